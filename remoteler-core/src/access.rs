@@ -1,0 +1,266 @@
+//! The access decisions: pure functions over a verified user, the roles and the target. They return proofs with private
+//! fields; sessions, dials and impersonation take those and nothing else.
+
+use std::{fmt, time::Duration};
+
+use crate::{
+    KubeClusterName, KubeRecord, Login, NodeName, NodeRecord, Policy, Role, RoleName, RoleOptions, Timestamp,
+    UserIdentity, VerifiedUser, check_principal,
+};
+
+/// Why access was refused. The full reason is for the audit log; [`AccessDenied::public`] is what the user may see.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{user} may not {action} {target}: {reason}")]
+pub struct AccessDenied {
+    /// Who asked.
+    pub user: String,
+    /// What for.
+    pub action: String,
+    /// Of what.
+    pub target: String,
+    /// Why not.
+    pub reason: DenyReason,
+}
+
+impl AccessDenied {
+    /// A sentence that names nothing the user may not know.
+    #[must_use]
+    pub fn public(&self) -> String {
+        format!(
+            "access denied: {} may not {} {}; ask an administrator for a role that allows it",
+            self.user, self.action, self.target
+        )
+    }
+}
+
+/// What made the decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DenyReason {
+    /// The certificate names a role that does not exist.
+    UnknownRole(RoleName),
+    /// A deny rule of this role.
+    DeniedBy(RoleName),
+    /// No role allows the target's labels together with the login.
+    NoRoleAllows,
+    /// The login is not among the certificate's principals.
+    LoginNotInCertificate,
+    /// No role gives a Kubernetes user or group that can be sent.
+    NoKubernetesIdentity,
+    /// A Kubernetes user or group of this role cannot be an HTTP header's value.
+    UnusableKubernetesName(String),
+}
+
+impl fmt::Display for DenyReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownRole(role) => write!(f, "role {role} of the certificate does not exist; log in again"),
+            Self::DeniedBy(role) => write!(f, "role {role} denies it"),
+            Self::NoRoleAllows => f.write_str("no role allows it"),
+            Self::LoginNotInCertificate => f.write_str("the certificate does not hold this login"),
+            Self::NoKubernetesIdentity => f.write_str("no role gives a Kubernetes user or group"),
+            Self::UnusableKubernetesName(name) => write!(f, "the Kubernetes name {name:?} cannot be sent as a header"),
+        }
+    }
+}
+
+/// Proof that a user may open sessions on a node as a login.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SshAccess {
+    user: VerifiedUser,
+    login: Login,
+    node: NodeName,
+    options: RoleOptions,
+}
+
+impl SshAccess {
+    /// Who.
+    #[must_use]
+    pub const fn user(&self) -> &VerifiedUser {
+        &self.user
+    }
+
+    /// As which account.
+    #[must_use]
+    pub const fn login(&self) -> &Login {
+        &self.login
+    }
+
+    /// Where.
+    #[must_use]
+    pub const fn node(&self) -> &NodeName {
+        &self.node
+    }
+
+    /// What the session may do: the options of the roles that allow it, merged (an ability needs one role, a limit is the shortest).
+    #[must_use]
+    pub const fn options(&self) -> &RoleOptions {
+        &self.options
+    }
+
+    /// When the certificate that was shown ends.
+    #[must_use]
+    pub const fn expires(&self) -> Timestamp {
+        self.user.expires()
+    }
+}
+
+/// Decides whether `user` may log in to `node` as `login`.
+///
+/// # Errors
+/// [`AccessDenied`] with the reason; deny beats allow, and a role that does not exist refuses all.
+pub fn authorize_ssh(
+    user: &VerifiedUser,
+    policy: &Policy,
+    node: &NodeRecord,
+    login: &Login,
+) -> Result<SshAccess, AccessDenied> {
+    let identity = user.identity();
+    let refuse = |reason| AccessDenied {
+        user: identity.user.to_string(),
+        action: format!("log in as {login} to"),
+        target: node.name.to_string(),
+        reason,
+    };
+    if !identity.logins.contains(login) {
+        return Err(refuse(DenyReason::LoginNotInCertificate));
+    }
+    let roles = policy.roles_of(identity).map_err(|role| refuse(DenyReason::UnknownRole(role)))?;
+    let names_login = |templates: &[crate::template::Template]| {
+        templates
+            .iter()
+            .flat_map(|template| template.expand(&identity.traits))
+            .any(|value| value == "*" || value == login.as_str())
+    };
+    let denying =
+        roles.iter().find(|role| role.deny().node_labels.matches(&node.labels) || names_login(&role.deny().logins));
+    if let Some(role) = denying {
+        return Err(refuse(DenyReason::DeniedBy(role.name().clone())));
+    }
+    let allowing: Vec<&Role> = roles
+        .iter()
+        .map(AsRef::as_ref)
+        .filter(|role| role.allow().node_labels.matches(&node.labels) && names_login(&role.allow().logins))
+        .collect();
+    let options = merge(&allowing).ok_or_else(|| refuse(DenyReason::NoRoleAllows))?;
+    Ok(SshAccess { user: user.clone(), login: login.clone(), node: node.name.clone(), options })
+}
+
+/// Whether `user` may know of `node`: some role allows its labels for some login and none denies them.
+pub(crate) fn may_see_node(user: &UserIdentity, policy: &Policy, node: &NodeRecord) -> bool {
+    policy.roles_of(user).is_ok_and(|roles| {
+        !roles.iter().any(|role| role.deny().node_labels.matches(&node.labels))
+            && roles.iter().any(|role| role.allow().node_labels.matches(&node.labels))
+    })
+}
+
+/// Whether `user` may know of a Kubernetes cluster.
+pub(crate) fn may_see_kube(user: &UserIdentity, policy: &Policy, kube: &KubeRecord) -> bool {
+    policy.roles_of(user).is_ok_and(|roles| {
+        !roles.iter().any(|role| role.deny().kubernetes_labels.matches(&kube.labels))
+            && roles.iter().any(|role| role.allow().kubernetes_labels.matches(&kube.labels))
+    })
+}
+
+/// Proof that a user may talk to a Kubernetes API server, and as whom there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KubeAccess {
+    user: VerifiedUser,
+    kube_cluster: KubeClusterName,
+    impersonate_user: String,
+    impersonate_groups: Vec<String>,
+}
+
+impl KubeAccess {
+    /// Who.
+    #[must_use]
+    pub const fn user(&self) -> &VerifiedUser {
+        &self.user
+    }
+
+    /// Where.
+    #[must_use]
+    pub const fn kube_cluster(&self) -> &KubeClusterName {
+        &self.kube_cluster
+    }
+
+    /// The one user to be impersonated; never empty, fit for a header's value.
+    #[must_use]
+    pub fn impersonate_user(&self) -> &str {
+        &self.impersonate_user
+    }
+
+    /// The groups to be impersonated, sorted, each once, each fit for a header's value. Never empty.
+    #[must_use]
+    pub fn impersonate_groups(&self) -> &[String] {
+        &self.impersonate_groups
+    }
+}
+
+/// Decides whether and as whom `user` may talk to the API server of `kube`.
+///
+/// The groups are those of the roles that allow the cluster, without those any role denies. The user is the one
+/// `kubernetes_users` gives; where the roles give none or several, it is the user's own name. Without a group there is no access:
+/// an identity that no binding at the API server names is not sent (I56).
+///
+/// # Errors
+/// [`AccessDenied`] with the reason; deny beats allow.
+pub fn authorize_kube(user: &VerifiedUser, policy: &Policy, kube: &KubeRecord) -> Result<KubeAccess, AccessDenied> {
+    let identity = user.identity();
+    let refuse = |reason| AccessDenied {
+        user: identity.user.to_string(),
+        action: "use Kubernetes cluster".into(),
+        target: kube.name.to_string(),
+        reason,
+    };
+    let roles = policy.roles_of(identity).map_err(|role| refuse(DenyReason::UnknownRole(role)))?;
+    if let Some(role) = roles.iter().find(|role| role.deny().kubernetes_labels.matches(&kube.labels)) {
+        return Err(refuse(DenyReason::DeniedBy(role.name().clone())));
+    }
+    let allowing: Vec<_> = roles.iter().filter(|role| role.allow().kubernetes_labels.matches(&kube.labels)).collect();
+    if allowing.is_empty() {
+        return Err(refuse(DenyReason::NoRoleAllows));
+    }
+    let collect = |pick: &dyn Fn(&Role) -> Vec<String>, deny: &dyn Fn(&Role) -> Vec<String>| {
+        let denied: Vec<String> = roles.iter().flat_map(|role| deny(role)).collect();
+        let mut values: Vec<String> =
+            allowing.iter().flat_map(|role| pick(role)).filter(|value| !denied.contains(value)).collect();
+        values.sort();
+        values.dedup();
+        values
+    };
+    let expand =
+        |templates: &[crate::template::Template]| templates.iter().flat_map(|t| t.expand(&identity.traits)).collect();
+    let groups =
+        collect(&|role| expand(&role.allow().kubernetes_groups), &|role| expand(&role.deny().kubernetes_groups));
+    let users = collect(&|role| expand(&role.allow().kubernetes_users), &|role| expand(&role.deny().kubernetes_users));
+    let impersonate_user = match users.as_slice() {
+        [one] => one.clone(),
+        _ => identity.user.to_string(),
+    };
+    if groups.is_empty() {
+        return Err(refuse(DenyReason::NoKubernetesIdentity));
+    }
+    if let Some(bad) = groups.iter().chain([&impersonate_user]).find(|name| !header_safe(name)) {
+        return Err(refuse(DenyReason::UnusableKubernetesName(bad.chars().take(80).collect())));
+    }
+    Ok(KubeAccess { user: user.clone(), kube_cluster: kube.name.clone(), impersonate_user, impersonate_groups: groups })
+}
+
+/// I57: no control characters, nothing outside visible ASCII and inner spaces.
+fn header_safe(name: &str) -> bool {
+    check_principal(&name.replace(' ', "_")).is_ok() && name.is_ascii() && name.trim() == name
+}
+
+fn merge(roles: &[&Role]) -> Option<RoleOptions> {
+    let (first, rest) = roles.split_first()?;
+    let mut merged = *first.options();
+    for role in rest {
+        let options = role.options();
+        merged.max_session_ttl = Duration::min(merged.max_session_ttl, options.max_session_ttl);
+        merged.forward_agent |= options.forward_agent;
+        merged.port_forwarding.local |= options.port_forwarding.local;
+        merged.port_forwarding.remote |= options.port_forwarding.remote;
+    }
+    Some(merged)
+}

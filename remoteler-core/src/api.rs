@@ -1,0 +1,334 @@
+//! What services and tools ask of the auth service. Two implementations: in process (`remoteler-auth`) and over HTTP
+//! (`remoteler-client`). A handle stands for one caller: who calls was settled when the handle was made, so no method takes an identity.
+
+use std::collections::BTreeSet;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    AuditEvent, ClusterName, HostId, KubeClusterName, KubeRecord, NodeName, NodeRecord, RecordingInfo, Resource,
+    ResourceKind, RoleName, Secret, SessionId, SystemRole, Timestamp, Traits, TrustBundle, UserName,
+};
+
+/// What kind of failure it is; becomes the HTTP status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ApiErrorKind {
+    /// The request is wrong: 400.
+    BadRequest,
+    /// Who calls is not known or proven: 401.
+    Unauthenticated,
+    /// The caller may not: 403.
+    Denied,
+    /// No such thing: 404.
+    NotFound,
+    /// It is there already, or was changed meanwhile: 409.
+    Conflict,
+    /// Too many attempts: 429.
+    RateLimited,
+    /// The service failed: 500.
+    Internal,
+    /// The service cannot be reached or cannot do it now; the same request may be sent again: 503.
+    Unavailable,
+}
+
+/// A failed call: what the caller may know of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    /// What kind.
+    pub kind: ApiErrorKind,
+    /// One line: what failed, with which input, what to do.
+    pub message: String,
+}
+
+impl ApiError {
+    /// Makes one.
+    pub fn new(kind: ApiErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+}
+
+/// What the service says of itself to anybody.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ping {
+    /// Its cluster.
+    pub cluster_name: ClusterName,
+    /// Its program's version.
+    pub server_version: String,
+    /// Its clock.
+    pub server_time: Timestamp,
+}
+
+/// A login with a password.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoginRequest {
+    /// Who, as typed; need not be a user name, and is not said to be none.
+    pub user: String,
+    /// Password.
+    pub password: Secret,
+    /// Public key to be certified for SSH, OpenSSH's one-line form.
+    pub ssh_public_key: String,
+    /// Public key to be certified for TLS: PEM of a SubjectPublicKeyInfo.
+    pub tls_public_key: String,
+    /// Life wanted, in seconds; absent: what the roles allow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_seconds: Option<u64>,
+    /// The client's address as the proxy saw it; only a proxy is believed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_addr: Option<String>,
+}
+
+/// Certificates of a user, and what to trust.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UserCerts {
+    /// SSH certificate, OpenSSH's one-line form.
+    pub ssh_certificate: String,
+    /// X.509 certificate, PEM.
+    pub tls_certificate: String,
+    /// Both end then.
+    pub expires: Timestamp,
+    /// Roles in them.
+    pub roles: BTreeSet<RoleName>,
+    /// Operating-system accounts in them.
+    pub logins: Vec<String>,
+    /// Authorities to trust.
+    pub trust: TrustBundle,
+}
+
+/// A host asks to be let in.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JoinRequest {
+    /// Join token.
+    pub token: Secret,
+    /// Name wanted.
+    pub node_name: NodeName,
+    /// Services it will run; each must be allowed by the token.
+    pub roles: BTreeSet<SystemRole>,
+    /// Kubernetes clusters it will announce.
+    #[serde(default)]
+    pub kube_clusters: BTreeSet<KubeClusterName>,
+    /// Public key to be certified for SSH, OpenSSH's one-line form.
+    pub ssh_public_key: String,
+    /// Public key to be certified for TLS: PEM of a SubjectPublicKeyInfo.
+    pub tls_public_key: String,
+}
+
+/// Certificates of a host, and what to trust.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HostCerts {
+    /// Id given to the host.
+    pub host_id: HostId,
+    /// Cluster it now belongs to.
+    pub cluster_name: ClusterName,
+    /// SSH host certificate, OpenSSH's one-line form.
+    pub ssh_certificate: String,
+    /// X.509 certificate, PEM; for TLS servers and clients.
+    pub tls_certificate: String,
+    /// Authorities to trust.
+    pub trust: TrustBundle,
+}
+
+/// A user to be made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewUser {
+    /// Name.
+    pub name: UserName,
+    /// Roles; at least one.
+    pub roles: BTreeSet<RoleName>,
+    /// Attributes, `logins` among them.
+    #[serde(default)]
+    pub traits: Traits,
+}
+
+/// What may be seen of a user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserSummary {
+    /// Name.
+    pub name: UserName,
+    /// Roles.
+    pub roles: BTreeSet<RoleName>,
+    /// Attributes.
+    pub traits: Traits,
+    /// Whether a password is set.
+    pub has_password: bool,
+    /// When it was made.
+    pub created: Timestamp,
+}
+
+/// A one-time sign-up link.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Invite {
+    /// For whom.
+    pub user: UserName,
+    /// The secret part; with the proxy's address in front: `https://PROXY/web/invite/TOKEN`.
+    pub token: Secret,
+    /// Public address of a proxy, if one is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_addr: Option<String>,
+    /// Until when.
+    pub expires: Timestamp,
+}
+
+/// Uses a sign-up link.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignUpRequest {
+    /// The link's secret part.
+    pub token: Secret,
+    /// Password to be set.
+    pub password: Secret,
+}
+
+/// A join token to be made.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewToken {
+    /// What may join with it.
+    pub roles: BTreeSet<SystemRole>,
+    /// Life in seconds; default 3600, at most 30 days.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_seconds: Option<u64>,
+    /// The token itself, if it must be a given one; at least 16 characters. Default: 256 random bits in hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<Secret>,
+}
+
+/// A join token, shown once.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TokenCreated {
+    /// The token.
+    pub token: Secret,
+    /// Until when.
+    pub expires: Timestamp,
+    /// What may join with it.
+    pub roles: BTreeSet<SystemRole>,
+    /// Pin of the host authority, to be given as `--ca-pin`.
+    pub ca_pin: String,
+    /// Public address of a proxy, if one is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_addr: Option<String>,
+}
+
+/// What may be seen of a token later.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenSummary {
+    /// The first 12 hex digits of its hash.
+    pub id: String,
+    /// What may join with it.
+    pub roles: BTreeSet<SystemRole>,
+    /// Until when.
+    pub expires: Timestamp,
+}
+
+/// Which events are wanted. All conditions hold together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EventQuery {
+    /// Not before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<Timestamp>,
+    /// Before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<Timestamp>,
+    /// Of this kind, such as `session.start`.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub event: Option<String>,
+    /// With this `user`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The newest so many, in order of time; default 100, at most 10,000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+}
+
+/// Part of a recording on its way to the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordingChunk {
+    /// Session.
+    pub session_id: SessionId,
+    /// Number of the first octet.
+    pub offset: u64,
+    /// At most 1 MiB.
+    pub octets: Vec<u8>,
+    /// Whether the recording ends here.
+    pub last: bool,
+}
+
+/// The auth service, as one caller sees it. All methods are cancel safe: a dropped future has done all or nothing.
+///
+/// Errors: [`ApiErrorKind::Denied`] when the caller may not, [`ApiErrorKind::Unavailable`] when the service does not answer;
+/// others are said where they matter.
+#[async_trait]
+pub trait AuthApi: Send + Sync {
+    /// Who the service is. Anybody.
+    async fn ping(&self) -> Result<Ping, ApiError>;
+    /// The authorities believed now. Anybody.
+    async fn trust_bundle(&self) -> Result<TrustBundle, ApiError>;
+    /// Logs a user in. Anybody. Wrong user and wrong password give the same answer after the same work.
+    async fn login(&self, request: LoginRequest) -> Result<UserCerts, ApiError>;
+    /// Sets a password through a sign-up link. Anybody with the link. Takes the link away.
+    async fn sign_up(&self, request: SignUpRequest) -> Result<UserName, ApiError>;
+    /// For whom a sign-up link is, without using it. Anybody with the link.
+    async fn invited_user(&self, token: Secret) -> Result<UserName, ApiError>;
+    /// Lets a host in. Anybody with a token. Conflict when the name belongs to another host.
+    async fn join(&self, request: JoinRequest) -> Result<HostCerts, ApiError>;
+
+    /// All role documents. Hosts, and users who may read roles.
+    async fn roles(&self) -> Result<Vec<Resource>, ApiError>;
+    /// A node's heartbeat. That node.
+    async fn announce_node(&self, record: NodeRecord) -> Result<(), ApiError>;
+    /// A Kubernetes service's heartbeat. That service.
+    async fn announce_kube(&self, record: KubeRecord) -> Result<(), ApiError>;
+    /// A proxy's public address, for links and hints. Proxies.
+    async fn announce_proxy(&self, public_addr: String) -> Result<(), ApiError>;
+    /// Nodes: all for proxies and administrators, for users those they may see.
+    async fn nodes(&self) -> Result<Vec<NodeRecord>, ApiError>;
+    /// Kubernetes clusters: all for proxies and administrators, for users those they may see.
+    async fn kube_clusters(&self) -> Result<Vec<KubeRecord>, ApiError>;
+
+    /// Stores events of a service; one with a `uid` that is there already is passed over. Hosts. At most 1,000 at once.
+    async fn record_events(&self, events: Vec<AuditEvent>) -> Result<(), ApiError>;
+    /// Events that fit `query`. Users who may list events.
+    async fn events(&self, query: EventQuery) -> Result<Vec<AuditEvent>, ApiError>;
+    /// Stores a part of a recording. The node whose session it is. On [`ApiErrorKind::Conflict`] ask [`AuthApi::recording_size`].
+    async fn append_recording(&self, chunk: RecordingChunk) -> Result<(), ApiError>;
+    /// Octets stored so far, 0 when none. The node whose session it is.
+    async fn recording_size(&self, session: SessionId) -> Result<u64, ApiError>;
+    /// Recordings. Users who may list sessions see all, others their own.
+    async fn recordings(&self) -> Result<Vec<RecordingInfo>, ApiError>;
+    /// At most 1 MiB of a recording from `offset`; empty at the end. Users who may read sessions, others their own.
+    async fn read_recording(&self, session: SessionId, offset: u64) -> Result<Vec<u8>, ApiError>;
+
+    /// Makes a user. Users who may create users.
+    async fn create_user(&self, user: NewUser) -> Result<Invite, ApiError>;
+    /// Changes roles and traits of a user that exists.
+    async fn update_user(&self, user: NewUser) -> Result<(), ApiError>;
+    /// All users.
+    async fn users(&self) -> Result<Vec<UserSummary>, ApiError>;
+    /// Removes a user.
+    async fn delete_user(&self, name: UserName) -> Result<(), ApiError>;
+    /// Takes the password away and makes a new sign-up link.
+    async fn reset_user(&self, name: UserName) -> Result<Invite, ApiError>;
+    /// Sets a password, as an administrator.
+    async fn set_password(&self, name: UserName, password: Secret) -> Result<(), ApiError>;
+
+    /// Makes a join token.
+    async fn create_token(&self, token: NewToken) -> Result<TokenCreated, ApiError>;
+    /// Tokens that still work.
+    async fn tokens(&self) -> Result<Vec<TokenSummary>, ApiError>;
+    /// Removes the token with this id, or this token.
+    async fn delete_token(&self, id_or_token: Secret) -> Result<(), ApiError>;
+
+    /// Documents of a kind, or the one of that name.
+    async fn resources(&self, kind: ResourceKind, name: Option<String>) -> Result<Vec<Resource>, ApiError>;
+    /// Writes a role or user document; without `replace` it must not exist yet ([`ApiErrorKind::Conflict`]).
+    async fn put_resource(&self, resource: Resource, replace: bool) -> Result<(), ApiError>;
+    /// Removes a document.
+    async fn delete_resource(&self, kind: ResourceKind, name: String) -> Result<(), ApiError>;
+}

@@ -1,0 +1,412 @@
+//! Audit events: typed, one JSON object each, named after Teleport's published event reference.
+//! Owns their form and the sink through which they go; never drops one.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{ClusterName, Timestamp};
+
+/// One event. In JSON: `event`, `code`, `time`, `uid`, `cluster_name` and the fields of its kind, all on one level.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditEvent {
+    /// Kind and its fields.
+    #[serde(flatten)]
+    pub kind: AuditKind,
+    /// Short stable code, for SIEM rules.
+    pub code: String,
+    /// When it happened, by the clock of the service that saw it.
+    pub time: Timestamp,
+    /// Unique; the store keeps one event for each.
+    pub uid: Uuid,
+    /// Cluster in which it happened.
+    pub cluster_name: ClusterName,
+}
+
+impl AuditEvent {
+    /// Makes an event of `kind` that happened at `time`.
+    #[must_use]
+    pub fn new(kind: AuditKind, time: Timestamp, uid: Uuid, cluster_name: ClusterName) -> Self {
+        let code = kind.code().to_owned();
+        Self { kind, code, time, uid, cluster_name }
+    }
+
+    /// The kind's name, as it stands under `event`.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.kind.name()
+    }
+}
+
+/// Fields that every event of an SSH session has.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SessionFields {
+    /// Session id.
+    pub sid: String,
+    /// User of the cluster.
+    pub user: String,
+    /// Operating-system account.
+    pub login: String,
+    /// Host id of the node.
+    pub server_id: String,
+    /// Name of the node.
+    pub server_hostname: String,
+}
+
+/// Where a connection came from and went to.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ConnectionFields {
+    /// The client's address, as far as known.
+    #[serde(rename = "addr.remote", default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<String>,
+}
+
+macro_rules! audit_kinds {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal, $code:literal { $($(#[$field_doc:meta])* $field:ident : $type:ty),* $(,)? })*) => {
+        /// What happened, with the fields of its kind.
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(tag = "event")]
+        #[non_exhaustive]
+        pub enum AuditKind {
+            $($(#[$doc])* #[serde(rename = $name)] $variant { $($(#[$field_doc])* $field: $type),* },)*
+        }
+
+        impl AuditKind {
+            /// Name of the kind, as in `event`.
+            #[must_use]
+            pub const fn name(&self) -> &'static str {
+                match self { $(Self::$variant { .. } => $name,)* }
+            }
+
+            const fn base_code(&self) -> &'static str {
+                match self { $(Self::$variant { .. } => $code,)* }
+            }
+
+            /// Names of all kinds.
+            pub const NAMES: &'static [&'static str] = &[$($name),*];
+        }
+    };
+}
+
+audit_kinds! {
+    /// Somebody logged in, or tried to.
+    UserLogin = "user.login", "T1000I" {
+        /// As typed; need not exist.
+        user: String,
+        /// `local`.
+        method: String,
+        /// Whether it worked.
+        success: bool,
+        /// Why not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+        /// The client's address.
+        #[serde(rename = "addr.remote", default, skip_serializing_if = "Option::is_none")]
+        remote: Option<String>,
+    }
+    /// A user was made.
+    UserCreate = "user.create", "T1002I" {
+        /// Who did it.
+        user: String,
+        /// Who was made.
+        name: String,
+        /// With which roles.
+        roles: Vec<String>,
+    }
+    /// A user was removed.
+    UserDelete = "user.delete", "T1004I" {
+        /// Who did it.
+        user: String,
+        /// Who was removed.
+        name: String,
+    }
+    /// A user was changed.
+    UserUpdate = "user.update", "T1003I" {
+        /// Who did it.
+        user: String,
+        /// Who was changed.
+        name: String,
+        /// With which roles.
+        roles: Vec<String>,
+    }
+    /// A password was set.
+    PasswordChange = "user.password_change", "T1005I" {
+        /// Whose.
+        user: String,
+        /// Who did it.
+        by: String,
+    }
+    /// A sign-up link was made.
+    InviteCreate = "reset_password_token.create", "T6000I" {
+        /// Who did it.
+        user: String,
+        /// For whom.
+        name: String,
+        /// Until when it can be used.
+        expires: String,
+    }
+    /// A certificate is about to be issued.
+    CertCreate = "cert.create", "TC000I" {
+        /// `user` or `host`.
+        cert_type: String,
+        /// User name or host id.
+        user: String,
+        /// Serial of the SSH certificate.
+        ssh_serial: String,
+        /// Serial of the X.509 certificate.
+        tls_serial: String,
+        /// Roles in it.
+        roles: Vec<String>,
+        /// Operating-system accounts in it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        logins: Vec<String>,
+        /// Its end; absent for hosts.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expires: Option<Timestamp>,
+    }
+    /// A role was made or changed.
+    RoleCreate = "role.create", "T9000I" {
+        /// Who did it.
+        user: String,
+        /// Which role.
+        name: String,
+    }
+    /// A role was removed.
+    RoleDelete = "role.delete", "T9001I" {
+        /// Who did it.
+        user: String,
+        /// Which role.
+        name: String,
+    }
+    /// A join token was made.
+    TokenCreate = "join_token.create", "TJT00I" {
+        /// Who did it.
+        user: String,
+        /// What may join with it.
+        roles: Vec<String>,
+        /// Until when.
+        expires: Timestamp,
+    }
+    /// A join token was removed.
+    TokenDelete = "join_token.delete", "TJT01I" {
+        /// Who did it.
+        user: String,
+        /// Its id: the first digits of its hash.
+        name: String,
+    }
+    /// A host joined, or tried to.
+    InstanceJoin = "instance.join", "TJ001I" {
+        /// The name it asked for.
+        node_name: String,
+        /// Its id, when it was let in.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        host_id: Option<String>,
+        /// As what.
+        roles: Vec<String>,
+        /// Whether it was let in.
+        success: bool,
+        /// Why not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+        /// The client's address.
+        #[serde(rename = "addr.remote", default, skip_serializing_if = "Option::is_none")]
+        remote: Option<String>,
+    }
+    /// A node, cluster or other thing was removed from the inventory.
+    ResourceDelete = "resource.delete", "T9500I" {
+        /// Who did it.
+        user: String,
+        /// Kind.
+        kind: String,
+        /// Name.
+        name: String,
+    }
+    /// An attempt that was refused: a certificate, a login, a role decision.
+    AuthAttempt = "auth", "T3007W" {
+        /// Who it claimed to be, as far as that can be told.
+        user: String,
+        /// Where: `node`, `proxy`, `kube`, `auth`.
+        service: String,
+        /// What was asked for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        login: Option<String>,
+        /// Full reason.
+        error: String,
+        /// The client's address.
+        #[serde(rename = "addr.remote", default, skip_serializing_if = "Option::is_none")]
+        remote: Option<String>,
+    }
+    /// A shell or command session is about to begin.
+    SessionStart = "session.start", "T2000I" {
+        /// Session.
+        #[serde(flatten)]
+        session: SessionFields,
+        /// Connection.
+        #[serde(flatten)]
+        connection: ConnectionFields,
+        /// Whether it has a terminal.
+        interactive: bool,
+        /// Columns and rows, `80:25`, with a terminal.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        size: Option<String>,
+    }
+    /// The session is over.
+    SessionEnd = "session.end", "T2004I" {
+        /// Session.
+        #[serde(flatten)]
+        session: SessionFields,
+        /// Whether it had a terminal.
+        interactive: bool,
+        /// When it began.
+        session_start: Timestamp,
+        /// When it was over.
+        session_stop: Timestamp,
+        /// Whether a recording was made.
+        recorded: bool,
+    }
+    /// A recording arrived whole at the auth service.
+    SessionUpload = "session.upload", "T2005I" {
+        /// Session id.
+        sid: String,
+        /// Octets.
+        size: u64,
+    }
+    /// A command is about to run, or was refused.
+    Exec = "exec", "T3002I" {
+        /// Session.
+        #[serde(flatten)]
+        session: SessionFields,
+        /// The command line, cut at 8 KiB.
+        command: String,
+        /// How it ended; absent in the event before its start.
+        #[serde(rename = "exitCode", default, skip_serializing_if = "Option::is_none")]
+        exit_code: Option<String>,
+        /// Why it could not run.
+        #[serde(rename = "exitError", default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    }
+    /// The file subsystem is about to start, or did something.
+    Sftp = "sftp", "TS001I" {
+        /// Session.
+        #[serde(flatten)]
+        session: SessionFields,
+        /// `start`, `open`, `remove`, `rename`, `mkdir`, `rmdir`, `setstat`, `symlink`, `link`.
+        action: String,
+        /// Path, as the client named it.
+        path: String,
+    }
+    /// A port is about to be forwarded, or was refused.
+    Port = "port", "T3003I" {
+        /// Session.
+        #[serde(flatten)]
+        session: SessionFields,
+        /// `host:port` at the far end.
+        addr: String,
+        /// Whether it was allowed.
+        success: bool,
+        /// Why not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    }
+    /// A request is about to go to a Kubernetes API server, or was refused.
+    KubeRequest = "kube.request", "T3009I" {
+        /// User of the cluster.
+        user: String,
+        /// Kubernetes cluster.
+        kubernetes_cluster: String,
+        /// User at the API server.
+        kubernetes_user: String,
+        /// Groups at the API server.
+        kubernetes_groups: Vec<String>,
+        /// HTTP method.
+        verb: String,
+        /// Path and query at the API server.
+        request_path: String,
+        /// HTTP status of the answer, or what we answered ourselves; absent in the event before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        response_code: Option<u16>,
+        /// Connection.
+        #[serde(flatten)]
+        connection: ConnectionFields,
+    }
+    /// An agent's tunnel came up or was refused.
+    TunnelConnect = "tunnel.connect", "TT000I" {
+        /// Host id.
+        server_id: String,
+        /// Name of the host.
+        server_hostname: String,
+        /// Whether it was accepted.
+        success: bool,
+        /// Why not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+        /// The agent's address.
+        #[serde(rename = "addr.remote", default, skip_serializing_if = "Option::is_none")]
+        remote: Option<String>,
+    }
+}
+
+impl AuditKind {
+    /// Code of the event; refused attempts have one of their own.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::UserLogin { success: false, .. } => "T1000W",
+            Self::InstanceJoin { success: false, .. } => "TJ001E",
+            Self::Exec { error: Some(_), .. } => "T3002E",
+            Self::Port { success: false, .. } => "T3003E",
+            Self::TunnelConnect { success: false, .. } => "TT000W",
+            other => other.base_code(),
+        }
+    }
+}
+
+/// Why an event was not recorded. What it would have allowed must not happen.
+#[derive(Debug, thiserror::Error)]
+#[error("the audit log did not take an event: {0}")]
+pub struct AuditError(pub String);
+
+/// Takes events. When `record` returns, the event will survive a crash of this process.
+#[async_trait]
+pub trait AuditSink: Send + Sync {
+    /// Records `kind` as having happened now.
+    ///
+    /// # Errors
+    /// [`AuditError`]: the event is not kept, and the action must not go ahead.
+    async fn record(&self, kind: AuditKind) -> Result<(), AuditError>;
+}
+
+/// Keeps nothing; for embedders that audit elsewhere, and for tests of other things.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NullAudit;
+
+#[async_trait]
+impl AuditSink for NullAudit {
+    async fn record(&self, _kind: AuditKind) -> Result<(), AuditError> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_flat_object_and_reads_back() {
+        let kind = AuditKind::SessionStart {
+            session: SessionFields { sid: "s".into(), user: "ann".into(), ..SessionFields::default() },
+            connection: ConnectionFields { remote: Some("[::1]:22".into()) },
+            interactive: true,
+            size: Some("80:25".into()),
+        };
+        let event =
+            AuditEvent::new(kind, Timestamp::from_unix_millis(1), Uuid::nil(), ClusterName::new("root").unwrap());
+        let json = serde_json::to_value(&event).unwrap();
+        assert_eq!(json["event"], "session.start");
+        assert_eq!(json["code"], "T2000I");
+        assert_eq!(json["user"], "ann");
+        assert_eq!(json["addr.remote"], "[::1]:22");
+        assert_eq!(json["time"], "1970-01-01T00:00:00.001Z");
+        assert_eq!(serde_json::from_value::<AuditEvent>(json).unwrap(), event);
+    }
+}

@@ -1,0 +1,62 @@
+//! Values and decisions of Remoteler, without IO: names, identities and their one encoding in certificates,
+//! roles and the access decision, trust bundles and the only two functions that verify certificates, audit
+//! events, and the traits through which the parts of the system see each other.
+//!
+//! Nothing here opens a socket or a file, reads a clock or starts a task: `now` and random bytes come in as
+//! arguments or through [`Clock`] and [`Entropy`].
+
+mod access;
+mod api;
+mod audit;
+mod clock;
+mod entropy;
+mod identity;
+mod identity_ssh;
+mod identity_x509;
+mod inventory;
+mod label;
+mod name;
+mod policy;
+mod recording;
+mod resource;
+mod role;
+mod rule;
+mod secret;
+mod storage;
+mod template;
+mod trust;
+mod verify;
+mod verify_ssh;
+mod verify_x509;
+
+pub use access::{AccessDenied, DenyReason, KubeAccess, SshAccess, authorize_kube, authorize_ssh};
+pub use api::{
+    ApiError, ApiErrorKind, AuthApi, EventQuery, HostCerts, Invite, JoinRequest, LoginRequest, NewToken, NewUser, Ping,
+    RecordingChunk, SignUpRequest, TokenCreated, TokenSummary, UserCerts, UserSummary,
+};
+pub use audit::{AuditError, AuditEvent, AuditKind, AuditSink, ConnectionFields, NullAudit, SessionFields};
+pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
+pub use entropy::{Entropy, OsEntropy, fill_random, random_uuid};
+pub use identity::{HostIdentity, Identity, IdentityError, SystemRole, Traits, UnknownSystemRole, UserIdentity};
+pub use identity_ssh::{SSH_IDENTITY_EXTENSION, ssh_identity, ssh_identity_value};
+pub use identity_x509::{X509_IDENTITY_OID, X509Naming, x509_identity, x509_naming};
+pub use inventory::{KubeRecord, NodeRecord};
+pub use label::{LabelError, LabelMatcher, Labels, OneOrMany, Pattern};
+pub use name::{
+    ClusterName, HostId, KubeClusterName, Login, NameError, NodeName, RoleName, SessionId, UserName, check_principal,
+};
+pub use policy::{Policy, PolicySource, SharedPolicy};
+pub use recording::{RecordingError, RecordingInfo, RecordingStore};
+pub use resource::{Metadata, Resource, ResourceError, ResourceKind};
+pub use role::{
+    ConditionsSpec, EnabledSpec, OptionsSpec, PortForwarding, PortForwardingEach, PortForwardingSpec, Role,
+    RoleConditions, RoleError, RoleOptions, RoleSpec, RuleSpec, parse_duration, preset_roles,
+};
+pub use rule::{RuleAccess, Verb, authorize_rule};
+pub use secret::Secret;
+pub use storage::{Expected, Item, Page, Revision, Storage, StorageError};
+pub use template::TemplateError;
+pub use trust::{CaKind, CaSet, TrustBundle, TrustError, spki_pin};
+pub use verify::{Verified, VerifiedHost, VerifiedUser, VerifyError};
+pub use verify_ssh::{SshCertificatePurpose, verify_ssh_certificate};
+pub use verify_x509::{X509Purpose, verify_x509_chain};

@@ -1,0 +1,55 @@
+//! What a service knows of the cluster's rules at one moment: trust bundle and roles, replaced as a whole.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use arc_swap::ArcSwap;
+
+use crate::{Role, RoleName, TrustBundle, UserIdentity};
+
+/// One consistent view.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Authorities believed.
+    pub trust: TrustBundle,
+    /// All roles of the cluster.
+    pub roles: BTreeMap<RoleName, Arc<Role>>,
+}
+
+impl Policy {
+    /// The roles that `user` holds.
+    ///
+    /// # Errors
+    /// The name of a role that does not exist (any more). What it would have denied is unknown, so nothing may be granted.
+    pub fn roles_of(&self, user: &UserIdentity) -> Result<Vec<Arc<Role>>, RoleName> {
+        user.roles.iter().map(|name| self.roles.get(name).cloned().ok_or_else(|| name.clone())).collect()
+    }
+}
+
+/// Gives the present view. Cheap: called for each connection and decision.
+pub trait PolicySource: Send + Sync {
+    /// The newest view this process has.
+    fn policy(&self) -> Arc<Policy>;
+}
+
+/// A view that its owner replaces and everybody else reads.
+#[derive(Debug)]
+pub struct SharedPolicy(ArcSwap<Policy>);
+
+impl SharedPolicy {
+    /// Starts with `policy`.
+    #[must_use]
+    pub fn new(policy: Policy) -> Self {
+        Self(ArcSwap::from_pointee(policy))
+    }
+
+    /// Replaces the view for all readers.
+    pub fn replace(&self, policy: Policy) {
+        self.0.store(Arc::new(policy));
+    }
+}
+
+impl PolicySource for SharedPolicy {
+    fn policy(&self) -> Arc<Policy> {
+        self.0.load_full()
+    }
+}

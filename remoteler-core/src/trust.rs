@@ -1,0 +1,118 @@
+//! The authorities believed now. Owns the public halves only; which key stands under which purpose is all that decides
+//! what a peer is.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use ssh_key::PublicKey;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::ClusterName;
+
+/// What an authority signs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CaKind {
+    /// Certificates of users.
+    User,
+    /// Certificates of hosts.
+    Host,
+}
+
+impl CaKind {
+    /// As it is written.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Host => "host",
+        }
+    }
+}
+
+/// The public keys of one authority: the active ones first, then those still or already trusted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaSet {
+    /// SSH keys in OpenSSH's one-line form.
+    #[serde(with = "openssh_keys")]
+    pub ssh: Vec<PublicKey>,
+    /// X.509 authority certificates, DER in base64.
+    #[serde(with = "base64_list")]
+    pub x509: Vec<Vec<u8>>,
+}
+
+/// Everything needed to verify certificates of one cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrustBundle {
+    /// Whose authorities these are.
+    pub cluster: ClusterName,
+    /// Signs users.
+    pub user: CaSet,
+    /// Signs hosts.
+    pub host: CaSet,
+}
+
+/// Why an authority certificate cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TrustError {
+    /// Not DER of a certificate.
+    #[error("an authority's certificate does not parse: {0}")]
+    Malformed(String),
+}
+
+impl TrustBundle {
+    /// The set of one kind.
+    #[must_use]
+    pub const fn authority(&self, kind: CaKind) -> &CaSet {
+        match kind {
+            CaKind::User => &self.user,
+            CaKind::Host => &self.host,
+        }
+    }
+
+    /// Pins of the host authority's X.509 certificates, active first: `sha256:<64 hex>` of each SubjectPublicKeyInfo.
+    ///
+    /// # Errors
+    /// [`TrustError`] when a certificate in the bundle does not parse.
+    pub fn host_pins(&self) -> Result<Vec<String>, TrustError> {
+        self.host.x509.iter().map(|certificate| spki_pin(certificate)).collect()
+    }
+}
+
+/// `sha256:` and the hex SHA-256 of a certificate's SubjectPublicKeyInfo (RFC 7469 section 2.4 takes the same octets).
+///
+/// # Errors
+/// [`TrustError`] when `certificate` is not DER of an X.509 certificate.
+pub fn spki_pin(certificate: &[u8]) -> Result<String, TrustError> {
+    let (_, certificate) =
+        X509Certificate::from_der(certificate).map_err(|cause| TrustError::Malformed(cause.to_string()))?;
+    let digest = ring::digest::digest(&ring::digest::SHA256, certificate.public_key().raw);
+    let hex: String = digest.as_ref().iter().map(|octet| format!("{octet:02x}")).collect();
+    Ok(format!("sha256:{hex}"))
+}
+
+mod openssh_keys {
+    use super::{Deserialize, Deserializer, PublicKey, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(keys: &[PublicKey], serializer: S) -> Result<S::Ok, S::Error> {
+        let lines = keys.iter().map(PublicKey::to_openssh).collect::<Result<Vec<_>, _>>();
+        serializer.collect_seq(lines.map_err(serde::ser::Error::custom)?)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PublicKey>, D::Error> {
+        let lines = Vec::<String>::deserialize(deserializer)?;
+        lines.iter().map(|line| PublicKey::from_openssh(line).map_err(de::Error::custom)).collect()
+    }
+}
+
+mod base64_list {
+    use super::{Deserialize, Deserializer, Engine, STANDARD, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(list: &[Vec<u8>], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(list.iter().map(|octets| STANDARD.encode(octets)))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Vec<u8>>, D::Error> {
+        let list = Vec::<String>::deserialize(deserializer)?;
+        list.iter().map(|text| STANDARD.decode(text).map_err(de::Error::custom)).collect()
+    }
+}

@@ -1,0 +1,163 @@
+//! What verification of a certificate yields: values that only the two verification functions can make, and the
+//! reasons for refusing.
+
+use crate::{ClusterName, HostIdentity, IdentityError, NameError, SystemRole, Timestamp, UserIdentity};
+
+/// Proof that a certificate of a user authority was verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifiedUser {
+    identity: UserIdentity,
+    expires: Timestamp,
+    serial: String,
+}
+
+impl VerifiedUser {
+    pub(crate) const fn new(identity: UserIdentity, expires: Timestamp, serial: String) -> Self {
+        Self { identity, expires, serial }
+    }
+
+    /// Who it is.
+    #[must_use]
+    pub const fn identity(&self) -> &UserIdentity {
+        &self.identity
+    }
+
+    /// When the certificate ends.
+    #[must_use]
+    pub const fn expires(&self) -> Timestamp {
+        self.expires
+    }
+
+    /// Serial of the certificate, as text.
+    #[must_use]
+    pub fn serial(&self) -> &str {
+        &self.serial
+    }
+}
+
+/// Proof that a certificate of a host authority was verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifiedHost {
+    identity: HostIdentity,
+}
+
+impl VerifiedHost {
+    pub(crate) const fn new(identity: HostIdentity) -> Self {
+        Self { identity }
+    }
+
+    /// Which host it is.
+    #[must_use]
+    pub const fn identity(&self) -> &HostIdentity {
+        &self.identity
+    }
+
+    /// Whether the host may act as `role`.
+    #[must_use]
+    pub fn is(&self, role: SystemRole) -> bool {
+        self.identity.roles.contains(&role)
+    }
+}
+
+/// A user or a host, by the authority that signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verified {
+    /// Signed by a user authority.
+    User(VerifiedUser),
+    /// Signed by a host authority.
+    Host(VerifiedHost),
+}
+
+impl Verified {
+    /// The user, if it is one.
+    #[must_use]
+    pub fn user(self) -> Option<VerifiedUser> {
+        match self {
+            Self::User(user) => Some(user),
+            Self::Host(_) => None,
+        }
+    }
+
+    /// The host, if it is one.
+    #[must_use]
+    pub fn host(self) -> Option<VerifiedHost> {
+        match self {
+            Self::Host(host) => Some(host),
+            Self::User(_) => None,
+        }
+    }
+}
+
+/// Why a certificate is not believed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum VerifyError {
+    /// Signed by a key that is not an authority for this purpose.
+    #[error("the certificate was not signed by the {purpose} authority of cluster {cluster}")]
+    UnknownAuthority {
+        /// Authority that was expected.
+        purpose: &'static str,
+        /// Cluster whose bundle was used.
+        cluster: ClusterName,
+    },
+    /// A user certificate where a host certificate is expected, or the other way round.
+    #[error("a {expected} certificate is needed here, this is a {found} certificate")]
+    WrongType {
+        /// What was needed.
+        expected: &'static str,
+        /// What was shown.
+        found: &'static str,
+    },
+    /// The name inside is of another cluster than the authority that signed.
+    #[error("the certificate says cluster {named}, but the authority of {signed_by} signed it")]
+    WrongCluster {
+        /// From the identity.
+        named: ClusterName,
+        /// Whose authority signed.
+        signed_by: ClusterName,
+    },
+    /// Its end has passed.
+    #[error("the certificate expired at {0}; log in again")]
+    Expired(Timestamp),
+    /// Its beginning has not come.
+    #[error("the certificate is valid only from {0}; check this machine's clock")]
+    NotYetValid(Timestamp),
+    /// A user certificate without an end.
+    #[error("a user certificate must have an end")]
+    ForEver,
+    /// The signature does not verify.
+    #[error("the certificate's signature is wrong")]
+    BadSignature,
+    /// An algorithm or key size outside the list.
+    #[error("the certificate uses {0}, which is not accepted")]
+    Algorithm(String),
+    /// A critical option or extension that must not be passed over.
+    #[error("the certificate demands {0:?}, which is not supported")]
+    CriticalOption(String),
+    /// No principals, or too many: an empty list would mean everybody.
+    #[error("the certificate lists {0} principals; 1 to 256 are allowed")]
+    PrincipalCount(usize),
+    /// A principal that is none.
+    #[error("the certificate's principal is refused")]
+    Principal(#[from] NameError),
+    /// The host certificate is for other names.
+    #[error("the host certificate is not for {wanted:?}; it is for {valid_for}")]
+    WrongHost {
+        /// Name that was dialled.
+        wanted: String,
+        /// Names in the certificate.
+        valid_for: String,
+    },
+    /// No identity, or one that does not fit.
+    #[error("the certificate's identity is refused")]
+    Identity(#[from] IdentityError),
+    /// Principals and identity contradict each other.
+    #[error("the certificate's principals are not those of its identity")]
+    PrincipalMismatch,
+    /// Not a certificate, or a chain without one.
+    #[error("the certificate does not parse: {0}")]
+    Malformed(String),
+    /// The path to the authority is not sound (RFC 5280 section 6).
+    #[error("the certificate's path is refused: {0}")]
+    Path(String),
+}

@@ -1,0 +1,133 @@
+//! The one function that verifies X.509 certificates of the cluster (RFC 5280 section 6, by webpki). Which authority's key
+//! signed decides whether the holder is a user or a host.
+
+use std::time::Duration;
+
+use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, UnixTime};
+use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert, ring as algorithms};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::{
+    CaKind, Identity, Timestamp, TrustBundle, Verified, VerifiedHost, VerifiedUser, VerifyError, x509_identity,
+};
+
+/// In which place of a TLS handshake the certificate stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum X509Purpose {
+    /// The peer is a TLS client: users and hosts may be.
+    Client,
+    /// The peer is a TLS server: only hosts may be.
+    Server,
+}
+
+/// Verifies the leaf `chain[0]` against the authorities in `trust` at `now`.
+///
+/// A leaf must be signed by an authority itself: further certificates in the chain are not looked at. User certificates must
+/// end; a host certificate may last until 9999-12-31T23:59:59Z (RFC 5280 section 4.1.2.5).
+///
+/// # Errors
+/// [`VerifyError`] with the reason. Nothing of the certificate may be used then.
+pub fn verify_x509_chain(
+    chain: &[CertificateDer<'_>],
+    trust: &TrustBundle,
+    purpose: X509Purpose,
+    now: Timestamp,
+) -> Result<Verified, VerifyError> {
+    let leaf = chain.first().ok_or_else(|| VerifyError::Malformed("no certificate was shown".into()))?;
+    let end_entity = EndEntityCert::try_from(leaf).map_err(|cause| VerifyError::Malformed(cause.to_string()))?;
+    let (rest, parsed) = X509Certificate::from_der(leaf).map_err(|cause| VerifyError::Malformed(cause.to_string()))?;
+    if !rest.is_empty() {
+        return Err(VerifyError::Malformed("octets follow the certificate".into()));
+    }
+    let kinds: &[CaKind] = match purpose {
+        X509Purpose::Client => &[CaKind::User, CaKind::Host],
+        X509Purpose::Server => &[CaKind::Host],
+    };
+    let mut failure = None;
+    let signed_by = kinds.iter().copied().find(|kind| {
+        trust.authority(*kind).x509.iter().any(|authority| match verify_path(&end_entity, authority, purpose, now) {
+            Ok(()) => true,
+            Err(webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey) => false,
+            Err(cause) => {
+                failure = Some(path_error(cause));
+                false
+            }
+        })
+    });
+    let Some(kind) = signed_by else {
+        let purpose = match purpose {
+            X509Purpose::Client => "user or host",
+            X509Purpose::Server => "host",
+        };
+        return Err(
+            failure.unwrap_or_else(|| VerifyError::UnknownAuthority { purpose, cluster: trust.cluster.clone() })
+        );
+    };
+
+    let identity = x509_identity(&parsed)?;
+    if *identity.cluster() != trust.cluster {
+        return Err(VerifyError::WrongCluster { named: identity.cluster().clone(), signed_by: trust.cluster.clone() });
+    }
+    match (kind, identity) {
+        (CaKind::User, Identity::User(user)) => {
+            let end = parsed.validity().not_after.timestamp();
+            if end >= NO_END {
+                return Err(VerifyError::ForEver);
+            }
+            Ok(Verified::User(VerifiedUser::new(
+                user,
+                Timestamp::from_unix_seconds(end),
+                parsed.raw_serial_as_string(),
+            )))
+        }
+        (CaKind::Host, Identity::Host(host)) => Ok(Verified::Host(VerifiedHost::new(host))),
+        (CaKind::User, Identity::Host(_)) => Err(VerifyError::WrongType { expected: "user", found: "host" }),
+        (CaKind::Host, Identity::User(_)) => Err(VerifyError::WrongType { expected: "host", found: "user" }),
+    }
+}
+
+/// 9999-12-31T23:59:59Z, which means "no well-defined end" (RFC 5280 section 4.1.2.5).
+const NO_END: i64 = 253_402_300_799;
+
+/// I7: the signature algorithms our authorities may use.
+const ALGORITHMS: &[&dyn SignatureVerificationAlgorithm] = &[
+    algorithms::ECDSA_P256_SHA256,
+    algorithms::ECDSA_P384_SHA384,
+    algorithms::ED25519,
+    algorithms::RSA_PKCS1_2048_8192_SHA256,
+    algorithms::RSA_PKCS1_2048_8192_SHA384,
+    algorithms::RSA_PKCS1_2048_8192_SHA512,
+];
+
+fn verify_path(
+    leaf: &EndEntityCert<'_>,
+    authority: &[u8],
+    purpose: X509Purpose,
+    now: Timestamp,
+) -> Result<(), webpki::Error> {
+    let authority = CertificateDer::from(authority);
+    let anchors = [anchor_from_trusted_cert(&authority)?];
+    let now = UnixTime::since_unix_epoch(Duration::from_secs(now.unix_seconds_unsigned()));
+    leaf.verify_for_usage(ALGORITHMS, &anchors, &[], now, usage(purpose), None, None).map(|_| ())
+}
+
+/// The extended key usage must name the purpose: a certificate without that extension is not taken (RFC 5280 section 4.2.1.12).
+fn usage(purpose: X509Purpose) -> KeyUsage {
+    // DER of 1.3.6.1.5.5.7.3.1 (serverAuth) and 1.3.6.1.5.5.7.3.2 (clientAuth), without tag and length.
+    match purpose {
+        X509Purpose::Server => KeyUsage::required(&[0x2b, 6, 1, 5, 5, 7, 3, 1]),
+        X509Purpose::Client => KeyUsage::required(&[0x2b, 6, 1, 5, 5, 7, 3, 2]),
+    }
+}
+
+fn path_error(cause: webpki::Error) -> VerifyError {
+    let moment = |time: UnixTime| Timestamp::from_unix_seconds(i64::try_from(time.as_secs()).unwrap_or(i64::MAX));
+    match cause {
+        webpki::Error::CertExpired { not_after, .. } => VerifyError::Expired(moment(not_after)),
+        webpki::Error::CertNotValidYet { not_before, .. } => VerifyError::NotYetValid(moment(not_before)),
+        webpki::Error::UnsupportedCriticalExtension => {
+            VerifyError::CriticalOption("an unknown critical extension".into())
+        }
+        other => VerifyError::Path(other.to_string()),
+    }
+}
