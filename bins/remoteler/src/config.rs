@@ -1,0 +1,16 @@
+//! What the daemon is told: the config file, the flags, and the checked settings made of both. Reads files named by the
+//! administrator and nothing else; starts nothing.
+
+mod file;
+mod labels;
+mod settings;
+mod template;
+mod yaml;
+
+pub use file::ConfigFile;
+pub use labels::parse_labels;
+pub use settings::{
+    AuthSettings, ConfigError, Flags, JoinSettings, KubeSettings, LogFormat, LogSettings, NodeSettings, ProxySettings,
+    Settings, WebCertificate,
+};
+pub use template::commented_config;

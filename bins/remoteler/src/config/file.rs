@@ -1,0 +1,193 @@
+//! The config file as written, in the shape of teleport.yaml. An unknown key is an error.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde::Deserialize;
+
+/// The whole file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ConfigFile {
+    /// `v1`
+    pub version: Option<String>,
+    /// What all services share.
+    pub remoteler: Common,
+    /// The auth service.
+    pub auth_service: Option<AuthService>,
+    /// The proxy.
+    pub proxy_service: Option<ProxyService>,
+    /// The SSH server.
+    pub ssh_service: Option<SshService>,
+    /// The Kubernetes service.
+    pub kubernetes_service: Option<KubernetesService>,
+}
+
+/// `remoteler:`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Common {
+    /// Name of this host as a node.
+    pub nodename: Option<String>,
+    /// Where state is kept.
+    pub data_dir: Option<PathBuf>,
+    /// `host:port` of an auth service or a proxy.
+    pub auth_server: Option<String>,
+    /// How to join.
+    pub join_params: Option<JoinParams>,
+    /// Pins of the host authority, any of which is accepted.
+    pub ca_pin: Option<OneOrMany>,
+    /// Where the log goes.
+    pub log: Option<Log>,
+    /// Where the auth service keeps its state.
+    pub storage: Option<StorageConfig>,
+}
+
+/// `join_params:`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JoinParams {
+    /// `token`
+    #[serde(default)]
+    pub method: Option<String>,
+    /// The token, or the absolute path of a file that holds it.
+    pub token_name: String,
+}
+
+/// `log:`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// `stderr`
+    pub output: Option<String>,
+    /// `ERROR`, `WARN`, `INFO`, `DEBUG` or `TRACE`
+    pub severity: Option<String>,
+    /// Form of a line.
+    pub format: Option<LogFormatConfig>,
+}
+
+/// `format:`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogFormatConfig {
+    /// `text` or `json`
+    pub output: String,
+}
+
+/// `storage:`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StorageConfig {
+    /// `sqlite`
+    #[serde(rename = "type")]
+    pub kind: String,
+}
+
+/// `auth_service:`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuthService {
+    /// Whether it runs.
+    pub enabled: Option<bool>,
+    /// `ip:port`
+    pub listen_addr: Option<String>,
+    /// Name of the cluster.
+    pub cluster_name: Option<String>,
+    /// How users log in.
+    pub authentication: Option<Authentication>,
+    /// `node` or `off`
+    pub session_recording: Option<String>,
+}
+
+/// `authentication:`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Authentication {
+    /// `local`
+    #[serde(rename = "type")]
+    pub kind: String,
+}
+
+/// `proxy_service:`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProxyService {
+    /// Whether it runs.
+    pub enabled: Option<bool>,
+    /// `ip:port`
+    pub listen_addr: Option<String>,
+    /// `host:port` as users reach it.
+    pub public_addr: Option<String>,
+    /// Certificate for browsers and logins; the first is used.
+    pub https_keypairs: Vec<KeyPairFiles>,
+}
+
+/// One of `https_keypairs`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyPairFiles {
+    /// PEM.
+    pub key_file: PathBuf,
+    /// PEM, leaf first.
+    pub cert_file: PathBuf,
+}
+
+/// `ssh_service:`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SshService {
+    /// Whether it runs.
+    pub enabled: Option<bool>,
+    /// `ip:port`
+    pub listen_addr: Option<String>,
+    /// What roles match against.
+    pub labels: BTreeMap<String, String>,
+    /// Labels whose values commands print.
+    pub commands: Vec<LabelCommand>,
+}
+
+/// One of `commands`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LabelCommand {
+    /// Label.
+    pub name: String,
+    /// Program and arguments; no shell.
+    pub command: Vec<String>,
+    /// How often, such as `1h`.
+    pub period: String,
+}
+
+/// `kubernetes_service:`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KubernetesService {
+    /// Whether it runs.
+    pub enabled: Option<bool>,
+    /// Credentials of the API server; absent: the pod's service account.
+    pub kubeconfig_file: Option<PathBuf>,
+    /// Name of the cluster.
+    pub kube_cluster_name: Option<String>,
+    /// What roles match against.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// One string or a list of them.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum OneOrMany {
+    /// One.
+    One(String),
+    /// Several.
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    /// All of them.
+    #[must_use]
+    pub fn into_vec(self) -> Vec<String> {
+        match self {
+            Self::One(one) => vec![one],
+            Self::Many(many) => many,
+        }
+    }
+}

@@ -1,0 +1,479 @@
+//! The checked settings: made once of file and flags, then passed as arguments. A mistake stops the start with one line.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use remoteler_core::{ClusterName, KubeClusterName, Labels, NameError, NodeName, Secret, SystemRole, parse_duration};
+
+use super::{
+    ConfigFile,
+    file::{AuthService, Common, KubernetesService, LabelCommand, ProxyService, SshService},
+    labels::check_label,
+};
+
+/// Why the daemon does not start with these settings.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("config file {path} cannot be read")]
+    Read {
+        /// File.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("config file {path}, {reason}")]
+    Syntax {
+        /// File.
+        path: PathBuf,
+        /// Line and mistake.
+        reason: String,
+    },
+    /// A value cannot be used.
+    #[error("{field}: {reason}")]
+    Value {
+        /// Key or flag.
+        field: &'static str,
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// Flags of `remoteler start` that outdo the file.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    /// `--roles`
+    pub roles: Option<Vec<SystemRole>>,
+    /// `--data-dir`
+    pub data_dir: Option<PathBuf>,
+    /// `--auth-server`
+    pub auth_server: Option<String>,
+    /// `--token`
+    pub token: Option<String>,
+    /// `--ca-pin`
+    pub ca_pins: Vec<String>,
+    /// `--cluster-name`
+    pub cluster_name: Option<String>,
+    /// `--nodename`
+    pub nodename: Option<String>,
+    /// `--labels`
+    pub labels: Option<Labels>,
+    /// `--listen-ip`
+    pub listen_ip: Option<IpAddr>,
+    /// `--insecure`
+    pub insecure: bool,
+    /// `--drain-timeout`
+    pub drain_timeout: Option<Duration>,
+    /// `-d`
+    pub debug: bool,
+}
+
+/// What runs in this process, and how.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Name of this host.
+    pub nodename: NodeName,
+    /// Where state is kept.
+    pub data_dir: PathBuf,
+    /// The auth service, if it runs here.
+    pub auth: Option<AuthSettings>,
+    /// The proxy, if it runs here.
+    pub proxy: Option<ProxySettings>,
+    /// The node, if it runs here.
+    pub node: Option<NodeSettings>,
+    /// The Kubernetes service, if it runs here.
+    pub kube: Option<KubeSettings>,
+    /// Where the auth service is, when it is not here.
+    pub join: Option<JoinSettings>,
+    /// How long live sessions get at the end.
+    pub drain_timeout: Duration,
+    /// The log.
+    pub log: LogSettings,
+}
+
+/// The auth service.
+#[derive(Clone, Debug)]
+pub struct AuthSettings {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Name of the cluster.
+    pub cluster: ClusterName,
+}
+
+/// The proxy.
+#[derive(Clone, Debug)]
+pub struct ProxySettings {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// How users reach it.
+    pub public_addr: Option<String>,
+    /// What browsers and logins are shown; absent: a self-signed one.
+    pub certificate: Option<WebCertificate>,
+}
+
+/// Files of a certificate.
+#[derive(Clone, Debug)]
+pub struct WebCertificate {
+    /// PEM.
+    pub key_file: PathBuf,
+    /// PEM, leaf first.
+    pub cert_file: PathBuf,
+}
+
+/// The node.
+#[derive(Clone, Debug)]
+pub struct NodeSettings {
+    /// Where it listens when it is not behind a tunnel.
+    pub listen: SocketAddr,
+    /// What roles match against.
+    pub labels: Labels,
+    /// Labels that commands give.
+    pub commands: Vec<CommandLabel>,
+    /// Whether terminal sessions are recorded.
+    pub record: bool,
+}
+
+/// A label whose value a command prints.
+#[derive(Clone, Debug)]
+pub struct CommandLabel {
+    /// Label.
+    pub name: String,
+    /// Program.
+    pub program: String,
+    /// Arguments.
+    pub args: Vec<String>,
+    /// How often.
+    pub period: Duration,
+}
+
+/// The Kubernetes service.
+#[derive(Clone, Debug)]
+pub struct KubeSettings {
+    /// Name of the cluster.
+    pub name: KubeClusterName,
+    /// Credentials of the API server; absent: the pod's service account.
+    pub kubeconfig: Option<PathBuf>,
+    /// What roles match against.
+    pub labels: Labels,
+}
+
+/// Where and how to join.
+#[derive(Clone, Debug)]
+pub struct JoinSettings {
+    /// `host:port` of an auth service or a proxy.
+    pub addr: String,
+    /// The token; needed at the first start only.
+    pub token: Option<Secret>,
+    /// Pins of the host authority, any of which is accepted.
+    pub ca_pins: Vec<String>,
+    /// Believe whoever answers.
+    pub insecure: bool,
+}
+
+/// Form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// The log.
+#[derive(Clone, Copy, Debug)]
+pub struct LogSettings {
+    /// From this severity on.
+    pub level: tracing::level_filters::LevelFilter,
+    /// Form of a line.
+    pub format: LogFormat,
+}
+
+impl Settings {
+    /// Makes the settings of a file and flags; flags win.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`] for the first value that cannot be used.
+    pub fn new(file: ConfigFile, flags: Flags) -> Result<Self, ConfigError> {
+        let common = file.remoteler.clone();
+        let roles = roles(&file, &flags);
+        let runs = |role| roles.contains(&role);
+        let listen_ip = flags.listen_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let nodename = nodename(&common, &flags)?;
+        let join = join(&common, &flags)?;
+        if join.is_some() && runs(SystemRole::Auth) {
+            return Err(value("auth_server", "this process runs the auth service itself; leave out auth_server or the auth role"));
+        }
+        if join.is_none() && !runs(SystemRole::Auth) {
+            return Err(value("auth_server", "needed when the auth service does not run here: give --auth-server HOST:PORT"));
+        }
+        let record = match file.auth_service.as_ref().and_then(|auth| auth.session_recording.as_deref()) {
+            None | Some("node") => true,
+            Some("off") => false,
+            Some(other) => return Err(value("session_recording", format!("{other:?} is not available; node and off are"))),
+        };
+        Ok(Self {
+            auth: runs(SystemRole::Auth).then(|| auth(file.auth_service, &flags, listen_ip)).transpose()?,
+            proxy: runs(SystemRole::Proxy).then(|| proxy(file.proxy_service, listen_ip)).transpose()?,
+            node: runs(SystemRole::Node).then(|| node(file.ssh_service, &flags, listen_ip, record)).transpose()?,
+            kube: runs(SystemRole::Kube).then(|| kube(file.kubernetes_service, &nodename)).transpose()?,
+            log: log(&common, &flags)?,
+            data_dir: data_dir(&common, &flags)?,
+            drain_timeout: flags.drain_timeout.unwrap_or(Duration::from_secs(60)),
+            nodename,
+            join,
+        })
+    }
+
+    /// The services that run here.
+    #[must_use]
+    pub fn roles(&self) -> std::collections::BTreeSet<SystemRole> {
+        [
+            self.auth.as_ref().map(|_| SystemRole::Auth),
+            self.proxy.as_ref().map(|_| SystemRole::Proxy),
+            self.node.as_ref().map(|_| SystemRole::Node),
+            self.kube.as_ref().map(|_| SystemRole::Kube),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}
+
+fn value(field: &'static str, reason: impl Into<String>) -> ConfigError {
+    ConfigError::Value { field, reason: reason.into() }
+}
+
+fn named<T>(field: &'static str, result: Result<T, NameError>) -> Result<T, ConfigError> {
+    result.map_err(|cause| value(field, cause.to_string()))
+}
+
+fn roles(file: &ConfigFile, flags: &Flags) -> Vec<SystemRole> {
+    if let Some(roles) = &flags.roles {
+        return roles.clone();
+    }
+    let joins = flags.auth_server.is_some() || file.remoteler.auth_server.is_some();
+    // Without a word about a service: the whole cluster on one machine, or a node that joins one.
+    let default = |there: Option<Option<bool>>, otherwise: bool| match there {
+        Some(enabled) => enabled.unwrap_or(true),
+        None => otherwise,
+    };
+    let said = file.auth_service.is_some()
+        || file.proxy_service.is_some()
+        || file.ssh_service.is_some()
+        || file.kubernetes_service.is_some();
+    let mut roles = Vec::new();
+    if default(file.auth_service.as_ref().map(|s| s.enabled), !said && !joins) {
+        roles.push(SystemRole::Auth);
+    }
+    if default(file.proxy_service.as_ref().map(|s| s.enabled), !said && !joins) {
+        roles.push(SystemRole::Proxy);
+    }
+    if default(file.ssh_service.as_ref().map(|s| s.enabled), !said) {
+        roles.push(SystemRole::Node);
+    }
+    if default(file.kubernetes_service.as_ref().map(|s| s.enabled), false) {
+        roles.push(SystemRole::Kube);
+    }
+    roles
+}
+
+fn nodename(common: &Common, flags: &Flags) -> Result<NodeName, ConfigError> {
+    let given = flags.nodename.clone().or_else(|| common.nodename.clone());
+    let name = given.unwrap_or_else(|| {
+        let host = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
+        if NodeName::new(&host).is_ok() { host } else { "localhost".to_owned() }
+    });
+    named("nodename", NodeName::new(name))
+}
+
+fn data_dir(common: &Common, flags: &Flags) -> Result<PathBuf, ConfigError> {
+    let dir = flags.data_dir.clone().or_else(|| common.data_dir.clone());
+    let dir = dir.unwrap_or_else(|| PathBuf::from("/var/lib/remoteler"));
+    std::path::absolute(&dir).map_err(|cause| value("data_dir", cause.to_string()))
+}
+
+fn join(common: &Common, flags: &Flags) -> Result<Option<JoinSettings>, ConfigError> {
+    let Some(addr) = flags.auth_server.clone().or_else(|| common.auth_server.clone()) else {
+        return Ok(None);
+    };
+    let addr = with_port("auth_server", &addr, 3080)?;
+    if let Some(method) = common.join_params.as_ref().and_then(|params| params.method.as_deref())
+        && method != "token"
+    {
+        return Err(value("join_params.method", format!("{method:?} is not available; token is")));
+    }
+    let token = flags.token.clone().or_else(|| common.join_params.clone().map(|params| params.token_name));
+    let token = token.map(|token| read_token(&token)).transpose()?;
+    let mut ca_pins = flags.ca_pins.clone();
+    if ca_pins.is_empty() {
+        ca_pins = common.ca_pin.clone().map(super::file::OneOrMany::into_vec).unwrap_or_default();
+    }
+    for pin in &ca_pins {
+        let hex = pin.strip_prefix("sha256:").unwrap_or_default();
+        if hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(value("ca_pin", format!("{pin:?} is no pin; sha256: and 64 hex digits are expected, see `tctl auth status`")));
+        }
+    }
+    Ok(Some(JoinSettings { addr, token, ca_pins, insecure: flags.insecure }))
+}
+
+/// A token is given as it is or as the path of a file: an argument list can be read by other users of the machine.
+fn read_token(token: &str) -> Result<Secret, ConfigError> {
+    if !token.starts_with('/') && !token.starts_with("./") {
+        return Ok(Secret::new(token));
+    }
+    match std::fs::read_to_string(token) {
+        Ok(text) => Ok(Secret::new(text.trim())),
+        Err(cause) => Err(value("token", format!("file {token} cannot be read: {cause}"))),
+    }
+}
+
+fn with_port(field: &'static str, addr: &str, port: u16) -> Result<String, ConfigError> {
+    let addr = addr.trim().trim_start_matches("https://").trim_end_matches('/');
+    let has_port = match addr.rsplit_once(':') {
+        Some((host, port)) => (!host.contains(':') || host.ends_with(']')) && port.parse::<u16>().is_ok(),
+        None => false,
+    };
+    if addr.is_empty() || addr.contains(|c: char| c.is_whitespace() || c.is_control() || c == '/') {
+        return Err(value(field, format!("{addr:?} is no address; HOST:PORT is expected")));
+    }
+    if has_port {
+        return Ok(addr.to_owned());
+    }
+    let bare_v6 = addr.contains(':') && !addr.starts_with('[');
+    Ok(if bare_v6 { format!("[{addr}]:{port}") } else { format!("{addr}:{port}") })
+}
+
+fn socket_addr(field: &'static str, text: Option<&str>, ip: IpAddr, port: u16) -> Result<SocketAddr, ConfigError> {
+    match text {
+        None => Ok(SocketAddr::new(ip, port)),
+        Some(text) => text
+            .parse()
+            .or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, port)))
+            .map_err(|_| value(field, format!("{text:?} is no address; IP:PORT is expected"))),
+    }
+}
+
+fn auth(service: Option<AuthService>, flags: &Flags, ip: IpAddr) -> Result<AuthSettings, ConfigError> {
+    let service = service.unwrap_or_default();
+    if let Some(authentication) = &service.authentication
+        && authentication.kind != "local"
+    {
+        return Err(value("authentication.type", format!("{:?} is not available; local is", authentication.kind)));
+    }
+    let cluster = flags.cluster_name.clone().or(service.cluster_name).unwrap_or_else(|| "remoteler.local".to_owned());
+    Ok(AuthSettings {
+        listen: socket_addr("auth_service.listen_addr", service.listen_addr.as_deref(), ip, 3025)?,
+        cluster: named("cluster_name", ClusterName::new(cluster))?,
+    })
+}
+
+fn proxy(service: Option<ProxyService>, ip: IpAddr) -> Result<ProxySettings, ConfigError> {
+    let service = service.unwrap_or_default();
+    let certificate = service.https_keypairs.into_iter().next();
+    Ok(ProxySettings {
+        listen: socket_addr("proxy_service.listen_addr", service.listen_addr.as_deref(), ip, 3080)?,
+        public_addr: service.public_addr.map(|addr| with_port("proxy_service.public_addr", &addr, 443)).transpose()?,
+        certificate: certificate.map(|pair| WebCertificate { key_file: pair.key_file, cert_file: pair.cert_file }),
+    })
+}
+
+fn node(service: Option<SshService>, flags: &Flags, ip: IpAddr, record: bool) -> Result<NodeSettings, ConfigError> {
+    let service = service.unwrap_or_default();
+    let mut labels = service.labels;
+    for (name, text) in &labels {
+        check_label(name, text).map_err(|reason| value("ssh_service.labels", reason))?;
+    }
+    labels.extend(flags.labels.clone().unwrap_or_default());
+    Ok(NodeSettings {
+        listen: socket_addr("ssh_service.listen_addr", service.listen_addr.as_deref(), ip, 3022)?,
+        labels,
+        commands: service.commands.into_iter().map(command_label).collect::<Result<_, _>>()?,
+        record,
+    })
+}
+
+fn command_label(command: LabelCommand) -> Result<CommandLabel, ConfigError> {
+    const FIELD: &str = "ssh_service.commands";
+    check_label(&command.name, "").map_err(|reason| value(FIELD, reason))?;
+    let period = parse_duration(&command.period)
+        .ok_or_else(|| value(FIELD, format!("period {:?} of {} is no duration such as 1h", command.period, command.name)))?;
+    let mut words = command.command.into_iter();
+    let program = words.next().ok_or_else(|| value(FIELD, format!("label {} has no command", command.name)))?;
+    Ok(CommandLabel { name: command.name, program, args: words.collect(), period })
+}
+
+fn kube(service: Option<KubernetesService>, nodename: &NodeName) -> Result<KubeSettings, ConfigError> {
+    let service = service.unwrap_or_default();
+    let name = service.kube_cluster_name.unwrap_or_else(|| nodename.to_string());
+    Ok(KubeSettings {
+        name: named("kube_cluster_name", KubeClusterName::new(name))?,
+        kubeconfig: service.kubeconfig_file,
+        labels: service.labels,
+    })
+}
+
+fn log(common: &Common, flags: &Flags) -> Result<LogSettings, ConfigError> {
+    let log = common.log.clone().unwrap_or_default();
+    if let Some(output) = log.output.as_deref()
+        && output != "stderr"
+    {
+        return Err(value("log.output", format!("{output:?} is not available; stderr is")));
+    }
+    let level = match log.severity.as_deref() {
+        None => tracing::level_filters::LevelFilter::INFO,
+        Some(text) => text
+            .to_lowercase()
+            .parse()
+            .map_err(|_| value("log.severity", format!("{text:?} is none of ERROR, WARN, INFO, DEBUG, TRACE")))?,
+    };
+    let format = match log.format.as_ref().map(|format| format.output.as_str()) {
+        None | Some("text") => LogFormat::Text,
+        Some("json") => LogFormat::Json,
+        Some(other) => return Err(value("log.format.output", format!("{other:?} is neither text nor json"))),
+    };
+    let level = if flags.debug { tracing::level_filters::LevelFilter::DEBUG } else { level };
+    Ok(LogSettings { level, format })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(yaml: &str) -> Result<Settings, ConfigError> {
+        Settings::new(ConfigFile::parse(yaml).unwrap(), Flags::default())
+    }
+
+    #[test]
+    fn no_config_is_a_whole_cluster_on_one_machine() {
+        let settings = settings("").unwrap();
+        assert!(settings.auth.is_some() && settings.proxy.is_some() && settings.node.is_some());
+        assert!(settings.kube.is_none() && settings.join.is_none());
+        assert_eq!(settings.proxy.unwrap().listen.port(), 3080);
+    }
+
+    #[test]
+    fn with_an_auth_server_it_is_a_node_that_joins() {
+        let settings = settings("remoteler: { auth_server: proxy.example.com }").unwrap();
+        assert_eq!(settings.roles(), [SystemRole::Node].into());
+        assert_eq!(settings.join.unwrap().addr, "proxy.example.com:3080");
+    }
+
+    #[test]
+    fn a_pin_that_is_none_stops_the_start() {
+        let cause = settings("remoteler: { auth_server: a, ca_pin: [\"sha256:12\"] }").unwrap_err();
+        assert!(cause.to_string().starts_with("ca_pin: \"sha256:12\" is no pin"), "{cause}");
+    }
+
+    #[test]
+    fn addresses_get_the_port_that_belongs_to_them() {
+        assert_eq!(with_port("x", "::1", 3080).unwrap(), "[::1]:3080");
+        assert_eq!(with_port("x", "[::1]:1", 3080).unwrap(), "[::1]:1");
+        assert_eq!(with_port("x", "https://p.example.com/", 443).unwrap(), "p.example.com:443");
+        assert!(with_port("x", "a b", 1).is_err());
+    }
+}

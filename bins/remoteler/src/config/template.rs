@@ -1,0 +1,114 @@
+//! The commented config file that `remoteler configure` prints.
+
+use std::collections::BTreeSet;
+
+use remoteler_core::SystemRole;
+
+/// A config file for `roles`, with a comment on every key. It parses as it stands.
+#[must_use]
+pub fn commented_config(roles: &BTreeSet<SystemRole>) -> String {
+    let mut text = String::from(COMMON);
+    let has = |role| roles.contains(&role);
+    let switch = |on: bool| if on { "yes" } else { "no" };
+    if !has(SystemRole::Auth) {
+        text.push_str(JOIN);
+    }
+    text.push_str(&format!("\nauth_service:\n  enabled: {}\n", switch(has(SystemRole::Auth))));
+    if has(SystemRole::Auth) {
+        text.push_str(AUTH);
+    }
+    text.push_str(&format!("\nproxy_service:\n  enabled: {}\n", switch(has(SystemRole::Proxy))));
+    if has(SystemRole::Proxy) {
+        text.push_str(PROXY);
+    }
+    text.push_str(&format!("\nssh_service:\n  enabled: {}\n", switch(has(SystemRole::Node))));
+    if has(SystemRole::Node) {
+        text.push_str(NODE);
+    }
+    text.push_str(&format!("\nkubernetes_service:\n  enabled: {}\n", switch(has(SystemRole::Kube))));
+    if has(SystemRole::Kube) {
+        text.push_str(KUBE);
+    }
+    text
+}
+
+const COMMON: &str = "\
+# Configuration of the Remoteler daemon. Start it with: remoteler start -c FILE
+version: v1
+remoteler:
+  # Name of this host in the cluster. Default: the machine's host name.
+  # nodename: node-a
+  # Keys and state; only the daemon's user may read it.
+  data_dir: /var/lib/remoteler
+  log:
+    output: stderr
+    severity: INFO          # ERROR, WARN, INFO, DEBUG or TRACE
+    format: { output: text } # text or json
+  storage: { type: sqlite }
+";
+
+const JOIN: &str = "\
+  # An auth service (HOST:3025) or a proxy (HOST:3080). Through a proxy, this host listens on no port.
+  auth_server: proxy.example.com:3080
+  # Needed at the first start only: a token of `tctl tokens add`, or the path of a file that holds it.
+  join_params: { method: token, token_name: /etc/remoteler.token }
+  # What `tctl auth status` prints as CA pin: the cluster proves itself by it.
+  # ca_pin: [\"sha256:…\"]
+";
+
+const AUTH: &str = "\
+  listen_addr: 0.0.0.0:3025
+  # Part of every certificate; cannot be changed later.
+  cluster_name: remoteler.local
+  authentication: { type: local }
+  # Where terminal sessions are recorded: node or off.
+  session_recording: node
+";
+
+const PROXY: &str = "\
+  listen_addr: 0.0.0.0:3080
+  # How users reach this proxy.
+  # public_addr: proxy.example.com:443
+  # Certificate for browsers and logins. Default: a self-signed one.
+  # https_keypairs: [{ key_file: /etc/remoteler/key.pem, cert_file: /etc/remoteler/cert.pem }]
+";
+
+const NODE: &str = "\
+  # Not used when this host joins through a proxy: then it is reached by its reverse tunnel.
+  listen_addr: 0.0.0.0:3022
+  # What roles match against.
+  labels: { env: dev }
+  # Labels whose values commands print.
+  commands: [{ name: kernel, command: [uname, -r], period: 1h }]
+";
+
+const KUBE: &str = "\
+  # Credentials of the API server. Default: the pod's service account.
+  # kubeconfig_file: /etc/kubeconfig
+  # kube_cluster_name: staging
+  labels: { env: dev }
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{ConfigFile, Flags, Settings};
+
+    #[test]
+    fn what_configure_prints_is_a_config_that_starts() {
+        for roles in [
+            vec![SystemRole::Auth, SystemRole::Proxy, SystemRole::Node],
+            vec![SystemRole::Node, SystemRole::Kube],
+            vec![SystemRole::Auth, SystemRole::Proxy, SystemRole::Node, SystemRole::Kube],
+        ] {
+            let mut roles: BTreeSet<_> = roles.into_iter().collect();
+            let mut text = commented_config(&roles);
+            if !roles.contains(&SystemRole::Auth) {
+                text = text.replace("/etc/remoteler.token", "not-a-file-token");
+            }
+            let settings = Settings::new(ConfigFile::parse(&text).unwrap(), Flags::default()).unwrap();
+            roles.retain(|_| true);
+            assert_eq!(settings.roles(), roles);
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! The daemon's command line: parses, runs, reports. Exit codes: 0 success, 1 failure, 2 wrong usage.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use remoteler::cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(code) => code,
+        Err(cause) => {
+            eprintln!("remoteler: {}", remoteler::one_line(&cause));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Start(args) => remoteler::start::start(args),
+        Command::Demo(args) => remoteler::demo::demo(args),
+        Command::Configure(args) => remoteler::configure::configure(&args),
+        Command::Status(args) => remoteler::status::status(&args),
+        Command::Version => {
+            println!("{}", remoteler::version_line());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::SftpServer => Ok(remoteler::sftp_server()),
+    }
+}

@@ -1,0 +1,74 @@
+//! Where things lie in the data directory.
+
+use std::{
+    fs::{DirBuilder, Permissions},
+    io,
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+/// The data directory, made and checked.
+#[derive(Clone, Debug)]
+pub(crate) struct DataDir(PathBuf);
+
+/// Why the data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DataDirError {
+    /// It cannot be made or read.
+    #[error("data directory {path} cannot be used; name another with --data-dir")]
+    Io { path: PathBuf, source: io::Error },
+    /// Somebody else's.
+    #[error("data directory {path} belongs to user id {owner}, this process runs as {own}; change its owner or name another with --data-dir")]
+    Foreign { path: PathBuf, owner: u32, own: u32 },
+    /// Not a directory.
+    #[error("data directory {path} is no directory")]
+    NotADirectory { path: PathBuf },
+}
+
+impl DataDir {
+    /// Makes the directory (0700) if it is not there, and checks that it is ours.
+    pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
+        let io = |source| DataDirError::Io { path: path.to_owned(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io)?;
+        let metadata = std::fs::metadata(path).map_err(io)?;
+        if !metadata.is_dir() {
+            return Err(DataDirError::NotADirectory { path: path.to_owned() });
+        }
+        let own = rustix::process::geteuid().as_raw();
+        if metadata.uid() != own {
+            return Err(DataDirError::Foreign { path: path.to_owned(), owner: metadata.uid(), own });
+        }
+        if metadata.permissions().mode() & 0o077 != 0 {
+            std::fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(io)?;
+        }
+        // Root reads everything; everybody else finds out here whether the directory can be read and written.
+        std::fs::read_dir(path).map_err(io)?;
+        Ok(Self(path.to_owned()))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Local API of the auth service, for `tctl`.
+    pub(crate) fn auth_socket(&self) -> PathBuf {
+        self.0.join("auth.sock")
+    }
+
+    /// Status of this daemon, for `remoteler status`.
+    pub(crate) fn status_socket(&self) -> PathBuf {
+        self.0.join("status.sock")
+    }
+
+    pub(crate) fn node_recordings(&self) -> PathBuf {
+        self.0.join("node-recordings")
+    }
+
+    pub(crate) fn host_state(&self) -> PathBuf {
+        self.0.join("host")
+    }
+
+    pub(crate) fn web_certificate(&self) -> (PathBuf, PathBuf) {
+        (self.0.join("web.crt"), self.0.join("web.key"))
+    }
+}

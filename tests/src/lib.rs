@@ -1,0 +1,18 @@
+//! What whole-cluster tests share: the built binaries, clusters of real processes in directories of their own, real clients
+//! of other projects, and waiting for things to become true.
+
+mod bins;
+mod clients;
+mod cluster;
+mod edge;
+mod process;
+mod user;
+mod wait;
+
+pub use bins::binary;
+pub use clients::{Client, client, need};
+pub use cluster::{Cluster, ClusterOptions};
+pub use edge::Edge;
+pub use process::{Outcome, Process, run, run_with_input};
+pub use user::{User, os_login};
+pub use wait::{eventually, eventually_within};
