@@ -1,6 +1,9 @@
 //! The access decisions: pure functions over a verified user, the roles and the target. They return proofs with private
 //! fields; sessions, dials and impersonation take those and nothing else.
 
+#[cfg(test)]
+mod tests;
+
 use std::{fmt, time::Duration};
 
 use crate::{

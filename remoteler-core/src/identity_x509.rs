@@ -7,9 +7,12 @@ use x509_parser::{
 
 use crate::{Identity, IdentityError};
 
-/// Object identifier of the extension, under 2.25 (ITU-T X.667: arcs derived from UUIDs). The arc is the low half of a random
-/// UUID, because the encoders in use take arcs of 64 bits. Not critical: TLS stacks refuse critical extensions they do not know.
-pub const X509_IDENTITY_OID: [u64; 3] = [2, 25, 9_862_172_419_273_604_413];
+/// Object identifier of the extension: the random UUID `d270893a-1d1a-4c98-903e-aa507ccde798`, cut into seven numbers below the
+/// arc that Microsoft keeps for such identifiers. Not below 2.25 (ITU-T X.667): a UUID there is one number of 128 bits, and Go, so
+/// kubectl too, refuses a whole certificate over one number of more than 31 bits. Not critical: TLS stacks refuse critical extensions
+/// they do not know.
+pub const X509_IDENTITY_OID: [u64; 14] =
+    [1, 2, 840, 113_556, 1, 8000, 2554, 53872, 35130, 7450, 19608, 36926, 11_161_724, 13_494_168];
 
 /// What goes into a certificate for an identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,4 +61,14 @@ pub fn x509_identity(certificate: &X509Certificate<'_>) -> Result<Identity, Iden
         return Err(IdentityError::Mismatch { outer: outer.chars().take(80).collect(), inner });
     }
     Ok(identity)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_of_the_object_identifier_fits_into_31_bits() {
+        assert!(X509_IDENTITY_OID.iter().all(|arc| *arc < 1 << 31));
+    }
 }

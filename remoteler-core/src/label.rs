@@ -20,6 +20,9 @@ pub enum LabelError {
         /// What the parser says.
         reason: String,
     },
+    /// `"*"` as a name stands for every label; it says nothing with another value than `"*"`.
+    #[error("the label name \"*\" goes with the value \"*\" only; name the label that is meant")]
+    WildcardName,
     /// Longer than any pattern needs to be.
     #[error("a pattern of {0} octets is too long; at most 1024 are allowed")]
     TooLong(usize),
@@ -107,7 +110,7 @@ impl OneOrMany {
 }
 
 /// A set of label conditions: each named label must be there and fit one of its patterns. Empty matches nothing.
-/// `"*": "*"` matches everything, labelled or not.
+/// `"*": "*"` matches everything, labelled or not, whatever stands beside it.
 #[derive(Clone, Debug, Default)]
 pub struct LabelMatcher {
     everything: bool,
@@ -122,7 +125,10 @@ impl LabelMatcher {
     pub fn new(spec: &BTreeMap<String, OneOrMany>) -> Result<Self, LabelError> {
         let mut matcher = Self::default();
         for (name, patterns) in spec {
-            if name == "*" && patterns.iter().any(|pattern| pattern == "*") {
+            if name == "*" {
+                if patterns.iter().any(|pattern| pattern != "*") {
+                    return Err(LabelError::WildcardName);
+                }
                 matcher.everything = true;
                 continue;
             }
@@ -135,7 +141,7 @@ impl LabelMatcher {
     /// Whether `labels` meet every condition; an absent label never does.
     #[must_use]
     pub fn matches(&self, labels: &Labels) -> bool {
-        if self.conditions.is_empty() {
+        if self.everything || self.conditions.is_empty() {
             return self.everything;
         }
         self.conditions.iter().all(|(name, patterns)| {
@@ -178,6 +184,9 @@ mod tests {
     fn no_condition_matches_nothing_and_the_star_matches_all() {
         assert!(!LabelMatcher::default().matches(&labels(&[("env", "dev")]))); // I80
         assert!(matcher(&[("*", &["*"])]).matches(&Labels::new()));
+        assert!(matcher(&[("*", &["*"]), ("env", &["prod"])]).matches(&labels(&[("env", "dev")])));
+        let half = BTreeMap::from([("*".to_owned(), OneOrMany::One("prod".to_owned()))]);
+        assert_eq!(LabelMatcher::new(&half).unwrap_err(), LabelError::WildcardName);
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod trust;
 mod verify;
 mod verify_ssh;
 mod verify_x509;
+pub mod wire;
 
 pub use access::{AccessDenied, DenyReason, KubeAccess, SshAccess, authorize_kube, authorize_ssh};
 pub use api::{
@@ -58,5 +59,5 @@ pub use storage::{Expected, Item, Page, Revision, Storage, StorageError};
 pub use template::TemplateError;
 pub use trust::{CaKind, CaSet, TrustBundle, TrustError, spki_pin};
 pub use verify::{Verified, VerifiedHost, VerifiedUser, VerifyError};
-pub use verify_ssh::{SshCertificatePurpose, verify_ssh_certificate};
+pub use verify_ssh::{SSH_PARSER_STACK, SshCertificatePurpose, check_ssh_key, verify_ssh_certificate};
 pub use verify_x509::{X509Purpose, verify_x509_chain};

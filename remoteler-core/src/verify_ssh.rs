@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use ssh_key::{Algorithm, Certificate, EcdsaCurve, certificate::CertType, public::KeyData};
+use ssh_key::{
+    Certificate, EcdsaCurve,
+    certificate::CertType,
+    public::{KeyData, RsaPublicKey},
+};
 
 use crate::{
     CaKind, Identity, Timestamp, TrustBundle, Verified, VerifiedHost, VerifiedUser, VerifyError, check_principal,
@@ -17,6 +21,13 @@ pub enum SshCertificatePurpose<'a> {
     /// A host proves that it is the one dialled by this name.
     Host(&'a str),
 }
+
+/// Stack that a thread needs which parses SSH certificates from the network: 16 MiB.
+///
+/// The parser in use (ssh-key) follows certificates that stand in the place of a signing key without a limit of depth. The deepest
+/// that fits into an SSH packet of 256 KiB overflows a stack of 2 MiB, the default of threads, before any check of ours is asked.
+/// Runtimes that serve or dial SSH therefore give this to their threads (I2, I25); it is reserved, and used only when needed.
+pub const SSH_PARSER_STACK: usize = 16 * 1024 * 1024;
 
 /// Verifies `certificate` against the authorities in `trust` at `now`.
 ///
@@ -43,8 +54,8 @@ pub fn verify_ssh_certificate(
     if expected != found {
         return Err(VerifyError::WrongType { expected, found });
     }
-    check_key(certificate.signature_key())?;
-    check_key(certificate.public_key())?;
+    check_ssh_key(certificate.signature_key())?;
+    check_ssh_key(certificate.public_key())?;
     let expires = check_window(certificate, kind, now)?;
     if let Some((name, _)) = certificate.critical_options().iter().next() {
         return Err(VerifyError::CriticalOption(name.chars().take(80).collect()));
@@ -91,6 +102,8 @@ pub fn verify_ssh_certificate(
 
 const SKEW: Duration = Duration::from_secs(60);
 const MAX_PRINCIPALS: usize = 256;
+/// 9999-12-31T23:59:59Z
+const NO_END: u64 = 253_402_300_799;
 
 const fn type_name(cert_type: CertType) -> &'static str {
     match cert_type {
@@ -99,21 +112,38 @@ const fn type_name(cert_type: CertType) -> &'static str {
     }
 }
 
-/// I7: an exact list; I2: a key that is itself a certificate is not on it.
-fn check_key(key: &KeyData) -> Result<(), VerifyError> {
-    let accepted = match key.algorithm() {
-        Algorithm::Ed25519 => true,
-        Algorithm::Ecdsa { curve } => matches!(curve, EcdsaCurve::NistP256 | EcdsaCurve::NistP384),
-        Algorithm::Rsa { .. } => key.rsa().is_some_and(|rsa| (2048..=8192).contains(&rsa.key_size())),
-        _ => false,
-    };
-    accepted.then_some(()).ok_or_else(|| VerifyError::Algorithm(key.algorithm().to_string()))
+/// Checks that a key is one that is certified and believed: Ed25519, ECDSA on P-256 or P-384, or RSA of 2048 to 8192 bits.
+/// Everything else is refused, also a key that is itself a certificate.
+///
+/// # Errors
+/// [`VerifyError::Algorithm`] names what was found.
+pub fn check_ssh_key(key: &KeyData) -> Result<(), VerifyError> {
+    // By the variant, not by `algorithm()`: a nested certificate answers there with the algorithm of its inner key (I2).
+    let accepted = key.ed25519().is_some()
+        || key.ecdsa().is_some_and(|ecdsa| matches!(ecdsa.curve(), EcdsaCurve::NistP256 | EcdsaCurve::NistP384))
+        || key.rsa().is_some_and(|rsa| (2048..=8192).contains(&rsa_bits(rsa)));
+    accepted.then_some(()).ok_or_else(|| {
+        let name = match (key.rsa(), key.certificate()) {
+            (Some(rsa), _) => format!("RSA of {} bits", rsa_bits(rsa)),
+            (_, Some(_)) => "a certificate in place of a key".into(),
+            (None, None) => key.algorithm().to_string(),
+        };
+        VerifyError::Algorithm(name)
+    })
+}
+
+/// Exact length of the modulus; `key_size()` rounds up to whole octets.
+fn rsa_bits(rsa: &RsaPublicKey) -> usize {
+    let octets = rsa.n().as_positive_bytes().unwrap_or_default();
+    let leading = octets.first().map_or(0, |first| first.leading_zeros() as usize);
+    (octets.len() * 8).saturating_sub(leading)
 }
 
 fn check_window(certificate: &Certificate, kind: CaKind, now: Timestamp) -> Result<Timestamp, VerifyError> {
     let seconds = now.unix_seconds_unsigned();
     let (after, before) = (certificate.valid_after(), certificate.valid_before());
-    if kind == CaKind::User && before == u64::MAX {
+    // Not only the largest number: an end past the year 9999 is none, as in X.509.
+    if kind == CaKind::User && before >= NO_END {
         return Err(VerifyError::ForEver);
     }
     let moment = |at: u64| Timestamp::from_unix_seconds(i64::try_from(at).unwrap_or(i64::MAX));

@@ -34,7 +34,7 @@ pub fn verify_x509_chain(
     now: Timestamp,
 ) -> Result<Verified, VerifyError> {
     let leaf = chain.first().ok_or_else(|| VerifyError::Malformed("no certificate was shown".into()))?;
-    let end_entity = EndEntityCert::try_from(leaf).map_err(|cause| VerifyError::Malformed(cause.to_string()))?;
+    let end_entity = EndEntityCert::try_from(leaf).map_err(|cause| refusal(cause, VerifyError::Malformed))?;
     let (rest, parsed) = X509Certificate::from_der(leaf).map_err(|cause| VerifyError::Malformed(cause.to_string()))?;
     if !rest.is_empty() {
         return Err(VerifyError::Malformed("octets follow the certificate".into()));
@@ -49,7 +49,7 @@ pub fn verify_x509_chain(
             Ok(()) => true,
             Err(webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey) => false,
             Err(cause) => {
-                failure = Some(path_error(cause));
+                failure = Some(refusal(cause, VerifyError::Path));
                 false
             }
         })
@@ -120,7 +120,8 @@ fn usage(purpose: X509Purpose) -> KeyUsage {
     }
 }
 
-fn path_error(cause: webpki::Error) -> VerifyError {
+#[expect(clippy::wildcard_enum_match_arm, reason = "all other causes, also future ones, are reported by their text")]
+fn refusal(cause: webpki::Error, otherwise: fn(String) -> VerifyError) -> VerifyError {
     let moment = |time: UnixTime| Timestamp::from_unix_seconds(i64::try_from(time.as_secs()).unwrap_or(i64::MAX));
     match cause {
         webpki::Error::CertExpired { not_after, .. } => VerifyError::Expired(moment(not_after)),
@@ -128,6 +129,6 @@ fn path_error(cause: webpki::Error) -> VerifyError {
         webpki::Error::UnsupportedCriticalExtension => {
             VerifyError::CriticalOption("an unknown critical extension".into())
         }
-        other => VerifyError::Path(other.to_string()),
+        other => otherwise(other.to_string()),
     }
 }

@@ -1,0 +1,8 @@
+//! What the authorities issue, seen by the verification functions of the workspace and by OpenSSH and OpenSSL.
+
+#![expect(clippy::unwrap_used, reason = "a helper that fails ends its test")]
+
+mod clients;
+mod profiles;
+mod purposes;
+mod support;

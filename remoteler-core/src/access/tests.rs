@@ -1,0 +1,294 @@
+//! Properties of the access decisions over generated roles, labels and logins.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use proptest::{collection::vec, prelude::*, sample::subsequence};
+
+use super::*;
+use crate::{
+    CaSet, ClusterName, ConditionsSpec, HostId, Labels, OneOrMany, OptionsSpec, PortForwardingSpec, RoleSpec, RuleSpec,
+    TrustBundle, UserName, Verb, authorize_rule,
+};
+
+const LOGINS: &[&str] = &["root", "ubuntu", "deploy"];
+const ENVS: &[&str] = &["dev", "staging", "prod"];
+const GROUPS: &[&str] = &["developers", "viewers", "system:masters"];
+
+proptest! {
+    #[test]
+    fn an_allowed_login_is_denied_by_no_role_and_allowed_by_one(case in cases()) {
+        let decision = case.ssh();
+        let env = case.env.as_str();
+        let names = |conditions: &ConditionsSpec| conditions.logins.iter().any(|login| *login == case.login || login == "*");
+        let denied = case.roles.iter().any(|role| covers(&role.deny.node_labels, env) || names(&role.deny));
+        let allowed = case.roles.iter().any(|role| covers(&role.allow.node_labels, env) && names(&role.allow));
+        prop_assert_eq!(decision.is_ok(), allowed && !denied); // I80
+    }
+
+    #[test]
+    fn adding_a_denial_to_any_role_never_opens_anything(case in cases(), at in any::<prop::sample::Index>(), deny in conditions()) {
+        let mut stricter = case.clone();
+        if !stricter.roles.is_empty() {
+            let at = at.index(stricter.roles.len());
+            let role = &mut stricter.roles[at];
+            role.deny.logins.extend(deny.logins);
+            // Labels are replaced only where there were none: more conditions in one matcher make it narrower.
+            if role.deny.node_labels.is_empty() {
+                role.deny.node_labels = deny.node_labels;
+            }
+            role.deny.kubernetes_groups.extend(deny.kubernetes_groups);
+            role.deny.rules.extend(deny.rules);
+        }
+        prop_assert!(case.ssh().is_ok() || stricter.ssh().is_err()); // I80
+        prop_assert!(case.kube().is_ok() || stricter.kube().is_err());
+        prop_assert!(case.rule().is_some() || stricter.rule().is_none());
+        if let (Ok(before), Ok(after)) = (case.kube(), stricter.kube()) {
+            prop_assert!(after.impersonate_groups().iter().all(|group| before.impersonate_groups().contains(group)));
+        }
+    }
+
+    #[test]
+    fn one_more_role_never_lengthens_a_session_nor_takes_an_ability(case in cases(), extra in role()) {
+        let mut more = case.clone();
+        more.roles.push(extra);
+        if let (Ok(before), Ok(after)) = (case.ssh(), more.ssh()) {
+            prop_assert!(after.options().max_session_ttl <= before.options().max_session_ttl);
+            prop_assert!(after.options().forward_agent >= before.options().forward_agent);
+            prop_assert!(after.options().port_forwarding.local >= before.options().port_forwarding.local);
+            prop_assert!(after.options().port_forwarding.remote >= before.options().port_forwarding.remote);
+        }
+    }
+
+    #[test]
+    fn a_role_that_is_gone_refuses_everything(mut case in cases()) {
+        case.missing_role = true;
+        let reason = case.ssh().map_err(|denied| denied.reason).err();
+        prop_assert_eq!(reason, Some(DenyReason::UnknownRole(RoleName::new("gone").unwrap()))); // I80
+        prop_assert!(case.kube().is_err());
+        prop_assert!(case.rule().is_none());
+    }
+
+    #[test]
+    fn a_login_outside_the_certificate_is_refused_whatever_roles_say(mut case in cases()) {
+        case.logins.retain(|login| *login != case.login);
+        prop_assert_eq!(case.ssh().map_err(|denied| denied.reason).err(), Some(DenyReason::LoginNotInCertificate));
+    }
+
+    #[test]
+    fn what_is_impersonated_is_never_empty_and_never_denied(case in cases()) {
+        if let Ok(access) = case.kube() {
+            prop_assert!(!access.impersonate_user().is_empty()); // I56
+            prop_assert!(!access.impersonate_groups().is_empty()); // I56
+            for role in &case.roles {
+                prop_assert!(!access.impersonate_groups().iter().any(|group| role.deny.kubernetes_groups.contains(group)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_trait_that_is_no_header_value_is_never_impersonated(value in "\\PC{0,8}[\\x00-\\x20\\x7f,\"\u{e9}\u{2028}]\\PC{0,8}") {
+        let mut case = Case::plain();
+        case.roles[0].allow.kubernetes_groups = vec!["{{external.team}}".into()];
+        case.traits.insert("team".into(), vec![value.clone()]);
+        if let Ok(access) = case.kube() {
+            for group in access.impersonate_groups() {
+                prop_assert!(group.bytes().all(|octet| (0x20..0x7f).contains(&octet)), "{:?}", group); // I57
+                prop_assert!(!group.starts_with(' ') && !group.ends_with(' '), "{:?}", group);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_the_user_is_told_names_no_role() {
+    let mut case = Case::plain();
+    case.roles[0].deny.logins = vec!["root".into()];
+    let denied = case.ssh().unwrap_err();
+    assert_eq!(denied.reason, DenyReason::DeniedBy(RoleName::new("role-0").unwrap()));
+    assert!(!denied.public().contains("role-0"), "{}", denied.public());
+}
+
+#[test]
+fn an_unlabelled_node_is_reached_only_by_everything() {
+    let mut case = Case::plain();
+    case.node_labels = Labels::new();
+    assert!(case.ssh().is_ok());
+    case.roles[0].allow.node_labels = [("env".into(), OneOrMany::One("*".into()))].into();
+    assert!(case.ssh().is_err()); // I80
+}
+
+#[derive(Clone, Debug)]
+struct Case {
+    roles: Vec<RoleSpec>,
+    missing_role: bool,
+    logins: Vec<String>,
+    login: String,
+    env: String,
+    node_labels: Labels,
+    traits: crate::Traits,
+}
+
+impl Case {
+    /// One role that allows everything to `root`.
+    fn plain() -> Self {
+        let everything: BTreeMap<_, _> = [("*".to_owned(), OneOrMany::One("*".into()))].into();
+        let allow = ConditionsSpec {
+            logins: vec!["root".into()],
+            node_labels: everything.clone(),
+            kubernetes_labels: everything,
+            kubernetes_groups: vec!["developers".into()],
+            ..ConditionsSpec::default()
+        };
+        Self {
+            roles: vec![RoleSpec { allow, ..RoleSpec::default() }],
+            missing_role: false,
+            logins: vec!["root".into()],
+            login: "root".into(),
+            env: "dev".into(),
+            node_labels: labels("dev"),
+            traits: crate::Traits::new(),
+        }
+    }
+
+    fn ssh(&self) -> Result<SshAccess, AccessDenied> {
+        let node = NodeRecord {
+            host_id: host_id(),
+            name: NodeName::new("web-1").unwrap(),
+            labels: self.node_labels.clone(),
+            addr: None,
+            version: "1".into(),
+            last_seen: Timestamp::default(),
+        };
+        authorize_ssh(&self.user(), &self.policy(), &node, &Login::new(&self.login).unwrap())
+    }
+
+    fn kube(&self) -> Result<KubeAccess, AccessDenied> {
+        let kube = KubeRecord {
+            host_id: host_id(),
+            name: KubeClusterName::new("staging").unwrap(),
+            labels: self.node_labels.clone(),
+            addr: None,
+            version: "1".into(),
+            last_seen: Timestamp::default(),
+        };
+        authorize_kube(&self.user(), &self.policy(), &kube)
+    }
+
+    fn rule(&self) -> Option<crate::RuleAccess> {
+        authorize_rule(self.user().identity(), &self.policy(), "session", Verb::Read)
+    }
+
+    fn user(&self) -> VerifiedUser {
+        let mut roles: std::collections::BTreeSet<_> = (0..self.roles.len()).map(role_name).collect();
+        if self.missing_role {
+            roles.insert(RoleName::new("gone").unwrap());
+        }
+        let identity = UserIdentity {
+            user: UserName::new("ann").unwrap(),
+            cluster: ClusterName::new("root").unwrap(),
+            roles,
+            traits: self.traits.clone(),
+            logins: self.logins.iter().map(|login| Login::new(login).unwrap()).collect(),
+        };
+        VerifiedUser::new(identity, Timestamp::from_unix_seconds(1), "1".into())
+    }
+
+    fn policy(&self) -> Policy {
+        let none = CaSet { ssh: Vec::new(), x509: Vec::new() };
+        let trust = TrustBundle { cluster: ClusterName::new("root").unwrap(), user: none.clone(), host: none };
+        let roles = self.roles.iter().enumerate().map(|(at, spec)| {
+            let name = role_name(at);
+            (name.clone(), Arc::new(Role::new(name, spec).unwrap()))
+        });
+        Policy { trust, roles: roles.collect() }
+    }
+}
+
+prop_compose! {
+    fn cases()(
+        roles in vec(role(), 0..4),
+        login in prop::sample::select(LOGINS),
+        env in prop::sample::select(ENVS),
+    ) -> Case {
+        Case {
+            roles,
+            missing_role: false,
+            logins: LOGINS.iter().map(|login| (*login).to_owned()).collect(),
+            login: login.to_owned(),
+            env: env.to_owned(),
+            node_labels: labels(env),
+            traits: crate::Traits::new(),
+        }
+    }
+}
+
+prop_compose! {
+    fn role()(
+        allow in conditions(),
+        // Denials are rarer than grants, else nothing is ever allowed.
+        deny in prop_oneof![3 => Just(ConditionsSpec::default()), 1 => conditions()],
+        hours in prop::option::of(1_u32..48),
+        forward_agent in any::<Option<bool>>(),
+        forwarding in any::<Option<bool>>(),
+    ) -> RoleSpec {
+        let options = OptionsSpec {
+            max_session_ttl: hours.map(|hours| format!("{hours}h")),
+            forward_agent,
+            port_forwarding: forwarding.map(PortForwardingSpec::All),
+        };
+        RoleSpec { options, allow, deny }
+    }
+}
+
+prop_compose! {
+    fn conditions()(
+        logins in some(LOGINS),
+        nodes in label_conditions(),
+        kubes in label_conditions(),
+        groups in some(GROUPS),
+        rules in any::<bool>(),
+    ) -> ConditionsSpec {
+        let rule = RuleSpec { resources: vec!["session".into()], verbs: vec!["read".into()] };
+        ConditionsSpec {
+            logins,
+            node_labels: nodes,
+            kubernetes_groups: groups,
+            kubernetes_labels: kubes,
+            rules: if rules { vec![rule] } else { Vec::new() },
+            ..ConditionsSpec::default()
+        }
+    }
+}
+
+fn label_conditions() -> impl Strategy<Value = BTreeMap<String, OneOrMany>> {
+    prop_oneof![
+        Just(BTreeMap::new()),
+        Just([("*".to_owned(), OneOrMany::One("*".into()))].into()),
+        some(ENVS).prop_map(|envs| if envs.is_empty() {
+            BTreeMap::new()
+        } else {
+            [("env".to_owned(), OneOrMany::Many(envs))].into()
+        }),
+    ]
+}
+
+fn some(of: &'static [&'static str]) -> impl Strategy<Value = Vec<String>> {
+    subsequence(of, 0..=of.len()).prop_map(|chosen| chosen.into_iter().map(str::to_owned).collect())
+}
+
+/// The oracle: `env` conditions and the star, as the generator makes them.
+fn covers(conditions: &BTreeMap<String, OneOrMany>, env: &str) -> bool {
+    conditions.iter().any(|(name, values)| name == "*" || values.iter().any(|value| value == env))
+}
+
+fn labels(env: &str) -> Labels {
+    [("env".to_owned(), env.to_owned())].into()
+}
+
+fn role_name(at: usize) -> RoleName {
+    RoleName::new(format!("role-{at}")).unwrap()
+}
+
+fn host_id() -> HostId {
+    "67e55044-10b1-426f-9247-bb680e5fe0c8".parse().unwrap()
+}

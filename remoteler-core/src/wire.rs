@@ -1,0 +1,241 @@
+//! Paths, content types and small bodies of the auth service's HTTP API: what the server registers and the remote client calls.
+//! Owns names only; the values that travel are those of [`crate::AuthApi`].
+//!
+//! Every answer is JSON but for recordings. A failed call has the status of [`status`] and an [`crate::ApiError`] as its
+//! body. Calls that answer nothing have status 204 and no body. Secrets travel in bodies, never in paths or queries.
+//! Names in paths are percent-encoded with [`segment`].
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ApiErrorKind, Secret};
+
+/// ALPN of a connection that a proxy passes on to the auth service undecrypted.
+pub const ALPN_AUTH: &str = "remoteler-auth";
+
+/// Content type of all requests and answers but recordings.
+pub const JSON: &str = "application/json";
+/// Content type of recordings, both ways.
+pub const OCTETS: &str = "application/octet-stream";
+
+/// Largest JSON body read, both ways where nothing else is said: 1 MiB.
+pub const MAX_JSON: usize = 1024 * 1024;
+/// Largest body of [`EVENTS`], both ways: 16 MiB.
+pub const MAX_EVENTS_BODY: usize = 16 * 1024 * 1024;
+/// Most events in one `POST` of [`EVENTS`].
+pub const MAX_EVENTS: usize = 1000;
+/// Largest part of a recording in one request or answer: 1 MiB.
+pub const MAX_CHUNK: usize = 1024 * 1024;
+
+/// `GET` → [`crate::Ping`].
+pub const PING: &str = "/v1/ping";
+/// `GET` → [`crate::TrustBundle`].
+pub const TRUST: &str = "/v1/trust";
+/// `POST` [`crate::LoginRequest`] → [`crate::UserCerts`].
+pub const LOGIN: &str = "/v1/login";
+/// `POST` [`crate::SignUpRequest`] → [`crate::UserName`] (a JSON string).
+pub const SIGN_UP: &str = "/v1/signup";
+/// `POST` [`InviteQuery`] → [`crate::UserName`] (a JSON string).
+pub const INVITED_USER: &str = "/v1/signup/user";
+/// `POST` [`crate::JoinRequest`] → [`crate::HostCerts`].
+pub const JOIN: &str = "/v1/join";
+
+/// `GET` → `[`[`crate::Resource`]`]`, roles only.
+pub const ROLES: &str = "/v1/roles";
+/// `GET` → `[`[`crate::NodeRecord`]`]`.
+pub const NODES: &str = "/v1/nodes";
+/// `PUT` [`crate::NodeRecord`] → nothing. `{host_id}` is that of the record.
+pub const NODE: &str = "/v1/nodes/{host_id}";
+/// `GET` → `[`[`crate::KubeRecord`]`]`.
+pub const KUBE_CLUSTERS: &str = "/v1/kube_clusters";
+/// `PUT` [`crate::KubeRecord`] → nothing. `{name}` is that of the record.
+pub const KUBE_CLUSTER: &str = "/v1/kube_clusters/{name}";
+/// `PUT` [`ProxyAnnouncement`] → nothing.
+pub const PROXY: &str = "/v1/proxy";
+
+/// `POST` `[`[`crate::AuditEvent`]`]` → nothing; `GET` with [`crate::EventQuery`] as query → `[`[`crate::AuditEvent`]`]`.
+pub const EVENTS: &str = "/v1/events";
+/// `GET` → `[`[`crate::RecordingInfo`]`]`.
+pub const RECORDINGS: &str = "/v1/recordings";
+/// `PUT` octets with [`ChunkQuery`] as query → nothing; `GET` with [`OffsetQuery`] as query → octets.
+pub const RECORDING: &str = "/v1/recordings/{session_id}";
+/// `GET` → the number of octets kept (a JSON number).
+pub const RECORDING_SIZE: &str = "/v1/recordings/{session_id}/size";
+
+/// `GET` → `[`[`crate::UserSummary`]`]`; `POST` [`crate::NewUser`] → [`crate::Invite`].
+pub const USERS: &str = "/v1/users";
+/// `PUT` [`crate::NewUser`] → nothing; `DELETE` → nothing. `{name}` is that of the document.
+pub const USER: &str = "/v1/users/{name}";
+/// `POST` without a body → [`crate::Invite`].
+pub const USER_RESET: &str = "/v1/users/{name}/reset";
+/// `PUT` [`PasswordChange`] → nothing.
+pub const USER_PASSWORD: &str = "/v1/users/{name}/password";
+
+/// `GET` → `[`[`crate::TokenSummary`]`]`; `POST` [`crate::NewToken`] → [`crate::TokenCreated`].
+pub const TOKENS: &str = "/v1/tokens";
+/// `POST` [`TokenRevocation`] → nothing. No `DELETE`: what is removed may be named by the secret itself.
+pub const TOKEN_REVOKE: &str = "/v1/tokens/revoke";
+
+/// `GET` → `[`[`crate::Resource`]`]`. `{kind}` is [`crate::ResourceKind::as_str`].
+pub const RESOURCES: &str = "/v1/resources/{kind}";
+/// `GET` → `[`[`crate::Resource`]`]` (one); `PUT` [`crate::Resource`] with [`ReplaceQuery`] as query → nothing; `DELETE` → nothing.
+pub const RESOURCE: &str = "/v1/resources/{kind}/{name}";
+
+/// `GET` → the OpenAPI document of all of the above.
+pub const OPENAPI: &str = "/v1/openapi.json";
+
+/// Proxy's web API, without client certificate: `POST` [`crate::LoginRequest`] → [`crate::UserCerts`].
+pub const WEB_LOGIN: &str = "/v1/webapi/login";
+/// Proxy's web API: `GET` → [`crate::Ping`].
+pub const WEB_PING: &str = "/v1/webapi/ping";
+/// Page of the proxy on which an invited user sets a password: `GET` and `POST`, HTML.
+pub const WEB_INVITE: &str = "/web/invite/{token}";
+
+/// Body of [`INVITED_USER`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InviteQuery {
+    /// The link's secret part.
+    pub token: Secret,
+}
+
+/// Body of [`PROXY`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyAnnouncement {
+    /// `host:port` under which users reach the proxy.
+    pub public_addr: String,
+}
+
+/// Query of a `PUT` of [`RECORDING`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChunkQuery {
+    /// Number of the first octet of the body.
+    pub offset: u64,
+    /// Whether the recording ends with it.
+    #[serde(default)]
+    pub last: bool,
+}
+
+/// Query of a `GET` of [`RECORDING`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OffsetQuery {
+    /// Number of the first octet wanted; default 0.
+    #[serde(default)]
+    pub offset: u64,
+}
+
+/// Query of a `PUT` of [`RESOURCE`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplaceQuery {
+    /// Whether a document of that name may be there; default no.
+    #[serde(default)]
+    pub replace: bool,
+}
+
+/// Body of [`USER_PASSWORD`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PasswordChange {
+    /// The new one.
+    pub password: Secret,
+}
+
+/// Body of [`TOKEN_REVOKE`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRevocation {
+    /// The token's id as [`crate::TokenSummary`] shows it, or the token.
+    pub id_or_token: Secret,
+}
+
+/// The HTTP status of a failed call.
+#[must_use]
+pub const fn status(kind: ApiErrorKind) -> u16 {
+    match kind {
+        ApiErrorKind::BadRequest => 400,
+        ApiErrorKind::Unauthenticated => 401,
+        ApiErrorKind::Denied => 403,
+        ApiErrorKind::NotFound => 404,
+        ApiErrorKind::Conflict => 409,
+        ApiErrorKind::RateLimited => 429,
+        ApiErrorKind::Internal => 500,
+        ApiErrorKind::Unavailable => 503,
+    }
+}
+
+/// The kind of a failed call by its HTTP status, for answers without a body of ours.
+#[must_use]
+pub const fn kind_of_status(status: u16) -> ApiErrorKind {
+    match status {
+        401 => ApiErrorKind::Unauthenticated,
+        403 => ApiErrorKind::Denied,
+        404 => ApiErrorKind::NotFound,
+        409 => ApiErrorKind::Conflict,
+        429 => ApiErrorKind::RateLimited,
+        502..=504 => ApiErrorKind::Unavailable,
+        400..=499 => ApiErrorKind::BadRequest,
+        _ => ApiErrorKind::Internal,
+    }
+}
+
+/// `value` as one segment of a path: everything but unreserved characters (RFC 3986 section 2.3) percent-encoded.
+#[must_use]
+pub fn segment(value: &str) -> String {
+    let mut encoded = String::with_capacity(value.len());
+    for octet in value.bytes() {
+        if octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'.' | b'_' | b'~') {
+            encoded.push(char::from(octet));
+        } else {
+            encoded.push_str(&format!("%{octet:02X}"));
+        }
+    }
+    encoded
+}
+
+/// The path `template` with its only `{…}` replaced by `value`, percent-encoded.
+///
+/// A template without `{…}` comes back as it is.
+#[must_use]
+pub fn path(template: &str, value: &str) -> String {
+    match (template.split_once('{'), template.split_once('}')) {
+        (Some((before, _)), Some((_, after))) => format!("{before}{}{after}", segment(value)),
+        _ => template.to_owned(),
+    }
+}
+
+/// The path [`RESOURCE`] of one document.
+#[must_use]
+pub fn resource_path(kind: crate::ResourceKind, name: &str) -> String {
+    format!("/v1/resources/{}/{}", kind.as_str(), segment(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_becomes_exactly_one_segment_of_the_path() {
+        assert_eq!(path(USER, "a/../b?x"), "/v1/users/a%2F..%2Fb%3Fx");
+        assert_eq!(path(USER_RESET, "ann"), "/v1/users/ann/reset");
+        assert_eq!(resource_path(crate::ResourceKind::Role, "access"), "/v1/resources/role/access");
+    }
+
+    #[test]
+    fn kinds_of_failure_and_statuses_stand_for_each_other() {
+        for kind in [
+            ApiErrorKind::BadRequest,
+            ApiErrorKind::Unauthenticated,
+            ApiErrorKind::Denied,
+            ApiErrorKind::NotFound,
+            ApiErrorKind::Conflict,
+            ApiErrorKind::RateLimited,
+            ApiErrorKind::Internal,
+            ApiErrorKind::Unavailable,
+        ] {
+            assert_eq!(kind_of_status(status(kind)), kind);
+        }
+    }
+}
