@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use remoteler_ca::Authority;
 use remoteler_core::{
-    CaKind, Clock, ClusterName, OsEntropy, Policy, Role, RoleName, RoleSpec, SystemClock, TrustBundle, UserIdentity, UserName, Verb,
-    authorize_rule,
+    CaKind, Clock, ClusterName, OsEntropy, Policy, Role, RoleName, RoleSpec, SystemClock, TrustBundle, UserIdentity,
+    UserName, Verb, authorize_rule,
 };
 
 fn main() -> anyhow::Result<()> {
@@ -35,7 +35,9 @@ fn main() -> anyhow::Result<()> {
             logins: Vec::new(),
         };
         match authorize_rule(&user, &policy, "session", Verb::Read) {
-            Some(access) => println!("with {held:?}: may {} {}, by role {}", access.verb().as_str(), access.kind(), access.role()),
+            Some(access) => {
+                println!("with {held:?}: may {} {}, by role {}", access.verb().as_str(), access.kind(), access.role())
+            }
             None => println!("with {held:?}: may not read sessions"),
         }
     }

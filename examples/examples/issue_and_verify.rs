@@ -5,8 +5,8 @@ use std::time::Duration;
 use remoteler_ca::{Authority, SshPermits, TlsPublicKey, UserProfile};
 use remoteler_client::KeyPairs;
 use remoteler_core::{
-    CaKind, Clock, ClusterName, Login, OsEntropy, RoleName, SshCertificatePurpose, SystemClock, TrustBundle, UserIdentity, UserName,
-    verify_ssh_certificate,
+    CaKind, Clock, ClusterName, Login, OsEntropy, RoleName, SshCertificatePurpose, SystemClock, TrustBundle,
+    UserIdentity, UserName, verify_ssh_certificate,
 };
 use ssh_key::{Certificate, PublicKey};
 

@@ -55,8 +55,7 @@ impl Cluster {
     pub fn start_with(options: ClusterOptions) -> Self {
         // A short path: sockets in it have at most 107 octets.
         let dir = tempfile::Builder::new().prefix("rt-").tempdir_in("/tmp").expect("a directory can be made");
-        let mut cluster =
-            Self { daemon: None, proxy: "0".into(), auth: "0".into(), node: None, options, dir };
+        let mut cluster = Self { daemon: None, proxy: "0".into(), auth: "0".into(), node: None, options, dir };
         let ip = cluster.options.listen_ip.clone();
         cluster.write_config(&format!("{ip}:0"), &format!("{ip}:0"), &format!("{ip}:0"));
         cluster.start_daemon();
@@ -104,7 +103,9 @@ impl Cluster {
         let daemon = self.daemon.as_mut().expect("started");
         eventually("the daemon is ready", || {
             assert!(daemon.runs(), "the daemon ended:\n{}", daemon.log());
-            let out = run(Command::new(binary("remoteler")).args(["status", "--format", "json", "--data-dir"]).arg(&data_dir));
+            let out = run(Command::new(binary("remoteler"))
+                .args(["status", "--format", "json", "--data-dir"])
+                .arg(&data_dir));
             let status: Value = serde_json::from_slice(&out.stdout).map_err(|_| out.stderr.clone())?;
             if status["ready"] == true { Ok(status) } else { Err(status.to_string()) }
         })

@@ -37,7 +37,12 @@ impl Edge {
         command.push(binary("remoteler").display().to_string());
         let words = ["start", "--auth-server", proxy, "--ca-pin", &pin, "--nodename", name, "--labels", "env=edge"];
         command.extend(words.iter().map(|word| (*word).to_owned()));
-        command.extend(["--data-dir".into(), data_dir.display().to_string(), "--token".into(), token_file.display().to_string()]);
+        command.extend([
+            "--data-dir".into(),
+            data_dir.display().to_string(),
+            "--token".into(),
+            token_file.display().to_string(),
+        ]);
         command.extend(extra.iter().map(|word| (*word).to_owned()));
         let log = cluster.dir().join(format!("{name}.log"));
         let process = spawn(&command, &log);
@@ -83,7 +88,9 @@ impl Edge {
     /// # Errors
     /// It does not answer.
     pub fn status(&self) -> Result<Value, String> {
-        let out = run(Command::new(binary("remoteler")).args(["status", "--format", "json", "--data-dir"]).arg(&self.data_dir));
+        let out = run(Command::new(binary("remoteler"))
+            .args(["status", "--format", "json", "--data-dir"])
+            .arg(&self.data_dir));
         serde_json::from_slice(&out.stdout).map_err(|_| format!("{}\n{}", out.stderr, self.process.log()))
     }
 }

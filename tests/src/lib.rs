@@ -1,18 +1,22 @@
 //! What whole-cluster tests share: the built binaries, clusters of real processes in directories of their own, real clients
 //! of other projects, and waiting for things to become true.
 
+mod apiserver;
 mod bins;
 mod clients;
 mod cluster;
 mod edge;
+mod kube;
 mod process;
 mod user;
 mod wait;
 
+pub use apiserver::{ApiServer, Expected, Seen};
 pub use bins::binary;
 pub use clients::{Client, client, need};
 pub use cluster::{Cluster, ClusterOptions};
 pub use edge::Edge;
+pub use kube::{Certificate, Issue, KubeFixture, RecordedAudit, Signer};
 pub use process::{Outcome, Process, run, run_with_input};
 pub use user::{User, os_login};
 pub use wait::{eventually, eventually_within};

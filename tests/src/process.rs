@@ -50,7 +50,8 @@ impl Outcome {
     #[track_caller]
     pub fn one_line_failure(self) -> String {
         assert_eq!(self.code, Some(1), "stdout: {}\nstderr: {}", self.text(), self.stderr);
-        let lines: Vec<_> = self.stderr.lines().filter(|line| !line.contains(" INFO ") && !line.contains(" WARN ")).collect();
+        let lines: Vec<_> =
+            self.stderr.lines().filter(|line| !line.contains(" INFO ") && !line.contains(" WARN ")).collect();
         assert_eq!(lines.len(), 1, "one line was expected:\n{}", self.stderr);
         lines.concat()
     }

@@ -27,7 +27,8 @@ fn a_wrong_token_is_refused_and_the_host_may_try_again_with_the_right_one() {
     let (token, pin) = cluster.token("node");
     let data = cluster.dir().join("edge");
     let args = |token: &str| {
-        let words = ["--auth-server", cluster.proxy(), "--token", token, "--ca-pin", &pin, "--nodename", "edge", "--data-dir"];
+        let words =
+            ["--auth-server", cluster.proxy(), "--token", token, "--ca-pin", &pin, "--nodename", "edge", "--data-dir"];
         let mut words: Vec<String> = words.iter().map(|w| (*w).to_owned()).collect();
         words.push(data.display().to_string());
         words
@@ -38,7 +39,8 @@ fn a_wrong_token_is_refused_and_the_host_may_try_again_with_the_right_one() {
     cluster.event("instance.join", |event| event["success"] == false && event["node_name"] == "edge");
 
     let mut command = Command::new(binary("remoteler"));
-    let mut process = remoteler_tests::Process::start(command.arg("start").args(args(&token)), &cluster.dir().join("edge.log"));
+    let mut process =
+        remoteler_tests::Process::start(command.arg("start").args(args(&token)), &cluster.dir().join("edge.log"));
     cluster.event("instance.join", |event| event["success"] == true && event["node_name"] == "edge");
     assert!(process.runs());
 }
@@ -49,12 +51,22 @@ fn a_wrong_ca_pin_is_refused_before_the_token_is_sent() {
     let (token, _) = cluster.token("node");
     let pin = format!("sha256:{}", "0".repeat(64));
     let data = cluster.dir().join("edge");
-    let line = start(&["--auth-server", cluster.proxy(), "--token", &token, "--ca-pin", &pin, "--data-dir", data.to_str().unwrap()])
-        .one_line_failure();
+    let line = start(&[
+        "--auth-server",
+        cluster.proxy(),
+        "--token",
+        &token,
+        "--ca-pin",
+        &pin,
+        "--data-dir",
+        data.to_str().unwrap(),
+    ])
+    .one_line_failure();
     assert!(line.contains("pin"), "{line}"); // I15
     assert!(cluster.events("instance.join").is_empty());
     // Neither does it join without a pin, unless told to believe anybody.
-    let line = start(&["--auth-server", cluster.proxy(), "--token", &token, "--data-dir", data.to_str().unwrap()]).one_line_failure();
+    let line = start(&["--auth-server", cluster.proxy(), "--token", &token, "--data-dir", data.to_str().unwrap()])
+        .one_line_failure();
     assert!(line.contains("--ca-pin"), "{line}");
 }
 
@@ -65,7 +77,18 @@ fn a_second_host_of_the_same_name_is_refused() {
     let mut second = {
         let (token, pin) = cluster.token("node");
         let data = cluster.dir().join("other");
-        start(&["--auth-server", cluster.proxy(), "--token", &token, "--ca-pin", &pin, "--nodename", "gw-1", "--data-dir", data.to_str().unwrap()])
+        start(&[
+            "--auth-server",
+            cluster.proxy(),
+            "--token",
+            &token,
+            "--ca-pin",
+            &pin,
+            "--nodename",
+            "gw-1",
+            "--data-dir",
+            data.to_str().unwrap(),
+        ])
     };
     second.stderr.retain(|c| c != '\r');
     let line = second.one_line_failure(); // I28
@@ -119,10 +142,14 @@ fn a_data_dir_of_another_user_is_refused_and_left_alone() {
 fn a_data_dir_of_a_newer_version_is_refused_and_not_changed() {
     let mut cluster = Cluster::start();
     cluster.kill_daemon();
-    let databases: Vec<_> = walk(&cluster.data_dir()).into_iter().filter(|path| path.extension().is_some_and(|e| e == "sqlite" || e == "db")).collect();
+    let databases: Vec<_> = walk(&cluster.data_dir())
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|e| e == "sqlite" || e == "db"))
+        .collect();
     assert!(!databases.is_empty(), "{:?}", walk(&cluster.data_dir()));
     for database in &databases {
-        run(Command::new("sqlite3").arg(database).arg("PRAGMA user_version = 9999; PRAGMA wal_checkpoint(TRUNCATE);")).ok();
+        run(Command::new("sqlite3").arg(database).arg("PRAGMA user_version = 9999; PRAGMA wal_checkpoint(TRUNCATE);"))
+            .ok();
     }
     let before: Vec<_> = databases.iter().map(|path| fs::read(path).unwrap()).collect();
     let line = start(&["-c", cluster.config().to_str().unwrap()]).one_line_failure();

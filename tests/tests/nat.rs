@@ -40,7 +40,9 @@ impl Namespace {
             format!("ip netns exec {name} ip link set lo up"),
             // NAT on the way out: what arrives at the proxy comes from another address, and nothing can be opened inwards.
             format!("ip netns exec {name} iptables -t nat -A POSTROUTING -o {peer} -j MASQUERADE"),
-            format!("ip netns exec {name} iptables -A INPUT -i {peer} -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"),
+            format!(
+                "ip netns exec {name} iptables -A INPUT -i {peer} -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"
+            ),
             format!("ip netns exec {name} iptables -A INPUT -i {peer} -j DROP"),
         ];
         steps.iter().all(|step| {
@@ -69,7 +71,8 @@ fn a_node_behind_nat_is_reached_through_its_own_outbound_tunnel() {
         eprintln!("SKIPPED: network namespaces with NAT cannot be made here");
         return;
     };
-    let cluster = Cluster::start_with(ClusterOptions { listen_ip: namespace.outside.clone(), ..ClusterOptions::default() });
+    let cluster =
+        Cluster::start_with(ClusterOptions { listen_ip: namespace.outside.clone(), ..ClusterOptions::default() });
     let wrapper = ["ip", "netns", "exec", &namespace.name];
     let edge = Edge::launch(&cluster, "edge-1", cluster.proxy(), &[], &wrapper);
     edge.wait_connected();

@@ -79,7 +79,9 @@ fn a_proxy_of_its_own_may_die_and_come_back_and_so_may_auth_behind_it() {
     }
     let (mut cluster, mut proxy, address, start_proxy) = split();
     let edge = {
-        remoteler_tests::eventually("the proxy listens", || std::net::TcpStream::connect(&address).map_err(|e| format!("{e}: {}", proxy.log())));
+        remoteler_tests::eventually("the proxy listens", || {
+            std::net::TcpStream::connect(&address).map_err(|e| format!("{e}: {}", proxy.log()))
+        });
         Edge::launch(&cluster, "edge-1", &address, &[], &[])
     };
     edge.wait_connected();

@@ -24,10 +24,13 @@ fn stock_ssh_runs_commands_on_both_nodes_without_a_question() {
         let out = run(ann.openssh("ssh").args(["-o", "BatchMode=yes", host, "echo out; echo err >&2; exit 7"]));
         assert_eq!((out.code, out.text().as_str()), (Some(7), "out\n"), "{host}: {}", out.stderr);
         assert!(out.stderr.contains("err"), "{}", out.stderr);
-        let echoed = run_with_input(ann.openssh("ssh").args(["-o", "BatchMode=yes", host, "cat"]), b"\x00\xffbinary\r\n").ok();
+        let echoed =
+            run_with_input(ann.openssh("ssh").args(["-o", "BatchMode=yes", host, "cat"]), b"\x00\xffbinary\r\n").ok();
         assert_eq!(echoed.stdout, b"\x00\xffbinary\r\n");
     }
-    cluster.event("exec", |event| event["command"].as_str().is_some_and(|c| c.contains("exit 7")) && event["exitCode"] == "7");
+    cluster.event("exec", |event| {
+        event["command"].as_str().is_some_and(|c| c.contains("exit 7")) && event["exitCode"] == "7"
+    });
     cluster.event("exec", |event| event["server_hostname"] == "edge-1");
 }
 
@@ -90,7 +93,11 @@ fn rsync_and_git_work_over_the_same_block() {
         let target = cluster.dir().join(format!("rsync-{number}"));
         let mut rsync = Command::new("rsync");
         ann.environment(&mut rsync);
-        run(rsync.args(["-a", "-e", &ssh]).arg(format!("{}/", source.display())).arg(format!("{host}:{}/", target.display()))).ok();
+        run(rsync
+            .args(["-a", "-e", &ssh])
+            .arg(format!("{}/", source.display()))
+            .arg(format!("{host}:{}/", target.display())))
+        .ok();
         run(Command::new("diff").arg("-r").arg(&source).arg(&target)).ok();
 
         let bare = cluster.dir().join(format!("repo-{number}.git"));
@@ -99,7 +106,10 @@ fn rsync_and_git_work_over_the_same_block() {
             let mut git = Command::new("git");
             ann.environment(&mut git);
             git.env("GIT_SSH_COMMAND", &ssh).env("GIT_CONFIG_GLOBAL", "/dev/null").current_dir(dir);
-            run(git.args(["-c", "user.name=ann", "-c", "user.email=ann@example.com", "-c", "safe.directory=*"]).args(args)).ok()
+            run(git
+                .args(["-c", "user.name=ann", "-c", "user.email=ann@example.com", "-c", "safe.directory=*"])
+                .args(args))
+            .ok()
         };
         git(cluster.dir(), &["init", "-q", "--bare", &bare.display().to_string()]);
         git(cluster.dir(), &["clone", "-q", &format!("{host}:{}", bare.display()), &clone.display().to_string()]);
@@ -158,7 +168,9 @@ fn two_hundred_sessions_at_once_all_come_out_right() {
         .map(|number| {
             let mut ssh = ann.openssh("ssh");
             ssh.args(["-o", "BatchMode=yes", &hosts[number % 2], &format!("read x; echo {number} $x")]);
-            ssh.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+            ssh.stdin(std::process::Stdio::piped())
+                .stdout(std::process::Stdio::piped())
+                .stderr(std::process::Stdio::piped());
             (number, ssh.spawn().unwrap())
         })
         .collect();
@@ -167,6 +179,11 @@ fn two_hundred_sessions_at_once_all_come_out_right() {
         use std::io::Write;
         child.stdin.take().unwrap().write_all(format!("go{number}\n").as_bytes()).unwrap();
         let out = child.wait_with_output().unwrap();
-        assert_eq!(String::from_utf8_lossy(&out.stdout), format!("{number} go{number}\n"), "{}", String::from_utf8_lossy(&out.stderr));
+        assert_eq!(
+            String::from_utf8_lossy(&out.stdout),
+            format!("{number} go{number}\n"),
+            "{}",
+            String::from_utf8_lossy(&out.stderr)
+        );
     }
 }

@@ -20,7 +20,9 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the services; without a config file and flags, a whole cluster on this machine
-    #[command(after_help = "Example: remoteler start --auth-server proxy.example.com:3080 --token /etc/remoteler.token --ca-pin sha256:…")]
+    #[command(
+        after_help = "Example: remoteler start --auth-server proxy.example.com:3080 --token /etc/remoteler.token --ca-pin sha256:…"
+    )]
     Start(Box<StartArgs>),
     /// Run an all-in-one cluster and an edge node on this machine, and tell what happens
     #[command(after_help = "Example: remoteler demo --once")]

@@ -7,10 +7,13 @@ mod settings;
 mod template;
 mod yaml;
 
-pub use file::ConfigFile;
+pub use file::{
+    AuthService, Authentication, Common, ConfigFile, JoinParams, KeyPairFiles, KubernetesService, LabelCommand, Log,
+    LogFormatConfig, OneOrMany, ProxyService, SshService, StorageConfig,
+};
 pub use labels::parse_labels;
 pub use settings::{
-    AuthSettings, ConfigError, Flags, JoinSettings, KubeSettings, LogFormat, LogSettings, NodeSettings, ProxySettings,
-    Settings, WebCertificate,
+    AuthSettings, CommandLabel, ConfigError, Flags, JoinSettings, KubeSettings, LogFormat, LogSettings, NodeSettings,
+    ProxySettings, Settings, WebCertificate,
 };
 pub use template::commented_config;

@@ -18,7 +18,7 @@ mod services;
 mod status_board;
 mod version;
 
-pub use daemon::{Daemon, DaemonError};
+pub use daemon::Daemon;
 pub use version::{VERSION, version_line};
 
 use std::process::ExitCode;

@@ -1,15 +1,20 @@
 //! Where things lie in the data directory.
 
 use std::{
-    fs::{DirBuilder, Permissions},
+    fs::{DirBuilder, File, OpenOptions, Permissions},
     io,
-    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
-/// The data directory, made and checked.
-#[derive(Clone, Debug)]
-pub(crate) struct DataDir(PathBuf);
+use rustix::fs::FlockOperation;
+
+/// The data directory, made and checked, and locked for this process.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    dir: PathBuf,
+    _lock: File,
+}
 
 /// Why the data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -18,8 +23,13 @@ pub(crate) enum DataDirError {
     #[error("data directory {path} cannot be used; name another with --data-dir")]
     Io { path: PathBuf, source: io::Error },
     /// Somebody else's.
-    #[error("data directory {path} belongs to user id {owner}, this process runs as {own}; change its owner or name another with --data-dir")]
+    #[error(
+        "data directory {path} belongs to user id {owner}, this process runs as {own}; change its owner or name another with --data-dir"
+    )]
     Foreign { path: PathBuf, owner: u32, own: u32 },
+    /// Another daemon runs on it.
+    #[error("data directory {path} is used by another daemon; stop it or name another directory with --data-dir")]
+    InUse { path: PathBuf },
     /// Not a directory.
     #[error("data directory {path} is no directory")]
     NotADirectory { path: PathBuf },
@@ -43,32 +53,39 @@ impl DataDir {
         }
         // Root reads everything; everybody else finds out here whether the directory can be read and written.
         std::fs::read_dir(path).map_err(io)?;
-        Ok(Self(path.to_owned()))
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(path.join("daemon.lock"))
+            .map_err(io)?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { dir: path.to_owned(), _lock: lock }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(DataDirError::InUse { path: path.to_owned() }),
+            Err(cause) => Err(io(cause.into())),
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// Local API of the auth service, for `tctl`.
-    pub(crate) fn auth_socket(&self) -> PathBuf {
-        self.0.join("auth.sock")
+        &self.dir
     }
 
     /// Status of this daemon, for `remoteler status`.
     pub(crate) fn status_socket(&self) -> PathBuf {
-        self.0.join("status.sock")
+        self.dir.join("status.sock")
     }
 
     pub(crate) fn node_recordings(&self) -> PathBuf {
-        self.0.join("node-recordings")
+        self.dir.join("node-recordings")
     }
 
-    pub(crate) fn host_state(&self) -> PathBuf {
-        self.0.join("host")
+    /// What answered at the address this host joined through.
+    pub(crate) fn peer_file(&self) -> PathBuf {
+        self.dir.join("peer")
     }
 
     pub(crate) fn web_certificate(&self) -> (PathBuf, PathBuf) {
-        (self.0.join("web.crt"), self.0.join("web.key"))
+        (self.dir.join("web.crt"), self.dir.join("web.key"))
     }
 }

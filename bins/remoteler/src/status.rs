@@ -46,8 +46,9 @@ pub fn status(args: &StatusArgs) -> anyhow::Result<ExitCode> {
 /// No daemon uses it, or it does not answer.
 pub fn read_status(data_dir: &std::path::Path) -> anyhow::Result<DaemonStatus> {
     let socket = data_dir.join("status.sock");
-    let mut stream = UnixStream::connect(&socket)
-        .with_context(|| format!("no daemon runs with data directory {}; start one or name another with --data-dir", data_dir.display()))?;
+    let mut stream = UnixStream::connect(&socket).with_context(|| {
+        format!("no daemon runs with data directory {}; start one or name another with --data-dir", data_dir.display())
+    })?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut text = String::new();
     stream.read_to_string(&mut text).context("the daemon did not answer")?;

@@ -11,7 +11,8 @@ pub fn parse_labels(text: &str) -> Result<Labels, String> {
         .map(str::trim)
         .filter(|pair| !pair.is_empty())
         .map(|pair| {
-            let (name, value) = pair.split_once('=').ok_or_else(|| format!("{pair:?} is no label; NAME=VALUE is expected"))?;
+            let (name, value) =
+                pair.split_once('=').ok_or_else(|| format!("{pair:?} is no label; NAME=VALUE is expected"))?;
             check_label(name.trim(), value.trim())?;
             Ok((name.trim().to_owned(), value.trim().to_owned()))
         })

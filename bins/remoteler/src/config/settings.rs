@@ -205,15 +205,23 @@ impl Settings {
         let nodename = nodename(&common, &flags)?;
         let join = join(&common, &flags)?;
         if join.is_some() && runs(SystemRole::Auth) {
-            return Err(value("auth_server", "this process runs the auth service itself; leave out auth_server or the auth role"));
+            return Err(value(
+                "auth_server",
+                "this process runs the auth service itself; leave out auth_server or the auth role",
+            ));
         }
         if join.is_none() && !runs(SystemRole::Auth) {
-            return Err(value("auth_server", "needed when the auth service does not run here: give --auth-server HOST:PORT"));
+            return Err(value(
+                "auth_server",
+                "needed when the auth service does not run here: give --auth-server HOST:PORT",
+            ));
         }
         let record = match file.auth_service.as_ref().and_then(|auth| auth.session_recording.as_deref()) {
             None | Some("node") => true,
             Some("off") => false,
-            Some(other) => return Err(value("session_recording", format!("{other:?} is not available; node and off are"))),
+            Some(other) => {
+                return Err(value("session_recording", format!("{other:?} is not available; node and off are")));
+            }
         };
         Ok(Self {
             auth: runs(SystemRole::Auth).then(|| auth(file.auth_service, &flags, listen_ip)).transpose()?,
@@ -315,7 +323,10 @@ fn join(common: &Common, flags: &Flags) -> Result<Option<JoinSettings>, ConfigEr
     for pin in &ca_pins {
         let hex = pin.strip_prefix("sha256:").unwrap_or_default();
         if hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(value("ca_pin", format!("{pin:?} is no pin; sha256: and 64 hex digits are expected, see `tctl auth status`")));
+            return Err(value(
+                "ca_pin",
+                format!("{pin:?} is no pin; sha256: and 64 hex digits are expected, see `tctl auth status`"),
+            ));
         }
     }
     Ok(Some(JoinSettings { addr, token, ca_pins, insecure: flags.insecure }))
@@ -400,8 +411,9 @@ fn node(service: Option<SshService>, flags: &Flags, ip: IpAddr, record: bool) ->
 fn command_label(command: LabelCommand) -> Result<CommandLabel, ConfigError> {
     const FIELD: &str = "ssh_service.commands";
     check_label(&command.name, "").map_err(|reason| value(FIELD, reason))?;
-    let period = parse_duration(&command.period)
-        .ok_or_else(|| value(FIELD, format!("period {:?} of {} is no duration such as 1h", command.period, command.name)))?;
+    let period = parse_duration(&command.period).ok_or_else(|| {
+        value(FIELD, format!("period {:?} of {} is no duration such as 1h", command.period, command.name))
+    })?;
     let mut words = command.command.into_iter();
     let program = words.next().ok_or_else(|| value(FIELD, format!("label {} has no command", command.name)))?;
     Ok(CommandLabel { name: command.name, program, args: words.collect(), period })

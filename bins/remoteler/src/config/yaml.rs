@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{ConfigFile, ConfigError};
+use super::{ConfigError, ConfigFile};
 
 impl ConfigFile {
     /// Reads the file at `path`.
@@ -10,8 +10,8 @@ impl ConfigFile {
     /// # Errors
     /// [`ConfigError`] says what is wrong, in which line.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         Self::parse(&text).map_err(|reason| ConfigError::Syntax { path: path.to_owned(), reason })
     }
 

@@ -1,0 +1,366 @@
+//! One process of the cluster: puts the configured services together, and takes them down in the right order.
+
+mod base;
+mod listeners;
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use remoteler_auth::{ApiForAddress, AuthService, Caller, bind_admin_socket};
+use remoteler_core::{AuthApi, NodeRecord, Timestamp};
+use remoteler_kube::KubeService;
+use remoteler_ssh::{Node, Uploader};
+use remoteler_tunnel::{
+    AdmissionLimits, Admissions, Agent, Limits, OnePort, Router, Serve, SharedTlsIdentity, StreamService, TargetKind,
+    TunnelServer, serve,
+};
+use tokio::{net::TcpListener, time::Instant};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::{
+    base::{Base, Place},
+    listeners::{Listeners, bind},
+};
+use crate::{
+    VERSION,
+    config::{NodeSettings, ProxySettings, Settings},
+    heartbeat::{self, Announced},
+    paths::DataDir,
+    services::{
+        agent,
+        auth::{AuthDoor, AuthServer},
+        inventory::CachedInventory,
+        kube::{self, KubeStreams},
+        labels::LiveLabels,
+        node::{self, NodeParts, NodeStreams},
+        proxy::{AuditedAgents, ProxyHandler},
+        web::WebApi,
+        web_certificate,
+    },
+    status_board::{self, DaemonStatus, StatusBoard},
+};
+
+/// A running process of the cluster.
+pub struct Daemon {
+    data_dir: DataDir,
+    board: Arc<StatusBoard>,
+    stop: CancellationToken,
+    connections: TaskTracker,
+    auth: Option<AuthService>,
+    node: Option<(Arc<Node>, Arc<LiveLabels>)>,
+    kube: Option<KubeService>,
+    proxy: Option<(Arc<Router>, Arc<SharedTlsIdentity>)>,
+    agent: Option<Agent>,
+}
+
+impl Daemon {
+    /// Starts the services of `settings`; returns when all of them are ready.
+    ///
+    /// # Errors
+    /// The first service that did not start, and why.
+    pub async fn start(settings: Settings) -> anyhow::Result<Self> {
+        let data_dir = DataDir::open(&settings.data_dir)?;
+        let listeners = Listeners::bind(&settings).await?;
+        let stop = CancellationToken::new();
+        // A start that fails half way takes down what it had begun.
+        let guard = stop.clone().drop_guard();
+        let board = Arc::new(StatusBoard::default());
+        let status_socket = status_board::bind_local_socket(&data_dir.status_socket())?;
+        let base = Base::new(&settings, &data_dir, &stop).await?;
+        board.update(|status| {
+            status.version = VERSION.into();
+            status.pid = std::process::id();
+            status.cluster = base.keys.identity.cluster.to_string();
+            status.nodename = base.keys.identity.name.to_string();
+            status.host_id = base.keys.identity.id.to_string();
+            status.roles = settings.roles().into_iter().collect();
+        });
+        tokio::spawn(until(stop.clone(), status_board::serve(status_socket, board.clone())));
+
+        let mut daemon = Self {
+            data_dir,
+            board,
+            stop,
+            connections: TaskTracker::new(),
+            auth: None,
+            node: None,
+            kube: None,
+            proxy: None,
+            agent: None,
+        };
+        daemon.compose(&settings, listeners, &base).await?;
+        daemon.board.update(|status| status.ready = true);
+        tracing::info!(cluster = %base.keys.identity.cluster, node = %base.keys.identity.name, "ready");
+        guard.disarm();
+        Ok(daemon)
+    }
+
+    async fn compose(&mut self, settings: &Settings, listeners: Listeners, base: &Base) -> anyhow::Result<()> {
+        let Listeners { auth: auth_listener, proxy: proxy_listener, node: node_listener } = listeners;
+        let mut announced = Announced::default();
+        let mut services: HashMap<TargetKind, Arc<dyn StreamService>> = HashMap::new();
+
+        let door = match &base.place {
+            Place::Here(service) => {
+                self.auth = Some(service.clone());
+                AuthDoor::Here(self.start_auth(service, base, auth_listener)?)
+            }
+            Place::Direct(addr) | Place::ThroughProxy(addr) => AuthDoor::Elsewhere(addr.clone()),
+        };
+        if let Some(node_settings) = &settings.node {
+            let (record, labels) = self.start_node(node_settings, base, node_listener).await?;
+            announced.node = Some((record, labels));
+            if let Some((node, _)) = &self.node {
+                services.insert(TargetKind::Ssh, Arc::new(NodeStreams(node.clone())));
+            }
+        }
+        if let Some(kube_settings) = &settings.kube {
+            let identity = &base.keys.identity;
+            let tls = base.server_tls();
+            let (policy, audit, clock) = (base.policy.clone(), base.audit.clone(), base.clock.clone());
+            let service = kube::make(kube_settings, identity.cluster.clone(), identity.id, &tls, policy, audit, clock)?;
+            services.insert(TargetKind::Kube, Arc::new(KubeStreams(service.clone())));
+            announced.kube = Some(service.clone());
+            self.kube = Some(service);
+        }
+        if let (Some(proxy_settings), Some(listener)) = (&settings.proxy, proxy_listener) {
+            announced.proxy = self.start_proxy(proxy_settings, base, listener, door, services.clone())?;
+        }
+        if let Place::ThroughProxy(proxy) = &base.place
+            && !services.is_empty()
+        {
+            let host = base.keys.identity.clone();
+            let parts = agent::TunnelParts { proxy: proxy.clone(), host, services, tls: base.client_tls() };
+            let (clock, entropy) = (base.clock.clone(), base.entropy.clone());
+            self.agent = Some(agent::start(parts, clock, entropy, self.board.clone(), self.stop.clone()));
+        }
+        // The first heartbeat is waited for, so that what says it is ready can be found; auth being away is no reason not to start.
+        if let Err(cause) = heartbeat::announce(&*base.api, &announced).await {
+            tracing::warn!(%cause, "the auth service did not take the first heartbeat");
+        }
+        tokio::spawn(heartbeat::run(base.api.clone(), announced, self.stop.clone()));
+        Ok(())
+    }
+
+    fn start_auth(
+        &self,
+        service: &AuthService,
+        base: &Base,
+        listener: Option<TcpListener>,
+    ) -> anyhow::Result<Arc<AuthServer>> {
+        let server = AuthServer::new(service, &base.server_tls(), self.stop.clone())?;
+        if let Some(listener) = listener {
+            self.listening("auth", &listener);
+            let accepting = server.clone();
+            self.serve_port(listener, move |connection| accepting.clone().accept(connection));
+        }
+        tokio::spawn(server.clone().serve_local(bind_admin_socket(self.data_dir.path())?));
+        Ok(server)
+    }
+
+    async fn start_node(
+        &mut self,
+        settings: &NodeSettings,
+        base: &Base,
+        bound: Option<TcpListener>,
+    ) -> anyhow::Result<(NodeRecord, Arc<LiveLabels>)> {
+        let listener = match (&base.place, bound) {
+            (Place::ThroughProxy(_), _) => None,
+            (Place::Here(_) | Place::Direct(_), Some(listener)) => Some(listener),
+            (Place::Here(_) | Place::Direct(_), None) => bind("node", Some(settings.listen)).await?,
+        };
+        let addr = match &listener {
+            Some(listener) => Some(reachable(listener.local_addr()?, &base.place).await),
+            None => None,
+        };
+        let labels = LiveLabels::start(settings.labels.clone(), settings.commands.clone(), &self.stop).await;
+        let record = NodeRecord {
+            host_id: base.keys.identity.id,
+            name: base.keys.identity.name.clone(),
+            labels: labels.read(),
+            addr,
+            version: VERSION.into(),
+            last_seen: Timestamp::default(),
+        };
+        let parts = NodeParts {
+            record: record.clone(),
+            cluster: base.keys.identity.cluster.clone(),
+            recordings_dir: self.data_dir.node_recordings(),
+            record_sessions: settings.record,
+        };
+        let (policy, audit) = (base.policy.clone(), base.audit.clone());
+        let node = node::make(parts, &base.keys, policy, audit, base.clock.clone(), base.entropy.clone())?;
+        if settings.record {
+            let uploader = Uploader::new(
+                self.data_dir.node_recordings(),
+                base.api.clone(),
+                base.entropy.clone(),
+                node.recording_finished(),
+            );
+            tokio::spawn(uploader.run(self.stop.clone()));
+        }
+        if let Some(listener) = listener {
+            self.listening("node", &listener);
+            let (node, stop) = (node.clone(), self.stop.clone());
+            tokio::spawn(async move { node.listen(listener, stop).await });
+        }
+        self.node = Some((node, labels.clone()));
+        Ok((record, labels))
+    }
+
+    /// Starts the proxy; its public address, to be announced.
+    fn start_proxy(
+        &mut self,
+        settings: &ProxySettings,
+        base: &Base,
+        listener: TcpListener,
+        door: AuthDoor,
+        services: HashMap<TargetKind, Arc<dyn StreamService>>,
+    ) -> anyhow::Result<Option<String>> {
+        let identity = &base.keys.identity;
+        let web = SharedTlsIdentity::new(web_certificate::load(settings, &self.data_dir)?);
+        let inventory = CachedInventory::new(base.api.clone(), identity.cluster.clone(), identity.id);
+        tokio::spawn(inventory.clone().run(self.stop.clone()));
+        let router = Arc::new(Router::new(inventory.clone(), base.clock.clone(), services));
+        let agents = Arc::new(AuditedAgents(base.audit.clone()));
+        let handler = ProxyHandler {
+            cluster: identity.cluster.clone(),
+            router: router.clone(),
+            inventory,
+            tunnels: TunnelServer::new(router.clone(), agents, Limits::server()),
+            auth: door,
+            web: WebApi::new(anonymous_api(base)),
+            audit: base.audit.clone(),
+        };
+        let port = Arc::new(OnePort::new(identity.cluster.clone(), base.server_tls(), &web, handler)?);
+        self.listening("proxy", &listener);
+        let public = settings.public_addr.clone().or_else(|| {
+            let addr = listener.local_addr().ok()?;
+            Some(if addr.ip().is_unspecified() {
+                format!("{}:{}", identity.name, addr.port())
+            } else {
+                addr.to_string()
+            })
+        });
+        self.serve_port(listener, move |connection| {
+            let port = port.clone();
+            async move { port.handle(connection).await }
+        });
+        self.proxy = Some((router, web));
+        Ok(public)
+    }
+
+    fn serve_port<H, F>(&self, listener: TcpListener, handle: H)
+    where
+        H: Fn(remoteler_tunnel::Connection) -> F + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let admissions = Admissions::new(AdmissionLimits::default());
+        let (stop, connections) = (self.stop.clone(), self.connections.clone());
+        tokio::spawn(serve(Serve { listener, admissions, stop, connections }, handle));
+    }
+
+    fn listening(&self, service: &str, listener: &TcpListener) {
+        let Ok(addr) = listener.local_addr() else { return };
+        tracing::info!(%addr, "{service} listens");
+        self.board.update(|status| {
+            status.listeners.insert(service.into(), addr);
+        });
+    }
+
+    /// What this process is and is connected to.
+    #[must_use]
+    pub fn status(&self) -> DaemonStatus {
+        self.board.read()
+    }
+
+    /// A handle on the auth service as its administrator, if it runs here.
+    #[must_use]
+    pub fn admin(&self) -> Option<Arc<dyn AuthApi>> {
+        self.auth.as_ref().map(|auth| auth.as_caller(Caller::LocalAdmin))
+    }
+
+    /// Takes over what may change while the process runs: the node's labels and the web certificate.
+    pub fn reload(&self, settings: Settings) {
+        if let (Some((_, labels)), Some(node)) = (&self.node, &settings.node) {
+            labels.replace_fixed(node.labels.clone());
+        }
+        if let (Some((_, web)), Some(proxy)) = (&self.proxy, &settings.proxy) {
+            match web_certificate::load(proxy, &self.data_dir) {
+                Ok(identity) => web.replace(identity),
+                Err(cause) => tracing::error!(
+                    cause = crate::one_line(&cause),
+                    "the web certificate is refused, the old one stays"
+                ),
+            }
+        }
+        tracing::info!("configuration reloaded: labels and web certificate; everything else needs a restart");
+    }
+
+    /// Takes no new connections, gives live sessions until `deadline`, then ends them.
+    pub async fn shutdown(&self, deadline: Duration) {
+        let end = Instant::now() + deadline;
+        self.stop.cancel();
+        if let Some(kube) = &self.kube {
+            kube.drain();
+        }
+        if let Some((node, _)) = &self.node {
+            node.drain(end).await;
+        }
+        let left = || end.saturating_duration_since(Instant::now());
+        if let Some((router, _)) = &self.proxy {
+            router.shutdown("the proxy is stopping", left()).await;
+        }
+        if let Some(agent) = &self.agent {
+            agent.shutdown(left()).await;
+        }
+        self.connections.close();
+        // Idle keep-alive connections never end by themselves; what lives past the deadline is cut by the process's end.
+        let _ = tokio::time::timeout(left().min(Duration::from_secs(2)), self.connections.wait()).await;
+    }
+}
+
+async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
+    stop.run_until_cancelled(work).await;
+}
+
+/// For the web API: calls of people who have proved nothing yet.
+fn anonymous_api(base: &Base) -> ApiForAddress {
+    match &base.place {
+        Place::Here(service) => {
+            let service = service.clone();
+            Arc::new(move |addr| service.as_caller(Caller::Anonymous { addr }))
+        }
+        // A proxy of its own is a host the auth service knows: it may tell where a login comes from.
+        Place::Direct(_) | Place::ThroughProxy(_) => {
+            let api = base.api.clone();
+            Arc::new(move |_| api.clone())
+        }
+    }
+}
+
+/// The address under which a proxy reaches a node that listens on every address: the one this machine uses towards the auth service.
+async fn reachable(bound: SocketAddr, place: &Place) -> String {
+    if !bound.ip().is_unspecified() {
+        return bound.to_string();
+    }
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let ip = match place {
+        Place::Here(_) => loopback,
+        Place::Direct(addr) | Place::ThroughProxy(addr) => own_address_towards(addr).await.unwrap_or(loopback),
+    };
+    SocketAddr::new(ip, bound.port()).to_string()
+}
+
+/// Asks the routing table; nothing is sent.
+async fn own_address_towards(addr: &str) -> Option<IpAddr> {
+    let peer = tokio::net::lookup_host(addr).await.ok()?.next()?;
+    let any: SocketAddr = if peer.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
+    let socket = tokio::net::UdpSocket::bind(any).await.ok()?;
+    socket.connect(peer).await.ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}

@@ -1,0 +1,39 @@
+//! The ports of this process, bound before anything else is done: a port in use stops the start before anything is written.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, bail};
+use tokio::net::TcpListener;
+
+use crate::config::Settings;
+
+/// Bound sockets of the services that listen.
+pub(crate) struct Listeners {
+    pub(crate) auth: Option<TcpListener>,
+    pub(crate) proxy: Option<TcpListener>,
+    pub(crate) node: Option<TcpListener>,
+}
+
+impl Listeners {
+    /// Binds what the settings ask for. A node that joins is bound later, when it is known whether it needs a port.
+    pub(crate) async fn bind(settings: &Settings) -> anyhow::Result<Self> {
+        let joins = settings.join.is_some();
+        Ok(Self {
+            auth: bind("auth service", settings.auth.as_ref().map(|auth| auth.listen)).await?,
+            proxy: bind("proxy", settings.proxy.as_ref().map(|proxy| proxy.listen)).await?,
+            node: bind("node", settings.node.as_ref().filter(|_| !joins).map(|node| node.listen)).await?,
+        })
+    }
+}
+
+/// Binds one port.
+pub(crate) async fn bind(service: &str, addr: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
+    let Some(addr) = addr else { return Ok(None) };
+    match TcpListener::bind(addr).await {
+        Ok(listener) => Ok(Some(listener)),
+        Err(cause) if cause.kind() == std::io::ErrorKind::AddrInUse => {
+            bail!("the {service} cannot listen on {addr}: the port is in use; stop what uses it or configure another")
+        }
+        Err(cause) => Err(cause).with_context(|| format!("the {service} cannot listen on {addr}")),
+    }
+}

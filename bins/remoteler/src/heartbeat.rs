@@ -1,0 +1,57 @@
+//! Tells the auth service again and again what this process serves, so that it is found and soon forgotten when it is gone.
+
+use std::{sync::Arc, time::Duration};
+
+use remoteler_core::{ApiError, AuthApi, KubeRecord, NodeRecord};
+use remoteler_kube::KubeService;
+use tokio_util::sync::CancellationToken;
+
+use crate::services::labels::LiveLabels;
+
+/// What is announced.
+#[derive(Default)]
+pub(crate) struct Announced {
+    /// The node, and its labels as they change.
+    pub(crate) node: Option<(NodeRecord, Arc<LiveLabels>)>,
+    /// The Kubernetes clusters.
+    pub(crate) kube: Option<KubeService>,
+    /// The proxy's public address.
+    pub(crate) proxy: Option<String>,
+}
+
+const PERIOD: Duration = Duration::from_secs(30);
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Announces once.
+///
+/// # Errors
+/// The first announcement that was not taken.
+pub(crate) async fn announce(api: &dyn AuthApi, announced: &Announced) -> Result<(), ApiError> {
+    if let Some((record, labels)) = &announced.node {
+        api.announce_node(NodeRecord { labels: labels.read(), ..record.clone() }).await?;
+    }
+    let kube: Vec<KubeRecord> = announced.kube.as_ref().map(KubeService::records).unwrap_or_default();
+    for record in kube {
+        api.announce_kube(record).await?;
+    }
+    if let Some(addr) = &announced.proxy {
+        api.announce_proxy(addr.clone()).await?;
+    }
+    Ok(())
+}
+
+/// Announces until `stop`; soon again after a failure.
+pub(crate) async fn run(api: Arc<dyn AuthApi>, announced: Announced, stop: CancellationToken) {
+    loop {
+        let wait = match announce(&*api, &announced).await {
+            Ok(()) => PERIOD,
+            Err(cause) => {
+                tracing::warn!(%cause, "the auth service did not take the heartbeat");
+                RETRY
+            }
+        };
+        if stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
+            return;
+        }
+    }
+}

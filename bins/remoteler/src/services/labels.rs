@@ -1,0 +1,116 @@
+//! Labels whose values commands print, refreshed each in its own period.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use remoteler_core::Labels;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::CommandLabel;
+
+/// The labels of a node: the fixed ones and those of commands.
+#[derive(Debug)]
+pub(crate) struct LiveLabels {
+    fixed: Mutex<Labels>,
+    commanded: Mutex<Labels>,
+}
+
+impl LiveLabels {
+    /// Runs each command once, then again in its period until `stop`.
+    pub(crate) async fn start(fixed: Labels, commands: Vec<CommandLabel>, stop: &CancellationToken) -> Arc<Self> {
+        let labels = Arc::new(Self { fixed: Mutex::new(fixed), commanded: Mutex::new(Labels::new()) });
+        for command in commands {
+            labels.refresh(&command).await;
+            let (labels, stop) = (labels.clone(), stop.clone());
+            tokio::spawn(async move {
+                while stop.run_until_cancelled(tokio::time::sleep(command.period)).await.is_some() {
+                    labels.refresh(&command).await;
+                }
+            });
+        }
+        labels
+    }
+
+    /// All labels now; a command's value beats a fixed one.
+    pub(crate) fn read(&self) -> Labels {
+        let mut labels = self.fixed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        labels.extend(self.commanded.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        labels
+    }
+
+    /// Takes other fixed labels.
+    pub(crate) fn replace_fixed(&self, fixed: Labels) {
+        *self.fixed.lock().unwrap_or_else(PoisonError::into_inner) = fixed;
+    }
+
+    async fn refresh(&self, command: &CommandLabel) {
+        let value = match run(command).await {
+            Ok(value) => value,
+            Err(reason) => {
+                tracing::warn!(label = command.name, program = command.program, reason, "a label's command failed");
+                // A role must not match by a value that is no longer known.
+                self.commanded.lock().unwrap_or_else(PoisonError::into_inner).remove(&command.name);
+                return;
+            }
+        };
+        self.commanded.lock().unwrap_or_else(PoisonError::into_inner).insert(command.name.clone(), value);
+    }
+}
+
+const LIMIT: Duration = Duration::from_secs(10);
+const MAX_VALUE: usize = 256;
+
+async fn run(command: &CommandLabel) -> Result<String, String> {
+    let mut process = tokio::process::Command::new(&command.program);
+    process.args(&command.args).stdin(std::process::Stdio::null()).kill_on_drop(true);
+    let output = match tokio::time::timeout(LIMIT, process.output()).await {
+        Err(_) => return Err(format!("it did not end within {} s", LIMIT.as_secs())),
+        Ok(Err(cause)) => return Err(cause.to_string()),
+        Ok(Ok(output)) => output,
+    };
+    if !output.status.success() {
+        return Err(output.status.to_string());
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let value: String = text.trim().chars().filter(|c| !c.is_control()).collect();
+    if value.len() > MAX_VALUE {
+        return Err(format!("it printed more than {MAX_VALUE} octets"));
+    }
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(words: &[&str]) -> CommandLabel {
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        let (program, args) = words.split_first().unwrap();
+        CommandLabel {
+            name: "said".into(),
+            program: program.clone(),
+            args: args.to_vec(),
+            period: Duration::from_secs(3600),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_commands_output_becomes_the_labels_value() {
+        let stop = CancellationToken::new();
+        let fixed = Labels::from([("env".to_owned(), "dev".to_owned())]);
+        let labels = LiveLabels::start(fixed, vec![command(&["echo", "hello"])], &stop).await;
+        assert_eq!(labels.read()["said"], "hello");
+        assert_eq!(labels.read()["env"], "dev");
+        stop.cancel();
+    }
+
+    #[tokio::test]
+    async fn a_failing_command_gives_no_label() {
+        let stop = CancellationToken::new();
+        let labels = LiveLabels::start(Labels::new(), vec![command(&["false"])], &stop).await;
+        assert!(labels.read().is_empty());
+        stop.cancel();
+    }
+}

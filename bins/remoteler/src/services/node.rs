@@ -1,0 +1,52 @@
+//! The SSH node: made from settings, served over its own port or over streams of the reverse tunnel.
+
+use std::{path::PathBuf, sync::Arc};
+
+use anyhow::Context;
+use async_trait::async_trait;
+use remoteler_core::{AuditSink, Clock, ClusterName, Entropy, NodeRecord, PolicySource};
+use remoteler_ssh::{Node, NodeConfig, NodeLimits};
+use remoteler_tunnel::{BoxedStream, DialHeader, StreamService};
+
+use crate::host::HostKeys;
+
+/// What the node is made of.
+pub(crate) struct NodeParts {
+    pub(crate) record: NodeRecord,
+    pub(crate) cluster: ClusterName,
+    pub(crate) recordings_dir: PathBuf,
+    pub(crate) record_sessions: bool,
+}
+
+/// Makes the node.
+pub(crate) fn make(
+    parts: NodeParts,
+    keys: &HostKeys,
+    policy: Arc<dyn PolicySource>,
+    audit: Arc<dyn AuditSink>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+) -> anyhow::Result<Arc<Node>> {
+    let program = std::env::current_exe().context("this program's own path is unknown, so SFTP could not be served")?;
+    let config = NodeConfig {
+        record: parts.record,
+        cluster: parts.cluster,
+        host_key: keys.ssh_key.clone(),
+        host_certificate: keys.ssh_certificate.clone(),
+        recordings_dir: parts.recordings_dir,
+        record_sessions: parts.record_sessions,
+        sftp_command: vec![program.into_os_string(), "sftp-server".into()],
+        limits: NodeLimits::default(),
+    };
+    Ok(Node::new(config, policy, audit, clock, entropy)?)
+}
+
+/// The node as a service of the reverse tunnel.
+pub(crate) struct NodeStreams(pub(crate) Arc<Node>);
+
+#[async_trait]
+impl StreamService for NodeStreams {
+    async fn serve(&self, stream: BoxedStream, header: DialHeader) {
+        self.0.serve_stream(stream, header.client_addr.map(|addr| addr.to_string())).await;
+    }
+}

@@ -1,0 +1,190 @@
+//! The proxy: what happens to a connection to the one port once its route is known. Copies bytes; never decrypts SSH or
+//! Kubernetes, and never decides what a user may do at a target.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use async_trait::async_trait;
+use remoteler_core::{AuditKind, AuditSink, ClusterName, HostIdentity, Verified};
+use remoteler_tunnel::{
+    Admission, AgentEvents, AgentSession, CloseReason, DialCode, DialHeader, DialReply, Refusal, RegistrationError,
+    Route, RouteHandler, Routed, Router, Target, TargetKind, TargetName, TunnelServer, read_dial, relay,
+    write_dial_reply,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{auth::AuthDoor, inventory::CachedInventory, web::WebApi};
+
+/// Serves the routes of the one port.
+pub(crate) struct ProxyHandler {
+    pub(crate) cluster: ClusterName,
+    pub(crate) router: Arc<Router>,
+    pub(crate) inventory: Arc<CachedInventory>,
+    pub(crate) tunnels: TunnelServer,
+    pub(crate) auth: AuthDoor,
+    pub(crate) web: WebApi,
+    pub(crate) audit: Arc<dyn AuditSink>,
+}
+
+#[async_trait]
+impl RouteHandler for ProxyHandler {
+    async fn serve(&self, connection: Routed, source: SocketAddr, admission: Admission) {
+        match connection {
+            Routed::Ssh { stream, peer } => self.ssh(*stream, peer, source, admission).await,
+            Routed::Tunnel { stream, peer } => self.tunnels.serve(*stream, peer, source, admission).await,
+            Routed::Auth(stream) => self.auth.serve(stream, source, admission).await,
+            Routed::Kube { server_name, stream } => self.kube(&server_name, stream, source, admission).await,
+            Routed::Web(stream) => self.web.serve(*stream, source).await,
+        }
+    }
+
+    async fn refused(&self, source: SocketAddr, route: Option<&Route>, refusal: &Refusal) {
+        tracing::debug!(%source, ?route, %refusal, "connection refused");
+        // What no certificate was shown to is no attempt worth the log: anybody can send octets.
+        if let (Some(Route::Ssh | Route::Tunnel), Some(reason)) = (route, certificate_reason(refusal)) {
+            self.record_refusal(String::new(), source, reason).await;
+        }
+    }
+}
+
+impl ProxyHandler {
+    async fn ssh<S>(&self, mut stream: S, peer: Verified, source: SocketAddr, admission: Admission)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin,
+    {
+        let Verified::User(user) = peer else {
+            let reason = "a host's certificate was shown where a user's is needed";
+            self.record_refusal(String::new(), source, reason.into()).await;
+            let refused = DialReply::Refused { code: DialCode::Denied, message: reason.into() };
+            // The peer may be gone already.
+            let _ = write_dial_reply(&mut stream, &refused).await;
+            return;
+        };
+        let header = match read_dial(&mut stream).await {
+            Ok(header) => header,
+            Err(cause) => {
+                tracing::debug!(%source, %cause, "no dial header");
+                let refused = DialReply::Refused { code: DialCode::BadRequest, message: cause.to_string() };
+                let _ = write_dial_reply(&mut stream, &refused).await;
+                return;
+            }
+        };
+        admission.authenticated();
+        if header.target.kind != TargetKind::Ssh || header.target.cluster != self.cluster {
+            let message = format!(
+                "this proxy does not know {}; it serves SSH targets of cluster {}",
+                header.target, self.cluster
+            );
+            let refused = DialReply::Refused { code: DialCode::NotFound, message };
+            let _ = write_dial_reply(&mut stream, &refused).await;
+            return;
+        }
+        // What the client says of its own address is not passed on; what we see is.
+        let header = DialHeader::new(header.target, Some(source));
+        match self.router.dial(&header).await {
+            Ok(mut target) => {
+                if write_dial_reply(&mut stream, &DialReply::Connected).await.is_ok() {
+                    let relayed = relay(&mut stream, &mut target).await;
+                    tracing::debug!(user = %user.identity().user, target = %header.target, up = relayed.up, down = relayed.down, "relay ended");
+                }
+            }
+            Err(cause) => {
+                tracing::info!(user = %user.identity().user, target = %header.target, %cause, "dial failed");
+                let message = match std::error::Error::source(&cause) {
+                    Some(source) => format!("{cause}: {source}"),
+                    None => cause.to_string(),
+                };
+                let _ = write_dial_reply(&mut stream, &DialReply::Refused { code: cause.code(), message }).await;
+            }
+        }
+    }
+
+    async fn kube<S>(&self, server_name: &str, mut stream: S, source: SocketAddr, admission: Admission)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin,
+    {
+        let Some(name) = self.inventory.kube_by_server_name(server_name).await else {
+            tracing::info!(%source, server_name, "no Kubernetes cluster has this server name");
+            return;
+        };
+        let Ok(name) = TargetName::new(name) else { return };
+        let target = Target { cluster: self.cluster.clone(), kind: TargetKind::Kube, name, port: None };
+        let header = DialHeader::new(target, Some(source));
+        match self.router.dial(&header).await {
+            Ok(mut service) => {
+                // From here on the Kubernetes service's own deadlines hold.
+                admission.authenticated();
+                relay(&mut stream, &mut service).await;
+            }
+            Err(cause) => tracing::info!(target = %header.target, %cause, "dial failed"),
+        }
+    }
+
+    async fn record_refusal(&self, user: String, source: SocketAddr, error: String) {
+        let remote = Some(source.to_string());
+        let event = AuditKind::AuthAttempt { user, service: "proxy".into(), login: None, error, remote };
+        if let Err(cause) = self.audit.record(event).await {
+            tracing::warn!(%cause, "a refused connection is not in the audit log");
+        }
+    }
+}
+
+/// The reason, where a certificate was shown and not believed.
+fn certificate_reason(refusal: &Refusal) -> Option<String> {
+    match refusal {
+        Refusal::Peer(cause) => Some(with_source(cause)),
+        Refusal::Handshake(cause) => super::auth::certificate_reason(cause),
+        _ => None,
+    }
+}
+
+pub(super) fn with_source(cause: &dyn std::error::Error) -> String {
+    match cause.source() {
+        Some(source) => format!("{cause}: {source}"),
+        None => cause.to_string(),
+    }
+}
+
+/// Writes what happens to agents' links into the audit log.
+pub(crate) struct AuditedAgents(pub(crate) Arc<dyn AuditSink>);
+
+impl AuditedAgents {
+    async fn record(
+        &self,
+        host: Option<&HostIdentity>,
+        source: SocketAddr,
+        error: Option<String>,
+    ) -> Result<(), String> {
+        let event = AuditKind::TunnelConnect {
+            server_id: host.map(|host| host.id.to_string()).unwrap_or_default(),
+            server_hostname: host.map(|host| host.name.to_string()).unwrap_or_default(),
+            success: error.is_none(),
+            error,
+            remote: Some(source.to_string()),
+        };
+        self.0.record(event).await.map_err(|cause| cause.to_string())
+    }
+}
+
+#[async_trait]
+impl AgentEvents for AuditedAgents {
+    async fn connected(&self, agent: &AgentSession) -> Result<(), String> {
+        tracing::info!(node = %agent.host.name, source = %agent.source, version = agent.version, "agent connected");
+        self.record(Some(&agent.host), agent.source, None).await
+    }
+
+    async fn disconnected(&self, agent: &AgentSession, reason: &CloseReason) {
+        tracing::info!(node = %agent.host.name, source = %agent.source, %reason, "agent disconnected");
+    }
+
+    async fn refused(&self, host: Option<&HostIdentity>, source: SocketAddr, error: &RegistrationError) {
+        if matches!(error, RegistrationError::Link(_)) {
+            // Whoever looks what answers here, as a host does before it joins, hangs up without a word: nothing was refused.
+            tracing::debug!(%source, %error, "a link ended before its agent registered");
+            return;
+        }
+        tracing::warn!(%source, %error, "agent refused");
+        if let Err(cause) = self.record(host, source, Some(with_source(error))).await {
+            tracing::warn!(cause, "a refused agent is not in the audit log");
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! Flags and subcommands. Every flag has an environment variable; every level has an example.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use remoteler_core::{RoleName, SystemRole, UserName};
+
+use crate::{
+    commands::{Moment, ResourceRef, Trait, Ttl},
+    output::Format,
+};
+
+/// The Remoteler administrator's tool
+#[derive(Debug, Parser)]
+#[command(name = "tctl", version = env!("TCTL_VERSION"), about, after_help = "Example: tctl status")]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArgs,
+    /// How results are printed; text, but for `get`, which prints YAML
+    #[arg(
+        long,
+        global = true,
+        env = "REMOTELER_FORMAT",
+        value_enum,
+        hide_possible_values = true,
+        value_name = "text|json|yaml",
+        help_heading = "Output"
+    )]
+    pub(crate) format: Option<Format>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Which auth service is meant: one on this machine, or one far away with what `tsh login` got.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Connection")]
+pub(crate) struct ConnectionArgs {
+    /// Config file of the auth service on this machine; /etc/remoteler.yaml is read when it exists and nothing else is named
+    #[arg(short = 'c', long = "config", global = true, env = "REMOTELER_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Data directory of the auth service on this machine; default /var/lib/remoteler
+    #[arg(long, global = true, env = "REMOTELER_DATA_DIR", value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// HOST:PORT of an auth service or a proxy, to be asked as the user who is logged in with tsh
+    #[arg(long, global = true, env = "REMOTELER_AUTH_SERVER", value_name = "ADDR")]
+    pub(crate) auth_server: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show the cluster
+    #[command(after_help = "Example: tctl status --format json")]
+    Status,
+    /// Add, list and remove users
+    #[command(subcommand, after_help = "Example: tctl users add ann --roles access --logins ann,ubuntu")]
+    Users(UsersCommand),
+    /// Add, list and remove join tokens
+    #[command(subcommand, after_help = "Example: tctl tokens add --type node --ttl 1h")]
+    Tokens(TokensCommand),
+    /// Print resources as documents that `create` reads
+    #[command(after_help = "Example: tctl get role/access")]
+    Get {
+        /// KIND or KIND/NAME; kinds: role, user, token, node, kube_cluster
+        resource: ResourceRef,
+    },
+    /// Write resources from YAML documents
+    #[command(after_help = "Example: tctl create -f developer.yaml")]
+    Create {
+        /// Replace what is there already
+        #[arg(short = 'f', long, env = "REMOTELER_FORCE")]
+        force: bool,
+        /// File of documents; `-` or none: standard input
+        file: Option<PathBuf>,
+    },
+    /// Remove a resource
+    #[command(after_help = "Example: tctl rm role/developer")]
+    Rm {
+        /// KIND/NAME
+        resource: ResourceRef,
+    },
+    /// List the SSH nodes
+    #[command(subcommand, after_help = "Example: tctl nodes ls")]
+    Nodes(ListCommand),
+    /// List the Kubernetes clusters
+    #[command(subcommand, after_help = "Example: tctl kube ls")]
+    Kube(ListCommand),
+    /// Show and export the certificate authorities
+    #[command(subcommand, after_help = "Example: tctl auth export --type user > /etc/ssh/remoteler_user_ca.pub")]
+    Auth(AuthCommand),
+    /// Read the audit log
+    #[command(subcommand, after_help = "Example: tctl audit ls --type session.start --from 24h")]
+    Audit(AuditCommand),
+}
+
+impl Command {
+    /// What is printed when `--format` does not say.
+    pub(crate) const fn usual_format(&self) -> Format {
+        match self {
+            Self::Get { .. } => Format::Yaml,
+            Self::Status
+            | Self::Users(_)
+            | Self::Tokens(_)
+            | Self::Create { .. }
+            | Self::Rm { .. }
+            | Self::Nodes(_)
+            | Self::Kube(_)
+            | Self::Auth(_)
+            | Self::Audit(_) => Format::Text,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum UsersCommand {
+    /// Make a user; prints a one-time link to set the password
+    #[command(after_help = "Example: tctl users add ann --roles access --logins ann,ubuntu --traits team=blue")]
+    Add {
+        /// Name
+        name: UserName,
+        /// Roles; at least one
+        #[arg(long, env = "REMOTELER_USER_ROLES", required = true, value_delimiter = ',', value_name = "ROLE,…")]
+        roles: Vec<RoleName>,
+        /// Operating-system accounts the user may log in to
+        #[arg(long, env = "REMOTELER_USER_LOGINS", value_delimiter = ',', value_name = "LOGIN,…")]
+        logins: Vec<String>,
+        /// Attributes for role templates; a key named twice has two values
+        #[arg(long, env = "REMOTELER_USER_TRAITS", value_delimiter = ',', value_name = "KEY=VALUE,…")]
+        traits: Vec<Trait>,
+    },
+    /// List the users
+    #[command(after_help = "Example: tctl users ls --format json")]
+    Ls,
+    /// Remove a user
+    #[command(after_help = "Example: tctl users rm ann")]
+    Rm {
+        /// Name
+        name: UserName,
+    },
+    /// Take a user's password away; prints a new one-time link
+    #[command(after_help = "Example: tctl users reset ann")]
+    Reset {
+        /// Name
+        name: UserName,
+    },
+    /// Set a user's password: from the terminal, else one line of standard input
+    #[command(after_help = "Example: tctl users passwd ann")]
+    Passwd {
+        /// Name
+        name: UserName,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokensCommand {
+    /// Make a join token
+    #[command(after_help = "Example: tctl tokens add --type node,kube --ttl 30m --format json")]
+    Add {
+        /// What may join with it: node, kube, proxy
+        #[arg(
+            long = "type",
+            env = "REMOTELER_TOKEN_TYPE",
+            required = true,
+            value_delimiter = ',',
+            value_name = "TYPE,…"
+        )]
+        roles: Vec<SystemRole>,
+        /// How long it can be used
+        #[arg(long, env = "REMOTELER_TOKEN_TTL", default_value = "1h", value_name = "DURATION")]
+        ttl: Ttl,
+        /// The token, if it must be a given one; better leave it out, arguments can be seen by other processes
+        #[arg(long, env = "REMOTELER_TOKEN_VALUE", hide_env_values = true, value_name = "TOKEN")]
+        value: Option<String>,
+    },
+    /// List the tokens that can be used
+    #[command(after_help = "Example: tctl tokens ls")]
+    Ls,
+    /// Remove a token
+    #[command(after_help = "Example: tctl tokens rm 5f1d2c3b4a59")]
+    Rm {
+        /// Id as `tctl tokens ls` shows it, or the token itself
+        token: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ListCommand {
+    /// List them
+    #[command(after_help = "Example: add --format json for all fields")]
+    Ls,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuthCommand {
+    /// Print the public part of an authority, for programs that shall believe it
+    #[command(after_help = "Example: tctl auth export --type host >> ~/.ssh/known_hosts")]
+    Export {
+        /// user: lines for sshd's TrustedUserCAKeys; host: lines for known_hosts; tls-user, tls-host: PEM certificates
+        #[arg(
+            long = "type",
+            env = "REMOTELER_EXPORT_TYPE",
+            value_enum,
+            hide_possible_values = true,
+            value_name = "TYPE"
+        )]
+        kind: ExportKind,
+    },
+    /// Show the authorities and the pins of joining hosts
+    #[command(after_help = "Example: tctl auth status")]
+    Status,
+}
+
+/// Which authority, in which form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportKind {
+    /// SSH keys that sign users.
+    User,
+    /// SSH keys that sign hosts.
+    Host,
+    /// X.509 certificates that sign users.
+    TlsUser,
+    /// X.509 certificates that sign hosts.
+    TlsHost,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// List events, oldest first
+    #[command(after_help = "Example: tctl audit ls --from 24h --type user.login --user ann")]
+    Ls {
+        /// Not before: RFC 3339 time, date, or so long ago
+        #[arg(long, env = "REMOTELER_AUDIT_FROM", value_name = "TIME|DURATION")]
+        from: Option<Moment>,
+        /// Before: RFC 3339 time, date, or so long ago
+        #[arg(long, env = "REMOTELER_AUDIT_TO", value_name = "TIME|DURATION")]
+        to: Option<Moment>,
+        /// Of this kind, such as session.start
+        #[arg(long = "type", env = "REMOTELER_AUDIT_TYPE", value_name = "EVENT")]
+        event: Option<String>,
+        /// Of this user
+        #[arg(long, env = "REMOTELER_AUDIT_USER", value_name = "NAME")]
+        user: Option<String>,
+        /// At most so many, the newest
+        #[arg(long, env = "REMOTELER_AUDIT_LIMIT", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=10_000), value_name = "NUMBER")]
+        limit: u16,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn each_level(command: &clap::Command, check: &mut impl FnMut(&clap::Command)) {
+        check(command);
+        for subcommand in command.get_subcommands() {
+            each_level(subcommand, check);
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_level_has_an_example() {
+        each_level(&Cli::command(), &mut |command| {
+            let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(after.starts_with("Example: "), "{} has no example", command.get_name());
+        });
+    }
+
+    #[test]
+    fn every_flag_has_an_environment_variable() {
+        each_level(&Cli::command(), &mut |command| {
+            for flag in command.get_arguments().filter(|argument| !argument.is_positional()) {
+                let variable = flag.get_env().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+                assert!(variable.starts_with("REMOTELER_"), "{} {} has none", command.get_name(), flag.get_id());
+            }
+        });
+    }
+
+    #[test]
+    fn flags_for_the_connection_may_stand_anywhere() {
+        let cli =
+            Cli::parse_from(["tctl", "--data-dir", "/d", "tokens", "add", "--type", "node,kube", "--format", "json"]);
+        assert_eq!(cli.connection.data_dir, Some("/d".into()));
+        assert_eq!(cli.format, Some(Format::Json));
+        let Command::Tokens(TokensCommand::Add { roles, .. }) = cli.command else { panic!("not tokens add") };
+        assert_eq!(roles, [SystemRole::Node, SystemRole::Kube]);
+    }
+
+    #[test]
+    fn wrong_input_is_wrong_usage() {
+        for wrong in [
+            &["tctl", "users", "add", "ann"][..],
+            &["tctl", "users", "add", "-ann", "--roles", "access"],
+            &["tctl", "users", "rm", "a/b"],
+            &["tctl", "tokens", "add", "--type", "toaster"],
+            &["tctl", "tokens", "add", "--type", "node", "--ttl", "soon"],
+            &["tctl", "audit", "ls", "--limit", "0"],
+            &["tctl", "auth", "rotate"],
+            &["tctl", "get", "saml/x"],
+        ] {
+            let cause = Cli::try_parse_from(wrong).unwrap_err();
+            assert_eq!(cause.exit_code(), 2, "{wrong:?}");
+        }
+    }
+}

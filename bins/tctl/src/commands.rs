@@ -1,0 +1,61 @@
+//! One module for each family of commands. Each asks the auth service and makes a report; none prints.
+
+mod audit;
+mod authorities;
+mod input;
+mod inventory;
+mod resources;
+mod status;
+mod tokens;
+mod users;
+
+use remoteler_core::{AuthApi, Clock, SystemClock};
+
+pub(crate) use self::input::{Moment, ResourceRef, Trait, Ttl};
+use crate::{
+    cli::{AuditCommand, AuthCommand, Cli, Command, ListCommand, TokensCommand, UsersCommand},
+    connect::connect,
+    output::Report,
+    secret_input,
+};
+
+/// Does what the command line says. Files and passwords are read before anybody is asked.
+pub(crate) async fn run(cli: &Cli) -> anyhow::Result<Report> {
+    let mut documents = Vec::new();
+    if let Command::Create { file, .. } = &cli.command {
+        documents = resources::read(file.as_deref())?;
+    }
+    let mut password = None;
+    if let Command::Users(UsersCommand::Passwd { name }) = &cli.command {
+        password = Some(secret_input::new_password(name.as_str())?);
+    }
+    let api = connect(&cli.connection)?;
+    let api: &dyn AuthApi = api.as_ref();
+    match &cli.command {
+        Command::Status => status::status(api).await,
+        Command::Users(UsersCommand::Add { name, roles, logins, traits }) => {
+            users::add(api, users::new_user(name, roles, logins, traits)).await
+        }
+        Command::Users(UsersCommand::Ls) => users::list(api).await,
+        Command::Users(UsersCommand::Rm { name }) => users::remove(api, name).await,
+        Command::Users(UsersCommand::Reset { name }) => users::reset(api, name).await,
+        Command::Users(UsersCommand::Passwd { name }) => users::set_password(api, name, password).await,
+        Command::Tokens(TokensCommand::Add { roles, ttl, value }) => {
+            tokens::add(api, roles, *ttl, value.as_deref()).await
+        }
+        Command::Tokens(TokensCommand::Ls) => tokens::list(api).await,
+        Command::Tokens(TokensCommand::Rm { token }) => tokens::remove(api, token).await,
+        Command::Get { resource } => resources::get(api, resource).await,
+        Command::Create { force, .. } => resources::create(api, documents, *force).await,
+        Command::Rm { resource } => resources::remove(api, resource).await,
+        Command::Nodes(ListCommand::Ls) => inventory::nodes(api).await,
+        Command::Kube(ListCommand::Ls) => inventory::kube_clusters(api).await,
+        Command::Auth(AuthCommand::Export { kind }) => authorities::export(api, *kind).await,
+        Command::Auth(AuthCommand::Status) => authorities::status(api).await,
+        Command::Audit(AuditCommand::Ls { from, to, event, user, limit }) => {
+            let now = SystemClock.now();
+            let query = audit::query(*from, *to, event.as_deref(), user.as_deref(), *limit, now);
+            audit::list(api, query).await
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! `tctl auth`: the public parts of the cluster's authorities.
+
+use anyhow::Context;
+use pem::Pem;
+use remoteler_core::{AuthApi, CaKind, CaSet, TrustBundle, spki_pin};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::{
+    cli::ExportKind,
+    output::{Report, fields},
+};
+
+/// Prints an authority in the form that other programs read.
+pub(crate) async fn export(api: &dyn AuthApi, kind: ExportKind) -> anyhow::Result<Report> {
+    let trust = api.trust_bundle().await?;
+    let text = exported(&trust, kind)?;
+    let value = json!({ "cluster_name": trust.cluster, "type": type_name(kind), "export": text });
+    Report::new(text, &value)
+}
+
+const fn type_name(kind: ExportKind) -> &'static str {
+    match kind {
+        ExportKind::User => "user",
+        ExportKind::Host => "host",
+        ExportKind::TlsUser => "tls-user",
+        ExportKind::TlsHost => "tls-host",
+    }
+}
+
+fn exported(trust: &TrustBundle, kind: ExportKind) -> anyhow::Result<String> {
+    match kind {
+        ExportKind::User => lines(&trust.user, |key| format!("{key} user-ca@{}\n", trust.cluster)),
+        // Only hosts of this cluster: a line for `*` would let it sign for every host of the world (I71).
+        ExportKind::Host => {
+            lines(&trust.host, |key| format!("@cert-authority *.{} {key} host-ca@{0}\n", trust.cluster))
+        }
+        ExportKind::TlsUser => Ok(certificates(&trust.user)),
+        ExportKind::TlsHost => Ok(certificates(&trust.host)),
+    }
+}
+
+/// A line for each SSH key, made of its algorithm and key in OpenSSH's form.
+fn lines(authority: &CaSet, line: impl Fn(&str) -> String) -> anyhow::Result<String> {
+    let mut text = String::new();
+    for key in &authority.ssh {
+        let key = key.to_openssh().context("a key of the authority has no OpenSSH form")?;
+        let words: Vec<_> = key.split(' ').take(2).collect();
+        text.push_str(&line(&words.join(" ")));
+    }
+    Ok(text)
+}
+
+fn certificates(authority: &CaSet) -> String {
+    let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    authority.x509.iter().map(|der| pem::encode_config(&Pem::new("CERTIFICATE", der.as_slice()), config)).collect()
+}
+
+/// One authority, as `auth status` shows it.
+#[derive(Debug, Serialize)]
+struct Authority {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// `SHA256:…` of each SSH key, as `ssh-keygen -l` prints it; the active one first.
+    ssh_fingerprints: Vec<String>,
+    /// `sha256:…` of each X.509 certificate's public key; the active one first.
+    tls_pins: Vec<String>,
+}
+
+/// Shows both authorities, and the pins that joining hosts are given.
+pub(crate) async fn status(api: &dyn AuthApi) -> anyhow::Result<Report> {
+    shown(&api.trust_bundle().await?)
+}
+
+fn shown(trust: &TrustBundle) -> anyhow::Result<Report> {
+    let pins = trust.host_pins()?;
+    let authorities = [authority(trust, CaKind::User)?, authority(trust, CaKind::Host)?];
+    let mut text = fields(&[("Cluster", trust.cluster.to_string()), ("CA pin", pins.join(", "))]);
+    for each in &authorities {
+        text.push_str(&format!("\nAuthority of {}s\n", each.kind));
+        text.push_str(&fields(&[("  SSH", each.ssh_fingerprints.join(", ")), ("  X.509", each.tls_pins.join(", "))]));
+    }
+    Report::new(text, &json!({ "cluster_name": trust.cluster, "ca_pins": pins, "authorities": authorities }))
+}
+
+fn authority(trust: &TrustBundle, kind: CaKind) -> anyhow::Result<Authority> {
+    let set = trust.authority(kind);
+    let ssh_fingerprints = set.ssh.iter().map(|key| key.fingerprint(Default::default()).to_string()).collect();
+    let tls_pins = set.x509.iter().map(|der| spki_pin(der)).collect::<Result<_, _>>()?;
+    Ok(Authority { kind: kind.as_str(), ssh_fingerprints, tls_pins })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti";
+
+    fn trust() -> TrustBundle {
+        let set = json!({ "ssh": [format!("{KEY} somebody@somewhere")], "x509": [] });
+        serde_json::from_value(json!({ "cluster": "root.example.com", "user": set, "host": set })).unwrap()
+    }
+
+    #[test]
+    fn users_authority_is_what_trusted_user_ca_keys_reads() {
+        assert_eq!(exported(&trust(), ExportKind::User).unwrap(), format!("{KEY} user-ca@root.example.com\n"));
+    }
+
+    // I71
+    #[test]
+    fn hosts_authority_is_believed_for_hosts_of_its_cluster_only() {
+        let line = exported(&trust(), ExportKind::Host).unwrap();
+        assert_eq!(line, format!("@cert-authority *.root.example.com {KEY} host-ca@root.example.com\n"));
+    }
+
+    #[test]
+    fn certificates_are_pem_one_after_another() {
+        let set = CaSet { ssh: Vec::new(), x509: vec![vec![0x30, 0], vec![0x30, 0]] };
+        let one = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
+        assert_eq!(certificates(&set), one.repeat(2));
+    }
+}

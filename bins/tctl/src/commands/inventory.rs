@@ -1,0 +1,42 @@
+//! `tctl nodes` and `tctl kube`: what has announced itself.
+
+use remoteler_core::{AuthApi, Labels};
+
+use crate::output::{Report, Table, joined};
+
+/// Lists SSH servers.
+pub(crate) async fn nodes(api: &dyn AuthApi) -> anyhow::Result<Report> {
+    let nodes = api.nodes().await?;
+    let mut table = Table::new(["Node", "Address", "Labels", "Version", "Last seen", "Host id"]);
+    for node in &nodes {
+        let cells = [labels(&node.labels), node.version.clone(), node.last_seen.to_string(), node.host_id.to_string()];
+        let [labels, version, last_seen, host_id] = cells;
+        table.row([node.name.to_string(), address(node.addr.as_deref()), labels, version, last_seen, host_id]);
+    }
+    Report::new(table.render(), &nodes)
+}
+
+/// Lists Kubernetes clusters.
+pub(crate) async fn kube_clusters(api: &dyn AuthApi) -> anyhow::Result<Report> {
+    let clusters = api.kube_clusters().await?;
+    let mut table = Table::new(["Kubernetes cluster", "Labels", "Version", "Last seen", "Host id"]);
+    for cluster in &clusters {
+        let (labels, version) = (labels(&cluster.labels), cluster.version.clone());
+        table.row([
+            cluster.name.to_string(),
+            labels,
+            version,
+            cluster.last_seen.to_string(),
+            cluster.host_id.to_string(),
+        ]);
+    }
+    Report::new(table.render(), &clusters)
+}
+
+fn address(addr: Option<&str>) -> String {
+    addr.unwrap_or("reverse tunnel").to_owned()
+}
+
+fn labels(labels: &Labels) -> String {
+    joined(labels.iter().map(|(key, value)| format!("{key}={value}")))
+}

@@ -1,0 +1,108 @@
+//! `tctl get`, `create` and `rm`: resources as documents.
+
+use std::{io::Read, path::Path};
+
+use anyhow::{Context, bail, ensure};
+use remoteler_core::{AuthApi, Resource, ResourceKind};
+use serde_json::json;
+
+use super::ResourceRef;
+use crate::{
+    output::{Report, Table, joined},
+    yaml,
+};
+
+/// Most that is read of a file of documents, in octets.
+const MAX_OCTETS: u64 = 4 * 1024 * 1024;
+
+/// Prints documents of a kind, or one.
+pub(crate) async fn get(api: &dyn AuthApi, wanted: &ResourceRef) -> anyhow::Result<Report> {
+    let found = api.resources(wanted.kind, wanted.name.clone()).await?;
+    let text = table(&found);
+    match (&wanted.name, found.as_slice()) {
+        (Some(_), [one]) => Report::new(text, one),
+        (Some(name), _) => bail!("{} {name:?} was not found", wanted.kind.as_str()),
+        (None, all) => Report::documents(text, all),
+    }
+}
+
+fn table(resources: &[Resource]) -> String {
+    let mut table = Table::new(["Kind", "Name", "Version", "Labels", "Expires"]);
+    for Resource { kind, version, metadata, .. } in resources {
+        let labels = joined(metadata.labels.iter().map(|(key, value)| format!("{key}={value}")));
+        let expires = metadata.expires.map(|moment| moment.to_string()).unwrap_or_default();
+        table.row([kind.clone(), metadata.name.clone(), version.clone(), labels, expires]);
+    }
+    table.render()
+}
+
+/// Reads the documents of a file, or of standard input. All of them are read and checked before one is written.
+pub(crate) fn read(file: Option<&Path>) -> anyhow::Result<Vec<Resource>> {
+    let file = file.filter(|file| *file != Path::new("-"));
+    let name = file.map_or_else(|| "standard input".into(), |file| file.display().to_string());
+    let mut text = String::new();
+    let octets = match file {
+        Some(file) => {
+            let file = std::fs::File::open(file).with_context(|| format!("{name} cannot be read"))?;
+            file.take(MAX_OCTETS + 1).read_to_string(&mut text)
+        }
+        None => std::io::stdin().lock().take(MAX_OCTETS + 1).read_to_string(&mut text),
+    };
+    let octets = octets.with_context(|| format!("{name} cannot be read"))?;
+    ensure!(octets as u64 <= MAX_OCTETS, "{name} has more than {MAX_OCTETS} octets; split it");
+    parse(&text).with_context(|| format!("{name}: nothing was written"))
+}
+
+fn parse(text: &str) -> anyhow::Result<Vec<Resource>> {
+    let documents = yaml::resources(text)?;
+    ensure!(!documents.is_empty(), "there is no document in it");
+    for document in &documents {
+        ResourceKind::parse(&document.kind)?;
+    }
+    Ok(documents)
+}
+
+/// Writes documents one after another, as they stand in the file.
+pub(crate) async fn create(api: &dyn AuthApi, documents: Vec<Resource>, force: bool) -> anyhow::Result<Report> {
+    let mut written = Vec::new();
+    for document in documents {
+        let this = format!("{} {:?}", document.kind, document.metadata.name);
+        let entry = json!({ "kind": document.kind, "name": document.metadata.name });
+        api.put_resource(document, force).await.with_context(|| match written.len() {
+            0 => format!("{this} was not written"),
+            before => format!("{this} was not written; the {before} before it in the file were"),
+        })?;
+        written.push((this, entry));
+    }
+    let text: String = written.iter().map(|(this, _)| format!("{this} was written.\n")).collect();
+    Report::new(text, &written.into_iter().map(|(_, entry)| entry).collect::<Vec<_>>())
+}
+
+/// Removes a document.
+pub(crate) async fn remove(api: &dyn AuthApi, unwanted: &ResourceRef) -> anyhow::Result<Report> {
+    let kind = unwanted.kind.as_str();
+    let Some(name) = &unwanted.name else { bail!("name the {kind} to be removed: {kind}/NAME") };
+    api.delete_resource(unwanted.kind, name.clone()).await?;
+    Report::new(format!("{kind} {name:?} was removed.\n"), &json!({ "kind": kind, "name": name, "removed": true }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_with_one_bad_document_is_refused_as_a_whole() {
+        let good = "kind: role\nversion: v7\nmetadata: { name: a }\n";
+        assert_eq!(parse(good).unwrap().len(), 1);
+        let cause = parse(&format!("{good}---\nkind: toaster\nversion: v1\nmetadata: {{ name: b }}\n")).unwrap_err();
+        assert!(cause.to_string().starts_with("\"toaster\" is no kind of resource"), "{cause}"); // I80
+        assert!(parse("").is_err());
+        assert!(parse("# nothing\n").is_err());
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let cause = read(Some(Path::new("/nowhere/role.yaml"))).unwrap_err();
+        assert_eq!(cause.to_string(), "/nowhere/role.yaml cannot be read");
+    }
+}

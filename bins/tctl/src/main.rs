@@ -1,0 +1,45 @@
+//! `tctl`, the administrator's tool. Parses, connects, asks, prints. Exit codes: 0 success, 1 failure, 2 wrong usage.
+
+mod cli;
+mod commands;
+mod connect;
+mod output;
+mod secret_input;
+mod terminal;
+mod yaml;
+
+use std::{
+    io::{ErrorKind, Write},
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use clap::Parser;
+
+use crate::cli::Cli;
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(cause) => {
+            eprintln!("tctl: {}", terminal::escaped(&format!("{cause:#}")));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    let report = runtime.block_on(commands::run(&cli))?;
+    let format = cli.format.unwrap_or(cli.command.usual_format());
+    print(&report.render(format)?)
+}
+
+/// A reader who has seen enough, such as `head`, is no failure.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(cause) if cause.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("standard output cannot be written"),
+    }
+}

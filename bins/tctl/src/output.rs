@@ -1,0 +1,152 @@
+//! How results look: text for people, JSON and YAML for programs. Commands make a [`Report`]; nothing here prints.
+
+use std::fmt::Write;
+
+use clap::ValueEnum;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{
+    terminal::{escaped, escaped_json},
+    yaml,
+};
+
+/// How a result is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Text,
+    /// An array for lists, an object for one thing
+    Json,
+    /// The same, as YAML
+    Yaml,
+}
+
+/// What a command found or did.
+#[derive(Debug)]
+pub(crate) struct Report {
+    text: String,
+    shape: Shape,
+}
+
+#[derive(Debug)]
+enum Shape {
+    /// One thing or a list.
+    Value(Value),
+    /// Resource documents: in YAML one after another, as `create` reads them.
+    Documents(Vec<Value>),
+}
+
+impl Report {
+    /// A result with its text for people, which ends in a newline.
+    pub(crate) fn new(text: impl Into<String>, value: &impl Serialize) -> anyhow::Result<Self> {
+        Ok(Self { text: text.into(), shape: Shape::Value(serde_json::to_value(value)?) })
+    }
+
+    /// A list of resource documents.
+    pub(crate) fn documents(text: impl Into<String>, documents: &[impl Serialize]) -> anyhow::Result<Self> {
+        let documents = documents.iter().map(serde_json::to_value).collect::<Result<_, _>>()?;
+        Ok(Self { text: text.into(), shape: Shape::Documents(documents) })
+    }
+
+    /// What is to be printed.
+    pub(crate) fn render(&self, format: Format) -> anyhow::Result<String> {
+        match (format, &self.shape) {
+            (Format::Text, _) => Ok(self.text.clone()),
+            (Format::Json, Shape::Value(value)) => json(value),
+            (Format::Json, Shape::Documents(documents)) => json(documents),
+            (Format::Yaml, Shape::Value(value)) => yaml::document(value),
+            (Format::Yaml, Shape::Documents(documents)) => {
+                let texts = documents.iter().map(yaml::document).collect::<anyhow::Result<Vec<_>>>()?;
+                Ok(texts.join("---\n"))
+            }
+        }
+    }
+}
+
+fn json(value: &impl Serialize) -> anyhow::Result<String> {
+    Ok(escaped_json(&serde_json::to_string_pretty(value)?) + "\n")
+}
+
+/// Columns for people: aligned, without lines and colours, so that it can be read, grepped and cut.
+#[derive(Debug)]
+pub(crate) struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A table with these headings.
+    pub(crate) fn new<const N: usize>(headings: [&str; N]) -> Self {
+        Self { rows: vec![headings.map(str::to_owned).to_vec()] }
+    }
+
+    /// Adds a row; an empty cell becomes `-`, so that each row has all its columns.
+    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
+        let cell = |cell: String| if cell.is_empty() { "-".to_owned() } else { escaped(&cell).into_owned() };
+        self.rows.push(cells.map(cell).to_vec());
+    }
+
+    /// The text, ending in a newline.
+    pub(crate) fn render(&self) -> String {
+        let columns = self.rows.first().map_or(0, Vec::len);
+        let width_of = |column: usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(column));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let widths: Vec<_> = (0..columns).map(width_of).collect();
+        let mut text = String::new();
+        for row in &self.rows {
+            let line = row.iter().zip(&widths).fold(String::new(), |mut line, (cell, width)| {
+                // Writing to a string does not fail.
+                let _ = write!(line, "{cell:width$}  ");
+                line
+            });
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// One `name: value` a line, aligned.
+pub(crate) fn fields(fields: &[(&str, String)]) -> String {
+    let width = fields.iter().map(|(name, _)| name.len() + 1).max().unwrap_or(0);
+    fields.iter().map(|(name, value)| format!("{:width$}  {}\n", format!("{name}:"), escaped(value))).collect()
+}
+
+/// Several things in one cell.
+pub(crate) fn joined<T: ToString>(things: impl IntoIterator<Item = T>) -> String {
+    things.into_iter().map(|thing| thing.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_table_is_aligned_and_has_no_empty_cells() {
+        let mut table = Table::new(["Name", "Roles"]);
+        table.row(["ann".into(), "access".into()]);
+        table.row(["bartholomew".into(), String::new()]);
+        assert_eq!(table.render(), "Name         Roles\nann          access\nbartholomew  -\n");
+    }
+
+    // I72
+    #[test]
+    fn a_cell_cannot_make_a_second_row() {
+        let mut table = Table::new(["Name"]);
+        table.row(["a\nroot\u{1b}[1m".into()]);
+        assert_eq!(table.render(), "Name\na\\u{a}root\\u{1b}[1m\n");
+    }
+
+    #[test]
+    fn a_list_is_an_array_in_json_and_documents_follow_each_other_in_yaml() {
+        let report = Report::documents("text\n", &[json!({ "kind": "role" }), json!({ "kind": "user" })]).unwrap();
+        assert_eq!(report.render(Format::Text).unwrap(), "text\n");
+        assert_eq!(report.render(Format::Yaml).unwrap(), "kind: role\n---\nkind: user\n");
+        let json: Value = serde_json::from_str(&report.render(Format::Json).unwrap()).unwrap();
+        assert_eq!(json, json!([{ "kind": "role" }, { "kind": "user" }]));
+    }
+}

@@ -1,0 +1,16 @@
+//! One module for each command.
+
+pub(crate) mod clusters;
+pub(crate) mod config;
+pub(crate) mod connect;
+pub(crate) mod kube;
+pub(crate) mod login;
+pub(crate) mod logout;
+pub(crate) mod ls;
+pub(crate) mod play;
+pub(crate) mod proxy;
+pub(crate) mod recordings;
+pub(crate) mod scp;
+pub(crate) mod ssh;
+pub(crate) mod status;
+pub(crate) mod version;

@@ -1,0 +1,62 @@
+//! From a host name to an authenticated SSH connection; what `tsh ssh` and `tsh scp` share.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use remoteler_client::StoredLogin;
+use remoteler_core::{ClusterName, Login};
+use remoteler_ssh::{ClientConfig, SshClient};
+
+use crate::{
+    context::{clock, os_user},
+    dial,
+    openssh::Family,
+    output::say,
+};
+
+/// How to connect.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct How {
+    pub(crate) family: Family,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) keepalive: Option<Duration>,
+    pub(crate) keepalive_max: Option<usize>,
+    pub(crate) quiet: bool,
+}
+
+/// Connects to `host` and logs in there as `account`, by default the name on this machine.
+pub(crate) async fn connect(
+    login: &StoredLogin,
+    cluster: &ClusterName,
+    host: &str,
+    account: Option<Login>,
+    how: How,
+) -> anyhow::Result<SshClient> {
+    let node = dial::node_name(host, cluster)?;
+    let account = match account {
+        Some(account) => account,
+        None => {
+            let own = os_user().context("your name on this machine is not known; give a login: LOGIN@HOST")?;
+            Login::new(&own).context("your name on this machine is no login; give one: LOGIN@HOST")?
+        }
+    };
+    let timeout = how.timeout.unwrap_or(PATIENCE);
+    let stream = dial::dial(login, cluster, &node, how.family, timeout).await?;
+    let mut config = ClientConfig::new(
+        account,
+        format!("{node}.{cluster}"),
+        Arc::new(login.trust.clone()),
+        Arc::new(login.ssh_key.clone()),
+        login.ssh_certificate.clone(),
+        clock(),
+    );
+    config.deadline = timeout;
+    config.keepalive = how.keepalive;
+    config.keepalive_max = how.keepalive_max.unwrap_or(config.keepalive_max);
+    if !how.quiet {
+        config.notice = Arc::new(say);
+    }
+    Ok(SshClient::connect(stream, config).await?)
+}
+
+const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,0 +1,158 @@
+//! `tsh login`: makes keys here, proves the password to the proxy, keeps what it issues, and tells ssh-agent and kubeconfig.
+
+use std::{env, path::Path, time::Duration};
+
+use anyhow::{Context as _, bail};
+use remoteler_client::{KeyPairs, Profile, ProxyAddr, SshAgent, StoreError, StoredLogin, WebClient, WebTrust};
+use remoteler_core::{ApiErrorKind, AuthApi, Clock, ClusterName, LoginRequest, SystemClock, UserName};
+use remoteler_ssh::printable;
+
+use super::{kube, status};
+use crate::{
+    cli,
+    context::{Context, NoLogin, block_on, known_cluster, remote_auth},
+    output::say,
+    password, terminal,
+};
+
+pub(crate) fn run(context: &Context, options: &cli::Login) -> anyhow::Result<()> {
+    block_on(async {
+        let select = options.select.as_ref().or(context.common.cluster.as_ref());
+        let login = match valid_login(context)? {
+            Some(login) => select_cluster(context, login, select)?,
+            None => perform(context, options.ttl, select).await?,
+        };
+        tell_kubeconfig(context, &login).await;
+        status::print_login(&login)
+    })?
+}
+
+/// The login in the store, if no new one is needed.
+fn valid_login(context: &Context) -> anyhow::Result<Option<StoredLogin>> {
+    let Some(profile) = context.profile()? else { return Ok(None) };
+    match context.store.login(&profile) {
+        Ok(login) if login.is_valid(SystemClock.now()) => Ok(Some(login)),
+        // A login that is not whole is replaced by a new one.
+        Ok(_) | Err(StoreError::NoLogin { .. } | StoreError::Broken { .. }) => Ok(None),
+        Err(other) => Err(other.into()),
+    }
+}
+
+fn select_cluster(
+    context: &Context,
+    mut login: StoredLogin,
+    select: Option<&ClusterName>,
+) -> anyhow::Result<StoredLogin> {
+    if let Some(wanted) = select {
+        login.profile.cluster = known_cluster(&login, wanted)?;
+    }
+    context.store.select(&login.profile)?;
+    Ok(login)
+}
+
+/// A valid login; asks for the password first when there is none and somebody can be asked.
+pub(crate) async fn ensure(context: &Context, batch: bool) -> anyhow::Result<StoredLogin> {
+    match context.login() {
+        Err(error) if error.is::<NoLogin>() && !batch && terminal::can_ask() => {
+            if let Some(NoLogin::Nobody(None)) = error.downcast_ref::<NoLogin>() {
+                return Err(error); // no proxy to ask
+            }
+            say(&format!("tsh: {error}"));
+            let login = perform(context, None, context.common.cluster.as_ref()).await?;
+            tell_kubeconfig(context, &login).await;
+            Ok(login)
+        }
+        other => other,
+    }
+}
+
+/// Logs in anew.
+async fn perform(
+    context: &Context,
+    ttl: Option<Duration>,
+    select: Option<&ClusterName>,
+) -> anyhow::Result<StoredLogin> {
+    let known = context.profile()?;
+    let proxy = context.common.proxy.clone().or_else(|| known.as_ref().map(|known| known.proxy.clone()));
+    let proxy = proxy.context("no proxy is known; give --proxy HOST[:PORT]")?;
+    let user = match known {
+        Some(known) => known.user,
+        None => context.user_or_own()?,
+    };
+    let trust = if context.common.insecure {
+        say(&format!(
+            "tsh: --insecure: the certificate of {proxy} is not checked; who is in the path sees the password"
+        ));
+        WebTrust::Insecure
+    } else {
+        WebTrust::SystemRoots
+    };
+    let web = WebClient::new(&proxy, trust)?;
+    // Before the password is typed: a wrong address, or a proxy that is not believed.
+    let ping = web.ping().await?;
+    if let Some(wanted) = select.filter(|wanted| **wanted != ping.cluster_name) {
+        bail!("cluster {wanted} is not known at {proxy}; known is {}", ping.cluster_name);
+    }
+    let login = exchange(context, &web, &proxy, &user, ttl).await?;
+    tell_agent(&login);
+    Ok(login)
+}
+
+async fn exchange(
+    context: &Context,
+    web: &WebClient,
+    proxy: &ProxyAddr,
+    user: &UserName,
+    ttl: Option<Duration>,
+) -> anyhow::Result<StoredLogin> {
+    let password = password::read(&format!("Password of {user} at {proxy}: "))?;
+    let keys = KeyPairs::generate(&format!("remoteler:{}:{user}", proxy.host()))?;
+    let request = LoginRequest {
+        user: user.to_string(),
+        password,
+        ssh_public_key: keys.ssh_public.clone(),
+        tls_public_key: keys.tls_public.clone(),
+        ttl_seconds: ttl.map(|ttl| ttl.as_secs()),
+        client_addr: None,
+    };
+    let certificates = web.login(&request).await.map_err(|refusal| match refusal.kind {
+        ApiErrorKind::Unauthenticated | ApiErrorKind::Denied => {
+            anyhow::anyhow!("{proxy} refuses the login of {user}: {}", printable(&refusal.message))
+        }
+        ApiErrorKind::BadRequest
+        | ApiErrorKind::NotFound
+        | ApiErrorKind::Conflict
+        | ApiErrorKind::RateLimited
+        | ApiErrorKind::Internal
+        | ApiErrorKind::Unavailable
+        | _ => refusal.into(),
+    })?;
+    Ok(context.store.save_login(proxy, user, &keys, &certificates)?)
+}
+
+/// Gives key and certificate to a running ssh-agent. Without one nothing is lost: the files serve as well.
+fn tell_agent(login: &StoredLogin) {
+    let Some(socket) = env::var_os("SSH_AUTH_SOCK").filter(|socket| !socket.is_empty()) else { return };
+    let left = login.expires.since(SystemClock.now());
+    let Profile { proxy, user, .. } = &login.profile;
+    let added = SshAgent::connect(Path::new(&socket))
+        .and_then(|mut agent| agent.add(proxy, user, &login.ssh_key, &login.ssh_certificate, left));
+    if let Err(cause) = added {
+        say(&format!("tsh: the ssh-agent did not take the certificate: {cause}"));
+    }
+}
+
+/// Writes the contexts of the cluster's Kubernetes clusters, if there are any. The choice of a context stays the user's.
+async fn tell_kubeconfig(context: &Context, login: &StoredLogin) {
+    let written = async {
+        let clusters = remote_auth(login)?.kube_clusters().await?;
+        if clusters.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<_> = clusters.into_iter().map(|record| record.name).collect();
+        kube::write_kubeconfig(context.store.home(), login, &names, None)
+    };
+    if let Err(cause) = written.await {
+        say(&format!("tsh: the kubeconfig was not written: {}", crate::output::one_line(&cause)));
+    }
+}

@@ -1,0 +1,38 @@
+//! `tsh logout`: removes what the login at one proxy left on this machine, and nothing else.
+
+use std::{env, path::Path};
+
+use remoteler_client::{Profile, SshAgent};
+
+use super::kube;
+use crate::{
+    context::Context,
+    output::{one_line, say},
+};
+
+pub(crate) fn run(context: &Context) -> anyhow::Result<()> {
+    let Some(profile) = context.profile()? else {
+        say("Not logged in.");
+        return Ok(());
+    };
+    let Profile { proxy, user, .. } = &profile;
+    forget_in_agent(&profile);
+    if let Err(cause) = kube::forget(proxy) {
+        say(&format!("tsh: the kubeconfig was not cleaned: {}", one_line(&cause)));
+    }
+    if context.store.logout(&profile)? {
+        say(&format!("Logged out {user} from {proxy}."));
+    } else {
+        say(&format!("{user} was not logged in at {proxy}."));
+    }
+    Ok(())
+}
+
+fn forget_in_agent(profile: &Profile) {
+    let Some(socket) = env::var_os("SSH_AUTH_SOCK").filter(|socket| !socket.is_empty()) else { return };
+    // Without an agent there is nothing in it.
+    let Ok(mut agent) = SshAgent::connect(Path::new(&socket)) else { return };
+    if let Err(cause) = agent.remove(&profile.proxy, &profile.user) {
+        say(&format!("tsh: the ssh-agent did not remove the certificate: {cause}"));
+    }
+}

@@ -1,0 +1,121 @@
+//! Which login a command works with: what the flags say, completed by the profile. Owns the runtime of one command.
+
+use std::{env, future::Future, path::PathBuf, sync::Arc};
+
+use anyhow::{Context as _, bail};
+use remoteler_client::{AuthTrust, Profile, ProxyAddr, RemoteAuth, Store, StoreError, StoredLogin};
+use remoteler_core::{Clock, ClusterName, SystemClock, UserName};
+use remoteler_tunnel::SharedTlsIdentity;
+
+use crate::cli::Common;
+
+/// Flags and store of one command.
+#[derive(Clone, Debug)]
+pub(crate) struct Context {
+    pub(crate) common: Common,
+    pub(crate) store: Store,
+}
+
+/// Why there is no usable login.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoLogin {
+    #[error("nobody is logged in{}; run: tsh login --proxy {}", at(.0), .0.as_ref().map_or_else(|| "HOST".to_owned(), ToString::to_string))]
+    Nobody(Option<ProxyAddr>),
+    #[error("the certificates of {} at {} have expired; run: tsh login", .0.user, .0.proxy)]
+    Expired(Profile),
+}
+
+fn at(proxy: &Option<ProxyAddr>) -> String {
+    proxy.as_ref().map(|proxy| format!(" at {proxy}")).unwrap_or_default()
+}
+
+impl Context {
+    pub(crate) fn new(common: Common) -> anyhow::Result<Self> {
+        let home = match &common.home {
+            Some(home) => std::path::absolute(home).with_context(|| format!("{} is no path", home.display()))?,
+            None => {
+                let home = env::var_os("HOME").filter(|home| !home.is_empty());
+                PathBuf::from(home.context("HOME is not set; set it, or TSH_HOME")?).join(".tsh")
+            }
+        };
+        Ok(Self { common, store: Store::new(home) })
+    }
+
+    /// The profile that flags and the profile file select; `None` when there is no login for them.
+    pub(crate) fn profile(&self) -> anyhow::Result<Option<Profile>> {
+        let known = match &self.common.proxy {
+            Some(proxy) => {
+                let known = self.store.profile(proxy.host())?;
+                known.map(|known| Profile { proxy: proxy.clone(), ..known })
+            }
+            None => self.store.current()?,
+        };
+        Ok(known.map(|known| Profile { user: self.common.user.clone().unwrap_or(known.user), ..known }))
+    }
+
+    /// The login to use, if it is valid now.
+    pub(crate) fn login(&self) -> anyhow::Result<StoredLogin> {
+        let nobody = || NoLogin::Nobody(self.common.proxy.clone());
+        let profile = self.profile()?.ok_or_else(nobody)?;
+        let login = match self.store.login(&profile) {
+            Ok(login) => login,
+            Err(StoreError::NoLogin { .. }) => return Err(NoLogin::Nobody(Some(profile.proxy)).into()),
+            Err(other) => return Err(other.into()),
+        };
+        if !login.is_valid(SystemClock.now()) {
+            return Err(NoLogin::Expired(profile).into());
+        }
+        self.cluster(&login)?;
+        Ok(login)
+    }
+
+    /// The cluster to go to. One that the login does not know is an error.
+    pub(crate) fn cluster(&self, login: &StoredLogin) -> anyhow::Result<ClusterName> {
+        match &self.common.cluster {
+            Some(wanted) => known_cluster(login, wanted),
+            None => Ok(login.profile.cluster.clone()),
+        }
+    }
+
+    /// Who to log in as, where nothing else is known: the name on this machine.
+    pub(crate) fn user_or_own(&self) -> anyhow::Result<UserName> {
+        if let Some(user) = &self.common.user {
+            return Ok(user.clone());
+        }
+        let name = os_user().context("your name on this machine is not known; give --user")?;
+        UserName::new(&name).context("your name on this machine is no user name here; give --user")
+    }
+}
+
+/// `wanted`, if it is a cluster of this login.
+pub(crate) fn known_cluster(login: &StoredLogin, wanted: &ClusterName) -> anyhow::Result<ClusterName> {
+    if *wanted != login.identity.cluster {
+        bail!("cluster {wanted} is not known here; known is {}", login.identity.cluster);
+    }
+    Ok(wanted.clone())
+}
+
+/// The name of the user who runs this.
+pub(crate) fn os_user() -> Option<String> {
+    nix::unistd::User::from_uid(nix::unistd::Uid::current()).ok().flatten().map(|user| user.name)
+}
+
+/// The auth service, as the user of `login`, through their proxy.
+pub(crate) fn remote_auth(login: &StoredLogin) -> anyhow::Result<RemoteAuth> {
+    let identity = SharedTlsIdentity::new(login.tls.clone());
+    let trust = AuthTrust::Bundle(login.trust.clone());
+    Ok(RemoteAuth::tls(&login.profile.proxy.to_string(), Some(identity), trust)?)
+}
+
+/// The machine's clock.
+pub(crate) fn clock() -> Arc<dyn Clock> {
+    Arc::new(SystemClock)
+}
+
+/// Runs `work` on one thread: a command waits for one peer at a time. What still waits for a key afterwards is left behind.
+pub(crate) fn block_on<F: Future>(work: F) -> std::io::Result<F::Output> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(work);
+    runtime.shutdown_background();
+    Ok(result)
+}

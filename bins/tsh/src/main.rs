@@ -1,0 +1,104 @@
+//! `tsh`, the user's client; called as `ssh` it takes the command line of ssh(1). Parses, runs, reports: exit code 0, 1, or 2 for wrong
+//! usage; `ssh` returns the remote exit status, and 255 when the connection failed.
+
+mod cli;
+mod commands;
+mod context;
+mod dial;
+mod openssh;
+mod output;
+mod password;
+mod stdio;
+mod terminal;
+
+use std::{env, ffi::OsString, path::Path, process::ExitCode};
+
+use clap::{CommandFactory, Parser};
+
+use cli::{Cli, Command, Kube, ProxyTarget, Recordings};
+use context::Context;
+
+fn main() -> ExitCode {
+    let args: Vec<OsString> = env::args_os().collect();
+    let called_as_ssh = args.first().and_then(|path| Path::new(path).file_name()).is_some_and(|name| name == "ssh");
+    if called_as_ssh {
+        return exit(commands::ssh::main(args.get(1..).unwrap_or_default(), cli::Common::default()));
+    }
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(refusal) => {
+            let _ = refusal.print();
+            return exit(if refusal.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let Some(command) = cli.command.filter(|_| !cli.version) else {
+        if cli.version {
+            return exit(report(commands::version::run(output::Format::Text)));
+        }
+        let _ = Cli::command().print_help();
+        return exit(2);
+    };
+    if cli.common.debug {
+        verbose(1);
+    }
+    exit(run(command, cli.common))
+}
+
+fn run(command: Command, common: cli::Common) -> u8 {
+    // `ssh` counts failures of its own, and needs no profile to explain itself.
+    if let Command::Ssh(passed) = command {
+        return commands::ssh::main(&passed.args, common);
+    }
+    let context = match Context::new(common) {
+        Ok(context) => context,
+        Err(error) => return report(Err(error)),
+    };
+    report(match command {
+        Command::Ssh(_) => Ok(()),
+        Command::Login(login) => commands::login::run(&context, &login),
+        Command::Logout => commands::logout::run(&context),
+        Command::Status(formatted) => commands::status::run(&context, formatted.format),
+        Command::Clusters(formatted) => commands::clusters::run(&context, formatted.format),
+        Command::Ls(ls) => commands::ls::run(&context, &ls),
+        Command::Scp(scp) => commands::scp::run(&context, &scp),
+        Command::Config(config) => commands::config::run(&context, &config),
+        Command::Proxy { target: ProxyTarget::Ssh { target } } => commands::proxy::run(&context, &target),
+        Command::Kube { command } => match command {
+            Kube::Ls(formatted) => commands::kube::list(&context, formatted.format),
+            Kube::Login { name } => commands::kube::login(&context, &name),
+            Kube::Credentials { kube_cluster } => commands::kube::credentials(&context, &kube_cluster),
+        },
+        Command::Recordings { command: Recordings::Ls(formatted) } => {
+            commands::recordings::run(&context, formatted.format)
+        }
+        Command::Play(play) => commands::play::run(&context, &play),
+        Command::Version(formatted) => commands::version::run(formatted.format),
+    })
+}
+
+/// 0, or 1 after one line about what failed.
+fn report(result: anyhow::Result<()>) -> u8 {
+    match result {
+        Ok(()) => 0,
+        Err(error) => {
+            output::say(&format!("tsh: {}", output::one_line(&error)));
+            1
+        }
+    }
+}
+
+/// Ends the process without waiting for threads that read standard input: they would wait for a key.
+fn exit(code: u8) -> ExitCode {
+    std::process::exit(code.into())
+}
+
+/// Says on standard error what is going on; never keys, tokens or what is carried.
+pub(crate) fn verbose(level: u8) {
+    let filter = match level {
+        0 => return,
+        1 => "info,tsh=debug,remoteler_ssh=debug,remoteler_tunnel=debug,remoteler_client=debug",
+        _ => "debug",
+    };
+    let subscriber = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
+    let _ = subscriber.try_init();
+}

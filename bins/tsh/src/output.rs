@@ -1,0 +1,127 @@
+//! How results are printed: tables for people, JSON and YAML for programs. Owns the layout; text of remote origin is made safe here.
+
+use std::io::{self, Write};
+
+use anyhow::Context;
+use remoteler_ssh::printable;
+use serde::Serialize;
+
+/// What a result is printed as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    #[default]
+    Text,
+    Json,
+    Yaml,
+}
+
+/// Prints `value` to standard output; as text, what `text` makes of it.
+pub(crate) fn print<T: Serialize + ?Sized>(
+    format: Format,
+    value: &T,
+    text: impl FnOnce(&T) -> String,
+) -> anyhow::Result<()> {
+    let printed = render(format, value, text)?;
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(printed.as_bytes()).and_then(|()| stdout.flush()) {
+        // Whoever read has seen enough: `tsh ls | head -1`.
+        Err(cause) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("standard output cannot be written"),
+    }
+}
+
+fn render<T: Serialize + ?Sized>(format: Format, value: &T, text: impl FnOnce(&T) -> String) -> anyhow::Result<String> {
+    Ok(match format {
+        Format::Text => text(value),
+        Format::Json => serde_json::to_string_pretty(value)? + "\n",
+        Format::Yaml => {
+            let yaml = serde_saphyr::to_string(&value).context("the result cannot be written as YAML")?;
+            yaml.trim_end().to_owned() + "\n"
+        }
+    })
+}
+
+/// Rows under a header, aligned by spaces.
+pub(crate) struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    pub(crate) fn new(header: &[&str]) -> Self {
+        Self { rows: vec![header.iter().map(|&title| title.to_owned()).collect()] }
+    }
+
+    /// Adds a row; control characters in it are escaped (I72).
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().map(|cell| printable(&cell)).collect());
+    }
+
+    pub(crate) fn into_text(self) -> String {
+        let columns = self.rows.first().map_or(0, Vec::len);
+        let width = |column: usize| {
+            self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        let mut text = String::new();
+        for row in &self.rows {
+            let mut line = String::new();
+            for (cell, width) in row.iter().zip(&widths) {
+                let pad = width.saturating_sub(cell.chars().count()) + 2;
+                line.push_str(cell);
+                line.extend(std::iter::repeat_n(' ', pad));
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// An error and its causes in one line, none said twice.
+pub(crate) fn one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        let text = text.trim();
+        if text.is_empty() || line.contains(text) {
+            continue;
+        }
+        if !line.is_empty() {
+            line.push_str(": ");
+        }
+        line.push_str(text);
+    }
+    printable(&line.lines().map(str::trim).collect::<Vec<_>>().join(" "))
+}
+
+/// A line on standard error. That nobody reads it is no failure.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_aligned_and_cannot_control_the_terminal() {
+        let mut table = Table::new(&["NODE", "LABELS"]);
+        table.row(["gw-17.lab".into(), "env=\u{1b}[2Jprod".into()]); // I72
+        table.row(["é".into(), String::new()]);
+        assert_eq!(table.into_text(), "NODE       LABELS\ngw-17.lab  env=\\u{1b}[2Jprod\né\n");
+    }
+
+    #[test]
+    fn an_error_is_one_line_without_repetition() {
+        let inner = anyhow::anyhow!("connection refused");
+        let error = inner.context("p:3080 cannot be reached: connection refused").context("no login\nat all");
+        assert_eq!(one_line(&error), "no login at all: p:3080 cannot be reached: connection refused");
+    }
+
+    #[test]
+    fn lists_are_arrays_in_json_and_yaml() {
+        let list = ["a", "b"];
+        assert_eq!(render(Format::Json, &list[..], |_| String::new()).unwrap(), "[\n  \"a\",\n  \"b\"\n]\n");
+        assert_eq!(render(Format::Yaml, &list[..], |_| String::new()).unwrap(), "- a\n- b\n");
+    }
+}

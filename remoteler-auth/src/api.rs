@@ -1,0 +1,171 @@
+//! The service as one caller sees it: [`AuthApi`] in process. Each change runs in a task of its own, so that a caller who goes away
+//! leaves all or nothing.
+
+use std::{future::Future, sync::Arc};
+
+use async_trait::async_trait;
+use remoteler_core::{
+    ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, HostCerts, Invite, JoinRequest, KubeRecord, LoginRequest,
+    NewToken, NewUser, NodeRecord, Ping, RecordingChunk, RecordingInfo, Resource, ResourceKind, Secret, SessionId,
+    SignUpRequest, TokenCreated, TokenSummary, TrustBundle, UserCerts, UserName, UserSummary,
+};
+
+use crate::{Caller, failure::ApiResult, service::Inner};
+
+/// A caller at the service.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    inner: Arc<Inner>,
+    caller: Arc<Caller>,
+}
+
+impl Handle {
+    pub(crate) fn new(inner: Arc<Inner>, caller: Caller) -> Self {
+        Self { inner, caller: Arc::new(caller) }
+    }
+}
+
+/// Runs `work` to its end, also when the caller stops waiting.
+pub(crate) async fn detached<T: Send + 'static>(
+    work: impl Future<Output = ApiResult<T>> + Send + 'static,
+) -> ApiResult<T> {
+    tokio::spawn(work).await.unwrap_or_else(|cause| {
+        tracing::error!(error = &cause as &dyn std::error::Error, "an operation did not finish");
+        Err(ApiError::new(ApiErrorKind::Internal, "the operation did not finish; the auth service's log says why"))
+    })
+}
+
+/// `change!(self, operation(arguments…))`: the operation in a task of its own.
+macro_rules! change {
+    ($handle:expr, $operation:ident($($argument:expr),*)) => {{
+        let Handle { inner, caller } = $handle.clone();
+        detached(async move { inner.$operation(&caller, $($argument),*).await }).await
+    }};
+}
+
+#[async_trait]
+impl AuthApi for Handle {
+    async fn ping(&self) -> Result<Ping, ApiError> {
+        Ok(Ping {
+            cluster_name: self.inner.cluster.clone(),
+            server_version: env!("CARGO_PKG_VERSION").into(),
+            server_time: self.inner.clock.now(),
+        })
+    }
+
+    async fn trust_bundle(&self) -> Result<TrustBundle, ApiError> {
+        Ok(self.inner.issuer.trust().clone())
+    }
+
+    async fn login(&self, request: LoginRequest) -> Result<UserCerts, ApiError> {
+        change!(self, login(request))
+    }
+
+    async fn sign_up(&self, request: SignUpRequest) -> Result<UserName, ApiError> {
+        change!(self, sign_up(request))
+    }
+
+    async fn invited_user(&self, token: Secret) -> Result<UserName, ApiError> {
+        self.inner.invited_user(&self.caller, &token).await
+    }
+
+    async fn join(&self, request: JoinRequest) -> Result<HostCerts, ApiError> {
+        change!(self, join(request))
+    }
+
+    async fn roles(&self) -> Result<Vec<Resource>, ApiError> {
+        self.inner.role_documents(&self.caller).await
+    }
+
+    async fn announce_node(&self, record: NodeRecord) -> Result<(), ApiError> {
+        change!(self, announce_node(record))
+    }
+
+    async fn announce_kube(&self, record: KubeRecord) -> Result<(), ApiError> {
+        change!(self, announce_kube(record))
+    }
+
+    async fn announce_proxy(&self, public_addr: String) -> Result<(), ApiError> {
+        change!(self, announce_proxy(public_addr))
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeRecord>, ApiError> {
+        self.inner.nodes(&self.caller).await
+    }
+
+    async fn kube_clusters(&self) -> Result<Vec<KubeRecord>, ApiError> {
+        self.inner.kube_clusters(&self.caller).await
+    }
+
+    async fn record_events(&self, events: Vec<AuditEvent>) -> Result<(), ApiError> {
+        change!(self, record_events(events))
+    }
+
+    async fn events(&self, query: EventQuery) -> Result<Vec<AuditEvent>, ApiError> {
+        self.inner.events(&self.caller, query).await
+    }
+
+    async fn append_recording(&self, chunk: RecordingChunk) -> Result<(), ApiError> {
+        change!(self, append_recording(chunk))
+    }
+
+    async fn recording_size(&self, session: SessionId) -> Result<u64, ApiError> {
+        self.inner.recording_size(&self.caller, session).await
+    }
+
+    async fn recordings(&self) -> Result<Vec<RecordingInfo>, ApiError> {
+        self.inner.recordings(&self.caller).await
+    }
+
+    async fn read_recording(&self, session: SessionId, offset: u64) -> Result<Vec<u8>, ApiError> {
+        self.inner.read_recording(&self.caller, session, offset).await
+    }
+
+    async fn create_user(&self, user: NewUser) -> Result<Invite, ApiError> {
+        change!(self, create_user(user))
+    }
+
+    async fn update_user(&self, user: NewUser) -> Result<(), ApiError> {
+        change!(self, update_user(user))
+    }
+
+    async fn users(&self) -> Result<Vec<UserSummary>, ApiError> {
+        self.inner.users(&self.caller).await
+    }
+
+    async fn delete_user(&self, name: UserName) -> Result<(), ApiError> {
+        change!(self, delete_user(name))
+    }
+
+    async fn reset_user(&self, name: UserName) -> Result<Invite, ApiError> {
+        change!(self, reset_user(name))
+    }
+
+    async fn set_password(&self, name: UserName, password: Secret) -> Result<(), ApiError> {
+        change!(self, set_password(name, password))
+    }
+
+    async fn create_token(&self, token: NewToken) -> Result<TokenCreated, ApiError> {
+        change!(self, create_token(token))
+    }
+
+    async fn tokens(&self) -> Result<Vec<TokenSummary>, ApiError> {
+        self.inner.tokens(&self.caller).await
+    }
+
+    async fn delete_token(&self, id_or_token: Secret) -> Result<(), ApiError> {
+        change!(self, delete_token(&id_or_token))
+    }
+
+    async fn resources(&self, kind: ResourceKind, name: Option<String>) -> Result<Vec<Resource>, ApiError> {
+        self.inner.resources(&self.caller, kind, name).await
+    }
+
+    async fn put_resource(&self, resource: Resource, replace: bool) -> Result<(), ApiError> {
+        change!(self, put_resource(resource, replace))
+    }
+
+    async fn delete_resource(&self, kind: ResourceKind, name: String) -> Result<(), ApiError> {
+        change!(self, delete_resource(kind, name))
+    }
+}

@@ -1,0 +1,137 @@
+//! Who calls, and the gate each call passes: it answers with the name that stands in the audit log, or refuses, audits the refusal
+//! and says so.
+
+use std::net::SocketAddr;
+
+use remoteler_core::{
+    ApiError, ApiErrorKind, AuditKind, HostIdentity, PolicySource, SystemRole, UserIdentity, Verb, Verified,
+    VerifiedHost, VerifiedUser, authorize_rule,
+};
+
+use crate::{
+    failure::{ApiResult, unauthenticated},
+    records::key,
+    service::Inner,
+    users::UserRecord,
+};
+
+/// On whose behalf a handle acts. Settled by how the connection was authenticated, never by a request (I9).
+#[derive(Clone, Debug)]
+pub enum Caller {
+    /// Nobody has proved anything.
+    Anonymous {
+        /// Where the call comes from.
+        addr: SocketAddr,
+    },
+    /// The holder of a user certificate.
+    User(VerifiedUser),
+    /// The holder of a host certificate.
+    Host(VerifiedHost),
+    /// The administrator of the machine: through the Unix socket, or inside the process.
+    LocalAdmin,
+}
+
+impl Caller {
+    /// From what the TLS handshake proved.
+    #[must_use]
+    pub fn from_tls(verified: Option<Verified>, addr: SocketAddr) -> Self {
+        match verified {
+            None => Self::Anonymous { addr },
+            Some(Verified::User(user)) => Self::User(user),
+            Some(Verified::Host(host)) => Self::Host(host),
+        }
+    }
+
+    /// For the audit log.
+    fn name(&self) -> String {
+        match self {
+            Self::Anonymous { .. } => String::new(),
+            Self::User(user) => user.identity().user.to_string(),
+            Self::Host(host) => host.identity().id.to_string(),
+            Self::LocalAdmin => LOCAL_ADMIN.to_owned(),
+        }
+    }
+
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Anonymous { addr } => Some(*addr),
+            Self::User(_) | Self::Host(_) | Self::LocalAdmin => None,
+        }
+    }
+}
+
+/// How the local administrator is called in the audit log; no user name, since those have no `:`.
+const LOCAL_ADMIN: &str = "local:administrator";
+
+impl Inner {
+    /// Whether the caller may do `verb` with resources of `kind`; the name to audit.
+    pub(crate) async fn admit(&self, caller: &Caller, kind: &str, verb: Verb) -> ApiResult<String> {
+        let what = || format!("{} {kind}", verb.as_str());
+        match caller {
+            Caller::LocalAdmin => Ok(caller.name()),
+            Caller::User(user) => {
+                let identity = self.current(user).await?;
+                if authorize_rule(identity, &self.policy.policy(), kind, verb).is_some() {
+                    return Ok(caller.name());
+                }
+                Err(self.refuse(caller, &what()).await)
+            }
+            Caller::Host(_) | Caller::Anonymous { .. } => Err(self.refuse(caller, &what()).await),
+        }
+    }
+
+    /// The user behind a certificate, if it has not ended and the user still exists.
+    pub(crate) async fn current<'a>(&self, user: &'a VerifiedUser) -> ApiResult<&'a UserIdentity> {
+        let identity = user.identity();
+        if user.expires() <= self.clock.now() {
+            return Err(unauthenticated(format!("the certificate expired at {}; log in again", user.expires())));
+        }
+        let exists = self.records.read::<UserRecord>(&key::of(key::USERS, &identity.user)).await?.is_some();
+        if identity.cluster != self.cluster || !exists {
+            return Err(unauthenticated(format!("user {} is not known any more", identity.user)));
+        }
+        Ok(identity)
+    }
+
+    /// The host that calls, if it has the role.
+    pub(crate) async fn admit_host<'a>(
+        &self,
+        caller: &'a Caller,
+        role: SystemRole,
+        what: &str,
+    ) -> ApiResult<&'a HostIdentity> {
+        match caller {
+            Caller::Host(host) if host.is(role) => Ok(host.identity()),
+            Caller::Host(_) | Caller::User(_) | Caller::Anonymous { .. } | Caller::LocalAdmin => {
+                Err(self.refuse(caller, what).await)
+            }
+        }
+    }
+
+    /// Audits a refusal and makes the answer of it. Refusals of nobody in particular are kept only at a bounded rate, so
+    /// that they cannot fill the disk.
+    pub(crate) async fn refuse(&self, caller: &Caller, what: &str) -> ApiError {
+        let answer = if matches!(caller, Caller::Anonymous { .. }) {
+            unauthenticated(format!("a certificate is needed to {what}; log in first"))
+        } else {
+            ApiError::new(ApiErrorKind::Denied, format!("access denied: {} may not {what}", caller.name()))
+        };
+        let remote = caller.address();
+        if let Some(addr) = remote
+            && !self.limits.refused.attempt(&addr.ip().to_string(), self.clock.now())
+        {
+            return answer;
+        }
+        let event = AuditKind::AuthAttempt {
+            user: caller.name(),
+            service: "auth".into(),
+            login: None,
+            error: answer.message.clone(),
+            remote: remote.map(|addr| addr.to_string()),
+        };
+        match self.record(event).await {
+            Ok(()) => answer,
+            Err(cause) => cause,
+        }
+    }
+}

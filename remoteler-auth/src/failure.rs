@@ -1,0 +1,104 @@
+//! Where failures inside become what a caller may see: kind and one line. The full cause goes to the log, not to the caller.
+
+use remoteler_ca::{CaError, ProfileError};
+use remoteler_core::{ApiError, ApiErrorKind, AuditError, RecordingError};
+
+use crate::{DatabaseError, RecordError, event_log::EventLogError, password::PasswordError};
+
+/// Of a call.
+pub(crate) type ApiResult<T> = Result<T, ApiError>;
+
+pub(crate) fn bad_request(message: impl Into<String>) -> ApiError {
+    ApiError::new(ApiErrorKind::BadRequest, message)
+}
+
+pub(crate) fn not_found(message: impl Into<String>) -> ApiError {
+    ApiError::new(ApiErrorKind::NotFound, message)
+}
+
+pub(crate) fn conflict(message: impl Into<String>) -> ApiError {
+    ApiError::new(ApiErrorKind::Conflict, message)
+}
+
+pub(crate) fn rate_limited(message: impl Into<String>) -> ApiError {
+    ApiError::new(ApiErrorKind::RateLimited, message)
+}
+
+pub(crate) fn unauthenticated(message: impl Into<String>) -> ApiError {
+    ApiError::new(ApiErrorKind::Unauthenticated, message)
+}
+
+/// Ours to look at: logged whole, told in one line.
+fn internal(cause: &(dyn std::error::Error + 'static), message: &str) -> ApiError {
+    tracing::error!(error = cause, "{message}");
+    ApiError::new(ApiErrorKind::Internal, format!("{message}; the auth service's log says why"))
+}
+
+impl From<RecordError> for ApiError {
+    fn from(cause: RecordError) -> Self {
+        if cause.is_conflict() {
+            return conflict(format!("{cause}; try again"));
+        }
+        internal(&cause, "the state store failed")
+    }
+}
+
+impl From<EventLogError> for ApiError {
+    fn from(cause: EventLogError) -> Self {
+        match &cause {
+            EventLogError::Database(DatabaseError::Full(_)) => {
+                tracing::error!(error = &cause as &dyn std::error::Error, "the audit log's disk is full");
+                Self::new(ApiErrorKind::Unavailable, "the auth service's disk is full; nothing was done")
+            }
+            EventLogError::Database(_) | EventLogError::Malformed { .. } | EventLogError::Tampered { .. } => {
+                internal(&cause, "the audit log failed")
+            }
+        }
+    }
+}
+
+impl From<PasswordError> for ApiError {
+    fn from(cause: PasswordError) -> Self {
+        match cause {
+            PasswordError::TooShort | PasswordError::TooLong | PasswordError::ControlCharacter => {
+                bad_request(cause.to_string())
+            }
+            PasswordError::Busy => Self::new(ApiErrorKind::Unavailable, cause.to_string()),
+            PasswordError::Hash(_) => internal(&cause, "the password could not be hashed"),
+        }
+    }
+}
+
+/// A profile is made from the request and the stored user: what is wrong with it, the caller can be told.
+pub(crate) fn profile(cause: &ProfileError) -> ApiError {
+    bad_request(format!("no certificate was issued: {}", chain(cause)))
+}
+
+pub(crate) fn authority(cause: &CaError) -> ApiError {
+    internal(cause, "the certificate authority failed")
+}
+
+/// What was not recorded is not done.
+pub(crate) fn audit(cause: &AuditError) -> ApiError {
+    ApiError::new(ApiErrorKind::Unavailable, format!("{cause}; nothing was done"))
+}
+
+pub(crate) fn recording(cause: RecordingError) -> ApiError {
+    match cause {
+        RecordingError::NotFound(_) => not_found(cause.to_string()),
+        RecordingError::Offset { .. } | RecordingError::Complete(_) => conflict(cause.to_string()),
+        _ => internal(&cause, "the recording store failed"),
+    }
+}
+
+/// A failure with its causes in one line.
+pub(crate) fn chain(cause: &dyn std::error::Error) -> String {
+    let mut text = cause.to_string();
+    let mut next = cause.source();
+    while let Some(source) = next {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        next = source.source();
+    }
+    text
+}

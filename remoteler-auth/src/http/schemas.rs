@@ -1,0 +1,387 @@
+//! JSON schemas of what travels. A test serialises a value of each type and compares: a field that is added to a type and not here,
+//! or here and not there, fails it.
+
+use serde_json::{Map, Value, json};
+
+/// All schemas by name.
+pub(super) fn schemas() -> Map<String, Value> {
+    let mut all = Map::new();
+    let mut add = |name: &str, schema: Value| all.insert(name.to_owned(), schema);
+    add("ApiError", object(&[("kind", text()), ("message", text())], &[]));
+    add("Ping", object(&[("cluster_name", text()), ("server_version", text()), ("server_time", time())], &[]));
+    add("Name", text());
+    add("Size", integer());
+    add("CaSet", object(&[("ssh", list(text())), ("x509", list(text()))], &[]));
+    add("TrustBundle", object(&[("cluster", text()), ("user", to("CaSet")), ("host", to("CaSet"))], &[]));
+    add(
+        "LoginRequest",
+        object(
+            &[("user", text()), ("password", secret()), ("ssh_public_key", text()), ("tls_public_key", text())],
+            &[("ttl_seconds", integer()), ("client_addr", text())],
+        ),
+    );
+    add(
+        "UserCerts",
+        object(
+            &[
+                ("ssh_certificate", text()),
+                ("tls_certificate", text()),
+                ("expires", time()),
+                ("roles", list(text())),
+                ("logins", list(text())),
+                ("trust", to("TrustBundle")),
+            ],
+            &[],
+        ),
+    );
+    add("SignUpRequest", object(&[("token", secret()), ("password", secret())], &[]));
+    add("InviteQuery", object(&[("token", secret())], &[]));
+    add(
+        "JoinRequest",
+        object(
+            &[
+                ("token", secret()),
+                ("node_name", text()),
+                ("roles", list(text())),
+                ("ssh_public_key", text()),
+                ("tls_public_key", text()),
+            ],
+            &[("kube_clusters", list(text()))],
+        ),
+    );
+    add(
+        "HostCerts",
+        object(
+            &[
+                ("host_id", text()),
+                ("cluster_name", text()),
+                ("ssh_certificate", text()),
+                ("tls_certificate", text()),
+                ("trust", to("TrustBundle")),
+            ],
+            &[],
+        ),
+    );
+    for name in ["NodeRecord", "KubeRecord"] {
+        add(
+            name,
+            object(
+                &[("host_id", text()), ("name", text()), ("version", text()), ("last_seen", time())],
+                &[("labels", map(text())), ("addr", text())],
+            ),
+        );
+    }
+    add("ProxyAnnouncement", object(&[("public_addr", text())], &[]));
+    add_audit(&mut all);
+    add_administration(&mut all);
+    all
+}
+
+fn add_audit(all: &mut Map<String, Value>) {
+    let mut add = |name: &str, schema: Value| all.insert(name.to_owned(), schema);
+    let mut event = object(
+        &[("event", text()), ("code", text()), ("time", time()), ("uid", text()), ("cluster_name", text())],
+        &[],
+    );
+    if let Some(fields) = event.as_object_mut() {
+        fields.insert("additionalProperties".into(), true.into());
+        fields.insert("description".into(), "The fields of the event's kind stand beside these.".into());
+    }
+    add("AuditEvent", event);
+    add(
+        "EventQuery",
+        object(&[], &[("from", time()), ("to", time()), ("type", text()), ("user", text()), ("limit", integer())]),
+    );
+    add(
+        "RecordingInfo",
+        object(
+            &[
+                ("session_id", text()),
+                ("user", text()),
+                ("login", text()),
+                ("node", text()),
+                ("started", time()),
+                ("size", integer()),
+                ("complete", boolean()),
+            ],
+            &[],
+        ),
+    );
+    add("ChunkQuery", object(&[("offset", integer())], &[("last", boolean())]));
+    add("OffsetQuery", object(&[], &[("offset", integer())]));
+}
+
+fn add_administration(all: &mut Map<String, Value>) {
+    let mut add = |name: &str, schema: Value| all.insert(name.to_owned(), schema);
+    let traits = || map(list(text()));
+    add("NewUser", object(&[("name", text()), ("roles", list(text()))], &[("traits", traits())]));
+    add(
+        "UserSummary",
+        object(
+            &[
+                ("name", text()),
+                ("roles", list(text())),
+                ("traits", traits()),
+                ("has_password", boolean()),
+                ("created", time()),
+            ],
+            &[],
+        ),
+    );
+    add("Invite", object(&[("user", text()), ("token", secret()), ("expires", time())], &[("proxy_addr", text())]));
+    add("PasswordChange", object(&[("password", secret())], &[]));
+    add("NewToken", object(&[("roles", list(text()))], &[("ttl_seconds", integer()), ("value", secret())]));
+    add(
+        "TokenCreated",
+        object(
+            &[("token", secret()), ("expires", time()), ("roles", list(text())), ("ca_pin", text())],
+            &[("proxy_addr", text())],
+        ),
+    );
+    add("TokenSummary", object(&[("id", text()), ("roles", list(text())), ("expires", time())], &[]));
+    add("TokenRevocation", object(&[("id_or_token", secret())], &[]));
+    add(
+        "Metadata",
+        object(&[("name", text())], &[("description", text()), ("labels", map(text())), ("expires", time())]),
+    );
+    add(
+        "Resource",
+        object(
+            &[("kind", text()), ("version", text()), ("metadata", to("Metadata"))],
+            &[("spec", json!({ "type": "object" }))],
+        ),
+    );
+    add("ReplaceQuery", object(&[], &[("replace", boolean())]));
+}
+
+fn object(required: &[(&str, Value)], optional: &[(&str, Value)]) -> Value {
+    let fields = required.iter().chain(optional).map(|(name, schema)| ((*name).to_owned(), schema.clone()));
+    let properties: Map<String, Value> = fields.collect();
+    let required: Vec<&str> = required.iter().map(|(name, _)| *name).collect();
+    json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false })
+}
+
+fn text() -> Value {
+    json!({ "type": "string" })
+}
+
+fn secret() -> Value {
+    json!({ "type": "string", "format": "password" })
+}
+
+fn time() -> Value {
+    json!({ "type": "string", "format": "date-time" })
+}
+
+fn integer() -> Value {
+    json!({ "type": "integer", "minimum": 0 })
+}
+
+fn boolean() -> Value {
+    json!({ "type": "boolean" })
+}
+
+fn list(items: Value) -> Value {
+    json!({ "type": "array", "items": items })
+}
+
+fn map(values: Value) -> Value {
+    json!({ "type": "object", "additionalProperties": values })
+}
+
+fn to(name: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{name}") })
+}
+
+#[cfg(test)]
+mod tests {
+    use remoteler_core::{
+        ApiError, ApiErrorKind, AuditEvent, AuditKind, CaSet, ClusterName, EventQuery, HostCerts, HostId, Invite,
+        JoinRequest, KubeClusterName, KubeRecord, Labels, LoginRequest, Metadata, NewToken, NewUser, NodeName,
+        NodeRecord, Ping, RecordingInfo, Resource, Secret, SessionId, SignUpRequest, SystemRole, Timestamp,
+        TokenCreated, TokenSummary, Traits, TrustBundle, UserCerts, UserName, UserSummary, wire,
+    };
+    use serde::Serialize;
+    use uuid::Uuid;
+
+    use super::*;
+
+    /// Values with every optional field set, by schema.
+    fn samples() -> Vec<(&'static str, Value)> {
+        fn value<T: Serialize>(value: T) -> Value {
+            serde_json::to_value(value).unwrap()
+        }
+        let cluster = || ClusterName::new("root").unwrap();
+        let user = || UserName::new("ann").unwrap();
+        let secret = || Secret::new("s");
+        let now = Timestamp::default();
+        let host_id = HostId::from_uuid(Uuid::nil());
+        let labels = || Labels::from([("a".into(), "b".into())]);
+        let authority = || CaSet { ssh: Vec::new(), x509: vec![vec![1]] };
+        let trust = || TrustBundle { cluster: cluster(), user: authority(), host: authority() };
+        let roles = || std::collections::BTreeSet::from([SystemRole::Node]);
+        let traits = || Traits::from([("logins".into(), vec!["root".into()])]);
+        let text = |text: &str| Some(text.to_owned());
+        let metadata = || Metadata { name: "n".into(), description: text("d"), labels: labels(), expires: Some(now) };
+        let kind = AuditKind::RoleDelete { user: "ann".into(), name: "r".into() };
+        vec![
+            ("ApiError", value(ApiError::new(ApiErrorKind::Denied, "m"))),
+            ("Ping", value(Ping { cluster_name: cluster(), server_version: "1".into(), server_time: now })),
+            ("CaSet", value(authority())),
+            ("TrustBundle", value(trust())),
+            (
+                "LoginRequest",
+                value(LoginRequest {
+                    user: "ann".into(),
+                    password: secret(),
+                    ssh_public_key: "k".into(),
+                    tls_public_key: "k".into(),
+                    ttl_seconds: Some(1),
+                    client_addr: text("a"),
+                }),
+            ),
+            (
+                "UserCerts",
+                value(UserCerts {
+                    ssh_certificate: "c".into(),
+                    tls_certificate: "c".into(),
+                    expires: now,
+                    roles: Default::default(),
+                    logins: Vec::new(),
+                    trust: trust(),
+                }),
+            ),
+            ("SignUpRequest", value(SignUpRequest { token: secret(), password: secret() })),
+            ("InviteQuery", value(wire::InviteQuery { token: secret() })),
+            (
+                "JoinRequest",
+                value(JoinRequest {
+                    token: secret(),
+                    node_name: NodeName::new("n").unwrap(),
+                    roles: roles(),
+                    kube_clusters: Default::default(),
+                    ssh_public_key: "k".into(),
+                    tls_public_key: "k".into(),
+                }),
+            ),
+            (
+                "HostCerts",
+                value(HostCerts {
+                    host_id,
+                    cluster_name: cluster(),
+                    ssh_certificate: "c".into(),
+                    tls_certificate: "c".into(),
+                    trust: trust(),
+                }),
+            ),
+            (
+                "NodeRecord",
+                value(NodeRecord {
+                    host_id,
+                    name: NodeName::new("n").unwrap(),
+                    labels: labels(),
+                    addr: text("a:1"),
+                    version: "1".into(),
+                    last_seen: now,
+                }),
+            ),
+            (
+                "KubeRecord",
+                value(KubeRecord {
+                    host_id,
+                    name: KubeClusterName::new("n").unwrap(),
+                    labels: labels(),
+                    addr: text("a:1"),
+                    version: "1".into(),
+                    last_seen: now,
+                }),
+            ),
+            ("ProxyAnnouncement", value(wire::ProxyAnnouncement { public_addr: "a:1".into() })),
+            ("AuditEvent", value(AuditEvent::new(kind, now, Uuid::nil(), cluster()))),
+            (
+                "EventQuery",
+                value(EventQuery { from: Some(now), to: Some(now), event: text("e"), user: text("u"), limit: Some(1) }),
+            ),
+            (
+                "RecordingInfo",
+                value(RecordingInfo {
+                    session_id: SessionId::from_uuid(Uuid::nil()),
+                    user: "u".into(),
+                    login: "l".into(),
+                    node: "n".into(),
+                    started: now,
+                    size: 1,
+                    complete: true,
+                }),
+            ),
+            ("ChunkQuery", value(wire::ChunkQuery { offset: 0, last: true })),
+            ("OffsetQuery", value(wire::OffsetQuery { offset: 0 })),
+            ("NewUser", value(NewUser { name: user(), roles: Default::default(), traits: traits() })),
+            (
+                "UserSummary",
+                value(UserSummary {
+                    name: user(),
+                    roles: Default::default(),
+                    traits: traits(),
+                    has_password: true,
+                    created: now,
+                }),
+            ),
+            ("Invite", value(Invite { user: user(), token: secret(), proxy_addr: text("p"), expires: now })),
+            ("PasswordChange", value(wire::PasswordChange { password: secret() })),
+            ("NewToken", value(NewToken { roles: roles(), ttl_seconds: Some(1), value: Some(secret()) })),
+            (
+                "TokenCreated",
+                value(TokenCreated {
+                    token: secret(),
+                    expires: now,
+                    roles: roles(),
+                    ca_pin: "p".into(),
+                    proxy_addr: text("p"),
+                }),
+            ),
+            ("TokenSummary", value(TokenSummary { id: "i".into(), roles: roles(), expires: now })),
+            ("TokenRevocation", value(wire::TokenRevocation { id_or_token: secret() })),
+            ("Metadata", value(metadata())),
+            (
+                "Resource",
+                value(Resource { kind: "role".into(), version: "v7".into(), metadata: metadata(), spec: json!({}) }),
+            ),
+            ("ReplaceQuery", value(wire::ReplaceQuery { replace: true })),
+        ]
+    }
+
+    #[test]
+    fn the_schemas_have_exactly_the_fields_of_the_types() {
+        let schemas = schemas();
+        let samples = samples();
+        for (name, sample) in &samples {
+            check(name, schemas.get(*name).unwrap(), sample);
+        }
+        let plain = ["Name", "Size"];
+        let shown: Vec<&str> = samples.iter().map(|(name, _)| *name).chain(plain).collect();
+        assert!(schemas.keys().all(|name| shown.contains(&name.as_str())), "a schema has no sample");
+    }
+
+    fn check(name: &str, schema: &Value, sample: &Value) {
+        let properties = schema["properties"].as_object().unwrap();
+        let fields = sample.as_object().unwrap();
+        for (field, property) in properties {
+            let value = fields.get(field).unwrap_or_else(|| panic!("{name} has no field {field}"));
+            let fits = match property["type"].as_str() {
+                Some("string") => value.is_string(),
+                Some("integer") => value.is_u64(),
+                Some("boolean") => value.is_boolean(),
+                Some("array") => value.is_array(),
+                Some("object") | None => value.is_object(),
+                Some(other) => panic!("{other}"),
+            };
+            assert!(fits, "{name}.{field} is {value}");
+        }
+        if schema["additionalProperties"] == false {
+            for field in fields.keys() {
+                assert!(properties.contains_key(field), "the schema of {name} has no {field}");
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Serves the API on one authenticated stream: the stream's caller is put into each request, and nothing in a request can change it.
+//! Every connection has limits on headers, streams and time.
+
+use std::time::Duration;
+
+use axum::{Router, body::Body};
+use http::{Request, Response};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use remoteler_core::{ApiError, ApiErrorKind};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::UnixListener,
+};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use super::{
+    body::{Api, Failure},
+    routes, unix,
+};
+use crate::{AuthService, Caller};
+
+/// A connection ended otherwise than it should.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection to the auth service's API failed")]
+pub struct ServeError(#[source] Box<dyn std::error::Error + Send + Sync>);
+
+/// The API over HTTP/1.1 and HTTP/2. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct HttpApi {
+    service: AuthService,
+    router: Router,
+}
+
+/// A connection with no request for so long is closed.
+const IDLE: Duration = Duration::from_secs(90);
+/// From the head of a request to its answer.
+const REQUEST: Duration = Duration::from_secs(60);
+const MAX_HEADERS: usize = 100;
+const MAX_HEADER_OCTETS: u32 = 64 * 1024;
+const MAX_STREAMS: u32 = 100;
+
+impl HttpApi {
+    /// Over a service.
+    #[must_use]
+    pub fn new(service: AuthService) -> Self {
+        Self { service, router: routes::router() }
+    }
+
+    /// Serves `stream` for `caller` until the peer ends it. On `shutdown` the requests under way are answered and no more are
+    /// taken.
+    ///
+    /// The stream is ready to be read: TLS is done, and `caller` is what it proved ([`Caller::from_tls`]).
+    ///
+    /// # Errors
+    /// [`ServeError`] when the peer breaks the protocol or the connection.
+    pub async fn serve_connection<S>(
+        &self,
+        stream: S,
+        caller: Caller,
+        shutdown: CancellationToken,
+    ) -> Result<(), ServeError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let api = Api(self.service.as_caller(caller));
+        let router = self.router.clone();
+        let respond = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(api.clone());
+            answer(router.clone(), request)
+        });
+        let server = builder();
+        let connection = server.serve_connection(TokioIo::new(stream), respond);
+        tokio::pin!(connection);
+        tokio::select! {
+            ended = connection.as_mut() => return ended.map_err(ServeError),
+            () = shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
+        }
+        connection.await.map_err(ServeError)
+    }
+
+    /// Serves the local administrator on a Unix socket until `shutdown`, then waits for the requests under way. Who is neither
+    /// root nor the user of this process is refused and audited, whatever the socket's mode.
+    pub async fn serve_unix(&self, listener: UnixListener, shutdown: CancellationToken) {
+        unix::serve(self, &self.service, listener, shutdown).await;
+    }
+}
+
+async fn answer(router: Router, request: Request<Incoming>) -> Result<Response<Body>, std::convert::Infallible> {
+    match tokio::time::timeout(REQUEST, router.oneshot(request)).await {
+        Ok(answered) => answered,
+        Err(_) => {
+            let cause = ApiError::new(ApiErrorKind::Unavailable, "the call took too long; try again");
+            Ok(axum::response::IntoResponse::into_response(Failure(cause)))
+        }
+    }
+}
+
+fn builder() -> auto::Builder<TokioExecutor> {
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server.http1().timer(TokioTimer::new()).header_read_timeout(IDLE).max_headers(MAX_HEADERS);
+    server
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(IDLE / 3)
+        .keep_alive_timeout(IDLE / 3)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEADER_OCTETS);
+    server
+}

@@ -1,0 +1,185 @@
+//! Heartbeats of nodes, Kubernetes services and proxies, and who sees them. A record ends two minutes after the last heartbeat.
+
+use std::time::Duration;
+
+use remoteler_core::{
+    ApiError, AuditKind, HostId, HostIdentity, KubeClusterName, KubeRecord, Labels, NodeName, NodeRecord, PolicySource,
+    SystemRole, Timestamp, Verb, authorize_rule,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Caller,
+    failure::{ApiResult, bad_request, conflict, not_found},
+    records::key,
+    service::Inner,
+};
+
+/// How long a record lives without a heartbeat; services announce themselves every 30 s.
+const LIFE: Duration = Duration::from_secs(120);
+const MAX_LABELS: usize = 100;
+const MAX_TEXT: usize = 256;
+
+/// Where a proxy is reached.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct ProxyRecord {
+    public_addr: String,
+    announced: Timestamp,
+}
+
+/// Who may see what of the inventory.
+enum View<'a> {
+    All,
+    User(&'a remoteler_core::UserIdentity),
+}
+
+impl Inner {
+    pub(crate) async fn announce_node(&self, caller: &Caller, record: NodeRecord) -> ApiResult<()> {
+        let host = self.admit_host(caller, SystemRole::Node, "announce a node").await?;
+        if record.host_id != host.id || record.name != host.name {
+            return Err(self.refuse(caller, &format!("announce node {}", record.name)).await); // I28
+        }
+        check(&record.labels, record.addr.as_deref(), &record.version)?;
+        self.check_owner(&key::of(key::NODE_OWNERS, &record.name), host, &format!("node {}", record.name)).await?;
+        let now = self.clock.now();
+        let record = NodeRecord { last_seen: now, ..record };
+        Ok(self.records.write(&key::of(key::NODES, &record.name), &record, Some(now.plus(LIFE))).await?)
+    }
+
+    pub(crate) async fn announce_kube(&self, caller: &Caller, record: KubeRecord) -> ApiResult<()> {
+        let host = self.admit_host(caller, SystemRole::Kube, "announce a Kubernetes cluster").await?;
+        if record.host_id != host.id || !host.kube_clusters.contains(&record.name) {
+            return Err(self.refuse(caller, &format!("announce Kubernetes cluster {}", record.name)).await); // I28
+        }
+        check(&record.labels, record.addr.as_deref(), &record.version)?;
+        let what = format!("Kubernetes cluster {}", record.name);
+        self.check_owner(&key::of(key::KUBE_OWNERS, &record.name), host, &what).await?;
+        let now = self.clock.now();
+        let record = KubeRecord { last_seen: now, ..record };
+        Ok(self.records.write(&key::of(key::KUBE_CLUSTERS, &record.name), &record, Some(now.plus(LIFE))).await?)
+    }
+
+    pub(crate) async fn announce_proxy(&self, caller: &Caller, public_addr: String) -> ApiResult<()> {
+        let host = self.admit_host(caller, SystemRole::Proxy, "announce a proxy").await?;
+        check_addr(&public_addr)?;
+        let record = ProxyRecord { public_addr, announced: self.clock.now() };
+        Ok(self.records.write(&key::of(key::PROXIES, host.id), &record, None).await?)
+    }
+
+    /// Public address of the proxy that announced itself last. A hint: that it cannot be read fails nothing.
+    pub(crate) async fn proxy_addr(&self) -> Option<String> {
+        let proxies = self.records.list::<ProxyRecord>(key::PROXIES).await.ok()?;
+        let newest = proxies.into_iter().max_by_key(|(_, proxy, _)| proxy.announced);
+        newest.map(|(_, proxy, _)| proxy.public_addr)
+    }
+
+    pub(crate) async fn nodes(&self, caller: &Caller) -> ApiResult<Vec<NodeRecord>> {
+        let view = self.view(caller, "node").await?;
+        let policy = self.policy.policy();
+        let nodes = self.all_nodes().await?;
+        Ok(nodes.into_iter().filter(|node| view.shows(|user| node.visible_to(user, &policy))).collect())
+    }
+
+    pub(crate) async fn kube_clusters(&self, caller: &Caller) -> ApiResult<Vec<KubeRecord>> {
+        let view = self.view(caller, "kube_cluster").await?;
+        let policy = self.policy.policy();
+        let clusters = self.all_kube_clusters().await?;
+        Ok(clusters.into_iter().filter(|kube| view.shows(|user| kube.visible_to(user, &policy))).collect())
+    }
+
+    pub(crate) async fn all_nodes(&self) -> ApiResult<Vec<NodeRecord>> {
+        let nodes = self.records.list::<NodeRecord>(key::NODES).await?;
+        Ok(nodes.into_iter().map(|(_, node, _)| node).collect())
+    }
+
+    pub(crate) async fn all_kube_clusters(&self) -> ApiResult<Vec<KubeRecord>> {
+        let clusters = self.records.list::<KubeRecord>(key::KUBE_CLUSTERS).await?;
+        Ok(clusters.into_iter().map(|(_, kube, _)| kube).collect())
+    }
+
+    /// Removes a node, named by name or host id, and frees its name.
+    pub(crate) async fn delete_node(&self, actor: String, name: &str) -> ApiResult<()> {
+        let by_id = match name.parse::<HostId>() {
+            Ok(id) => self.owned_by(key::NODE_OWNERS, id).await?,
+            Err(_) => None,
+        };
+        let name = NodeName::new(by_id.as_deref().unwrap_or(name)).map_err(|cause| bad_request(cause.to_string()))?;
+        let keys = [key::of(key::NODES, &name), key::of(key::NODE_OWNERS, &name)];
+        self.forget(actor, "node", name.as_str(), keys).await
+    }
+
+    /// Removes a Kubernetes cluster and frees its name.
+    pub(crate) async fn delete_kube_cluster(&self, actor: String, name: &str) -> ApiResult<()> {
+        let name = KubeClusterName::new(name).map_err(|cause| bad_request(cause.to_string()))?;
+        let keys = [key::of(key::KUBE_CLUSTERS, &name), key::of(key::KUBE_OWNERS, &name)];
+        self.forget(actor, "kube_cluster", name.as_str(), keys).await
+    }
+
+    async fn forget(&self, actor: String, kind: &str, name: &str, keys: [String; 2]) -> ApiResult<()> {
+        let [record, owner] = keys;
+        if self.records.read::<HostId>(&owner).await?.is_none() {
+            return Err(not_found(format!("there is no {kind} {name}")));
+        }
+        self.record(AuditKind::ResourceDelete { user: actor, kind: kind.into(), name: name.into() }).await?;
+        // The owner goes first: from then on the host cannot announce itself, so the record does not come back.
+        self.records.delete(&owner).await?;
+        self.records.delete(&record).await?;
+        Ok(())
+    }
+
+    async fn owned_by(&self, prefix: &str, host: HostId) -> ApiResult<Option<String>> {
+        let owners = self.records.list::<HostId>(prefix).await?;
+        Ok(owners.into_iter().find(|(_, owner, _)| *owner == host).map(|(name, ..)| name))
+    }
+
+    async fn check_owner(&self, key: &str, host: &HostIdentity, what: &str) -> ApiResult<()> {
+        match self.records.read::<HostId>(key).await? {
+            Some(owner) if owner == host.id => Ok(()),
+            Some(owner) => Err(conflict(format!("{what} belongs to host {owner}, not to {}", host.id))),
+            None => Err(conflict(format!("{what} was removed; join again with a new token"))),
+        }
+    }
+
+    async fn view<'a>(&self, caller: &'a Caller, kind: &str) -> ApiResult<View<'a>> {
+        match caller {
+            Caller::LocalAdmin => Ok(View::All),
+            Caller::Host(host) if host.is(SystemRole::Proxy) => Ok(View::All),
+            Caller::User(user) => {
+                let identity = self.current(user).await?;
+                let all = authorize_rule(identity, &self.policy.policy(), kind, Verb::List).is_some();
+                Ok(if all { View::All } else { View::User(identity) })
+            }
+            Caller::Host(_) | Caller::Anonymous { .. } => Err(self.refuse(caller, &format!("list {kind}")).await),
+        }
+    }
+}
+
+impl View<'_> {
+    fn shows(&self, visible: impl FnOnce(&remoteler_core::UserIdentity) -> bool) -> bool {
+        match self {
+            Self::All => true,
+            Self::User(user) => visible(user),
+        }
+    }
+}
+
+fn check(labels: &Labels, addr: Option<&str>, version: &str) -> Result<(), ApiError> {
+    let texts = labels.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]).chain([version]);
+    let bad = |text: &str| text.len() > MAX_TEXT || text.chars().any(char::is_control);
+    if labels.len() > MAX_LABELS || texts.into_iter().any(bad) {
+        return Err(bad_request(format!(
+            "at most {MAX_LABELS} labels of {MAX_TEXT} octets without control characters are allowed"
+        )));
+    }
+    addr.map_or(Ok(()), check_addr)
+}
+
+fn check_addr(addr: &str) -> Result<(), ApiError> {
+    let (host, port) = addr.rsplit_once(':').unwrap_or_default();
+    let graphic = !host.is_empty() && host.bytes().all(|octet| octet.is_ascii_graphic() && octet != b'/');
+    if addr.len() > MAX_TEXT || !graphic || !port.parse::<u16>().is_ok_and(|port| port > 0) {
+        let start: String = addr.chars().take(80).collect();
+        return Err(bad_request(format!("{start:?} is no address of the form host:port")));
+    }
+    Ok(())
+}

@@ -1,0 +1,208 @@
+//! Letting hosts in: the token, the name that must be free, the id that is drawn here, the certificates.
+
+use std::collections::BTreeSet;
+
+use remoteler_core::{
+    ApiError, AuditKind, HostCerts, HostId, HostIdentity, JoinRequest, KubeClusterName, NodeName, SystemRole,
+    random_uuid,
+};
+
+use crate::{
+    Caller,
+    failure::{ApiResult, bad_request, conflict, rate_limited, unauthenticated},
+    issue::SubjectKeys,
+    records::key,
+    service::Inner,
+};
+
+/// A service of this process that wants certificates.
+#[derive(Clone, Debug)]
+pub struct LocalHost {
+    /// Name of the host.
+    pub name: NodeName,
+    /// What it does.
+    pub roles: BTreeSet<SystemRole>,
+    /// Kubernetes clusters it will announce.
+    pub kube_clusters: BTreeSet<KubeClusterName>,
+    /// Public key to be certified for SSH, OpenSSH's one-line form.
+    pub ssh_public_key: String,
+    /// Public key to be certified for TLS: PEM of a SubjectPublicKeyInfo.
+    pub tls_public_key: String,
+    /// The id it was given before; absent at its first start.
+    pub host_id: Option<HostId>,
+}
+
+/// Most Kubernetes clusters of one host.
+const MAX_KUBE_CLUSTERS: usize = 64;
+
+impl Inner {
+    pub(crate) async fn join(&self, caller: &Caller, request: JoinRequest) -> ApiResult<HostCerts> {
+        let remote = caller.address();
+        let address = remote.map(|addr| addr.ip().to_string());
+        if let Some(address) = &address
+            && !self.limits.join.attempt(address, self.clock.now())
+        {
+            tracing::warn!(address, "join refused: too many failed attempts from this address");
+            return Err(rate_limited("too many failed joins from this address; wait five minutes"));
+        }
+        let node_name = request.node_name.to_string();
+        let roles: Vec<String> = request.roles.iter().map(ToString::to_string).collect();
+        let event = |host_id: Option<HostId>, error: Option<String>| AuditKind::InstanceJoin {
+            node_name: node_name.clone(),
+            host_id: host_id.map(|id| id.to_string()),
+            roles: roles.clone(),
+            success: error.is_none(),
+            error,
+            remote: remote.map(|addr| addr.to_string()),
+        };
+        let joined = match self.check_token(&request).await {
+            Ok(()) => {
+                let JoinRequest { token: _, node_name: name, roles, kube_clusters, ssh_public_key, tls_public_key } =
+                    request;
+                let host = LocalHost { name, roles, kube_clusters, ssh_public_key, tls_public_key, host_id: None };
+                self.admit_new(host, &event).await
+            }
+            Err(cause) => Err(cause),
+        };
+        match joined {
+            Ok(certs) => {
+                if let Some(address) = &address {
+                    self.limits.join.succeeded(address);
+                }
+                Ok(certs)
+            }
+            Err(cause) => {
+                self.record(event(None, Some(cause.message.clone()))).await?;
+                Err(cause)
+            }
+        }
+    }
+
+    pub(crate) async fn issue_local_host(&self, host: LocalHost) -> ApiResult<HostCerts> {
+        let (name, roles) = (host.name.to_string(), host.roles.iter().map(ToString::to_string).collect());
+        self.admit_new(host, &move |host_id, error| AuditKind::InstanceJoin {
+            node_name: name.clone(),
+            host_id: host_id.map(|id| id.to_string()),
+            roles: Vec::clone(&roles),
+            success: error.is_none(),
+            error,
+            remote: None,
+        })
+        .await
+    }
+
+    /// I35: the token is looked up by its hash, and each role must be one it is for.
+    async fn check_token(&self, request: &JoinRequest) -> ApiResult<()> {
+        let Some(token) = self.token(&request.token).await? else {
+            return Err(unauthenticated("the join token is wrong or has expired; make a new one with tctl tokens add"));
+        };
+        if request.roles.is_empty() {
+            return Err(bad_request("a host joins with at least one service: node, kube or proxy"));
+        }
+        if let Some(role) = request.roles.iter().find(|role| !token.roles.contains(role)) {
+            return Err(ApiError::new(
+                remoteler_core::ApiErrorKind::Denied,
+                format!("the join token is not for service {role}; make one with tctl tokens add --type {role}"),
+            ));
+        }
+        Ok(())
+    }
+
+    async fn admit_new(
+        &self,
+        host: LocalHost,
+        event: &(dyn Fn(Option<HostId>, Option<String>) -> AuditKind + Send + Sync),
+    ) -> ApiResult<HostCerts> {
+        let LocalHost { name, roles, kube_clusters, ssh_public_key, tls_public_key, host_id } = host;
+        self.check_node_name(&name)?;
+        if kube_clusters.len() > MAX_KUBE_CLUSTERS {
+            return Err(bad_request(format!("a host announces at most {MAX_KUBE_CLUSTERS} Kubernetes clusters")));
+        }
+        if !kube_clusters.is_empty() && !roles.contains(&SystemRole::Kube) {
+            return Err(bad_request("a host that announces Kubernetes clusters joins with the service kube"));
+        }
+        let id = host_id.unwrap_or_else(|| HostId::from_uuid(random_uuid(self.entropy.as_ref())));
+        let keys = SubjectKeys::parse(&ssh_public_key, &tls_public_key)?;
+        let identity = HostIdentity {
+            id,
+            name: name.clone(),
+            cluster: self.cluster.clone(),
+            roles,
+            kube_clusters: kube_clusters.clone(),
+        };
+        let prepared = self.issuer.prepare_host(identity, keys)?;
+
+        let mut claims = vec![(key::of(key::NODE_OWNERS, &name), format!("node {name}"), format!("node/{name}"))];
+        claims.extend(kube_clusters.iter().map(|kube| {
+            let what = format!("Kubernetes cluster {kube}");
+            (key::of(key::KUBE_OWNERS, kube), what, format!("kube_cluster/{kube}"))
+        }));
+        let _turn = self.changes.lock().await; // claims of one host are taken together
+        let mut taken = Vec::new();
+        let mut outcome = Ok(());
+        for (key, what, resource) in &claims {
+            match self.claim(key, id, what, resource).await {
+                Ok(true) => taken.push(key),
+                Ok(false) => {}
+                Err(cause) => {
+                    outcome = Err(cause);
+                    break;
+                }
+            }
+        }
+        if outcome.is_ok() {
+            outcome = self.record(event(Some(id), None)).await;
+        }
+        let issued = match outcome {
+            Ok(()) => self.issuer.issue_host(prepared).await,
+            Err(cause) => Err(cause),
+        };
+        match issued {
+            Ok(issued) => Ok(HostCerts {
+                host_id: id,
+                cluster_name: self.cluster.clone(),
+                ssh_certificate: issued.ssh_certificate,
+                tls_certificate: issued.tls_certificate_pem,
+                trust: self.issuer.trust().clone(),
+            }),
+            Err(cause) => {
+                for key in taken {
+                    self.records.delete(key).await?; // a host that was not let in keeps no name
+                }
+                Err(cause)
+            }
+        }
+    }
+
+    /// Binds a name to a host (I28). `true` when it was free, `false` when it was this host's already.
+    async fn claim(&self, key: &str, host: HostId, what: &str, resource: &str) -> ApiResult<bool> {
+        match self.records.create(key, &host, None).await {
+            Ok(()) => Ok(true),
+            Err(cause) if cause.is_conflict() => match self.records.read::<HostId>(key).await? {
+                Some(owner) if owner == host => Ok(false),
+                Some(owner) => Err(conflict(format!(
+                    "{what} belongs to host {owner}; choose another name, or free it with tctl rm {resource}"
+                ))),
+                None => Err(conflict(format!("{what} was freed at this moment; try again"))),
+            },
+            Err(cause) => Err(cause.into()),
+        }
+    }
+
+    /// A host certificate is valid for its id and for `name.cluster`, and for names below `kube.cluster`: no node may be called so that
+    /// these are another's.
+    fn check_node_name(&self, name: &NodeName) -> ApiResult<()> {
+        let text = name.as_str();
+        let refuse = |why: &str| Err(bad_request(format!("node name {text} is refused: {why}; choose another")));
+        if text == "kube" || text.ends_with(".kube") {
+            return refuse("names below kube stand for Kubernetes clusters");
+        }
+        if text.parse::<HostId>().is_ok() {
+            return refuse("it looks like a host id");
+        }
+        if text == self.cluster.as_str() || text.ends_with(&format!(".{}", self.cluster)) {
+            return refuse("it ends with the cluster's name, which is added by itself");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,39 @@
+//! The auth service: users and their login, roles, join tokens, certificates, the audit log and recordings, in process
+//! ([`AuthService::as_caller`]) and over HTTP. Owns the data directory and both authorities; opens no network socket itself and
+//! terminates no TLS: who calls, it is told.
+
+mod api;
+mod caller;
+mod database;
+mod event_log;
+mod failure;
+mod http;
+mod inventory;
+mod issue;
+mod join;
+mod limiter;
+mod login;
+mod password;
+mod recordings;
+mod records;
+mod resources;
+mod roles;
+mod secret_hash;
+mod service;
+mod sessions;
+mod storage;
+mod tokens;
+mod users;
+mod web;
+
+pub use caller::Caller;
+pub use database::{Database, DatabaseError, OpenError};
+pub use event_log::{AuditLog, EventLog, EventLogError};
+pub use http::{AdminSocketError, HttpApi, ServeError, bind_admin_socket, openapi_document};
+pub use join::LocalHost;
+pub use password::PasswordError;
+pub use recordings::{RecordingFiles, RecordingState};
+pub use records::RecordError;
+pub use service::{AuthConfig, AuthService, StartError};
+pub use storage::{MemoryStorage, SqliteStorage};
+pub use web::{ApiForAddress, RemoteAddr, web_router};

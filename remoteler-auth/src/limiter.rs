@@ -1,0 +1,122 @@
+//! Counts failures by key in a window of time, in bounded memory. Pure: `now` comes in. Never sleeps.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use remoteler_core::Timestamp;
+
+/// Allows so many attempts in a window for each key.
+#[derive(Debug)]
+pub(crate) struct Limiter {
+    attempts: u32,
+    window: Duration,
+    keys: Mutex<HashMap<String, Window>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Window {
+    began: Timestamp,
+    attempts: u32,
+}
+
+/// Keys remembered; past it the oldest windows go first.
+const MAX_KEYS: usize = 10_000;
+/// Longest key kept; what is longer counts under its beginning.
+const MAX_KEY: usize = 256;
+
+impl Limiter {
+    pub(crate) fn new(attempts: u32, window: Duration) -> Self {
+        Self { attempts, window, keys: Mutex::default() }
+    }
+
+    /// Counts an attempt, or refuses it. It is counted before its outcome is known, so that attempts at once cannot
+    /// pass together; [`Limiter::succeeded`] takes it back.
+    pub(crate) fn attempt(&self, key: &str, now: Timestamp) -> bool {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = short(key);
+        if keys.len() >= MAX_KEYS && !keys.contains_key(key) {
+            keys.retain(|_, window| self.lasts(window, now));
+            if keys.len() >= MAX_KEYS {
+                let oldest = keys.iter().min_by_key(|(_, window)| window.began).map(|(key, _)| key.clone());
+                if let Some(oldest) = oldest {
+                    keys.remove(&oldest);
+                }
+            }
+        }
+        let window = keys.entry(key.to_owned()).or_insert(Window { began: now, attempts: 0 });
+        if !self.lasts(window, now) {
+            *window = Window { began: now, attempts: 0 };
+        }
+        if window.attempts >= self.attempts {
+            return false;
+        }
+        window.attempts += 1;
+        true
+    }
+
+    /// Takes one attempt back: it was no failure.
+    pub(crate) fn succeeded(&self, key: &str) {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(window) = keys.get_mut(short(key)) {
+            window.attempts = window.attempts.saturating_sub(1);
+        }
+    }
+
+    /// Forgets all failures of a key.
+    pub(crate) fn clear(&self, key: &str) {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).remove(short(key));
+    }
+
+    fn lasts(&self, window: &Window, now: Timestamp) -> bool {
+        // A clock that stepped back starts a new window, lest somebody be locked out for years.
+        now >= window.began && now.since(window.began) < self.window
+    }
+}
+
+fn short(key: &str) -> &str {
+    let end = (0..=MAX_KEY.min(key.len())).rev().find(|end| key.is_char_boundary(*end)).unwrap_or(0);
+    key.get(..end).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Timestamp = Timestamp::from_unix_seconds(1_000);
+
+    #[test]
+    fn the_attempt_after_the_last_allowed_one_waits_for_the_next_window() {
+        let limiter = Limiter::new(2, Duration::from_secs(60));
+        assert!(limiter.attempt("ann", START));
+        assert!(limiter.attempt("ann", START));
+        assert!(!limiter.attempt("ann", START));
+        assert!(limiter.attempt("bob", START));
+        assert!(!limiter.attempt("ann", START.plus(Duration::from_secs(59))));
+        assert!(limiter.attempt("ann", START.plus(Duration::from_secs(60))));
+    }
+
+    #[test]
+    fn a_success_does_not_count_and_a_clock_set_back_locks_nobody_out() {
+        let limiter = Limiter::new(1, Duration::from_secs(60));
+        for _ in 0..5 {
+            assert!(limiter.attempt("ann", START));
+            limiter.succeeded("ann");
+        }
+        assert!(limiter.attempt("ann", START));
+        assert!(!limiter.attempt("ann", START));
+        assert!(limiter.attempt("ann", START.minus(Duration::from_secs(3600))));
+    }
+
+    #[test]
+    fn memory_is_bounded_whatever_the_keys_are() {
+        let limiter = Limiter::new(1, Duration::from_secs(60));
+        for number in 0..MAX_KEYS + 100 {
+            limiter.attempt(&format!("{number}{}", "é".repeat(1000)), START);
+        }
+        let keys = limiter.keys.lock().unwrap();
+        assert!(keys.len() <= MAX_KEYS && keys.keys().all(|key| key.len() <= MAX_KEY));
+    }
+}

@@ -1,0 +1,138 @@
+//! Login with a password: limits, the check that costs the same for everybody, and the certificates of a success.
+
+use std::{sync::Arc, time::Duration};
+
+use remoteler_core::{ApiError, AuditKind, LoginRequest, PolicySource, Role, SystemRole, UserCerts, UserName};
+
+use crate::{
+    Caller,
+    failure::{ApiResult, bad_request, conflict, rate_limited, unauthenticated},
+    issue::{SubjectKeys, user_identity},
+    records::key,
+    service::Inner,
+    users::UserRecord,
+};
+
+/// Longest user name looked at, in octets.
+const MAX_USER: usize = 256;
+/// Longest client address kept, in octets.
+const MAX_ADDR: usize = 64;
+const WRONG: &str = "wrong user name or password";
+
+impl Inner {
+    pub(crate) async fn login(&self, caller: &Caller, request: LoginRequest) -> ApiResult<UserCerts> {
+        if request.user.is_empty() || request.user.len() > MAX_USER {
+            return Err(bad_request(format!("a user name has 1 to {MAX_USER} octets")));
+        }
+        let remote = remote(caller, request.client_addr.as_deref());
+        let keys = SubjectKeys::parse(&request.ssh_public_key, &request.tls_public_key)?;
+        let address = remote.as_deref().map(host_of);
+        self.count_attempt(&request.user, address)?;
+
+        let user = self.check_password(&request).await?;
+        let failed = |error: String| AuditKind::UserLogin {
+            user: request.user.clone(),
+            method: "local".into(),
+            success: false,
+            error: Some(error),
+            remote: remote.clone(),
+        };
+        let Some(user) = user else {
+            self.record(failed(WRONG.into())).await?;
+            return Err(unauthenticated(WRONG));
+        };
+        // The password was right: nothing of this attempt counts as a failure.
+        self.limits.login_user.clear(&request.user);
+        if let Some(address) = address {
+            self.limits.login_address.succeeded(address);
+        }
+        let prepared = self.roles_of(&user).and_then(|roles| {
+            let identity = user_identity(&self.cluster, &user.name, &roles, &user.traits);
+            let requested = request.ttl_seconds.map(Duration::from_secs);
+            self.issuer.prepare_user(identity, &roles, keys, requested)
+        });
+        let (prepared, expires) = match prepared {
+            Ok(prepared) => prepared,
+            Err(cause) => {
+                self.record(failed(cause.message.clone())).await?;
+                return Err(cause);
+            }
+        };
+        let (roles, logins) = (prepared.identity().roles.clone(), prepared.identity().logins.clone());
+        self.record(AuditKind::UserLogin {
+            user: user.name.to_string(),
+            method: "local".into(),
+            success: true,
+            error: None,
+            remote: remote.clone(),
+        })
+        .await?;
+        let issued = self.issuer.issue_user(prepared, expires).await?;
+        Ok(UserCerts {
+            ssh_certificate: issued.ssh_certificate,
+            tls_certificate: issued.tls_certificate_pem,
+            expires,
+            roles,
+            logins: logins.iter().map(ToString::to_string).collect(),
+            trust: self.issuer.trust().clone(),
+        })
+    }
+
+    /// The user, if there is one and the password is theirs. The work is the same in every case.
+    async fn check_password(&self, request: &LoginRequest) -> ApiResult<Option<UserRecord>> {
+        let record = match UserName::new(&request.user) {
+            Ok(name) => self.records.read::<UserRecord>(&key::of(key::USERS, &name)).await?,
+            Err(_) => None,
+        };
+        let stored = record.as_ref().and_then(|record| record.password.clone());
+        let matches = self.passwords.verify(request.password.clone(), stored).await?;
+        Ok(record.filter(|_| matches))
+    }
+
+    fn count_attempt(&self, user: &str, address: Option<&str>) -> ApiResult<()> {
+        let now = self.clock.now();
+        let refused = |what: &str| {
+            tracing::warn!(user, address, "login refused: too many failed attempts {what}");
+            Err(rate_limited("too many failed logins; wait five minutes"))
+        };
+        if let Some(address) = address
+            && !self.limits.login_address.attempt(address, now)
+        {
+            return refused("from this address");
+        }
+        if !self.limits.login_user.attempt(user, now) {
+            return refused("of this user");
+        }
+        Ok(())
+    }
+
+    fn roles_of(&self, user: &UserRecord) -> Result<Vec<Arc<Role>>, ApiError> {
+        let policy = self.policy.policy();
+        let roles = user.roles.iter().map(|name| {
+            policy.roles.get(name).cloned().ok_or_else(|| {
+                conflict(format!("user {} holds role {name}, which does not exist; ask an administrator", user.name))
+            })
+        });
+        roles.collect()
+    }
+}
+
+/// The client's address. Only a proxy is believed when it names one.
+fn remote(caller: &Caller, claimed: Option<&str>) -> Option<String> {
+    match caller {
+        Caller::Anonymous { addr } => Some(addr.to_string()),
+        Caller::Host(host) if host.is(SystemRole::Proxy) => {
+            let plain = |text: &&str| text.len() <= MAX_ADDR && text.bytes().all(|octet| octet.is_ascii_graphic());
+            claimed.filter(plain).map(str::to_owned)
+        }
+        Caller::Host(_) | Caller::User(_) | Caller::LocalAdmin => None,
+    }
+}
+
+/// An address without its port, which changes with each connection.
+fn host_of(addr: &str) -> &str {
+    match addr.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|octet| octet.is_ascii_digit()) && !host.ends_with(':') => host,
+        _ => addr,
+    }
+}

@@ -1,0 +1,162 @@
+//! Typed records over the state store: JSON values under well-known keys. Owns the key layout; decides nothing.
+
+use std::sync::Arc;
+
+use remoteler_core::{Clock, Expected, Revision, Storage, StorageError, Timestamp};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// Why a record could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// The store refused or failed.
+    #[error("{0}")]
+    Storage(#[from] StorageError),
+    /// What is stored is not what this program writes there.
+    #[error("record {key} does not parse: {reason}")]
+    Malformed {
+        /// Key.
+        key: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl RecordError {
+    /// Whether a conditional write found something else.
+    pub(crate) const fn is_conflict(&self) -> bool {
+        matches!(self, Self::Storage(StorageError::Conflict { .. }))
+    }
+}
+
+/// Keys. Names and ids are checked types and hashes are hex, so no part can hold a `/` of its own.
+pub(crate) mod key {
+    /// Name of the cluster, written at the first start.
+    pub(crate) const CLUSTER: &str = "cluster";
+    /// `authorities/user`, `authorities/host`.
+    pub(crate) const AUTHORITIES: &str = "authorities/";
+    /// `roles/<name>`
+    pub(crate) const ROLES: &str = "roles/";
+    /// `users/<name>`
+    pub(crate) const USERS: &str = "users/";
+    /// `invites/<hash of the link's secret>` holds the user's name.
+    pub(crate) const INVITES: &str = "invites/";
+    /// `tokens/<hash>`
+    pub(crate) const TOKENS: &str = "tokens/";
+    /// `nodes-owner/<name>` holds the id of the one host that may have that name.
+    pub(crate) const NODE_OWNERS: &str = "nodes-owner/";
+    /// `kube-owner/<name>`, likewise.
+    pub(crate) const KUBE_OWNERS: &str = "kube-owner/";
+    /// `nodes/<name>`: the last heartbeat.
+    pub(crate) const NODES: &str = "nodes/";
+    /// `kube/<name>`: the last heartbeat.
+    pub(crate) const KUBE_CLUSTERS: &str = "kube/";
+    /// `proxies/<host id>`: public address and time of its announcement.
+    pub(crate) const PROXIES: &str = "proxies/";
+
+    pub(crate) fn of(prefix: &str, name: impl std::fmt::Display) -> String {
+        format!("{prefix}{name}")
+    }
+}
+
+/// Reads and writes records.
+#[derive(Clone)]
+pub(crate) struct Records {
+    storage: Arc<dyn Storage>,
+    clock: Arc<dyn Clock>,
+}
+
+/// Records fetched at once.
+const PAGE: usize = 1000;
+
+impl Records {
+    pub(crate) fn new(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>) -> Self {
+        Self { storage, clock }
+    }
+
+    pub(crate) async fn read<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, RecordError> {
+        Ok(self.read_at(key).await?.map(|(record, _)| record))
+    }
+
+    /// The record with its revision, for [`Records::replace`].
+    pub(crate) async fn read_at<T: DeserializeOwned>(&self, key: &str) -> Result<Option<(T, Revision)>, RecordError> {
+        let Some(item) = self.storage.get(key, self.clock.now()).await? else { return Ok(None) };
+        Ok(Some((parse(key, &item.value)?, item.revision)))
+    }
+
+    pub(crate) async fn write<T: Serialize>(
+        &self,
+        key: &str,
+        record: &T,
+        expires: Option<Timestamp>,
+    ) -> Result<(), RecordError> {
+        self.storage.put(key, &encode(key, record)?, expires).await?;
+        Ok(())
+    }
+
+    /// Writes only if there is none.
+    pub(crate) async fn create<T: Serialize>(
+        &self,
+        key: &str,
+        record: &T,
+        expires: Option<Timestamp>,
+    ) -> Result<(), RecordError> {
+        self.swap(key, Expected::Absent, record, expires).await
+    }
+
+    /// Writes only if it is still that of `revision`.
+    pub(crate) async fn replace<T: Serialize>(
+        &self,
+        key: &str,
+        revision: Revision,
+        record: &T,
+    ) -> Result<(), RecordError> {
+        self.swap(key, Expected::At(revision), record, None).await
+    }
+
+    async fn swap<T: Serialize>(
+        &self,
+        key: &str,
+        expected: Expected,
+        record: &T,
+        expires: Option<Timestamp>,
+    ) -> Result<(), RecordError> {
+        let value = encode(key, record)?;
+        self.storage.compare_and_swap(key, expected, &value, expires, self.clock.now()).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn delete(&self, key: &str) -> Result<bool, RecordError> {
+        Ok(self.storage.delete(key, self.clock.now()).await?)
+    }
+
+    /// All records below a prefix, in order of key: the rest of the key, the record, its end.
+    pub(crate) async fn list<T: DeserializeOwned>(
+        &self,
+        prefix: &str,
+    ) -> Result<Vec<(String, T, Option<Timestamp>)>, RecordError> {
+        let mut records = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.storage.range(prefix, after.as_deref(), PAGE, self.clock.now()).await?;
+            for item in page.items {
+                let name = item.key.strip_prefix(prefix).unwrap_or_default().to_owned();
+                records.push((name, parse(&item.key, &item.value)?, item.expires));
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(records),
+            }
+        }
+    }
+}
+
+fn parse<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, RecordError> {
+    serde_json::from_slice(value)
+        .map_err(|cause| RecordError::Malformed { key: key.to_owned(), reason: cause.to_string() })
+}
+
+fn encode<T: Serialize>(key: &str, record: &T) -> Result<Vec<u8>, RecordError> {
+    serde_json::to_vec(record)
+        .map_err(|cause| RecordError::Malformed { key: key.to_owned(), reason: cause.to_string() })
+}

@@ -1,0 +1,155 @@
+//! Documents of every kind, as `tctl get`, `create` and `rm` use them. Roles and users are written; tokens, nodes and
+//! Kubernetes clusters are made by their own calls and only shown and removed here.
+
+use std::collections::BTreeSet;
+
+use remoteler_core::{
+    KubeRecord, Metadata, NewUser, NodeRecord, Resource, ResourceKind, RoleName, Secret, TokenSummary, Traits,
+    UserName, Verb,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::{
+    Caller,
+    failure::{ApiResult, bad_request, not_found},
+    records::key,
+    service::Inner,
+    users::UserRecord,
+};
+
+/// `spec` of a user document.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UserSpec {
+    roles: BTreeSet<RoleName>,
+    #[serde(default)]
+    traits: Traits,
+}
+
+impl Inner {
+    pub(crate) async fn resources(
+        &self,
+        caller: &Caller,
+        kind: ResourceKind,
+        name: Option<String>,
+    ) -> ApiResult<Vec<Resource>> {
+        let verb = if name.is_some() { Verb::Read } else { Verb::List };
+        self.admit(caller, kind.as_str(), verb).await?;
+        let all: Vec<Resource> = match kind {
+            ResourceKind::Role => {
+                self.records.list::<Resource>(key::ROLES).await?.into_iter().map(|(_, role, _)| role).collect()
+            }
+            ResourceKind::User => {
+                let users = self.records.list::<UserRecord>(key::USERS).await?;
+                users.into_iter().map(|(_, user, _)| user_document(user)).collect()
+            }
+            ResourceKind::Token => self.token_summaries().await?.into_iter().map(token_document).collect(),
+            ResourceKind::Node => self.all_nodes().await?.into_iter().map(node_document).collect(),
+            ResourceKind::KubeCluster => self.all_kube_clusters().await?.into_iter().map(kube_document).collect(),
+        };
+        let Some(name) = name else { return Ok(all) };
+        let found: Vec<_> = all.into_iter().filter(|document| document.metadata.name == name).collect();
+        if found.is_empty() {
+            let name: String = name.chars().take(80).collect();
+            return Err(not_found(format!("there is no {} {name}", kind.as_str())));
+        }
+        Ok(found)
+    }
+
+    pub(crate) async fn put_resource(&self, caller: &Caller, document: Resource, replace: bool) -> ApiResult<()> {
+        let kind = ResourceKind::parse(&document.kind).map_err(|cause| bad_request(cause.to_string()))?;
+        let mut actor = self.admit(caller, kind.as_str(), Verb::Create).await?;
+        if replace {
+            actor = self.admit(caller, kind.as_str(), Verb::Update).await?;
+        }
+        let _turn = self.changes.lock().await;
+        match kind {
+            ResourceKind::Role => self.write_role(actor, document, replace).await,
+            ResourceKind::User => {
+                let user = user_of(document)?;
+                let exists = self.records.read::<UserRecord>(&key::of(key::USERS, &user.name)).await?.is_some();
+                if exists && replace {
+                    return self.replace_user(actor, user).await;
+                }
+                self.create_user_silently(actor, user).await
+            }
+            ResourceKind::Token => Err(bad_request("tokens are made with tctl tokens add")),
+            ResourceKind::Node | ResourceKind::KubeCluster => {
+                Err(bad_request(format!("{} documents are written by the services themselves", kind.as_str())))
+            }
+        }
+    }
+
+    pub(crate) async fn delete_resource(&self, caller: &Caller, kind: ResourceKind, name: String) -> ApiResult<()> {
+        match kind {
+            ResourceKind::User => {
+                let name = UserName::new(name).map_err(|cause| bad_request(cause.to_string()))?;
+                self.delete_user(caller, name).await
+            }
+            ResourceKind::Token => self.delete_token(caller, &Secret::new(name)).await,
+            ResourceKind::Role | ResourceKind::Node | ResourceKind::KubeCluster => {
+                let actor = self.admit(caller, kind.as_str(), Verb::Delete).await?;
+                let _turn = self.changes.lock().await;
+                match kind {
+                    ResourceKind::Role => self.delete_role(actor, &name).await,
+                    ResourceKind::Node => self.delete_node(actor, &name).await,
+                    ResourceKind::KubeCluster | ResourceKind::User | ResourceKind::Token => {
+                        self.delete_kube_cluster(actor, &name).await
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn user_of(document: Resource) -> ApiResult<NewUser> {
+    let Resource { version, metadata, spec, .. } = document;
+    if version != "v2" {
+        let version: String = version.chars().take(40).collect();
+        return Err(bad_request(format!("version {version:?} of kind user is not read; v2 is")));
+    }
+    let name = UserName::new(&metadata.name).map_err(|cause| bad_request(cause.to_string()))?;
+    for (field, given) in [
+        ("description", metadata.description.is_some()),
+        ("labels", !metadata.labels.is_empty()),
+        ("expires", metadata.expires.is_some()),
+    ] {
+        if given {
+            return Err(bad_request(format!("metadata.{field} of user {name} is refused: users have none")));
+        }
+    }
+    let spec: UserSpec = serde_json::from_value(spec)
+        .map_err(|cause| bad_request(format!("spec of user {name} is refused: {cause}")))?;
+    Ok(NewUser { name, roles: spec.roles, traits: spec.traits })
+}
+
+fn document(kind: ResourceKind, version: &str, metadata: Metadata, spec: serde_json::Value) -> Resource {
+    Resource { kind: kind.as_str().into(), version: version.into(), metadata, spec }
+}
+
+fn named(name: impl std::fmt::Display) -> Metadata {
+    Metadata { name: name.to_string(), description: None, labels: remoteler_core::Labels::new(), expires: None }
+}
+
+fn user_document(user: UserRecord) -> Resource {
+    let spec = json!({ "roles": user.roles, "traits": user.traits });
+    document(ResourceKind::User, "v2", named(user.name), spec)
+}
+
+fn token_document(token: TokenSummary) -> Resource {
+    let metadata = Metadata { expires: Some(token.expires), ..named(token.id) };
+    document(ResourceKind::Token, "v2", metadata, json!({ "roles": token.roles }))
+}
+
+fn node_document(node: NodeRecord) -> Resource {
+    let NodeRecord { host_id, name, labels, addr, version, last_seen } = node;
+    let spec = json!({ "host_id": host_id, "addr": addr, "version": version, "last_seen": last_seen });
+    document(ResourceKind::Node, "v2", Metadata { labels, ..named(name) }, spec)
+}
+
+fn kube_document(kube: KubeRecord) -> Resource {
+    let KubeRecord { host_id, name, labels, addr, version, last_seen } = kube;
+    let spec = json!({ "host_id": host_id, "addr": addr, "version": version, "last_seen": last_seen });
+    document(ResourceKind::KubeCluster, "v3", Metadata { labels, ..named(name) }, spec)
+}

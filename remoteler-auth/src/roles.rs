@@ -1,0 +1,104 @@
+//! Role documents: reading, checking, writing, and the policy snapshot that follows every change.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use remoteler_core::{ApiError, AuditKind, Policy, Resource, Role, RoleName, RoleSpec, Verb, preset_roles};
+
+use crate::{
+    Caller,
+    failure::{ApiResult, bad_request, conflict, not_found},
+    records::{RecordError, Records, key},
+    service::{Inner, StartError},
+    users::UserRecord,
+};
+
+/// Versions of role documents that are read; the last is written.
+const VERSIONS: [&str; 3] = ["v5", "v6", "v7"];
+
+/// Writes the roles of a new cluster where no role exists at all.
+pub(crate) async fn write_presets(records: &Records) -> Result<(), RecordError> {
+    if !records.list::<Resource>(key::ROLES).await?.is_empty() {
+        return Ok(());
+    }
+    for (name, spec) in preset_roles() {
+        records.write(&key::of(key::ROLES, &name), &Resource::role(&name, &spec), None).await?;
+    }
+    Ok(())
+}
+
+/// All roles, checked. One that does not pass stops the start: what it denies would not be known (I80).
+pub(crate) async fn load(records: &Records) -> Result<BTreeMap<RoleName, Arc<Role>>, StartError> {
+    let mut roles = BTreeMap::new();
+    for (name, document, _) in records.list::<Resource>(key::ROLES).await? {
+        let role = check(document).map_err(|cause| StartError::Role { name, reason: cause.message })?.0;
+        roles.insert(role.name().clone(), Arc::new(role));
+    }
+    Ok(roles)
+}
+
+/// The role a document describes, and the document as it is stored.
+fn check(document: Resource) -> ApiResult<(Role, Resource)> {
+    let Resource { version, metadata, spec, .. } = document;
+    if !VERSIONS.contains(&version.as_str()) {
+        let version: String = version.chars().take(40).collect();
+        return Err(bad_request(format!("version {version:?} of kind role is not read; v5, v6 and v7 are")));
+    }
+    let name = RoleName::new(&metadata.name).map_err(|cause| bad_request(cause.to_string()))?;
+    if metadata.expires.is_some() {
+        return Err(bad_request(format!("metadata.expires of role {name} is refused: roles do not end by themselves")));
+    }
+    let spec = if spec.is_null() { serde_json::Value::Object(serde_json::Map::new()) } else { spec };
+    let spec: RoleSpec = serde_json::from_value(spec)
+        .map_err(|cause| bad_request(format!("spec of role {name} is refused: {cause}")))?;
+    let role = Role::new(name.clone(), &spec).map_err(|cause| bad_request(cause.to_string()))?;
+    Ok((role, Resource { metadata, ..Resource::role(&name, &spec) }))
+}
+
+impl Inner {
+    /// All role documents, for those who may read roles and for hosts, which decide by them.
+    pub(crate) async fn role_documents(&self, caller: &Caller) -> ApiResult<Vec<Resource>> {
+        if !matches!(caller, Caller::Host(_)) {
+            self.admit(caller, "role", Verb::Read).await?;
+        }
+        let roles = self.records.list::<Resource>(key::ROLES).await?;
+        Ok(roles.into_iter().map(|(_, document, _)| document).collect())
+    }
+
+    /// Writes a role; [`Inner::changes`] is held by the caller.
+    pub(crate) async fn write_role(&self, actor: String, document: Resource, replace: bool) -> ApiResult<()> {
+        let (role, document) = check(document)?;
+        let name = role.name();
+        let key = key::of(key::ROLES, name);
+        if !replace && self.records.read::<Resource>(&key).await?.is_some() {
+            return Err(conflict(format!("role {name} exists already; use tctl create -f to replace it")));
+        }
+        self.record(AuditKind::RoleCreate { user: actor, name: name.to_string() }).await?;
+        self.records.write(&key, &document, None).await?;
+        self.reload_policy().await
+    }
+
+    /// Removes a role that nobody holds; [`Inner::changes`] is held by the caller.
+    pub(crate) async fn delete_role(&self, actor: String, name: &str) -> ApiResult<()> {
+        let name = RoleName::new(name).map_err(|cause| bad_request(cause.to_string()))?;
+        let key = key::of(key::ROLES, &name);
+        if self.records.read::<Resource>(&key).await?.is_none() {
+            return Err(not_found(format!("there is no role {name}; tctl get role lists the roles there are")));
+        }
+        let users = self.records.list::<UserRecord>(key::USERS).await?;
+        if let Some((_, holder, _)) = users.into_iter().find(|(_, user, _)| user.roles.contains(&name)) {
+            return Err(conflict(format!("user {} holds role {name}; take it from them first", holder.name)));
+        }
+        self.record(AuditKind::RoleDelete { user: actor, name: name.to_string() }).await?;
+        self.records.delete(&key).await?;
+        self.reload_policy().await
+    }
+
+    async fn reload_policy(&self) -> ApiResult<()> {
+        let roles = load(&self.records).await.map_err(|cause| {
+            tracing::error!(error = &cause as &dyn std::error::Error, "the roles could not be loaded");
+            ApiError::new(remoteler_core::ApiErrorKind::Internal, "the roles could not be loaded; see the log")
+        })?;
+        self.policy.replace(Policy { trust: self.issuer.trust().clone(), roles });
+        Ok(())
+    }
+}

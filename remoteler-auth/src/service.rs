@@ -1,0 +1,266 @@
+//! The auth service: opening it, its parts, and the handles it gives out. Each operation stands in a module of its own.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use remoteler_ca::CaError;
+use remoteler_core::{
+    AuditKind, AuditSink, AuthApi, Clock, ClusterName, Entropy, HostCerts, OsEntropy, Policy, PolicySource,
+    RecordingStore, SharedPolicy, Storage, SystemClock, TrustBundle,
+};
+use tokio::sync::Mutex;
+
+use crate::{
+    AuditLog, Caller, Database, EventLog, OpenError, RecordError, RecordingFiles, SqliteStorage,
+    api::Handle,
+    failure::{self, ApiResult},
+    issue::Issuer,
+    join::LocalHost,
+    limiter::Limiter,
+    password::{PasswordError, Passwords},
+    records::{Records, key},
+    roles,
+};
+
+/// Why the auth service did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Its data could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Its data is of another cluster.
+    #[error(
+        "the data directory belongs to cluster {stored}, the configuration says {configured}; correct cluster_name or give an empty data directory"
+    )]
+    OtherCluster {
+        /// As stored.
+        stored: ClusterName,
+        /// As configured.
+        configured: ClusterName,
+    },
+    /// A record could not be read or written.
+    #[error("the auth service's data cannot be used")]
+    Record(#[from] RecordError),
+    /// An authority could not be made or loaded.
+    #[error("the certificate authority cannot be used")]
+    Authority(#[from] CaError),
+    /// A stored role is none.
+    #[error("stored role {name} cannot be used: {reason}")]
+    Role {
+        /// Name.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// Password hashing does not work.
+    #[error("password hashing does not work here")]
+    Password(#[from] PasswordError),
+}
+
+/// What an auth service is made from.
+#[derive(Clone)]
+pub struct AuthConfig {
+    /// Holds everything: database, recordings. Made when it is not there.
+    pub data_dir: PathBuf,
+    /// Name of the cluster; cannot change after the first start.
+    pub cluster_name: ClusterName,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Draws keys, serials and tokens.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+impl AuthConfig {
+    /// With the machine's clock and generator.
+    #[must_use]
+    pub fn new(data_dir: impl Into<PathBuf>, cluster_name: ClusterName) -> Self {
+        Self { data_dir: data_dir.into(), cluster_name, clock: Arc::new(SystemClock), entropy: Arc::new(OsEntropy) }
+    }
+}
+
+impl std::fmt::Debug for AuthConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { data_dir, cluster_name, .. } = self;
+        f.debug_struct("AuthConfig").field("data_dir", data_dir).field("cluster_name", cluster_name).finish()
+    }
+}
+
+/// A running auth service. Clones are the same service; the data directory is released with the last one.
+#[derive(Clone)]
+pub struct AuthService {
+    inner: Arc<Inner>,
+}
+
+/// The service's parts, as its operations see them.
+pub(crate) struct Inner {
+    pub(crate) cluster: ClusterName,
+    pub(crate) records: Records,
+    pub(crate) events: EventLog,
+    pub(crate) audit: AuditLog,
+    pub(crate) recordings: RecordingFiles,
+    pub(crate) policy: Arc<SharedPolicy>,
+    pub(crate) issuer: Issuer,
+    pub(crate) passwords: Passwords,
+    pub(crate) limits: Limits,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    /// Held while users, roles and tokens change, so that what one change checks, another does not undo meanwhile.
+    pub(crate) changes: Mutex<()>,
+}
+
+/// Counters of failures.
+pub(crate) struct Limits {
+    /// Failed logins of one name.
+    pub(crate) login_user: Limiter,
+    /// Failed logins, and uses of links, from one address.
+    pub(crate) login_address: Limiter,
+    /// Failed joins from one address.
+    pub(crate) join: Limiter,
+    /// Refusals of one address that are audited.
+    pub(crate) refused: Limiter,
+}
+
+const WINDOW: Duration = Duration::from_secs(300);
+
+impl AuthService {
+    /// Opens a data directory. The first start makes both authorities and the roles `access`, `editor` and `auditor`.
+    ///
+    /// # Errors
+    /// [`StartError`]; a directory that is not ours to use is left as it is.
+    pub async fn open(config: AuthConfig) -> Result<Self, StartError> {
+        let dir = config.data_dir.clone();
+        let opened = tokio::task::spawn_blocking(move || -> Result<_, OpenError> {
+            let database = Database::open(&dir)?;
+            Ok((database, RecordingFiles::open(&dir.join("recordings"))?))
+        });
+        let (database, recordings) = match opened.await {
+            Ok(opened) => opened?,
+            Err(cause) => std::panic::resume_unwind(cause.into_panic()),
+        };
+        let database = Arc::new(database);
+        let storage = Arc::new(SqliteStorage::new(Arc::clone(&database)));
+        Self::with_stores(config, storage, EventLog::new(database), recordings).await
+    }
+
+    /// Like [`AuthService::open`], over stores that the caller made; `data_dir` of the configuration is not used.
+    ///
+    /// # Errors
+    /// [`StartError`]
+    pub async fn with_stores(
+        config: AuthConfig,
+        storage: Arc<dyn Storage>,
+        events: EventLog,
+        recordings: RecordingFiles,
+    ) -> Result<Self, StartError> {
+        let AuthConfig { cluster_name: cluster, clock, entropy, .. } = config;
+        let records = Records::new(storage, Arc::clone(&clock));
+        check_cluster(&records, &cluster).await?;
+        let audit = AuditLog::new(events.clone(), Arc::clone(&clock), Arc::clone(&entropy), cluster.clone());
+        let (for_issuer, draws) = (Arc::clone(&clock), Arc::clone(&entropy));
+        let issuer = Issuer::open(&cluster, &records, for_issuer, draws, audit.clone()).await?;
+        roles::write_presets(&records).await?;
+        let policy = Policy { trust: issuer.trust().clone(), roles: roles::load(&records).await? };
+        let draws = Arc::clone(&entropy);
+        let parallel = std::thread::available_parallelism().map_or(1, usize::from).min(4);
+        let passwords = tokio::task::spawn_blocking(move || Passwords::new(parallel, draws.as_ref()));
+        let passwords = match passwords.await {
+            Ok(passwords) => passwords?,
+            Err(cause) => std::panic::resume_unwind(cause.into_panic()),
+        };
+        let limits = Limits {
+            login_user: Limiter::new(10, WINDOW),
+            login_address: Limiter::new(30, WINDOW),
+            join: Limiter::new(10, WINDOW),
+            refused: Limiter::new(10, WINDOW),
+        };
+        let policy = Arc::new(SharedPolicy::new(policy));
+        let changes = Mutex::new(());
+        let inner = Inner {
+            cluster,
+            records,
+            events,
+            audit,
+            recordings,
+            policy,
+            issuer,
+            passwords,
+            limits,
+            clock,
+            entropy,
+            changes,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// A handle that acts for `caller`, and may what `caller` may.
+    #[must_use]
+    pub fn as_caller(&self, caller: Caller) -> Arc<dyn AuthApi> {
+        Arc::new(Handle::new(Arc::clone(&self.inner), caller))
+    }
+
+    /// The cluster.
+    #[must_use]
+    pub fn cluster_name(&self) -> &ClusterName {
+        &self.inner.cluster
+    }
+
+    /// The authorities believed now.
+    #[must_use]
+    pub fn trust_bundle(&self) -> TrustBundle {
+        self.inner.issuer.trust().clone()
+    }
+
+    /// Trust and roles as they are now; follows every change at once.
+    #[must_use]
+    pub fn policy_source(&self) -> Arc<dyn PolicySource> {
+        Arc::clone(&self.inner.policy) as Arc<dyn PolicySource>
+    }
+
+    /// The audit log of this process: durable when `record` returns.
+    #[must_use]
+    pub fn audit_sink(&self) -> Arc<dyn AuditSink> {
+        Arc::new(self.inner.audit.clone())
+    }
+
+    /// The audit store, to be checked or exported.
+    #[must_use]
+    pub fn event_log(&self) -> EventLog {
+        self.inner.events.clone()
+    }
+
+    /// Where recordings are kept.
+    #[must_use]
+    pub fn recordings(&self) -> Arc<dyn RecordingStore> {
+        Arc::new(self.inner.recordings.clone())
+    }
+
+    /// Certificates for a service in this process, without a join token. With `host_id` the host keeps its id and names.
+    ///
+    /// # Errors
+    /// As [`AuthApi::join`].
+    pub async fn issue_local_host(&self, host: LocalHost) -> ApiResult<HostCerts> {
+        let inner = Arc::clone(&self.inner);
+        crate::api::detached(async move { inner.issue_local_host(host).await }).await
+    }
+}
+
+impl std::fmt::Debug for AuthService {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AuthService").field("cluster", &self.inner.cluster).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    /// Records an event, before what it allows.
+    pub(crate) async fn record(&self, event: AuditKind) -> ApiResult<()> {
+        self.audit.record(event).await.map_err(|cause| failure::audit(&cause))
+    }
+}
+
+async fn check_cluster(records: &Records, configured: &ClusterName) -> Result<(), StartError> {
+    match records.read::<ClusterName>(key::CLUSTER).await? {
+        None => Ok(records.create(key::CLUSTER, configured, None).await?),
+        Some(stored) if stored == *configured => Ok(()),
+        Some(stored) => Err(StartError::OtherCluster { stored, configured: configured.clone() }),
+    }
+}

@@ -1,0 +1,141 @@
+//! What services report and what people look up later: audit events and session recordings. A host may report only of itself.
+
+use remoteler_core::{
+    AuditEvent, AuditKind, EventQuery, HostIdentity, PolicySource, RecordingChunk, RecordingInfo, RecordingStore,
+    SessionFields, SessionId, SystemRole, Verb, authorize_rule,
+    wire::{MAX_CHUNK, MAX_EVENTS},
+};
+
+use crate::{
+    Caller,
+    event_log::SessionStarted,
+    failure::{self, ApiResult, bad_request, not_found},
+    service::Inner,
+};
+
+/// Recordings listed at the most.
+const MAX_RECORDINGS: usize = 10_000;
+
+impl Inner {
+    pub(crate) async fn record_events(&self, caller: &Caller, events: Vec<AuditEvent>) -> ApiResult<()> {
+        let Caller::Host(host) = caller else {
+            return Err(self.refuse(caller, "record audit events").await);
+        };
+        if events.len() > MAX_EVENTS {
+            return Err(bad_request(format!("at most {MAX_EVENTS} events are taken at once, {} came", events.len())));
+        }
+        for event in &events {
+            if event.cluster_name != self.cluster || !may_report(host.identity(), &event.kind) {
+                return Err(self.refuse(caller, &format!("record event {} {}", event.name(), event.uid)).await);
+            }
+        }
+        self.events.append(events).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn events(&self, caller: &Caller, query: EventQuery) -> ApiResult<Vec<AuditEvent>> {
+        self.admit(caller, "event", Verb::List).await?;
+        Ok(self.events.query(query).await?)
+    }
+
+    pub(crate) async fn append_recording(&self, caller: &Caller, chunk: RecordingChunk) -> ApiResult<()> {
+        let RecordingChunk { session_id: session, offset, octets, last } = chunk;
+        self.admit_recorder(caller, session).await?;
+        if octets.len() > MAX_CHUNK {
+            return Err(bad_request(format!("at most {MAX_CHUNK} octets of a recording are taken at once")));
+        }
+        let length = u64::try_from(octets.len()).unwrap_or(u64::MAX);
+        let store = &self.recordings;
+        if !last {
+            return store.append(session, offset, &octets, false).await.map_err(failure::recording);
+        }
+        let ended = store.state(session).await.map_err(failure::recording)?.is_some_and(|state| state.complete);
+        if !octets.is_empty() {
+            store.append(session, offset, &octets, false).await.map_err(failure::recording)?;
+        }
+        let size = offset.saturating_add(length);
+        if !ended {
+            self.record(AuditKind::SessionUpload { sid: session.to_string(), size }).await?;
+        }
+        store.append(session, size, &[], true).await.map_err(failure::recording)
+    }
+
+    pub(crate) async fn recording_size(&self, caller: &Caller, session: SessionId) -> ApiResult<u64> {
+        self.admit_recorder(caller, session).await?;
+        let state = self.recordings.state(session).await.map_err(failure::recording)?;
+        Ok(state.map_or(0, |state| state.size))
+    }
+
+    pub(crate) async fn recordings(&self, caller: &Caller) -> ApiResult<Vec<RecordingInfo>> {
+        let only_of = match caller {
+            Caller::User(user) => {
+                let identity = self.current(user).await?;
+                let all = authorize_rule(identity, &self.policy.policy(), "session", Verb::List).is_some();
+                (!all).then(|| identity.user.to_string())
+            }
+            Caller::LocalAdmin => None,
+            // I66: hosts have nothing to read here.
+            Caller::Host(_) | Caller::Anonymous { .. } => return Err(self.refuse(caller, "list recordings").await),
+        };
+        let mut recordings = Vec::new();
+        for (session_id, state) in self.recordings.list(MAX_RECORDINGS).await.map_err(failure::recording)? {
+            let Some(started) = self.events.session_started(session_id).await? else { continue };
+            if only_of.as_ref().is_some_and(|user| *user != started.user) {
+                continue;
+            }
+            let SessionStarted { user, login, node, time, .. } = started;
+            let (size, complete) = (state.size, state.complete);
+            recordings.push(RecordingInfo { session_id, user, login, node, started: time, size, complete });
+        }
+        recordings.sort_by_key(|recording| recording.started);
+        Ok(recordings)
+    }
+
+    pub(crate) async fn read_recording(&self, caller: &Caller, session: SessionId, offset: u64) -> ApiResult<Vec<u8>> {
+        match caller {
+            Caller::LocalAdmin => {}
+            Caller::User(user) => {
+                let identity = self.current(user).await?;
+                let allowed = authorize_rule(identity, &self.policy.policy(), "session", Verb::Read).is_some();
+                let started = self.events.session_started(session).await?;
+                let own = started.is_some_and(|started| started.user == identity.user.as_str());
+                if !allowed && !own {
+                    return Err(self.refuse(caller, &format!("read recording {session}")).await);
+                }
+            }
+            Caller::Host(_) | Caller::Anonymous { .. } => {
+                return Err(self.refuse(caller, &format!("read recording {session}")).await);
+            }
+        }
+        self.recordings.read(session, offset, MAX_CHUNK).await.map_err(failure::recording)
+    }
+
+    /// I66: a recording is written only by the node on which its session began, as that node's own event says.
+    async fn admit_recorder(&self, caller: &Caller, session: SessionId) -> ApiResult<()> {
+        let what = format!("write recording {session}");
+        let host = self.admit_host(caller, SystemRole::Node, &what).await?;
+        match self.events.session_started(session).await? {
+            Some(started) if started.host == Some(host.id) => Ok(()),
+            Some(_) => Err(self.refuse(caller, &what).await),
+            None => Err(not_found(format!("session {session} has no session.start event yet; send that first"))),
+        }
+    }
+}
+
+/// Whether a host may report an event: only what its services see, and of sessions only its own.
+fn may_report(host: &HostIdentity, kind: &AuditKind) -> bool {
+    let is = |role| host.roles.contains(&role);
+    let own = |session: &SessionFields| is(SystemRole::Node) && session.server_id == host.id.to_string();
+    match kind {
+        AuditKind::SessionStart { session, .. }
+        | AuditKind::SessionEnd { session, .. }
+        | AuditKind::Exec { session, .. }
+        | AuditKind::Sftp { session, .. }
+        | AuditKind::Port { session, .. } => own(session),
+        AuditKind::KubeRequest { .. } => is(SystemRole::Kube),
+        AuditKind::TunnelConnect { .. } => is(SystemRole::Proxy),
+        AuditKind::AuthAttempt { .. } => true,
+        // The rest only the auth service sees; and what a newer host reports, this service cannot judge.
+        _ => false,
+    }
+}

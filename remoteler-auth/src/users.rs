@@ -1,0 +1,278 @@
+//! Users and their one-time sign-up links. Owns the user record; the password check at login is elsewhere.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use remoteler_core::{
+    AuditKind, Invite, Login, NewUser, PolicySource, RoleName, Secret, SignUpRequest, Timestamp, Traits, UserName,
+    UserSummary, Verb,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Caller,
+    failure::{ApiResult, bad_request, conflict, not_found, rate_limited},
+    records::key,
+    secret_hash,
+    service::Inner,
+};
+
+/// A user as stored.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct UserRecord {
+    pub(crate) name: UserName,
+    pub(crate) roles: BTreeSet<RoleName>,
+    #[serde(default)]
+    pub(crate) traits: Traits,
+    /// PHC string.
+    #[serde(default)]
+    pub(crate) password: Option<String>,
+    pub(crate) created: Timestamp,
+    /// The only link that works now.
+    #[serde(default)]
+    pub(crate) invite: Option<InviteMark>,
+}
+
+/// What is kept of a link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct InviteMark {
+    hash: String,
+    expires: Timestamp,
+}
+
+const INVITE_TTL: Duration = Duration::from_secs(3600);
+/// Bounds of traits: an identity must fit into a certificate.
+const MAX_TRAITS: usize = 64;
+const MAX_TRAIT_OCTETS: usize = 256;
+const MAX_TRAITS_OCTETS: usize = 8 * 1024;
+const LINK_GONE: &str = "the sign-up link is wrong, was used or has expired; ask the administrator for a new one";
+
+impl Inner {
+    pub(crate) async fn create_user(&self, caller: &Caller, user: NewUser) -> ApiResult<Invite> {
+        let actor = self.admit(caller, "user", Verb::Create).await?;
+        let _turn = self.changes.lock().await;
+        self.check_user(&user)?;
+        let key = key::of(key::USERS, &user.name);
+        if self.records.read::<UserRecord>(&key).await?.is_some() {
+            return Err(exists(&user.name));
+        }
+        let (invite, mark) = self.draw_invite(user.name.clone());
+        let NewUser { name, roles, traits } = user;
+        self.record(AuditKind::UserCreate { user: actor.clone(), name: name.to_string(), roles: texts(&roles) })
+            .await?;
+        self.record(invite_event(actor, &name, &mark)).await?;
+        self.records.write(&key::of(key::INVITES, &mark.hash), &name, Some(mark.expires)).await?;
+        let created = self.clock.now();
+        let record = UserRecord { name, roles, traits, password: None, created, invite: Some(mark) };
+        self.records.create(&key, &record, None).await?;
+        Ok(self.with_proxy(invite).await)
+    }
+
+    /// Makes a user without a link, from a document.
+    pub(crate) async fn create_user_silently(&self, actor: String, user: NewUser) -> ApiResult<()> {
+        self.check_user(&user)?;
+        let NewUser { name, roles, traits } = user;
+        let key = key::of(key::USERS, &name);
+        if self.records.read::<UserRecord>(&key).await?.is_some() {
+            return Err(exists(&name));
+        }
+        self.record(AuditKind::UserCreate { user: actor, name: name.to_string(), roles: texts(&roles) }).await?;
+        let record = UserRecord { name, roles, traits, password: None, created: self.clock.now(), invite: None };
+        Ok(self.records.create(&key, &record, None).await?)
+    }
+
+    pub(crate) async fn update_user(&self, caller: &Caller, user: NewUser) -> ApiResult<()> {
+        let actor = self.admit(caller, "user", Verb::Update).await?;
+        let _turn = self.changes.lock().await;
+        self.replace_user(actor, user).await
+    }
+
+    /// Changes roles and traits; [`Inner::changes`] is held by the caller.
+    pub(crate) async fn replace_user(&self, actor: String, user: NewUser) -> ApiResult<()> {
+        self.check_user(&user)?;
+        let NewUser { name, roles, traits } = user;
+        let key = key::of(key::USERS, &name);
+        let found = self.records.read_at::<UserRecord>(&key).await?;
+        let (record, revision) = found.ok_or_else(|| unknown(&name))?;
+        self.record(AuditKind::UserUpdate { user: actor, name: name.to_string(), roles: texts(&roles) }).await?;
+        let record = UserRecord { roles, traits, ..record };
+        Ok(self.records.replace(&key, revision, &record).await?)
+    }
+
+    pub(crate) async fn users(&self, caller: &Caller) -> ApiResult<Vec<UserSummary>> {
+        self.admit(caller, "user", Verb::List).await?;
+        let users = self.records.list::<UserRecord>(key::USERS).await?;
+        Ok(users
+            .into_iter()
+            .map(|(_, user, _)| UserSummary {
+                has_password: user.password.is_some(),
+                name: user.name,
+                roles: user.roles,
+                traits: user.traits,
+                created: user.created,
+            })
+            .collect())
+    }
+
+    pub(crate) async fn delete_user(&self, caller: &Caller, name: UserName) -> ApiResult<()> {
+        let actor = self.admit(caller, "user", Verb::Delete).await?;
+        let _turn = self.changes.lock().await;
+        let key = key::of(key::USERS, &name);
+        let record = self.records.read::<UserRecord>(&key).await?.ok_or_else(|| unknown(&name))?;
+        self.record(AuditKind::UserDelete { user: actor, name: name.to_string() }).await?;
+        self.records.delete(&key).await?;
+        if let Some(mark) = record.invite {
+            self.records.delete(&key::of(key::INVITES, mark.hash)).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn reset_user(&self, caller: &Caller, name: UserName) -> ApiResult<Invite> {
+        let actor = self.admit(caller, "user", Verb::Update).await?;
+        let _turn = self.changes.lock().await;
+        let key = key::of(key::USERS, &name);
+        let found = self.records.read_at::<UserRecord>(&key).await?;
+        let (record, revision) = found.ok_or_else(|| unknown(&name))?;
+        let (invite, mark) = self.draw_invite(name);
+        self.record(invite_event(actor, &record.name, &mark)).await?;
+        self.records.write(&key::of(key::INVITES, &mark.hash), &record.name, Some(mark.expires)).await?;
+        let old = record.invite.clone();
+        let record = UserRecord { password: None, invite: Some(mark), ..record };
+        self.records.replace(&key, revision, &record).await?;
+        if let Some(old) = old {
+            self.records.delete(&key::of(key::INVITES, old.hash)).await?;
+        }
+        Ok(self.with_proxy(invite).await)
+    }
+
+    pub(crate) async fn set_password(&self, caller: &Caller, name: UserName, password: Secret) -> ApiResult<()> {
+        let actor = self.admit(caller, "user", Verb::Update).await?;
+        let key = key::of(key::USERS, &name);
+        let found = self.records.read_at::<UserRecord>(&key).await?;
+        let (record, revision) = found.ok_or_else(|| unknown(&name))?;
+        let hash = self.passwords.hash(password, self.entropy.as_ref()).await?;
+        self.record(AuditKind::PasswordChange { user: name.to_string(), by: actor }).await?;
+        self.replace_password(&key, revision, record, hash).await
+    }
+
+    pub(crate) async fn invited_user(&self, caller: &Caller, token: &Secret) -> ApiResult<UserName> {
+        self.count_link_use(caller)?;
+        let record = self.invited(token).await?;
+        self.link_was_right(caller);
+        Ok(record.0.name)
+    }
+
+    pub(crate) async fn sign_up(&self, caller: &Caller, request: SignUpRequest) -> ApiResult<UserName> {
+        self.count_link_use(caller)?;
+        let (record, revision) = self.invited(&request.token).await?;
+        self.link_was_right(caller);
+        let name = record.name.clone();
+        let hash = self.passwords.hash(request.password, self.entropy.as_ref()).await?;
+        self.record(AuditKind::PasswordChange { user: name.to_string(), by: name.to_string() }).await?;
+        // Password and link change in one write, which only one of several users of the link can win.
+        match self.replace_password(&key::of(key::USERS, &name), revision, record, hash).await {
+            Ok(()) => Ok(name),
+            Err(cause) if cause.kind == remoteler_core::ApiErrorKind::Conflict => Err(not_found(LINK_GONE)),
+            Err(cause) => Err(cause),
+        }
+    }
+
+    async fn replace_password(
+        &self,
+        key: &str,
+        revision: remoteler_core::Revision,
+        record: UserRecord,
+        hash: String,
+    ) -> ApiResult<()> {
+        let used = record.invite.clone();
+        self.limits.login_user.clear(record.name.as_str());
+        let record = UserRecord { password: Some(hash), invite: None, ..record };
+        self.records.replace(key, revision, &record).await?;
+        if let Some(mark) = used {
+            self.records.delete(&key::of(key::INVITES, mark.hash)).await?;
+        }
+        Ok(())
+    }
+
+    /// The user a link is for, while it works.
+    async fn invited(&self, token: &Secret) -> ApiResult<(UserRecord, remoteler_core::Revision)> {
+        let hash = secret_hash::hash(token);
+        let gone = || not_found(LINK_GONE);
+        let name: UserName = self.records.read(&key::of(key::INVITES, &hash)).await?.ok_or_else(gone)?;
+        let found = self.records.read_at::<UserRecord>(&key::of(key::USERS, &name)).await?;
+        let (record, revision) = found.ok_or_else(gone)?;
+        let now = self.clock.now();
+        let works = record.invite.as_ref().is_some_and(|mark| mark.hash == hash && mark.expires > now);
+        if works { Ok((record, revision)) } else { Err(gone()) }
+    }
+
+    fn count_link_use(&self, caller: &Caller) -> ApiResult<()> {
+        let Some(addr) = caller.address() else { return Ok(()) };
+        if self.limits.login_address.attempt(&addr.ip().to_string(), self.clock.now()) {
+            return Ok(());
+        }
+        Err(rate_limited("too many failed attempts from this address; wait five minutes"))
+    }
+
+    fn link_was_right(&self, caller: &Caller) {
+        if let Some(addr) = caller.address() {
+            self.limits.login_address.succeeded(&addr.ip().to_string());
+        }
+    }
+
+    fn draw_invite(&self, user: UserName) -> (Invite, InviteMark) {
+        let token = secret_hash::draw(self.entropy.as_ref());
+        let expires = self.clock.now().plus(INVITE_TTL);
+        let mark = InviteMark { hash: secret_hash::hash(&token), expires };
+        (Invite { user, token, proxy_addr: None, expires }, mark)
+    }
+
+    async fn with_proxy(&self, invite: Invite) -> Invite {
+        Invite { proxy_addr: self.proxy_addr().await, ..invite }
+    }
+
+    fn check_user(&self, user: &NewUser) -> ApiResult<()> {
+        if user.roles.is_empty() {
+            return Err(bad_request(format!("user {} has no role; give at least one, such as access", user.name)));
+        }
+        let policy = self.policy.policy();
+        if let Some(role) = user.roles.iter().find(|role| !policy.roles.contains_key(*role)) {
+            return Err(bad_request(format!("there is no role {role}; tctl get role lists the roles there are")));
+        }
+        check_traits(&user.traits)
+    }
+}
+
+fn check_traits(traits: &Traits) -> ApiResult<()> {
+    let texts = || traits.iter().flat_map(|(name, values)| values.iter().chain([name]));
+    if traits.len() > MAX_TRAITS || texts().map(String::len).sum::<usize>() > MAX_TRAITS_OCTETS {
+        return Err(bad_request(format!(
+            "a user has at most {MAX_TRAITS} traits of {MAX_TRAITS_OCTETS} octets in all"
+        )));
+    }
+    if let Some(text) = texts().find(|text| text.len() > MAX_TRAIT_OCTETS || text.chars().any(char::is_control)) {
+        let start: String = text.chars().take(40).collect();
+        return Err(bad_request(format!(
+            "trait {start:?} is refused: at most {MAX_TRAIT_OCTETS} octets without control characters are allowed"
+        )));
+    }
+    for login in traits.get("logins").into_iter().flatten() {
+        Login::new(login).map_err(|cause| bad_request(cause.to_string()))?;
+    }
+    Ok(())
+}
+
+fn invite_event(actor: String, name: &UserName, mark: &InviteMark) -> AuditKind {
+    AuditKind::InviteCreate { user: actor, name: name.to_string(), expires: mark.expires.to_string() }
+}
+
+fn texts(roles: &BTreeSet<RoleName>) -> Vec<String> {
+    roles.iter().map(ToString::to_string).collect()
+}
+
+fn unknown(name: &UserName) -> remoteler_core::ApiError {
+    not_found(format!("there is no user {name}; tctl users ls lists the users there are"))
+}
+
+fn exists(name: &UserName) -> remoteler_core::ApiError {
+    conflict(format!("user {name} exists already"))
+}

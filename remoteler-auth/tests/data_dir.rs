@@ -1,0 +1,198 @@
+//! The data directory: what survives a restart, and the clear refusal of what cannot be used.
+
+use std::{fs, os::unix::fs::MetadataExt, path::Path, process::Command, sync::Arc};
+
+use remoteler_auth::{AuthConfig, AuthService, Caller, Database, OpenError, SqliteStorage, StartError};
+use remoteler_core::{ClusterName, Storage, Timestamp};
+
+fn config(dir: &Path) -> AuthConfig {
+    AuthConfig::new(dir, ClusterName::new("root").unwrap())
+}
+
+#[tokio::test]
+async fn authorities_roles_and_records_survive_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = AuthService::open(config(dir.path())).await.unwrap();
+    let trust = first.trust_bundle();
+    drop(first);
+
+    let second = AuthService::open(config(dir.path())).await.unwrap();
+
+    assert_eq!(second.trust_bundle(), trust);
+    let roles = second.as_caller(Caller::LocalAdmin).roles().await.unwrap();
+    let names: Vec<_> = roles.iter().map(|role| role.metadata.name.as_str()).collect();
+    assert_eq!(names, ["access", "auditor", "editor"]);
+}
+
+#[tokio::test]
+async fn everything_in_the_directory_is_for_the_owner_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("a/b");
+    let _service = AuthService::open(config(&data)).await.unwrap();
+    assert_eq!(fs::metadata(&data).unwrap().mode() & 0o777, 0o700); // I67
+    let mut files = 0;
+    for entry in fs::read_dir(&data).unwrap() {
+        let entry = entry.unwrap();
+        let expected = if entry.metadata().unwrap().is_dir() { 0o700 } else { 0o600 };
+        assert_eq!(entry.metadata().unwrap().mode() & 0o777, expected, "{:?}", entry.path());
+        files += 1;
+    }
+    assert!(files >= 3);
+}
+
+#[tokio::test]
+async fn a_directory_of_a_newer_version_is_refused_and_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(AuthService::open(config(dir.path())).await.unwrap());
+    let database = dir.path().join("auth.sqlite");
+    let mut octets = fs::read(&database).unwrap();
+    octets[60..64].copy_from_slice(&7_u32.to_be_bytes()); // user_version in the header
+    fs::write(&database, &octets).unwrap();
+    let before = listing(dir.path());
+
+    let refused = AuthService::open(config(dir.path())).await.unwrap_err();
+
+    assert!(matches!(refused, StartError::Open(OpenError::Newer { found: 7, .. })), "{refused}");
+    assert!(refused.to_string().contains("newer version"), "{refused}");
+    assert_eq!(listing(dir.path()), before);
+}
+
+#[tokio::test]
+async fn a_second_process_on_the_same_directory_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Database::open(dir.path()).unwrap();
+    let refused = Database::open(dir.path()).unwrap_err();
+    assert!(matches!(refused, OpenError::InUse { .. }), "{refused}");
+    drop(first);
+    Database::open(dir.path()).unwrap();
+}
+
+#[tokio::test]
+async fn what_is_no_directory_or_no_database_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, b"x").unwrap();
+    let refused = Database::open(&file.join("data")).unwrap_err();
+    assert!(matches!(refused, OpenError::Unusable { .. }), "{refused}");
+    assert!(refused.to_string().contains("file"), "{refused}");
+
+    let other = dir.path().join("other");
+    fs::create_dir(&other).unwrap();
+    for content in [vec![b'x'; 10], vec![b'x'; 4096]] {
+        fs::write(other.join("auth.sqlite"), &content).unwrap();
+        let refused = Database::open(&other).unwrap_err();
+        assert!(matches!(refused, OpenError::NotADatabase { .. }), "{refused}");
+        assert_eq!(fs::read(other.join("auth.sqlite")).unwrap(), content);
+    }
+}
+
+#[tokio::test]
+async fn a_directory_of_another_cluster_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(AuthService::open(config(dir.path())).await.unwrap());
+    let other = AuthConfig::new(dir.path(), ClusterName::new("leaf").unwrap());
+    let refused = AuthService::open(other).await.unwrap_err();
+    assert!(matches!(refused, StartError::OtherCluster { .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_writes_and_loses_nothing() {
+    let Some(disk) = SmallDisk::mount() else {
+        eprintln!("SKIPPED: a small tmpfs cannot be mounted here (needs root)");
+        return;
+    };
+    let database = Arc::new(Database::open(&disk.0.path().join("data")).unwrap());
+    let store = SqliteStorage::new(database);
+    let now = Timestamp::from_unix_seconds(1);
+    let mut kept = 0;
+    let refused = loop {
+        match store.put(&format!("key/{kept:06}"), &[7; 20_000], None).await {
+            Ok(_) => kept += 1,
+            Err(cause) => break cause,
+        }
+        assert!(kept < 10_000, "the disk never fills");
+    };
+    assert!(refused.to_string().contains("full"), "{refused}");
+    assert!(store.put("more", &[7; 20_000], None).await.is_err());
+    assert_eq!(store.range("key/", None, 10_000, now).await.unwrap().items.len(), kept);
+    drop(store);
+
+    fs::write(disk.0.path().join("filler"), b"").unwrap();
+    let again = SqliteStorage::new(Arc::new(Database::open(&disk.0.path().join("data")).unwrap()));
+    assert_eq!(again.range("key/", None, 10_000, now).await.unwrap().items.len(), kept);
+}
+
+#[test]
+fn the_same_store_answers_after_the_process_was_killed() {
+    // The child writes and tells each write that returned; then it is killed, and every one it told must be there.
+    if let Some(dir) = std::env::var_os("REMOTELER_TEST_WRITER_DIR") {
+        write_for_ever(Path::new(&dir));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "the_same_store_answers_after_the_process_was_killed", "--nocapture"])
+        .env("REMOTELER_TEST_WRITER_DIR", dir.path())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut told = 0_usize;
+    {
+        use std::io::BufRead;
+        let output = std::io::BufReader::new(child.stdout.take().unwrap());
+        for line in output.lines() {
+            told += usize::from(line.unwrap().contains("written"));
+            if told >= 50 {
+                break;
+            }
+        }
+    }
+    child.kill().unwrap(); // SIGKILL
+    child.wait().unwrap();
+
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let found = runtime.block_on(async {
+        let store = SqliteStorage::new(Arc::new(Database::open(dir.path()).unwrap()));
+        store.range("key/", None, 10_000, Timestamp::default()).await.unwrap().items.len()
+    });
+    assert!(found >= told, "{told} writes were acknowledged, {found} are there"); // I75
+}
+
+fn write_for_ever(dir: &Path) -> ! {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let store = SqliteStorage::new(Arc::new(Database::open(dir).unwrap()));
+        for number in 0.. {
+            store.put(&format!("key/{number:06}"), b"value", None).await.unwrap();
+            println!("written {number}");
+        }
+        unreachable!("the numbers do not end");
+    })
+}
+
+fn listing(dir: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let content = if path.is_file() { fs::read(&path).unwrap() } else { Vec::new() };
+        found.push((path, content));
+    }
+    found.sort();
+    found
+}
+
+/// A file system of 2 MiB.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(dir.path()).output();
+        mounted.is_ok_and(|output| output.status.success()).then_some(Self(dir))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}

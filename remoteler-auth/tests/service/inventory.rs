@@ -1,0 +1,123 @@
+use std::{collections::BTreeMap, time::Duration};
+
+use remoteler_core::{
+    ApiErrorKind, Clock, HostCerts, KubeRecord, Labels, NodeRecord, Resource, ResourceKind, SystemRole, Timestamp,
+};
+use serde_json::json;
+
+use crate::support::{Cluster, kind};
+
+use SystemRole::{Kube, Node, Proxy};
+
+fn node(certs: &HostCerts, name: &str, env: &str) -> NodeRecord {
+    NodeRecord {
+        host_id: certs.host_id,
+        name: name.parse().unwrap(),
+        labels: Labels::from([("env".into(), env.into())]),
+        addr: None,
+        version: "0.1.0".into(),
+        last_seen: Timestamp::default(),
+    }
+}
+
+fn kube(certs: &HostCerts, name: &str) -> KubeRecord {
+    KubeRecord {
+        host_id: certs.host_id,
+        name: name.parse().unwrap(),
+        labels: Labels::new(),
+        addr: Some("127.0.0.1:3026".into()),
+        version: "0.1.0".into(),
+        last_seen: Timestamp::default(),
+    }
+}
+
+#[tokio::test]
+async fn a_node_is_listed_while_its_heart_beats() {
+    let cluster = Cluster::start().await;
+    let certs = cluster.join("edge", &[Node], &[]).await;
+    cluster.as_host(&certs).announce_node(node(&certs, "edge", "prod")).await.unwrap();
+    let listed = cluster.admin().nodes().await.unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].last_seen, cluster.clock.now());
+    cluster.clock.advance(Duration::from_secs(119));
+    assert_eq!(cluster.admin().nodes().await.unwrap().len(), 1);
+    cluster.clock.advance(Duration::from_secs(1));
+    assert!(cluster.admin().nodes().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_host_announces_only_what_its_certificate_says() {
+    let cluster = Cluster::start().await;
+    let edge = cluster.join("edge", &[Node], &[]).await;
+    let other = cluster.join("other", &[Node, Kube], &["staging"]).await;
+    let api = cluster.as_host(&edge);
+    for record in [node(&other, "other", "a"), node(&edge, "other", "a"), node(&other, "edge", "a")] {
+        assert_eq!(kind(api.announce_node(record).await), ApiErrorKind::Denied); // I28
+    }
+    assert_eq!(kind(api.announce_kube(kube(&edge, "staging")).await), ApiErrorKind::Denied);
+    assert_eq!(kind(api.announce_proxy("evil:443".into()).await), ApiErrorKind::Denied);
+    let api = cluster.as_host(&other);
+    assert_eq!(kind(api.announce_kube(kube(&other, "production")).await), ApiErrorKind::Denied);
+    api.announce_kube(kube(&other, "staging")).await.unwrap();
+    assert_eq!(kind(cluster.admin().announce_node(node(&edge, "edge", "a")).await), ApiErrorKind::Denied);
+    assert_eq!(cluster.events("auth").await.len(), 7);
+    assert!(cluster.admin().nodes().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_removed_node_does_not_come_back_by_itself() {
+    let cluster = Cluster::start().await;
+    let certs = cluster.join("edge", &[Node], &[]).await;
+    let api = cluster.as_host(&certs);
+    api.announce_node(node(&certs, "edge", "prod")).await.unwrap();
+    cluster.admin().delete_resource(ResourceKind::Node, certs.host_id.to_string()).await.unwrap();
+    assert!(cluster.admin().nodes().await.unwrap().is_empty());
+    let refused = api.announce_node(node(&certs, "edge", "prod")).await.unwrap_err();
+    assert!(refused.message.contains("join again"), "{}", refused.message);
+    let second = cluster.join("edge", &[Node], &[]).await;
+    cluster.as_host(&second).announce_node(node(&second, "edge", "prod")).await.unwrap();
+    assert_eq!(kind(api.announce_node(node(&certs, "edge", "prod")).await), ApiErrorKind::Conflict);
+    assert_eq!(cluster.events("resource.delete").await.len(), 1);
+}
+
+#[tokio::test]
+async fn users_see_what_their_roles_let_them_use() {
+    let cluster = Cluster::start().await;
+    let spec = json!({
+        "allow": { "logins": ["root"], "node_labels": { "env": "dev" }, "kubernetes_labels": { "*": "*" } },
+    });
+    let role = Resource::role(&"dev".parse().unwrap(), &serde_json::from_value(spec).unwrap());
+    cluster.admin().put_resource(role, false).await.unwrap();
+    for (name, env) in [("one", "dev"), ("two", "prod")] {
+        let certs = cluster.join(name, &[Node, Kube], &[&format!("kube-{name}")]).await;
+        cluster.as_host(&certs).announce_node(node(&certs, name, env)).await.unwrap();
+        cluster.as_host(&certs).announce_kube(kube(&certs, &format!("kube-{name}"))).await.unwrap();
+    }
+    let proxy = cluster.join("proxy", &[Proxy], &[]).await;
+    let edge = cluster.join("edge", &[Node], &[]).await;
+    cluster.user("dev", &["dev"], &[]).await;
+    cluster.user("editor", &["editor"], &[]).await;
+    cluster.user("auditor", &["auditor"], &[]).await;
+    let mut seen = BTreeMap::new();
+    for user in ["dev", "editor", "auditor"] {
+        let api = cluster.as_user(user).await;
+        seen.insert(user, (api.nodes().await.unwrap().len(), api.kube_clusters().await.unwrap().len()));
+    }
+    assert_eq!(seen, BTreeMap::from([("dev", (1, 2)), ("editor", (2, 2)), ("auditor", (0, 0))]));
+    assert_eq!(cluster.as_host(&proxy).nodes().await.unwrap().len(), 2);
+    assert_eq!(kind(cluster.as_host(&edge).nodes().await), ApiErrorKind::Denied);
+    assert_eq!(kind(cluster.anonymous().nodes().await), ApiErrorKind::Unauthenticated);
+}
+
+#[tokio::test]
+async fn a_proxys_public_address_stands_in_links() {
+    let cluster = Cluster::start().await;
+    let proxy = cluster.join("proxy", &[Proxy], &[]).await;
+    let api = cluster.as_host(&proxy);
+    for bad in ["proxy", "proxy:0", "proxy:99999", "a/b:1", "https://x:1", ":443"] {
+        assert_eq!(kind(api.announce_proxy(bad.into()).await), ApiErrorKind::BadRequest, "{bad}");
+    }
+    api.announce_proxy("proxy.example.com:443".into()).await.unwrap();
+    let invite = cluster.admin().create_user(crate::support::new_user("ann", &["access"], &[])).await.unwrap();
+    assert_eq!(invite.proxy_addr.as_deref(), Some("proxy.example.com:443"));
+}

@@ -1,0 +1,120 @@
+//! What a proxy shows to clients without a certificate.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::{Router, body::Body};
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use remoteler_auth::{Caller, RemoteAddr, web_router};
+use remoteler_core::{ApiError, ApiErrorKind, AuditKind, UserCerts, wire};
+use tower::ServiceExt;
+
+use crate::support::{Cluster, PASSWORD, login_request, new_user};
+
+fn router(cluster: &Cluster) -> Router {
+    let service = cluster.service.clone();
+    web_router(Arc::new(move |addr| service.as_caller(Caller::Anonymous { addr })))
+}
+
+async fn send(router: &Router, mut request: Request<Body>) -> (Response<()>, String) {
+    request.extensions_mut().insert(RemoteAddr(SocketAddr::from(([192, 0, 2, 9], 1234))));
+    let (parts, body) = router.clone().oneshot(request).await.unwrap().into_parts();
+    let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
+    (Response::from_parts(parts, ()), text)
+}
+
+fn form(path: &str) -> http::request::Builder {
+    Request::post(path).header("host", "proxy.example.com").header("content-type", "application/x-www-form-urlencoded")
+}
+
+#[tokio::test]
+async fn a_login_through_the_proxy_is_audited_with_the_clients_address() {
+    let cluster = Cluster::start().await;
+    cluster.user("ann", &["access"], &["root"]).await;
+    let router = router(&cluster);
+    let mut login = login_request("ann", PASSWORD);
+    login.client_addr = Some("6.6.6.6:6".into());
+    let body = serde_json::to_string(&login).unwrap();
+    let request = Request::post(wire::WEB_LOGIN).header("content-type", wire::JSON).body(Body::from(body)).unwrap();
+    let (answer, text) = send(&router, request).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    serde_json::from_str::<UserCerts>(&text).unwrap();
+    let [event] = cluster.events("user.login").await.try_into().unwrap();
+    let AuditKind::UserLogin { remote, .. } = event.kind else { panic!() };
+    assert_eq!(remote.as_deref(), Some("192.0.2.9:1234")); // I69
+
+    let wrong = serde_json::to_string(&login_request("ann", "wrong password")).unwrap();
+    let request = Request::post(wire::WEB_LOGIN).header("content-type", wire::JSON).body(Body::from(wrong)).unwrap();
+    let (answer, text) = send(&router, request).await;
+    assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(serde_json::from_str::<ApiError>(&text).unwrap().kind, ApiErrorKind::Unauthenticated);
+    let ping = Request::get(wire::WEB_PING).body(Body::empty()).unwrap();
+    assert_eq!(send(&router, ping).await.0.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn the_page_behind_a_link_sets_the_password_once() {
+    let cluster = Cluster::start().await;
+    let invite = cluster.admin().create_user(new_user("ann", &["access"], &["root"])).await.unwrap();
+    let (router, path) = (router(&cluster), wire::path(wire::WEB_INVITE, invite.token.reveal()));
+    let (answer, page) = send(&router, Request::get(&path).body(Body::empty()).unwrap()).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert!(page.contains("user <b>ann</b>") && !page.contains("<script"));
+    let policy = answer.headers()["content-security-policy"].to_str().unwrap();
+    assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}"); // I54
+    assert_eq!(answer.headers()["cache-control"], "no-store");
+
+    for (body, part) in [
+        ("password=correct+horse&again=correct+house", "not the same"),
+        ("password=short&again=short", "at least 8"),
+        ("password=correct+horse", "Open the link again"),
+    ] {
+        let (answer, page) = send(&router, form(&path).body(Body::from(body)).unwrap()).await;
+        assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{body}");
+        assert!(page.contains(part), "{page}");
+    }
+    let body = "password=correct+horse&again=correct+horse";
+    let (answer, page) = send(&router, form(&path).body(Body::from(body)).unwrap()).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert!(page.contains("tsh login --proxy=proxy.example.com --user=ann"), "{page}");
+    let (answer, _) = send(&router, form(&path).body(Body::from(body)).unwrap()).await;
+    assert_eq!(answer.status(), StatusCode::NOT_FOUND);
+    cluster.anonymous().login(login_request("ann", "correct horse")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_form_from_another_site_is_refused() {
+    let cluster = Cluster::start().await;
+    let invite = cluster.admin().create_user(new_user("ann", &["access"], &[])).await.unwrap();
+    let (router, path) = (router(&cluster), wire::path(wire::WEB_INVITE, invite.token.reveal()));
+    let body = "password=correct+horse&again=correct+horse";
+    for (name, value) in [("sec-fetch-site", "cross-site"), ("sec-fetch-site", "same-site"), ("origin", "https://evil")]
+    {
+        let request = form(&path).header(name, value).body(Body::from(body)).unwrap();
+        assert_eq!(send(&router, request).await.0.status(), StatusCode::FORBIDDEN, "{name}: {value}"); // I52
+    }
+    let request = form(&path).header("origin", "https://proxy.example.com").body(Body::from(body)).unwrap();
+    assert_eq!(send(&router, request).await.0.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn nothing_of_the_administration_is_reached_through_the_proxy() {
+    let cluster = Cluster::start().await;
+    let router = router(&cluster);
+    for path in [wire::USERS, wire::EVENTS, wire::TOKENS, wire::JOIN, "/", "/web/invite/"] {
+        let (answer, _) = send(&router, Request::get(path).body(Body::empty()).unwrap()).await;
+        assert_eq!(answer.status(), StatusCode::NOT_FOUND, "{path}");
+    }
+    let (answer, _) = send(&router, Request::get("/web/invite/none").body(Body::empty()).unwrap()).await;
+    assert_eq!(answer.status(), StatusCode::NOT_FOUND);
+    let (answer, _) = send(&router, Request::get("/web/style.css").body(Body::empty()).unwrap()).await;
+    assert_eq!(answer.headers()["content-type"], "text/css; charset=utf-8");
+}
+
+#[tokio::test]
+async fn without_the_clients_address_nothing_is_answered() {
+    let cluster = Cluster::start().await;
+    let request = Request::get(wire::WEB_PING).body(Body::empty()).unwrap();
+    let answer = router(&cluster).oneshot(request).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+}

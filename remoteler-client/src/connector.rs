@@ -1,0 +1,280 @@
+//! How this machine reaches a service: TLS to the auth service (directly or through a proxy), TLS to a proxy's web API, or the
+//! socket of the daemon on this machine. Owns whom to believe in each case. Speaks no HTTP.
+
+use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
+
+use remoteler_core::{PolicySource, SystemClock, SystemRole, TrustBundle, wire};
+use remoteler_tunnel::{
+    BoxedStream, ClientTls, FirstContact, PolicyTrust, SharedTlsIdentity, TlsConfigError, TrustSource, connect_tcp,
+};
+use rustls::{AlertDescription, ClientConfig, RootCertStore, pki_types::ServerName};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use crate::http::chain;
+
+/// Why a service cannot be reached.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// Nobody answers there.
+    #[error("{addr} cannot be reached: {reason}")]
+    Unreachable {
+        /// `host:port`, or the path of a socket.
+        addr: String,
+        /// Why, in one line.
+        reason: String,
+    },
+    /// Somebody answers, who is not believed or does not believe us.
+    #[error("no TLS session with {addr}: {reason}")]
+    Refused {
+        /// `host:port`.
+        addr: String,
+        /// Why, in one line.
+        reason: String,
+    },
+    /// It did not finish in time.
+    #[error("{addr} did not finish the TLS handshake within {} s", .within.as_secs())]
+    Timeout {
+        /// `host:port`.
+        addr: String,
+        /// The deadline.
+        within: Duration,
+    },
+    /// This machine has no root certificates.
+    #[error("this machine has no root certificates ({reason}); install them, or name a file of them in SSL_CERT_FILE")]
+    NoRoots {
+        /// What was found.
+        reason: String,
+    },
+    /// Our own identity cannot be used.
+    #[error(transparent)]
+    Config(#[from] TlsConfigError),
+}
+
+/// By what the auth service is believed.
+#[derive(Clone)]
+pub enum AuthTrust {
+    /// A host with the role `auth`, by these authorities.
+    Bundle(TrustBundle),
+    /// The same, by the authorities of a view that is kept up to date.
+    Policy(Arc<dyn PolicySource>),
+    /// A host whose authority has one of these pins (`sha256:<64 hex>`); for joining.
+    Pins(Vec<String>),
+    /// Whoever answers (I15). Only by the user's explicit wish.
+    Insecure,
+}
+
+impl fmt::Debug for AuthTrust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bundle(bundle) => write!(f, "Bundle({})", bundle.cluster),
+            Self::Policy(_) => f.write_str("Policy"),
+            Self::Pins(pins) => f.debug_tuple("Pins").field(pins).finish(),
+            Self::Insecure => f.write_str("Insecure"),
+        }
+    }
+}
+
+impl AuthTrust {
+    /// A configuration for a host that may act as one of `roles`, speaking `protocol`.
+    pub(crate) fn config(
+        self,
+        identity: Option<Arc<SharedTlsIdentity>>,
+        roles: &[SystemRole],
+        protocol: &str,
+    ) -> Result<Arc<ClientConfig>, TlsConfigError> {
+        let clock = Arc::new(SystemClock);
+        let trust: Arc<dyn TrustSource> = match self {
+            Self::Bundle(bundle) => Arc::new(bundle),
+            Self::Policy(source) => Arc::new(PolicyTrust(source)),
+            Self::Pins(pins) => return FirstContact::Pinned(pins).client_config(clock, protocol),
+            Self::Insecure => return FirstContact::Insecure.client_config(clock, protocol),
+        };
+        ClientTls { identity, trust, clock }.to_cluster(roles, protocol)
+    }
+}
+
+/// By what a proxy's web certificate is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WebTrust {
+    /// The root certificates of this machine (or of the file in `SSL_CERT_FILE`) and the name in the address.
+    SystemRoots,
+    /// Whatever is shown (I15). Only by the user's explicit wish: who is in the path sees the password.
+    Insecure,
+}
+
+/// A way to one service.
+pub(crate) enum Connector {
+    /// TLS over TCP.
+    Tls { addr: String, config: Arc<ClientConfig>, hint: &'static str },
+    /// A socket of this machine.
+    Unix(PathBuf),
+}
+
+impl Connector {
+    pub(crate) fn auth(
+        addr: &str,
+        identity: Option<Arc<SharedTlsIdentity>>,
+        trust: AuthTrust,
+    ) -> Result<Self, ConnectError> {
+        let config = trust.config(identity, &[SystemRole::Auth], wire::ALPN_AUTH)?;
+        Ok(Self::Tls { addr: addr.into(), config, hint: "" })
+    }
+
+    pub(crate) fn web(addr: &str, trust: WebTrust) -> Result<Self, ConnectError> {
+        let config = match trust {
+            WebTrust::SystemRoots => system_roots_config()?,
+            WebTrust::Insecure => FirstContact::Insecure.client_config(Arc::new(SystemClock), HTTP)?,
+        };
+        let hint = match trust {
+            WebTrust::SystemRoots => "; for a proxy with a certificate of its own making use --insecure",
+            WebTrust::Insecure => "",
+        };
+        Ok(Self::Tls { addr: addr.into(), config, hint })
+    }
+
+    /// What the service is called in messages.
+    pub(crate) fn place(&self) -> String {
+        match self {
+            Self::Tls { addr, .. } => addr.clone(),
+            Self::Unix(path) => path.display().to_string(),
+        }
+    }
+
+    /// What goes into the `Host` header.
+    pub(crate) fn authority(&self) -> &str {
+        match self {
+            Self::Tls { addr, .. } => addr,
+            Self::Unix(_) => "localhost",
+        }
+    }
+
+    /// Connects, in [`CONNECT`] at the most.
+    pub(crate) async fn connect(&self) -> Result<BoxedStream, ConnectError> {
+        match self {
+            Self::Tls { addr, config, hint } => match connect_tls(addr, config.clone()).await {
+                Ok(stream) => Ok(Box::new(stream)),
+                Err(TlsFailure::Handshake(cause)) => {
+                    Err(ConnectError::Refused { addr: addr.clone(), reason: format!("{}{hint}", chain(&cause)) })
+                }
+                Err(TlsFailure::Other(error)) => Err(error),
+            },
+            Self::Unix(path) => match UnixStream::connect(path).await {
+                Ok(stream) => Ok(Box::new(stream)),
+                Err(cause) => {
+                    let reason = format!("{cause}; is the daemon running, and are you its user or root?");
+                    Err(ConnectError::Unreachable { addr: path.display().to_string(), reason })
+                }
+            },
+        }
+    }
+}
+
+/// What a `host:port` turns out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// An auth service itself.
+    Auth,
+    /// A proxy, through which the auth service and a reverse tunnel are reached.
+    Proxy,
+}
+
+/// Finds out what answers at `addr`, by offering it the ALPN `remoteler-tunnel`: a proxy takes it and shows a host certificate with the
+/// role `proxy`; an auth service knows no such protocol and refuses with the alert `no_application_protocol` (RFC 7301 section 3.2).
+/// What answers is verified as `trust` says, and nothing is sent to it but the handshake.
+///
+/// # Errors
+/// [`ConnectError`] when nobody answers or the one who does is not believed.
+pub async fn probe(
+    addr: &str,
+    identity: Option<Arc<SharedTlsIdentity>>,
+    trust: AuthTrust,
+) -> Result<Peer, ConnectError> {
+    let config = trust.config(identity, &[SystemRole::Proxy], remoteler_tunnel::ALPN_TUNNEL)?;
+    match connect_tls(addr, config).await {
+        Ok(stream) => Ok(match stream.get_ref().1.alpn_protocol() {
+            Some(_) => Peer::Proxy,
+            None => Peer::Auth,
+        }),
+        Err(TlsFailure::Handshake(cause)) if is_unknown_protocol(&cause) => Ok(Peer::Auth),
+        Err(TlsFailure::Handshake(cause)) => Err(ConnectError::Refused { addr: addr.into(), reason: chain(&cause) }),
+        Err(TlsFailure::Other(error)) => Err(error),
+    }
+}
+
+fn is_unknown_protocol(cause: &io::Error) -> bool {
+    cause
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+        .is_some_and(|error| matches!(error, rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)))
+}
+
+enum TlsFailure {
+    Handshake(io::Error),
+    Other(ConnectError),
+}
+
+async fn connect_tls(addr: &str, config: Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, TlsFailure> {
+    let tcp = connect_tcp(addr, CONNECT).await.map_err(|cause| {
+        TlsFailure::Other(ConnectError::Unreachable { addr: addr.into(), reason: source_chain(&cause) })
+    })?;
+    match tokio::time::timeout(CONNECT, TlsConnector::from(config).connect(server_name(addr), tcp)).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(cause)) => Err(TlsFailure::Handshake(cause)),
+        Err(_) => Err(TlsFailure::Other(ConnectError::Timeout { addr: addr.into(), within: CONNECT })),
+    }
+}
+
+/// The name to send and, for web certificates, to compare. Where the cluster's own certificates are shown it decides nothing.
+fn server_name(addr: &str) -> ServerName<'static> {
+    let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host);
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    ServerName::try_from(host.to_owned())
+        .unwrap_or_else(|_| ServerName::try_from("remoteler.invalid").expect("a DNS name, spelled out here"))
+}
+
+fn system_roots_config() -> Result<Arc<ClientConfig>, ConnectError> {
+    let loaded = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    let (added, _unusable) = roots.add_parsable_certificates(loaded.certs);
+    if added == 0 {
+        let reason = loaded.errors.first().map_or_else(|| "none was found".to_owned(), ToString::to_string);
+        return Err(ConnectError::NoRoots { reason });
+    }
+    let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(TlsConfigError::from)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![HTTP.as_bytes().to_vec()];
+    config.resumption = rustls::client::Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
+/// ALPN of the web API (RFC 7301 section 6).
+const HTTP: &str = "http/1.1";
+/// Deadline of a connection: for TCP and for TLS each.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// The innermost reason is what helps; the outer ones name the address again.
+fn source_chain(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), chain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_any_form_gives_a_server_name() {
+        for (addr, name) in [
+            ("proxy.example.com:3080", "proxy.example.com"),
+            ("127.0.0.1:1", "127.0.0.1"),
+            ("[::1]:3080", "::1"),
+            ("no name at all:1", "remoteler.invalid"),
+        ] {
+            assert_eq!(server_name(addr).to_str(), name);
+        }
+    }
+}

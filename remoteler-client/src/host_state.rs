@@ -1,0 +1,235 @@
+//! What makes this machine a host of a cluster: its id, keys, certificates and the authorities it believed last. Owns the file
+//! `host.json` in the data directory, which is replaced as a whole or not at all.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+use remoteler_core::{
+    ClusterName, HostCerts, HostId, Identity, KubeClusterName, NodeName, Secret, SshCertificatePurpose, SystemRole,
+    Timestamp, TrustBundle, VerifyError, X509Purpose, ssh_identity, verify_ssh_certificate, verify_x509_chain,
+};
+use remoteler_tunnel::{TlsIdentity, TlsIdentityError};
+use serde::{Deserialize, Serialize};
+use ssh_key::{Certificate, PrivateKey};
+
+use crate::{
+    files::{FileError, PATIENCE, Privacy, PrivateDir},
+    keys::{KeyError, KeyPairs, same_ssh_key},
+};
+
+/// Why a host's state was not read, written or believed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HostStateError {
+    /// The file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// It does not parse.
+    #[error("{} does not parse ({reason}); restore it, or remove it and join again", .path.display())]
+    Malformed {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A newer program wrote it.
+    #[error("{} has version {found}, this program reads up to {FORMAT}; update it", .path.display())]
+    Newer {
+        /// Which file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+    },
+    /// A key in it cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The TLS certificate in it cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsIdentityError),
+    /// A certificate that was issued is not believed.
+    #[error("the {kind} certificate that was issued is refused: {source}")]
+    Certificate {
+        /// `SSH` or `TLS`.
+        kind: &'static str,
+        /// Why.
+        source: VerifyError,
+    },
+    /// What was issued is not what was asked for.
+    #[error("the certificates that were issued are not the ones asked for: {0}")]
+    Mismatch(&'static str),
+}
+
+/// A host's identity on disk.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostState {
+    v: u32,
+    host_id: HostId,
+    cluster_name: ClusterName,
+    node_name: NodeName,
+    roles: BTreeSet<SystemRole>,
+    #[serde(default)]
+    kube_clusters: BTreeSet<KubeClusterName>,
+    ssh_private_key: Secret,
+    ssh_certificate: String,
+    tls_private_key: Secret,
+    tls_certificate: String,
+    trust: TrustBundle,
+}
+
+impl HostState {
+    /// Checks what was issued for `keys` at `now`, and keeps it: both certificates must be signed by the host authority in it, be for
+    /// these keys, and name the same host.
+    ///
+    /// # Errors
+    /// [`HostStateError`] says what is wrong; nothing may be used then.
+    pub fn new(keys: KeyPairs, certs: HostCerts, now: Timestamp) -> Result<Self, HostStateError> {
+        let certificate = Certificate::from_openssh(&certs.ssh_certificate).map_err(KeyError::from)?;
+        if !same_ssh_key(keys.ssh_key()?.public_key(), certificate.public_key()) {
+            return Err(HostStateError::Mismatch("the SSH certificate is for another key"));
+        }
+        let Ok(Identity::Host(host)) = ssh_identity(&certificate) else {
+            return Err(HostStateError::Mismatch("the SSH certificate is not a host's"));
+        };
+        let purpose = SshCertificatePurpose::Host(host.name.as_str());
+        verify_ssh_certificate(&certificate, &certs.trust, purpose, now)
+            .map_err(|source| HostStateError::Certificate { kind: "SSH", source })?;
+        let tls = TlsIdentity::from_pem(certs.tls_certificate.as_bytes(), keys.tls_private.reveal().as_bytes())?;
+        let verified = verify_x509_chain(tls.chain(), &certs.trust, X509Purpose::Server, now)
+            .map_err(|source| HostStateError::Certificate { kind: "TLS", source })?;
+        if verified.host().is_none_or(|verified| *verified.identity() != host) {
+            return Err(HostStateError::Mismatch("the two certificates name different hosts"));
+        }
+        if (host.id, &host.cluster) != (certs.host_id, &certs.cluster_name) {
+            return Err(HostStateError::Mismatch("the certificates name another host or cluster than the answer"));
+        }
+        Ok(Self {
+            v: FORMAT,
+            host_id: host.id,
+            cluster_name: host.cluster,
+            node_name: host.name,
+            roles: host.roles,
+            kube_clusters: host.kube_clusters,
+            ssh_private_key: keys.ssh_private,
+            ssh_certificate: certs.ssh_certificate,
+            tls_private_key: keys.tls_private,
+            tls_certificate: certs.tls_certificate,
+            trust: certs.trust,
+        })
+    }
+
+    /// Reads `host.json` in `data_dir`; `None` when this machine has not joined.
+    ///
+    /// # Errors
+    /// [`HostStateError`] when it is there and cannot be used: joining again would throw the host's identity away.
+    pub fn load(data_dir: &Path) -> Result<Option<Self>, HostStateError> {
+        #[derive(Deserialize)]
+        struct Version {
+            v: u32,
+        }
+        let Some(dir) = PrivateDir::open(data_dir, Privacy::Keep)? else { return Ok(None) };
+        let Some(content) = dir.read(FILE, MAX_LEN)? else { return Ok(None) };
+        let path = data_dir.join(FILE);
+        let malformed =
+            |cause: serde_json::Error| HostStateError::Malformed { path: path.clone(), reason: cause.to_string() };
+        let Version { v } = serde_json::from_slice(&content).map_err(malformed)?;
+        if v > FORMAT {
+            return Err(HostStateError::Newer { path, found: v });
+        }
+        let state: Self = serde_json::from_slice(&content).map_err(malformed)?;
+        state.tls_identity()?;
+        state.ssh_private_key()?;
+        state.ssh_certificate()?;
+        Ok(Some(state))
+    }
+
+    /// Writes `host.json` in `data_dir`. When this returns, the new state survives a crash.
+    ///
+    /// # Errors
+    /// [`HostStateError::File`]; the old state is still there then.
+    pub fn save(&self, data_dir: &Path) -> Result<(), HostStateError> {
+        let dir = PrivateDir::create(data_dir, Privacy::Keep)?;
+        let _lock = dir.lock(PATIENCE)?;
+        let content = serde_json::to_vec_pretty(self).expect("strings, lists and maps with string keys always encode");
+        Ok(dir.write(FILE, &content)?)
+    }
+
+    /// The host's id.
+    #[must_use]
+    pub const fn host_id(&self) -> HostId {
+        self.host_id
+    }
+
+    /// Its cluster.
+    #[must_use]
+    pub const fn cluster_name(&self) -> &ClusterName {
+        &self.cluster_name
+    }
+
+    /// The name it is reached by as a node.
+    #[must_use]
+    pub const fn node_name(&self) -> &NodeName {
+        &self.node_name
+    }
+
+    /// What it may act as.
+    #[must_use]
+    pub const fn roles(&self) -> &BTreeSet<SystemRole> {
+        &self.roles
+    }
+
+    /// The Kubernetes clusters it may announce.
+    #[must_use]
+    pub const fn kube_clusters(&self) -> &BTreeSet<KubeClusterName> {
+        &self.kube_clusters
+    }
+
+    /// The authorities as they were when it joined or was last renewed.
+    #[must_use]
+    pub const fn trust(&self) -> &TrustBundle {
+        &self.trust
+    }
+
+    /// The key pairs, to have them certified again.
+    ///
+    /// # Errors
+    /// [`HostStateError::Key`]
+    pub fn keys(&self) -> Result<KeyPairs, HostStateError> {
+        Ok(KeyPairs::from_private(self.ssh_private_key.clone(), self.tls_private_key.clone())?)
+    }
+
+    /// What it shows in TLS: its certificate, then the host authority's, so that a pin can be checked.
+    ///
+    /// # Errors
+    /// [`HostStateError::Tls`]
+    pub fn tls_identity(&self) -> Result<TlsIdentity, HostStateError> {
+        let mut chain = self.tls_certificate.clone();
+        for authority in &self.trust.host.x509 {
+            chain.push('\n');
+            chain.push_str(&pem::encode(&pem::Pem::new("CERTIFICATE", authority.clone())));
+        }
+        Ok(TlsIdentity::from_pem(chain.as_bytes(), self.tls_private_key.reveal().as_bytes())?)
+    }
+
+    /// SSH host key.
+    ///
+    /// # Errors
+    /// [`HostStateError::Key`]
+    pub fn ssh_private_key(&self) -> Result<PrivateKey, HostStateError> {
+        Ok(PrivateKey::from_openssh(self.ssh_private_key.reveal()).map_err(KeyError::from)?)
+    }
+
+    /// SSH host certificate.
+    ///
+    /// # Errors
+    /// [`HostStateError::Key`]
+    pub fn ssh_certificate(&self) -> Result<Certificate, HostStateError> {
+        Ok(Certificate::from_openssh(&self.ssh_certificate).map_err(KeyError::from)?)
+    }
+}
+
+const FORMAT: u32 = 1;
+const FILE: &str = "host.json";
+const MAX_LEN: u64 = 1024 * 1024;

@@ -1,0 +1,200 @@
+//! One HTTP/1.1 client over whatever a [`Connector`] opens. Owns kept connections, deadlines and the bound on answers.
+//! Knows no call of any API and follows no redirect.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode, header};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::task::AbortHandle;
+
+use crate::connector::{ConnectError, Connector};
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HttpError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("the connection to {place} broke: {reason}")]
+    Broken { place: String, reason: String },
+    #[error("{place} did not answer within {} s", .within.as_secs())]
+    Timeout { place: String, within: Duration },
+    #[error("{place} answers with more than {limit} octets")]
+    TooLarge { place: String, limit: usize },
+}
+
+/// One request. The path is in origin form, its query included.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) content_type: Option<&'static str>,
+    pub(crate) body: Bytes,
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Bytes,
+}
+
+pub(crate) struct HttpClient {
+    connector: Connector,
+    idle: Mutex<Vec<Kept>>,
+}
+
+/// A connection between two requests.
+struct Kept {
+    sender: SendRequest<Full<Bytes>>,
+    _driver: AbortOnDrop,
+    since: Instant,
+}
+
+/// The task that moves a connection's octets; it ends with the connection's last user.
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// How a kept connection turned out to be of no use.
+enum Failed {
+    /// The request did not go out; another connection may take it.
+    Unsent,
+    /// It went out, perhaps; the connection ended without an answer.
+    Lost(HttpError),
+}
+
+impl HttpClient {
+    pub(crate) const fn new(connector: Connector) -> Self {
+        Self { connector, idle: Mutex::new(Vec::new()) }
+    }
+
+    pub(crate) fn place(&self) -> String {
+        self.connector.place()
+    }
+
+    /// Sends `call` and reads the answer, which may take [`REQUEST`] together; opening a connection has a deadline of its own.
+    ///
+    /// A kept connection that the server has closed meanwhile is replaced without a word. A request that may have arrived is sent
+    /// again only when it is a GET.
+    pub(crate) async fn call(&self, call: &Call) -> Result<Answer, HttpError> {
+        while let Some(kept) = self.take_idle() {
+            match self.exchange(kept, call).await {
+                Ok(answer) => return Ok(answer),
+                Err(Failed::Unsent) => {}
+                Err(Failed::Lost(HttpError::Broken { .. })) if call.method == Method::GET => break,
+                Err(Failed::Lost(error)) => return Err(error),
+            }
+        }
+        let fresh = self.open().await?;
+        self.exchange(fresh, call).await.map_err(|failed| match failed {
+            Failed::Lost(error) => error,
+            Failed::Unsent => self.broken("it was closed at once"),
+        })
+    }
+
+    fn take_idle(&self) -> Option<Kept> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|kept| !kept.sender.is_closed() && kept.since.elapsed() < KEPT);
+        idle.pop()
+    }
+
+    fn keep(&self, mut kept: Kept) {
+        if kept.sender.is_closed() {
+            return;
+        }
+        kept.since = Instant::now();
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < MAX_KEPT {
+            idle.push(kept);
+        }
+    }
+
+    async fn open(&self) -> Result<Kept, HttpError> {
+        let stream = self.connector.connect().await?;
+        let handshake = http1::handshake(TokioIo::new(stream)).await;
+        let (sender, connection) = handshake.map_err(|cause| self.broken(&cause.to_string()))?;
+        let driver = tokio::spawn(async move {
+            if let Err(cause) = connection.await {
+                tracing::debug!(%cause, "an HTTP connection ended");
+            }
+        });
+        Ok(Kept { sender, _driver: AbortOnDrop(driver.abort_handle()), since: Instant::now() })
+    }
+
+    async fn exchange(&self, mut kept: Kept, call: &Call) -> Result<Answer, Failed> {
+        let exchange = async {
+            if kept.sender.ready().await.is_err() {
+                return Err(Failed::Unsent);
+            }
+            let request = self.request(call).map_err(Failed::Lost)?;
+            let response = match kept.sender.try_send_request(request).await {
+                Ok(response) => response,
+                Err(error) if error.message().is_some() => return Err(Failed::Unsent),
+                Err(error) => return Err(Failed::Lost(self.broken(&chain(error.error())))),
+            };
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|cause| {
+                Failed::Lost(if cause.is::<LengthLimitError>() {
+                    HttpError::TooLarge { place: self.place(), limit: MAX_ANSWER }
+                } else {
+                    self.broken(&chain(&*cause))
+                })
+            })?;
+            Ok(Answer { status: head.status, body: body.to_bytes() })
+        };
+        let answer = tokio::time::timeout(REQUEST, exchange)
+            .await
+            .unwrap_or_else(|_| Err(Failed::Lost(HttpError::Timeout { place: self.place(), within: REQUEST })))?;
+        self.keep(kept);
+        Ok(answer)
+    }
+
+    fn request(&self, call: &Call) -> Result<Request<Full<Bytes>>, HttpError> {
+        let mut request = Request::builder()
+            .method(call.method.clone())
+            .uri(&call.path)
+            .header(header::HOST, self.connector.authority())
+            .header(header::USER_AGENT, concat!("remoteler/", env!("CARGO_PKG_VERSION")));
+        if let Some(content_type) = call.content_type {
+            request = request.header(header::CONTENT_TYPE, content_type);
+        }
+        request.body(Full::new(call.body.clone())).map_err(|cause| self.broken(&cause.to_string()))
+    }
+
+    fn broken(&self, reason: &str) -> HttpError {
+        HttpError::Broken { place: self.place(), reason: reason.into() }
+    }
+}
+
+/// Deadline of one request, answer included.
+const REQUEST: Duration = Duration::from_secs(30);
+/// How long a connection is kept unused: less than servers usually do.
+const KEPT: Duration = Duration::from_secs(45);
+/// How many connections are kept.
+const MAX_KEPT: usize = 4;
+/// Largest answer read.
+const MAX_ANSWER: usize = 32 * 1024 * 1024;
+
+/// An error with its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,132 @@
+//! A machine becomes a host of a cluster: keys made here, certified there in exchange for a join token. Owns the first contact,
+//! where nothing is believed yet but a pin.
+
+use std::collections::BTreeSet;
+
+use remoteler_core::{
+    ApiError, AuthApi, Clock, JoinRequest, KubeClusterName, NodeName, Secret, SystemClock, SystemRole,
+};
+
+use crate::{
+    connector::{AuthTrust, ConnectError},
+    host_state::{HostState, HostStateError},
+    keys::{KeyError, KeyPairs},
+    remote::RemoteAuth,
+};
+
+/// Why a host did not join.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// Neither a pin nor the wish to go without one.
+    #[error("joining {addr} needs the CA pin that `tctl tokens add` printed (--ca-pin sha256:…), or --insecure")]
+    NoPin {
+        /// Where.
+        addr: String,
+    },
+    /// Not of the form of a pin.
+    #[error("{0:?} is no CA pin; sha256: and 64 hex digits are expected")]
+    Pin(String),
+    /// The keys could not be made.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The connection could not be set up.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The auth service refused, or could not be reached.
+    #[error("joining through {addr} failed: {source}")]
+    Refused {
+        /// Where.
+        addr: String,
+        /// Why.
+        source: ApiError,
+    },
+    /// The answer holds other authorities than the pinned one.
+    #[error("the authorities that {addr} sent do not include the one with the CA pin")]
+    OtherAuthority {
+        /// Where.
+        addr: String,
+    },
+    /// What was issued is not good.
+    #[error(transparent)]
+    State(#[from] HostStateError),
+}
+
+/// How to join.
+#[derive(Clone, Debug)]
+pub struct JoinParams {
+    /// `host:port` of an auth service or of a proxy: both take the same call.
+    pub addr: String,
+    /// The join token.
+    pub token: Secret,
+    /// Pins of the host authority; one of them must fit.
+    pub ca_pins: Vec<String>,
+    /// Go without a pin (I15): whoever is in the path gets the token. Looked at only when there is no pin.
+    pub insecure: bool,
+    /// Name wanted.
+    pub node_name: NodeName,
+    /// Services wanted.
+    pub roles: BTreeSet<SystemRole>,
+    /// Kubernetes clusters to be announced.
+    pub kube_clusters: BTreeSet<KubeClusterName>,
+}
+
+/// Joins. The keys are made here; nothing is written: the caller saves the state.
+///
+/// # Errors
+/// [`JoinError`]. The token may have been used all the same when the answer was lost or not good.
+pub async fn join(params: JoinParams) -> Result<HostState, JoinError> {
+    let JoinParams { addr, token, ca_pins, insecure, node_name, roles, kube_clusters } = params;
+    let trust = first_trust(&addr, &ca_pins, insecure)?;
+    let keys = KeyPairs::generate(node_name.as_str())?;
+    let auth = RemoteAuth::tls(&addr, None, trust)?;
+    let request = JoinRequest {
+        token,
+        node_name,
+        roles,
+        kube_clusters,
+        ssh_public_key: keys.ssh_public.clone(),
+        tls_public_key: keys.tls_public.clone(),
+    };
+    let certs = auth.join(request).await.map_err(|source| JoinError::Refused { addr: addr.clone(), source })?;
+    if !ca_pins.is_empty() {
+        let pins = certs.trust.host_pins().unwrap_or_default();
+        if !pins.iter().any(|pin| ca_pins.iter().any(|wanted| wanted.eq_ignore_ascii_case(pin))) {
+            return Err(JoinError::OtherAuthority { addr });
+        }
+    }
+    Ok(HostState::new(keys, certs, SystemClock.now())?)
+}
+
+/// What is believed before anything of the cluster is known.
+///
+/// # Errors
+/// [`JoinError::NoPin`] and [`JoinError::Pin`].
+pub fn first_trust(addr: &str, ca_pins: &[String], insecure: bool) -> Result<AuthTrust, JoinError> {
+    if let Some(bad) = ca_pins.iter().find(|pin| !is_pin(pin)) {
+        return Err(JoinError::Pin(bad.chars().take(100).collect()));
+    }
+    match (ca_pins.is_empty(), insecure) {
+        (false, _) => Ok(AuthTrust::Pins(ca_pins.to_vec())),
+        (true, true) => Ok(AuthTrust::Insecure),
+        (true, false) => Err(JoinError::NoPin { addr: addr.into() }),
+    }
+}
+
+fn is_pin(text: &str) -> bool {
+    text.strip_prefix("sha256:").is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_pin_nothing_is_believed_unless_that_was_asked_for() {
+        assert!(matches!(first_trust("a:1", &[], false), Err(JoinError::NoPin { .. }))); // I15
+        assert!(matches!(first_trust("a:1", &[], true), Ok(AuthTrust::Insecure)));
+        let pin = format!("sha256:{}", "ab".repeat(32));
+        assert!(matches!(first_trust("a:1", &[pin], true), Ok(AuthTrust::Pins(_))));
+        assert!(matches!(first_trust("a:1", &["sha256:12".into()], true), Err(JoinError::Pin(_))));
+    }
+}

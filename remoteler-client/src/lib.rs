@@ -1,0 +1,40 @@
+//! What a user's or a device's machine does to take part in a cluster: keys made here, login and join, the profile and the files of a
+//! login, the auth service over HTTP, the audit spool and the view of the rules, ssh-agent, kubeconfig, known_hosts and ssh_config.
+//!
+//! Nothing here decides about access, listens on a socket, or reads the environment (but for `SSL_CERT_FILE`, which the loader of the
+//! system's root certificates honours): paths and addresses are arguments.
+
+mod agent;
+mod connector;
+mod files;
+mod host_state;
+mod http;
+mod join;
+mod keys;
+mod known_hosts;
+mod kubeconfig;
+mod policy;
+mod profile;
+mod remote;
+mod spool;
+mod ssh_config;
+mod store;
+mod web;
+mod yaml;
+
+pub use agent::{AgentError, SshAgent};
+pub use connector::{AuthTrust, ConnectError, Peer, WebTrust, probe};
+pub use files::FileError;
+pub use host_state::{HostState, HostStateError};
+pub use join::{JoinError, JoinParams, first_trust, join};
+pub use keys::{KeyError, KeyPairs};
+pub use known_hosts::HostScope;
+pub use kubeconfig::{KubeEntry, Kubeconfig, KubeconfigError};
+pub use policy::{POLICY_PERIOD, PolicyError, PolicyRefresher};
+pub use profile::{Profile, ProfileError, ProxyAddr, ProxyAddrError};
+pub use remote::RemoteAuth;
+pub use spool::{SpoolLimits, SpooledAudit};
+pub use ssh_config::{SshConfig, UnsafeValue};
+pub use store::{Store, StoreError, StoredLogin};
+pub use web::WebClient;
+pub use yaml::YamlError;

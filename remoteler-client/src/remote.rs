@@ -1,0 +1,298 @@
+//! The auth service over HTTP, as one caller: the other implementation of [`AuthApi`]. Owns the translation between calls and
+//! requests; whom to believe is settled when it is made.
+
+use std::{path::Path, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::Method;
+use remoteler_core::{
+    ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, HostCerts, Invite, JoinRequest, KubeRecord, LoginRequest,
+    NewToken, NewUser, NodeRecord, Ping, RecordingChunk, RecordingInfo, Resource, ResourceKind, Secret, SessionId,
+    SignUpRequest, TokenCreated, TokenSummary, TrustBundle, UserCerts, UserName, UserSummary, wire,
+};
+use remoteler_tunnel::SharedTlsIdentity;
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    connector::{AuthTrust, ConnectError, Connector},
+    http::{Answer, Call, HttpClient, HttpError},
+};
+
+/// A handle on the auth service for one caller. Connections are opened when they are needed and kept for the next call.
+///
+/// Deadlines: 10 s to connect, 30 s for a request. Nothing is retried but a GET, or a request that cannot have arrived.
+pub struct RemoteAuth {
+    http: HttpClient,
+}
+
+impl RemoteAuth {
+    /// The service at `addr` (`host:port`), or behind the proxy there: both speak the ALPN `remoteler-auth`, and the TLS session is
+    /// with the auth service either way. Without `identity` the caller is anonymous.
+    ///
+    /// # Errors
+    /// [`ConnectError`] when the identity cannot be used. Nothing is connected yet.
+    pub fn tls(addr: &str, identity: Option<Arc<SharedTlsIdentity>>, trust: AuthTrust) -> Result<Self, ConnectError> {
+        Ok(Self { http: HttpClient::new(Connector::auth(addr, identity, trust)?) })
+    }
+
+    /// The service on this machine, as its administrator: the socket belongs to it and is open to its user and root.
+    #[must_use]
+    pub fn unix(socket: &Path) -> Self {
+        Self { http: HttpClient::new(Connector::Unix(socket.into())) }
+    }
+
+    async fn call<T: DeserializeOwned>(&self, call: Call) -> Result<T, ApiError> {
+        let answer = self.exchange(&call).await?;
+        serde_json::from_slice(&answer.body).map_err(|cause| {
+            let place = self.http.place();
+            let path = &call.path;
+            ApiError::new(
+                ApiErrorKind::Internal,
+                format!("{place} answered {path} in a way this program does not read ({cause}); compare the versions"),
+            )
+        })
+    }
+
+    async fn run(&self, call: Call) -> Result<(), ApiError> {
+        self.exchange(&call).await.map(|_| ())
+    }
+
+    async fn exchange(&self, call: &Call) -> Result<Answer, ApiError> {
+        let answer = self.http.call(call).await.map_err(unavailable)?;
+        refusal(&answer, &self.http.place()).map_or(Ok(answer), Err)
+    }
+}
+
+pub(crate) fn unavailable(error: HttpError) -> ApiError {
+    let kind = match error {
+        HttpError::TooLarge { .. } => ApiErrorKind::Internal,
+        HttpError::Connect(_) | HttpError::Broken { .. } | HttpError::Timeout { .. } => ApiErrorKind::Unavailable,
+    };
+    ApiError::new(kind, error.to_string())
+}
+
+/// What an answer other than 2xx says. Text of the other side is shown on terminals, so it is made harmless (I72).
+pub(crate) fn refusal(answer: &Answer, place: &str) -> Option<ApiError> {
+    if answer.status.is_success() {
+        return None;
+    }
+    Some(match serde_json::from_slice::<ApiError>(&answer.body) {
+        Ok(error) => ApiError::new(error.kind, printable(&error.message)),
+        Err(_) => ApiError::new(
+            wire::kind_of_status(answer.status.as_u16()),
+            format!("{place} answered with status {} and no explanation", answer.status.as_u16()),
+        ),
+    })
+}
+
+fn printable(text: &str) -> String {
+    let harmless = |c: char| {
+        let bidi = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if c.is_control() || bidi { c.escape_unicode().collect() } else { c.to_string() }
+    };
+    text.chars().take(2000).map(harmless).collect()
+}
+
+pub(crate) fn get(path: impl Into<String>) -> Call {
+    Call { method: Method::GET, path: path.into(), content_type: None, body: Bytes::new() }
+}
+
+fn delete(path: String) -> Call {
+    Call { method: Method::DELETE, path, content_type: None, body: Bytes::new() }
+}
+
+pub(crate) fn send(method: Method, path: impl Into<String>, body: &impl Serialize) -> Call {
+    let body =
+        serde_json::to_vec(body).expect("bodies of the API are strings, numbers, lists and maps with string keys");
+    Call { method, path: path.into(), content_type: Some(wire::JSON), body: body.into() }
+}
+
+/// `path` with the fields of `query` that are there.
+fn with_query(path: &str, query: &impl Serialize) -> String {
+    let fields = serde_json::to_value(query).expect("queries are flat");
+    let pairs = fields.as_object().into_iter().flatten().filter_map(|(name, value)| {
+        let text = match value {
+            serde_json::Value::String(text) => text.clone(),
+            serde_json::Value::Number(_) | serde_json::Value::Bool(_) => value.to_string(),
+            serde_json::Value::Null | serde_json::Value::Array(_) | serde_json::Value::Object(_) => return None,
+        };
+        Some(format!("{}={}", wire::segment(name), wire::segment(&text)))
+    });
+    let pairs = pairs.collect::<Vec<_>>().join("&");
+    if pairs.is_empty() { path.to_owned() } else { format!("{path}?{pairs}") }
+}
+
+#[async_trait]
+impl AuthApi for RemoteAuth {
+    async fn ping(&self) -> Result<Ping, ApiError> {
+        self.call(get(wire::PING)).await
+    }
+
+    async fn trust_bundle(&self) -> Result<TrustBundle, ApiError> {
+        self.call(get(wire::TRUST)).await
+    }
+
+    async fn login(&self, request: LoginRequest) -> Result<UserCerts, ApiError> {
+        self.call(send(Method::POST, wire::LOGIN, &request)).await
+    }
+
+    async fn sign_up(&self, request: SignUpRequest) -> Result<UserName, ApiError> {
+        self.call(send(Method::POST, wire::SIGN_UP, &request)).await
+    }
+
+    async fn invited_user(&self, token: Secret) -> Result<UserName, ApiError> {
+        self.call(send(Method::POST, wire::INVITED_USER, &wire::InviteQuery { token })).await
+    }
+
+    async fn join(&self, request: JoinRequest) -> Result<HostCerts, ApiError> {
+        self.call(send(Method::POST, wire::JOIN, &request)).await
+    }
+
+    async fn roles(&self) -> Result<Vec<Resource>, ApiError> {
+        self.call(get(wire::ROLES)).await
+    }
+
+    async fn announce_node(&self, record: NodeRecord) -> Result<(), ApiError> {
+        let path = wire::path(wire::NODE, &record.host_id.to_string());
+        self.run(send(Method::PUT, path, &record)).await
+    }
+
+    async fn announce_kube(&self, record: KubeRecord) -> Result<(), ApiError> {
+        let path = wire::path(wire::KUBE_CLUSTER, record.name.as_str());
+        self.run(send(Method::PUT, path, &record)).await
+    }
+
+    async fn announce_proxy(&self, public_addr: String) -> Result<(), ApiError> {
+        self.run(send(Method::PUT, wire::PROXY, &wire::ProxyAnnouncement { public_addr })).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeRecord>, ApiError> {
+        self.call(get(wire::NODES)).await
+    }
+
+    async fn kube_clusters(&self) -> Result<Vec<KubeRecord>, ApiError> {
+        self.call(get(wire::KUBE_CLUSTERS)).await
+    }
+
+    async fn record_events(&self, events: Vec<AuditEvent>) -> Result<(), ApiError> {
+        self.run(send(Method::POST, wire::EVENTS, &events)).await
+    }
+
+    async fn events(&self, query: EventQuery) -> Result<Vec<AuditEvent>, ApiError> {
+        self.call(get(with_query(wire::EVENTS, &query))).await
+    }
+
+    async fn append_recording(&self, chunk: RecordingChunk) -> Result<(), ApiError> {
+        let path = wire::path(wire::RECORDING, &chunk.session_id.to_string());
+        let path = with_query(&path, &wire::ChunkQuery { offset: chunk.offset, last: chunk.last });
+        let body = chunk.octets.into();
+        self.run(Call { method: Method::PUT, path, content_type: Some(wire::OCTETS), body }).await
+    }
+
+    async fn recording_size(&self, session: SessionId) -> Result<u64, ApiError> {
+        self.call(get(wire::path(wire::RECORDING_SIZE, &session.to_string()))).await
+    }
+
+    async fn recordings(&self) -> Result<Vec<RecordingInfo>, ApiError> {
+        self.call(get(wire::RECORDINGS)).await
+    }
+
+    async fn read_recording(&self, session: SessionId, offset: u64) -> Result<Vec<u8>, ApiError> {
+        let path = wire::path(wire::RECORDING, &session.to_string());
+        let answer = self.exchange(&get(with_query(&path, &wire::OffsetQuery { offset }))).await?;
+        Ok(answer.body.to_vec())
+    }
+
+    async fn create_user(&self, user: NewUser) -> Result<Invite, ApiError> {
+        self.call(send(Method::POST, wire::USERS, &user)).await
+    }
+
+    async fn update_user(&self, user: NewUser) -> Result<(), ApiError> {
+        self.run(send(Method::PUT, wire::path(wire::USER, user.name.as_str()), &user)).await
+    }
+
+    async fn users(&self) -> Result<Vec<UserSummary>, ApiError> {
+        self.call(get(wire::USERS)).await
+    }
+
+    async fn delete_user(&self, name: UserName) -> Result<(), ApiError> {
+        self.run(delete(wire::path(wire::USER, name.as_str()))).await
+    }
+
+    async fn reset_user(&self, name: UserName) -> Result<Invite, ApiError> {
+        let path = wire::path(wire::USER_RESET, name.as_str());
+        self.call(Call { method: Method::POST, path, content_type: None, body: Bytes::new() }).await
+    }
+
+    async fn set_password(&self, name: UserName, password: Secret) -> Result<(), ApiError> {
+        let path = wire::path(wire::USER_PASSWORD, name.as_str());
+        self.run(send(Method::PUT, path, &wire::PasswordChange { password })).await
+    }
+
+    async fn create_token(&self, token: NewToken) -> Result<TokenCreated, ApiError> {
+        self.call(send(Method::POST, wire::TOKENS, &token)).await
+    }
+
+    async fn tokens(&self) -> Result<Vec<TokenSummary>, ApiError> {
+        self.call(get(wire::TOKENS)).await
+    }
+
+    async fn delete_token(&self, id_or_token: Secret) -> Result<(), ApiError> {
+        self.run(send(Method::POST, wire::TOKEN_REVOKE, &wire::TokenRevocation { id_or_token })).await
+    }
+
+    async fn resources(&self, kind: ResourceKind, name: Option<String>) -> Result<Vec<Resource>, ApiError> {
+        let path = match name {
+            Some(name) => wire::resource_path(kind, &name),
+            None => wire::path(wire::RESOURCES, kind.as_str()),
+        };
+        self.call(get(path)).await
+    }
+
+    async fn put_resource(&self, resource: Resource, replace: bool) -> Result<(), ApiError> {
+        let kind = ResourceKind::parse(&resource.kind)
+            .map_err(|cause| ApiError::new(ApiErrorKind::BadRequest, cause.to_string()))?;
+        let path = wire::resource_path(kind, &resource.metadata.name);
+        self.run(send(Method::PUT, with_query(&path, &wire::ReplaceQuery { replace }), &resource)).await
+    }
+
+    async fn delete_resource(&self, kind: ResourceKind, name: String) -> Result<(), ApiError> {
+        self.run(delete(wire::resource_path(kind, &name))).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+    use remoteler_core::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn a_query_holds_the_fields_that_are_there_and_nothing_else() {
+        let query = EventQuery {
+            from: Some(Timestamp::from_unix_millis(0)),
+            event: Some("user.login".into()),
+            user: Some("a&b=c d".into()),
+            ..EventQuery::default()
+        };
+        assert_eq!(
+            with_query(wire::EVENTS, &query),
+            "/v1/events?from=1970-01-01T00%3A00%3A00.000Z&type=user.login&user=a%26b%3Dc%20d"
+        );
+        assert_eq!(with_query(wire::EVENTS, &EventQuery::default()), "/v1/events");
+    }
+
+    #[test]
+    fn a_refusal_keeps_its_kind_and_cannot_write_on_the_terminal() {
+        let error = ApiError::new(ApiErrorKind::Denied, "no \u{1b}[2J\u{202e}way");
+        let answer = Answer { status: StatusCode::FORBIDDEN, body: serde_json::to_vec(&error).unwrap().into() };
+        let seen = refusal(&answer, "x").unwrap();
+        assert_eq!(seen.kind, ApiErrorKind::Denied);
+        assert_eq!(seen.message, "no \\u{1b}[2J\\u{202e}way"); // I72
+
+        let bare = Answer { status: StatusCode::BAD_GATEWAY, body: Bytes::from_static(b"<html>") };
+        assert_eq!(refusal(&bare, "x").unwrap().kind, ApiErrorKind::Unavailable);
+    }
+}

@@ -1,0 +1,198 @@
+//! Carries closed segments to the auth service. Owns the order, the batches and the back-off. Removes nothing that was not
+//! acknowledged; what the service will never take is set aside in a file of its own.
+
+use std::{path::PathBuf, time::Duration};
+
+use remoteler_core::{ApiError, ApiErrorKind, AuditEvent, AuthApi, OsEntropy, wire};
+use tokio::sync::{Mutex, Notify, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::{segments::name_of, writer::Request};
+use crate::{
+    files::{FileError, Privacy, PrivateDir},
+    policy::jittered,
+};
+
+pub(super) struct Uploader {
+    path: PathBuf,
+    linger: Duration,
+    one_at_a_time: Mutex<()>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum UploadError {
+    #[error(transparent)]
+    Auth(#[from] ApiError),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("{0} events were set aside already; look at them in the spool and remove them")]
+    TooManySetAside(usize),
+    #[error("the spool's writer has ended")]
+    WriterGone,
+}
+
+impl Uploader {
+    pub(super) fn new(path: PathBuf, linger: Duration) -> Self {
+        Self { path, linger, one_at_a_time: Mutex::new(()) }
+    }
+
+    pub(super) async fn run(
+        &self,
+        requests: &mpsc::Sender<Request>,
+        fresh: &Notify,
+        auth: &dyn AuthApi,
+        stop: CancellationToken,
+    ) {
+        let _turn = self.one_at_a_time.lock().await;
+        let mut wait = FIRST_WAIT;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = fresh.notified() => {}
+            }
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => break,
+                    () = tokio::time::sleep(self.linger) => {}
+                }
+                let outcome = tokio::select! {
+                    () = stop.cancelled() => break,
+                    outcome = self.flush(requests, auth) => outcome,
+                };
+                let Err(error) = outcome else {
+                    if wait > FIRST_WAIT {
+                        tracing::info!("audit events are uploaded again");
+                    }
+                    wait = FIRST_WAIT;
+                    break;
+                };
+                if wait == FIRST_WAIT {
+                    tracing::warn!(%error, "audit events wait on disk");
+                } else {
+                    tracing::debug!(%error, "audit events wait on disk");
+                }
+                tokio::select! {
+                    () = stop.cancelled() => break,
+                    () = tokio::time::sleep(jittered(wait, &OsEntropy)) => {}
+                }
+                wait = (wait * 2).min(LAST_WAIT);
+            }
+        }
+        match tokio::time::timeout(FAREWELL, self.flush(requests, auth)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::info!(%error, "audit events stay on disk until the next start"),
+            Err(_) => tracing::info!("audit events stay on disk until the next start"),
+        }
+    }
+
+    /// Uploads all that is there now.
+    async fn flush(&self, requests: &mpsc::Sender<Request>, auth: &dyn AuthApi) -> Result<(), UploadError> {
+        let (done, closed) = oneshot::channel();
+        requests.send(Request::CloseAll { done }).await.map_err(|_| UploadError::WriterGone)?;
+        for number in closed.await.map_err(|_| UploadError::WriterGone)? {
+            self.upload_segment(number, auth).await?;
+            requests.send(Request::Remove { number }).await.map_err(|_| UploadError::WriterGone)?;
+        }
+        Ok(())
+    }
+
+    async fn upload_segment(&self, number: u64, auth: &dyn AuthApi) -> Result<(), UploadError> {
+        let content = self.read(number).await?;
+        let mut batch = Vec::new();
+        let mut octets = 0;
+        for line in content.split_inclusive(|octet| *octet == b'\n') {
+            let event = match serde_json::from_slice::<AuditEvent>(line) {
+                Ok(event) => event,
+                Err(_) if !line.ends_with(b"\n") => {
+                    tracing::info!(segment = number, "the last line was torn by a crash; it was never acknowledged");
+                    continue;
+                }
+                Err(cause) => {
+                    tracing::warn!(segment = number, %cause, "a line is no event; it is set aside");
+                    self.set_aside(&format!("{number}-{}", line_hash(line)), line).await?;
+                    continue;
+                }
+            };
+            octets += line.len();
+            batch.push(event);
+            if batch.len() == wire::MAX_EVENTS || octets > MAX_BATCH_OCTETS {
+                octets = 0;
+                self.send(std::mem::take(&mut batch), auth).await?;
+            }
+        }
+        self.send(batch, auth).await
+    }
+
+    /// Sends a batch. When the service calls it malformed, the events go one by one, and those that it still refuses are set aside: one
+    /// of them must not hold up all that follow.
+    async fn send(&self, batch: Vec<AuditEvent>, auth: &dyn AuthApi) -> Result<(), UploadError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        match auth.record_events(batch.clone()).await {
+            Err(error) if error.kind == ApiErrorKind::BadRequest => {}
+            outcome => return Ok(outcome?),
+        }
+        for event in batch {
+            match auth.record_events(vec![event.clone()]).await {
+                Err(error) if error.kind == ApiErrorKind::BadRequest => {
+                    tracing::warn!(uid = %event.uid, event = event.name(), %error, "an event is refused; it is set aside");
+                    let line = serde_json::to_vec(&event).expect("an event that was read can be written");
+                    self.set_aside(&event.uid.to_string(), &line).await?;
+                }
+                outcome => outcome?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn read(&self, number: u64) -> Result<Vec<u8>, UploadError> {
+        let path = self.path.clone();
+        let content = blocking(move || match PrivateDir::open(&path, Privacy::Tighten)? {
+            Some(dir) => dir.read(&name_of(number), MAX_SEGMENT_READ),
+            None => Ok(None),
+        });
+        Ok(content.await?.unwrap_or_default())
+    }
+
+    async fn set_aside(&self, name: &str, line: &[u8]) -> Result<(), UploadError> {
+        let (path, name, line) = (self.path.clone(), format!("refused-{name}.json"), line.to_vec());
+        let there = blocking(move || {
+            let dir = PrivateDir::create(&path, Privacy::Tighten)?;
+            let there = dir.files()?.iter().filter(|name| name.starts_with("refused-")).count();
+            if there < MAX_SET_ASIDE {
+                dir.write(&name, &line)?;
+            }
+            Ok(there)
+        });
+        match there.await? {
+            there if there >= MAX_SET_ASIDE => Err(UploadError::TooManySetAside(there)),
+            _ => Ok(()),
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, FileError> + Send + 'static,
+) -> Result<T, UploadError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => Ok(outcome?),
+        // Only when the runtime is shutting down: the work does not panic.
+        Err(_) => Err(UploadError::WriterGone),
+    }
+}
+
+fn line_hash(line: &[u8]) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, line);
+    digest.as_ref().iter().take(8).map(|octet| format!("{octet:02x}")).collect()
+}
+
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LAST_WAIT: Duration = Duration::from_secs(30);
+/// How long the last upload may take when the process ends.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// Half of what the service reads.
+const MAX_BATCH_OCTETS: usize = wire::MAX_EVENTS_BODY / 2;
+/// A segment is closed at its limit, after the batch that passed it.
+const MAX_SEGMENT_READ: u64 = 256 * 1024 * 1024;
+const MAX_SET_ASIDE: usize = 1000;

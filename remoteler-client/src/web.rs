@@ -1,0 +1,56 @@
+//! The proxy's web API as a user's machine calls it before it has any certificate: ping and login. Owns nothing but the two calls;
+//! the proxy's web certificate is believed by the system's roots, or not checked by the user's explicit wish.
+
+use http::Method;
+use remoteler_core::{ApiError, ApiErrorKind, LoginRequest, Ping, UserCerts, wire};
+use serde::de::DeserializeOwned;
+
+use crate::{
+    connector::{ConnectError, Connector, WebTrust},
+    http::{Call, HttpClient},
+    profile::ProxyAddr,
+    remote::{get, refusal, send, unavailable},
+};
+
+/// The web API of one proxy.
+pub struct WebClient {
+    http: HttpClient,
+}
+
+impl WebClient {
+    /// For the proxy at `addr`. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// [`ConnectError`] when this machine has no root certificates and `trust` wants them.
+    pub fn new(addr: &ProxyAddr, trust: WebTrust) -> Result<Self, ConnectError> {
+        Ok(Self { http: HttpClient::new(Connector::web(&addr.to_string(), trust)?) })
+    }
+
+    /// Who the proxy is.
+    ///
+    /// # Errors
+    /// [`ApiErrorKind::Unavailable`] when it cannot be reached or its certificate is not believed.
+    pub async fn ping(&self) -> Result<Ping, ApiError> {
+        self.call(get(wire::WEB_PING)).await
+    }
+
+    /// Logs in with a password. The certificates come back, the private keys never left.
+    ///
+    /// # Errors
+    /// [`ApiErrorKind::Unauthenticated`] or [`ApiErrorKind::Denied`] for wrong credentials, [`ApiErrorKind::RateLimited`] after too
+    /// many attempts, [`ApiErrorKind::Unavailable`] as for [`WebClient::ping`].
+    pub async fn login(&self, request: &LoginRequest) -> Result<UserCerts, ApiError> {
+        self.call(send(Method::POST, wire::WEB_LOGIN, request)).await
+    }
+
+    async fn call<T: DeserializeOwned>(&self, call: Call) -> Result<T, ApiError> {
+        let answer = self.http.call(&call).await.map_err(unavailable)?;
+        let place = self.http.place();
+        if let Some(error) = refusal(&answer, &place) {
+            return Err(error);
+        }
+        serde_json::from_slice(&answer.body).map_err(|_| {
+            ApiError::new(ApiErrorKind::Internal, format!("{place} answers, but not as a proxy of this product does"))
+        })
+    }
+}

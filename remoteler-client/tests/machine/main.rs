@@ -1,0 +1,10 @@
+//! What a user's or a device's machine does, against real services: TLS on loopback, ssh-agent, ssh, processes that are killed.
+
+mod agent;
+mod cluster;
+mod join;
+mod login;
+mod policy;
+mod remote;
+mod service;
+mod spool;

@@ -1,0 +1,94 @@
+//! The auth service over HTTP: kinds of failure, kept connections, whom it is believed by.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use remoteler_client::{AuthTrust, RemoteAuth};
+use remoteler_core::{ApiError, ApiErrorKind, AuthApi, SystemRole, wire};
+use remoteler_tunnel::ClientAuth;
+use tokio::net::TcpListener;
+
+use crate::{
+    cluster::Cluster,
+    service::{self, Handler, Service, ok, ping, refused},
+};
+
+async fn start(cluster: &Arc<Cluster>, role: SystemRole, handler: Handler) -> Service {
+    service::tls(cluster, cluster.service(role), wire::ALPN_AUTH, ClientAuth::Optional, handler).await
+}
+
+#[tokio::test]
+async fn calls_one_after_the_other_share_a_connection_and_a_closed_one_is_replaced() {
+    let cluster = Arc::new(Cluster::new("root"));
+    let known = cluster.clone();
+    let handler: Handler = Arc::new(move |what, _| match what {
+        "GET /v1/ping" => ping(&known),
+        "GET /v1/resources/role/close" => ok(&Vec::<String>::new()),
+        other => panic!("{other}"),
+    });
+    let service = start(&cluster, SystemRole::Auth, handler).await;
+    let remote = RemoteAuth::tls(&service.addr, None, AuthTrust::Bundle(cluster.trust())).unwrap();
+    for _ in 0..3 {
+        assert_eq!(remote.ping().await.unwrap().cluster_name, cluster.name);
+    }
+    assert_eq!(service.connections.load(Ordering::SeqCst), 1);
+    remote.resources(remoteler_core::ResourceKind::Role, Some("close".into())).await.unwrap();
+    remote.ping().await.unwrap();
+    assert_eq!(service.connections.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn failures_keep_their_kind_over_the_wire() {
+    let cluster = Arc::new(Cluster::new("root"));
+    let turn = AtomicUsize::new(0);
+    let kinds = [ApiErrorKind::Denied, ApiErrorKind::Conflict, ApiErrorKind::RateLimited, ApiErrorKind::NotFound];
+    let handler: Handler =
+        Arc::new(move |_, _| refused(&ApiError::new(kinds[turn.fetch_add(1, Ordering::SeqCst)], "because")));
+    let service = start(&cluster, SystemRole::Auth, handler).await;
+    let remote = RemoteAuth::tls(&service.addr, None, AuthTrust::Bundle(cluster.trust())).unwrap();
+    for kind in kinds {
+        assert_eq!(remote.users().await.unwrap_err(), ApiError::new(kind, "because"));
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_understood_is_no_success() {
+    let cluster = Arc::new(Cluster::new("root"));
+    let service = start(&cluster, SystemRole::Auth, Arc::new(|_, _| (200, "<html>".into()))).await;
+    let remote = RemoteAuth::tls(&service.addr, None, AuthTrust::Bundle(cluster.trust())).unwrap();
+    let error = remote.roles().await.unwrap_err();
+    assert_eq!(error.kind, ApiErrorKind::Internal);
+    assert!(error.message.contains("/v1/roles"), "{error}");
+}
+
+#[tokio::test]
+async fn a_service_that_is_away_is_named_and_one_that_is_no_auth_service_is_refused() {
+    let cluster = Arc::new(Cluster::new("root"));
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = gone.local_addr().unwrap().to_string();
+    drop(gone);
+    let remote = RemoteAuth::tls(&addr, None, AuthTrust::Bundle(cluster.trust())).unwrap();
+    let error = remote.ping().await.unwrap_err();
+    assert_eq!(error.kind, ApiErrorKind::Unavailable);
+    assert!(error.message.starts_with(&addr), "{error}");
+
+    let proxy = start(&cluster, SystemRole::Proxy, Arc::new(|_, _| panic!("nothing may be asked"))).await;
+    for trust in [AuthTrust::Bundle(cluster.trust()), AuthTrust::Bundle(Cluster::new("root").trust())] {
+        let remote = RemoteAuth::tls(&proxy.addr, None, trust).unwrap();
+        assert_eq!(remote.ping().await.unwrap_err().kind, ApiErrorKind::Unavailable); // I1
+    }
+}
+
+#[tokio::test]
+async fn many_calls_at_once_are_all_answered() {
+    let cluster = Arc::new(Cluster::new("root"));
+    let known = cluster.clone();
+    let dir = tempfile::tempdir().unwrap();
+    let (socket, task) = service::unix(&dir.path().join("auth.sock"), Arc::new(move |_, _| ping(&known)));
+    let remote = RemoteAuth::unix(&socket);
+    let answers = futures::future::join_all((0..100).map(|_| remote.ping())).await;
+    assert!(answers.iter().all(Result::is_ok));
+    task.abort();
+}

@@ -1,0 +1,213 @@
+//! Audit events reach the auth service, whatever happens to it and to us.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{BufRead, BufReader, Write},
+    path::Path,
+    process::{Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use remoteler_client::{RemoteAuth, SpoolLimits, SpooledAudit};
+use remoteler_core::{ApiError, ApiErrorKind, AuditEvent, AuditKind, AuditSink, ClusterName, SystemClock};
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::service::{self, Answer, refused};
+
+fn event(name: &str) -> AuditKind {
+    AuditKind::UserDelete { user: "ann".into(), name: name.into() }
+}
+
+fn name_of(event: &AuditEvent) -> String {
+    match &event.kind {
+        AuditKind::UserDelete { name, .. } => name.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn open(data_dir: &Path) -> Arc<SpooledAudit> {
+    let limits = SpoolLimits { linger: Duration::ZERO, ..SpoolLimits::default() };
+    Arc::new(SpooledAudit::open(data_dir, ClusterName::new("root").unwrap(), Arc::new(SystemClock), limits).unwrap())
+}
+
+/// An auth service that keeps events by uid.
+struct Store {
+    events: Mutex<BTreeMap<String, String>>,
+    away: AtomicBool,
+    count: watch::Sender<usize>,
+}
+
+impl Store {
+    fn start(socket: &Path) -> (Arc<Self>, RemoteAuth, JoinHandle<()>) {
+        let store =
+            Arc::new(Self { events: Mutex::default(), away: AtomicBool::new(false), count: watch::Sender::new(0) });
+        let taken = store.clone();
+        let (socket, task) = service::unix(socket, Arc::new(move |what, body| taken.answer(what, body)));
+        (store, RemoteAuth::unix(&socket), task)
+    }
+
+    fn answer(&self, what: &str, body: &[u8]) -> Answer {
+        assert_eq!(what, "POST /v1/events");
+        if self.away.load(Ordering::SeqCst) {
+            return refused(&ApiError::new(ApiErrorKind::Unavailable, "away"));
+        }
+        let batch: Vec<AuditEvent> = serde_json::from_slice(body).unwrap();
+        assert!(!batch.is_empty() && batch.len() <= 1000);
+        if batch.iter().any(|event| name_of(event) == "poison") {
+            return refused(&ApiError::new(ApiErrorKind::BadRequest, "no"));
+        }
+        let mut events = self.events.lock().unwrap();
+        for event in batch {
+            events.insert(event.uid.to_string(), name_of(&event));
+        }
+        self.count.send_replace(events.len());
+        (204, String::new())
+    }
+
+    async fn wait_for(&self, count: usize) {
+        let arrived = self.count.subscribe().wait_for(|seen| *seen >= count).await.map(|_| ());
+        arrived.unwrap();
+    }
+
+    fn names(&self) -> BTreeSet<String> {
+        self.events.lock().unwrap().values().cloned().collect()
+    }
+}
+
+fn upload(spool: &Arc<SpooledAudit>, remote: RemoteAuth, stop: &CancellationToken) -> JoinHandle<()> {
+    let (spool, stop) = (spool.clone(), stop.clone());
+    tokio::spawn(async move { spool.upload(Arc::new(remote), stop).await })
+}
+
+fn files(data_dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(data_dir.join("spool")).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn events_arrive_once_and_leave_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, remote, task) = Store::start(&dir.path().join("sock"));
+    let (spool, stop) = (open(dir.path()), CancellationToken::new());
+    let uploader = upload(&spool, remote, &stop);
+    let records = (0..2500).map(|i| {
+        let spool = spool.clone();
+        async move { spool.record(event(&format!("{i}"))).await.unwrap() }
+    });
+    futures::future::join_all(records).await;
+    store.wait_for(2500).await;
+    stop.cancel();
+    uploader.await.unwrap();
+    assert_eq!(store.names().len(), 2500); // I75
+    drop(spool);
+    assert_eq!(files(dir.path()), Vec::<String>::new());
+    task.abort();
+}
+
+#[tokio::test]
+async fn events_wait_on_disk_while_auth_is_away_and_over_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, remote, task) = Store::start(&dir.path().join("sock"));
+    store.away.store(true, Ordering::SeqCst);
+    let (spool, stop) = (open(dir.path()), CancellationToken::new());
+    let uploader = upload(&spool, remote, &stop);
+    spool.record(event("one")).await.unwrap();
+    spool.record(event("two")).await.unwrap();
+    stop.cancel();
+    uploader.await.unwrap();
+    assert!(store.names().is_empty());
+    drop(spool);
+    task.abort();
+
+    let (store, remote, task) = Store::start(&dir.path().join("sock2"));
+    let spool = reopen(dir.path()).await;
+    let stop = CancellationToken::new();
+    let uploader = upload(&spool, remote, &stop);
+    store.wait_for(2).await;
+    assert_eq!(store.names(), ["one".into(), "two".into()].into()); // I75
+    stop.cancel();
+    uploader.await.unwrap();
+    task.abort();
+}
+
+/// The writer of a spool that was dropped ends a moment later; until then the spool is locked.
+async fn reopen(data_dir: &Path) -> Arc<SpooledAudit> {
+    loop {
+        let limits = SpoolLimits { linger: Duration::ZERO, ..SpoolLimits::default() };
+        match SpooledAudit::open(data_dir, ClusterName::new("root").unwrap(), Arc::new(SystemClock), limits) {
+            Ok(spool) => return Arc::new(spool),
+            Err(remoteler_client::FileError::Locked { .. }) => tokio::task::yield_now().await,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_is_never_taken_does_not_hold_up_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, remote, task) = Store::start(&dir.path().join("sock"));
+    let (spool, stop) = (open(dir.path()), CancellationToken::new());
+    for name in ["before", "poison", "after"] {
+        spool.record(event(name)).await.unwrap();
+    }
+    let uploader = upload(&spool, remote, &stop);
+    store.wait_for(2).await;
+    stop.cancel();
+    uploader.await.unwrap();
+    assert_eq!(store.names(), ["after".into(), "before".into()].into());
+    let kept = files(dir.path());
+    assert!(kept.iter().any(|name| name.starts_with("refused-")), "{kept:?}"); // I75
+    task.abort();
+}
+
+/// Not a test of its own: what the next test starts as another process and kills. Prints each event's name once it is acknowledged.
+#[tokio::test]
+async fn child_that_records_until_it_is_killed() {
+    let Some(dir) = std::env::var_os("SPOOL_TEST_DIR") else { return };
+    let spool = open(Path::new(&dir));
+    for i in 0_u64.. {
+        spool.record(event(&format!("{i}"))).await.unwrap();
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "\nrecorded {i}").unwrap();
+        out.flush().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_acknowledged_event_survives_kill_9() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut acknowledged = 0;
+    for round in 1..=3 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "spool::child_that_records_until_it_is_killed", "--nocapture"])
+            .env("SPOOL_TEST_DIR", dir.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let seen = lines.map_while(Result::ok).filter(|line| line.starts_with("recorded ")).take(50 * round).count();
+        assert_eq!(seen, 50 * round);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        acknowledged += seen;
+        // A crash may also tear the line that was being written.
+        let torn = dir.path().join("spool").join(format!("{:020}.jsonl", 900 + round));
+        std::fs::write(&torn, b"{\"event\":\"user.del").unwrap();
+        std::fs::set_permissions(&torn, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    }
+
+    let (store, remote, task) = Store::start(&dir.path().join("sock"));
+    let (spool, stop) = (open(dir.path()), CancellationToken::new());
+    let uploader = upload(&spool, remote, &stop);
+    store.wait_for(acknowledged).await; // I75
+    stop.cancel();
+    uploader.await.unwrap();
+    assert!(files(dir.path()).iter().all(|name| !name.ends_with(".jsonl")));
+    task.abort();
+}

@@ -1,0 +1,66 @@
+//! The foot of the stack: one request becomes the user's at the API server. Puts together, for this request's proof, the layers that
+//! impersonate, lend the service's credential, and forward.
+
+use std::{
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+};
+
+use futures::{FutureExt, future::BoxFuture};
+use http::Response;
+use remoteler_core::Clock;
+use tower::{Service, ServiceBuilder, ServiceExt};
+
+use crate::{
+    authorise::Authorised,
+    body::Body,
+    credential::lend_credential,
+    forward::Forward,
+    impersonate::impersonate,
+    refusal::Refusal,
+    relay::{RelaySlot, lifetime},
+    upgrade::UpgradeRequest,
+};
+
+/// Serves authorised requests of one connection.
+#[derive(Clone)]
+pub(crate) struct ActAs {
+    relay: RelaySlot,
+    clock: Arc<dyn Clock>,
+}
+
+impl ActAs {
+    /// `relay` takes what a successful upgrade leaves to be done.
+    pub(crate) const fn new(relay: RelaySlot, clock: Arc<dyn Clock>) -> Self {
+        Self { relay, clock }
+    }
+}
+
+impl Service<Authorised> for ActAs {
+    type Response = Response<Body>;
+    type Error = Refusal;
+    type Future = BoxFuture<'static, Result<Response<Body>, Refusal>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, authorised: Authorised) -> Self::Future {
+        let ActAs { relay, clock } = self.clone();
+        async move {
+            let Authorised { access, site, path, mut request } = authorised;
+            // Read before the stripping below takes `Connection` and `Upgrade` away.
+            let upgrade = Arc::new(Mutex::new(UpgradeRequest::take(&mut request)?));
+            let deadline = lifetime(clock.now(), access.user().expires());
+            let stack = ServiceBuilder::new()
+                .layer(impersonate(&access)?)
+                .layer(lend_credential(site.upstream.clone()))
+                .service(Forward { site: site.clone(), path, upgrade, relay, deadline, key: (&access).into() });
+            stack.oneshot(request).await.map_err(|source| {
+                tracing::warn!(kube_cluster = %site.record.name, %source, "no answer from the API server");
+                Refusal::Upstream { kube_cluster: site.record.name.clone(), source }
+            })
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,111 @@
+//! Why a request got no answer from the API server, and the one place where that becomes an HTTP status. What the user may see is
+//! decided here; the full reason goes to the audit log and to our own log.
+
+use http::{Response, StatusCode};
+use remoteler_core::{AccessDenied, AuditError, KubeClusterName, VerifyError};
+
+use crate::{
+    body::Body,
+    headers::HeaderError,
+    impersonate::ImpersonateError,
+    limit::LimitError,
+    path::PathError,
+    status::{AnswerForm, status_response},
+    upstream::UpstreamError,
+};
+
+/// Why a request was not forwarded, or not answered.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// No certificate, or not one of a user.
+    #[error(transparent)]
+    Unauthenticated(#[from] VerifyError),
+    /// Larger than anything a client of an API server sends.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    /// A path that could be read in two ways, or that is not ours.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// A header that contradicts another.
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+    /// The TLS server name stands for another Kubernetes cluster than the path.
+    #[error("this connection is for another Kubernetes cluster than {asked:?}; run 'tsh kube login' again")]
+    Misdirected {
+        /// From the path.
+        asked: String,
+    },
+    /// Not a Kubernetes cluster of this service.
+    #[error("Kubernetes cluster {asked:?} is not served here; 'tsh kube ls' shows those that exist")]
+    UnknownCluster {
+        /// From the path.
+        asked: String,
+    },
+    /// The roles say no.
+    #[error(transparent)]
+    Denied(#[from] AccessDenied),
+    /// The event could not be kept, so the request must not happen.
+    #[error("the request could not be written to the audit log and was not sent; try again")]
+    Audit(#[from] AuditError),
+    /// The proof holds a name that cannot be sent.
+    #[error(transparent)]
+    Impersonate(#[from] ImpersonateError),
+    /// The API server did not answer.
+    #[error("the API server of Kubernetes cluster {kube_cluster} did not answer")]
+    Upstream {
+        /// Whose.
+        kube_cluster: KubeClusterName,
+        /// Why.
+        source: UpstreamError,
+    },
+}
+
+impl Refusal {
+    /// Whether we refused, as against having tried and failed.
+    pub(crate) const fn is_decision(&self) -> bool {
+        match self {
+            Self::Unauthenticated(_)
+            | Self::Limit(_)
+            | Self::Path(_)
+            | Self::Header(_)
+            | Self::Misdirected { .. }
+            | Self::UnknownCluster { .. }
+            | Self::Denied(_)
+            | Self::Impersonate(_) => true,
+            Self::Audit(_) | Self::Upstream { .. } => false,
+        }
+    }
+
+    /// The answer to the client.
+    pub(crate) fn into_response(self, form: AnswerForm) -> Response<Body> {
+        let (code, reason) = match &self {
+            Self::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, "Unauthorized"),
+            Self::Limit(LimitError::Url(_)) => (StatusCode::URI_TOO_LONG, "BadRequest"),
+            Self::Limit(LimitError::Headers { .. } | LimitError::Cookies(_)) => {
+                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "BadRequest")
+            }
+            Self::Limit(LimitError::Method(_)) => (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
+            Self::Path(PathError::NotOurs) | Self::UnknownCluster { .. } => (StatusCode::NOT_FOUND, "NotFound"),
+            Self::Path(_) | Self::Header(_) => (StatusCode::BAD_REQUEST, "BadRequest"),
+            Self::Misdirected { .. } => (StatusCode::MISDIRECTED_REQUEST, "BadRequest"),
+            Self::Denied(_) | Self::Impersonate(_) => (StatusCode::FORBIDDEN, "Forbidden"),
+            Self::Audit(_) => (StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
+            Self::Upstream { source: UpstreamError::Timeout { .. }, .. } => (StatusCode::GATEWAY_TIMEOUT, "Timeout"),
+            Self::Upstream { source: UpstreamError::RequestBody(_), .. } => (StatusCode::BAD_REQUEST, "BadRequest"),
+            Self::Upstream { .. } => (StatusCode::BAD_GATEWAY, "ServiceUnavailable"),
+        };
+        let message = match &self {
+            Self::Denied(denied) => denied.public(),
+            Self::Upstream { source, .. } => format!("{self}: {}", source.public()),
+            Self::Unauthenticated(_)
+            | Self::Limit(_)
+            | Self::Path(_)
+            | Self::Header(_)
+            | Self::Misdirected { .. }
+            | Self::UnknownCluster { .. }
+            | Self::Audit(_)
+            | Self::Impersonate(_) => self.to_string(),
+        };
+        status_response(code, reason, &message, form)
+    }
+}

@@ -1,0 +1,103 @@
+//! What remains of a connection after an upgrade: two byte streams, joined until one of them ends or the certificate does.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+use remoteler_core::Timestamp;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    time::{Instant, sleep_until, timeout},
+};
+
+/// How long the second direction may take to end after the first has.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// When a certificate that ends at `expires` has ended, on the machine's monotonic clock. A clock that is set later does not move it.
+pub(crate) fn lifetime(now: Timestamp, expires: Timestamp) -> Instant {
+    // A year is longer than any connection; further away the monotonic clock could overflow.
+    const FAR: Duration = Duration::from_secs(365 * 86_400);
+    Instant::now() + expires.since(now).min(FAR)
+}
+
+/// Where a request leaves the work that begins when its connection has been upgraded. HTTP/1.1 upgrades a connection once, so one
+/// place is enough; the connection's task does the work, and dropping that task ends both sides.
+#[derive(Clone, Default)]
+pub(crate) struct RelaySlot(Arc<Mutex<Option<BoxFuture<'static, ()>>>>);
+
+impl RelaySlot {
+    /// Leaves `work`.
+    pub(crate) fn put(&self, work: BoxFuture<'static, ()>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(work);
+    }
+
+    /// Takes what was left.
+    pub(crate) fn take(&self) -> Option<BoxFuture<'static, ()>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Copies both ways. When one direction ends, the other has a few seconds; at `deadline` both are cut. Both streams are closed on return.
+pub(crate) async fn join<A, B>(mut client: A, mut upstream: B, deadline: Instant) -> io::Result<()>
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut client_read, mut client_write) = tokio::io::split(&mut client);
+    let (mut upstream_read, mut upstream_write) = tokio::io::split(&mut upstream);
+    let mut up = std::pin::pin!(async {
+        let copied = tokio::io::copy(&mut client_read, &mut upstream_write).await;
+        upstream_write.shutdown().await.and(copied.map(drop))
+    });
+    let mut down = std::pin::pin!(async {
+        let copied = tokio::io::copy(&mut upstream_read, &mut client_write).await;
+        client_write.shutdown().await.and(copied.map(drop))
+    });
+    let ended = tokio::select! {
+        ended = &mut up => { let _ = timeout(LINGER, &mut down).await; ended }
+        ended = &mut down => { let _ = timeout(LINGER, &mut up).await; ended }
+        () = sleep_until(deadline) => Err(io::Error::new(io::ErrorKind::TimedOut, "the certificate expired")),
+    };
+    ended
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn both_sides_are_closed_when_the_certificate_ends() {
+        let (client, mut user) = tokio::io::duplex(64);
+        let (upstream, mut api_server) = tokio::io::duplex(64);
+        let began = Instant::now();
+
+        join(client, upstream, began + Duration::from_secs(60)).await.unwrap_err();
+
+        assert_eq!(began.elapsed().as_secs(), 60);
+        let mut rest = Vec::new();
+        assert_eq!(user.read_to_end(&mut rest).await.unwrap(), 0);
+        assert_eq!(api_server.read_to_end(&mut rest).await.unwrap(), 0);
+    }
+
+    // I58
+    #[tokio::test(start_paused = true)]
+    async fn a_side_that_will_not_end_is_cut_after_the_other_has() {
+        let (client, mut user) = tokio::io::duplex(64);
+        let (upstream, mut api_server) = tokio::io::duplex(64);
+        api_server.write_all(b"last words").await.unwrap();
+        api_server.shutdown().await.unwrap();
+        let began = Instant::now();
+
+        join(client, upstream, began + Duration::from_secs(3600)).await.unwrap();
+
+        assert_eq!(began.elapsed(), LINGER);
+        let mut heard = Vec::new();
+        user.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard, b"last words");
+    }
+}

@@ -1,0 +1,263 @@
+//! The SSH server of a machine. Owns its connections, their number and their end; serves any byte stream, wherever it came from.
+//! Never decides who a certificate stands for (`remoteler-core` does) and never runs user files in its own process.
+
+mod authorize;
+mod config;
+mod connection;
+mod cut;
+mod environment;
+mod forward;
+mod gate;
+mod inflow;
+mod outflow;
+mod refusals;
+mod report;
+mod session;
+mod source_cap;
+
+use std::{
+    fmt,
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use remoteler_core::{AuditSink, Clock, Entropy, PolicySource};
+use ssh_key::{Certificate, PrivateKey};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    sync::{Notify, Semaphore},
+    time::Instant,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use config::{NodeConfig, NodeError, NodeLimits};
+
+use crate::node::{
+    connection::Connection, cut::CutStream, refusals::Refusals, report::Reporter, source_cap::SourceCap,
+};
+
+/// One SSH server. Cheap to share; all methods may be called at any time.
+pub struct Node {
+    config: NodeConfig,
+    policy: Arc<dyn PolicySource>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    reporter: Reporter,
+    refusals: Refusals,
+    transport: RwLock<Arc<russh::server::Config>>,
+    places: Semaphore,
+    sources: SourceCap,
+    sessions: AtomicUsize,
+    session_ended: Notify,
+    recording_finished: Arc<Notify>,
+    tasks: TaskTracker,
+    draining: CancellationToken,
+    stopped: CancellationToken,
+}
+
+impl Node {
+    /// Makes a node; it serves nothing until [`Node::listen`] or [`Node::serve_stream`] is called.
+    ///
+    /// # Errors
+    /// [`NodeError`] when key and certificate do not belong together, or recordings cannot be kept.
+    pub fn new(
+        config: NodeConfig,
+        policy: Arc<dyn PolicySource>,
+        audit: Arc<dyn AuditSink>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<Arc<Self>, NodeError> {
+        let transport = config.transport(&config.host_key, &config.host_certificate)?;
+        if config.record_sessions {
+            crate::recorder::prepare_dir(&config.recordings_dir)
+                .map_err(|source| NodeError::RecordingsDir { dir: config.recordings_dir.clone(), source })?;
+        }
+        let limits = config.limits;
+        Ok(Arc::new(Self {
+            policy,
+            reporter: Reporter::new(audit.clone(), &config.record),
+            refusals: Refusals::new(audit),
+            clock,
+            entropy,
+            transport: RwLock::new(Arc::new(transport)),
+            places: Semaphore::new(limits.max_connections),
+            sources: SourceCap::new(limits.max_unauthenticated, limits.max_unauthenticated_per_source),
+            sessions: AtomicUsize::new(0),
+            session_ended: Notify::new(),
+            recording_finished: Arc::new(Notify::new()),
+            tasks: TaskTracker::new(),
+            draining: CancellationToken::new(),
+            stopped: CancellationToken::new(),
+            config,
+        }))
+    }
+
+    /// Presents another host key and certificate on connections that begin from now on.
+    ///
+    /// # Errors
+    /// [`NodeError`] when they do not belong together; the old ones stay.
+    pub fn replace_host_certificate(&self, key: &PrivateKey, certificate: &Certificate) -> Result<(), NodeError> {
+        let transport = Arc::new(self.config.transport(key, certificate)?);
+        *self.transport.write().unwrap_or_else(std::sync::PoisonError::into_inner) = transport;
+        Ok(())
+    }
+
+    /// Shells, commands and file subsystems running now.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.sessions.load(Ordering::SeqCst)
+    }
+
+    /// Notified each time a recording was closed and can be uploaded.
+    #[must_use]
+    pub fn recording_finished(&self) -> Arc<Notify> {
+        self.recording_finished.clone()
+    }
+
+    /// Serves one SSH connection over `stream` until it ends. `client_addr` is the client's address as far as it is known, for the audit log
+    /// and the session's environment.
+    ///
+    /// Returns at once when the node is full or draining.
+    pub async fn serve_stream<S>(self: &Arc<Self>, stream: S, client_addr: Option<String>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let _guard = self.tasks.token();
+        if self.draining.is_cancelled() {
+            return;
+        }
+        let Ok(_place) = self.places.try_acquire() else {
+            tracing::warn!(limit = self.config.limits.max_connections, "node is full, a connection was refused");
+            return;
+        };
+        let source = client_addr.as_deref().and_then(source_cap::address);
+        let Some(waiting) = self.sources.enter(source) else {
+            tracing::debug!(client = client_addr.as_deref(), "too many connections that did not log in yet");
+            return;
+        };
+        self.converse(stream, client_addr, waiting).await;
+    }
+
+    async fn converse<S>(self: &Arc<Self>, stream: S, client_addr: Option<String>, waiting: source_cap::Place)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let ended = self.stopped.child_token();
+        let _end = ended.clone().drop_guard();
+        let cut = CancellationToken::new();
+        let stream = CutStream::new(stream, cut.clone());
+        let (gate, mut progress) = gate::gate(waiting);
+        let connection = Connection::new(self.clone(), client_addr, gate, ended.clone());
+        let transport = self.transport.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+
+        let grace = tokio::time::sleep(self.config.limits.login_grace);
+        tokio::pin!(grace);
+        let running = tokio::select! {
+            running = russh::server::run_stream(transport, stream, connection) => running,
+            () = &mut grace => return,
+            () = ended.cancelled() => return,
+        };
+        let mut running = match running {
+            Ok(running) => running,
+            Err(error) => return tracing::debug!(%error, "no SSH client"),
+        };
+        let handle = running.handle();
+        let outcome = tokio::select! {
+            outcome = &mut running => Some(outcome),
+            () = progress.must_leave(&mut grace) => None,
+            () = ended.cancelled() => {
+                let bye = handle.disconnect(russh::Disconnect::ByApplication, "the node is stopping".into(), String::new());
+                let _sent = tokio::time::timeout(FAREWELL, bye).await;
+                None
+            }
+        };
+        let outcome = match outcome {
+            Some(outcome) => Some(outcome),
+            // What was said last may still be on its way; a peer that never hangs up is cut off.
+            None => tokio::time::timeout(FAREWELL, &mut running).await.ok(),
+        };
+        if let Some(Err(error)) = outcome {
+            tracing::debug!(%error, "SSH connection ended");
+        }
+        cut.cancel();
+    }
+
+    /// Accepts connections until `shutdown`. Survives errors of `accept`, such as too many open files.
+    pub async fn listen(self: &Arc<Self>, listener: TcpListener, shutdown: CancellationToken) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = shutdown.cancelled() => return,
+                () = self.draining.cancelled() => return,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    if let Err(error) = stream.set_nodelay(true) {
+                        tracing::debug!(%error, "TCP_NODELAY not set");
+                    }
+                    let node = self.clone();
+                    tokio::spawn(async move { node.serve_stream(stream, Some(peer.to_string())).await });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Takes no more connections, waits until no session runs or `deadline` has come, then ends what is left.
+    pub async fn drain(&self, deadline: Instant) {
+        self.draining.cancel();
+        self.tasks.close();
+        let quiet = async {
+            loop {
+                let ended = self.session_ended.notified();
+                if self.sessions() == 0 {
+                    break;
+                }
+                ended.await;
+            }
+        };
+        if tokio::time::timeout_at(deadline, quiet).await.is_err() {
+            tracing::warn!(sessions = self.sessions(), "sessions are cut off: the time to end is over");
+        }
+        // Clients that got their last words hang up by themselves; one that is told to leave may drop what it has not shown yet.
+        let leaving = deadline.min(Instant::now() + FAREWELL);
+        let _left = tokio::time::timeout_at(leaving, self.tasks.wait()).await;
+        self.stopped.cancel();
+        let _all_ended = tokio::time::timeout(FAREWELL * 2, self.tasks.wait()).await;
+    }
+
+    fn session_began(self: &Arc<Self>) -> SessionCount {
+        self.sessions.fetch_add(1, Ordering::SeqCst);
+        SessionCount { node: self.clone(), _task: self.tasks.token() }
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("name", &self.config.record.name).finish_non_exhaustive()
+    }
+}
+
+/// Counts one session as long as it lives.
+struct SessionCount {
+    node: Arc<Node>,
+    _task: tokio_util::task::task_tracker::TaskTrackerToken,
+}
+
+impl Drop for SessionCount {
+    fn drop(&mut self) {
+        self.node.sessions.fetch_sub(1, Ordering::SeqCst);
+        self.node.session_ended.notify_waiters();
+    }
+}
+
+/// How long a peer has for reading the last message and hanging up.
+const FAREWELL: Duration = Duration::from_secs(3);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

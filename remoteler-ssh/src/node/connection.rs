@@ -1,0 +1,507 @@
+//! One SSH connection: its login and what the client asks for in it. Asks `remoteler-core` who the client is and `authorize` what
+//! it may do, answers, and hands the work to tasks of their own; nothing here waits for a process, a disk or another host.
+
+use std::{collections::HashMap, sync::Arc};
+
+use remoteler_core::{Login, SshAccess, SshCertificatePurpose, VerifyError, authorize_ssh, verify_ssh_certificate};
+use russh::{
+    Channel, ChannelId, ChannelOpenFailure, Disconnect, Pty as Code, Sig,
+    keys::Certificate,
+    server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey},
+};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    node::{
+        Node,
+        authorize::{Action, Permit, Refusal, authorize},
+        config::MAX_OFFERS,
+        environment::{MAX_VARIABLES, term_name},
+        forward::{self, Destination, Permitless},
+        gate::Gate,
+        refusals::{Refused, with_causes},
+        session::{self, Control, Kind, Start},
+    },
+    process::Account,
+    pty::{PtyRequest, Size},
+};
+
+/// Why a connection is broken off.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectionError {
+    #[error(transparent)]
+    Ssh(#[from] russh::Error),
+    #[error("the client offered more than {MAX_OFFERS} keys")]
+    TooManyOffers,
+}
+
+/// The handler of one connection.
+pub(super) struct Connection {
+    node: Arc<Node>,
+    client: Option<String>,
+    gate: Gate,
+    ended: CancellationToken,
+    attempt: Attempt,
+    access: Option<Arc<SshAccess>>,
+    channels: HashMap<ChannelId, Entry>,
+}
+
+/// What is known before the login.
+#[derive(Default)]
+struct Attempt {
+    login: Option<String>,
+    offers: usize,
+    /// A refusal of this connection is in the audit log.
+    recorded: bool,
+    /// A key without a certificate was shown. Clients do that on their way to the certificate, so it is no refusal yet.
+    plain_key: Option<String>,
+    /// To be said to somebody who proved who they are and may not log in.
+    farewell: Option<String>,
+}
+
+/// What is known of one channel.
+struct Entry {
+    /// Cancelled when its task has ended.
+    ended: CancellationToken,
+    session: Option<Pending>,
+}
+
+/// A session channel: what was asked so far, and how to reach its task.
+struct Pending {
+    pty: Option<PtyRequest>,
+    env: Vec<(String, String)>,
+    start: Option<oneshot::Sender<Start>>,
+    signals: mpsc::Sender<Control>,
+    size: watch::Sender<Option<Size>>,
+}
+
+impl Connection {
+    pub(super) fn new(node: Arc<Node>, client: Option<String>, gate: Gate, ended: CancellationToken) -> Self {
+        Self { node, client, gate, ended, attempt: Attempt::default(), access: None, channels: HashMap::new() }
+    }
+
+    fn authorize(&self, action: Action<'_>) -> Result<Permit, Refusal> {
+        authorize(self.access.as_ref(), action, self.node.clock.now())
+    }
+
+    /// Who logs in as `login` with `certificate`, or what to say. The audit log has the reason of every refusal.
+    async fn decide(&mut self, login: &str, certificate: &Certificate) -> Decision {
+        let node = self.node.clone();
+        let policy = node.policy.policy();
+        let now = node.clock.now();
+        let verified = verify_ssh_certificate(certificate, &policy.trust, SshCertificatePurpose::User, now);
+        let user = match verified.map(remoteler_core::Verified::user) {
+            Ok(Some(user)) => user,
+            Ok(None) => {
+                let error = VerifyError::WrongType { expected: "user", found: "host" };
+                return self.refuse(certificate.key_id(), login, with_causes(&error)).await;
+            }
+            Err(error) => return self.refuse(certificate.key_id(), login, with_causes(&error)).await,
+        };
+        let name = user.identity().user.to_string();
+        let wanted = match Login::new(login) {
+            Ok(wanted) => wanted,
+            Err(error) => return self.refuse(&name, login, error.to_string()).await,
+        };
+        let access = match authorize_ssh(&user, &policy, &node.config.record, &wanted) {
+            Ok(access) => access,
+            Err(denied) => {
+                let _refused = self.refuse(&name, login, denied.to_string()).await;
+                return Decision::Farewell(denied.public());
+            }
+        };
+        match Account::find(&wanted).await {
+            Ok(_) => Decision::Welcome(access),
+            Err(error) => {
+                let _refused = self.refuse(&name, login, with_causes(&error)).await;
+                Decision::Farewell(error.to_string())
+            }
+        }
+    }
+
+    async fn refuse(&mut self, user: &str, login: &str, error: String) -> Decision {
+        self.attempt.recorded = true;
+        let refused =
+            Refused { user: printable(user), login: Some(printable(login)), error, remote: self.client.clone() };
+        self.node.refusals.record(refused).await;
+        Decision::Refused
+    }
+
+    /// Records that an authenticated client was refused something.
+    async fn note(&self, refusal: &Refusal) {
+        let Some(access) = &self.access else { return };
+        let refused = Refused {
+            user: access.user().identity().user.to_string(),
+            login: Some(access.login().to_string()),
+            error: refusal.to_string(),
+            remote: self.client.clone(),
+        };
+        self.node.refusals.record(refused).await;
+    }
+
+    /// Counts a new channel in, if there is room.
+    fn enter(&mut self, id: ChannelId, session: Option<Pending>) -> Option<CancellationToken> {
+        self.channels.retain(|_, entry| !entry.ended.is_cancelled());
+        if self.channels.len() >= self.node.config.limits.max_channels_per_connection {
+            return None;
+        }
+        let ended = CancellationToken::new();
+        self.channels.insert(id, Entry { ended: ended.clone(), session });
+        Some(ended)
+    }
+
+    fn pending(&mut self, id: ChannelId) -> Option<&mut Pending> {
+        self.channels.get_mut(&id)?.session.as_mut()
+    }
+
+    /// Starts something in a session channel; its task answers the request.
+    async fn start(
+        &mut self,
+        id: ChannelId,
+        action: Action<'_>,
+        kind: Kind,
+        session: &mut Session,
+    ) -> Result<(), ConnectionError> {
+        let permit = match self.authorize(action) {
+            Ok(permit) => permit,
+            Err(refusal) => {
+                self.note(&refusal).await;
+                return Ok(session.channel_failure(id)?);
+            }
+        };
+        let Some(pending) = self.pending(id) else { return Ok(session.channel_failure(id)?) };
+        // One program in one channel (RFC 4254 section 6.5).
+        let Some(start) = pending.start.take() else { return Ok(session.channel_failure(id)?) };
+        let (pty, env) = (pending.pty.take(), std::mem::take(&mut pending.env));
+        if start.send(Start { permit, kind, pty, env }).is_err() {
+            session.channel_failure(id)?;
+        }
+        Ok(())
+    }
+}
+
+enum Decision {
+    Welcome(SshAccess),
+    /// The user is known and proven, so they may know why they cannot log in.
+    Farewell(String),
+    Refused,
+}
+
+impl Handler for Connection {
+    type Error = ConnectionError;
+
+    async fn auth_none(&mut self, user: &str) -> Result<Auth, Self::Error> {
+        self.attempt.login = Some(printable(user));
+        Ok(Auth::reject())
+    }
+
+    async fn auth_publickey_offered(&mut self, user: &str, _offer: PublicKeyOffer<'_>) -> Result<Auth, Self::Error> {
+        self.attempt.login = Some(printable(user));
+        // An offer costs the check of a signature, and the library counts none of them.
+        self.attempt.offers += 1;
+        if self.attempt.offers > MAX_OFFERS {
+            return Err(ConnectionError::TooManyOffers);
+        }
+        // Key or certificate cannot be told apart here; the decision is made when possession is proven (I16).
+        Ok(Auth::Accept)
+    }
+
+    async fn auth_publickey(&mut self, _user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
+        self.attempt.plain_key = Some(key.algorithm.to_string());
+        Ok(Auth::reject())
+    }
+
+    async fn auth_openssh_certificate(&mut self, user: &str, certificate: &Certificate) -> Result<Auth, Self::Error> {
+        match self.decide(user, certificate).await {
+            Decision::Welcome(access) => self.access = Some(Arc::new(access)),
+            Decision::Farewell(text) => self.attempt.farewell = Some(text),
+            Decision::Refused => return Ok(Auth::reject()),
+        }
+        Ok(Auth::Accept)
+    }
+
+    async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), Self::Error> {
+        if self.access.is_some() {
+            self.gate.logged_in();
+            return Ok(());
+        }
+        // Nothing was granted: without `access` every action is refused, and the connection ends with this message.
+        let text = self.attempt.farewell.take().unwrap_or_else(|| "access denied".into());
+        session.disconnect(Disconnect::NoMoreAuthMethodsAvailable, &text, "en")?;
+        self.gate.leaving();
+        Ok(())
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        let permit = match self.authorize(Action::OpenSession) {
+            Ok(permit) => permit,
+            Err(refusal) => {
+                self.note(&refusal).await;
+                reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+                return Ok(());
+            }
+        };
+        let (start, started) = oneshot::channel();
+        let (signals, controls) = mpsc::channel(SIGNALS);
+        let (size, sizes) = watch::channel(None);
+        let pending = Pending { pty: None, env: Vec::new(), start: Some(start), signals, size };
+        let Some(ended) = self.enter(channel.id(), Some(pending)) else {
+            reply.reject(ChannelOpenFailure::ResourceShortage).await;
+            return Ok(());
+        };
+        reply.accept().await;
+        let place = session::Place {
+            node: self.node.clone(),
+            client: self.client.clone(),
+            handle: session.handle(),
+            gone: self.ended.clone(),
+        };
+        let inputs = session::Inputs { started, controls, sizes };
+        self.node.tasks.spawn(async move {
+            let _end = ended.drop_guard();
+            session::run(place, permit, channel, inputs).await;
+        });
+        Ok(())
+    }
+
+    async fn channel_open_direct_tcpip(
+        &mut self,
+        channel: Channel<Msg>,
+        host_to_connect: &str,
+        port_to_connect: u32,
+        _originator_address: &str,
+        _originator_port: u32,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        let destination = Destination { host: host_to_connect.to_owned(), port: port_to_connect };
+        let permit = match self.authorize(Action::DirectTcpip) {
+            Ok(permit) => permit,
+            Err(refusal) => {
+                reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+                let access = self.access.clone().map(Permitless);
+                forward::refuse(self.node.clone(), access, destination, refusal).await;
+                return Ok(());
+            }
+        };
+        let Some(ended) = self.enter(channel.id(), None) else {
+            reply.reject(ChannelOpenFailure::ResourceShortage).await;
+            return Ok(());
+        };
+        let (node, gone) = (self.node.clone(), self.ended.clone());
+        self.node.tasks.spawn(async move {
+            let _end = ended.drop_guard();
+            forward::run(node, permit, destination, channel, reply, gone).await;
+        });
+        Ok(())
+    }
+
+    async fn channel_open_x11(
+        &mut self,
+        _channel: Channel<Msg>,
+        _originator_address: &str,
+        _originator_port: u32,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        self.refuse_channel(Action::X11, reply).await
+    }
+
+    async fn channel_open_forwarded_tcpip(
+        &mut self,
+        _channel: Channel<Msg>,
+        _host_to_connect: &str,
+        _port_to_connect: u32,
+        _originator_address: &str,
+        _originator_port: u32,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        self.refuse_channel(Action::RemoteForward, reply).await
+    }
+
+    async fn channel_open_direct_streamlocal(
+        &mut self,
+        _channel: Channel<Msg>,
+        _socket_path: &str,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        self.refuse_channel(Action::Streamlocal, reply).await
+    }
+
+    async fn pty_request(
+        &mut self,
+        channel: ChannelId,
+        term: &str,
+        col_width: u32,
+        row_height: u32,
+        pix_width: u32,
+        pix_height: u32,
+        modes: &[(Code, u32)],
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        let allowed = self.authorize(Action::Pty).is_ok();
+        let size = Size::new(col_width, row_height, pix_width, pix_height);
+        let request = PtyRequest { term: term_name(term).to_owned(), size, modes: modes.to_vec() };
+        match self.pending(channel) {
+            Some(pending) if allowed && pending.start.is_some() && pending.pty.is_none() => pending.pty = Some(request),
+            Some(_) | None => return Ok(session.channel_failure(channel)?),
+        }
+        Ok(session.channel_success(channel)?)
+    }
+
+    async fn env_request(
+        &mut self,
+        channel: ChannelId,
+        variable_name: &str,
+        variable_value: &str,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        // Refusing is normal here: clients send what they have and do not mind. So it is not in the audit log.
+        let allowed = self.authorize(Action::Env { name: variable_name, value: variable_value }).is_ok();
+        match self.pending(channel) {
+            Some(pending) if allowed && pending.start.is_some() && pending.env.len() < MAX_VARIABLES => {
+                pending.env.push((variable_name.to_owned(), variable_value.to_owned()));
+            }
+            Some(_) | None => return Ok(session.channel_failure(channel)?),
+        }
+        Ok(session.channel_success(channel)?)
+    }
+
+    async fn shell_request(&mut self, channel: ChannelId, session: &mut Session) -> Result<(), Self::Error> {
+        self.start(channel, Action::Shell, Kind::Shell, session).await
+    }
+
+    async fn exec_request(
+        &mut self,
+        channel: ChannelId,
+        data: &[u8],
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        self.start(channel, Action::Exec, Kind::Exec(data.to_vec()), session).await
+    }
+
+    async fn subsystem_request(
+        &mut self,
+        channel: ChannelId,
+        name: &str,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        self.start(channel, Action::Subsystem { name }, Kind::Sftp, session).await
+    }
+
+    async fn window_change_request(
+        &mut self,
+        channel: ChannelId,
+        col_width: u32,
+        row_height: u32,
+        pix_width: u32,
+        pix_height: u32,
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        if self.authorize(Action::Resize).is_ok()
+            && let Some(pending) = self.pending(channel)
+        {
+            pending.size.send_replace(Some(Size::new(col_width, row_height, pix_width, pix_height)));
+        }
+        Ok(())
+    }
+
+    async fn signal(&mut self, channel: ChannelId, signal: Sig, _session: &mut Session) -> Result<(), Self::Error> {
+        if self.authorize(Action::Signal).is_ok()
+            && let Some(pending) = self.pending(channel)
+        {
+            // A program that is sent signals faster than they can be delivered misses some, as with kill(2).
+            let _queued = pending.signals.try_send(Control::Signal(signal));
+        }
+        Ok(())
+    }
+
+    async fn agent_request(&mut self, _channel: ChannelId, _session: &mut Session) -> Result<bool, Self::Error> {
+        if let Err(refusal) = self.authorize(Action::ForwardAgent) {
+            self.note(&refusal).await;
+        }
+        Ok(false)
+    }
+
+    async fn x11_request(
+        &mut self,
+        channel: ChannelId,
+        _single_connection: bool,
+        _x11_auth_protocol: &str,
+        _x11_auth_cookie: &str,
+        _x11_screen_number: u32,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        if let Err(refusal) = self.authorize(Action::X11) {
+            self.note(&refusal).await;
+        }
+        Ok(session.channel_failure(channel)?)
+    }
+
+    async fn tcpip_forward(
+        &mut self,
+        _address: &str,
+        _port: &mut u32,
+        _session: &mut Session,
+    ) -> Result<bool, Self::Error> {
+        if let Err(refusal) = self.authorize(Action::RemoteForward) {
+            self.note(&refusal).await;
+        }
+        Ok(false)
+    }
+
+    async fn streamlocal_forward(&mut self, _socket_path: &str, _session: &mut Session) -> Result<bool, Self::Error> {
+        if let Err(refusal) = self.authorize(Action::Streamlocal) {
+            self.note(&refusal).await;
+        }
+        Ok(false)
+    }
+}
+
+impl Connection {
+    async fn refuse_channel(&self, action: Action<'_>, reply: ChannelOpenHandle) -> Result<(), ConnectionError> {
+        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+        if let Err(refusal) = self.authorize(action) {
+            self.note(&refusal).await;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Connection {
+    /// The library refuses certificates that are expired, not yet valid or wrongly signed without asking us; that somebody tried
+    /// and did not get in is recorded here.
+    fn drop(&mut self) {
+        let Some(login) = self.attempt.login.take() else { return };
+        if self.access.is_some() || self.attempt.recorded {
+            return;
+        }
+        let error = match self.attempt.plain_key.take() {
+            Some(algorithm) => format!("a {algorithm} key was shown without an acceptable certificate"),
+            None => {
+                "no acceptable certificate was shown: none, or one that is expired, not yet valid or wrongly signed"
+                    .into()
+            }
+        };
+        let refused = Refused { user: String::new(), login: Some(login), error, remote: self.client.take() };
+        let node = self.node.clone();
+        if tokio::runtime::Handle::try_current().is_ok() {
+            self.node.tasks.spawn(async move { node.refusals.record(refused).await });
+        }
+    }
+}
+
+/// What a stranger said, fit for a log line.
+fn printable(text: &str) -> String {
+    text.chars().take(80).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+const SIGNALS: usize = 8;

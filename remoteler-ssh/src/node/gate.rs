@@ -1,0 +1,60 @@
+//! What the task that owns a connection learns from the SSH session inside it: that somebody logged in, or that it is time to go.
+
+use std::pin::Pin;
+
+use tokio::{sync::watch, time::Sleep};
+
+use crate::node::source_cap::Place;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    LoggingIn,
+    In,
+    Leaving,
+}
+
+/// The session's end. Holds the connection's place among those not logged in until it has.
+pub(super) struct Gate {
+    phase: watch::Sender<Phase>,
+    waiting: Option<Place>,
+}
+
+/// The owner's end.
+pub(super) struct Progress(watch::Receiver<Phase>);
+
+pub(super) fn gate(waiting: Place) -> (Gate, Progress) {
+    let (phase, progress) = watch::channel(Phase::LoggingIn);
+    (Gate { phase, waiting: Some(waiting) }, Progress(progress))
+}
+
+impl Gate {
+    pub(super) fn logged_in(&mut self) {
+        self.waiting = None;
+        self.phase.send_replace(Phase::In);
+    }
+
+    pub(super) fn leaving(&self) {
+        self.phase.send_replace(Phase::Leaving);
+    }
+}
+
+impl Progress {
+    /// Waits until the connection has to end: it was refused, or nobody logged in before `grace` was over.
+    pub(super) async fn must_leave(&mut self, grace: &mut Pin<&mut Sleep>) {
+        loop {
+            let phase = *self.0.borrow_and_update();
+            match phase {
+                Phase::LoggingIn => tokio::select! {
+                    () = &mut *grace => return,
+                    changed = self.0.changed() => if changed.is_err() { return std::future::pending().await },
+                },
+                Phase::In => {
+                    if self.0.changed().await.is_err() {
+                        return std::future::pending().await;
+                    }
+                }
+                Phase::Leaving => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Writes audit events of sessions: fills in what every event of a session has. Never sends anything by itself.
+
+use std::sync::Arc;
+
+use remoteler_core::{
+    AuditError, AuditKind, AuditSink, ConnectionFields, NodeRecord, SessionFields, SessionId, SshAccess, Timestamp,
+};
+
+/// The node's part of every event.
+pub(super) struct Reporter {
+    sink: Arc<dyn AuditSink>,
+    server_id: String,
+    server_hostname: String,
+}
+
+impl Reporter {
+    pub(super) fn new(sink: Arc<dyn AuditSink>, node: &NodeRecord) -> Self {
+        Self { sink, server_id: node.host_id.to_string(), server_hostname: node.name.to_string() }
+    }
+
+    /// The events of one session.
+    pub(super) fn session(&self, id: SessionId, access: &SshAccess) -> SessionReport {
+        let session = SessionFields {
+            sid: id.to_string(),
+            user: access.user().identity().user.to_string(),
+            login: access.login().to_string(),
+            server_id: self.server_id.clone(),
+            server_hostname: self.server_hostname.clone(),
+        };
+        SessionReport { sink: self.sink.clone(), session }
+    }
+}
+
+/// The events of one session.
+#[derive(Clone)]
+pub(super) struct SessionReport {
+    sink: Arc<dyn AuditSink>,
+    session: SessionFields,
+}
+
+impl SessionReport {
+    pub(super) async fn start(
+        &self,
+        client: Option<String>,
+        interactive: bool,
+        size: Option<String>,
+    ) -> Result<(), AuditError> {
+        let session = self.session.clone();
+        let connection = ConnectionFields { remote: client };
+        self.sink.record(AuditKind::SessionStart { session, connection, interactive, size }).await
+    }
+
+    pub(super) async fn end(&self, interactive: bool, recorded: bool, times: (Timestamp, Timestamp)) {
+        let (session_start, session_stop) = times;
+        let session = self.session.clone();
+        self.late(AuditKind::SessionEnd { session, interactive, session_start, session_stop, recorded }).await;
+    }
+
+    pub(super) async fn exec(&self, command: &[u8]) -> Result<(), AuditError> {
+        self.sink.record(self.exec_event(command, None, None)).await
+    }
+
+    pub(super) async fn exec_ended(&self, command: &[u8], exit_code: Option<String>, error: Option<String>) {
+        self.late(self.exec_event(command, exit_code, error)).await;
+    }
+
+    pub(super) async fn sftp_start(&self) -> Result<(), AuditError> {
+        let (session, action, path) = (self.session.clone(), "start".to_owned(), String::new());
+        self.sink.record(AuditKind::Sftp { session, action, path }).await
+    }
+
+    pub(super) async fn port(&self, addr: String) -> Result<(), AuditError> {
+        self.sink.record(AuditKind::Port { session: self.session.clone(), addr, success: true, error: None }).await
+    }
+
+    pub(super) async fn port_refused(&self, addr: String, error: String) {
+        let session = self.session.clone();
+        self.late(AuditKind::Port { session, addr, success: false, error: Some(error) }).await;
+    }
+
+    fn exec_event(&self, command: &[u8], exit_code: Option<String>, error: Option<String>) -> AuditKind {
+        let cut = command.get(..MAX_COMMAND).unwrap_or(command);
+        let command = String::from_utf8_lossy(cut).into_owned();
+        AuditKind::Exec { session: self.session.clone(), command, exit_code, error }
+    }
+
+    /// Records what has happened already: a failure changes nothing any more, but somebody should look.
+    async fn late(&self, kind: AuditKind) {
+        let event = kind.name();
+        if let Err(error) = self.sink.record(kind).await {
+            tracing::warn!(%error, event, session = self.session.sid, "an audit event is lost");
+        }
+    }
+}
+
+const MAX_COMMAND: usize = 8 * 1024;

@@ -1,0 +1,573 @@
+//! One session channel: a shell, a command or the file subsystem. Owns the process from its start to its end, and everything that
+//! has to be true before it starts: the account exists, the recording is open, the audit log has it.
+
+use std::{
+    ffi::OsString,
+    io,
+    os::unix::{ffi::OsStringExt, process::ExitStatusExt},
+    process::ExitStatus,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use remoteler_core::{SessionId, Timestamp, random_uuid};
+use russh::{
+    Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig,
+    server::{Handle, Msg},
+};
+use rustix::process::Signal;
+use tokio::{
+    io::AsyncWrite,
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    node::{
+        Node,
+        authorize::Permit,
+        environment::{self, Origin},
+        inflow,
+        outflow::{self, Stream},
+        refusals::with_causes,
+        report::SessionReport,
+    },
+    process::{Account, Launch, Process},
+    pty::{self, PtyRequest, Size, Terminal},
+    recorder::{self, Recorder, RecordingOwner},
+};
+
+/// What is to be started.
+#[derive(Clone, Debug)]
+pub(super) enum Kind {
+    Shell,
+    Exec(Vec<u8>),
+    Sftp,
+}
+
+/// A start that was allowed.
+pub(super) struct Start {
+    pub(super) permit: Permit,
+    pub(super) kind: Kind,
+    pub(super) pty: Option<PtyRequest>,
+    pub(super) env: Vec<(String, String)>,
+}
+
+/// What comes to a running program beside data.
+pub(super) enum Control {
+    Signal(Sig),
+}
+
+/// The connection a session belongs to.
+pub(super) struct Place {
+    pub(super) node: Arc<Node>,
+    pub(super) client: Option<String>,
+    pub(super) handle: Handle,
+    /// Cancelled when the connection has ended.
+    pub(super) gone: CancellationToken,
+}
+
+/// What the connection's handler sends.
+pub(super) struct Inputs {
+    pub(super) started: oneshot::Receiver<Start>,
+    pub(super) controls: mpsc::Receiver<Control>,
+    pub(super) sizes: watch::Receiver<Option<Size>>,
+}
+
+/// Serves a session channel until it is closed. `_opened` is the permission to have one.
+pub(super) async fn run(place: Place, _opened: Permit, channel: Channel<Msg>, inputs: Inputs) {
+    let Inputs { started, controls, sizes } = inputs;
+    let (mut source, sink) = channel.split();
+    let Some(start) = wait_for_start(&mut source, started, &place.gone).await else {
+        let _sent = sink.close().await;
+        return;
+    };
+    let _count = place.node.session_began();
+    let id = SessionId::from_uuid(random_uuid(&*place.node.entropy));
+    let report = place.node.reporter.session(id, start.permit.access());
+    let session = Opening { place: &place, start: &start, id, report: &report };
+    match session.begin().await {
+        Ok(running) => {
+            let _answered = place.handle.channel_success(sink.id()).await;
+            running.run(source, sink, controls, sizes).await;
+        }
+        Err(refused) => {
+            tracing::info!(session = %id, reason = refused, "session not started");
+            let _answered = place.handle.channel_success(sink.id()).await;
+            let _said = timeout(FAREWELL, say(&sink, &refused)).await;
+            let _sent = place.handle.exit_status_request(sink.id(), NOT_STARTED).await;
+            let _sent = sink.eof().await;
+            let _sent = sink.close().await;
+        }
+    }
+}
+
+/// Waits for the one request that starts something. Data before it belongs to nothing, so the channel is given up.
+async fn wait_for_start(
+    source: &mut ChannelReadHalf,
+    mut started: oneshot::Receiver<Start>,
+    gone: &CancellationToken,
+) -> Option<Start> {
+    loop {
+        tokio::select! {
+            biased;
+            start = &mut started => return start.ok(),
+            () = gone.cancelled() => return None,
+            message = source.wait() => match message {
+                None | Some(ChannelMsg::Data { .. } | ChannelMsg::Close) => return None,
+                Some(_) => {}
+            },
+        }
+    }
+}
+
+/// A session that is about to begin.
+struct Opening<'a> {
+    place: &'a Place,
+    start: &'a Start,
+    id: SessionId,
+    report: &'a SessionReport,
+}
+
+/// A session whose program runs.
+struct Running<'a> {
+    place: &'a Place,
+    kind: &'a Kind,
+    report: &'a SessionReport,
+    started: Timestamp,
+    process: Process,
+    streams: Streams,
+    recorder: Option<Recorder>,
+}
+
+enum Streams {
+    Terminal(Terminal),
+    Pipes(crate::process::Pipes),
+}
+
+impl<'a> Opening<'a> {
+    /// Account, recording, audit, program: in this order, and each only after the one before.
+    ///
+    /// # Errors
+    /// What to tell the user.
+    async fn begin(self) -> Result<Running<'a>, String> {
+        let node = &self.place.node;
+        let access = self.start.permit.access();
+        // I20: the account is looked up when it is used, and the one that was found is the one that is used.
+        let account = Account::find(access.login()).await.map_err(|error| error.to_string())?;
+        let started = node.clock.now();
+        let recorder = self.record(&account, started).await?;
+        if let Err(error) = self.announce().await {
+            tracing::warn!(error = with_causes(&error), session = %self.id, "session refused");
+            self.discard(recorder).await;
+            return Err("the audit log does not take events, so no session can begin; try again later".into());
+        }
+        match self.launch(&account) {
+            Ok((process, streams)) => {
+                let Self { place, start, report, .. } = self;
+                Ok(Running { place, kind: &start.kind, report, started, process, streams, recorder })
+            }
+            Err(error) => {
+                let text = format!("{} cannot be started as {}: {error}", self.what(&account), account.name());
+                let recorded = match recorder {
+                    Some(recorder) => recorder.finish().await,
+                    None => false,
+                };
+                if let Kind::Exec(command) = &self.start.kind {
+                    self.report.exec_ended(command, None, Some(text.clone())).await;
+                }
+                self.report.end(self.start.pty.is_some(), recorded, (started, node.clock.now())).await;
+                Err(text)
+            }
+        }
+    }
+
+    async fn record(&self, account: &Account, started: Timestamp) -> Result<Option<Recorder>, String> {
+        let config = &self.place.node.config;
+        let Some(pty) = self.start.pty.as_ref().filter(|_| config.record_sessions) else { return Ok(None) };
+        let access = self.start.permit.access();
+        let owner = RecordingOwner {
+            session_id: self.id.to_string(),
+            user: access.user().identity().user.to_string(),
+            login: access.login().to_string(),
+            node: access.node().to_string(),
+            cluster: config.cluster.to_string(),
+            command: match &self.start.kind {
+                Kind::Exec(command) => Some(String::from_utf8_lossy(command).chars().take(MAX_COMMAND).collect()),
+                Kind::Shell | Kind::Sftp => None,
+            },
+        };
+        let env = [("TERM", pty.term.clone()), ("SHELL", account.shell().display().to_string())];
+        let header = recorder::header(owner, (pty.size.columns, pty.size.rows), started, env);
+        match Recorder::begin(&config.recordings_dir, self.id, header).await {
+            Ok(recorder) => Ok(Some(recorder)),
+            Err(failed) => {
+                tracing::warn!(session = %self.id, %failed, "session refused");
+                Err(failed.to_string()) // I77
+            }
+        }
+    }
+
+    /// Nothing starts before this is on record (I75).
+    async fn announce(&self) -> Result<(), remoteler_core::AuditError> {
+        let pty = self.start.pty.as_ref();
+        let size = pty.map(|pty| format!("{}:{}", pty.size.columns, pty.size.rows));
+        let start = self.report.start(self.place.client.clone(), pty.is_some(), size);
+        match &self.start.kind {
+            Kind::Shell => start.await,
+            Kind::Exec(command) => tokio::try_join!(start, self.report.exec(command)).map(|_| ()),
+            Kind::Sftp => tokio::try_join!(start, self.report.sftp_start()).map(|_| ()),
+        }
+    }
+
+    async fn discard(&self, recorder: Option<Recorder>) {
+        if let Some(recorder) = recorder
+            && recorder.finish().await
+        {
+            self.place.node.recording_finished.notify_one();
+        }
+    }
+
+    fn what(&self, account: &Account) -> String {
+        match &self.start.kind {
+            Kind::Shell | Kind::Exec(_) => account.shell().display().to_string(),
+            Kind::Sftp => "the file subsystem".into(),
+        }
+    }
+
+    fn launch(&self, account: &Account) -> io::Result<(Process, Streams)> {
+        let (program, arg0, args) = self.command_line(account)?;
+        let client = self.place.client.as_deref();
+        let Some(request) = &self.start.pty else {
+            let origin = Origin { session: self.id, client, terminal: None };
+            let env = environment::build(account, origin, &self.start.env);
+            let (process, pipes) = Launch { account, program, arg0, args, env }.with_pipes()?;
+            return Ok((process, Streams::Pipes(pipes)));
+        };
+        let opened = pty::open(request, account)?;
+        let origin = Origin { session: self.id, client, terminal: Some((&request.term, opened.path)) };
+        let env = environment::build(account, origin, &self.start.env);
+        let process = Launch { account, program, arg0, args, env }.with_terminal(opened.peer)?;
+        Ok((process, Streams::Terminal(opened.terminal)))
+    }
+
+    fn command_line(&self, account: &Account) -> io::Result<(OsString, Option<OsString>, Vec<OsString>)> {
+        let shell = account.shell().as_os_str().to_owned();
+        Ok(match &self.start.kind {
+            Kind::Shell => {
+                // A leading hyphen makes it a login shell.
+                let mut arg0 = OsString::from("-");
+                arg0.push(account.shell().file_name().unwrap_or(&shell));
+                (shell, Some(arg0), Vec::new())
+            }
+            Kind::Exec(command) => (shell, None, vec!["-c".into(), OsString::from_vec(command.clone())]),
+            Kind::Sftp => {
+                let mut words = self.place.node.config.sftp_command.iter().cloned();
+                let program = words.next();
+                let program = program.ok_or_else(|| io::Error::other("this node serves no files"))?;
+                (program, None, words.collect())
+            }
+        })
+    }
+}
+
+/// How a session came to its end.
+enum Outcome {
+    /// The program ended.
+    Exited(ExitStatus),
+    /// The client closed the channel, or the connection is gone.
+    Left,
+    /// It had to end, for this reason.
+    Stopped(String),
+}
+
+impl Running<'_> {
+    async fn run(
+        self,
+        source: ChannelReadHalf,
+        sink: ChannelWriteHalf<Msg>,
+        mut controls: mpsc::Receiver<Control>,
+        mut sizes: watch::Receiver<Option<Size>>,
+    ) {
+        let Self { place, kind, report, started, mut process, streams, recorder } = self;
+        let stall_limit = place.node.config.limits.stall_limit;
+        let moved = AtomicU64::new(0);
+        let with_terminal = matches!(streams, Streams::Terminal(_));
+        let outcome = match streams {
+            Streams::Terminal(terminal) => {
+                let output =
+                    outflow::copy(terminal.clone(), &sink, Stream::Output, recorder.as_ref(), (TTY_PIECE, &moved));
+                let mut wires = Wires { controls: &mut controls, sizes: &mut sizes, terminal: Some(terminal.clone()) };
+                let life =
+                    Life { process: &mut process, recorder: recorder.as_ref(), moved: &moved, gone: &place.gone };
+                life.live(source, terminal, output, &mut wires, stall_limit).await
+            }
+            Streams::Pipes(pipes) => {
+                let output = async {
+                    let (output, errors) = tokio::join!(
+                        outflow::copy(pipes.output, &sink, Stream::Output, None, (PIPE_PIECE, &moved)),
+                        outflow::copy(pipes.errors, &sink, Stream::Errors, None, (PIPE_PIECE, &moved)),
+                    );
+                    output.and(errors)
+                };
+                let mut wires = Wires { controls: &mut controls, sizes: &mut sizes, terminal: None };
+                let life = Life { process: &mut process, recorder: None, moved: &moved, gone: &place.gone };
+                life.live(source, pipes.input, output, &mut wires, stall_limit).await
+            }
+        };
+        let status = farewell(&outcome, &mut process, &place.handle, &sink).await;
+        if let Kind::Exec(command) = kind {
+            let (code, error) = describe(status, &outcome);
+            report.exec_ended(command, code, error).await;
+        }
+        let recorded = match recorder {
+            Some(recorder) => recorder.finish().await,
+            None => false,
+        };
+        report.end(with_terminal, recorded, (started, place.node.clock.now())).await;
+        if recorded {
+            place.node.recording_finished.notify_one();
+        }
+    }
+}
+
+/// What else reaches a running program.
+struct Wires<'a> {
+    controls: &'a mut mpsc::Receiver<Control>,
+    sizes: &'a mut watch::Receiver<Option<Size>>,
+    terminal: Option<Terminal>,
+}
+
+/// A program while it runs.
+struct Life<'a> {
+    process: &'a mut Process,
+    recorder: Option<&'a Recorder>,
+    moved: &'a AtomicU64,
+    gone: &'a CancellationToken,
+}
+
+impl Life<'_> {
+    /// Moves data both ways until the program has ended and its output is out, or the session has to end.
+    async fn live<W, O>(
+        self,
+        source: ChannelReadHalf,
+        input: W,
+        output: O,
+        wires: &mut Wires<'_>,
+        stall_limit: Duration,
+    ) -> Outcome
+    where
+        W: AsyncWrite + Unpin,
+        O: Future<Output = io::Result<()>>,
+    {
+        let feeding = inflow::feed(source, input, stall_limit);
+        tokio::pin!(feeding, output);
+        let mut output_ended = false;
+        let mut ended: Option<ExitStatus> = None;
+        // A terminal may be held open by a process left behind; what the program itself wrote arrives at once.
+        let mut quiet = Quiet::new(wires.terminal.is_some());
+        loop {
+            if let (Some(status), true) = (ended, output_ended) {
+                return Outcome::Exited(status);
+            }
+            tokio::select! {
+                how = &mut feeding => return match how {
+                    inflow::Ended::Closed => Outcome::Left,
+                    inflow::Ended::Stalled => Outcome::Stopped("the program does not read its input; the session is closed".into()),
+                },
+                () = self.gone.cancelled() => return Outcome::Left,
+                result = &mut output, if !output_ended => {
+                    if let (Err(_), Some(recorder)) = (&result, self.recorder)
+                        && let Ok(failed) = timeout(Duration::ZERO, recorder.failed()).await
+                    {
+                        return Outcome::Stopped(failed.to_string());
+                    }
+                    output_ended = true;
+                }
+                status = self.process.wait(), if ended.is_none() => match status {
+                    Ok(status) => {
+                        ended = Some(status);
+                        quiet.begin(self.moved.load(Ordering::Relaxed));
+                    }
+                    Err(error) => return Outcome::Stopped(format!("the program's end is unknown: {error}")),
+                },
+                () = quiet.wait() => {
+                    output_ended = quiet.is_quiet(self.moved.load(Ordering::Relaxed));
+                }
+                Some(Control::Signal(signal)) = wires.controls.recv() => {
+                    if let Some(signal) = unix_signal(&signal) {
+                        self.process.signal(signal);
+                    }
+                }
+                Ok(()) = wires.sizes.changed() => {
+                    let size = *wires.sizes.borrow_and_update();
+                    let (Some(size), Some(terminal)) = (size, &wires.terminal) else { continue };
+                    terminal.resize(size);
+                    if let Some(recorder) = self.recorder
+                        && let Err(failed) = recorder.resize(size.columns, size.rows).await
+                    {
+                        return Outcome::Stopped(failed.to_string());
+                    }
+                }
+                failed = recording_failed(self.recorder) => return Outcome::Stopped(failed),
+            }
+        }
+    }
+}
+
+async fn recording_failed(recorder: Option<&Recorder>) -> String {
+    match recorder {
+        Some(recorder) => recorder.failed().await.to_string(),
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits, after a program with a terminal has ended, until nothing more comes out.
+struct Quiet {
+    applies: bool,
+    until: Option<Instant>,
+    seen: u64,
+}
+
+impl Quiet {
+    const fn new(applies: bool) -> Self {
+        Self { applies, until: None, seen: 0 }
+    }
+
+    fn begin(&mut self, moved: u64) {
+        self.seen = moved;
+        self.until = self.applies.then(|| Instant::now() + QUIET);
+    }
+
+    async fn wait(&self) {
+        match self.until {
+            Some(until) => tokio::time::sleep_until(until).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn is_quiet(&mut self, moved: u64) -> bool {
+        let quiet = moved == self.seen;
+        self.begin(moved);
+        quiet
+    }
+}
+
+/// Tells client and program that it is over. Yields the program's end, if it came in time.
+async fn farewell(
+    outcome: &Outcome,
+    process: &mut Process,
+    handle: &Handle,
+    sink: &ChannelWriteHalf<Msg>,
+) -> Option<ExitStatus> {
+    let id = sink.id();
+    match outcome {
+        Outcome::Exited(status) => {
+            let _sent = sink.eof().await;
+            let _sent = match (status.code(), status.signal().and_then(ssh_signal)) {
+                (None, Some(signal)) => {
+                    handle.exit_signal_request(id, signal, status.core_dumped(), String::new(), "en".into()).await
+                }
+                (code, _) => {
+                    let code = code.or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(255);
+                    handle.exit_status_request(id, u32::try_from(code).unwrap_or(255)).await
+                }
+            };
+            let _sent = sink.close().await;
+            Some(*status)
+        }
+        Outcome::Left => {
+            process.signal(Signal::HUP);
+            let _sent = sink.close().await;
+            timeout(REAP, process.wait()).await.ok().and_then(Result::ok)
+        }
+        Outcome::Stopped(reason) => {
+            tracing::warn!(reason, "session ended by the node");
+            process.signal(Signal::HUP);
+            let _said = timeout(FAREWELL, say(sink, reason)).await;
+            let _sent = handle.exit_status_request(id, NOT_STARTED).await;
+            let _sent = sink.eof().await;
+            let _sent = sink.close().await;
+            if let Ok(Ok(status)) = timeout(REAP, process.wait()).await {
+                return Some(status);
+            }
+            process.signal(Signal::KILL);
+            timeout(REAP, process.wait()).await.ok().and_then(Result::ok)
+        }
+    }
+}
+
+/// One line on the channel's standard error.
+async fn say(sink: &ChannelWriteHalf<Msg>, text: &str) -> Result<(), russh::Error> {
+    sink.extended_data_bytes(1, format!("remoteler: {text}\r\n").into_bytes()).await
+}
+
+/// A command's end for the audit log: code and error.
+fn describe(status: Option<ExitStatus>, outcome: &Outcome) -> (Option<String>, Option<String>) {
+    let code = status.map(|status| match (status.code(), status.signal()) {
+        (Some(code), _) => code.to_string(),
+        (None, signal) => format!("signal {}", signal.unwrap_or_default()),
+    });
+    match outcome {
+        Outcome::Stopped(reason) => (code, Some(reason.clone())),
+        Outcome::Left if code.is_none() => (Some("left running".into()), None),
+        Outcome::Exited(_) | Outcome::Left => (code, None),
+    }
+}
+
+/// Signals of RFC 4254 section 6.10, and two that OpenSSH sends.
+fn unix_signal(signal: &Sig) -> Option<Signal> {
+    Some(match signal {
+        Sig::ABRT => Signal::ABORT,
+        Sig::ALRM => Signal::ALARM,
+        Sig::FPE => Signal::FPE,
+        Sig::HUP => Signal::HUP,
+        Sig::ILL => Signal::ILL,
+        Sig::INT => Signal::INT,
+        Sig::KILL => Signal::KILL,
+        Sig::PIPE => Signal::PIPE,
+        Sig::QUIT => Signal::QUIT,
+        Sig::SEGV => Signal::SEGV,
+        Sig::TERM => Signal::TERM,
+        Sig::USR1 => Signal::USR1,
+        Sig::Custom(name) if name == "USR2" => Signal::USR2,
+        Sig::Custom(name) if name == "INFO@openssh.com" || name == "WINCH" => Signal::WINCH,
+        Sig::Custom(_) => return None,
+    })
+}
+
+fn ssh_signal(number: i32) -> Option<Sig> {
+    let known = [
+        (Signal::ABORT, Sig::ABRT),
+        (Signal::ALARM, Sig::ALRM),
+        (Signal::FPE, Sig::FPE),
+        (Signal::HUP, Sig::HUP),
+        (Signal::ILL, Sig::ILL),
+        (Signal::INT, Sig::INT),
+        (Signal::KILL, Sig::KILL),
+        (Signal::PIPE, Sig::PIPE),
+        (Signal::QUIT, Sig::QUIT),
+        (Signal::SEGV, Sig::SEGV),
+        (Signal::TERM, Sig::TERM),
+        (Signal::USR1, Sig::USR1),
+        (Signal::USR2, Sig::Custom("USR2".into())),
+    ];
+    known.into_iter().find(|(signal, _)| signal.as_raw() == number).map(|(_, name)| name)
+}
+
+/// Exit status of a session that could not begin or had to end.
+const NOT_STARTED: u32 = 254;
+const MAX_COMMAND: usize = 8 * 1024;
+/// Octets read from a terminal at once; Linux gives no more than 4 KiB.
+const TTY_PIECE: usize = 4 * 1024;
+/// A whole pipe.
+const PIPE_PIECE: usize = 64 * 1024;
+/// Silence after which a terminal whose program has ended is closed.
+const QUIET: Duration = Duration::from_millis(100);
+/// How long a program has for ending after SIGHUP before its end is not waited for any more.
+const REAP: Duration = Duration::from_secs(5);
+const FAREWELL: Duration = Duration::from_secs(3);

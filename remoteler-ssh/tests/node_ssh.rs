@@ -1,0 +1,111 @@
+//! The node as the stock OpenSSH client sees it.
+
+mod support;
+
+use std::process::Stdio;
+
+use support::{Cluster, Wish, finish, own_login, text};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_runs_and_its_streams_and_exit_status_come_back() {
+    let cluster = Cluster::start().await;
+    let key = cluster.user("ann", &Wish::default());
+
+    let done = cluster.run(&key, "echo out; echo err >&2; id -un; exit 7").await;
+
+    assert_eq!(text(&done.stderr), "err\n");
+    assert_eq!(text(&done.stdout), format!("out\n{}\n", own_login()));
+    assert_eq!(done.status.code(), Some(7));
+    let events = cluster.audit.wait_for("exec", 2).await;
+    assert_eq!(events[0]["command"], "echo out; echo err >&2; id -un; exit 7");
+    assert!(events[0].get("exitCode").is_none());
+    assert_eq!(events[1]["exitCode"], "7");
+    let start = &cluster.audit.named("session.start")[0];
+    assert_eq!((&start["user"], &start["server_hostname"]), (&"ann".into(), &support::NODE.into()));
+    let end = &cluster.audit.wait_for("session.end", 1).await[0];
+    assert_eq!((&end["interactive"], &end["recorded"]), (&false.into(), &false.into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_killed_by_a_signal_is_reported_as_such() {
+    let cluster = Cluster::start().await;
+    let key = cluster.user("ann", &Wish::default());
+
+    let done = finish(cluster.ssh(&key, &["-v"]).arg("kill -TERM $$")).await;
+
+    assert_eq!(done.status.code(), Some(255));
+    assert!(text(&done.stderr).contains("exit-signal"), "{}", text(&done.stderr));
+    assert_eq!(cluster.audit.wait_for("exec", 2).await[1]["exitCode"], "signal 15");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_input_reaches_the_program_and_its_output_still_comes_back() {
+    let cluster = Cluster::start().await;
+    let key = cluster.user("ann", &Wish::default());
+    let mut client =
+        cluster.ssh(&key, &[]).arg("wc -c; echo after").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+
+    let mut input = client.stdin.take().unwrap();
+    input.write_all(&vec![b'x'; 100_000]).await.unwrap();
+    drop(input);
+    let done = client.wait_with_output().await.unwrap();
+
+    assert_eq!(text(&done.stdout), "100000\nafter\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_environment_is_our_own_and_only_harmless_wishes_come_through() {
+    let cluster = Cluster::start().await;
+    let key = cluster.user("ann", &Wish::default());
+    let mut command = cluster.ssh(&key, &["-o", "SendEnv=LANG LD_PRELOAD BASH_ENV PATH"]);
+    command.env("LANG", "C.UTF-8").env("LD_PRELOAD", "").env("BASH_ENV", "/tmp/x").arg("env");
+
+    let done = finish(&mut command).await;
+
+    let environment = text(&done.stdout);
+    let names: std::collections::BTreeSet<&str> =
+        environment.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name).collect();
+    for wanted in ["HOME", "USER", "LOGNAME", "SHELL", "PATH", "LANG", "SSH_CONNECTION", "REMOTELER_SESSION_ID"] {
+        assert!(names.contains(wanted), "{wanted} is missing in {environment}");
+    }
+    for refused in ["LD_PRELOAD", "BASH_ENV", "CARGO", "CARGO_PKG_NAME", "RUSTUP_HOME"] {
+        assert!(!names.contains(refused), "{refused} came through"); // I68
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shell_on_a_terminal_has_its_size_and_is_recorded() {
+    let cluster = Cluster::start().await;
+    let key = cluster.user("ann", &Wish::default());
+    let mut client =
+        cluster.ssh(&key, &["-tt"]).stdin(Stdio::piped()).stdout(Stdio::piped()).env("TERM", "xterm").spawn().unwrap();
+
+    let mut input = client.stdin.take().unwrap();
+    input.write_all(b"stty -echo; tty; echo \"[$TERM]\"; exit 5\n").await.unwrap();
+    let mut output = String::new();
+    client.stdout.take().unwrap().read_to_string(&mut output).await.unwrap();
+    let status = client.wait().await.unwrap();
+
+    assert_eq!(status.code(), Some(5), "{output}");
+    assert!(output.contains("/dev/pts/") && output.contains("[xterm]"), "{output}");
+    let end = &cluster.audit.wait_for("session.end", 1).await[0];
+    assert_eq!((&end["interactive"], &end["recorded"]), (&true.into(), &true.into()));
+    let recording = cluster.path("recordings").join(format!("{}.cast", end["sid"].as_str().unwrap()));
+    let recorded = std::fs::read_to_string(recording).unwrap();
+    assert!(recorded.starts_with("{\"version\":2,"), "{recorded}");
+    assert!(recorded.contains("[xterm]"), "{recorded}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shell_without_terminal_reads_commands_from_its_input() {
+    let cluster = Cluster::start().await;
+    let key = cluster.user("ann", &Wish::default());
+    let mut client = cluster.ssh(&key, &["-T"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+
+    client.stdin.take().unwrap().write_all(b"echo hello; exit 3\n").await.unwrap();
+    let done = client.wait_with_output().await.unwrap();
+
+    assert!(text(&done.stdout).ends_with("hello\n"));
+    assert_eq!(done.status.code(), Some(3));
+}

@@ -1,0 +1,282 @@
+//! The one task of a link: moves octets between the connection and the machine and keeps its deadlines. Owns the
+//! connection and the timer. Asks the machine for a batch only when the last one is written, so that what is urgent never
+//! waits behind more than one batch.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::time::Sleep;
+use tokio_util::io::poll_read_buf;
+
+use super::{CloseReason, LinkState, Shared, now};
+use crate::mux::error::Code;
+use crate::mux::outbox::Outbox;
+
+pub(super) struct Driver<S> {
+    io: S,
+    shared: Arc<Shared>,
+    input: BytesMut,
+    read_size: usize,
+    out: Outbox,
+    unflushed: bool,
+    timer: Pin<Box<Sleep>>,
+    woken: Vec<Waker>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Driver<S> {
+    pub(super) fn new(io: S, shared: Arc<Shared>, now: Instant) -> Self {
+        Self {
+            io,
+            shared,
+            input: BytesMut::new(),
+            read_size: SMALL_READ,
+            out: Outbox::default(),
+            unflushed: false,
+            timer: Box::pin(tokio::time::sleep_until(now.into())),
+            woken: Vec::new(),
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        let reason = poll_fn(|cx| self.poll(cx)).await;
+        self.say_goodbye(&reason);
+        // The peer may be gone or may not listen: it gets a moment.
+        let _ = tokio::time::timeout(GOODBYE, async {
+            poll_fn(|cx| self.poll_write(cx)).await?;
+            self.io.shutdown().await
+        })
+        .await;
+    }
+
+    /// Runs until there is a reason to end.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        self.shared.driver.register(cx.waker());
+        if let Some((_, reason)) = &self.shared.lock().closing {
+            return Poll::Ready(CloseReason::Here { reason: reason.clone() });
+        }
+        for _ in 0..ROUNDS {
+            match self.poll_round(cx) {
+                Ok(Progress::Moved) => {}
+                Ok(Progress::Waiting) => return Poll::Pending,
+                Err(reason) => return Poll::Ready(reason),
+            }
+        }
+        cx.waker().wake_by_ref(); // others' turn
+        Poll::Pending
+    }
+
+    fn poll_round(&mut self, cx: &mut Context<'_>) -> Result<Progress, CloseReason> {
+        let mut progress = Progress::Waiting;
+        match self.poll_write(cx) {
+            Poll::Ready(Ok(written)) => {
+                self.transmit(now())?;
+                if written || !self.out.is_empty() {
+                    progress = Progress::Moved;
+                }
+            }
+            Poll::Ready(Err(error)) => {
+                // The peer may have said why before it left.
+                while let Poll::Ready(Ok(1..)) = self.poll_read(cx) {
+                    self.received()?;
+                }
+                return Err(self.broken(&error));
+            }
+            Poll::Pending => {}
+        }
+        match self.poll_read(cx) {
+            Poll::Ready(Ok(1..)) => {
+                self.received()?;
+                progress = Progress::Moved;
+            }
+            Poll::Ready(Ok(0)) => {
+                let message = "the peer closed the connection without a word";
+                return Err(self.broken(&io::Error::new(io::ErrorKind::UnexpectedEof, message)));
+            }
+            Poll::Ready(Err(error)) => return Err(self.broken(&error)),
+            Poll::Pending => {}
+        }
+        if let (Progress::Waiting, Poll::Ready(())) = (progress, self.poll_deadline(cx)) {
+            let mut core = self.shared.lock();
+            core.mux.handle_timeout(now())?;
+            core.dispatch(&self.shared, &mut self.woken);
+            drop(core);
+            self.wake();
+            progress = Progress::Moved;
+        }
+        Ok(progress)
+    }
+
+    /// Writes and flushes the batch; says whether there was anything.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let mut any = false;
+        while !self.out.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let used = self.out.fill(&mut slices);
+            let slices = slices.get(..used).unwrap_or_default();
+            let written = std::task::ready!(Pin::new(&mut self.io).poll_write_vectored(cx, slices))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.out.advance(written);
+            self.unflushed = true;
+            any = true;
+        }
+        if self.unflushed {
+            std::task::ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(any))
+    }
+
+    /// Takes the next batch; ends when the last stream of a link that drains is gone.
+    fn transmit(&mut self, now: Instant) -> Result<(), CloseReason> {
+        let mut core = self.shared.lock();
+        core.mux.poll_transmit(&mut self.out, BATCH, now);
+        core.dispatch(&self.shared, &mut self.woken);
+        let drained = core.draining && core.mux.is_idle() && self.out.is_empty() && !core.mux.wants_transmit();
+        drop(core);
+        self.wake();
+        if drained { Err(CloseReason::Here { reason: "no stream is left".into() }) } else { Ok(()) }
+    }
+
+    /// Reads what there is, as far as the buffer goes: whoever waits for it is then called once. Ready with 0 at the end.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.input.capacity() - self.input.len() < self.read_size / 4 {
+            self.input.reserve(self.read_size);
+        }
+        let mut total = 0;
+        loop {
+            let spare = self.input.capacity() - self.input.len();
+            if total > 0 && spare < self.read_size / 4 {
+                return Poll::Ready(Ok(total));
+            }
+            match poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input) {
+                // An end or an error after some octets is found again by the next call.
+                Poll::Ready(Ok(0) | Err(_)) | Poll::Pending if total > 0 => return Poll::Ready(Ok(total)),
+                Poll::Ready(Ok(count)) if count > 0 => {
+                    total += count;
+                    if count == spare || count >= SMALL_READ {
+                        self.read_size = LARGE_READ;
+                    } else if count < SMALL_READ / 2 {
+                        self.read_size = SMALL_READ;
+                    }
+                }
+                Poll::Pending => {
+                    if self.input.is_empty() && self.read_size == SMALL_READ {
+                        self.input = BytesMut::new(); // an idle link holds no buffer
+                    }
+                    return Poll::Pending;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    fn received(&mut self) -> Result<(), CloseReason> {
+        let mut core = self.shared.lock();
+        let result = core.mux.handle_input(&mut self.input, now());
+        core.dispatch(&self.shared, &mut self.woken);
+        drop(core);
+        self.wake();
+        Ok(result?)
+    }
+
+    /// Why the connection is no more: what the peer has announced, if it did.
+    fn broken(&self, error: &io::Error) -> CloseReason {
+        match self.shared.lock().mux.peer_going_away() {
+            Some(reason) => CloseReason::Peer { reason: reason.clone() },
+            None => CloseReason::Broken { kind: error.kind(), message: error.to_string().into() },
+        }
+    }
+
+    /// Ready when the machine's deadline has passed. The timer moves only when it has to: deadlines get later with every
+    /// frame, so it mostly finds at its own time that there is a new one.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let deadline = self.shared.lock().mux.poll_timeout();
+            let Some(deadline) = deadline else { return Poll::Pending };
+            if self.timer.deadline().into_std() > deadline {
+                self.timer.as_mut().reset(deadline.into());
+            }
+            if Future::poll(self.timer.as_mut(), cx).is_pending() {
+                return Poll::Pending;
+            }
+            if now() >= deadline {
+                return Poll::Ready(());
+            }
+            self.timer.as_mut().reset(deadline.into());
+        }
+    }
+
+    /// Ends the machine, and leaves in the batch what the peer should know.
+    fn say_goodbye(&mut self, reason: &CloseReason) {
+        let mut core = self.shared.lock();
+        let (code, text): (Code, Arc<str>) = match (&core.closing, reason) {
+            (Some((code, reason)), _) => (*code, reason.clone()),
+            (None, CloseReason::Protocol(error)) => (Code::Protocol, error.to_string().into()),
+            (None, CloseReason::Here { reason } | CloseReason::Peer { reason }) => (Code::GoingAway, reason.clone()),
+            (None, CloseReason::Broken { message, .. }) => (Code::GoingAway, message.clone()),
+        };
+        core.mux.go_away(code, &text);
+        if self.out.len() < BATCH {
+            core.mux.poll_transmit(&mut self.out, BATCH, now());
+        }
+        drop(core);
+        self.end(reason);
+    }
+
+    fn wake(&mut self) {
+        self.woken.drain(..).for_each(Waker::wake);
+    }
+}
+
+impl<S> Driver<S> {
+    /// Tells everybody that the link is over.
+    fn end(&mut self, reason: &CloseReason) {
+        let mut core = self.shared.lock();
+        core.mux.close(&reason.to_string().into());
+        core.dispatch(&self.shared, &mut self.woken);
+        for (_, wakers) in std::mem::take(&mut core.wakers) {
+            self.woken.extend([wakers.read, wakers.write, wakers.answer].into_iter().flatten());
+        }
+        drop(core);
+        self.shared.state.send_if_modified(|state| {
+            let first = !matches!(state, LinkState::Closed(_));
+            if first {
+                *state = LinkState::Closed(reason.clone());
+            }
+            first
+        });
+        self.shared.incoming.notify_one();
+        self.woken.drain(..).for_each(Waker::wake);
+    }
+}
+
+impl<S> Drop for Driver<S> {
+    fn drop(&mut self) {
+        // Only when the runtime stops before the link does; otherwise this was told already.
+        self.end(&CloseReason::Here { reason: "the program ends".into() });
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Progress {
+    Moved,
+    Waiting,
+}
+
+/// Octets taken from the machine at a time: four TLS records.
+const BATCH: usize = 64 * 1024;
+const SLICES: usize = 16;
+const SMALL_READ: usize = 4 * 1024;
+const LARGE_READ: usize = 64 * 1024;
+/// Rounds before it is another task's turn.
+const ROUNDS: usize = 32;
+/// Time for the last frame to leave.
+const GOODBYE: Duration = Duration::from_secs(1);

@@ -1,0 +1,55 @@
+//! How bytes get from one machine of a cluster to another: mutual TLS with certificates that core verifies, the one-port
+//! listener that routes by ALPN and SNI, the link that carries many streams over one connection, reverse-tunnel agents and
+//! their server, and the router that turns a target into a stream.
+//!
+//! Nothing here decides what a user may do. The layers of a link, each a pure machine below a thin shell:
+//! TLS 1.3 → [`Sequence`] (sequenced, acknowledged frames) → [`Mux`] (streams with credit windows) → [`MuxStream`].
+
+mod agent;
+mod backoff;
+mod connect;
+mod connection;
+mod dial;
+mod frame;
+mod handshake;
+mod link;
+mod listener;
+mod mux;
+mod registration;
+mod relay;
+mod router;
+mod server;
+mod stream;
+mod tls;
+
+pub use agent::{Agent, AgentConfig, AgentError, AgentState};
+pub use backoff::Backoff;
+pub use connect::{ConnectError, connect_tcp};
+pub use connection::{CloseReason, IncomingStream, Link, LinkState, MuxStream};
+pub use dial::{
+    DIAL_VERSION, DialCode, DialHeader, DialHeaderError, DialReply, MAX_DIAL_LEN, Target, TargetKind, TargetName,
+    TargetNameError, read_dial, read_dial_reply, write_dial, write_dial_reply,
+};
+pub use frame::{DATA_LEN, FrameError, FrameType, HEADER_LEN, Header, MAX_PAYLOAD_LEN, MAX_REASON_LEN, Payload, Scope};
+pub use handshake::{BODY_LEN, HandshakeError, Hello, MAGIC, MAJOR, MAX_BODY_LEN, MINOR};
+pub use link::{ACK_EVERY, Keepalive, LinkError, Sequence};
+pub use listener::{
+    ALPN_AUTH, ALPN_SSH, ALPN_TUNNEL, Admission, AdmissionLimits, Admissions, Connection, Greeting, HelloError,
+    MAX_CLIENT_HELLO, OnePort, Refusal, Route, RouteError, RouteHandler, Routed, Serve, Socket, read_client_hello,
+    route, serve,
+};
+pub use mux::budget::TABLE as PEER_BUDGETS;
+pub use mux::error::{Code, OpenError, ProtocolError};
+pub use mux::limits::Limits;
+pub use mux::outbox::Outbox;
+pub use mux::stream::StreamError;
+pub use mux::{Mux, MuxEvent, ReadOutcome, Side};
+pub use registration::{MAX_REGISTRATION_LEN, Offer, OfferError, REGISTRATION_METADATA};
+pub use relay::{Relayed, relay};
+pub use router::{AttachedAgent, Attachment, DialError, Inventory, Place, Router, StreamService};
+pub use server::{AgentEvents, AgentSession, RegistrationError, TunnelServer};
+pub use stream::{BoxedStream, ByteStream, ReadAhead};
+pub use tls::{
+    ClientAuth, ClientTls, FirstContact, FirstContactError, PeerError, PolicyTrust, ServerTls, SharedTlsIdentity,
+    TlsConfigError, TlsIdentity, TlsIdentityError, TrustSource, verified_peer, web_server_config,
+};

@@ -1,0 +1,205 @@
+//! The sending side of the machine: what goes out next, and how much credit the peer gets. Control frames go before data,
+//! quiet streams before busy ones. Decides as late as the caller asks, so that what comes last can still go first.
+
+use std::time::{Duration, Instant};
+
+use super::outbox::Outbox;
+use super::stream::{ReceiveHalf, SendEnd};
+use super::{Mux, MuxEvent, Phase};
+use crate::frame::{DATA_LEN, HEADER_LEN, Header, Payload};
+use crate::link::Sequence;
+
+impl Mux {
+    /// Adds frames to `out` until it holds `enough` octets (by less than a frame more) or nothing is left that may be
+    /// sent now.
+    pub fn poll_transmit(&mut self, out: &mut Outbox, enough: usize, now: Instant) {
+        match &mut self.phase {
+            Phase::Handshaking { hello_sent, .. } => {
+                if !std::mem::replace(hello_sent, true) {
+                    let hello = self.limits.hello();
+                    out.push_raw(|octets| hello.put(octets));
+                }
+                return;
+            }
+            Phase::Closed { .. } => return,
+            Phase::Up { .. } => {}
+        }
+        while out.len() < enough {
+            let sent = if let Some(payload) = self.link.poll_output(now) {
+                push_unsequenced(out, payload);
+                true
+            } else if !self.outbound.control.is_empty() {
+                self.transmit_control(out) // never passed by data: an OPEN must not come after its stream's octets
+            } else {
+                self.transmit_window(out, now) || self.transmit_stream(out)
+            };
+            if !sent {
+                return;
+            }
+        }
+    }
+
+    /// Whether [`poll_transmit`](Self::poll_transmit) may have something to send.
+    #[must_use]
+    pub fn wants_transmit(&self) -> bool {
+        match &self.phase {
+            Phase::Handshaking { hello_sent, .. } => !hello_sent,
+            Phase::Up { .. } => {
+                self.link.has_output()
+                    || !self.outbound.control.is_empty()
+                    || !self.outbound.windows.is_empty()
+                    || self.missing_link_credit().is_some()
+                    || self.outbound.schedule.first().is_some()
+            }
+            Phase::Closed { .. } => false,
+        }
+    }
+
+    fn transmit_control(&mut self, out: &mut Outbox) -> bool {
+        let Some((_, payload)) = self.outbound.control.front() else { return false };
+        if self.link.room() < HEADER_LEN + payload.wire_len() {
+            return false;
+        }
+        let Some((id, payload)) = self.outbound.control.pop_front() else { return false };
+        push_sequenced(out, &mut self.link, id, payload);
+        true
+    }
+
+    fn transmit_window(&mut self, out: &mut Outbox, now: Instant) -> bool {
+        if self.link.room() < HEADER_LEN + 4 {
+            return false;
+        }
+        if let Some(missing) = self.missing_link_credit() {
+            self.inbound.credit += missing;
+            push_sequenced(out, &mut self.link, 0, Payload::Window(missing));
+            return true;
+        }
+        while let Some(id) = self.outbound.windows.pop_front() {
+            let Some(stream) = self.streams.map.get_mut(&id) else { continue };
+            stream.receive.window_due = false;
+            if stream.failure.is_some() || stream.released || stream.receive.missing_credit().is_none() {
+                continue;
+            }
+            let spare = u64::from(self.limits.link_window / 2).saturating_sub(self.inbound.grown);
+            let most = self
+                .limits
+                .max_stream_window
+                .min(stream.receive.window.saturating_add(u32::try_from(spare).unwrap_or(u32::MAX)));
+            let before = stream.receive.window;
+            resize(&mut stream.receive, self.limits.stream_window, most, self.link.round_trip(), now);
+            self.inbound.grown = (self.inbound.grown + u64::from(stream.receive.window)) - u64::from(before);
+            self.link.probe(now);
+            let Some(missing) = stream.receive.missing_credit() else { continue };
+            stream.receive.credit += missing;
+            push_sequenced(out, &mut self.link, id, Payload::Window(missing));
+            return true;
+        }
+        false
+    }
+
+    /// Credit of the link that is missing, if so much is missing that a WINDOW frame is worth it.
+    fn missing_link_credit(&self) -> Option<u32> {
+        let held = u64::from(self.inbound.credit) + self.inbound.buffered as u64;
+        let missing = u64::from(self.limits.link_window).saturating_sub(held);
+        (missing >= u64::from(self.limits.link_window / 4).max(1)).then(|| u32::try_from(missing).unwrap_or(u32::MAX))
+    }
+
+    /// Sends a frame of the stream whose turn it is; false when no stream may send anything now.
+    fn transmit_stream(&mut self, out: &mut Outbox) -> bool {
+        let Phase::Up { peer } = &self.phase else { return false };
+        let most = DATA_LEN.min(peer.max_data as usize);
+        let Some(id) = self.outbound.schedule.first() else { return false };
+        let Some(stream) = self.streams.map.get_mut(&id) else {
+            self.outbound.schedule.forget_first();
+            return true;
+        };
+        let send = &mut stream.send;
+        if !send.has_output() {
+            self.outbound.schedule.drained(send);
+            return true;
+        }
+        let room = self.link.room();
+        if !send.buffer.is_empty() {
+            let credit = usize::try_from(self.outbound.credit).unwrap_or(usize::MAX);
+            let length = most.min(credit).min(room.saturating_sub(HEADER_LEN));
+            if length == 0 {
+                return false;
+            }
+            let octets = send.buffer.take(length);
+            let length = octets.len();
+            send.credit -= length as u64;
+            send.quantum = send.quantum.saturating_sub(length);
+            self.outbound.credit -= length as u64;
+            self.outbound.buffered -= length;
+            push_sequenced(out, &mut self.link, id, Payload::Data(octets));
+            if send.awaited && send.buffer.len() <= self.limits.send_buffer / 2 {
+                send.awaited = false;
+                self.events.push_back(MuxEvent::Writable(id));
+            }
+            if send.quantum == 0 {
+                self.outbound.schedule.rotate(send);
+            }
+            self.uncrowd();
+            return true;
+        }
+        if room < HEADER_LEN + 2 {
+            return false;
+        }
+        if send.end == SendEnd::FinDue {
+            send.end = SendEnd::FinSent;
+            push_sequenced(out, &mut self.link, id, Payload::Fin);
+            if stream.receive.fin && stream.released {
+                stream.send.cut = None;
+            }
+        } else if let Some(code) = send.cut.take() {
+            push_sequenced(out, &mut self.link, id, Payload::Reset(code));
+            self.remove(id);
+            return true;
+        }
+        if stream.is_over() {
+            self.remove(id);
+        }
+        true
+    }
+
+    /// Calls the writers that wait for the link's send buffer once it is half empty.
+    pub(super) fn uncrowd(&mut self) {
+        if self.outbound.buffered > self.limits.link_send_buffer / 2 {
+            return;
+        }
+        while let Some(id) = self.outbound.crowd.pop_front() {
+            if let Some(stream) = self.streams.map.get_mut(&id) {
+                stream.send.crowded = false;
+                stream.send.awaited = false;
+                self.events.push_back(MuxEvent::Writable(id));
+            }
+        }
+    }
+}
+
+/// A window of which half was read within a round trip holds the stream back: it doubles, up to `most`. One that took
+/// long to be read shrinks towards `least`, by giving less credit.
+fn resize(receive: &mut ReceiveHalf, least: u32, most: u32, round_trip: Option<Duration>, now: Instant) {
+    let took = now.saturating_duration_since(receive.credited);
+    receive.credited = now;
+    if round_trip.is_some_and(|round_trip| took <= round_trip.max(SHORTEST_TRIP)) {
+        receive.window = receive.window.saturating_mul(2).min(most).max(receive.window);
+    } else if took > SHRINK_AFTER {
+        receive.window = (receive.window / 2).max(least);
+    }
+}
+
+/// Below this, scheduling and not distance is what a round trip measures.
+const SHORTEST_TRIP: Duration = Duration::from_millis(1);
+const SHRINK_AFTER: Duration = Duration::from_secs(10);
+
+fn push_sequenced(out: &mut Outbox, link: &mut Sequence, stream: u32, payload: Payload) {
+    let length = payload.wire_len();
+    let header = Header { kind: payload.kind(), length, stream, sequence: link.next(length) };
+    out.push(&header, payload);
+}
+
+fn push_unsequenced(out: &mut Outbox, payload: Payload) {
+    let header = Header { kind: payload.kind(), length: payload.wire_len(), stream: 0, sequence: 0 };
+    out.push(&header, payload);
+}

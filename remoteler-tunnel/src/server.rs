@@ -1,0 +1,192 @@
+//! Proxy side of reverse tunnels: takes an agent's link, checks what it registers against its certificate, and keeps it in the
+//! router while it lives. Owns the links of agents. Never believes a name that a certificate does not say (I28).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use remoteler_core::{HostIdentity, Verified, VerifiedHost};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
+
+use crate::connection::{CloseReason, IncomingStream, Link, MuxStream};
+use crate::dial::{DialCode, DialHeaderError, DialReply, decode, read_message, write_dial_reply};
+use crate::listener::Admission;
+use crate::mux::Side;
+use crate::mux::error::Code;
+use crate::mux::limits::Limits;
+use crate::mux::stream::StreamError;
+use crate::registration::{MAX_REGISTRATION_LEN, Offer, OfferError, REGISTRATION_METADATA, Registration};
+use crate::router::Router;
+
+/// An agent that registers.
+#[derive(Clone, Debug)]
+pub struct AgentSession {
+    /// What its certificate says.
+    pub host: HostIdentity,
+    /// What it offers; covered by the certificate.
+    pub offer: Offer,
+    /// Version of its program, as it says.
+    pub version: String,
+    /// Where its connection comes from.
+    pub source: SocketAddr,
+}
+
+/// Why an agent was not registered.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegistrationError {
+    /// The peer is a user.
+    #[error("a user's certificate was shown where an agent's is needed")]
+    NotAHost,
+    /// The link ended before.
+    #[error("the link ended before the agent registered")]
+    Link(#[from] CloseReason),
+    /// The stream broke.
+    #[error("the stream of the registration broke")]
+    Stream(#[from] StreamError),
+    /// The message was not understood.
+    #[error("the registration cannot be read")]
+    Message(#[from] DialHeaderError),
+    /// It offers what is not its own (I28).
+    #[error(transparent)]
+    Offer(#[from] OfferError),
+    /// Nothing in time.
+    #[error("the agent did not register in time")]
+    Timeout,
+    /// The audit log does not take the event; nothing may happen without it.
+    #[error("the agent cannot be registered now: {reason}")]
+    Audit {
+        /// Why, for the agent's log.
+        reason: String,
+    },
+}
+
+/// Hears of agents. For the audit log and the inventory.
+#[async_trait]
+pub trait AgentEvents: Send + Sync {
+    /// Called before the agent can be dialled. An error refuses it: there is no effect without its event.
+    ///
+    /// # Errors
+    /// What the agent may be told.
+    async fn connected(&self, agent: &AgentSession) -> Result<(), String>;
+    /// The link has ended, and no newer one of the same agent has taken its place.
+    async fn disconnected(&self, agent: &AgentSession, reason: &CloseReason);
+    /// A link was refused.
+    async fn refused(&self, host: Option<&HostIdentity>, source: SocketAddr, error: &RegistrationError);
+}
+
+/// Serves agents' links.
+pub struct TunnelServer {
+    router: Arc<Router>,
+    events: Arc<dyn AgentEvents>,
+    limits: Limits,
+}
+
+impl TunnelServer {
+    /// Registers agents in `router`, each link within `limits`.
+    #[must_use]
+    pub fn new(router: Arc<Router>, events: Arc<dyn AgentEvents>, limits: Limits) -> Self {
+        Self { router, events, limits }
+    }
+
+    /// Serves the link of a peer that TLS has verified, to its end.
+    pub async fn serve<S>(&self, stream: S, peer: Verified, source: SocketAddr, admission: Admission)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let Verified::Host(host) = peer else {
+            self.events.refused(None, source, &RegistrationError::NotAHost).await;
+            return;
+        };
+        let link = Link::start(stream, Side::Server, self.limits);
+        let registered = timeout(REGISTRATION_DEADLINE, self.register(&link, &host, source)).await;
+        let (agent, control) = match registered.unwrap_or(Err(RegistrationError::Timeout)) {
+            Ok(registered) => registered,
+            Err(error) => {
+                link.close(Code::Denied, &error.to_string());
+                self.events.refused(Some(host.identity()), source, &error).await;
+                link.closed().await; // so that the agent gets to read why
+                return;
+            }
+        };
+        admission.authenticated();
+        let attachment = self.router.attach(agent.host.id, link.clone());
+        if let Ok(control) = confirm(control).await {
+            registered_until(&link, control).await;
+        } else {
+            link.close(Code::Protocol, "the registration's stream broke");
+        }
+        // From here on nobody dials it; what is open may end in peace.
+        let detached = self.router.detach(attachment);
+        let reason = link.closed().await;
+        if detached {
+            self.events.disconnected(&agent, &reason).await;
+        }
+    }
+
+    async fn register(
+        &self,
+        link: &Link,
+        host: &VerifiedHost,
+        source: SocketAddr,
+    ) -> Result<(AgentSession, MuxStream), RegistrationError> {
+        let Some(incoming) = link.accept().await else { return Err(link.closed().await.into()) };
+        if incoming.metadata() != REGISTRATION_METADATA {
+            incoming.reject(Code::BadRequest, "the first stream of an agent is its registration");
+            return Err(DialHeaderError::Malformed("the first stream is for something else".into()).into());
+        }
+        let mut control = incoming.accept()?;
+        let message = read_message(&mut control, MAX_REGISTRATION_LEN).await?;
+        let result = self.check(&message, host, source).await;
+        if let Err(error) = &result {
+            let refusal = DialReply::Refused { code: DialCode::Denied, message: error.to_string() };
+            write_dial_reply(&mut control, &refusal).await?;
+            control.shutdown().await.map_err(DialHeaderError::from)?;
+        }
+        Ok((result?, control))
+    }
+
+    async fn check(
+        &self,
+        message: &[u8],
+        host: &VerifiedHost,
+        source: SocketAddr,
+    ) -> Result<AgentSession, RegistrationError> {
+        let registration: Registration = decode(message)?;
+        registration.offer.check(host.identity())?;
+        let version = registration.version.chars().filter(|c| !c.is_control()).take(40).collect();
+        let agent = AgentSession { host: host.identity().clone(), offer: registration.offer, version, source };
+        self.events.connected(&agent).await.map_err(|reason| RegistrationError::Audit { reason })?;
+        Ok(agent)
+    }
+}
+
+/// Tells the agent that it can be dialled. The stream stays open for as long as the registration holds.
+async fn confirm(mut control: MuxStream) -> Result<MuxStream, DialHeaderError> {
+    write_dial_reply(&mut control, &DialReply::Connected).await?;
+    control.flush().await?;
+    Ok(control)
+}
+
+/// Waits until the agent takes its registration back or the link ends. An agent opens nothing besides: what it tries is
+/// refused.
+async fn registered_until(link: &Link, mut control: MuxStream) {
+    let mut nothing = [0];
+    loop {
+        tokio::select! {
+            incoming = link.accept() => match incoming {
+                Some(incoming) => refuse(incoming),
+                None => return,
+            },
+            _ = control.read(&mut nothing) => return, // its end; an agent says nothing more on it
+        }
+    }
+}
+
+fn refuse(incoming: IncomingStream) {
+    incoming.reject(Code::NotOffered, "a proxy serves no streams of agents");
+}
+
+const REGISTRATION_DEADLINE: Duration = Duration::from_secs(10);

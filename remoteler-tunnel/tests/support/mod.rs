@@ -1,0 +1,364 @@
+//! A cluster's authorities, identities and an inventory, for tests over real TLS on loopback.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "support of tests, each file uses its part")]
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, CustomExtension, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, date_time_ymd,
+};
+use remoteler_core::{
+    CaSet, ClusterName, HostId, HostIdentity, Identity, KubeClusterName, ManualClock, NodeName, OsEntropy, SystemRole,
+    Timestamp, TrustBundle, UserIdentity, UserName, X509_IDENTITY_OID, x509_naming,
+};
+use remoteler_tunnel::{
+    Admission, AdmissionLimits, Admissions, Agent, AgentConfig, AgentEvents, AgentSession, AgentState, BoxedStream,
+    ClientTls, CloseReason, DialError, DialHeader, DialReply, Inventory, Limits, Offer, OnePort, Place, ReadAhead,
+    Refusal, RegistrationError, Route, RouteHandler, Routed, Router, Serve, ServerTls, SharedTlsIdentity,
+    StreamService, Target, TargetKind, TargetName, TlsIdentity, TrustSource, TunnelServer, connect_tcp, read_dial,
+    relay, serve, write_dial_reply,
+};
+use rustls::pki_types::PrivateKeyDer;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// User and host authority of one cluster.
+pub struct Authorities {
+    pub cluster: ClusterName,
+    pub user: CertifiedIssuer<'static, KeyPair>,
+    pub host: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authorities {
+    pub fn new(cluster: &str) -> Self {
+        Self { cluster: ClusterName::new(cluster).unwrap(), user: authority("user"), host: authority("host") }
+    }
+
+    pub fn trust(&self) -> TrustBundle {
+        let set = |issuer: &CertifiedIssuer<'_, KeyPair>| CaSet { ssh: Vec::new(), x509: vec![issuer.der().to_vec()] };
+        TrustBundle { cluster: self.cluster.clone(), user: set(&self.user), host: set(&self.host) }
+    }
+
+    pub fn host_identity(&self, name: &str, roles: &[SystemRole], kube: &[&str]) -> HostIdentity {
+        let mut id = [0; 16];
+        id[..name.len().min(16)].copy_from_slice(&name.as_bytes()[..name.len().min(16)]);
+        HostIdentity {
+            id: HostId::from_uuid(uuid::Builder::from_random_bytes(id).into_uuid()),
+            name: NodeName::new(name).unwrap(),
+            cluster: self.cluster.clone(),
+            roles: roles.iter().copied().collect(),
+            kube_clusters: kube.iter().map(|name| KubeClusterName::new(name).unwrap()).collect(),
+        }
+    }
+
+    /// A host's certificate, with the authority's in the chain.
+    pub fn host(&self, identity: &HostIdentity) -> TlsIdentity {
+        leaf(&self.host, &Identity::Host(identity.clone()))
+    }
+
+    /// A user's certificate, good until 2030.
+    pub fn user(&self, name: &str) -> TlsIdentity {
+        leaf(&self.user, &self.user_identity(name))
+    }
+
+    pub fn user_identity(&self, name: &str) -> Identity {
+        Identity::User(UserIdentity {
+            user: UserName::new(name).unwrap(),
+            cluster: self.cluster.clone(),
+            roles: BTreeSet::new(),
+            traits: Default::default(),
+            logins: Vec::new(),
+        })
+    }
+
+    /// A proxy that believes `trust`.
+    pub fn proxy_tls(&self, trust: Arc<dyn TrustSource>, clock: Arc<ManualClock>) -> ServerTls {
+        let identity = self.host(&self.host_identity("proxy", &[SystemRole::Proxy], &[]));
+        ServerTls { identity: SharedTlsIdentity::new(identity), trust, clock }
+    }
+
+    /// A client that shows `identity`.
+    pub fn client_tls(&self, identity: Option<TlsIdentity>, clock: Arc<ManualClock>) -> ClientTls {
+        ClientTls { identity: identity.map(SharedTlsIdentity::new), trust: Arc::new(self.trust()), clock }
+    }
+
+    pub fn target(&self, kind: TargetKind, name: &str) -> Target {
+        Target { cluster: self.cluster.clone(), kind, name: TargetName::new(name).unwrap(), port: None }
+    }
+}
+
+/// A certificate of `issuer` for `identity`, whether or not that fits.
+pub fn leaf(issuer: &CertifiedIssuer<'static, KeyPair>, identity: &Identity) -> TlsIdentity {
+    leaf_with_chain(issuer, identity, issuer)
+}
+
+/// The same, with the certificate of any authority behind it.
+pub fn leaf_with_chain(
+    issuer: &CertifiedIssuer<'static, KeyPair>,
+    identity: &Identity,
+    shown: &CertifiedIssuer<'static, KeyPair>,
+) -> TlsIdentity {
+    let naming = x509_naming(identity);
+    let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, naming.common_name);
+    params.not_before = date_time_ymd(2020, 1, 1);
+    params.not_after = date_time_ymd(2030, 1, 1);
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+    params.custom_extensions = vec![CustomExtension::from_oid_content(&X509_IDENTITY_OID, naming.extension)];
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.signed_by(&key, issuer).unwrap();
+    let chain = vec![certificate.der().clone(), shown.der().clone()];
+    TlsIdentity::new(chain, PrivateKeyDer::try_from(key.serialize_der()).unwrap()).unwrap()
+}
+
+fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+/// In 2026, while all certificates are good.
+pub fn clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::new(Timestamp::parse("2026-06-01T00:00:00Z").unwrap()))
+}
+
+/// Says everything back.
+pub struct Echo;
+
+#[async_trait]
+impl StreamService for Echo {
+    async fn serve(&self, stream: BoxedStream, _header: DialHeader) {
+        let (mut reader, mut writer) = tokio::io::split(stream);
+        // Ends when either side does.
+        let _ = tokio::io::copy(&mut reader, &mut writer).await;
+        let _ = writer.shutdown().await;
+    }
+}
+
+/// Knows where things are because it was told.
+#[derive(Default)]
+pub struct Told(pub Mutex<HashMap<String, Place>>);
+
+#[async_trait]
+impl Inventory for Told {
+    async fn locate(&self, target: &Target) -> Result<Option<Place>, String> {
+        Ok(self.0.lock().unwrap().get(target.name.as_str()).cloned())
+    }
+}
+
+/// Keeps what it hears of agents.
+#[derive(Default)]
+pub struct Heard(pub Mutex<Vec<String>>);
+
+#[async_trait]
+impl AgentEvents for Heard {
+    async fn connected(&self, agent: &AgentSession) -> Result<(), String> {
+        self.0.lock().unwrap().push(format!("connected {}", agent.host.name));
+        Ok(())
+    }
+
+    async fn disconnected(&self, agent: &AgentSession, _reason: &CloseReason) {
+        self.0.lock().unwrap().push(format!("disconnected {}", agent.host.name));
+    }
+
+    async fn refused(&self, host: Option<&HostIdentity>, _source: SocketAddr, error: &RegistrationError) {
+        let host = host.map(|host| host.name.to_string()).unwrap_or_default();
+        self.0.lock().unwrap().push(format!("refused {host}: {error}"));
+    }
+}
+
+/// A proxy with its one port on loopback: agents' links, and SSH dials relayed to wherever the inventory says.
+pub struct Proxy {
+    pub authorities: Authorities,
+    pub clock: Arc<ManualClock>,
+    pub address: SocketAddr,
+    pub router: Arc<Router>,
+    pub inventory: Arc<Told>,
+    pub heard: Arc<Heard>,
+    pub refusals: Arc<Mutex<Vec<String>>>,
+    pub raw: Arc<Mutex<Vec<String>>>,
+    pub admissions: Arc<Admissions>,
+    stop: CancellationToken,
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Proxy {
+    pub async fn start(limits: AdmissionLimits) -> Self {
+        let authorities = Authorities::new("root");
+        let clock = clock();
+        let inventory = Arc::new(Told::default());
+        let heard = Arc::new(Heard::default());
+        let router = Arc::new(Router::new(inventory.clone(), clock.clone(), HashMap::new()));
+        let (refusals, raw) = (Arc::default(), Arc::default());
+        let handler = Handler {
+            router: router.clone(),
+            tunnel: TunnelServer::new(router.clone(), heard.clone(), Limits::server()),
+            refusals: Arc::clone(&refusals),
+            raw: Arc::clone(&raw),
+        };
+        let tls = authorities.proxy_tls(Arc::new(authorities.trust()), clock.clone());
+        let web = tls.identity.clone();
+        let one_port = Arc::new(OnePort::new(authorities.cluster.clone(), tls, &web, handler).unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (admissions, stop) = (Admissions::new(limits), CancellationToken::new());
+        let serving =
+            Serve { listener, admissions: admissions.clone(), stop: stop.clone(), connections: TaskTracker::new() };
+        tokio::spawn(serve(serving, move |connection| {
+            let one_port = one_port.clone();
+            async move { one_port.handle(connection).await }
+        }));
+        Self { authorities, clock, address, router, inventory, heard, refusals, raw, admissions, stop }
+    }
+
+    /// An agent of node `name` that reaches the proxy at `address`.
+    pub fn agent(&self, name: &str, address: SocketAddr, service: Arc<dyn StreamService>) -> Agent {
+        let host = self.authorities.host_identity(name, &[SystemRole::Node], &[]);
+        let offer = Offer { ssh: Some(host.name.clone()), kube: BTreeSet::new() };
+        self.agent_offering(host, offer, address, service)
+    }
+
+    pub fn agent_offering(
+        &self,
+        host: HostIdentity,
+        offer: Offer,
+        address: SocketAddr,
+        service: Arc<dyn StreamService>,
+    ) -> Agent {
+        self.inventory.0.lock().unwrap().insert(host.name.to_string(), Place::Agent(host.id));
+        Agent::start(AgentConfig {
+            proxy: address.to_string(),
+            offer,
+            services: [(TargetKind::Ssh, service)].into(),
+            tls: self.authorities.client_tls(Some(self.authorities.host(&host)), self.clock.clone()),
+            host,
+            clock: self.clock.clone(),
+            entropy: Arc::new(OsEntropy),
+            limits: Limits::client(),
+        })
+    }
+
+    /// A dial through the router, as the proxy's own services make it.
+    pub async fn dial(&self, name: &str) -> Result<BoxedStream, DialError> {
+        let target = self.authorities.target(TargetKind::Ssh, name);
+        self.router.dial(&DialHeader::new(target, None)).await
+    }
+
+    /// A user's TLS connection for SSH, before the dial header.
+    pub async fn user_stream(&self, alpn: &str) -> std::io::Result<TlsStream<ReadAhead<TcpStream>>> {
+        let tls = self.authorities.client_tls(Some(self.authorities.user("ann")), self.clock.clone());
+        let config = tls.to_cluster(&[SystemRole::Proxy], alpn).unwrap();
+        let socket = connect_tcp(&self.address.to_string(), Duration::from_secs(10)).await.unwrap();
+        TlsConnector::from(config).connect("root".try_into().unwrap(), ReadAhead::from(socket)).await
+    }
+}
+
+/// Waits until the agent can be dialled.
+pub async fn connected(agent: &Agent) {
+    agent.state().wait_for(|state| matches!(state, AgentState::Connected { .. })).await.unwrap();
+}
+
+struct Handler {
+    router: Arc<Router>,
+    tunnel: TunnelServer,
+    refusals: Arc<Mutex<Vec<String>>>,
+    raw: Arc<Mutex<Vec<String>>>,
+}
+
+#[async_trait]
+impl RouteHandler for Handler {
+    async fn serve(&self, connection: Routed, source: SocketAddr, admission: Admission) {
+        match connection {
+            Routed::Tunnel { stream, peer } => self.tunnel.serve(*stream, peer, source, admission).await,
+            Routed::Ssh { mut stream, peer: _ } => {
+                let Ok(header) = read_dial(&mut stream).await else { return };
+                admission.authenticated();
+                match self.router.dial(&header).await {
+                    Ok(mut target) => {
+                        write_dial_reply(&mut stream, &DialReply::Connected).await.unwrap();
+                        relay(&mut stream, &mut target).await;
+                    }
+                    Err(error) => {
+                        let reply = DialReply::Refused { code: error.code(), message: error.to_string() };
+                        write_dial_reply(&mut stream, &reply).await.unwrap();
+                        let _ = stream.shutdown().await;
+                    }
+                }
+            }
+            Routed::Auth(mut stream) => self.note_raw("auth", &mut stream).await,
+            Routed::Kube { server_name, mut stream } => self.note_raw(&server_name, &mut stream).await,
+            Routed::Web(mut stream) => {
+                let _ = stream.write_all(b"web").await;
+                let _ = stream.shutdown().await;
+            }
+        }
+    }
+
+    async fn refused(&self, _source: SocketAddr, route: Option<&Route>, refusal: &Refusal) {
+        self.refusals.lock().unwrap().push(format!("{route:?}: {refusal}"));
+    }
+}
+
+impl Handler {
+    /// What arrives undecrypted must start with the ClientHello: a handshake record of TLS.
+    async fn note_raw(&self, what: &str, stream: &mut ReadAhead<TcpStream>) {
+        let first = stream.read_u8().await.unwrap();
+        self.raw.lock().unwrap().push(format!("{what} {first}"));
+    }
+}
+
+/// A relay between an agent and a proxy that can lose all connections at once.
+pub struct FaultRelay {
+    pub address: SocketAddr,
+    connections: Arc<Mutex<Vec<tokio::task::AbortHandle>>>,
+    accepting: tokio::task::AbortHandle,
+}
+
+impl FaultRelay {
+    pub async fn start(to: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let connections: Arc<Mutex<Vec<tokio::task::AbortHandle>>> = Arc::default();
+        let kept = connections.clone();
+        let accepting = tokio::spawn(async move {
+            loop {
+                let (mut near, _) = listener.accept().await.unwrap();
+                let copying = tokio::spawn(async move {
+                    let mut far = TcpStream::connect(to).await.unwrap();
+                    let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                });
+                kept.lock().unwrap().push(copying.abort_handle());
+            }
+        });
+        Self { address, connections, accepting: accepting.abort_handle() }
+    }
+
+    pub fn cut(&self) {
+        self.connections.lock().unwrap().drain(..).for_each(|connection| connection.abort());
+    }
+}
+
+impl Drop for FaultRelay {
+    fn drop(&mut self) {
+        self.accepting.abort();
+        self.cut();
+    }
+}

@@ -1,0 +1,142 @@
+//! `tctl` against a running cluster: what it prints can be read by programs, what it exports is understood by OpenSSH and
+//! OpenSSL, and who is no administrator is refused.
+
+use std::process::Command;
+
+use remoteler_tests::{Cluster, binary, need, run, run_with_input};
+use serde_json::Value;
+
+const DEVELOPER: &str = "\
+kind: role
+version: v7
+metadata: { name: developer }
+spec:
+  allow:
+    logins: [\"{{internal.logins}}\"]
+    node_labels: { env: [test] }
+";
+
+#[test]
+fn status_shows_the_cluster_in_every_format() {
+    let cluster = Cluster::start();
+    let json = cluster.tctl_json(&["status"]);
+    assert_eq!(json["cluster_name"], Cluster::NAME);
+    let pin = json["ca_pins"][0].as_str().expect("a pin").to_owned();
+    assert!(pin.starts_with("sha256:"), "{pin}");
+    for args in [&["status"][..], &["status", "--format", "yaml"], &["auth", "status"]] {
+        let text = cluster.tctl(args).ok().text();
+        assert!(text.contains(&pin) && text.contains(Cluster::NAME), "{text}");
+    }
+}
+
+#[test]
+fn what_get_prints_create_reads() {
+    let cluster = Cluster::start();
+    cluster.tctl_with_input(&["create"], DEVELOPER).ok();
+    let again = cluster.tctl_with_input(&["create", "-"], DEVELOPER).one_line_failure();
+    assert!(again.contains("developer"), "{again}");
+    let file = cluster.dir().join("roles.yaml");
+    std::fs::write(&file, cluster.tctl(&["get", "roles"]).ok().text()).expect("the file can be written");
+    cluster.tctl(&["create", "-f", file.to_str().expect("a path of text")]).ok();
+    assert_eq!(cluster.tctl_json(&["get", "role/developer"])["spec"]["allow"]["node_labels"]["env"][0], "test");
+    cluster.tctl(&["rm", "role/developer"]).ok();
+    let line = cluster.tctl(&["get", "role/developer"]).one_line_failure();
+    assert!(line.contains("developer"), "{line}");
+    let names = |event: &Value| event["name"] == "developer";
+    cluster.event("role.create", names);
+    cluster.event("role.delete", names);
+}
+
+#[test]
+fn a_document_with_an_unknown_field_changes_nothing() {
+    let cluster = Cluster::start();
+    let wrong = DEVELOPER.replace("node_labels", "nodes_labels");
+    let line = cluster.tctl_with_input(&["create"], &wrong).one_line_failure();
+    assert!(line.contains("nodes_labels"), "{line}"); // I80
+    let line = cluster.tctl(&["get", "role/developer"]).one_line_failure();
+    assert!(line.contains("developer"), "{line}");
+}
+
+#[test]
+fn users_come_and_go_and_their_passwords_are_never_shown() {
+    let cluster = Cluster::start();
+    let made =
+        cluster.tctl_json(&["users", "add", "ann", "--roles", "access", "--logins", "ann", "--traits", "team=blue"]);
+    assert_eq!(made["user"], "ann");
+    let token = made["token"].as_str().expect("a token").to_owned();
+    cluster.tctl_with_input(&["users", "passwd", "ann"], "correct horse battery\n").ok();
+    let users = cluster.tctl_json(&["users", "ls"]);
+    assert_eq!(users[0]["name"], "ann");
+    assert_eq!(users[0]["has_password"], true);
+    for args in [&["users", "ls"][..], &["get", "users"], &["audit", "ls", "--format", "json"]] {
+        let text = cluster.tctl(args).ok().text();
+        assert!(!text.contains("correct horse") && !text.contains("argon2") && !text.contains(&token), "{text}"); // I76
+    }
+    cluster.tctl(&["users", "rm", "ann"]).ok();
+    let line = cluster.tctl(&["users", "rm", "ann"]).one_line_failure();
+    assert!(line.contains("ann"), "{line}");
+    assert_eq!(cluster.tctl_json(&["users", "ls"]), Value::Array(Vec::new()));
+}
+
+#[test]
+fn a_token_is_shown_once_and_is_gone_when_removed() {
+    let cluster = Cluster::start();
+    let made = cluster.tctl_json(&["tokens", "add", "--type", "node,kube", "--ttl", "30m"]);
+    let token = made["token"].as_str().expect("a token");
+    assert!(token.len() >= 32 && made["expires"].is_string(), "{made}"); // I35
+    let listed = cluster.tctl(&["tokens", "ls", "--format", "json"]).ok().text();
+    assert!(!listed.contains(token), "{listed}");
+    let listed: Value = serde_json::from_str(&listed).expect("JSON");
+    cluster.tctl(&["tokens", "rm", listed[0]["id"].as_str().expect("an id")]).ok();
+    assert_eq!(cluster.tctl_json(&["tokens", "ls"]), Value::Array(Vec::new()));
+}
+
+#[test]
+fn exported_authorities_are_read_by_openssh_and_openssl() {
+    if !need(&["ssh-keygen", "openssl"]) {
+        return;
+    }
+    let cluster = Cluster::start();
+    let export = |kind| cluster.tctl(&["auth", "export", "--type", kind]).ok().text();
+    let user_key = run_with_input(Command::new("ssh-keygen").args(["-l", "-f", "-"]), export("user").as_bytes()).ok();
+    assert!(user_key.text().contains("ED25519"), "{}", user_key.text());
+    let known_hosts = cluster.dir().join("known_hosts");
+    std::fs::write(&known_hosts, export("host")).expect("the file can be written");
+    let host = format!("node.{}", Cluster::NAME);
+    let found = run(Command::new("ssh-keygen").args(["-F", &host, "-f"]).arg(&known_hosts)).ok().text();
+    assert!(found.contains("@cert-authority") || found.contains("CA"), "{found}");
+    let elsewhere = run(Command::new("ssh-keygen").args(["-F", "node.example.org", "-f"]).arg(&known_hosts));
+    assert_eq!(elsewhere.code, Some(1), "a host of another domain is not vouched for: {}", elsewhere.text()); // I71
+    for kind in ["tls-user", "tls-host"] {
+        let subject =
+            run_with_input(Command::new("openssl").args(["x509", "-noout", "-subject"]), export(kind).as_bytes());
+        assert!(subject.ok().text().contains("subject"));
+    }
+}
+
+#[test]
+fn an_administrator_works_from_afar_with_what_tsh_got_and_others_are_refused() {
+    let cluster = Cluster::start();
+    let admin = cluster.user("ada", "editor,auditor");
+    let other = cluster.user("bob", "access");
+    let tctl = |user: &remoteler_tests::User, args: &[&str]| {
+        let mut command = Command::new(binary("tctl"));
+        user.environment(&mut command);
+        run(command.args(args).args(["--auth-server", cluster.proxy()]))
+    };
+    let users = tctl(&admin, &["users", "ls", "--format", "json"]).ok().text();
+    assert!(users.contains("bob"), "{users}");
+    let line = tctl(&other, &["users", "ls"]).one_line_failure();
+    assert!(line.contains("bob"), "{line}");
+    let line = tctl(&other, &["users", "add", "eve", "--roles", "editor"]).one_line_failure();
+    assert!(!cluster.tctl(&["users", "ls"]).ok().text().contains("eve"), "{line}"); // I9
+}
+
+#[test]
+fn without_an_auth_service_there_is_one_line_that_says_what_to_do() {
+    let dir = tempfile::tempdir().expect("a directory can be made");
+    let line = run(Command::new(binary("tctl")).arg("--data-dir").arg(dir.path()).arg("status")).one_line_failure();
+    assert!(line.contains("no auth service runs with data directory") && line.contains("--data-dir"), "{line}");
+    let usage = run(Command::new(binary("tctl")).args(["users", "add"]));
+    assert_eq!(usage.code, Some(2));
+}

@@ -1,0 +1,550 @@
+//! The Kubernetes service's listener, tried with clients that do what `kubectl` never would: wrong certificates, forged headers, crooked
+//! paths, smuggled requests. What counts is what reaches the API server's double, and what the audit log says.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body_util::{BodyExt, BodyStream, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rcgen::ExtendedKeyUsagePurpose;
+use remoteler_core::{
+    AuditKind, Clock, ClusterName, HostId, Identity, KubeClusterName, NullAudit, Policy, PolicySource, Timestamp,
+};
+use remoteler_kube::{KubeService, KubeServiceConfig, KubeServiceError};
+use remoteler_tests::{ApiServer, Certificate, Issue, KubeFixture, Signer};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
+
+const LIMIT: Duration = Duration::from_secs(30);
+const NONE: Vec<String> = Vec::new();
+
+async fn set_up() -> (ApiServer, KubeFixture, Certificate) {
+    let api_server = ApiServer::start().await.unwrap();
+    api_server.expect("ann", &["developers", "viewers"]);
+    let fixture = KubeFixture::start(&api_server).await.unwrap();
+    let ann = fixture.issue(&fixture.user("ann", &["developer"])).unwrap();
+    (api_server, fixture, ann)
+}
+
+fn request(fixture: &KubeFixture, path: &str) -> http::request::Builder {
+    Request::get(format!("{}{path}", fixture.prefix("staging"))).header("host", "proxy.example.com")
+}
+
+fn message(response: &Response<Bytes>) -> String {
+    let status: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
+    assert_eq!(status["kind"], "Status");
+    assert_eq!(status["code"], response.status().as_u16());
+    status["message"].as_str().unwrap().to_owned()
+}
+
+/// Writes `head` as it is and reads until the service closes or has said `enough`.
+async fn raw(fixture: &KubeFixture, certificate: &Certificate, head: &str, enough: &str) -> String {
+    let mut stream = fixture.connect(Some(certificate), "http/1.1").await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut heard = Vec::new();
+    let mut buffer = [0; 4096];
+    while let Ok(Ok(count @ 1..)) = timeout(LIMIT, stream.read(&mut buffer)).await {
+        heard.extend_from_slice(&buffer[..count]);
+        if String::from_utf8_lossy(&heard).contains(enough) {
+            break;
+        }
+    }
+    String::from_utf8_lossy(&heard).into_owned()
+}
+
+// I1, I12
+#[tokio::test]
+async fn every_wrong_certificate_is_refused_with_an_audit_event_and_nothing_is_sent() {
+    let (api_server, fixture, _) = set_up().await;
+    let good = fixture.user("mallory", &["developer"]);
+    let host = fixture.host();
+    let now = fixture.clock.now();
+    let with = |change: &dyn Fn(&mut Issue), issue: &Issue| {
+        let mut issue = issue.clone();
+        change(&mut issue);
+        issue
+    };
+    let mut elsewhere = good.clone();
+    if let Identity::User(user) = &mut elsewhere.identity {
+        user.cluster = ClusterName::new("other.example.com").unwrap();
+    }
+    let hour = Duration::from_secs(3600);
+    let wrong: Vec<(&str, Issue, &str)> = vec![
+        (
+            "a user signed by the host authority",
+            with(&|i| i.signer = Signer::Host, &good),
+            "host certificate is needed",
+        ),
+        (
+            "a host signed by the user authority",
+            with(&|i| i.signer = Signer::User, &host),
+            "user certificate is needed",
+        ),
+        ("a host", host.clone(), "this is a host certificate"),
+        ("a stranger's user", with(&|i| i.signer = Signer::Stranger, &good), "not signed by"),
+        ("a user of another cluster", elsewhere, "says cluster other.example.com"),
+        ("an expired user", with(&|i| i.valid.1 = now.minus(Duration::from_secs(1)), &good), "expired"),
+        ("a future user", with(&|i| i.valid = (now.plus(hour), now.plus(hour * 2)), &good), "valid only from"),
+        (
+            "a user for ever",
+            with(&|i| i.valid.1 = Timestamp::from_unix_seconds(253_402_300_799), &good),
+            "must have an end",
+        ),
+        ("a user as a server", with(&|i| i.usage = ExtendedKeyUsagePurpose::ServerAuth, &good), "path is refused"),
+    ];
+    for (index, (what, issue, why)) in wrong.iter().enumerate() {
+        let certificate = fixture.issue(issue).unwrap();
+        for alpn in ["http/1.1", "h2"] {
+            let uri = format!("https://proxy.example.com{}/api/v1/pods", fixture.prefix("staging"));
+            let plain = request(&fixture, "/api/v1/pods").body(Bytes::new()).unwrap();
+            let absolute = Request::get(uri).body(Bytes::new()).unwrap();
+            let request = if alpn == "h2" { absolute } else { plain };
+            let response = fixture.send(Some(&certificate), alpn, request).await.unwrap();
+            assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{what} over {alpn}");
+            assert!(message(&response).contains(why), "{what}: {}", message(&response));
+        }
+        let refusals = fixture.refusals();
+        assert_eq!(refusals.len(), 2 * (index + 1), "one event for each connection: {what}");
+        let (user, error) = refusals.last().unwrap();
+        assert!(error.contains(why), "{what}: {error}");
+        assert_eq!(*user, issue.identity.subject(), "{what}");
+    }
+    let before = fixture.refusals().len();
+    let plain = request(&fixture, "/api/v1/pods").body(Bytes::new()).unwrap();
+    assert!(fixture.send(None, "http/1.1", plain).await.is_err(), "no certificate, no connection");
+    assert_eq!(fixture.refusals().len(), before + 1);
+    assert!(api_server.seen().is_empty());
+}
+
+// I14
+#[tokio::test]
+async fn no_session_is_ever_resumed() {
+    let (_api_server, fixture, ann) = set_up().await;
+    let config = fixture.client_config(Some(&ann), "http/1.1").unwrap();
+    for _ in 0..3 {
+        let mut stream = fixture.connect_as(config.clone(), &fixture.server_name("staging")).await.unwrap();
+        let head =
+            format!("GET {}/version HTTP/1.1\r\nHost: p\r\nConnection: close\r\n\r\n", fixture.prefix("staging"));
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(stream.get_ref().1.handshake_kind(), Some(rustls::HandshakeKind::Full));
+    }
+}
+
+// I14
+#[tokio::test]
+async fn a_configuration_with_tickets_is_not_taken() {
+    let (_api_server, fixture, _) = set_up().await;
+    let key = rcgen::generate_simple_self_signed(vec!["kube".into()]).unwrap();
+    let private = key.signing_key.serialize_der().try_into().unwrap();
+    let tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![key.cert.der().clone()], private)
+        .unwrap();
+    let config = KubeServiceConfig {
+        cluster: ClusterName::new("root.example.com").unwrap(),
+        host_id: HostId::from_uuid(uuid::Uuid::nil()),
+        clusters: Vec::new(),
+        version: "0".into(),
+    };
+    let made =
+        KubeService::new(config, Arc::new(tls), fixture.policy.clone(), Arc::new(NullAudit), fixture.clock.clone());
+    assert_eq!(made.err(), Some(KubeServiceError::Resumption));
+}
+
+#[tokio::test]
+async fn an_authority_that_is_removed_takes_its_users_with_it_on_living_connections() {
+    let (api_server, fixture, ann) = set_up().await;
+    let stream = fixture.connect(Some(&ann), "http/1.1").await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let mut ask = async || {
+        sender.ready().await.unwrap();
+        let request = request(&fixture, "/version").body(Empty::<Bytes>::new()).unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        let status = response.status();
+        response.into_body().collect().await.unwrap();
+        status
+    };
+    assert_eq!(ask().await, StatusCode::OK);
+
+    let Policy { mut trust, roles } = fixture.policy.policy().as_ref().clone();
+    trust.user.x509.clear();
+    fixture.policy.replace(Policy { trust, roles });
+
+    assert_eq!(ask().await, StatusCode::UNAUTHORIZED);
+    assert_eq!(fixture.refusals().len(), 1);
+    assert_eq!(api_server.seen().len(), 1);
+}
+
+const FORGED: &[(&str, &str)] = &[
+    ("Impersonate-User", "root"),
+    ("impersonate-user", "root"),
+    ("IMPERSONATE-GROUP", "system:masters"),
+    ("Impersonate_User", "root"),
+    ("Impersonate-Uid", "0"),
+    ("Impersonate-Extra-Scopes", "all"),
+    ("X-Remote-User", "root"),
+    ("X_Remote_Group", "system:masters"),
+    ("Authorization", "Bearer stolen"),
+    ("Authorization", "Bearer stolen-twice"),
+    ("Proxy-Authorization", "Basic stolen"),
+    ("X-Forwarded-For", "127.0.0.1"),
+    ("TE", "trailers"),
+];
+
+// I55: the double fails every request that carries any of these.
+#[tokio::test]
+async fn claims_of_the_client_do_not_reach_the_api_server_over_http_1_and_2() {
+    let (api_server, fixture, ann) = set_up().await;
+    for alpn in ["http/1.1", "h2"] {
+        for connection in
+            [None, Some("Impersonate-User, Authorization, X-Remote-User"), Some("close, impersonate-group")]
+        {
+            let mut request = if alpn == "h2" {
+                let uri = format!("https://proxy.example.com{}/api/v1/namespaces/dev/pods", fixture.prefix("staging"));
+                Request::get(uri).body(Bytes::new()).unwrap()
+            } else {
+                request(&fixture, "/api/v1/namespaces/dev/pods").body(Bytes::new()).unwrap()
+            };
+            for (name, value) in FORGED {
+                request.headers_mut().append(*name, HeaderValue::from_static(value));
+            }
+            if let (Some(named), "http/1.1") = (connection, alpn) {
+                request.headers_mut().append("connection", HeaderValue::from_static(named));
+            }
+            let response = fixture.send(Some(&ann), alpn, request).await.unwrap();
+            assert_eq!(response.status(), StatusCode::OK, "{:?}", response.body());
+        }
+    }
+    assert_eq!(api_server.violations(), NONE);
+    assert_eq!(api_server.seen().len(), 6);
+}
+
+// I55
+#[tokio::test]
+async fn trailers_and_folded_headers_carry_no_claims() {
+    let (api_server, fixture, ann) = set_up().await;
+    let prefix = fixture.prefix("staging");
+    let chunked = format!(
+        "POST {prefix}/apis/authentication.k8s.io/v1/selfsubjectreviews HTTP/1.1\r\nHost: p\r\nTrailer: Impersonate-User\r\n\
+         Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n2\r\n{{}}\r\n0\r\nImpersonate-User: root\r\n\r\n"
+    );
+    let answer = raw(&fixture, &ann, &chunked, "userInfo").await;
+    assert!(answer.contains(r#""username":"ann""#), "{answer}");
+    let folded = format!(
+        "GET {prefix}/version HTTP/1.1\r\nHost: p\r\nX-A: b\r\n Impersonate-User: root\r\nConnection: close\r\n\r\n"
+    );
+    raw(&fixture, &ann, &folded, "never said").await;
+    assert_eq!(api_server.violations(), NONE);
+}
+
+// I55, I58
+#[tokio::test]
+async fn claims_do_not_reach_the_api_server_in_upgrades_and_bearer_protocols_are_taken_out() {
+    let (api_server, fixture, ann) = set_up().await;
+    let path = format!("{}/api/v1/namespaces/dev/pods/web/exec?command=true&stdout=true", fixture.prefix("staging"));
+    let forged: String = FORGED.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let websocket = "Upgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
+                     Sec-WebSocket-Protocol: base64url.bearer.authorization.k8s.io.c3RvbGVu, v5.channel.k8s.io\r\n";
+    let spdy = "Upgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n";
+    for upgrade in [websocket, spdy] {
+        let head =
+            format!("GET {path} HTTP/1.1\r\nHost: p\r\nConnection: Upgrade, Authorization\r\n{upgrade}{forged}\r\n");
+        let answer = raw(&fixture, &ann, &head, "\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
+    }
+    assert_eq!(api_server.violations(), NONE);
+    for seen in api_server.seen() {
+        assert!(!format!("{:?}", seen.headers).contains("bearer.authorization"), "{seen:?}");
+    }
+}
+
+// I58
+#[tokio::test]
+async fn an_upgrade_that_is_refused_or_answered_otherwise_leaves_no_pipe() {
+    let (api_server, fixture, ann) = set_up().await;
+    let head = |path: &str| {
+        format!(
+            "GET {}{path} HTTP/1.1\r\nHost: p\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n",
+            fixture.prefix("staging")
+        )
+    };
+    api_server.answer("/refused", Response::builder().status(403).body(Bytes::from_static(b"no exec today")).unwrap());
+    let answer = raw(&fixture, &ann, &head("/refused"), "no exec today").await;
+    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+
+    let other = Response::builder().status(101).header("connection", "upgrade").header("upgrade", "websocket");
+    api_server.answer("/other", other.body(Bytes::new()).unwrap());
+    let answer = raw(&fixture, &ann, &head("/other"), "}").await;
+    assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
+
+    // Unknown protocols are not heard: an ordinary answer.
+    let head = format!(
+        "GET {}/version HTTP/1.1\r\nHost: p\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+        fixture.prefix("staging")
+    );
+    let answer = raw(&fixture, &ann, &head, "gitVersion").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(api_server.violations(), NONE);
+}
+
+// I58
+#[tokio::test]
+async fn redirects_of_the_api_server_are_passed_on_and_not_followed() {
+    let (api_server, fixture, ann) = set_up().await;
+    let elsewhere = Response::builder().status(302).header("location", "https://elsewhere/steal");
+    api_server.answer("/moved", elsewhere.body(Bytes::new()).unwrap());
+    let response = fixture.get(&ann, "/moved").await.unwrap();
+    assert_eq!(response.status(), StatusCode::FOUND);
+    assert_eq!(api_server.seen().len(), 1);
+}
+
+// I56
+#[tokio::test]
+async fn a_user_whom_no_role_gives_a_group_or_whose_role_is_gone_is_not_sent() {
+    let (api_server, fixture, _) = set_up().await;
+    for roles in [&["nobody"][..], &["removed"], &["developer", "removed"], &[]] {
+        let certificate = fixture.issue(&fixture.user("bob", roles)).unwrap();
+        let response = fixture.get(&certificate, "/version").await.unwrap();
+        assert_eq!(response.status(), StatusCode::FORBIDDEN, "{roles:?}");
+        assert!(message(&response).starts_with("access denied: bob may not use Kubernetes cluster staging"));
+    }
+    assert_eq!(fixture.refusals().len(), 4);
+    assert!(api_server.seen().is_empty());
+}
+
+// I53
+#[tokio::test]
+async fn connections_to_the_api_server_are_kept_for_one_user_and_never_shared() {
+    let (api_server, fixture, ann) = set_up().await;
+    let bob = fixture.issue(&fixture.user("bob", &["developer"])).unwrap();
+    for _ in 0..3 {
+        assert_eq!(fixture.get(&ann, "/version").await.unwrap().status(), StatusCode::OK);
+    }
+    api_server.expect("bob", &["developers", "viewers"]);
+    for _ in 0..2 {
+        assert_eq!(fixture.get(&bob, "/version").await.unwrap().status(), StatusCode::OK);
+    }
+    let connections: Vec<u64> = api_server.seen().iter().map(|seen| seen.connection).collect();
+    assert_eq!(connections, [0, 0, 0, 1, 1]);
+    assert_eq!(api_server.violations(), NONE);
+}
+
+#[tokio::test]
+async fn each_request_is_recorded_before_it_is_sent_and_not_sent_when_that_fails() {
+    let (api_server, fixture, ann) = set_up().await;
+    fixture.get(&ann, "/api/v1/namespaces/dev/pods?limit=1").await.unwrap();
+    let events = fixture.audit.events();
+    let [
+        AuditKind::KubeRequest {
+            user,
+            kubernetes_cluster,
+            kubernetes_user,
+            kubernetes_groups,
+            verb,
+            request_path,
+            response_code,
+            connection,
+        },
+    ] = events.as_slice()
+    else {
+        panic!("{events:?}");
+    };
+    assert_eq!((user.as_str(), kubernetes_cluster.as_str(), kubernetes_user.as_str()), ("ann", "staging", "ann"));
+    assert_eq!(*kubernetes_groups, ["developers", "viewers"]);
+    assert_eq!((verb.as_str(), request_path.as_str()), ("GET", "/api/v1/namespaces/dev/pods?limit=1"));
+    assert_eq!(*response_code, None);
+    assert!(connection.remote.as_ref().unwrap().starts_with("127.0.0.1:"));
+
+    fixture.audit.fail();
+    let response = fixture.get(&ann, "/version").await.unwrap();
+    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(message(&response).contains("audit log"));
+    assert_eq!(api_server.seen().len(), 1);
+}
+
+// I59
+#[tokio::test]
+async fn crooked_paths_are_refused_and_recorded() {
+    let (api_server, fixture, ann) = set_up().await;
+    let prefix = fixture.prefix("staging");
+    let crooked = [
+        format!("{prefix}/api/../version"),
+        format!("{prefix}/api/%2e%2e/version"),
+        format!("{prefix}/api//v1"),
+        format!("{prefix}/api/v1%2fpods"),
+        format!("{prefix}/api/v1;a=b"),
+        format!("{prefix}/api/v1%252fpods"),
+        format!("{prefix}/version."),
+        format!("https://elsewhere{prefix}/version"),
+    ];
+    for target in &crooked {
+        let head = format!("GET {target} HTTP/1.1\r\nHost: p\r\n\r\n");
+        let answer = raw(&fixture, &ann, &head, "}").await;
+        assert!(answer.starts_with("HTTP/1.1 400"), "{target}: {answer}");
+    }
+    assert_eq!(fixture.refusals().len(), crooked.len());
+    assert!(fixture.refusals().iter().all(|(user, _)| user == "ann"));
+    assert!(api_server.seen().is_empty());
+}
+
+// I13, I60
+#[tokio::test]
+async fn the_server_name_and_the_path_must_name_the_same_kubernetes_cluster_and_it_must_be_ours() {
+    let (api_server, fixture, ann) = set_up().await;
+    let ask = async |server_name: String, path: String| {
+        let config = fixture.client_config(Some(&ann), "http/1.1").unwrap();
+        let stream = fixture.connect_as(config, &server_name).await.unwrap();
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::get(path).header("host", "p").body(Empty::<Bytes>::new()).unwrap();
+        sender.send_request(request).await.unwrap().status()
+    };
+    let (staging, production) = (fixture.server_name("staging"), fixture.server_name("production"));
+    let version = |kube_cluster: &str| format!("{}/version", fixture.prefix(kube_cluster));
+    assert_eq!(ask(staging.clone(), version("staging")).await, StatusCode::OK);
+    assert_eq!(ask(production.clone(), version("staging")).await, StatusCode::MISDIRECTED_REQUEST);
+    assert_eq!(ask("kube-1.root.example.com".into(), version("staging")).await, StatusCode::MISDIRECTED_REQUEST);
+    assert_eq!(ask(staging.clone(), version("production")).await, StatusCode::MISDIRECTED_REQUEST);
+    assert_eq!(ask(staging.clone(), version("elsewhere")).await, StatusCode::NOT_FOUND);
+    assert_eq!(ask(staging.clone(), "/v1/kube/other.example.com/staging/version".into()).await, StatusCode::NOT_FOUND);
+    assert_eq!(ask(staging, "/version".into()).await, StatusCode::NOT_FOUND);
+    // Served here, but its labels are not among those of ann's role.
+    assert_eq!(ask(production, version("production")).await, StatusCode::FORBIDDEN);
+    assert_eq!(api_server.seen().len(), 1);
+    assert_eq!(fixture.refusals().len(), 7);
+}
+
+// I61
+#[tokio::test]
+async fn requests_that_two_servers_could_read_differently_are_not_passed_on_as_two() {
+    let (api_server, fixture, ann) = set_up().await;
+    let prefix = fixture.prefix("staging");
+    let start = format!("POST {prefix}/apis/authentication.k8s.io/v1/selfsubjectreviews HTTP/1.1\r\nHost: p\r\n");
+    let inner = format!("GET {prefix}/smuggled HTTP/1.1\r\nHost: p\r\n\r\n");
+    let cases = [
+        ("two lengths", format!("{start}Content-Length: 0\r\nContent-Length: {}\r\n\r\n{inner}", inner.len())),
+        ("a length with a sign", format!("{start}Content-Length: +0\r\n\r\n{inner}")),
+        ("chunked not last", format!("{start}Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n{inner}")),
+        ("space before colon", format!("{start}Content-Length : 0\r\n\r\n{inner}")),
+        ("NUL in a value", format!("{start}X-A: a\0b\r\nContent-Length: 0\r\n\r\n{inner}")),
+        ("bare CR", format!("{start}X-A: a\rContent-Length: 5\r\nContent-Length: 0\r\n\r\n{inner}")),
+        ("chunk size overflow", format!("{start}Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n{inner}")),
+        (
+            "HTTP/1.0 with chunks",
+            start.replace("HTTP/1.1", "HTTP/1.0") + &format!("Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n{inner}"),
+        ),
+        ("two hosts", format!("GET {prefix}/version HTTP/1.1\r\nHost: p\r\nHost: q\r\n\r\n")),
+        ("no host", format!("GET {prefix}/version HTTP/1.1\r\n\r\n")),
+    ];
+    for (what, octets) in &cases {
+        let answer = raw(&fixture, &ann, octets, "\r\n\r\n").await;
+        assert!(
+            answer.is_empty() || answer.starts_with("HTTP/1.1 4") || answer.starts_with("HTTP/1.0 4"),
+            "{what}: {answer}"
+        );
+    }
+    // A length beside chunks: the chunks count (RFC 9112 section 6.3), and what goes on is framed anew.
+    let both = format!(
+        "{start}Content-Length: 4\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n{inner}"
+    );
+    raw(&fixture, &ann, &both, "userInfo").await;
+    for seen in api_server.seen() {
+        assert!(!seen.target.contains("smuggled"), "{seen:?}");
+        assert!(!(seen.headers.contains_key("content-length") && seen.headers.contains_key("transfer-encoding")));
+    }
+    assert_eq!(api_server.violations(), NONE);
+}
+
+// I62
+#[tokio::test]
+async fn heads_beyond_the_limits_are_refused() {
+    let (api_server, fixture, ann) = set_up().await;
+    let long = format!("/{}", "a".repeat(9000));
+    assert_eq!(fixture.get(&ann, &long).await.unwrap().status(), StatusCode::URI_TOO_LONG);
+    let cookies = request(&fixture, "/version").header("cookie", "a=b; ".repeat(60)).body(Bytes::new()).unwrap();
+    let response = fixture.send(Some(&ann), "http/1.1", cookies).await.unwrap();
+    assert_eq!(response.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    let mut many = request(&fixture, "/version").body(Bytes::new()).unwrap();
+    for _ in 0..150 {
+        many.headers_mut().append("x-many", HeaderValue::from_static("1"));
+    }
+    let response = fixture.send(Some(&ann), "http/1.1", many).await.unwrap();
+    assert_eq!(response.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    assert!(api_server.seen().is_empty());
+}
+
+// I78
+#[tokio::test]
+async fn a_watch_ends_when_the_certificate_does_and_the_next_request_is_refused() {
+    let (_api_server, fixture, _) = set_up().await;
+    let mut short = fixture.user("ann", &["developer"]);
+    // Certificates count whole seconds.
+    short.valid.1 = Timestamp::from_unix_seconds(fixture.clock.now().unix_seconds() + 3);
+    let ann = fixture.issue(&short).unwrap();
+    let stream = fixture.connect(Some(&ann), "h2").await.unwrap();
+    let io = TokioIo::new(stream);
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    let uri = |path: &str| format!("https://p{}{path}", fixture.prefix("staging"));
+    let watch = Request::get(uri("/api/v1/namespaces/dev/pods?watch=true")).body(Empty::<Bytes>::new()).unwrap();
+    let response = sender.send_request(watch).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    let mut frames = BodyStream::new(response.into_body());
+    assert!(timeout(LIMIT, frames.next()).await.unwrap().unwrap().is_ok(), "the watch begins with what is there");
+    assert!(timeout(LIMIT, frames.next()).await.unwrap().unwrap().is_err(), "cut, not ended");
+
+    fixture.clock.advance(Duration::from_secs(4));
+    let again = Request::get(uri("/version")).body(Empty::<Bytes>::new()).unwrap();
+    assert_eq!(sender.send_request(again).await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    assert!(fixture.refusals().last().unwrap().1.contains("expired"));
+}
+
+#[tokio::test]
+async fn a_credential_that_the_api_server_refuses_is_our_fault_and_read_again() {
+    let (api_server, fixture, ann) = set_up().await;
+    assert_eq!(fixture.get(&ann, "/version").await.unwrap().status(), StatusCode::OK);
+    api_server.replace_token("renewed");
+    api_server.write_kubeconfig(fixture.dir()).unwrap();
+
+    let response = fixture.get(&ann, "/version").await.unwrap();
+    assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
+    assert!(message(&response).contains("credential"));
+    assert!(!message(&response).contains("localhost"), "addresses are not for users");
+    assert_eq!(fixture.get(&ann, "/version").await.unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn an_api_server_that_is_gone_is_named_and_a_large_answer_arrives_whole() {
+    let (api_server, fixture, ann) = set_up().await;
+    let large = Bytes::from(vec![b'x'; 8 * 1024 * 1024]);
+    api_server.answer("/large", Response::new(large.clone()));
+    assert!(fixture.get(&ann, "/large").await.unwrap().body() == &large);
+    drop(api_server);
+    let gone = async {
+        loop {
+            let response = fixture.get(&ann, "/version").await.unwrap();
+            if response.status() == StatusCode::BAD_GATEWAY {
+                return message(&response);
+            }
+        }
+    };
+    assert!(timeout(LIMIT, gone).await.unwrap().contains("staging did not answer"));
+}
+
+#[tokio::test]
+async fn the_service_announces_its_clusters() {
+    let (_api_server, fixture, _) = set_up().await;
+    let records = fixture.service.records();
+    let names: Vec<_> = records.iter().map(|record| record.name.clone()).collect();
+    assert_eq!(names, ["production", "staging"].map(|name| KubeClusterName::new(name).unwrap()));
+    assert!(records.iter().all(|record| record.last_seen == fixture.clock.now() && record.addr.is_none()));
+}
