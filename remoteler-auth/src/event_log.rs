@@ -267,7 +267,7 @@ impl AuditSink for AuditLog {
                 tracing::error!(error = &cause as &dyn std::error::Error, "the audit log did not take an event");
                 Err(AuditError(match cause {
                     EventLogError::Database(cause) => cause.to_string(),
-                    other => other.to_string(),
+                    EventLogError::Malformed { .. } | EventLogError::Tampered { .. } => cause.to_string(),
                 }))
             }
         }

@@ -83,6 +83,7 @@ pub(crate) fn audit(cause: &AuditError) -> ApiError {
     ApiError::new(ApiErrorKind::Unavailable, format!("{cause}; nothing was done"))
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "what is not the caller's doing is ours, also when new")]
 pub(crate) fn recording(cause: RecordingError) -> ApiError {
     match cause {
         RecordingError::NotFound(_) => not_found(cause.to_string()),

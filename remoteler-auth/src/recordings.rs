@@ -168,7 +168,7 @@ impl Files {
                 Err(cause) => return Err(store(cause)),
             }
         }
-        found.sort_by(|a, b| b.0.cmp(&a.0));
+        found.sort_by_key(|(modified, ..)| std::cmp::Reverse(*modified));
         Ok(found.into_iter().take(limit).map(|(_, session, state)| (session, state)).collect())
     }
 

@@ -122,7 +122,8 @@ impl Inner {
     }
 }
 
-/// Whether a host may report an event: only what its services see, and of sessions only its own.
+/// Whether a host may report an event: only what its own services see.
+#[expect(clippy::wildcard_enum_match_arm, reason = "a kind that is not named here must be refused, also when new")]
 fn may_report(host: &HostIdentity, kind: &AuditKind) -> bool {
     let is = |role| host.roles.contains(&role);
     let own = |session: &SessionFields| is(SystemRole::Node) && session.server_id == host.id.to_string();
@@ -132,10 +133,12 @@ fn may_report(host: &HostIdentity, kind: &AuditKind) -> bool {
         | AuditKind::Exec { session, .. }
         | AuditKind::Sftp { session, .. }
         | AuditKind::Port { session, .. } => own(session),
-        AuditKind::KubeRequest { .. } => is(SystemRole::Kube),
+        AuditKind::KubeRequest { kubernetes_cluster, .. } => {
+            is(SystemRole::Kube) && host.kube_clusters.iter().any(|kube| kube.as_str() == kubernetes_cluster)
+        }
         AuditKind::TunnelConnect { .. } => is(SystemRole::Proxy),
-        AuditKind::AuthAttempt { .. } => true,
-        // The rest only the auth service sees; and what a newer host reports, this service cannot judge.
+        AuditKind::AuthAttempt { service, .. } => service.parse().is_ok_and(is),
+        // The rest only the auth service sees.
         _ => false,
     }
 }

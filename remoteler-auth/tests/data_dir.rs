@@ -1,4 +1,5 @@
 //! The data directory: what survives a restart, and the clear refusal of what cannot be used.
+#![expect(clippy::unwrap_used, reason = "a helper of tests that fails should panic where it is")]
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path, process::Command, sync::Arc};
 
@@ -117,9 +118,19 @@ async fn a_full_disk_refuses_writes_and_loses_nothing() {
     assert_eq!(store.range("key/", None, 10_000, now).await.unwrap().items.len(), kept);
     drop(store);
 
-    fs::write(disk.0.path().join("filler"), b"").unwrap();
+    let fresh = disk.0.path().join("fresh");
+    let refused = Database::open(&fresh).unwrap_err();
+    assert!(matches!(refused, OpenError::Full { .. }), "{refused}");
+    assert!(refused.to_string().contains("free some space"), "{refused}");
+
     let again = SqliteStorage::new(Arc::new(Database::open(&disk.0.path().join("data")).unwrap()));
     assert_eq!(again.range("key/", None, 10_000, now).await.unwrap().items.len(), kept);
+    again.delete("key/000000", now).await.unwrap_err(); // no room for the journal either
+    drop(again);
+    disk.grow();
+    let again = SqliteStorage::new(Arc::new(Database::open(&disk.0.path().join("data")).unwrap()));
+    assert!(again.delete("key/000000", now).await.unwrap());
+    Database::open(&fresh).unwrap();
 }
 
 #[test]
@@ -188,6 +199,11 @@ impl SmallDisk {
         let dir = tempfile::tempdir().unwrap();
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(dir.path()).output();
         mounted.is_ok_and(|output| output.status.success()).then_some(Self(dir))
+    }
+
+    fn grow(&self) {
+        let status = Command::new("mount").args(["-o", "remount,size=8m"]).arg(self.0.path()).status().unwrap();
+        assert!(status.success());
     }
 }
 

@@ -1,9 +1,12 @@
 //! The contract of the state store, over both implementations.
+#![expect(clippy::unwrap_used, reason = "a helper of tests that fails should panic where it is")]
 
 use std::{sync::Arc, time::Duration};
 
-use remoteler_auth::{Database, MemoryStorage, SqliteStorage};
-use remoteler_core::{Expected, Revision, Storage, StorageError, Timestamp};
+use remoteler_auth::{
+    AuthConfig, AuthService, Caller, Database, EventLog, MemoryStorage, RecordingFiles, SqliteStorage,
+};
+use remoteler_core::{ClusterName, Expected, Revision, Storage, StorageError, Timestamp};
 
 const NOW: Timestamp = Timestamp::from_unix_seconds(1_000);
 
@@ -106,4 +109,17 @@ async fn a_range_is_the_prefix_and_nothing_else_page_by_page() {
         }
         assert_eq!(keys, ["nodes/1", "nodes/2", "nodes/3", "nodes/ü"], "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_whole_service_runs_over_stores_that_its_embedder_chose() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = AuthConfig::new(dir.path().join("not used"), ClusterName::new("root").unwrap());
+    let events = EventLog::new(Arc::new(Database::in_memory().unwrap()));
+    let recordings = RecordingFiles::open(&dir.path().join("recordings")).unwrap();
+    let storage = Arc::new(MemoryStorage::default());
+    let service = AuthService::with_stores(config, storage, events, recordings).await.unwrap();
+    let admin = service.as_caller(Caller::LocalAdmin);
+    assert_eq!(admin.roles().await.unwrap().len(), 3);
+    assert!(!dir.path().join("not used").exists());
 }

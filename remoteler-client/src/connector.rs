@@ -6,6 +6,7 @@ use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 use remoteler_core::{PolicySource, SystemClock, SystemRole, TrustBundle, wire};
 use remoteler_tunnel::{
     BoxedStream, ClientTls, FirstContact, PolicyTrust, SharedTlsIdentity, TlsConfigError, TrustSource, connect_tcp,
+    handshake_failure,
 };
 use rustls::{AlertDescription, ClientConfig, RootCertStore, pki_types::ServerName};
 use tokio::net::{TcpStream, UnixStream};
@@ -155,9 +156,10 @@ impl Connector {
         match self {
             Self::Tls { addr, config, hint } => match connect_tls(addr, config.clone()).await {
                 Ok(stream) => Ok(Box::new(stream)),
-                Err(TlsFailure::Handshake(cause)) => {
-                    Err(ConnectError::Refused { addr: addr.clone(), reason: format!("{}{hint}", chain(&cause)) })
-                }
+                Err(TlsFailure::Handshake(cause)) => Err(ConnectError::Refused {
+                    addr: addr.clone(),
+                    reason: format!("{}{hint}", handshake_failure(&cause)),
+                }),
                 Err(TlsFailure::Other(error)) => Err(error),
             },
             Self::Unix(path) => match UnixStream::connect(path).await {
@@ -198,7 +200,9 @@ pub async fn probe(
             None => Peer::Auth,
         }),
         Err(TlsFailure::Handshake(cause)) if is_unknown_protocol(&cause) => Ok(Peer::Auth),
-        Err(TlsFailure::Handshake(cause)) => Err(ConnectError::Refused { addr: addr.into(), reason: chain(&cause) }),
+        Err(TlsFailure::Handshake(cause)) => {
+            Err(ConnectError::Refused { addr: addr.into(), reason: handshake_failure(&cause) })
+        }
         Err(TlsFailure::Other(error)) => Err(error),
     }
 }

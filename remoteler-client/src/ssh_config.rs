@@ -42,13 +42,13 @@ impl SshConfig {
         let Self { cluster, bare, proxy, user, tsh, home } = self;
         let hosts: Vec<String> =
             std::iter::once(format!("*.{cluster}")).chain(bare.iter().map(ToString::to_string)).collect();
-        let tsh = quoted(tsh)?;
+        let (tsh, own) = (quoted(tsh)?, quoted(home)?);
         let keys = home.join("keys").join(proxy.host());
         let file = |name: String| quoted(&keys.join(name));
         let known_hosts = quoted(&home.join("known_hosts"))?;
         let key = file(user.to_string())?;
         let certificate = file(format!("{user}-cert.pub"))?;
-        let proxy_command = format!("{tsh} proxy ssh --proxy {proxy} --cluster {cluster} %r@%h:%p");
+        let proxy_command = format!("{tsh} proxy ssh --home {own} --proxy {proxy} --cluster {cluster} %r@%h:%p");
         let options = [
             ("UserKnownHostsFile", known_hosts.as_str()),
             ("GlobalKnownHostsFile", "/dev/null"),
@@ -160,7 +160,7 @@ mod tests {
                 prop_assert_eq!(text.lines().count(), plain.lines().count());
                 let (Some(seen), Some(mut wanted)) = (parsed_by_openssh(&text, "gw-17"), parsed_by_openssh(&plain, "gw-17")) else { return Ok(()) };
                 for value in wanted.values_mut() {
-                    *value = value.replace("/home/ann/", &format!("{home}/"));
+                    *value = value.replace("/home/ann/", &format!("{home}/")).replace("\"/home/ann\"", &format!("\"{home}\""));
                 }
                 prop_assert_eq!(seen, wanted);
             }

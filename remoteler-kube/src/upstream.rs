@@ -5,6 +5,7 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use http::{HeaderValue, Uri};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustix::net::sockopt;
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
@@ -14,6 +15,18 @@ use crate::{credential::Credential, limit::MAX_HEADER_OCTETS, path::ApiPath, poo
 
 /// Resolving, TCP and TLS together.
 const DIAL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A watch may wait for hours; an API server that has vanished is noticed after about a minute of silence (RFC 9293 section 3.8.4).
+fn notice_silence(tcp: &TcpStream) -> io::Result<()> {
+    sockopt::set_socket_keepalive(tcp, true)?;
+    #[cfg(target_os = "linux")]
+    {
+        sockopt::set_tcp_keepidle(tcp, Duration::from_secs(30))?;
+        sockopt::set_tcp_keepintvl(tcp, Duration::from_secs(10))?;
+        sockopt::set_tcp_keepcnt(tcp, 3)?;
+    }
+    Ok(())
+}
 
 /// Why an API server did not answer a request.
 #[derive(Debug, thiserror::Error)]
@@ -172,6 +185,7 @@ impl Upstream {
             let connect = |source| UpstreamError::Connect { address: self.address(), source };
             let tcp = TcpStream::connect((self.0.host.as_str(), self.0.port)).await.map_err(connect)?;
             tcp.set_nodelay(true).map_err(connect)?;
+            notice_silence(&tcp).map_err(connect)?;
             TlsConnector::from(self.0.tls.clone())
                 .connect(self.0.server_name.clone(), tcp)
                 .await

@@ -1,5 +1,7 @@
 //! The layer that makes an API server act as the user, by itself: what comes out below it, whatever went in above.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails ends its test")]
+
 use std::sync::Arc;
 
 use http::Request;
@@ -13,7 +15,7 @@ use remoteler_core::{
     X509Purpose, authorize_kube, verify_x509_chain, x509_naming,
 };
 use remoteler_kube::{Impersonated, impersonate};
-use tower_test::mock;
+use tower_test::mock::{self, SendResponse};
 
 /// The proof that `user` may act as `groups`, got the only way there is: certificate, verification, decision.
 fn access_of(user: &str, groups: &[&str]) -> KubeAccess {
@@ -62,7 +64,7 @@ fn values<B>(request: &Request<B>, name: &str) -> Vec<String> {
 #[tokio::test]
 async fn a_client_cannot_become_someone_else_by_sending_the_headers_itself() {
     let layer = impersonate(&access_of("ann", &["dev", "viewers"])).unwrap();
-    let (mut service, mut api_server) = mock::spawn_layer::<Request<()>, Impersonated<()>, (), _, _, _>(layer);
+    let (mut service, mut api_server) = mock::spawn_layer(layer);
     let forged = Request::get("/api/v1/pods")
         .header("Impersonate-User", "root")
         .header("Impersonate-Group", "system:masters")
@@ -77,7 +79,7 @@ async fn a_client_cannot_become_someone_else_by_sending_the_headers_itself() {
     assert!(service.poll_ready().is_ready());
     let _answer = service.call(forged);
 
-    let (seen, _reply) = api_server.next_request().await.unwrap();
+    let (seen, _reply): (Impersonated<()>, SendResponse<()>) = api_server.next_request().await.unwrap();
     let seen = seen.request();
     assert_eq!(values(seen, "impersonate-user"), ["ann"]);
     assert_eq!(values(seen, "impersonate-group"), ["dev", "viewers"]);

@@ -216,7 +216,7 @@ impl SshClient {
     /// [`SessionError`] when the server refuses a channel, the terminal or the program.
     pub async fn session(&self, request: SessionRequest) -> Result<Session, SessionError> {
         let channel = self.handle.channel_open_session().await.map_err(|cause| self.open_error(cause))?;
-        Session::start(channel, request, self.host.clone()).await
+        Session::start(channel, request, self.host.clone()).await.map_err(|cause| self.explain(cause))
     }
 
     /// Starts a subsystem and gives its standard input and output as one stream.
@@ -228,9 +228,10 @@ impl SshClient {
         name: &str,
     ) -> Result<impl AsyncRead + AsyncWrite + Unpin + Send + 'static, SessionError> {
         let mut channel = self.handle.channel_open_session().await.map_err(|cause| self.open_error(cause))?;
-        channel.request_subsystem(true, name).await?;
+        channel.request_subsystem(true, name).await.map_err(|cause| self.explain(cause.into()))?;
         let mut replies = 1;
-        session::await_replies(&mut channel, &mut replies, &self.host, &[name]).await?;
+        let answered = session::await_replies(&mut channel, &mut replies, &self.host, &[name]).await;
+        answered.map_err(|cause| self.explain(cause))?;
         Ok(channel.into_stream())
     }
 
@@ -264,7 +265,23 @@ impl SshClient {
         if let russh::Error::ChannelOpenFailure(reason) = cause {
             return SessionError::Channel { host: self.host.clone(), reason: failure_text(&reason) };
         }
-        SessionError::Protocol(cause)
+        self.explain(SessionError::Protocol(cause))
+    }
+
+    /// A server that ends the connection may have said why.
+    fn explain(&self, error: SessionError) -> SessionError {
+        let over = match &error {
+            SessionError::Closed { .. } => true,
+            SessionError::Protocol(cause) => ended(cause),
+            SessionError::Channel { .. }
+            | SessionError::Refused { .. }
+            | SessionError::Disconnected { .. }
+            | SessionError::Local { .. } => false,
+        };
+        match self.last_words.take() {
+            Some(reason) if over => SessionError::Disconnected { host: self.host.clone(), reason },
+            _ => error,
+        }
     }
 }
 

@@ -48,12 +48,12 @@ impl Progress for NoProgress {
 #[non_exhaustive]
 pub enum CopyError {
     /// The server does not do it.
-    #[error("remote {path}: {}", sftp_text(.source))]
+    #[error("remote {path}: {}", sftp_text(.cause))]
     Remote {
         /// Where, made printable.
         path: String,
-        /// What it said.
-        source: SftpError,
+        /// What it said. In the message already, because it is made printable there.
+        cause: SftpError,
     },
     /// This machine does not do it.
     #[error("{}: {source}", path.display())]
@@ -113,9 +113,7 @@ where
         request_timeout_secs: 60,
         ..Config::default()
     };
-    SftpSession::new_with_config(stream, config)
-        .await
-        .map_err(|source| CopyError::Remote { path: "sftp".into(), source })
+    SftpSession::new_with_config(stream, config).await.map_err(|cause| CopyError::Remote { path: "sftp".into(), cause })
 }
 
 /// Requests under way at once: 32 of 32 KiB fill 1 MiB, which is enough for 100 ms at 10 MiB/s.

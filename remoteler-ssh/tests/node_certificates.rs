@@ -1,9 +1,12 @@
 //! Every wrong certificate, key and login at the node is refused, and the audit log says so.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod support;
 
 use ssh_key::certificate::CertType;
-use support::{Cluster, Wish, finish, host_certificate, host_identity, new_key, own_login, text, user_certificate};
+use support::{
+    Cluster, Wish, finish, gets_in, host_certificate, host_identity, new_key, own_login, text, user_certificate,
+};
 
 async fn refused(cluster: &Cluster, key: &std::path::Path, what: &str) -> (String, serde_json::Value) {
     let before = cluster.audit.named("auth").len();
@@ -57,11 +60,25 @@ async fn no_wrong_certificate_gets_in_and_each_leaves_an_event() {
     ];
     for (index, (what, ca, wish, reason)) in wrong.into_iter().enumerate() {
         let key = new_key();
-        let path = cluster.write_user(&format!("wrong{index}"), &key, &user_certificate(ca, &key, &wish));
-        let (said, event) = refused(&cluster, &path, what).await;
+        let certificate = user_certificate(ca, &key, &wish);
+        assert!(!gets_in(&cluster, &key, &certificate).await, "{what} got in");
+        let event = cluster.audit.wait_for("auth", index + 1).await.pop().unwrap();
+        assert_eq!(event["service"], "node", "{what}");
         assert!(event["error"].as_str().unwrap().contains(reason), "{what}: {event}");
-        assert!(said.contains("Permission denied"), "{what}: {said}");
     }
+    let key = new_key();
+    let certificate = user_certificate(&cluster.user_ca, &key, &Wish::default());
+    assert!(gets_in(&cluster, &key, &certificate).await, "the right one did not get in");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_stock_client_sees_nothing_but_a_refusal() {
+    let cluster = Cluster::start().await;
+    let key = new_key();
+    let certificate = user_certificate(&new_key(), &key, &Wish::default());
+    let path = cluster.write_user("wrong", &key, &certificate);
+    let (said, _) = refused(&cluster, &path, "an unknown authority").await;
+    assert!(said.contains("Permission denied") && !said.contains("authority"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,5 @@
 //! Files through the stock `sftp` and `scp`.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! The node as the stock OpenSSH client sees it.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod support;
 

@@ -25,7 +25,6 @@ use crate::mux::error::{Code, OpenError};
 use crate::mux::limits::Limits;
 use crate::registration::{MAX_REGISTRATION_LEN, Offer, REGISTRATION_METADATA, Registration};
 use crate::router::StreamService;
-use crate::stream::ReadAhead;
 use crate::tls::{ClientTls, TlsConfigError};
 
 /// What an agent is made of.
@@ -227,7 +226,7 @@ async fn connect(config: &AgentConfig) -> Result<(Link, MuxStream), AgentError> 
         let socket = connect_tcp(&config.proxy, CONNECT_DEADLINE).await?;
         let name = ServerName::try_from(config.host.cluster.to_string());
         let name = name.map_err(|cause| AgentError::Handshake(std::io::Error::other(cause)))?;
-        let stream = TlsConnector::from(tls).connect(name, ReadAhead::from(socket)).await;
+        let stream = TlsConnector::from(tls).connect(name, socket).await;
         let link = Link::start(stream.map_err(AgentError::Handshake)?, Side::Client, config.limits);
         let control = register(&link, &config.offer).await?;
         Ok((link, control))
@@ -276,7 +275,7 @@ fn serve_stream(config: &AgentConfig, incoming: IncomingStream, tasks: &TaskTrac
     };
     let service = config.services.get(&header.target.kind).cloned();
     let Some(service) = service.filter(|_| config.offer.includes(&header.target, &config.host)) else {
-        tracing::warn!(target = %header.target, "a stream was refused: this agent does not offer its target");
+        tracing::debug!(target = %header.target, "a stream was refused: this agent does not offer its target");
         return incoming.reject(Code::NotOffered, &format!("this agent does not offer {}", header.target));
     };
     if let Ok(stream) = incoming.accept() {

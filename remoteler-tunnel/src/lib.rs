@@ -48,8 +48,9 @@ pub use registration::{MAX_REGISTRATION_LEN, Offer, OfferError, REGISTRATION_MET
 pub use relay::{Relayed, relay};
 pub use router::{AttachedAgent, Attachment, DialError, Inventory, Place, Router, StreamService};
 pub use server::{AgentEvents, AgentSession, RegistrationError, TunnelServer};
-pub use stream::{BoxedStream, ByteStream, ReadAhead};
+pub use stream::{BoxedStream, ByteStream, Replayed};
 pub use tls::{
     ClientAuth, ClientTls, FirstContact, FirstContactError, PeerError, PolicyTrust, ServerTls, SharedTlsIdentity,
-    TlsConfigError, TlsIdentity, TlsIdentityError, TrustSource, verified_peer, web_server_config,
+    TlsConfigError, TlsIdentity, TlsIdentityError, TrustSource, handshake_failure, is_certificate_failure,
+    verified_peer, web_server_config,
 };

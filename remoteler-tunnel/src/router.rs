@@ -16,7 +16,7 @@ use crate::connection::Link;
 use crate::dial::{DialCode, DialHeader, Target, TargetKind};
 use crate::mux::error::{Code, OpenError};
 use crate::mux::stream::StreamError;
-use crate::stream::{BoxedStream, ReadAhead};
+use crate::stream::BoxedStream;
 
 /// Where a target is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -203,7 +203,7 @@ impl Router {
             Some(Place::Address(address)) => {
                 let stream = connect_tcp(&address, self.dial_deadline).await;
                 let stream = stream.map_err(|source| DialError::Connect { target: target(), source })?;
-                Ok(Box::new(ReadAhead::from(stream)))
+                Ok(Box::new(stream))
             }
             Some(Place::Agent(host)) => self.dial_agent(host, header).await,
             Some(Place::Local) => {

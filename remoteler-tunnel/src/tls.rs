@@ -3,11 +3,13 @@
 //! in the handshake and again after it, when its proof is handed out.
 
 mod config;
+mod failure;
 mod first_contact;
 mod identity;
 mod verifier;
 
 pub use config::{ClientAuth, ClientTls, ServerTls, TlsConfigError, web_server_config};
+pub use failure::{handshake_failure, is_certificate_failure};
 pub use first_contact::{FirstContact, FirstContactError};
 pub use identity::{SharedTlsIdentity, TlsIdentity, TlsIdentityError};
 pub use verifier::{PeerError, PolicyTrust, TrustSource, verified_peer};

@@ -1,5 +1,7 @@
 //! Links over connections in memory: ends, losses and silence.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails ends its test")]
+
 use std::time::Duration;
 
 use remoteler_tunnel::{CloseReason, Code, Limits, Link, LinkState, MuxStream, OpenError, Side, StreamError};

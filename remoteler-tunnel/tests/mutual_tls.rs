@@ -11,10 +11,10 @@ use remoteler_core::{
 };
 use remoteler_tunnel::{
     ALPN_AUTH, ALPN_SSH, ClientAuth, FirstContact, ServerTls, SharedTlsIdentity, TlsIdentity, TrustSource,
-    verified_peer,
+    verified_peer, web_server_config,
 };
 use rustls::{ClientConfig, HandshakeKind, ServerConfig};
-use support::{Authorities, clock, leaf, leaf_with_chain};
+use support::{Authorities, browser, clock, leaf, leaf_with_chain};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
@@ -109,16 +109,45 @@ async fn nothing_is_ever_resumed_so_a_removed_authority_and_an_expired_certifica
 
 // I14
 #[tokio::test]
-async fn a_client_that_insists_on_tickets_gets_none() {
+async fn a_client_that_insists_on_resuming_never_does_in_either_version() {
     let stage = Stage::new();
-    let server = stage.server(ClientAuth::Optional);
-    let mut eager = (*stage.client(None)).clone();
-    eager.resumption = rustls::client::Resumption::in_memory_sessions(8);
-    let eager = Arc::new(eager);
-
-    for _ in 0..3 {
-        assert_eq!(meet(&server, &eager).await.1, Ok(HandshakeKind::Full));
+    let tls = stage.authorities.proxy_tls(stage.trust.clone(), stage.clock.clone());
+    let web = web_server_config(&tls.identity).unwrap();
+    for server in [stage.server(ClientAuth::Optional), tls.http(ClientAuth::Optional).unwrap(), web] {
+        for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+            let own_protocol = server.alpn_protocols.len() == 1;
+            if own_protocol && version.version == rustls::ProtocolVersion::TLSv1_2 {
+                continue; // not spoken there
+            }
+            let protocol = if own_protocol { ALPN_SSH } else { "h2" };
+            let eager = browser(&[protocol], &[version]);
+            for _ in 0..3 {
+                assert_eq!(meet(&server, &eager).await.1, Ok(HandshakeKind::Full), "{version:?}");
+            }
+        }
     }
+}
+
+#[tokio::test]
+async fn our_protocols_are_spoken_in_tls_1_3_only() {
+    let stage = Stage::new();
+    let old = browser(&[ALPN_SSH], &[&rustls::version::TLS12]);
+
+    assert!(meet(&stage.server(ClientAuth::Optional), &old).await.1.is_err());
+}
+
+#[tokio::test]
+async fn a_renewed_identity_is_shown_from_the_next_handshake_on() {
+    let stage = Stage::new();
+    let ours = &stage.authorities;
+    let tls = ours.proxy_tls(stage.trust.clone(), stage.clock.clone());
+    let server = tls.own_protocol(ALPN_SSH, ClientAuth::Optional).unwrap();
+    let client = stage.client(None);
+    meet(&server, &client).await.1.unwrap();
+
+    tls.identity.replace(ours.host(&ours.host_identity("node", &[SystemRole::Node], &[])));
+
+    assert!(meet(&server, &client).await.1.is_err(), "the new identity is not a proxy's");
 }
 
 // I1

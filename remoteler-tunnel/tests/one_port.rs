@@ -1,5 +1,7 @@
 //! The one port: who serves which connection, and how long and how many may be nobody.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails ends its test")]
+
 mod support;
 
 use std::sync::Arc;
@@ -7,67 +9,18 @@ use std::time::Duration;
 
 use remoteler_core::KubeClusterName;
 use remoteler_tunnel::{AdmissionLimits, DialHeader, DialReply, TargetKind, read_dial_reply, write_dial};
-use rustls::ClientConfig;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, SignatureScheme};
-use support::{Echo, Proxy, connected};
+use rustls::pki_types::ServerName;
+use support::{Echo, Proxy, browser, connected};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-/// A browser, as far as the port can tell: believes anybody.
-#[derive(Debug)]
-struct Browser;
-
-impl ServerCertVerifier for Browser {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
-    }
-}
-
 /// Connects with these ALPN names and this SNI and reads what the service says.
 async fn visit(proxy: &Proxy, alpn: &[&str], server_name: &str) -> std::io::Result<Vec<u8>> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Browser))
-        .with_no_client_auth();
-    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    let config = browser(alpn, rustls::DEFAULT_VERSIONS);
     let socket = TcpStream::connect(proxy.address).await?;
     let name = ServerName::try_from(server_name.to_owned()).unwrap();
-    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, socket).await?;
+    let mut stream = TlsConnector::from(config).connect(name, socket).await?;
     let mut heard = Vec::new();
     stream.read_to_end(&mut heard).await?;
     Ok(heard)
@@ -105,7 +58,7 @@ async fn no_certificate_no_ssh_and_no_tunnel_whatever_the_sni() {
 // I30
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_stays_nobody_is_cut_off_and_does_not_keep_others_out() {
-    let limits = AdmissionLimits { deadline: Duration::from_millis(1500), ..AdmissionLimits::default() };
+    let limits = AdmissionLimits { deadline: Duration::from_secs(3), ..AdmissionLimits::default() };
     let proxy = Proxy::start(limits).await;
     let agent = proxy.agent("edge", proxy.address, Arc::new(Echo));
     connected(&agent).await;
@@ -129,7 +82,9 @@ async fn whoever_stays_nobody_is_cut_off_and_does_not_keep_others_out() {
     }
     stream.write_all(b"x").await.unwrap();
     assert_eq!(stream.read_u8().await.unwrap(), b'x', "who is somebody has no deadline");
-    assert_eq!(proxy.admissions.unauthenticated(), 0);
+    while proxy.admissions.unauthenticated() > 0 {
+        tokio::task::yield_now().await; // the places are given back after the sockets
+    }
 }
 
 // I30

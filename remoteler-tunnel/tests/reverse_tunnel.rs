@@ -1,5 +1,7 @@
 //! An agent behind a proxy, over real TLS on loopback: reached, lost, found again, and held to what it may offer.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails ends its test")]
+
 mod support;
 
 use std::sync::Arc;

@@ -36,8 +36,10 @@ use rustls::{
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     task::JoinSet,
+    time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
@@ -103,6 +105,28 @@ impl AuditSink for RecordedAudit {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).push(kind);
         Ok(())
     }
+}
+
+impl Certificate {
+    /// A TLS client that shows this certificate and believes `roots`.
+    ///
+    /// # Errors
+    /// The certificate does not go with its key.
+    pub fn client_config(&self, roots: RootCertStore, alpn: &str) -> anyhow::Result<ClientConfig> {
+        client_config(Some(self), roots, alpn)
+    }
+}
+
+fn client_config(shown: Option<&Certificate>, roots: RootCertStore, alpn: &str) -> anyhow::Result<ClientConfig> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots);
+    let mut config = match shown {
+        Some(shown) => builder.with_client_auth_cert(shown.chain.clone(), shown.key.clone_key())?,
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
+    Ok(config)
 }
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
@@ -282,15 +306,7 @@ impl KubeFixture {
     pub fn client_config(&self, certificate: Option<&Certificate>, alpn: &str) -> anyhow::Result<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.host_authority.der().clone())?;
-        let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots);
-        let mut config = match certificate {
-            Some(shown) => builder.with_client_auth_cert(shown.chain.clone(), shown.key.clone_key())?,
-            None => builder.with_no_client_auth(),
-        };
-        config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
-        Ok(config)
+        client_config(certificate, roots, alpn)
     }
 
     /// Connects to the service as `staging`'s client.
@@ -333,6 +349,24 @@ impl KubeFixture {
         let uri = format!("{}{path}", self.prefix("staging"));
         let request = Request::get(uri).header("host", "proxy.example.com").body(Bytes::new())?;
         self.send(Some(certificate), "http/1.1", request).await
+    }
+
+    /// Writes `head` as it is, over HTTP/1.1, and reads until the service closes or has said `enough`; at most 30 s.
+    ///
+    /// # Errors
+    /// No connection.
+    pub async fn raw(&self, certificate: &Certificate, head: &str, enough: &str) -> anyhow::Result<String> {
+        let mut stream = self.connect(Some(certificate), "http/1.1").await?;
+        stream.write_all(head.as_bytes()).await?;
+        let mut heard = Vec::new();
+        let mut buffer = [0; 4096];
+        while let Ok(Ok(count @ 1..)) = timeout(Duration::from_secs(30), stream.read(&mut buffer)).await {
+            heard.extend_from_slice(&buffer[..count]);
+            if String::from_utf8_lossy(&heard).contains(enough) {
+                break;
+            }
+        }
+        Ok(String::from_utf8_lossy(&heard).into_owned())
     }
 
     /// Writes a kubeconfig by which `kubectl` reaches `staging` as the holder of `certificate`.

@@ -8,6 +8,7 @@ mod cluster;
 mod edge;
 mod kube;
 mod process;
+mod real_apiserver;
 mod user;
 mod wait;
 
@@ -18,5 +19,6 @@ pub use cluster::{Cluster, ClusterOptions};
 pub use edge::Edge;
 pub use kube::{Certificate, Issue, KubeFixture, RecordedAudit, Signer};
 pub use process::{Outcome, Process, run, run_with_input};
+pub use real_apiserver::RealApiServer;
 pub use user::{User, os_login};
 pub use wait::{eventually, eventually_within};

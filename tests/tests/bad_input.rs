@@ -1,5 +1,7 @@
 //! Wrong input gets one clear line and exit code 1; nothing is lost or half written.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{fs, process::Command, time::Duration};
 
 use remoteler_tests::{Cluster, Edge, binary, run};

@@ -1,19 +1,25 @@
-//! The Kubernetes service's listener, tried with clients that do what `kubectl` never would: wrong certificates, forged headers, crooked
-//! paths, smuggled requests. What counts is what reaches the API server's double, and what the audit log says.
+//! The Kubernetes service's listener, tried with clients that do what `kubectl` never would: wrong certificates, certificates that
+//! end, other people's clusters. What counts is what reaches the API server's double, and what the audit log says.
+
+#![expect(clippy::unwrap_used, reason = "a helper that fails ends its test")]
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::StreamExt;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, BodyStream, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::ExtendedKeyUsagePurpose;
 use remoteler_core::{
     AuditKind, Clock, ClusterName, HostId, Identity, KubeClusterName, NullAudit, Policy, PolicySource, Timestamp,
 };
-use remoteler_kube::{KubeService, KubeServiceConfig, KubeServiceError};
+use remoteler_kube::{KubeService, KubeServiceConfig, KubeServiceError, ServeError};
 use remoteler_tests::{ApiServer, Certificate, Issue, KubeFixture, Signer};
+use rustls::{
+    RootCertStore, ServerConfig,
+    server::{NoServerSessionStorage, WebPkiClientVerifier},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::timeout,
@@ -39,21 +45,6 @@ fn message(response: &Response<Bytes>) -> String {
     assert_eq!(status["kind"], "Status");
     assert_eq!(status["code"], response.status().as_u16());
     status["message"].as_str().unwrap().to_owned()
-}
-
-/// Writes `head` as it is and reads until the service closes or has said `enough`.
-async fn raw(fixture: &KubeFixture, certificate: &Certificate, head: &str, enough: &str) -> String {
-    let mut stream = fixture.connect(Some(certificate), "http/1.1").await.unwrap();
-    stream.write_all(head.as_bytes()).await.unwrap();
-    let mut heard = Vec::new();
-    let mut buffer = [0; 4096];
-    while let Ok(Ok(count @ 1..)) = timeout(LIMIT, stream.read(&mut buffer)).await {
-        heard.extend_from_slice(&buffer[..count]);
-        if String::from_utf8_lossy(&heard).contains(enough) {
-            break;
-        }
-    }
-    String::from_utf8_lossy(&heard).into_owned()
 }
 
 // I1, I12
@@ -115,9 +106,58 @@ async fn every_wrong_certificate_is_refused_with_an_audit_event_and_nothing_is_s
     }
     let before = fixture.refusals().len();
     let plain = request(&fixture, "/api/v1/pods").body(Bytes::new()).unwrap();
-    assert!(fixture.send(None, "http/1.1", plain).await.is_err(), "no certificate, no connection");
+    let response = fixture.send(None, "http/1.1", plain).await.unwrap();
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    assert!(message(&response).contains("no certificate was shown"));
     assert_eq!(fixture.refusals().len(), before + 1);
     assert!(api_server.seen().is_empty());
+}
+
+// I12: also where the TLS configuration verifies by itself.
+#[tokio::test]
+async fn a_certificate_that_fails_in_the_handshake_is_recorded_too() {
+    let (_api_server, fixture, _) = set_up().await;
+    let key = rcgen::generate_simple_self_signed(vec!["kube".into()]).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(key.cert.der().clone()).unwrap();
+    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots.clone()), provider()).build().unwrap();
+    let mut tls = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(clients)
+        .with_single_cert(vec![key.cert.der().clone()], key.signing_key.serialize_der().try_into().unwrap())
+        .unwrap();
+    tls.send_tls13_tickets = 0;
+    tls.session_storage = Arc::new(NoServerSessionStorage {});
+    let (policy, audit, clock) = (fixture.policy.clone(), fixture.audit.clone(), fixture.clock.clone());
+    let service = KubeService::new(empty_config(), Arc::new(tls), policy, audit, clock).unwrap();
+    let stranger = fixture.issue(&Issue { signer: Signer::Stranger, ..fixture.user("mallory", &[]) }).unwrap();
+    let believing_it = stranger.client_config(roots, "h2").unwrap();
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let client = async {
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(believing_it));
+        let mut stream = connector.connect("kube".try_into().unwrap(), near).await.unwrap();
+        stream.read_to_end(&mut Vec::new()).await
+    };
+
+    let (served, heard) = tokio::join!(service.serve_stream(far, None), client);
+
+    assert!(matches!(served, Err(ServeError::Handshake(_))), "{served:?}");
+    assert!(heard.is_err(), "an alert comes");
+    assert_eq!(fixture.refusals().len(), 1);
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn empty_config() -> KubeServiceConfig {
+    KubeServiceConfig {
+        cluster: ClusterName::new("root.example.com").unwrap(),
+        host_id: HostId::from_uuid(uuid::Uuid::nil()),
+        clusters: Vec::new(),
+        version: "0".into(),
+    }
 }
 
 // I14
@@ -142,20 +182,14 @@ async fn a_configuration_with_tickets_is_not_taken() {
     let (_api_server, fixture, _) = set_up().await;
     let key = rcgen::generate_simple_self_signed(vec!["kube".into()]).unwrap();
     let private = key.signing_key.serialize_der().try_into().unwrap();
-    let tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+    let tls = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(vec![key.cert.der().clone()], private)
         .unwrap();
-    let config = KubeServiceConfig {
-        cluster: ClusterName::new("root.example.com").unwrap(),
-        host_id: HostId::from_uuid(uuid::Uuid::nil()),
-        clusters: Vec::new(),
-        version: "0".into(),
-    };
-    let made =
-        KubeService::new(config, Arc::new(tls), fixture.policy.clone(), Arc::new(NullAudit), fixture.clock.clone());
+    let (policy, clock) = (fixture.policy.clone(), fixture.clock.clone());
+    let made = KubeService::new(empty_config(), Arc::new(tls), policy, Arc::new(NullAudit), clock);
     assert_eq!(made.err(), Some(KubeServiceError::Resumption));
 }
 
@@ -181,129 +215,6 @@ async fn an_authority_that_is_removed_takes_its_users_with_it_on_living_connecti
 
     assert_eq!(ask().await, StatusCode::UNAUTHORIZED);
     assert_eq!(fixture.refusals().len(), 1);
-    assert_eq!(api_server.seen().len(), 1);
-}
-
-const FORGED: &[(&str, &str)] = &[
-    ("Impersonate-User", "root"),
-    ("impersonate-user", "root"),
-    ("IMPERSONATE-GROUP", "system:masters"),
-    ("Impersonate_User", "root"),
-    ("Impersonate-Uid", "0"),
-    ("Impersonate-Extra-Scopes", "all"),
-    ("X-Remote-User", "root"),
-    ("X_Remote_Group", "system:masters"),
-    ("Authorization", "Bearer stolen"),
-    ("Authorization", "Bearer stolen-twice"),
-    ("Proxy-Authorization", "Basic stolen"),
-    ("X-Forwarded-For", "127.0.0.1"),
-    ("TE", "trailers"),
-];
-
-// I55: the double fails every request that carries any of these.
-#[tokio::test]
-async fn claims_of_the_client_do_not_reach_the_api_server_over_http_1_and_2() {
-    let (api_server, fixture, ann) = set_up().await;
-    for alpn in ["http/1.1", "h2"] {
-        for connection in
-            [None, Some("Impersonate-User, Authorization, X-Remote-User"), Some("close, impersonate-group")]
-        {
-            let mut request = if alpn == "h2" {
-                let uri = format!("https://proxy.example.com{}/api/v1/namespaces/dev/pods", fixture.prefix("staging"));
-                Request::get(uri).body(Bytes::new()).unwrap()
-            } else {
-                request(&fixture, "/api/v1/namespaces/dev/pods").body(Bytes::new()).unwrap()
-            };
-            for (name, value) in FORGED {
-                request.headers_mut().append(*name, HeaderValue::from_static(value));
-            }
-            if let (Some(named), "http/1.1") = (connection, alpn) {
-                request.headers_mut().append("connection", HeaderValue::from_static(named));
-            }
-            let response = fixture.send(Some(&ann), alpn, request).await.unwrap();
-            assert_eq!(response.status(), StatusCode::OK, "{:?}", response.body());
-        }
-    }
-    assert_eq!(api_server.violations(), NONE);
-    assert_eq!(api_server.seen().len(), 6);
-}
-
-// I55
-#[tokio::test]
-async fn trailers_and_folded_headers_carry_no_claims() {
-    let (api_server, fixture, ann) = set_up().await;
-    let prefix = fixture.prefix("staging");
-    let chunked = format!(
-        "POST {prefix}/apis/authentication.k8s.io/v1/selfsubjectreviews HTTP/1.1\r\nHost: p\r\nTrailer: Impersonate-User\r\n\
-         Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n2\r\n{{}}\r\n0\r\nImpersonate-User: root\r\n\r\n"
-    );
-    let answer = raw(&fixture, &ann, &chunked, "userInfo").await;
-    assert!(answer.contains(r#""username":"ann""#), "{answer}");
-    let folded = format!(
-        "GET {prefix}/version HTTP/1.1\r\nHost: p\r\nX-A: b\r\n Impersonate-User: root\r\nConnection: close\r\n\r\n"
-    );
-    raw(&fixture, &ann, &folded, "never said").await;
-    assert_eq!(api_server.violations(), NONE);
-}
-
-// I55, I58
-#[tokio::test]
-async fn claims_do_not_reach_the_api_server_in_upgrades_and_bearer_protocols_are_taken_out() {
-    let (api_server, fixture, ann) = set_up().await;
-    let path = format!("{}/api/v1/namespaces/dev/pods/web/exec?command=true&stdout=true", fixture.prefix("staging"));
-    let forged: String = FORGED.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    let websocket = "Upgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
-                     Sec-WebSocket-Protocol: base64url.bearer.authorization.k8s.io.c3RvbGVu, v5.channel.k8s.io\r\n";
-    let spdy = "Upgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n";
-    for upgrade in [websocket, spdy] {
-        let head =
-            format!("GET {path} HTTP/1.1\r\nHost: p\r\nConnection: Upgrade, Authorization\r\n{upgrade}{forged}\r\n");
-        let answer = raw(&fixture, &ann, &head, "\r\n\r\n").await;
-        assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
-    }
-    assert_eq!(api_server.violations(), NONE);
-    for seen in api_server.seen() {
-        assert!(!format!("{:?}", seen.headers).contains("bearer.authorization"), "{seen:?}");
-    }
-}
-
-// I58
-#[tokio::test]
-async fn an_upgrade_that_is_refused_or_answered_otherwise_leaves_no_pipe() {
-    let (api_server, fixture, ann) = set_up().await;
-    let head = |path: &str| {
-        format!(
-            "GET {}{path} HTTP/1.1\r\nHost: p\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n",
-            fixture.prefix("staging")
-        )
-    };
-    api_server.answer("/refused", Response::builder().status(403).body(Bytes::from_static(b"no exec today")).unwrap());
-    let answer = raw(&fixture, &ann, &head("/refused"), "no exec today").await;
-    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
-
-    let other = Response::builder().status(101).header("connection", "upgrade").header("upgrade", "websocket");
-    api_server.answer("/other", other.body(Bytes::new()).unwrap());
-    let answer = raw(&fixture, &ann, &head("/other"), "}").await;
-    assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
-
-    // Unknown protocols are not heard: an ordinary answer.
-    let head = format!(
-        "GET {}/version HTTP/1.1\r\nHost: p\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
-        fixture.prefix("staging")
-    );
-    let answer = raw(&fixture, &ann, &head, "gitVersion").await;
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert_eq!(api_server.violations(), NONE);
-}
-
-// I58
-#[tokio::test]
-async fn redirects_of_the_api_server_are_passed_on_and_not_followed() {
-    let (api_server, fixture, ann) = set_up().await;
-    let elsewhere = Response::builder().status(302).header("location", "https://elsewhere/steal");
-    api_server.answer("/moved", elsewhere.body(Bytes::new()).unwrap());
-    let response = fixture.get(&ann, "/moved").await.unwrap();
-    assert_eq!(response.status(), StatusCode::FOUND);
     assert_eq!(api_server.seen().len(), 1);
 }
 
@@ -371,31 +282,6 @@ async fn each_request_is_recorded_before_it_is_sent_and_not_sent_when_that_fails
     assert_eq!(api_server.seen().len(), 1);
 }
 
-// I59
-#[tokio::test]
-async fn crooked_paths_are_refused_and_recorded() {
-    let (api_server, fixture, ann) = set_up().await;
-    let prefix = fixture.prefix("staging");
-    let crooked = [
-        format!("{prefix}/api/../version"),
-        format!("{prefix}/api/%2e%2e/version"),
-        format!("{prefix}/api//v1"),
-        format!("{prefix}/api/v1%2fpods"),
-        format!("{prefix}/api/v1;a=b"),
-        format!("{prefix}/api/v1%252fpods"),
-        format!("{prefix}/version."),
-        format!("https://elsewhere{prefix}/version"),
-    ];
-    for target in &crooked {
-        let head = format!("GET {target} HTTP/1.1\r\nHost: p\r\n\r\n");
-        let answer = raw(&fixture, &ann, &head, "}").await;
-        assert!(answer.starts_with("HTTP/1.1 400"), "{target}: {answer}");
-    }
-    assert_eq!(fixture.refusals().len(), crooked.len());
-    assert!(fixture.refusals().iter().all(|(user, _)| user == "ann"));
-    assert!(api_server.seen().is_empty());
-}
-
 // I13, I60
 #[tokio::test]
 async fn the_server_name_and_the_path_must_name_the_same_kubernetes_cluster_and_it_must_be_ours() {
@@ -423,65 +309,6 @@ async fn the_server_name_and_the_path_must_name_the_same_kubernetes_cluster_and_
     assert_eq!(fixture.refusals().len(), 7);
 }
 
-// I61
-#[tokio::test]
-async fn requests_that_two_servers_could_read_differently_are_not_passed_on_as_two() {
-    let (api_server, fixture, ann) = set_up().await;
-    let prefix = fixture.prefix("staging");
-    let start = format!("POST {prefix}/apis/authentication.k8s.io/v1/selfsubjectreviews HTTP/1.1\r\nHost: p\r\n");
-    let inner = format!("GET {prefix}/smuggled HTTP/1.1\r\nHost: p\r\n\r\n");
-    let cases = [
-        ("two lengths", format!("{start}Content-Length: 0\r\nContent-Length: {}\r\n\r\n{inner}", inner.len())),
-        ("a length with a sign", format!("{start}Content-Length: +0\r\n\r\n{inner}")),
-        ("chunked not last", format!("{start}Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n{inner}")),
-        ("space before colon", format!("{start}Content-Length : 0\r\n\r\n{inner}")),
-        ("NUL in a value", format!("{start}X-A: a\0b\r\nContent-Length: 0\r\n\r\n{inner}")),
-        ("bare CR", format!("{start}X-A: a\rContent-Length: 5\r\nContent-Length: 0\r\n\r\n{inner}")),
-        ("chunk size overflow", format!("{start}Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n{inner}")),
-        (
-            "HTTP/1.0 with chunks",
-            start.replace("HTTP/1.1", "HTTP/1.0") + &format!("Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n{inner}"),
-        ),
-        ("two hosts", format!("GET {prefix}/version HTTP/1.1\r\nHost: p\r\nHost: q\r\n\r\n")),
-        ("no host", format!("GET {prefix}/version HTTP/1.1\r\n\r\n")),
-    ];
-    for (what, octets) in &cases {
-        let answer = raw(&fixture, &ann, octets, "\r\n\r\n").await;
-        assert!(
-            answer.is_empty() || answer.starts_with("HTTP/1.1 4") || answer.starts_with("HTTP/1.0 4"),
-            "{what}: {answer}"
-        );
-    }
-    // A length beside chunks: the chunks count (RFC 9112 section 6.3), and what goes on is framed anew.
-    let both = format!(
-        "{start}Content-Length: 4\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n{inner}"
-    );
-    raw(&fixture, &ann, &both, "userInfo").await;
-    for seen in api_server.seen() {
-        assert!(!seen.target.contains("smuggled"), "{seen:?}");
-        assert!(!(seen.headers.contains_key("content-length") && seen.headers.contains_key("transfer-encoding")));
-    }
-    assert_eq!(api_server.violations(), NONE);
-}
-
-// I62
-#[tokio::test]
-async fn heads_beyond_the_limits_are_refused() {
-    let (api_server, fixture, ann) = set_up().await;
-    let long = format!("/{}", "a".repeat(9000));
-    assert_eq!(fixture.get(&ann, &long).await.unwrap().status(), StatusCode::URI_TOO_LONG);
-    let cookies = request(&fixture, "/version").header("cookie", "a=b; ".repeat(60)).body(Bytes::new()).unwrap();
-    let response = fixture.send(Some(&ann), "http/1.1", cookies).await.unwrap();
-    assert_eq!(response.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
-    let mut many = request(&fixture, "/version").body(Bytes::new()).unwrap();
-    for _ in 0..150 {
-        many.headers_mut().append("x-many", HeaderValue::from_static("1"));
-    }
-    let response = fixture.send(Some(&ann), "http/1.1", many).await.unwrap();
-    assert_eq!(response.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
-    assert!(api_server.seen().is_empty());
-}
-
 // I78
 #[tokio::test]
 async fn a_watch_ends_when_the_certificate_does_and_the_next_request_is_refused() {
@@ -503,8 +330,7 @@ async fn a_watch_ends_when_the_certificate_does_and_the_next_request_is_refused(
     assert!(timeout(LIMIT, frames.next()).await.unwrap().unwrap().is_err(), "cut, not ended");
 
     fixture.clock.advance(Duration::from_secs(4));
-    let again = Request::get(uri("/version")).body(Empty::<Bytes>::new()).unwrap();
-    assert_eq!(sender.send_request(again).await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(fixture.get(&ann, "/version").await.unwrap().status(), StatusCode::UNAUTHORIZED);
     assert!(fixture.refusals().last().unwrap().1.contains("expired"));
 }
 
@@ -538,6 +364,30 @@ async fn an_api_server_that_is_gone_is_named_and_a_large_answer_arrives_whole() 
         }
     };
     assert!(timeout(LIMIT, gone).await.unwrap().contains("staging did not answer"));
+}
+
+#[tokio::test]
+async fn draining_lets_what_runs_go_on_and_takes_no_more() {
+    let (api_server, fixture, ann) = set_up().await;
+    api_server.log("before");
+    let stream = fixture.connect(Some(&ann), "h2").await.unwrap();
+    let io = TokioIo::new(stream);
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let uri = |path: &str| format!("https://p{}{path}", fixture.prefix("staging"));
+    let follow = Request::get(uri("/api/v1/namespaces/dev/pods/web/log?follow=true"));
+    let response = sender.send_request(follow.body(Empty::<Bytes>::new()).unwrap()).await.unwrap();
+    let mut frames = BodyStream::new(response.into_body());
+    let mut next = async || timeout(LIMIT, frames.next()).await.unwrap().unwrap().unwrap().into_data().unwrap();
+    assert_eq!(next().await, "before\n");
+
+    fixture.service.drain();
+    let refused = async { while fixture.get(&ann, "/version").await.is_ok() {} };
+    timeout(LIMIT, refused).await.expect("new requests find no service");
+    api_server.log("after");
+    assert_eq!(next().await, "after\n");
+    drop(frames);
+    timeout(LIMIT, connection).await.expect("the connection ends with its last stream").unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -1,8 +1,10 @@
 //! Stock `kubectl`, of every version found, through the Kubernetes service to the API server's double: each request arrives with exactly
 //! the user's impersonation, and everything people do with `kubectl` works, over WebSocket and over SPDY.
 //!
-//! `REMOTELER_TEST_KUBECTL_OLD` names an older `kubectl` to be tried as well. With `REMOTELER_TEST_KUBECONFIG` the parts that need no
-//! kubelet are also run against that API server, whose user must be allowed to impersonate.
+//! `REMOTELER_TEST_KUBECTL_OLD` names an older `kubectl` to be tried as well. With `REMOTELER_TEST_KUBECONFIG` (a cluster's administrator)
+//! or `KUBEBUILDER_ASSETS` (a directory with `etcd` and `kube-apiserver`) the parts that need no kubelet also run against that API server.
+
+#![expect(clippy::unwrap_used, reason = "a helper that fails ends its test")]
 
 use std::{
     collections::BTreeSet,
@@ -14,7 +16,7 @@ use std::{
 
 use remoteler_core::AuditKind;
 use remoteler_kube::Upstream;
-use remoteler_tests::{ApiServer, KubeFixture, client, need};
+use remoteler_tests::{ApiServer, KubeFixture, RealApiServer, client, need};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines},
@@ -70,6 +72,12 @@ impl Kubectl {
         let (code, stdout, stderr) = self.run(arguments, b"").await;
         assert_eq!(code, 0, "{} {arguments:?} ({:?}): {stderr}", self.program.display(), self.transport);
         stdout
+    }
+
+    /// Waits until the API server says that it is ready.
+    async fn ready(&self) {
+        let asking = async { while self.run(&["get", "--raw", "/readyz"], b"").await.0 != 0 {} };
+        timeout(LIMIT, asking).await.expect("the API server gets ready");
     }
 
     /// Starts what does not end by itself.
@@ -317,21 +325,52 @@ async fn refusals_are_printed_by_kubectl_in_words() {
     assert!(api_server.seen().is_empty());
 }
 
+// I55, I56 by the judgement of Kubernetes itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_real_api_server_takes_what_the_double_takes() {
-    let Some(kubeconfig) = env::var_os("REMOTELER_TEST_KUBECONFIG") else {
-        eprintln!("SKIPPED: REMOTELER_TEST_KUBECONFIG names no kubeconfig of a real API server");
+    let assets = env::var_os("KUBEBUILDER_ASSETS").map(|dir| RealApiServer::start(Path::new(&dir)).unwrap());
+    let started = assets.as_ref().map(|server| server.kubeconfig().as_os_str().to_owned());
+    let Some(admin) = env::var_os("REMOTELER_TEST_KUBECONFIG").or(started) else {
+        eprintln!("SKIPPED: neither REMOTELER_TEST_KUBECONFIG nor KUBEBUILDER_ASSETS names a real API server");
         return;
     };
-    let upstream = Upstream::from_kubeconfig(Path::new(&kubeconfig), None).unwrap();
-    let fixture = KubeFixture::start_before(upstream).await.unwrap();
+    let admin = Path::new(&admin);
+    let fixture = KubeFixture::start_before(Upstream::from_kubeconfig(admin, None).unwrap()).await.unwrap();
     let ann = fixture.issue(&fixture.user("ann", &["developer"])).unwrap();
-    let kubeconfig = fixture.write_kubeconfig(&ann).unwrap();
-    for kubectl in kubectls(&kubeconfig) {
-        let shown: Value = serde_json::from_str(&kubectl.ok(&["auth", "whoami", "-o", "json"]).await).unwrap();
-        assert_eq!(shown["status"]["userInfo"]["username"], "ann");
-        let (_, _, stderr) = kubectl.run(&["get", "secrets", "-n", "kube-system"], b"").await;
+    let ann = fixture.write_kubeconfig(&ann).unwrap();
+    for (admin, kubectl) in kubectls(admin).iter().zip(kubectls(&ann)) {
+        if assets.is_some() {
+            admin.ready().await;
+        }
+        let namespace = format!("remoteler-{}", uuid::Uuid::new_v4());
+        let here = ["--namespace", namespace.as_str()];
+        let command = |words: &[&'static str]| words.iter().copied().chain(here).map(str::to_owned).collect::<Vec<_>>();
+        let ok = async |words: &[&'static str]| {
+            let words = command(words);
+            kubectl.ok(&words.iter().map(String::as_str).collect::<Vec<_>>()).await
+        };
+        admin.ok(&["create", "namespace", &namespace]).await;
+        let binding = ["create", "rolebinding", "dev", "--clusterrole=edit", "--group=developers", here[0], here[1]];
+        admin.ok(&binding).await;
+
+        let (_child, mut lines) = kubectl.start(&[
+            "get",
+            "configmaps",
+            "--watch",
+            "-o",
+            "name",
+            "--field-selector=metadata.name=settings",
+            here[0],
+            here[1],
+        ]);
+        ok(&["create", "configmap", "settings", "--from-literal=colour=red"]).await;
+        assert_eq!(next_line(&mut lines).await, "configmap/settings");
+        let colour = ok(&["get", "configmap", "settings", "-o", "jsonpath={.data.colour}", "--as", "root"]).await;
+        assert_eq!(colour, "red");
+        ok(&["delete", "configmap", "settings"]).await;
+        let (code, _, stderr) = kubectl.run(&["get", "secrets", "--namespace", "kube-system"], b"").await;
+        assert_eq!(code, 1);
         assert!(stderr.contains("User \"ann\" cannot list resource"), "{stderr}");
-        kubectl.ok(&["version"]).await;
+        admin.ok(&["delete", "namespace", &namespace, "--wait=false"]).await;
     }
 }

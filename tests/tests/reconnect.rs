@@ -1,5 +1,7 @@
 //! kill -9 of the proxy, the auth service and the agent in turn: everything reconnects by itself, in seconds.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{process::Command, time::Duration};
 
 use remoteler_tests::{Cluster, ClusterOptions, Edge, Process, User, binary, eventually_within, need, run};

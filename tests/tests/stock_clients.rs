@@ -152,7 +152,8 @@ fn a_user_without_the_role_is_refused_with_a_sentence_and_an_event() {
     }
     let cluster = Cluster::start();
     let eve = cluster.user("eve", "auditor");
-    let out = run(eve.openssh("ssh").args(["-o", "BatchMode=yes", Cluster::NODE, "id"]));
+    let host = format!("{}.{}", Cluster::NODE, Cluster::NAME);
+    let out = run(eve.openssh("ssh").args(["-o", "BatchMode=yes", &host, "id"]));
     assert_eq!(out.code, Some(255), "{}", out.stderr);
     assert_eq!(out.text(), "");
     cluster.event("auth", |event| event["user"] == "eve");

@@ -1,5 +1,7 @@
 //! A terminal session driven through a pseudo terminal: prompt, window change, Ctrl-C, exit status, recording.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{process::Command, time::Duration};
 
 use expectrl::{Expect, Session, process::unix::WaitStatus};

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use clap::ValueEnum;
+use remoteler_core::Resource;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -33,8 +34,10 @@ pub(crate) struct Report {
 enum Shape {
     /// One thing or a list.
     Value(Value),
-    /// Resource documents: in YAML one after another, as `create` reads them.
-    Documents(Vec<Value>),
+    /// A resource, its fields in the usual order.
+    Document(Box<Resource>),
+    /// Resources: in YAML one document after another, as `create` reads them.
+    Documents(Vec<Resource>),
 }
 
 impl Report {
@@ -43,10 +46,14 @@ impl Report {
         Ok(Self { text: text.into(), shape: Shape::Value(serde_json::to_value(value)?) })
     }
 
-    /// A list of resource documents.
-    pub(crate) fn documents(text: impl Into<String>, documents: &[impl Serialize]) -> anyhow::Result<Self> {
-        let documents = documents.iter().map(serde_json::to_value).collect::<Result<_, _>>()?;
-        Ok(Self { text: text.into(), shape: Shape::Documents(documents) })
+    /// One resource.
+    pub(crate) fn document(text: impl Into<String>, document: Resource) -> Self {
+        Self { text: text.into(), shape: Shape::Document(Box::new(document)) }
+    }
+
+    /// A list of resources.
+    pub(crate) fn documents(text: impl Into<String>, documents: Vec<Resource>) -> Self {
+        Self { text: text.into(), shape: Shape::Documents(documents) }
     }
 
     /// What is to be printed.
@@ -54,8 +61,10 @@ impl Report {
         match (format, &self.shape) {
             (Format::Text, _) => Ok(self.text.clone()),
             (Format::Json, Shape::Value(value)) => json(value),
+            (Format::Json, Shape::Document(document)) => json(document),
             (Format::Json, Shape::Documents(documents)) => json(documents),
             (Format::Yaml, Shape::Value(value)) => yaml::document(value),
+            (Format::Yaml, Shape::Document(document)) => yaml::document(document),
             (Format::Yaml, Shape::Documents(documents)) => {
                 let texts = documents.iter().map(yaml::document).collect::<anyhow::Result<Vec<_>>>()?;
                 Ok(texts.join("---\n"))
@@ -143,10 +152,14 @@ mod tests {
 
     #[test]
     fn a_list_is_an_array_in_json_and_documents_follow_each_other_in_yaml() {
-        let report = Report::documents("text\n", &[json!({ "kind": "role" }), json!({ "kind": "user" })]).unwrap();
+        let document = |kind| json!({ "kind": kind, "version": "v7", "metadata": { "name": "a" }, "spec": {} });
+        let values = [document("role"), document("user")];
+        let documents = values.iter().map(|value| serde_json::from_value(value.clone()).unwrap()).collect();
+        let report = Report::documents("text\n", documents);
         assert_eq!(report.render(Format::Text).unwrap(), "text\n");
-        assert_eq!(report.render(Format::Yaml).unwrap(), "kind: role\n---\nkind: user\n");
+        let yaml = |kind| format!("kind: {kind}\nversion: v7\nmetadata:\n  name: a\nspec: {{}}\n");
+        assert_eq!(report.render(Format::Yaml).unwrap(), format!("{}---\n{}", yaml("role"), yaml("user")));
         let json: Value = serde_json::from_str(&report.render(Format::Json).unwrap()).unwrap();
-        assert_eq!(json, json!([{ "kind": "role" }, { "kind": "user" }]));
+        assert_eq!(json, json!(values));
     }
 }

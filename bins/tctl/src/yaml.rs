@@ -2,14 +2,13 @@
 
 use anyhow::{Context, anyhow};
 use remoteler_core::Resource;
-use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::terminal::{escaped, escaped_json};
 
 /// A value as one YAML document, with a newline at the end. In the style of JSON, which YAML reads, when it holds something that
 /// the usual style would show to a terminal as it is.
-pub(crate) fn document(value: &Value) -> anyhow::Result<String> {
+pub(crate) fn document(value: &impl Serialize) -> anyhow::Result<String> {
     let text = serde_saphyr::to_string(value).context("the result has no YAML form")?;
     if text.lines().any(|line| escaped(line) != line) {
         return Ok(escaped_json(&serde_json::to_string_pretty(value)?) + "\n");
@@ -57,7 +56,7 @@ fn explained(cause: &serde_saphyr::Error) -> anyhow::Error {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 

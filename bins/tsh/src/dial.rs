@@ -8,7 +8,7 @@ use remoteler_client::StoredLogin;
 use remoteler_core::{ClusterName, NodeName, SystemRole};
 use remoteler_ssh::printable;
 use remoteler_tunnel::{
-    ALPN_SSH, ClientTls, DialCode, DialHeader, DialReply, ReadAhead, SharedTlsIdentity, Target, TargetKind, TargetName,
+    ALPN_SSH, ClientTls, DialCode, DialHeader, DialReply, Replayed, SharedTlsIdentity, Target, TargetKind, TargetName,
     connect_tcp, read_dial_reply, write_dial,
 };
 use rustls::pki_types::ServerName;
@@ -18,7 +18,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use crate::{context::clock, openssh::Family};
 
 /// A stream to a node through the proxy.
-pub(crate) type NodeStream = TlsStream<ReadAhead<TcpStream>>;
+pub(crate) type NodeStream = TlsStream<Replayed<TcpStream>>;
 
 /// The node that a host name stands for: `NODE.CLUSTER` or `NODE`.
 pub(crate) fn node_name(host: &str, cluster: &ClusterName) -> anyhow::Result<NodeName> {
@@ -71,7 +71,7 @@ async fn connect(
         .or_else(|_| ServerName::try_from("remoteler.invalid"))
         .context("the proxy's name cannot be sent")?;
     let mut stream = TlsConnector::from(config)
-        .connect(name, ReadAhead::new(Bytes::new(), tcp))
+        .connect(name, Replayed::new(Bytes::new(), tcp))
         .await
         .with_context(|| format!("no TLS session with the proxy {proxy}"))?;
 

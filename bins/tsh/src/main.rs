@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         if cli.version {
             return exit(report(commands::version::run(output::Format::Text)));
         }
-        let _ = Cli::command().print_help();
+        output::say(&Cli::command().render_help().to_string());
         return exit(2);
     };
     if cli.common.debug {

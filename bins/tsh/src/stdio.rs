@@ -81,7 +81,12 @@ pub(crate) fn stdin() -> Stdin {
             pipe.map(|pipe| Stdin::Pipe(Borrowed { io: pipe, _set_back: set_back }))
         }
         FileType::Socket => socket(fd).map(|socket| Stdin::Socket(Borrowed { io: socket, _set_back: set_back })),
-        _ => None,
+        FileType::RegularFile
+        | FileType::Directory
+        | FileType::Symlink
+        | FileType::CharacterDevice
+        | FileType::BlockDevice
+        | FileType::Unknown => None,
     };
     opened.unwrap_or_else(|| Stdin::Thread(tokio::io::stdin()))
 }
@@ -102,7 +107,12 @@ fn polled_output(fd: BorrowedFd<'static>) -> Option<Stdout> {
             Some(Stdout::Pipe(Borrowed { io: pipe, _set_back: set_back }))
         }
         FileType::Socket => Some(Stdout::Socket(Borrowed { io: socket(fd)?, _set_back: set_back })),
-        _ => None,
+        FileType::RegularFile
+        | FileType::Directory
+        | FileType::Symlink
+        | FileType::CharacterDevice
+        | FileType::BlockDevice
+        | FileType::Unknown => None,
     }
 }
 

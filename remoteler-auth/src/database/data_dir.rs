@@ -80,9 +80,13 @@ impl OpenError {
         let path = path.to_owned();
         match cause.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full { path },
-            Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
-                Self::Unusable { path, source: io::Error::other(cause) }
+            Some(ErrorCode::SystemIoFailure) if is_full(&path) => Self::Full { path },
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                Self::InUse { dir: path.parent().unwrap_or(&path).to_owned() }
             }
+            Some(
+                ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly,
+            ) => Self::Unusable { path, source: io::Error::other(cause) },
             _ => Self::NotADatabase { path, reason: cause.to_string() },
         }
     }
@@ -147,6 +151,12 @@ fn owned(path: &Path, metadata: &fs::Metadata) -> Result<(), OpenError> {
         return Err(OpenError::ForeignOwner { path: path.to_owned(), owner: metadata.uid(), own });
     }
     Ok(())
+}
+
+/// Whether the file system of `path` has no room for a page: some of SQLite's failures then do not say so.
+fn is_full(path: &Path) -> bool {
+    let dir = path.parent().unwrap_or(path);
+    rustix::fs::statvfs(dir).is_ok_and(|free| free.f_bavail.saturating_mul(free.f_frsize) < 64 * 1024)
 }
 
 /// Reads `user_version` from the file's header (SQLite file format section 1.3, offset 60): to open the file with SQLite

@@ -58,21 +58,16 @@ fn operation(route: &Route, schemas: &Map<String, Value>) -> Value {
     if let Some(content) = content(route.request) {
         operation.insert("requestBody".into(), json!({ "required": true, "content": content }));
     }
-    let answer = match content(route.answer) {
-        Some(content) => json!({ "200": { "description": "Done", "content": content } }),
-        None => json!({ "204": { "description": "Done" } }),
+    let (status, answer) = match content(route.answer) {
+        Some(content) => ("200", json!({ "description": "Done", "content": content })),
+        None => ("204", json!({ "description": "Done" })),
     };
     let failure = json!({
         "description": "What failed and what to do: 400 wrong request, 401 caller unknown, 403 may not, 404 no such thing, \
             409 is there already or was changed, 429 too many attempts, 500 the service failed, 503 try again",
         "content": { "application/json": { "schema": { "$ref": "#/components/schemas/ApiError" } } }
     });
-    let mut responses = match answer {
-        Value::Object(responses) => responses,
-        _ => Map::new(),
-    };
-    responses.insert("default".into(), failure);
-    operation.insert("responses".into(), responses.into());
+    operation.insert("responses".into(), json!({ status: answer, "default": failure }));
     operation.into()
 }
 

@@ -1,9 +1,10 @@
 use remoteler_core::{
-    ApiErrorKind, AuditEvent, AuditKind, Clock, ClusterName, ConnectionFields, EventQuery, SessionFields, SystemRole,
+    ApiErrorKind, AuditEvent, AuditKind, Clock, ClusterName, ConnectionFields, EventQuery, Secret, SessionFields,
+    SignUpRequest, SystemRole,
 };
 use uuid::Uuid;
 
-use crate::support::{Cluster, kind};
+use crate::support::{Cluster, PASSWORD, join_request, kind, login_request, new_user};
 
 fn event(cluster: &Cluster, kind: AuditKind) -> AuditEvent {
     AuditEvent::new(kind, cluster.clock.now(), Uuid::new_v4(), cluster.service.cluster_name().clone())
@@ -47,18 +48,29 @@ async fn a_host_cannot_forge_the_events_of_others() {
         response_code: None,
         connection: ConnectionFields::default(),
     };
+    let attempt = AuditKind::AuthAttempt {
+        user: "ann".into(),
+        service: "proxy".into(),
+        login: None,
+        error: "forged".into(),
+        remote: None,
+    };
     let login =
         AuditKind::UserLogin { user: "ann".into(), method: "local".into(), success: true, error: None, remote: None };
     let mut elsewhere = event(&cluster, exec(&edge.host_id.to_string()));
     elsewhere.cluster_name = ClusterName::new("leaf").unwrap();
-    for forged in
-        [event(&cluster, exec(&other.host_id.to_string())), event(&cluster, kube), event(&cluster, login), elsewhere]
-    {
+    for forged in [
+        event(&cluster, exec(&other.host_id.to_string())),
+        event(&cluster, kube),
+        event(&cluster, login),
+        event(&cluster, attempt),
+        elsewhere,
+    ] {
         let own = event(&cluster, exec(&edge.host_id.to_string()));
         assert_eq!(kind(api.record_events(vec![own, forged]).await), ApiErrorKind::Denied); // I66
     }
     assert!(cluster.events("exec").await.is_empty(), "all or none");
-    assert_eq!(cluster.events("auth").await.len(), 4);
+    assert_eq!(cluster.events("auth").await.len(), 5);
     assert_eq!(kind(cluster.admin().record_events(Vec::new()).await), ApiErrorKind::Denied);
 }
 
@@ -96,4 +108,51 @@ async fn refusals_of_nobody_in_particular_cannot_fill_the_log() {
         assert_eq!(kind(cluster.anonymous().users().await), ApiErrorKind::Unauthenticated);
     }
     assert_eq!(cluster.events("auth").await.len(), 10);
+}
+
+#[tokio::test]
+async fn what_cannot_be_audited_does_not_happen() {
+    let cluster = Cluster::start().await;
+    cluster.user("ann", &["access"], &["root"]).await;
+    let token = cluster.token(&[SystemRole::Node]).await;
+    let database = rusqlite::Connection::open(cluster.dir.path().join("auth.sqlite")).unwrap();
+    database.execute_batch("ALTER TABLE events RENAME TO gone").unwrap();
+
+    let (anonymous, admin) = (cluster.anonymous(), cluster.admin());
+    assert_eq!(kind(anonymous.login(login_request("ann", PASSWORD)).await), ApiErrorKind::Unavailable); // I75
+    let join = join_request(&token, "edge", &[SystemRole::Node], &[]);
+    assert_eq!(kind(anonymous.join(join).await), ApiErrorKind::Unavailable);
+    assert_eq!(kind(admin.create_user(new_user("bob", &["access"], &[])).await), ApiErrorKind::Unavailable);
+    assert_eq!(kind(admin.delete_user("ann".parse().unwrap()).await), ApiErrorKind::Unavailable);
+    assert_eq!(kind(admin.delete_token(token).await), ApiErrorKind::Unavailable);
+
+    database.execute_batch("ALTER TABLE gone RENAME TO events").unwrap();
+    let users: Vec<String> = admin.users().await.unwrap().into_iter().map(|user| user.name.to_string()).collect();
+    assert_eq!(users, ["ann"]);
+    assert_eq!(admin.tokens().await.unwrap().len(), 1);
+    assert!(cluster.events("cert.create").await.is_empty());
+    // The name that the host wanted is free.
+    cluster.join("edge", &[SystemRole::Node], &[]).await;
+}
+
+#[tokio::test]
+async fn a_caller_who_goes_away_leaves_all_or_nothing() {
+    let cluster = Cluster::start().await;
+    let invite = cluster.admin().create_user(new_user("ann", &["access"], &["root"])).await.unwrap();
+    let api = cluster.anonymous();
+    let request = SignUpRequest { token: invite.token.clone(), password: Secret::new(PASSWORD) };
+    {
+        let sign_up = api.sign_up(request);
+        tokio::pin!(sign_up);
+        // Polled once, then dropped in the middle of hashing.
+        assert!(
+            std::future::poll_fn(|context| std::task::Poll::Ready(sign_up.as_mut().poll(context).is_pending())).await
+        );
+    }
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while api.invited_user(invite.token.clone()).await.is_ok() {
+        assert!(std::time::Instant::now() < end, "the password is never set");
+        tokio::task::yield_now().await;
+    }
+    api.login(login_request("ann", PASSWORD)).await.unwrap();
 }

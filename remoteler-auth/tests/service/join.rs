@@ -73,7 +73,7 @@ async fn failed_joins_lock_their_address_out() {
     }
     let refused = cluster.anonymous().join(join_request(&token, "edge", &[Node], &[])).await;
     assert_eq!(kind(refused), ApiErrorKind::RateLimited); // I35
-    let other = cluster.from_address([203, 0, 113, 1]);
+    let other = cluster.at_address([203, 0, 113, 1]);
     other.join(join_request(&token, "edge", &[Node], &[])).await.unwrap();
 }
 

@@ -93,7 +93,7 @@ async fn ten_failures_lock_a_user_for_five_minutes_even_with_the_right_password(
     cluster.user("ann", &["access"], &["root"]).await;
     cluster.user("bob", &["access"], &["root"]).await;
     for number in 0..10_u8 {
-        let api = cluster.from_address([198, 51, 100, number]);
+        let api = cluster.at_address([198, 51, 100, number]);
         assert_eq!(kind(api.login(login_request("ann", "wrong password")).await), ApiErrorKind::Unauthenticated);
     }
     let api = cluster.anonymous();
@@ -112,7 +112,7 @@ async fn an_address_that_tries_many_names_is_locked_out_alone() {
         assert_eq!(kind(cluster.anonymous().login(request).await), ApiErrorKind::Unauthenticated);
     }
     assert_eq!(kind(cluster.anonymous().login(login_request("ann", PASSWORD)).await), ApiErrorKind::RateLimited);
-    cluster.from_address([203, 0, 113, 7]).login(login_request("ann", PASSWORD)).await.unwrap();
+    cluster.at_address([203, 0, 113, 7]).login(login_request("ann", PASSWORD)).await.unwrap();
 }
 
 #[tokio::test]
@@ -125,15 +125,11 @@ async fn only_a_proxy_is_believed_when_it_names_the_clients_address() {
     cluster.as_host(&proxy).login(request()).await.unwrap();
     cluster.as_host(&node).login(request()).await.unwrap();
     cluster.anonymous().login(request()).await.unwrap();
-    let seen: Vec<Option<String>> = cluster
-        .events("user.login")
-        .await
-        .into_iter()
-        .map(|event| match event.kind {
-            AuditKind::UserLogin { remote, .. } => remote,
-            other => panic!("{other:?}"),
-        })
-        .collect();
+    let mut seen = Vec::new();
+    for event in cluster.events("user.login").await {
+        let AuditKind::UserLogin { remote, .. } = event.kind else { panic!("{event:?}") };
+        seen.push(remote);
+    }
     assert_eq!(seen, [Some("203.0.113.9:1".into()), None, Some("192.0.2.1:40000".into())]);
 }
 

@@ -1,4 +1,5 @@
 //! The auth service as its callers see it, in process and over HTTP.
+#![expect(clippy::unwrap_used, reason = "a helper of tests that fails should panic where it is")]
 
 mod audit;
 mod http;

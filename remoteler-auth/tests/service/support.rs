@@ -53,10 +53,10 @@ impl Cluster {
     }
 
     pub(crate) fn anonymous(&self) -> Arc<dyn AuthApi> {
-        self.from_address([192, 0, 2, 1])
+        self.at_address([192, 0, 2, 1])
     }
 
-    pub(crate) fn from_address(&self, ip: [u8; 4]) -> Arc<dyn AuthApi> {
+    pub(crate) fn at_address(&self, ip: [u8; 4]) -> Arc<dyn AuthApi> {
         self.service.as_caller(Caller::Anonymous { addr: SocketAddr::from((ip, 40_000)) })
     }
 

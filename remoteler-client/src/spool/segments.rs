@@ -1,12 +1,6 @@
 //! The files of a spool: JSON lines in numbered segments, the last one open. Owns sizes and what is durable. Knows no event.
 
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    io::{Seek, SeekFrom, Write},
-    path::Path,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fs::File, io::Write, path::Path, time::Duration};
 
 use super::SpoolLimits;
 use crate::files::{DirLock, FileError, Privacy, PrivateDir};
@@ -81,11 +75,17 @@ impl Segments {
             Err(source) => {
                 // What of the lines reached the disk is unknown. The half written ones are taken back if that works, and the
                 // segment is not used again either way: after a failed sync its later ones would prove nothing.
-                let taken_back = open.file.set_len(open.durable).and_then(|()| open.file.seek(SeekFrom::End(0)));
+                let taken_back = match open.durable {
+                    // Nothing in it counts. On a full disk every attempt would leave an empty file behind.
+                    0 => self.dir.remove(&name_of(open.number)).map(|_| ()).map_err(|error| error.to_string()),
+                    durable => {
+                        self.closed.insert(open.number, durable);
+                        open.file.set_len(durable).map_err(|error| error.to_string())
+                    }
+                };
                 if let Err(cause) = taken_back {
-                    tracing::warn!(path = %path.display(), %cause, "a half written audit segment could not be shortened");
+                    tracing::warn!(path = %path.display(), %cause, "half written audit events could not be taken back");
                 }
-                self.closed.insert(open.number, open.durable);
                 Err(FileError::Io { action: "write to", path, source })
             }
         }

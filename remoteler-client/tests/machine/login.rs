@@ -49,7 +49,9 @@ fn a_login_is_found_again_with_everything_to_verify_hosts() {
     let found = store.current_login().unwrap();
     assert!(found.is_valid(SystemClock.now()) && !found.is_valid(SystemClock.now().plus(HOUR)));
     assert_eq!((found.profile.proxy, found.profile.cluster), (proxy, cluster.name.clone()));
-    assert_eq!(found.trust.host, cluster.trust().host);
+    let authority = cluster.trust().host;
+    assert_eq!(found.trust.host.x509, authority.x509);
+    assert_eq!(found.trust.host.ssh[0].key_data(), authority.ssh[0].key_data());
     assert_eq!(found.identity.user.as_str(), "ann");
     assert_eq!(found.tls.chain().len(), 1);
     verify_ssh_certificate(&found.ssh_certificate, &cluster.trust(), SshCertificatePurpose::User, SystemClock.now())

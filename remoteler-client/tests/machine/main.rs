@@ -1,5 +1,7 @@
 //! What a user's or a device's machine does, against real services: TLS on loopback, ssh-agent, ssh, processes that are killed.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, helpers included")]
+
 mod agent;
 mod cluster;
 mod join;
@@ -8,3 +10,4 @@ mod policy;
 mod remote;
 mod service;
 mod spool;
+mod web;

@@ -63,7 +63,16 @@ pub(crate) async fn tls(
     handler: Handler,
 ) -> Service {
     let server = ServerTls { identity, trust: Arc::new(cluster.trust()), clock: Arc::new(SystemClock) };
-    let acceptor = TlsAcceptor::from(server.own_protocol(alpn, auth).unwrap());
+    listen(server.own_protocol(alpn, auth).unwrap(), handler).await
+}
+
+/// The same as a proxy's web API, without client certificates.
+pub(crate) async fn web(identity: Arc<SharedTlsIdentity>, handler: Handler) -> Service {
+    listen(remoteler_tunnel::web_server_config(&identity).unwrap(), handler).await
+}
+
+async fn listen(config: Arc<rustls::ServerConfig>, handler: Handler) -> Service {
+    let acceptor = TlsAcceptor::from(config);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap().to_string();
     let connections = Arc::new(AtomicUsize::new(0));

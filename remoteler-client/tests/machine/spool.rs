@@ -24,10 +24,8 @@ fn event(name: &str) -> AuditKind {
 }
 
 fn name_of(event: &AuditEvent) -> String {
-    match &event.kind {
-        AuditKind::UserDelete { name, .. } => name.clone(),
-        other => panic!("{other:?}"),
-    }
+    let AuditKind::UserDelete { name, .. } = &event.kind else { panic!("{event:?}") };
+    name.clone()
 }
 
 fn open(data_dir: &Path) -> Arc<SpooledAudit> {
@@ -70,8 +68,9 @@ impl Store {
     }
 
     async fn wait_for(&self, count: usize) {
-        let arrived = self.count.subscribe().wait_for(|seen| *seen >= count).await.map(|_| ());
-        arrived.unwrap();
+        let mut seen = self.count.subscribe();
+        let arrived = tokio::time::timeout(Duration::from_secs(60), seen.wait_for(|seen| *seen >= count)).await;
+        assert!(arrived.is_ok(), "{} of {count} events arrived", self.names().len());
     }
 
     fn names(&self) -> BTreeSet<String> {
@@ -197,9 +196,9 @@ async fn an_acknowledged_event_survives_kill_9() {
         child.wait().unwrap();
         acknowledged += seen;
         // A crash may also tear the line that was being written.
-        let torn = dir.path().join("spool").join(format!("{:020}.jsonl", 900 + round));
-        std::fs::write(&torn, b"{\"event\":\"user.del").unwrap();
-        std::fs::set_permissions(&torn, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let last = files(dir.path()).into_iter().max().unwrap();
+        let mut last = std::fs::OpenOptions::new().append(true).open(dir.path().join("spool").join(last)).unwrap();
+        last.write_all(b"{\"event\":\"user.del").unwrap();
     }
 
     let (store, remote, task) = Store::start(&dir.path().join("sock"));

@@ -39,6 +39,14 @@ pub enum SessionError {
         /// Server.
         host: String,
     },
+    /// The server ended the connection.
+    #[error("{host} closed the connection: {reason}")]
+    Disconnected {
+        /// Server.
+        host: String,
+        /// What it said, made printable.
+        reason: String,
+    },
     /// Output of the server could not be passed on, or input not be read, on this side.
     #[error("local {what}: {source}")]
     Local {

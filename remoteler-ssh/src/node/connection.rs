@@ -50,6 +50,8 @@ pub(super) struct Connection {
 /// What is known before the login.
 #[derive(Default)]
 struct Attempt {
+    /// Somebody asked to log in; the name may come later or never.
+    begun: bool,
     login: Option<String>,
     offers: usize,
     /// A refusal of this connection is in the audit log.
@@ -190,6 +192,11 @@ enum Decision {
 
 impl Handler for Connection {
     type Error = ConnectionError;
+
+    async fn authentication_banner(&mut self) -> Result<Option<String>, Self::Error> {
+        self.attempt.begun = true;
+        Ok(None)
+    }
 
     async fn auth_none(&mut self, user: &str) -> Result<Auth, Self::Error> {
         self.attempt.login = Some(printable(user));
@@ -480,8 +487,7 @@ impl Drop for Connection {
     /// The library refuses certificates that are expired, not yet valid or wrongly signed without asking us; that somebody tried
     /// and did not get in is recorded here.
     fn drop(&mut self) {
-        let Some(login) = self.attempt.login.take() else { return };
-        if self.access.is_some() || self.attempt.recorded {
+        if !self.attempt.begun || self.access.is_some() || self.attempt.recorded {
             return;
         }
         let error = match self.attempt.plain_key.take() {
@@ -491,7 +497,8 @@ impl Drop for Connection {
                     .into()
             }
         };
-        let refused = Refused { user: String::new(), login: Some(login), error, remote: self.client.take() };
+        let login = self.attempt.login.take();
+        let refused = Refused { user: String::new(), login, error, remote: self.client.take() };
         let node = self.node.clone();
         if tokio::runtime::Handle::try_current().is_ok() {
             self.node.tasks.spawn(async move { node.refusals.record(refused).await });

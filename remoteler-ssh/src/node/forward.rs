@@ -96,15 +96,14 @@ async fn copy(node: &Node, channel: Channel<Msg>, stream: TcpStream, gone: Cance
     let (source, sink) = channel.split();
     let (from, to) = stream.into_split();
     let moved = AtomicU64::new(0);
-    let inward = inflow::feed(source, to, node.config.limits.stall_limit);
+    let input_done = CancellationToken::new();
+    let inward = inflow::feed(source, to, node.config.limits.stall_limit, &input_done);
     let outward = async {
         let ended = outflow::copy(from, &sink, Stream::Output, None, (PIECE, &moved)).await;
-        // The client's writes can go on after our end of file, until it closes.
-        match ended {
-            Ok(()) => drop(sink.eof().await),
-            Err(_) => drop(sink.close().await),
+        // The client may go on after our end of file; when it has ended, too, it waits for us to close (as `ssh -W` does).
+        if ended.is_ok() && sink.eof().await.is_ok() {
+            input_done.cancelled().await;
         }
-        std::future::pending::<()>().await;
     };
     let ended = tokio::select! {
         ended = inward => Some(ended),

@@ -13,6 +13,7 @@ use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
     sync::mpsc,
 };
+use tokio_util::sync::CancellationToken;
 
 /// How a channel's incoming side ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,9 +24,14 @@ pub(super) enum Ended {
     Stalled,
 }
 
-/// Copies all data of `source` to `target`, closes `target` at the client's end of file, and goes on reading until the channel
-/// is closed. What the target does not take any more is thrown away, as sshd does.
-pub(super) async fn feed<W>(mut source: ChannelReadHalf, target: W, stall_limit: Duration) -> Ended
+/// Copies all data of `source` to `target`, closes `target` at the client's end of file (and then cancels `done`), and goes on reading
+/// until the channel is closed. What the target does not take any more is thrown away, as sshd does.
+pub(super) async fn feed<W>(
+    mut source: ChannelReadHalf,
+    target: W,
+    stall_limit: Duration,
+    done: &CancellationToken,
+) -> Ended
 where
     W: AsyncWrite + Unpin,
 {
@@ -35,6 +41,10 @@ where
     let reading = async {
         let mut queue = Some(queue);
         while let Some(message) = source.wait().await {
+            #[expect(
+                clippy::wildcard_enum_match_arm,
+                reason = "requests reach the connection's handler, which answers them"
+            )]
             match message {
                 ChannelMsg::Data { data } => {
                     let Some(sender) = &queue else { continue };
@@ -64,6 +74,7 @@ where
                 if let Err(error) = result {
                     tracing::trace!(%error, "a channel's target takes no more data");
                 }
+                done.cancel();
                 return reading.await;
             }
         }

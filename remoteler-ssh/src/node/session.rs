@@ -364,7 +364,8 @@ impl Life<'_> {
         W: AsyncWrite + Unpin,
         O: Future<Output = io::Result<()>>,
     {
-        let feeding = inflow::feed(source, input, stall_limit);
+        let input_done = CancellationToken::new();
+        let feeding = inflow::feed(source, input, stall_limit, &input_done);
         tokio::pin!(feeding, output);
         let mut output_ended = false;
         let mut ended: Option<ExitStatus> = None;

@@ -74,10 +74,8 @@ async fn expand(sftp: &SftpSession, path: &str) -> Result<Vec<String>, CopyError
     for entry in sftp.read_dir(directory).await.map_err(|cause| remote(directory, cause))? {
         let file_name = entry.file_name();
         if glob::matches(pattern, &file_name) {
-            matching.push(parent.map_or_else(
-                || file_name.clone(),
-                |parent| format!("{parent}/{}", name::checked(&file_name).unwrap_or_default()),
-            ));
+            let file_name = name::checked(&file_name)?;
+            matching.push(parent.map_or_else(|| file_name.to_owned(), |parent| format!("{parent}/{file_name}")));
         }
     }
     matching.sort_unstable();

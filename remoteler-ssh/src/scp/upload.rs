@@ -169,8 +169,8 @@ fn local(path: &Path, source: io::Error) -> CopyError {
     CopyError::Local { path: path.to_owned(), source }
 }
 
-pub(super) fn remote(path: &str, source: SftpError) -> CopyError {
-    CopyError::Remote { path: printable(path), source }
+pub(super) fn remote(path: &str, cause: SftpError) -> CopyError {
+    CopyError::Remote { path: printable(path), cause }
 }
 
 pub(super) fn remote_io(path: &str, source: io::Error) -> CopyError {

@@ -1,4 +1,5 @@
 //! A cluster of one node on loopback for tests: authorities, certificates right and wrong, the node, and stock OpenSSH clients.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::{
@@ -19,7 +20,7 @@ use remoteler_core::{
 };
 use remoteler_ssh::{Node, NodeConfig, NodeLimits};
 use ssh_key::{
-    Algorithm, Certificate, LineEnding, PrivateKey,
+    Certificate, LineEnding, PrivateKey,
     certificate::{Builder, CertType},
     private::{Ed25519Keypair, KeypairData},
 };
@@ -304,6 +305,25 @@ impl Cluster {
     }
 }
 
+struct Trusting;
+
+impl russh::client::Handler for Trusting {
+    type Error = russh::Error;
+
+    async fn check_server_key(&mut self, _key: &russh::keys::PublicKeyOrCertificate) -> Result<bool, Self::Error> {
+        Ok(true)
+    }
+}
+
+/// Shows a certificate with a client that checks nothing itself, as a hostile one would. Yields whether it is in and can open a
+/// channel.
+pub(crate) async fn gets_in(cluster: &Cluster, key: &PrivateKey, certificate: &Certificate) -> bool {
+    let config = Arc::new(russh::client::Config::default());
+    let mut client = russh::client::connect(config, ("127.0.0.1", cluster.port), Trusting).await.unwrap();
+    let login = client.authenticate_openssh_cert(own_login(), Arc::new(key.clone()), certificate.clone()).await;
+    login.is_ok_and(|result| result.success()) && client.channel_open_session().await.is_ok()
+}
+
 /// Runs a command to its end, at most a minute.
 pub(crate) async fn finish(command: &mut Command) -> Output {
     let limit = Duration::from_secs(60);
@@ -318,9 +338,4 @@ pub(crate) fn text(octets: &[u8]) -> String {
 pub(crate) fn sftp_server() -> OsString {
     let tests = std::env::current_exe().unwrap();
     tests.parent().unwrap().parent().unwrap().join("examples/sftp_server").into()
-}
-
-/// An algorithm name that keeps the import of ssh-key's enum in one place.
-pub(crate) fn ed25519() -> Algorithm {
-    Algorithm::Ed25519
 }

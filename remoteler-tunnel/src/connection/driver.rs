@@ -60,6 +60,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Driver<S> {
         if let Some((_, reason)) = &self.shared.lock().closing {
             return Poll::Ready(CloseReason::Here { reason: reason.clone() });
         }
+        if let Err(reason) = self.poll_deadline(cx) {
+            return Poll::Ready(reason);
+        }
         for _ in 0..ROUNDS {
             match self.poll_round(cx) {
                 Ok(Progress::Moved) => {}
@@ -101,12 +104,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Driver<S> {
             Poll::Ready(Err(error)) => return Err(self.broken(&error)),
             Poll::Pending => {}
         }
-        if let (Progress::Waiting, Poll::Ready(())) = (progress, self.poll_deadline(cx)) {
-            let mut core = self.shared.lock();
-            core.mux.handle_timeout(now())?;
-            core.dispatch(&self.shared, &mut self.woken);
-            drop(core);
-            self.wake();
+        if matches!(progress, Progress::Waiting) && self.poll_deadline(cx)? {
             progress = Progress::Moved;
         }
         Ok(progress)
@@ -195,20 +193,26 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Driver<S> {
         }
     }
 
-    /// Ready when the machine's deadline has passed. The timer moves only when it has to: deadlines get later with every
-    /// frame, so it mostly finds at its own time that there is a new one.
-    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Acts on the machine's deadline if it has passed; says whether it had. The timer moves only when it has to: deadlines
+    /// get later with every frame, so it mostly finds at its own time that there is a new one.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Result<bool, CloseReason> {
         loop {
             let deadline = self.shared.lock().mux.poll_timeout();
-            let Some(deadline) = deadline else { return Poll::Pending };
+            let Some(deadline) = deadline else { return Ok(false) };
             if self.timer.deadline().into_std() > deadline {
                 self.timer.as_mut().reset(deadline.into());
             }
             if Future::poll(self.timer.as_mut(), cx).is_pending() {
-                return Poll::Pending;
+                return Ok(false);
             }
-            if now() >= deadline {
-                return Poll::Ready(());
+            let now = now();
+            if now >= deadline {
+                let mut core = self.shared.lock();
+                core.mux.handle_timeout(now)?;
+                core.dispatch(&self.shared, &mut self.woken);
+                drop(core);
+                self.wake();
+                return Ok(true);
             }
             self.timer.as_mut().reset(deadline.into());
         }

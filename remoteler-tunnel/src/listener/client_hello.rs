@@ -3,11 +3,11 @@
 
 use std::io;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
-use crate::stream::ReadAhead;
+use crate::stream::Replayed;
 
 /// Most octets read before a ClientHello must be complete. With post-quantum key shares they are 1.5 to 2 KiB, in two packets.
 pub const MAX_CLIENT_HELLO: usize = 16 * 1024;
@@ -40,7 +40,7 @@ pub enum HelloError {
 ///
 /// # Errors
 /// [`HelloError`]; the client was told by an alert if it speaks TLS.
-pub async fn read_client_hello<S>(mut io: S) -> Result<(Greeting, ReadAhead<S>), HelloError>
+pub async fn read_client_hello<S>(mut io: S) -> Result<(Greeting, Replayed<S>), HelloError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -65,7 +65,7 @@ where
                 let hello = accepted.client_hello();
                 let alpn = hello.alpn().map(|names| names.map(<[u8]>::to_vec).collect()).unwrap_or_default();
                 let server_name = hello.server_name().map(str::to_owned);
-                return Ok((Greeting { alpn, server_name }, ReadAhead::new(octets.freeze(), io)));
+                return Ok((Greeting { alpn, server_name }, Replayed::new(octets.freeze(), io)));
             }
             Err((error, mut alert)) => {
                 let mut octets = Vec::new();
@@ -76,13 +76,6 @@ where
                 return Err(HelloError::NotTls(error));
             }
         }
-    }
-}
-
-/// The stream with nothing to read again, for callers that know their protocol.
-impl<S> From<S> for ReadAhead<S> {
-    fn from(io: S) -> Self {
-        Self::new(Bytes::new(), io)
     }
 }
 

@@ -16,13 +16,13 @@ use super::accept::Connection;
 use super::admission::Admission;
 use super::client_hello::{HelloError, read_client_hello};
 use super::route::{ALPN_SSH, ALPN_TUNNEL, Route, RouteError, route};
-use crate::stream::ReadAhead;
+use crate::stream::Replayed;
 use crate::tls::{
     ClientAuth, PeerError, ServerTls, SharedTlsIdentity, TlsConfigError, verified_peer, web_server_config,
 };
 
 /// A socket of the one port.
-pub type Socket = ReadAhead<TcpStream>;
+pub type Socket = Replayed<TcpStream>;
 
 /// A connection whose route is known, and whose peer where TLS ends here.
 #[derive(Debug)]

@@ -190,7 +190,7 @@ fn resize(receive: &mut ReceiveHalf, least: u32, most: u32, round_trip: Option<D
 }
 
 /// Below this, scheduling and not distance is what a round trip measures.
-const SHORTEST_TRIP: Duration = Duration::from_millis(1);
+const SHORTEST_TRIP: Duration = Duration::from_micros(500);
 const SHRINK_AFTER: Duration = Duration::from_secs(10);
 
 fn push_sequenced(out: &mut Outbox, link: &mut Sequence, stream: u32, payload: Payload) {

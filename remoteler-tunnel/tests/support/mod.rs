@@ -17,12 +17,14 @@ use remoteler_core::{
 };
 use remoteler_tunnel::{
     Admission, AdmissionLimits, Admissions, Agent, AgentConfig, AgentEvents, AgentSession, AgentState, BoxedStream,
-    ClientTls, CloseReason, DialError, DialHeader, DialReply, Inventory, Limits, Offer, OnePort, Place, ReadAhead,
-    Refusal, RegistrationError, Route, RouteHandler, Routed, Router, Serve, ServerTls, SharedTlsIdentity,
+    ClientTls, CloseReason, DialError, DialHeader, DialReply, Inventory, Limits, Offer, OnePort, Place, Refusal,
+    RegistrationError, Replayed, Route, RouteHandler, Routed, Router, Serve, ServerTls, SharedTlsIdentity,
     StreamService, Target, TargetKind, TargetName, TlsIdentity, TrustSource, TunnelServer, connect_tcp, read_dial,
     relay, serve, write_dial_reply,
 };
-use rustls::pki_types::PrivateKeyDer;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
@@ -263,11 +265,11 @@ impl Proxy {
     }
 
     /// A user's TLS connection for SSH, before the dial header.
-    pub async fn user_stream(&self, alpn: &str) -> std::io::Result<TlsStream<ReadAhead<TcpStream>>> {
+    pub async fn user_stream(&self, alpn: &str) -> std::io::Result<TlsStream<Replayed<TcpStream>>> {
         let tls = self.authorities.client_tls(Some(self.authorities.user("ann")), self.clock.clone());
         let config = tls.to_cluster(&[SystemRole::Proxy], alpn).unwrap();
         let socket = connect_tcp(&self.address.to_string(), Duration::from_secs(10)).await.unwrap();
-        TlsConnector::from(config).connect("root".try_into().unwrap(), ReadAhead::from(socket)).await
+        TlsConnector::from(config).connect("root".try_into().unwrap(), Replayed::from(socket)).await
     }
 }
 
@@ -319,7 +321,7 @@ impl RouteHandler for Handler {
 
 impl Handler {
     /// What arrives undecrypted must start with the ClientHello: a handshake record of TLS.
-    async fn note_raw(&self, what: &str, stream: &mut ReadAhead<TcpStream>) {
+    async fn note_raw(&self, what: &str, stream: &mut Replayed<TcpStream>) {
         let first = stream.read_u8().await.unwrap();
         self.raw.lock().unwrap().push(format!("{what} {first}"));
     }
@@ -360,5 +362,55 @@ impl Drop for FaultRelay {
     fn drop(&mut self) {
         self.accepting.abort();
         self.cut();
+    }
+}
+
+/// A client that is none of ours: believes anybody, shows no certificate, keeps every session it can.
+pub fn browser(alpn: &[&str], versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
+    let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_protocol_versions(versions)
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Browser))
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    Arc::new(config)
+}
+
+#[derive(Debug)]
+struct Browser;
+
+impl ServerCertVerifier for Browser {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
     }
 }

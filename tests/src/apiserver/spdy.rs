@@ -141,10 +141,10 @@ where
         from.read_exact(&mut payload).await?;
         if a & 0x80 == 0 {
             let id = u32::from_be_bytes([a, b, c, d]);
-            if !payload.is_empty() {
-                if let Some(input) = inputs.get(&id) {
-                    let _ = input.send(payload.into()).await;
-                }
+            if !payload.is_empty()
+                && let Some(input) = inputs.get(&id)
+            {
+                let _ = input.send(payload.into()).await;
             }
             if flags & FLAG_FIN != 0 {
                 inputs.remove(&id);

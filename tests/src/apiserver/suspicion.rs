@@ -90,3 +90,42 @@ fn texts(headers: &HeaderMap, name: &str) -> Vec<String> {
     let values = headers.get_all(name).iter();
     values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ApiServer;
+
+    #[tokio::test]
+    async fn a_request_that_is_not_exactly_as_expected_is_a_violation() {
+        let api_server = ApiServer::start().await.unwrap();
+        api_server.expect("ann", &["dev"]);
+        let good = || {
+            Request::get("/version")
+                .header("host", "localhost")
+                .header("authorization", "Bearer service-account-of-the-forwarder")
+                .header("impersonate-user", "ann")
+                .header("impersonate-group", "dev")
+        };
+        let judge = |request: http::request::Builder| check(&api_server.state, 0, &request.body(()).unwrap());
+        assert!(judge(good()).is_ok());
+        assert!(api_server.violations().is_empty());
+
+        let wrong = [
+            Request::get("/version").header("host", "localhost"),
+            good().header("authorization", "Bearer service-account-of-the-forwarder"),
+            good().header("impersonate-user", "ann"),
+            good().header("impersonate-group", "system:masters"),
+            good().header("impersonate-uid", "1"),
+            good().header("impersonate_user", "root"),
+            good().header("x-remote-user", "root"),
+            good().header("connection", "keep-alive"),
+            good().header("host", "elsewhere"),
+        ];
+        let count = wrong.len();
+        for request in wrong {
+            assert!(judge(request).is_err());
+        }
+        assert_eq!(api_server.violations().len(), count);
+    }
+}

@@ -47,8 +47,8 @@ remoteler:
   storage: { type: sqlite }
 ";
 
-const JOIN: &str = "\
-  # An auth service (HOST:3025) or a proxy (HOST:3080). Through a proxy, this host listens on no port.
+const JOIN: &str =
+    "  # An auth service (HOST:3025) or a proxy (HOST:3080). Through a proxy, this host listens on no port.
   auth_server: proxy.example.com:3080
   # Needed at the first start only: a token of `tctl tokens add`, or the path of a file that holds it.
   join_params: { method: token, token_name: /etc/remoteler.token }
@@ -56,8 +56,7 @@ const JOIN: &str = "\
   # ca_pin: [\"sha256:…\"]
 ";
 
-const AUTH: &str = "\
-  listen_addr: 0.0.0.0:3025
+const AUTH: &str = "  listen_addr: 0.0.0.0:3025
   # Part of every certificate; cannot be changed later.
   cluster_name: remoteler.local
   authentication: { type: local }
@@ -65,16 +64,14 @@ const AUTH: &str = "\
   session_recording: node
 ";
 
-const PROXY: &str = "\
-  listen_addr: 0.0.0.0:3080
+const PROXY: &str = "  listen_addr: 0.0.0.0:3080
   # How users reach this proxy.
   # public_addr: proxy.example.com:443
   # Certificate for browsers and logins. Default: a self-signed one.
   # https_keypairs: [{ key_file: /etc/remoteler/key.pem, cert_file: /etc/remoteler/cert.pem }]
 ";
 
-const NODE: &str = "\
-  # Not used when this host joins through a proxy: then it is reached by its reverse tunnel.
+const NODE: &str = "  # Not used when this host joins through a proxy: then it is reached by its reverse tunnel.
   listen_addr: 0.0.0.0:3022
   # What roles match against.
   labels: { env: dev }
@@ -82,8 +79,7 @@ const NODE: &str = "\
   commands: [{ name: kernel, command: [uname, -r], period: 1h }]
 ";
 
-const KUBE: &str = "\
-  # Credentials of the API server. Default: the pod's service account.
+const KUBE: &str = "  # Credentials of the API server. Default: the pod's service account.
   # kubeconfig_file: /etc/kubeconfig
   # kube_cluster_name: staging
   labels: { env: dev }

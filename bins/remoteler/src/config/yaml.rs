@@ -53,12 +53,13 @@ fn explain(cause: &serde_saphyr::Error) -> String {
     }
 }
 
-/// serde's wording: unknown field `x`, expected one of `a`, `b`.
+/// The parser's wording: unknown field `x`, expected one of a, b.
 fn unknown_field(text: &str) -> Option<(&str, Vec<&str>)> {
     let (_, rest) = text.split_once("unknown field `")?;
     let (key, rest) = rest.split_once('`')?;
-    let known = rest.split('`').skip(1).step_by(2).collect();
-    Some((key, known))
+    let (_, known) = rest.split_once("expected ")?;
+    let known = known.trim_start_matches("one of ").split(',').map(|name| name.trim().trim_matches('`'));
+    Some((key, known.collect()))
 }
 
 #[cfg(test)]

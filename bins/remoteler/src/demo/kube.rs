@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use remoteler_core::{KubeClusterName, SystemClock, SystemRole};
-use remoteler_tunnel::{ClientTls, ReadAhead, connect_tcp};
+use remoteler_tunnel::{ClientTls, Replayed, connect_tcp};
 use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 
@@ -23,7 +23,7 @@ pub(crate) async fn pods(cluster: &DemoCluster, ann: &Visitor) -> anyhow::Result
     };
     let config = tls.to_cluster(&[SystemRole::Kube], "http/1.1")?;
     let socket = connect_tcp(&cluster.proxy.to_string(), Duration::from_secs(5)).await?;
-    let stream = TlsConnector::from(config).connect(ServerName::try_from(name)?, ReadAhead::from(socket)).await?;
+    let stream = TlsConnector::from(config).connect(ServerName::try_from(name)?, Replayed::from(socket)).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let driver = tokio::spawn(connection);
     let path = format!("/v1/kube/{}/{kube}/api/v1/pods?limit=20", ann.certs.trust.cluster);

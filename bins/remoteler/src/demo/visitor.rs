@@ -9,7 +9,7 @@ use remoteler_core::{
 };
 use remoteler_ssh::{ClientConfig, Exit, Program, PtyRequest, SessionIo, SessionRequest, SshClient, TerminalSize};
 use remoteler_tunnel::{
-    ALPN_SSH, ClientTls, DialHeader, DialReply, ReadAhead, SharedTlsIdentity, Target, TargetKind, TargetName,
+    ALPN_SSH, ClientTls, DialHeader, DialReply, Replayed, SharedTlsIdentity, Target, TargetKind, TargetName,
     TlsIdentity, connect_tcp, read_dial_reply, write_dial,
 };
 use rustls::pki_types::ServerName;
@@ -104,7 +104,7 @@ impl Visitor {
         let config = tls.to_cluster(&[SystemRole::Proxy], ALPN_SSH)?;
         let socket = connect_tcp(&self.proxy, std::time::Duration::from_secs(5)).await?;
         let name = ServerName::try_from(DemoCluster::NAME)?;
-        let mut stream = TlsConnector::from(config).connect(name, ReadAhead::from(socket)).await?;
+        let mut stream = TlsConnector::from(config).connect(name, Replayed::from(socket)).await?;
         let target = Target {
             cluster: self.certs.trust.cluster.clone(),
             kind: TargetKind::Ssh,

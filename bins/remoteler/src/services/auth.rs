@@ -6,8 +6,8 @@ use std::{net::SocketAddr, sync::Arc};
 use remoteler_auth::{AuthService, Caller, HttpApi};
 use remoteler_core::{AuditKind, AuditSink, Clock, X509Purpose};
 use remoteler_tunnel::{
-    ALPN_AUTH, Admission, BoxedStream, ClientAuth, Connection, ReadAhead, ServerTls, TrustSource, connect_tcp, relay,
-    verified_peer,
+    ALPN_AUTH, Admission, BoxedStream, ClientAuth, Connection, Replayed, ServerTls, TrustSource, connect_tcp,
+    handshake_failure, is_certificate_failure, relay, verified_peer,
 };
 use rustls::ServerConfig;
 use tokio::{
@@ -41,7 +41,7 @@ impl AuthDoor {
                 Ok(auth) => {
                     // From here on the auth service's own deadlines hold.
                     admission.authenticated();
-                    relay(&mut stream, &mut ReadAhead::from(auth)).await;
+                    relay(&mut stream, &mut Replayed::from(auth)).await;
                 }
                 Err(cause) => tracing::warn!(%cause, "the auth service cannot be reached"),
             },
@@ -79,7 +79,7 @@ impl AuthServer {
     /// Serves a connection to the service's own port.
     pub(crate) async fn accept(self: Arc<Self>, connection: Connection) {
         let Connection { stream, source, admission } = connection;
-        self.serve(ReadAhead::from(stream), source, admission).await;
+        self.serve(Replayed::from(stream), source, admission).await;
     }
 
     async fn serve<S>(&self, stream: S, source: SocketAddr, admission: Admission)
@@ -90,8 +90,8 @@ impl AuthServer {
             Ok(stream) => stream,
             Err(cause) => {
                 tracing::debug!(%source, %cause, "TLS handshake failed");
-                if let Some(reason) = certificate_reason(&cause) {
-                    self.record_refusal(source, reason).await;
+                if is_certificate_failure(&cause) {
+                    self.record_refusal(source, handshake_failure(&cause)).await;
                 }
                 return;
             }
@@ -121,15 +121,5 @@ impl AuthServer {
         if let Err(cause) = self.audit.record(event).await {
             tracing::warn!(%cause, "a refused connection is not in the audit log");
         }
-    }
-}
-
-/// The reason, where a certificate was shown and not believed.
-pub(crate) fn certificate_reason(cause: &std::io::Error) -> Option<String> {
-    match cause.get_ref()?.downcast_ref::<rustls::Error>()? {
-        rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other)) => Some(other.0.to_string()),
-        rustls::Error::InvalidCertificate(reason) => Some(reason.to_string()),
-        rustls::Error::NoCertificatesPresented => Some("no certificate was shown".into()),
-        _ => None,
     }
 }

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use remoteler_core::{AuditKind, AuditSink, ClusterName, HostIdentity, Verified};
 use remoteler_tunnel::{
     Admission, AgentEvents, AgentSession, CloseReason, DialCode, DialHeader, DialReply, Refusal, RegistrationError,
-    Route, RouteHandler, Routed, Router, Target, TargetKind, TargetName, TunnelServer, read_dial, relay,
-    write_dial_reply,
+    Route, RouteHandler, Routed, Router, Target, TargetKind, TargetName, TunnelServer, handshake_failure,
+    is_certificate_failure, read_dial, relay, write_dial_reply,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -132,7 +132,7 @@ impl ProxyHandler {
 fn certificate_reason(refusal: &Refusal) -> Option<String> {
     match refusal {
         Refusal::Peer(cause) => Some(with_source(cause)),
-        Refusal::Handshake(cause) => super::auth::certificate_reason(cause),
+        Refusal::Handshake(cause) => is_certificate_failure(cause).then(|| handshake_failure(cause)),
         _ => None,
     }
 }

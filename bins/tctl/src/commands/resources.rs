@@ -17,12 +17,14 @@ const MAX_OCTETS: u64 = 4 * 1024 * 1024;
 
 /// Prints documents of a kind, or one.
 pub(crate) async fn get(api: &dyn AuthApi, wanted: &ResourceRef) -> anyhow::Result<Report> {
-    let found = api.resources(wanted.kind, wanted.name.clone()).await?;
+    let mut found = api.resources(wanted.kind, wanted.name.clone()).await?;
     let text = table(&found);
-    match (&wanted.name, found.as_slice()) {
-        (Some(_), [one]) => Report::new(text, one),
-        (Some(name), _) => bail!("{} {name:?} was not found", wanted.kind.as_str()),
-        (None, all) => Report::documents(text, all),
+    match &wanted.name {
+        Some(name) => match found.pop() {
+            Some(one) if found.is_empty() => Ok(Report::document(text, one)),
+            Some(_) | None => bail!("{} {name:?} was not found", wanted.kind.as_str()),
+        },
+        None => Ok(Report::documents(text, found)),
     }
 }
 

@@ -1,0 +1,222 @@
+//! Recordings reach the auth service whole, whatever happens on the way.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use remoteler_core::{
+    ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, HostCerts, Invite, JoinRequest, KubeRecord, LoginRequest,
+    NewToken, NewUser, NodeRecord, OsEntropy, Ping, RecordingChunk, RecordingInfo, Resource, ResourceKind, Secret,
+    SessionId, SignUpRequest, TokenCreated, TokenSummary, TrustBundle, UserCerts, UserName, UserSummary,
+};
+use remoteler_ssh::Uploader;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+const ID: &str = "67e55044-10b1-426f-9247-bb680e5fe0c8";
+
+/// A store of recordings that can lose acknowledgements. Everything else of the service is absent.
+#[derive(Default)]
+struct Store {
+    stored: Mutex<HashMap<SessionId, (Vec<u8>, bool)>>,
+    /// Answers that are lost after the work was done.
+    lost: Mutex<usize>,
+    changed: Notify,
+}
+
+impl Store {
+    fn octets(&self) -> Vec<u8> {
+        self.stored.lock().unwrap().values().next().map(|(octets, _)| octets.clone()).unwrap_or_default()
+    }
+
+    fn complete(&self) -> bool {
+        self.stored.lock().unwrap().values().next().is_some_and(|(_, complete)| *complete)
+    }
+}
+
+fn absent<T>() -> Result<T, ApiError> {
+    Err(ApiError::new(ApiErrorKind::NotFound, "not part of this test"))
+}
+
+#[async_trait]
+impl AuthApi for Store {
+    async fn append_recording(&self, chunk: RecordingChunk) -> Result<(), ApiError> {
+        assert!(chunk.octets.len() <= 1024 * 1024);
+        {
+            let mut stored = self.stored.lock().unwrap();
+            let (octets, complete) = stored.entry(chunk.session_id).or_default();
+            if *complete || octets.len() as u64 != chunk.offset {
+                return Err(ApiError::new(ApiErrorKind::Conflict, "not the next octet"));
+            }
+            octets.extend_from_slice(&chunk.octets);
+            *complete = chunk.last;
+        }
+        self.changed.notify_one();
+        let mut lost = self.lost.lock().unwrap();
+        if *lost > 0 {
+            *lost -= 1;
+            return Err(ApiError::new(ApiErrorKind::Unavailable, "the answer was lost"));
+        }
+        Ok(())
+    }
+
+    async fn recording_size(&self, session: SessionId) -> Result<u64, ApiError> {
+        Ok(self.stored.lock().unwrap().get(&session).map_or(0, |(octets, _)| octets.len() as u64))
+    }
+
+    async fn ping(&self) -> Result<Ping, ApiError> {
+        absent()
+    }
+    async fn trust_bundle(&self) -> Result<TrustBundle, ApiError> {
+        absent()
+    }
+    async fn login(&self, _: LoginRequest) -> Result<UserCerts, ApiError> {
+        absent()
+    }
+    async fn sign_up(&self, _: SignUpRequest) -> Result<UserName, ApiError> {
+        absent()
+    }
+    async fn invited_user(&self, _: Secret) -> Result<UserName, ApiError> {
+        absent()
+    }
+    async fn join(&self, _: JoinRequest) -> Result<HostCerts, ApiError> {
+        absent()
+    }
+    async fn roles(&self) -> Result<Vec<Resource>, ApiError> {
+        absent()
+    }
+    async fn announce_node(&self, _: NodeRecord) -> Result<(), ApiError> {
+        absent()
+    }
+    async fn announce_kube(&self, _: KubeRecord) -> Result<(), ApiError> {
+        absent()
+    }
+    async fn announce_proxy(&self, _: String) -> Result<(), ApiError> {
+        absent()
+    }
+    async fn nodes(&self) -> Result<Vec<NodeRecord>, ApiError> {
+        absent()
+    }
+    async fn kube_clusters(&self) -> Result<Vec<KubeRecord>, ApiError> {
+        absent()
+    }
+    async fn record_events(&self, _: Vec<AuditEvent>) -> Result<(), ApiError> {
+        absent()
+    }
+    async fn events(&self, _: EventQuery) -> Result<Vec<AuditEvent>, ApiError> {
+        absent()
+    }
+    async fn recordings(&self) -> Result<Vec<RecordingInfo>, ApiError> {
+        absent()
+    }
+    async fn read_recording(&self, _: SessionId, _: u64) -> Result<Vec<u8>, ApiError> {
+        absent()
+    }
+    async fn create_user(&self, _: NewUser) -> Result<Invite, ApiError> {
+        absent()
+    }
+    async fn update_user(&self, _: NewUser) -> Result<(), ApiError> {
+        absent()
+    }
+    async fn users(&self) -> Result<Vec<UserSummary>, ApiError> {
+        absent()
+    }
+    async fn delete_user(&self, _: UserName) -> Result<(), ApiError> {
+        absent()
+    }
+    async fn reset_user(&self, _: UserName) -> Result<Invite, ApiError> {
+        absent()
+    }
+    async fn set_password(&self, _: UserName, _: Secret) -> Result<(), ApiError> {
+        absent()
+    }
+    async fn create_token(&self, _: NewToken) -> Result<TokenCreated, ApiError> {
+        absent()
+    }
+    async fn tokens(&self) -> Result<Vec<TokenSummary>, ApiError> {
+        absent()
+    }
+    async fn delete_token(&self, _: Secret) -> Result<(), ApiError> {
+        absent()
+    }
+    async fn resources(&self, _: ResourceKind, _: Option<String>) -> Result<Vec<Resource>, ApiError> {
+        absent()
+    }
+    async fn put_resource(&self, _: Resource, _: bool) -> Result<(), ApiError> {
+        absent()
+    }
+    async fn delete_resource(&self, _: ResourceKind, _: String) -> Result<(), ApiError> {
+        absent()
+    }
+}
+
+fn recording(dir: &tempfile::TempDir, octets: usize) -> (PathBuf, Vec<u8>) {
+    let path = dir.path().join(format!("{ID}.cast"));
+    let content: Vec<u8> = (0..octets).map(|number| (number % 251) as u8).collect();
+    std::fs::write(&path, &content).unwrap();
+    (path, content)
+}
+
+fn uploader(dir: &tempfile::TempDir, store: &Arc<Store>) -> Uploader {
+    Uploader::new(dir.path().to_owned(), store.clone(), Arc::new(OsEntropy), Arc::new(Notify::new()))
+}
+
+#[tokio::test]
+async fn a_recording_arrives_in_pieces_and_its_file_is_removed() {
+    let (dir, store) = (tempfile::tempdir().unwrap(), Arc::new(Store::default()));
+    let (path, content) = recording(&dir, 2_500_000);
+
+    assert_eq!(uploader(&dir, &store).upload_all().await.unwrap(), 1);
+
+    assert!(store.octets() == content && store.complete());
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn a_lost_answer_neither_doubles_nor_loses_anything() {
+    // The second piece is the last: losing its answer is the hard case.
+    for lost_after in [1, 2] {
+        let (dir, store) = (tempfile::tempdir().unwrap(), Arc::new(Store::default()));
+        let (path, content) = recording(&dir, 1_500_000);
+        *store.lost.lock().unwrap() = lost_after;
+        let uploader = uploader(&dir, &store);
+
+        let mut rounds = 0;
+        while uploader.upload_all().await.is_err() {
+            assert!(path.exists(), "removed before it was acknowledged");
+            rounds += 1;
+            assert!(rounds < 5);
+        }
+
+        assert!(store.octets() == content && store.complete());
+        assert!(!path.exists());
+    }
+}
+
+#[tokio::test]
+async fn what_a_killed_process_left_is_uploaded_at_the_next_start() {
+    let (dir, store) = (tempfile::tempdir().unwrap(), Arc::new(Store::default()));
+    std::fs::write(dir.path().join(format!("{ID}.cast.part")), "{\"version\":2}\n[0.5, \"o\", \"x\"]\n[0.").unwrap();
+    let (stop, running) = (CancellationToken::new(), uploader(&dir, &store));
+    let task = tokio::spawn(running.run(stop.clone()));
+
+    tokio::time::timeout(Duration::from_secs(10), store.changed.notified()).await.unwrap();
+    stop.cancel();
+    task.await.unwrap();
+
+    assert_eq!(store.octets(), b"{\"version\":2}\n[0.5, \"o\", \"x\"]\n");
+    assert!(store.complete());
+}
+
+#[tokio::test]
+async fn an_empty_recording_is_closed_at_the_service_too() {
+    let (dir, store) = (tempfile::tempdir().unwrap(), Arc::new(Store::default()));
+    let (path, _) = recording(&dir, 0);
+    assert_eq!(uploader(&dir, &store).upload_all().await.unwrap(), 1);
+    assert!(store.complete() && !path.exists());
+}

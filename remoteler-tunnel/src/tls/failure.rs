@@ -1,0 +1,48 @@
+//! A failed handshake in words for a person. Owns the translation; decides nothing.
+
+use std::error::Error;
+use std::io;
+
+use rustls::{AlertDescription, CertificateError};
+
+/// What went wrong in a TLS handshake, or in the first read after it, in one line: our own verifier's reason where the peer's
+/// certificate was refused, and what an alert means where the peer refused ours.
+#[must_use]
+pub fn handshake_failure(cause: &io::Error) -> String {
+    let Some(error) = cause.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
+        return cause.to_string();
+    };
+    match error {
+        rustls::Error::InvalidCertificate(CertificateError::Other(other)) => with_sources(&*other.0),
+        rustls::Error::AlertReceived(alert) => match alert {
+            AlertDescription::CertificateExpired => "the certificate shown to it has expired; log in again".into(),
+            AlertDescription::UnknownCA | AlertDescription::BadCertificate | AlertDescription::CertificateUnknown => {
+                "it does not believe the certificate shown to it; log in again".into()
+            }
+            AlertDescription::CertificateRequired => "it wants a certificate; log in first".into(),
+            AlertDescription::AccessDenied => "it refuses the certificate shown to it".into(),
+            AlertDescription::NoApplicationProtocol => "it does not speak this protocol; is it another service?".into(),
+            other => format!("it ended the handshake with the alert {other:?}"),
+        },
+        other => other.to_string(),
+    }
+}
+
+/// Whether the failure is our certificate's or its peer's, and not the network's.
+#[must_use]
+pub fn is_certificate_failure(cause: &io::Error) -> bool {
+    matches!(
+        cause.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()),
+        Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented)
+    )
+}
+
+fn with_sources(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
