@@ -24,7 +24,7 @@ mod tls;
 
 pub use agent::{Agent, AgentConfig, AgentError, AgentState};
 pub use backoff::Backoff;
-pub use connect::{ConnectError, connect_tcp};
+pub use connect::{ConnectError, connect_tcp, connect_tls};
 pub use connection::{CloseReason, IncomingStream, Link, LinkState, MuxStream};
 pub use dial::{
     DIAL_VERSION, DialCode, DialHeader, DialHeaderError, DialReply, MAX_DIAL_LEN, Target, TargetKind, TargetName,

@@ -7,10 +7,10 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use remoteler_core::KubeClusterName;
-use remoteler_tunnel::{AdmissionLimits, DialHeader, DialReply, TargetKind, read_dial_reply, write_dial};
+use remoteler_core::{KubeClusterName, SystemRole};
+use remoteler_tunnel::{AdmissionLimits, DialHeader, DialReply, TargetKind, connect_tls, read_dial_reply, write_dial};
 use rustls::pki_types::ServerName;
-use support::{Echo, Proxy, browser, connected};
+use support::{Authorities, Echo, Proxy, browser, connected};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -53,6 +53,24 @@ async fn no_certificate_no_ssh_and_no_tunnel_whatever_the_sni() {
     let refusals = proxy.refusals.lock().unwrap();
     assert_eq!(refusals.len(), 2);
     assert!(refusals[0].starts_with("Some(Ssh): the TLS handshake failed"), "{refusals:?}");
+}
+
+// I1
+#[tokio::test]
+async fn a_connection_that_fails_names_the_address_and_the_reason() {
+    let proxy = Proxy::start(AdmissionLimits::default()).await;
+    let address = proxy.address.to_string();
+    let connect = |authorities: &Authorities, role| {
+        let tls = authorities.client_tls(None, proxy.clock.clone());
+        connect_tls(&address, tls.to_cluster(&[role], "http/1.1").unwrap())
+    };
+    connect(&proxy.authorities, SystemRole::Proxy).await.unwrap();
+
+    let role = connect(&proxy.authorities, SystemRole::Auth).await.unwrap_err().to_string();
+    let stranger = connect(&Authorities::new("root"), SystemRole::Proxy).await.unwrap_err().to_string();
+
+    assert!(role.contains(&address) && role.contains("which is no auth"), "{role}");
+    assert!(stranger.contains(&address) && stranger.contains("UnknownIssuer"), "{stranger}");
 }
 
 // I30

@@ -14,7 +14,7 @@ pub fn binary(name: &str) -> PathBuf {
         None => {
             let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
             let built = Command::new(cargo)
-                .args(["build", "--release", "--quiet", "-p", "remoteler", "-p", "tsh", "-p", "tctl"])
+                .args(["build", "--release", "--quiet", "--workspace", "--bins"])
                 .current_dir(workspace())
                 .status()
                 .expect("cargo runs");

@@ -24,6 +24,7 @@ pub enum Command {
         after_help = "Example: remoteler start --auth-server proxy.example.com:3080 --token /etc/remoteler.token --ca-pin sha256:…"
     )]
     Start(Box<StartArgs>),
+    #[cfg(feature = "server")]
     /// Run an all-in-one cluster and an edge node on this machine, and tell what happens
     #[command(after_help = "Example: remoteler demo --once")]
     Demo(DemoArgs),
@@ -106,6 +107,7 @@ impl StartArgs {
 }
 
 /// Flags of `demo`.
+#[cfg(feature = "server")]
 #[derive(Debug, Args)]
 pub struct DemoArgs {
     /// Where the demo keeps its clusters; default: a new directory, removed at the end

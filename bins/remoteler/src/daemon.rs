@@ -2,6 +2,8 @@
 
 mod base;
 mod listeners;
+#[cfg(feature = "server")]
+mod server;
 
 use std::{
     collections::HashMap,
@@ -10,14 +12,11 @@ use std::{
     time::Duration,
 };
 
-use remoteler_auth::{ApiForAddress, AuthService, Caller, bind_admin_socket};
-use remoteler_core::{AuthApi, NodeRecord, Timestamp};
+use remoteler_core::{NodeRecord, Timestamp};
+#[cfg(feature = "kube")]
 use remoteler_kube::KubeService;
 use remoteler_ssh::{Node, Uploader};
-use remoteler_tunnel::{
-    AdmissionLimits, Admissions, Agent, Limits, OnePort, Router, Serve, SharedTlsIdentity, StreamService, TargetKind,
-    TunnelServer, serve,
-};
+use remoteler_tunnel::{Agent, StreamService, TargetKind};
 use tokio::{net::TcpListener, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -25,21 +24,17 @@ use self::{
     base::{Base, Place},
     listeners::{Listeners, bind},
 };
+#[cfg(feature = "kube")]
+use crate::services::kube::{self, KubeStreams};
 use crate::{
     VERSION,
-    config::{NodeSettings, ProxySettings, Settings},
+    config::{NodeSettings, Settings},
     heartbeat::{self, Announced},
     paths::DataDir,
     services::{
         agent,
-        auth::{AuthDoor, AuthServer},
-        inventory::CachedInventory,
-        kube::{self, KubeStreams},
         labels::LiveLabels,
         node::{self, NodeParts, NodeStreams},
-        proxy::{AuditedAgents, ProxyHandler},
-        web::WebApi,
-        web_certificate,
     },
     status_board::{self, DaemonStatus, StatusBoard},
 };
@@ -50,10 +45,11 @@ pub struct Daemon {
     board: Arc<StatusBoard>,
     stop: CancellationToken,
     connections: TaskTracker,
-    auth: Option<AuthService>,
     node: Option<(Arc<Node>, Arc<LiveLabels>)>,
+    #[cfg(feature = "kube")]
     kube: Option<KubeService>,
-    proxy: Option<(Arc<Router>, Arc<SharedTlsIdentity>)>,
+    #[cfg(feature = "server")]
+    servers: server::Servers,
     agent: Option<Agent>,
 }
 
@@ -86,10 +82,11 @@ impl Daemon {
             board,
             stop,
             connections: TaskTracker::new(),
-            auth: None,
             node: None,
+            #[cfg(feature = "kube")]
             kube: None,
-            proxy: None,
+            #[cfg(feature = "server")]
+            servers: server::Servers::default(),
             agent: None,
         };
         daemon.compose(&settings, listeners, &base).await?;
@@ -99,18 +96,11 @@ impl Daemon {
         Ok(daemon)
     }
 
-    async fn compose(&mut self, settings: &Settings, listeners: Listeners, base: &Base) -> anyhow::Result<()> {
-        let Listeners { auth: auth_listener, proxy: proxy_listener, node: node_listener } = listeners;
+    async fn compose(&mut self, settings: &Settings, mut listeners: Listeners, base: &Base) -> anyhow::Result<()> {
+        let node_listener = listeners.node.take();
         let mut announced = Announced::default();
         let mut services: HashMap<TargetKind, Arc<dyn StreamService>> = HashMap::new();
 
-        let door = match &base.place {
-            Place::Here(service) => {
-                self.auth = Some(service.clone());
-                AuthDoor::Here(self.start_auth(service, base, auth_listener)?)
-            }
-            Place::Direct(addr) | Place::ThroughProxy(addr) => AuthDoor::Elsewhere(addr.clone()),
-        };
         if let Some(node_settings) = &settings.node {
             let (record, labels) = self.start_node(node_settings, base, node_listener).await?;
             announced.node = Some((record, labels));
@@ -118,6 +108,9 @@ impl Daemon {
                 services.insert(TargetKind::Ssh, Arc::new(NodeStreams(node.clone())));
             }
         }
+        #[cfg(not(feature = "kube"))]
+        anyhow::ensure!(settings.kube.is_none(), "this program was built without the Kubernetes service");
+        #[cfg(feature = "kube")]
         if let Some(kube_settings) = &settings.kube {
             let identity = &base.keys.identity;
             let tls = base.server_tls();
@@ -127,8 +120,9 @@ impl Daemon {
             announced.kube = Some(service.clone());
             self.kube = Some(service);
         }
-        if let (Some(proxy_settings), Some(listener)) = (&settings.proxy, proxy_listener) {
-            announced.proxy = self.start_proxy(proxy_settings, base, listener, door, services.clone())?;
+        #[cfg(feature = "server")]
+        {
+            announced.proxy = self.start_servers(settings, base, listeners, &services)?;
         }
         if let Place::ThroughProxy(proxy) = &base.place
             && !services.is_empty()
@@ -146,22 +140,6 @@ impl Daemon {
         Ok(())
     }
 
-    fn start_auth(
-        &self,
-        service: &AuthService,
-        base: &Base,
-        listener: Option<TcpListener>,
-    ) -> anyhow::Result<Arc<AuthServer>> {
-        let server = AuthServer::new(service, &base.server_tls(), self.stop.clone())?;
-        if let Some(listener) = listener {
-            self.listening("auth", &listener);
-            let accepting = server.clone();
-            self.serve_port(listener, move |connection| accepting.clone().accept(connection));
-        }
-        tokio::spawn(server.clone().serve_local(bind_admin_socket(self.data_dir.path())?));
-        Ok(server)
-    }
-
     async fn start_node(
         &mut self,
         settings: &NodeSettings,
@@ -170,8 +148,8 @@ impl Daemon {
     ) -> anyhow::Result<(NodeRecord, Arc<LiveLabels>)> {
         let listener = match (&base.place, bound) {
             (Place::ThroughProxy(_), _) => None,
-            (Place::Here(_) | Place::Direct(_), Some(listener)) => Some(listener),
-            (Place::Here(_) | Place::Direct(_), None) => bind("node", Some(settings.listen)).await?,
+            (_, Some(listener)) => Some(listener),
+            (_, None) => bind("node", Some(settings.listen)).await?,
         };
         let addr = match &listener {
             Some(listener) => Some(reachable(listener.local_addr()?, &base.place).await),
@@ -212,58 +190,6 @@ impl Daemon {
         Ok((record, labels))
     }
 
-    /// Starts the proxy; its public address, to be announced.
-    fn start_proxy(
-        &mut self,
-        settings: &ProxySettings,
-        base: &Base,
-        listener: TcpListener,
-        door: AuthDoor,
-        services: HashMap<TargetKind, Arc<dyn StreamService>>,
-    ) -> anyhow::Result<Option<String>> {
-        let identity = &base.keys.identity;
-        let web = SharedTlsIdentity::new(web_certificate::load(settings, &self.data_dir)?);
-        let inventory = CachedInventory::new(base.api.clone(), identity.cluster.clone(), identity.id);
-        tokio::spawn(inventory.clone().run(self.stop.clone()));
-        let router = Arc::new(Router::new(inventory.clone(), base.clock.clone(), services));
-        let agents = Arc::new(AuditedAgents(base.audit.clone()));
-        let handler = ProxyHandler {
-            cluster: identity.cluster.clone(),
-            router: router.clone(),
-            inventory,
-            tunnels: TunnelServer::new(router.clone(), agents, Limits::server()),
-            auth: door,
-            web: WebApi::new(anonymous_api(base)),
-            audit: base.audit.clone(),
-        };
-        let port = Arc::new(OnePort::new(identity.cluster.clone(), base.server_tls(), &web, handler)?);
-        self.listening("proxy", &listener);
-        let public = settings.public_addr.clone().or_else(|| {
-            let addr = listener.local_addr().ok()?;
-            Some(if addr.ip().is_unspecified() {
-                format!("{}:{}", identity.name, addr.port())
-            } else {
-                addr.to_string()
-            })
-        });
-        self.serve_port(listener, move |connection| {
-            let port = port.clone();
-            async move { port.handle(connection).await }
-        });
-        self.proxy = Some((router, web));
-        Ok(public)
-    }
-
-    fn serve_port<H, F>(&self, listener: TcpListener, handle: H)
-    where
-        H: Fn(remoteler_tunnel::Connection) -> F + Send + Sync + 'static,
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let admissions = Admissions::new(AdmissionLimits::default());
-        let (stop, connections) = (self.stop.clone(), self.connections.clone());
-        tokio::spawn(serve(Serve { listener, admissions, stop, connections }, handle));
-    }
-
     fn listening(&self, service: &str, listener: &TcpListener) {
         let Ok(addr) = listener.local_addr() else { return };
         tracing::info!(%addr, "{service} listens");
@@ -278,26 +204,13 @@ impl Daemon {
         self.board.read()
     }
 
-    /// A handle on the auth service as its administrator, if it runs here.
-    #[must_use]
-    pub fn admin(&self) -> Option<Arc<dyn AuthApi>> {
-        self.auth.as_ref().map(|auth| auth.as_caller(Caller::LocalAdmin))
-    }
-
     /// Takes over what may change while the process runs: the node's labels and the web certificate.
     pub fn reload(&self, settings: Settings) {
         if let (Some((_, labels)), Some(node)) = (&self.node, &settings.node) {
             labels.replace_fixed(node.labels.clone());
         }
-        if let (Some((_, web)), Some(proxy)) = (&self.proxy, &settings.proxy) {
-            match web_certificate::load(proxy, &self.data_dir) {
-                Ok(identity) => web.replace(identity),
-                Err(cause) => tracing::error!(
-                    cause = crate::one_line(&cause),
-                    "the web certificate is refused, the old one stays"
-                ),
-            }
-        }
+        #[cfg(feature = "server")]
+        self.reload_web_certificate(&settings);
         tracing::info!("configuration reloaded: labels and web certificate; everything else needs a restart");
     }
 
@@ -305,6 +218,7 @@ impl Daemon {
     pub async fn shutdown(&self, deadline: Duration) {
         let end = Instant::now() + deadline;
         self.stop.cancel();
+        #[cfg(feature = "kube")]
         if let Some(kube) = &self.kube {
             kube.drain();
         }
@@ -312,9 +226,8 @@ impl Daemon {
             node.drain(end).await;
         }
         let left = || end.saturating_duration_since(Instant::now());
-        if let Some((router, _)) = &self.proxy {
-            router.shutdown("the proxy is stopping", left()).await;
-        }
+        #[cfg(feature = "server")]
+        self.servers.shutdown(left()).await;
         if let Some(agent) = &self.agent {
             agent.shutdown(left()).await;
         }
@@ -328,21 +241,6 @@ async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
     stop.run_until_cancelled(work).await;
 }
 
-/// For the web API: calls of people who have proved nothing yet.
-fn anonymous_api(base: &Base) -> ApiForAddress {
-    match &base.place {
-        Place::Here(service) => {
-            let service = service.clone();
-            Arc::new(move |addr| service.as_caller(Caller::Anonymous { addr }))
-        }
-        // A proxy of its own is a host the auth service knows: it may tell where a login comes from.
-        Place::Direct(_) | Place::ThroughProxy(_) => {
-            let api = base.api.clone();
-            Arc::new(move |_| api.clone())
-        }
-    }
-}
-
 /// The address under which a proxy reaches a node that listens on every address: the one this machine uses towards the auth service.
 async fn reachable(bound: SocketAddr, place: &Place) -> String {
     if !bound.ip().is_unspecified() {
@@ -350,6 +248,7 @@ async fn reachable(bound: SocketAddr, place: &Place) -> String {
     }
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let ip = match place {
+        #[cfg(feature = "server")]
         Place::Here(_) => loopback,
         Place::Direct(addr) | Place::ThroughProxy(addr) => own_address_towards(addr).await.unwrap_or(loopback),
     };

@@ -2,7 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use remoteler_core::{ApiError, AuthApi, KubeRecord, NodeRecord};
+use remoteler_core::{ApiError, AuthApi, NodeRecord};
+#[cfg(feature = "kube")]
 use remoteler_kube::KubeService;
 use tokio_util::sync::CancellationToken;
 
@@ -14,6 +15,7 @@ pub(crate) struct Announced {
     /// The node, and its labels as they change.
     pub(crate) node: Option<(NodeRecord, Arc<LiveLabels>)>,
     /// The Kubernetes clusters.
+    #[cfg(feature = "kube")]
     pub(crate) kube: Option<KubeService>,
     /// The proxy's public address.
     pub(crate) proxy: Option<String>,
@@ -30,8 +32,8 @@ pub(crate) async fn announce(api: &dyn AuthApi, announced: &Announced) -> Result
     if let Some((record, labels)) = &announced.node {
         api.announce_node(NodeRecord { labels: labels.read(), ..record.clone() }).await?;
     }
-    let kube: Vec<KubeRecord> = announced.kube.as_ref().map(KubeService::records).unwrap_or_default();
-    for record in kube {
+    #[cfg(feature = "kube")]
+    for record in announced.kube.iter().flat_map(KubeService::records) {
         api.announce_kube(record).await?;
     }
     if let Some(addr) = &announced.proxy {

@@ -3,9 +3,14 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use anyhow::{Context, bail};
+#[cfg(feature = "server")]
 use remoteler_auth::{AuthService, LocalHost};
-use remoteler_client::{HostState, JoinParams, KeyPairs, join};
-use remoteler_core::{Clock, HostIdentity, KubeClusterName, SystemRole};
+#[cfg(feature = "server")]
+use remoteler_client::KeyPairs;
+use remoteler_client::{HostState, JoinParams, join};
+#[cfg(feature = "server")]
+use remoteler_core::Clock;
+use remoteler_core::{HostIdentity, KubeClusterName, SystemRole};
 use remoteler_tunnel::SharedTlsIdentity;
 use ssh_key::{Certificate, PrivateKey};
 
@@ -43,6 +48,7 @@ fn kube_clusters(settings: &Settings) -> BTreeSet<KubeClusterName> {
     settings.kube.iter().map(|kube| kube.name.clone()).collect()
 }
 
+#[cfg(feature = "server")]
 /// The identity of a host whose process runs the auth service: issued here, and again when name or services change.
 pub(crate) async fn local(
     settings: &Settings,

@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod config;
 pub mod configure;
+#[cfg(feature = "server")]
 pub mod demo;
 pub mod start;
 pub mod status;

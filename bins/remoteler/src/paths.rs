@@ -85,6 +85,7 @@ impl DataDir {
         self.dir.join("peer")
     }
 
+    #[cfg(feature = "server")]
     pub(crate) fn web_certificate(&self) -> (PathBuf, PathBuf) {
         (self.dir.join("web.crt"), self.dir.join("web.key"))
     }

@@ -1,11 +1,17 @@
 //! The services that one process runs, each started by its own module and stopped by the daemon.
 
 pub(crate) mod agent;
+#[cfg(feature = "server")]
 pub(crate) mod auth;
+#[cfg(feature = "server")]
 pub(crate) mod inventory;
+#[cfg(feature = "kube")]
 pub(crate) mod kube;
 pub(crate) mod labels;
 pub(crate) mod node;
+#[cfg(feature = "server")]
 pub(crate) mod proxy;
+#[cfg(feature = "server")]
 pub(crate) mod web;
+#[cfg(feature = "server")]
 pub(crate) mod web_certificate;

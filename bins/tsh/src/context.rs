@@ -21,7 +21,7 @@ pub(crate) struct Context {
 pub(crate) enum NoLogin {
     #[error("nobody is logged in{}; run: tsh login --proxy {}", at(.0), .0.as_ref().map_or_else(|| "HOST".to_owned(), ToString::to_string))]
     Nobody(Option<ProxyAddr>),
-    #[error("the certificates of {} at {} have expired; run: tsh login", .0.user, .0.proxy)]
+    #[error("the certificates of {} at {} have expired, or will within a minute; run: tsh login", .0.user, .0.proxy)]
     Expired(Profile),
 }
 

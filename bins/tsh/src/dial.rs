@@ -8,8 +8,8 @@ use remoteler_client::StoredLogin;
 use remoteler_core::{ClusterName, NodeName, SystemRole};
 use remoteler_ssh::printable;
 use remoteler_tunnel::{
-    ALPN_SSH, ClientTls, DialCode, DialHeader, DialReply, Replayed, SharedTlsIdentity, Target, TargetKind, TargetName,
-    connect_tcp, read_dial_reply, write_dial,
+    ALPN_SSH, ClientTls, DialCode, DialHeader, DialHeaderError, DialReply, Replayed, SharedTlsIdentity, Target,
+    TargetKind, TargetName, connect_tcp, handshake_failure, read_dial_reply, write_dial,
 };
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -81,9 +81,15 @@ async fn connect(
         name: TargetName::new(node.as_str()).context("the node's name cannot be dialled")?,
         port: None,
     };
-    let broken = || format!("the proxy {proxy} ended the connection");
-    write_dial(&mut stream, &DialHeader::new(target, None)).await.with_context(broken)?;
-    match read_dial_reply(&mut stream).await.with_context(broken)? {
+    // In TLS 1.3 a server refuses a client's certificate only after the client's handshake is done.
+    let broken = |cause| {
+        if let DialHeaderError::Io(cause) = &cause {
+            return anyhow::anyhow!("the proxy {proxy} ended the connection: {}", handshake_failure(cause));
+        }
+        anyhow::Error::new(cause).context(format!("the proxy {proxy} cannot be understood"))
+    };
+    write_dial(&mut stream, &DialHeader::new(target, None)).await.map_err(broken)?;
+    match read_dial_reply(&mut stream).await.map_err(broken)? {
         DialReply::Connected => Ok(stream),
         DialReply::Refused { code: DialCode::NotFound, message } => {
             bail!("{}; `tsh ls` shows the nodes of cluster {cluster}; {OPENSSH}", printable(&message))

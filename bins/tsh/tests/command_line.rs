@@ -1,4 +1,5 @@
 //! What `tsh` answers on the command line when there is no cluster: exit codes, one-line errors, and recordings played from files.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     path::Path,

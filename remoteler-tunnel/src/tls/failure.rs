@@ -8,6 +8,7 @@ use rustls::{AlertDescription, CertificateError};
 /// What went wrong in a TLS handshake, or in the first read after it, in one line: our own verifier's reason where the peer's
 /// certificate was refused, and what an alert means where the peer refused ours.
 #[must_use]
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these of many foreign variants have words of their own")]
 pub fn handshake_failure(cause: &io::Error) -> String {
     let Some(error) = cause.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
         return cause.to_string();

@@ -9,7 +9,9 @@ use crate::config::Settings;
 
 /// Bound sockets of the services that listen.
 pub(crate) struct Listeners {
+    #[cfg(feature = "server")]
     pub(crate) auth: Option<TcpListener>,
+    #[cfg(feature = "server")]
     pub(crate) proxy: Option<TcpListener>,
     pub(crate) node: Option<TcpListener>,
 }
@@ -19,7 +21,9 @@ impl Listeners {
     pub(crate) async fn bind(settings: &Settings) -> anyhow::Result<Self> {
         let joins = settings.join.is_some();
         Ok(Self {
+            #[cfg(feature = "server")]
             auth: bind("auth service", settings.auth.as_ref().map(|auth| auth.listen)).await?,
+            #[cfg(feature = "server")]
             proxy: bind("proxy", settings.proxy.as_ref().map(|proxy| proxy.listen)).await?,
             node: bind("node", settings.node.as_ref().filter(|_| !joins).map(|node| node.listen)).await?,
         })

@@ -144,7 +144,11 @@ fn summary(event: &AuditEvent) -> String {
             let text = match value.get(field)? {
                 serde_json::Value::String(text) if text.is_empty() => return None,
                 serde_json::Value::String(text) => text.clone(),
-                other => other.to_string(),
+                other @ (serde_json::Value::Null
+                | serde_json::Value::Bool(_)
+                | serde_json::Value::Number(_)
+                | serde_json::Value::Array(_)
+                | serde_json::Value::Object(_)) => other.to_string(),
             };
             let text: String = text.chars().take(60).collect();
             Some(format!("{field}={text}"))

@@ -91,7 +91,8 @@ impl Visitor {
         let output = String::from_utf8_lossy(&out).replace('\r', "");
         match exit {
             Exit::Status(status) => Ok((status, output)),
-            other => bail!("it ended by {other:?}: {output}"),
+            Exit::Signal { name, .. } => bail!("signal {name} ended it: {output}"),
+            Exit::Unknown | Exit::Disconnected => bail!("it ended without a status: {output}"),
         }
     }
 

@@ -133,7 +133,8 @@ fn certificate_reason(refusal: &Refusal) -> Option<String> {
     match refusal {
         Refusal::Peer(cause) => Some(with_source(cause)),
         Refusal::Handshake(cause) => is_certificate_failure(cause).then(|| handshake_failure(cause)),
-        _ => None,
+        // What came before a certificate, and reasons of a later version.
+        Refusal::Hello(_) | Refusal::Route(_) | _ => None,
     }
 }
 

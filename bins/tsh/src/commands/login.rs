@@ -135,9 +135,9 @@ fn tell_agent(login: &StoredLogin) {
     let Some(socket) = env::var_os("SSH_AUTH_SOCK").filter(|socket| !socket.is_empty()) else { return };
     let left = login.expires.since(SystemClock.now());
     let Profile { proxy, user, .. } = &login.profile;
-    let added = SshAgent::connect(Path::new(&socket))
-        .and_then(|mut agent| agent.add(proxy, user, &login.ssh_key, &login.ssh_certificate, left));
-    if let Err(cause) = added {
+    // A socket that nobody answers at is an agent that is gone.
+    let Ok(mut agent) = SshAgent::connect(Path::new(&socket)) else { return };
+    if let Err(cause) = agent.add(proxy, user, &login.ssh_key, &login.ssh_certificate, left) {
         say(&format!("tsh: the ssh-agent did not take the certificate: {cause}"));
     }
 }

@@ -1,0 +1,82 @@
+//! The ground of a process whose auth service is elsewhere: joined once, then by its certificates.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use remoteler_client::{AuthTrust, POLICY_PERIOD, Peer, PolicyRefresher, RemoteAuth, SpoolLimits, SpooledAudit, probe};
+use remoteler_core::{AuthApi, Clock, Entropy, OsEntropy, SystemClock};
+use tokio_util::sync::CancellationToken;
+
+use super::{Base, Place};
+use crate::{
+    config::{JoinSettings, Settings},
+    host::{self, HostKeys},
+    paths::DataDir,
+};
+
+/// Joins if that was not done yet, and starts what keeps rules and events moving.
+pub(super) async fn base(
+    settings: &Settings,
+    join: &JoinSettings,
+    data_dir: &DataDir,
+    stop: &CancellationToken,
+) -> anyhow::Result<Base> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
+    let state = host::joined(settings, join, data_dir).await?;
+    let keys = HostKeys::from_state(&state)?;
+    let mut refresher = PolicyRefresher::load(data_dir.path(), state.trust().clone())?;
+    let policy = refresher.source();
+    let trust = AuthTrust::Policy(policy.clone());
+    let api: Arc<dyn AuthApi> = Arc::new(RemoteAuth::tls(&join.addr, Some(keys.tls.clone()), trust.clone())?);
+    let audit =
+        SpooledAudit::open(data_dir.path(), state.cluster_name().clone(), clock.clone(), SpoolLimits::default())
+            .context("the audit spool cannot be opened")?;
+    let audit = Arc::new(audit);
+    {
+        let (audit, api, stop) = (audit.clone(), api.clone(), stop.clone());
+        tokio::spawn(async move { audit.upload(api, stop).await });
+    }
+    // A host that just joined knows no roles yet; one that starts while auth is away goes by those it knew last.
+    if let Err(cause) = refresher.refresh(&*api).await {
+        tracing::warn!(%cause, "the cluster's rules were not fetched; the last known ones are in force");
+    }
+    tokio::spawn(refresher.run(api.clone(), POLICY_PERIOD, stop.clone()));
+    let place = match known_place(data_dir) {
+        Some(place) if place.0 == join.addr => place.1,
+        _ => {
+            let peer = probe(&join.addr, Some(keys.tls.clone()), trust).await?;
+            remember_place(data_dir, &join.addr, peer)?;
+            peer
+        }
+    };
+    let place = match place {
+        Peer::Auth => Place::Direct(join.addr.clone()),
+        Peer::Proxy => Place::ThroughProxy(join.addr.clone()),
+    };
+    Ok(Base { keys, policy, audit, api, clock, entropy, place })
+}
+
+/// What answered at the address when this host was started before: a restart must work while nobody answers.
+fn known_place(data_dir: &DataDir) -> Option<(String, Peer)> {
+    let text = std::fs::read_to_string(data_dir.peer_file()).ok()?;
+    let (kind, addr) = text.trim().split_once(' ')?;
+    let peer = match kind {
+        "auth" => Peer::Auth,
+        "proxy" => Peer::Proxy,
+        _ => return None,
+    };
+    Some((addr.to_owned(), peer))
+}
+
+fn remember_place(data_dir: &DataDir, addr: &str, peer: Peer) -> anyhow::Result<()> {
+    let kind = match peer {
+        Peer::Auth => "auth",
+        Peer::Proxy => "proxy",
+    };
+    let path = data_dir.peer_file();
+    let temporary = path.with_extension("new");
+    std::fs::write(&temporary, format!("{kind} {addr}\n"))
+        .and_then(|()| std::fs::rename(&temporary, &path))
+        .with_context(|| format!("{} cannot be written", path.display()))
+}

@@ -1,0 +1,42 @@
+//! The ground of a process that runs the auth service.
+
+use std::sync::Arc;
+
+use anyhow::bail;
+use remoteler_auth::{AuthConfig, AuthService, Caller};
+use remoteler_client::HostState;
+use remoteler_core::{Clock, OsEntropy, SystemClock, TrustBundle, X509Purpose, verify_x509_chain};
+
+use super::{Base, Place};
+use crate::{
+    config::{AuthSettings, Settings},
+    host::{self, HostKeys},
+    paths::DataDir,
+};
+
+/// Opens the auth service and gets this host's identity from it.
+pub(super) async fn base(settings: &Settings, auth: &AuthSettings, data_dir: &DataDir) -> anyhow::Result<Base> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let service = AuthService::open(AuthConfig::new(data_dir.path(), auth.cluster.clone())).await?;
+    let state = host::local(settings, data_dir, &service, &*clock).await?;
+    let verified = verified_self(&state, &service.trust_bundle(), &*clock)?;
+    Ok(Base {
+        keys: HostKeys::from_state(&state)?,
+        policy: service.policy_source(),
+        audit: service.audit_sink(),
+        api: service.as_caller(verified),
+        clock,
+        entropy: Arc::new(OsEntropy),
+        place: Place::Here(service),
+    })
+}
+
+/// The process proves to its own auth service who it is like everybody else: by its certificate.
+fn verified_self(state: &HostState, trust: &TrustBundle, clock: &dyn Clock) -> anyhow::Result<Caller> {
+    let identity = state.tls_identity()?;
+    let verified = verify_x509_chain(identity.chain(), trust, X509Purpose::Client, clock.now())?;
+    match verified.host() {
+        Some(host) => Ok(Caller::Host(host)),
+        None => bail!("this host's own certificate is a user's"),
+    }
+}

@@ -1,0 +1,170 @@
+//! The servers of a process: auth service and proxy.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use remoteler_auth::{ApiForAddress, AuthService, Caller, bind_admin_socket};
+use remoteler_core::AuthApi;
+use remoteler_tunnel::{
+    AdmissionLimits, Admissions, Limits, OnePort, Router, Serve, SharedTlsIdentity, StreamService, TargetKind,
+    TunnelServer, serve,
+};
+use tokio::net::TcpListener;
+
+use super::{
+    Daemon,
+    base::{Base, Place},
+    listeners::Listeners,
+};
+use crate::{
+    config::{ProxySettings, Settings},
+    services::{
+        auth::{AuthDoor, AuthServer},
+        inventory::CachedInventory,
+        proxy::{AuditedAgents, ProxyHandler},
+        web::WebApi,
+        web_certificate,
+    },
+};
+
+/// The servers that run.
+#[derive(Default)]
+pub(super) struct Servers {
+    auth: Option<AuthService>,
+    proxy: Option<(Arc<Router>, Arc<SharedTlsIdentity>)>,
+}
+
+impl Servers {
+    /// Ends the links of agents, after giving their streams until `deadline`.
+    pub(super) async fn shutdown(&self, deadline: Duration) {
+        if let Some((router, _)) = &self.proxy {
+            router.shutdown("the proxy is stopping", deadline).await;
+        }
+    }
+}
+
+impl Daemon {
+    /// Starts what is configured; the proxy's public address, to be announced.
+    pub(super) fn start_servers(
+        &mut self,
+        settings: &Settings,
+        base: &Base,
+        listeners: Listeners,
+        services: &HashMap<TargetKind, Arc<dyn StreamService>>,
+    ) -> anyhow::Result<Option<String>> {
+        let door = match &base.place {
+            Place::Here(service) => {
+                self.servers.auth = Some(service.clone());
+                AuthDoor::Here(self.start_auth(service, base, listeners.auth)?)
+            }
+            Place::Direct(addr) | Place::ThroughProxy(addr) => AuthDoor::Elsewhere(addr.clone()),
+        };
+        match (&settings.proxy, listeners.proxy) {
+            (Some(settings), Some(listener)) => self.start_proxy(settings, base, listener, door, services.clone()),
+            _ => Ok(None),
+        }
+    }
+
+    fn start_auth(
+        &self,
+        service: &AuthService,
+        base: &Base,
+        listener: Option<TcpListener>,
+    ) -> anyhow::Result<Arc<AuthServer>> {
+        let server = AuthServer::new(service, &base.server_tls(), self.stop.clone())?;
+        if let Some(listener) = listener {
+            self.listening("auth", &listener);
+            let accepting = server.clone();
+            self.serve_port(listener, move |connection| accepting.clone().accept(connection));
+        }
+        tokio::spawn(server.clone().serve_local(bind_admin_socket(self.data_dir.path())?));
+        Ok(server)
+    }
+
+    /// Starts the proxy; its public address, to be announced.
+    fn start_proxy(
+        &mut self,
+        settings: &ProxySettings,
+        base: &Base,
+        listener: TcpListener,
+        door: AuthDoor,
+        services: HashMap<TargetKind, Arc<dyn StreamService>>,
+    ) -> anyhow::Result<Option<String>> {
+        let identity = &base.keys.identity;
+        let web = SharedTlsIdentity::new(web_certificate::load(settings, &self.data_dir)?);
+        let inventory = CachedInventory::new(base.api.clone(), identity.cluster.clone(), identity.id);
+        tokio::spawn(inventory.clone().run(self.stop.clone()));
+        let router = Arc::new(Router::new(inventory.clone(), base.clock.clone(), services));
+        let agents = Arc::new(AuditedAgents(base.audit.clone()));
+        let handler = ProxyHandler {
+            cluster: identity.cluster.clone(),
+            router: router.clone(),
+            inventory,
+            tunnels: TunnelServer::new(router.clone(), agents, Limits::server()),
+            auth: door,
+            web: WebApi::new(anonymous_api(base)),
+            audit: base.audit.clone(),
+        };
+        let port = Arc::new(OnePort::new(identity.cluster.clone(), base.server_tls(), &web, handler)?);
+        self.listening("proxy", &listener);
+        let public = settings.public_addr.clone().or_else(|| {
+            let addr = listener.local_addr().ok()?;
+            Some(if addr.ip().is_unspecified() {
+                format!("{}:{}", identity.name, addr.port())
+            } else {
+                addr.to_string()
+            })
+        });
+        self.serve_port(listener, move |connection| {
+            let port = port.clone();
+            async move { port.handle(connection).await }
+        });
+        self.servers.proxy = Some((router, web));
+        Ok(public)
+    }
+
+    fn serve_port<H, F>(&self, listener: TcpListener, handle: H)
+    where
+        H: Fn(remoteler_tunnel::Connection) -> F + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let admissions = Admissions::new(AdmissionLimits::default());
+        let (stop, connections) = (self.stop.clone(), self.connections.clone());
+        tokio::spawn(serve(Serve { listener, admissions, stop, connections }, handle));
+    }
+
+    /// A handle on the auth service as its administrator, if it runs here.
+    #[must_use]
+    pub fn admin(&self) -> Option<Arc<dyn AuthApi>> {
+        self.servers.auth.as_ref().map(|auth| auth.as_caller(Caller::LocalAdmin))
+    }
+
+    /// Shows the web certificate as it is on disk now.
+    pub(super) fn reload_web_certificate(&self, settings: &Settings) {
+        if let (Some((_, web)), Some(proxy)) = (&self.servers.proxy, &settings.proxy) {
+            match web_certificate::load(proxy, &self.data_dir) {
+                Ok(identity) => web.replace(identity),
+                Err(cause) => {
+                    tracing::error!(
+                        cause = crate::one_line(&cause),
+                        "the web certificate is refused, the old one stays"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// For the web API: calls of people who have proved nothing yet.
+fn anonymous_api(base: &Base) -> ApiForAddress {
+    match &base.place {
+        Place::Here(service) => {
+            let service = service.clone();
+            Arc::new(move |addr| service.as_caller(Caller::Anonymous { addr }))
+        }
+        // A proxy of its own is a host the auth service knows: it may tell where a login comes from.
+        Place::Direct(_) | Place::ThroughProxy(_) => {
+            let api = base.api.clone();
+            Arc::new(move |_| api.clone())
+        }
+    }
+}
