@@ -29,8 +29,25 @@ impl User {
     /// When any of it fails.
     #[track_caller]
     pub fn create_at(cluster: &Cluster, name: &str, roles: &str, proxy: &str) -> Self {
+        Self::create_from(cluster, name, proxy, &["--roles", roles])
+    }
+
+    /// The same, with traits such as `team=blue`.
+    ///
+    /// # Panics
+    /// When any of it fails.
+    #[track_caller]
+    pub fn create_with_traits(cluster: &Cluster, name: &str, roles: &str, traits: &[&str]) -> Self {
+        let traits = traits.join(",");
+        Self::create_from(cluster, name, cluster.proxy(), &["--roles", roles, "--traits", &traits])
+    }
+
+    #[track_caller]
+    fn create_from(cluster: &Cluster, name: &str, proxy: &str, wishes: &[&str]) -> Self {
         let login = os_login();
-        cluster.tctl(&["users", "add", name, "--roles", roles, "--logins", &login]).ok();
+        let mut command = vec!["users", "add", name, "--logins", &login];
+        command.extend(wishes);
+        cluster.tctl(&command).ok();
         let password = format!("correct horse battery {name}");
         cluster.tctl_with_input(&["users", "passwd", name], &format!("{password}\n")).ok();
         let home = cluster.dir().join(format!("home-{name}"));

@@ -13,7 +13,7 @@ pub use file::{
 };
 pub use labels::parse_labels;
 pub use settings::{
-    AuthSettings, CommandLabel, ConfigError, Flags, JoinSettings, KubeSettings, LogFormat, LogSettings, NodeSettings,
-    ProxySettings, Settings, WebCertificate,
+    AuthSettings, CommandLabel, ConfigError, Flags, JoinSettings, JoinToken, KubeSettings, LogFormat, LogSettings,
+    NodeSettings, ProxySettings, Settings, WebCertificate,
 };
 pub use template::commented_config;

@@ -116,7 +116,7 @@ pub(crate) async fn joined(
         }
         return Ok(state);
     }
-    let Some(token) = join_settings.token.clone() else {
+    let Some(token) = &join_settings.token else {
         bail!(
             "this host has not joined yet and has no token; make one with `tctl tokens add` and give it with --token"
         );
@@ -126,7 +126,7 @@ pub(crate) async fn joined(
     }
     let state = join(JoinParams {
         addr: join_settings.addr.clone(),
-        token,
+        token: token.read()?,
         ca_pins: join_settings.ca_pins.clone(),
         insecure: join_settings.insecure,
         node_name: settings.nodename.clone(),

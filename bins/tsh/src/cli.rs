@@ -129,8 +129,12 @@ pub(crate) struct Ls {
 
 #[derive(Args, Debug)]
 pub(crate) struct PassedOn {
-    /// Flags of ssh(1), [user@]host, command.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+    #[arg(
+        help = "Flags of ssh(1), [user@]host, command",
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "ARGS"
+    )]
     pub(crate) args: Vec<OsString>,
 }
 
@@ -148,8 +152,7 @@ pub(crate) struct Scp {
     /// Ignored: a server of the cluster is found by its name.
     #[arg(short = 'P', value_name = "PORT", hide = true)]
     pub(crate) port: Option<u16>,
-    /// SRC… DST, each a local path or [user@]host:path.
-    #[arg(required = true, num_args = 2.., value_name = "PATH")]
+    #[arg(help = "SRC… DST, each a local path or [user@]host:path", required = true, num_args = 2.., value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
 }
 
@@ -165,8 +168,7 @@ pub(crate) enum ProxyTarget {
     /// An SSH server; for use as ProxyCommand.
     #[command(after_help = "Example:\n  ssh -o ProxyCommand='tsh proxy ssh %r@%h:%p' root@node-a.root.example.com")]
     Ssh {
-        /// [USER@]HOST[:PORT]; user and port are of no meaning here.
-        #[arg(value_name = "USER@HOST:PORT")]
+        #[arg(help = "User and port are of no meaning here and may be left out", value_name = "USER@HOST:PORT")]
         target: String,
     },
 }

@@ -161,13 +161,47 @@ pub struct KubeSettings {
     pub labels: Labels,
 }
 
+/// A join token as it was given: itself, or the path of a file that holds it, because an argument list can be read by other users of
+/// the machine. Text that begins with `/` or `./` is a path.
+#[derive(Clone, Debug)]
+pub enum JoinToken {
+    /// The token.
+    Value(Secret),
+    /// Its file.
+    File(PathBuf),
+}
+
+impl JoinToken {
+    fn new(text: &str) -> Self {
+        if text.starts_with('/') || text.starts_with("./") {
+            Self::File(text.into())
+        } else {
+            Self::Value(Secret::new(text))
+        }
+    }
+
+    /// The token itself.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`] when the file cannot be read.
+    pub fn read(&self) -> Result<Secret, ConfigError> {
+        match self {
+            Self::Value(token) => Ok(token.clone()),
+            Self::File(path) => match std::fs::read_to_string(path) {
+                Ok(text) => Ok(Secret::new(text.trim())),
+                Err(cause) => Err(value("token", format!("file {} cannot be read: {cause}", path.display()))),
+            },
+        }
+    }
+}
+
 /// Where and how to join.
 #[derive(Clone, Debug)]
 pub struct JoinSettings {
     /// `host:port` of an auth service or a proxy.
     pub addr: String,
-    /// The token; needed at the first start only.
-    pub token: Option<Secret>,
+    /// The token; needed at the first start only, and read only then.
+    pub token: Option<JoinToken>,
     /// Pins of the host authority, any of which is accepted.
     pub ca_pins: Vec<String>,
     /// Believe whoever answers.
@@ -315,7 +349,7 @@ fn join(common: &Common, flags: &Flags) -> Result<Option<JoinSettings>, ConfigEr
         return Err(value("join_params.method", format!("{method:?} is not available; token is")));
     }
     let token = flags.token.clone().or_else(|| common.join_params.clone().map(|params| params.token_name));
-    let token = token.map(|token| read_token(&token)).transpose()?;
+    let token = token.map(|token| JoinToken::new(&token));
     let mut ca_pins = flags.ca_pins.clone();
     if ca_pins.is_empty() {
         ca_pins = common.ca_pin.clone().map(super::file::OneOrMany::into_vec).unwrap_or_default();
@@ -330,17 +364,6 @@ fn join(common: &Common, flags: &Flags) -> Result<Option<JoinSettings>, ConfigEr
         }
     }
     Ok(Some(JoinSettings { addr, token, ca_pins, insecure: flags.insecure }))
-}
-
-/// A token is given as it is or as the path of a file: an argument list can be read by other users of the machine.
-fn read_token(token: &str) -> Result<Secret, ConfigError> {
-    if !token.starts_with('/') && !token.starts_with("./") {
-        return Ok(Secret::new(token));
-    }
-    match std::fs::read_to_string(token) {
-        Ok(text) => Ok(Secret::new(text.trim())),
-        Err(cause) => Err(value("token", format!("file {token} cannot be read: {cause}"))),
-    }
 }
 
 fn with_port(field: &'static str, addr: &str, port: u16) -> Result<String, ConfigError> {
