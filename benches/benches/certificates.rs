@@ -54,15 +54,10 @@ fn verify(criterion: &mut Criterion) {
     let issued = cluster.user_authority.issue_user(prepared).expect("the authority signs");
     let certificate = Certificate::from_openssh(&issued.ssh_certificate).expect("the certificate was written by us");
     let verified = || {
-        verify_ssh_certificate(
-            black_box(&certificate),
-            &cluster.policy.trust,
-            SshCertificatePurpose::User,
-            cluster.now,
-        )
-        .ok()
-        .and_then(Verified::user)
-        .expect("the certificate is good")
+        verify_ssh_certificate(black_box(&certificate), &cluster.policy.trust, SshCertificatePurpose::User, cluster.now)
+            .ok()
+            .and_then(Verified::user)
+            .expect("the certificate is good")
     };
     let decide = |user| authorize_ssh(user, &cluster.policy, &node, &login).expect("the role allows it");
     let user = verified();

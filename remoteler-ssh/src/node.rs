@@ -24,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-use remoteler_core::{AuditSink, Clock, Entropy, PolicySource};
+use remoteler_core::{AuditSink, Clock, Entropy, Labels, NodeRecord, PolicySource};
 use ssh_key::{Certificate, PrivateKey};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -49,6 +49,7 @@ pub struct Node {
     reporter: Reporter,
     refusals: Refusals,
     transport: RwLock<Arc<russh::server::Config>>,
+    record: RwLock<Arc<NodeRecord>>,
     places: Semaphore,
     sources: SourceCap,
     sessions: AtomicUsize,
@@ -84,6 +85,7 @@ impl Node {
             clock,
             entropy,
             transport: RwLock::new(Arc::new(transport)),
+            record: RwLock::new(Arc::new(config.record.clone())),
             places: Semaphore::new(limits.max_connections),
             sources: SourceCap::new(limits.max_unauthenticated, limits.max_unauthenticated_per_source),
             sessions: AtomicUsize::new(0),
@@ -104,6 +106,17 @@ impl Node {
         let transport = Arc::new(self.config.transport(key, certificate)?);
         *self.transport.write().unwrap_or_else(std::sync::PoisonError::into_inner) = transport;
         Ok(())
+    }
+
+    /// Decides by other labels from now on. Connections that are logged in keep what they were granted.
+    pub fn replace_labels(&self, labels: Labels) {
+        let mut record = self.record.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *record = Arc::new(NodeRecord { labels, ..NodeRecord::clone(&record) });
+    }
+
+    /// Name, id and labels as they are now.
+    fn record(&self) -> Arc<NodeRecord> {
+        self.record.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
     /// Shells, commands and file subsystems running now.

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use remoteler_core::{NodeRecord, Timestamp};
+use remoteler_core::{Labels, NodeRecord, Timestamp};
 #[cfg(feature = "kube")]
 use remoteler_kube::KubeService;
 use remoteler_ssh::{Node, Uploader};
@@ -43,6 +43,9 @@ use crate::{
 pub struct Daemon {
     data_dir: DataDir,
     board: Arc<StatusBoard>,
+    /// Cancelled first: nothing new is taken.
+    closing: CancellationToken,
+    /// Cancelled last: what carries live sessions, their events and recordings ends.
     stop: CancellationToken,
     connections: TaskTracker,
     node: Option<(Arc<Node>, Arc<LiveLabels>)>,
@@ -80,6 +83,7 @@ impl Daemon {
         let mut daemon = Self {
             data_dir,
             board,
+            closing: stop.child_token(),
             stop,
             connections: TaskTracker::new(),
             node: None,
@@ -136,7 +140,7 @@ impl Daemon {
         if let Err(cause) = heartbeat::announce(&*base.api, &announced).await {
             tracing::warn!(%cause, "the auth service did not take the first heartbeat");
         }
-        tokio::spawn(heartbeat::run(base.api.clone(), announced, self.stop.clone()));
+        tokio::spawn(heartbeat::run(base.api.clone(), announced, self.closing.clone()));
         Ok(())
     }
 
@@ -172,6 +176,7 @@ impl Daemon {
         };
         let (policy, audit) = (base.policy.clone(), base.audit.clone());
         let node = node::make(parts, &base.keys, policy, audit, base.clock.clone(), base.entropy.clone())?;
+        tokio::spawn(until(self.stop.clone(), follow_labels(labels.subscribe(), node.clone())));
         if settings.record {
             let uploader = Uploader::new(
                 self.data_dir.node_recordings(),
@@ -183,8 +188,8 @@ impl Daemon {
         }
         if let Some(listener) = listener {
             self.listening("node", &listener);
-            let (node, stop) = (node.clone(), self.stop.clone());
-            tokio::spawn(async move { node.listen(listener, stop).await });
+            let (node, closing) = (node.clone(), self.closing.clone());
+            tokio::spawn(async move { node.listen(listener, closing).await });
         }
         self.node = Some((node, labels.clone()));
         Ok((record, labels))
@@ -217,7 +222,7 @@ impl Daemon {
     /// Takes no new connections, gives live sessions until `deadline`, then ends them.
     pub async fn shutdown(&self, deadline: Duration) {
         let end = Instant::now() + deadline;
-        self.stop.cancel();
+        self.closing.cancel();
         #[cfg(feature = "kube")]
         if let Some(kube) = &self.kube {
             kube.drain();
@@ -234,6 +239,15 @@ impl Daemon {
         self.connections.close();
         // Idle keep-alive connections never end by themselves; what lives past the deadline is cut by the process's end.
         let _ = tokio::time::timeout(left().min(Duration::from_secs(2)), self.connections.wait()).await;
+        self.stop.cancel();
+    }
+}
+
+/// Gives the node its labels as they change: what is announced and what decides are the same.
+async fn follow_labels(mut labels: tokio::sync::watch::Receiver<Labels>, node: Arc<Node>) {
+    while labels.changed().await.is_ok() {
+        let now = labels.borrow_and_update().clone();
+        node.replace_labels(now);
     }
 }
 

@@ -44,6 +44,7 @@ pub(crate) async fn announce(api: &dyn AuthApi, announced: &Announced) -> Result
 
 /// Announces until `stop`; soon again after a failure.
 pub(crate) async fn run(api: Arc<dyn AuthApi>, announced: Announced, stop: CancellationToken) {
+    let mut labels = announced.node.as_ref().map(|(_, labels)| labels.subscribe());
     loop {
         let wait = match announce(&*api, &announced).await {
             Ok(()) => PERIOD,
@@ -52,7 +53,14 @@ pub(crate) async fn run(api: Arc<dyn AuthApi>, announced: Announced, stop: Cance
                 RETRY
             }
         };
-        if stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
+        let next = async {
+            match &mut labels {
+                // New labels are announced at once.
+                Some(labels) => drop(tokio::time::timeout(wait, labels.changed()).await),
+                None => tokio::time::sleep(wait).await,
+            }
+        };
+        if stop.run_until_cancelled(next).await.is_none() {
             return;
         }
     }

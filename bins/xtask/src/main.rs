@@ -1,5 +1,6 @@
 //! `cargo xtask`: the checks of this workspace. Parses, runs, reports; what a check is stands in the modules.
 
+mod bench;
 mod clients;
 mod examples;
 mod project;
@@ -23,11 +24,15 @@ enum Command {
     /// Install missing clients, then format, lint, build, test, document, run the examples and the demo
     #[command(after_help = "Example: cargo xtask test --fast")]
     Test(test::TestArgs),
+    /// Measure: criterion's benches, and whole processes beside OpenSSH; prints one table
+    #[command(after_help = "Example: cargo xtask bench > figures.md")]
+    Bench(bench::BenchArgs),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Test(args) => test::test(&args),
+        Command::Bench(args) => bench::bench(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

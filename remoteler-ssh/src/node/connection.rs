@@ -106,7 +106,7 @@ impl Connection {
             Ok(wanted) => wanted,
             Err(error) => return self.refuse(&name, login, error.to_string()).await,
         };
-        let access = match authorize_ssh(&user, &policy, &node.config.record, &wanted) {
+        let access = match authorize_ssh(&user, &policy, &node.record(), &wanted) {
             Ok(access) => access,
             Err(denied) => {
                 let _refused = self.refuse(&name, login, denied.to_string()).await;

@@ -93,14 +93,11 @@ fn wrong_certificates(scene: &Scene, other: &Cluster) -> Vec<Wrong> {
     let (user, host) = (user_identity("eve", Cluster::NAME), host_identity(cluster, Cluster::NAME, KUBE));
     let wrong = |what, shown, reasons| Wrong { what, shown: Some(shown), at: everywhere(), reasons };
 
-    let login = |at: &Cluster, name: &str, extra: &[&str]| {
-        let user = User::create(at, name, "access,editor");
-        if !extra.is_empty() {
-            user.login(extra).ok();
-        }
-        Bearer::of_login(&user)
-    };
-    let short = login(cluster, "adam", &["--ttl", "1s"]);
+    let theirs = Bearer::of_login(&User::create(other, "eve", "access,editor"));
+    let adam = User::create(cluster, "adam", "access,editor");
+    adam.tsh(&["logout"]).ok();
+    adam.login(&["--ttl", "1s"]).ok();
+    let ended = Bearer::of_login(&adam).expire();
     let (own_users, own_hosts) = (stolen_authority(cluster, CaKind::User), stolen_authority(cluster, CaKind::Host));
     let made = |name, kind, identity: &_| forge(&authority(name, kind), identity, Window::Hour);
 
@@ -130,7 +127,7 @@ fn wrong_certificates(scene: &Scene, other: &Cluster) -> Vec<Wrong> {
         },
         wrong("a user of a self-made authority", made(Cluster::NAME, CaKind::User, &user), unknown),
         wrong("a host of a self-made authority", made(Cluster::NAME, CaKind::Host, &host), unknown),
-        wrong("a user of another cluster of the same name", login(other, "eve", &[]), unknown),
+        wrong("a user of another cluster of the same name", theirs, unknown),
         wrong("a host of another cluster of the same name", Bearer::of_host(&other.data_dir()), unknown),
         wrong("our user, signed by a leaf cluster's authority", made(LEAF, CaKind::User, &user), unknown),
         wrong("our host, signed by a leaf cluster's authority", made(LEAF, CaKind::Host, &host), unknown),
@@ -155,7 +152,7 @@ fn wrong_certificates(scene: &Scene, other: &Cluster) -> Vec<Wrong> {
             &["a user certificate is needed"],
         ),
         wrong("a user for ever", forge(&own_users, &user, Window::ForEver), &["must have an end"]),
-        wrong("an expired login", short.expire(), &["expired", "Expired"]),
+        wrong("an expired login", ended, &["expired", "Expired"]),
     ]
 }
 

@@ -9,6 +9,7 @@ use remoteler_tunnel::{
     TunnelServer, serve,
 };
 use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
 
 use super::{
     Daemon,
@@ -31,11 +32,19 @@ use crate::{
 pub(super) struct Servers {
     auth: Option<AuthService>,
     proxy: Option<(Arc<Router>, Arc<SharedTlsIdentity>)>,
+    /// Sessions that the proxy copies.
+    relays: TaskTracker,
 }
 
 impl Servers {
-    /// Ends the links of agents, after giving their streams until `deadline`.
+    /// Gives the sessions that are copied, and the streams of agents, until `deadline`, then ends the links.
     pub(super) async fn shutdown(&self, deadline: Duration) {
+        let end = tokio::time::Instant::now() + deadline;
+        self.relays.close();
+        if tokio::time::timeout_at(end, self.relays.wait()).await.is_err() {
+            tracing::warn!(relays = self.relays.len(), "sessions are cut off: the time to end is over");
+        }
+        let deadline = end.saturating_duration_since(tokio::time::Instant::now());
         if let Some((router, _)) = &self.proxy {
             router.shutdown("the proxy is stopping", deadline).await;
         }
@@ -70,7 +79,7 @@ impl Daemon {
         base: &Base,
         listener: Option<TcpListener>,
     ) -> anyhow::Result<Arc<AuthServer>> {
-        let server = AuthServer::new(service, &base.server_tls(), self.stop.clone())?;
+        let server = AuthServer::new(service, &base.server_tls(), self.closing.clone())?;
         if let Some(listener) = listener {
             self.listening("auth", &listener);
             let accepting = server.clone();
@@ -103,6 +112,7 @@ impl Daemon {
             auth: door,
             web: WebApi::new(anonymous_api(base)),
             audit: base.audit.clone(),
+            relays: self.servers.relays.clone(),
         };
         let port = Arc::new(OnePort::new(identity.cluster.clone(), base.server_tls(), &web, handler)?);
         self.listening("proxy", &listener);
@@ -128,7 +138,7 @@ impl Daemon {
         F: Future<Output = ()> + Send + 'static,
     {
         let admissions = Admissions::new(AdmissionLimits::default());
-        let (stop, connections) = (self.stop.clone(), self.connections.clone());
+        let (stop, connections) = (self.closing.clone(), self.connections.clone());
         tokio::spawn(serve(Serve { listener, admissions, stop, connections }, handle));
     }
 

@@ -6,21 +6,29 @@ use std::{
 };
 
 use remoteler_core::Labels;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::CommandLabel;
 
-/// The labels of a node: the fixed ones and those of commands.
+/// The labels of a node: the fixed ones and those of commands, which win.
 #[derive(Debug)]
 pub(crate) struct LiveLabels {
-    fixed: Mutex<Labels>,
-    commanded: Mutex<Labels>,
+    parts: Mutex<Parts>,
+    all: watch::Sender<Labels>,
+}
+
+#[derive(Debug, Default)]
+struct Parts {
+    fixed: Labels,
+    commanded: Labels,
 }
 
 impl LiveLabels {
     /// Runs each command once, then again in its period until `stop`.
     pub(crate) async fn start(fixed: Labels, commands: Vec<CommandLabel>, stop: &CancellationToken) -> Arc<Self> {
-        let labels = Arc::new(Self { fixed: Mutex::new(fixed), commanded: Mutex::new(Labels::new()) });
+        let all = watch::Sender::new(fixed.clone());
+        let labels = Arc::new(Self { parts: Mutex::new(Parts { fixed, commanded: Labels::new() }), all });
         for command in commands {
             labels.refresh(&command).await;
             let (labels, stop) = (labels.clone(), stop.clone());
@@ -33,29 +41,46 @@ impl LiveLabels {
         labels
     }
 
-    /// All labels now; a command's value beats a fixed one.
+    /// All labels now.
     pub(crate) fn read(&self) -> Labels {
-        let mut labels = self.fixed.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        labels.extend(self.commanded.lock().unwrap_or_else(PoisonError::into_inner).clone());
-        labels
+        self.all.borrow().clone()
+    }
+
+    /// Follows the labels as they change.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Labels> {
+        self.all.subscribe()
     }
 
     /// Takes other fixed labels.
     pub(crate) fn replace_fixed(&self, fixed: Labels) {
-        *self.fixed.lock().unwrap_or_else(PoisonError::into_inner) = fixed;
+        self.change(|parts| parts.fixed = fixed);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Parts)) {
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut parts);
+        let mut all = parts.fixed.clone();
+        all.extend(parts.commanded.clone());
+        self.all.send_if_modified(|shown| {
+            let changed = *shown != all;
+            *shown = all;
+            changed
+        });
     }
 
     async fn refresh(&self, command: &CommandLabel) {
-        let value = match run(command).await {
-            Ok(value) => value,
+        match run(command).await {
+            Ok(value) => self.change(|parts| {
+                parts.commanded.insert(command.name.clone(), value);
+            }),
             Err(reason) => {
                 tracing::warn!(label = command.name, program = command.program, reason, "a label's command failed");
                 // A role must not match by a value that is no longer known.
-                self.commanded.lock().unwrap_or_else(PoisonError::into_inner).remove(&command.name);
-                return;
+                self.change(|parts| {
+                    parts.commanded.remove(&command.name);
+                });
             }
-        };
-        self.commanded.lock().unwrap_or_else(PoisonError::into_inner).insert(command.name.clone(), value);
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use remoteler_tunnel::{
     is_certificate_failure, read_dial, relay, write_dial_reply,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::task::TaskTracker;
 
 use super::{auth::AuthDoor, inventory::CachedInventory, web::WebApi};
 
@@ -23,6 +24,8 @@ pub(crate) struct ProxyHandler {
     pub(crate) auth: AuthDoor,
     pub(crate) web: WebApi,
     pub(crate) audit: Arc<dyn AuditSink>,
+    /// What is being copied now; a proxy that drains waits for it.
+    pub(crate) relays: TaskTracker,
 }
 
 #[async_trait]
@@ -83,7 +86,7 @@ impl ProxyHandler {
         match self.router.dial(&header).await {
             Ok(mut target) => {
                 if write_dial_reply(&mut stream, &DialReply::Connected).await.is_ok() {
-                    let relayed = relay(&mut stream, &mut target).await;
+                    let relayed = self.relays.track_future(relay(&mut stream, &mut target)).await;
                     tracing::debug!(user = %user.identity().user, target = %header.target, up = relayed.up, down = relayed.down, "relay ended");
                 }
             }
@@ -113,7 +116,7 @@ impl ProxyHandler {
             Ok(mut service) => {
                 // From here on the Kubernetes service's own deadlines hold.
                 admission.authenticated();
-                relay(&mut stream, &mut service).await;
+                self.relays.track_future(relay(&mut stream, &mut service)).await;
             }
             Err(cause) => tracing::info!(target = %header.target, %cause, "dial failed"),
         }

@@ -1,0 +1,65 @@
+//! `cargo xtask bench`: criterion's benches and a comparison of whole processes with OpenSSH, printed as one table. Owns the order;
+//! what is measured stands in the modules. Nothing here passes or fails by a figure.
+
+mod agent_build;
+mod cluster;
+mod criterion;
+mod figures;
+mod measure;
+mod process;
+mod shell;
+mod sshd;
+
+use clap::Args;
+
+use self::{cluster::Cluster, figures::Table, measure::Plan, sshd::Sshd};
+use crate::{project::Project, step::Steps};
+
+/// Flags of `bench`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// Fewer rounds and smaller transfers; shows that everything runs, its figures are rough
+    #[arg(long)]
+    quick: bool,
+    /// Only the comparison of whole processes
+    #[arg(long, conflicts_with = "only_criterion")]
+    only_processes: bool,
+    /// Only criterion's benches
+    #[arg(long)]
+    only_criterion: bool,
+    /// Take the release binaries as they are
+    #[arg(long)]
+    no_build: bool,
+}
+
+/// Runs the benches and prints the table on standard output; everything else goes to standard error.
+pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
+    let project = Project::load()?;
+    let mut steps = Steps::default();
+    let mut table = Table::default();
+    if !args.only_criterion {
+        if !args.no_build {
+            let build = ["build", "--workspace", "--release", "--bins"];
+            steps.command("release build", &mut project.cargo(&build))?;
+        }
+        steps.run("whole processes", || compare(&project, args, &mut table))?;
+        if !args.quick && !args.no_build {
+            steps.run("agent alone", || agent_build::measure(&project, &mut table))?;
+        }
+    }
+    if !args.only_processes {
+        steps.run("criterion", || criterion::measure(&project, args.quick, &mut table))?;
+    }
+    steps.report();
+    println!("{}", table.to_markdown());
+    Ok(())
+}
+
+fn compare(project: &Project, args: &BenchArgs, table: &mut Table) -> anyhow::Result<()> {
+    let plan = if args.quick { Plan::QUICK } else { Plan::FULL };
+    agent_build::sizes(project, table)?;
+    let directory = shell::ScratchDir::new()?;
+    let mut cluster = Cluster::start(&project.bin_dir(), directory.path())?;
+    let sshd = Sshd::start(&cluster, directory.path())?;
+    measure::all(&mut cluster, &sshd, &plan, table)
+}

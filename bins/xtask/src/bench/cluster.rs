@@ -1,0 +1,214 @@
+//! A cluster of real processes: auth service and one node in the first, a proxy in the second, a node behind a reverse tunnel in the
+//! third; and a user who is logged in.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, ensure};
+use serde_json::Value;
+
+use super::{
+    process::Daemon,
+    shell::{eventually, output},
+};
+
+/// The running cluster.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    /// Auth service and node [`Cluster::DIRECT`].
+    pub(super) hub: Daemon,
+    /// The proxy and nothing else.
+    pub(super) proxy: Daemon,
+    /// Node [`Cluster::EDGE`], behind the proxy's tunnel.
+    pub(super) edge: Daemon,
+    bin: PathBuf,
+    dir: PathBuf,
+    proxy_addr: String,
+    ca_pin: String,
+}
+
+impl Cluster {
+    /// A node that the proxy dials.
+    pub(super) const DIRECT: &str = "direct";
+    /// A node that the proxy reaches through a tunnel.
+    pub(super) const EDGE: &str = "edge";
+    const NAME: &str = "bench.example.com";
+
+    pub(super) fn start(bin: &Path, dir: &Path) -> anyhow::Result<Self> {
+        for program in ["remoteler", "tsh", "tctl"] {
+            ensure!(bin.join(program).is_file(), "{} is not built", bin.join(program).display());
+        }
+        let config = dir.join("hub.yaml");
+        let text = format!(
+            "remoteler: {{ nodename: {}, data_dir: {}, log: {{ severity: WARN }} }}\n\
+             auth_service: {{ listen_addr: \"127.0.0.1:0\", cluster_name: {} }}\n\
+             proxy_service: {{ enabled: no }}\n\
+             ssh_service: {{ listen_addr: \"127.0.0.1:0\", labels: {{ env: bench }} }}\n",
+            Self::DIRECT,
+            dir.join("hub").display(),
+            Self::NAME
+        );
+        fs::write(&config, text)?;
+        let mut hub = Daemon::start(
+            Command::new(bin.join("remoteler")).args(["start", "-c"]).arg(&config),
+            &dir.join("hub.log"),
+        )?;
+        let status = ready(bin, &dir.join("hub"), &mut hub)?;
+        let auth = listener(&status, "auth")?;
+
+        let made = output(&mut tctl(bin, dir, &["tokens", "add", "--type", "proxy", "--format", "json"]), "")?;
+        let (token, ca_pin) = token(&made)?;
+        let config = dir.join("proxy.yaml");
+        let text = format!(
+            "remoteler: {{ nodename: proxy, data_dir: {}, auth_server: \"{auth}\", ca_pin: \"{ca_pin}\", \
+             join_params: {{ token_name: \"{token}\" }}, log: {{ severity: WARN }} }}\n\
+             proxy_service: {{ listen_addr: \"127.0.0.1:0\" }}\n",
+            dir.join("proxy").display()
+        );
+        fs::write(&config, text)?;
+        let mut proxy = Daemon::start(
+            Command::new(bin.join("remoteler")).args(["start", "-c"]).arg(&config),
+            &dir.join("proxy.log"),
+        )?;
+        let status = ready(bin, &dir.join("proxy"), &mut proxy)?;
+        let proxy_addr = listener(&status, "proxy")?;
+
+        let edge = launch_agent(bin, dir, &proxy_addr, &ca_pin, Self::EDGE)?;
+        let mut cluster = Self { hub, proxy, edge, bin: bin.to_owned(), dir: dir.to_owned(), proxy_addr, ca_pin };
+        connected(bin, &dir.join(Self::EDGE), &mut cluster.edge)?;
+        cluster.log_in()?;
+        Ok(cluster)
+    }
+
+    fn log_in(&self) -> anyhow::Result<()> {
+        let os_user = output(Command::new("id").arg("-un"), "")?;
+        let tctl = |args: &[&str], input: &str| output(&mut tctl(&self.bin, &self.dir, args), input);
+        tctl(&["users", "add", USER, "--roles", "access", "--logins", &os_user], "")?;
+        tctl(&["users", "passwd", USER], "correct horse battery staple\n")?;
+        let login = ["login", "--insecure", "--proxy", &self.proxy_addr, "--user", USER];
+        output(self.tsh().args(login), "correct horse battery staple\n")?;
+        let written = |nodes: &[&str]| {
+            let config = output(self.tsh().args(["config", "--bare"]), "")?;
+            let known = |node: &&str| config.lines().any(|line| line == format!("Host {node}"));
+            ensure!(nodes.iter().all(known), "not all nodes are known yet:\n{config}");
+            Ok(fs::write(self.ssh_config(), config)?)
+        };
+        eventually("both nodes are known to the user", || written(&[Self::DIRECT, Self::EDGE]))
+    }
+
+    /// `tsh` as the user, ready for arguments.
+    pub(super) fn tsh(&self) -> Command {
+        let mut command = Command::new(self.bin.join("tsh"));
+        self.user_environment(&mut command);
+        command
+    }
+
+    /// Stock `ssh` as the user, with what `tsh config` printed, ready for arguments.
+    pub(super) fn ssh(&self) -> Command {
+        let mut command = Command::new("ssh");
+        command.arg("-F").arg(self.ssh_config());
+        self.user_environment(&mut command);
+        command
+    }
+
+    fn user_environment(&self, command: &mut Command) {
+        command.env("HOME", &self.dir).env("TSH_HOME", self.tsh_home()).env_remove("SSH_AUTH_SOCK");
+    }
+
+    fn ssh_config(&self) -> PathBuf {
+        self.dir.join("ssh_config")
+    }
+
+    fn tsh_home(&self) -> PathBuf {
+        self.dir.join("tsh")
+    }
+
+    /// The user's private key; the certificate is beside it, with `-cert.pub`.
+    pub(super) fn user_key(&self) -> PathBuf {
+        let host = self.proxy_addr.rsplit_once(':').map_or(self.proxy_addr.as_str(), |(host, _)| host);
+        self.tsh_home().join("keys").join(host).join(USER)
+    }
+
+    /// The authority of users, as a line of `TrustedUserCAKeys`.
+    pub(super) fn user_authority(&self) -> anyhow::Result<String> {
+        output(&mut tctl(&self.bin, &self.dir, &["auth", "export", "--type", "user"]), "")
+    }
+
+    /// Starts `count` more agents and waits for all tunnels.
+    pub(super) fn agents(&self, count: usize) -> anyhow::Result<Vec<Daemon>> {
+        let names: Vec<String> = (0..count).map(|index| format!("agent-{index}")).collect();
+        let launch = |name: &String| launch_agent(&self.bin, &self.dir, &self.proxy_addr, &self.ca_pin, name);
+        let mut agents = names.iter().map(launch).collect::<anyhow::Result<Vec<_>>>()?;
+        for (name, agent) in names.iter().zip(&mut agents) {
+            connected(&self.bin, &self.dir.join(name), agent)?;
+        }
+        Ok(agents)
+    }
+}
+
+const USER: &str = "ann";
+
+fn tctl(bin: &Path, dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(bin.join("tctl"));
+    command.arg("--data-dir").arg(dir.join("hub")).args(args);
+    command
+}
+
+fn token(printed: &str) -> anyhow::Result<(String, String)> {
+    let made: Value = serde_json::from_str(printed).context("tctl did not print JSON")?;
+    let field = |name: &str| {
+        let text = made.get(name).and_then(Value::as_str).map(str::to_owned);
+        text.with_context(|| format!("tctl tokens add printed no {name}"))
+    };
+    Ok((field("token")?, field("ca_pin")?))
+}
+
+fn launch_agent(bin: &Path, dir: &Path, proxy: &str, ca_pin: &str, name: &str) -> anyhow::Result<Daemon> {
+    let made = output(&mut tctl(bin, dir, &["tokens", "add", "--type", "node", "--format", "json"]), "")?;
+    let config = dir.join(format!("{name}.yaml"));
+    let text = format!(
+        "remoteler: {{ nodename: {name}, data_dir: {}, auth_server: \"{proxy}\", ca_pin: \"{ca_pin}\", \
+         join_params: {{ token_name: \"{}\" }}, log: {{ severity: WARN }} }}\n\
+         ssh_service: {{ labels: {{ env: bench }} }}\n",
+        dir.join(name).display(),
+        token(&made)?.0
+    );
+    fs::write(&config, text)?;
+    let mut command = Command::new(bin.join("remoteler"));
+    Daemon::start(command.args(["start", "-c"]).arg(&config), &dir.join(format!("{name}.log")))
+}
+
+/// Waits until a daemon says that it is ready; its status.
+fn ready(bin: &Path, data_dir: &Path, daemon: &mut Daemon) -> anyhow::Result<Value> {
+    eventually("a daemon is ready", || {
+        daemon.check()?;
+        let status = status(bin, data_dir)?;
+        ensure!(status.get("ready") == Some(&Value::Bool(true)), "{status}");
+        Ok(status)
+    })
+}
+
+fn connected(bin: &Path, data_dir: &Path, daemon: &mut Daemon) -> anyhow::Result<()> {
+    eventually("an agent has its tunnel", || {
+        daemon.check()?;
+        let status = status(bin, data_dir)?;
+        let tunnels = status.get("tunnels").and_then(Value::as_object).into_iter().flat_map(|map| map.values());
+        let up = |tunnel: &Value| tunnel.get("state").and_then(Value::as_str) == Some("connected");
+        ensure!(tunnels.into_iter().any(up), "{status}");
+        Ok(())
+    })
+}
+
+fn status(bin: &Path, data_dir: &Path) -> anyhow::Result<Value> {
+    let mut command = Command::new(bin.join("remoteler"));
+    let printed = output(command.args(["status", "--format", "json", "--data-dir"]).arg(data_dir), "")?;
+    serde_json::from_str(&printed).context("remoteler status did not print JSON")
+}
+
+fn listener(status: &Value, name: &str) -> anyhow::Result<String> {
+    let addr = status.get("listeners").and_then(|listeners| listeners.get(name)).and_then(Value::as_str);
+    Ok(addr.with_context(|| format!("no listener {name} in {status}"))?.to_owned())
+}
