@@ -1,7 +1,5 @@
 //! Large transfers come out with equal hashes, both ways, directly and through the reverse tunnel.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::process::Command;
 
 use remoteler_tests::{Cluster, User, need, run};

@@ -1,7 +1,5 @@
 //! An edge node in a network namespace whose only way out is a NAT to the proxy.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::process::Command;
 
 use remoteler_tests::{Cluster, ClusterOptions, Edge, need, run};
