@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput};
 use remoteler_benches::Cluster;
-use remoteler_core::{OsEntropy, SshCertificatePurpose, Verified, authorize_ssh, verify_ssh_certificate};
+use remoteler_core::{OsEntropy, SshCertificatePurpose, Verified, VerifiedUser, authorize_ssh, verify_ssh_certificate};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use ssh_key::Certificate;
 
@@ -59,7 +59,7 @@ fn verify(criterion: &mut Criterion) {
             .and_then(Verified::user)
             .expect("the certificate is good")
     };
-    let decide = |user| authorize_ssh(user, &cluster.policy, &node, &login).expect("the role allows it");
+    let decide = |user: &VerifiedUser| authorize_ssh(user, &cluster.policy, &node, &login).expect("the role allows it");
     let user = verified();
 
     let mut group = criterion.benchmark_group("verify");

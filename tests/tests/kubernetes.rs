@@ -24,7 +24,7 @@ use tempfile::TempDir;
 /// The Kubernetes cluster of the daemon itself.
 const HERE: &str = "here";
 /// The one behind the edge daemon's tunnel; no DNS label on purpose.
-const THERE: &str = "eks:eu-1:1234@There_1";
+const THERE: &str = "arn:aws:eks:eu-1:1234:There_1";
 
 /// An API server's double and the config that makes a daemon serve it.
 struct Served {

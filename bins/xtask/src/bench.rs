@@ -6,13 +6,15 @@ mod cluster;
 mod criterion;
 mod figures;
 mod measure;
+mod memory;
 mod process;
 mod shell;
 mod sshd;
+mod ways;
 
 use clap::Args;
 
-use self::{cluster::Cluster, figures::Table, measure::Plan, sshd::Sshd};
+use self::{figures::Table, measure::Plan};
 use crate::{project::Project, step::Steps};
 
 /// Flags of `bench`.
@@ -59,7 +61,5 @@ fn compare(project: &Project, args: &BenchArgs, table: &mut Table) -> anyhow::Re
     let plan = if args.quick { Plan::QUICK } else { Plan::FULL };
     agent_build::sizes(project, table)?;
     let directory = shell::ScratchDir::new()?;
-    let mut cluster = Cluster::start(&project.bin_dir(), directory.path())?;
-    let sshd = Sshd::start(&cluster, directory.path())?;
-    measure::all(&mut cluster, &sshd, &plan, table)
+    measure::all(&project.bin_dir(), directory.path(), &plan, table)
 }

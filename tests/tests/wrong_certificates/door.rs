@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use crate::{KUBE, bearer::Bearer};
+use crate::{EDGE, EDGE_KUBE, KUBE, bearer::Bearer};
 
 /// Where somebody can knock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,21 +32,33 @@ pub(crate) enum Door {
     Auth,
     /// The same, relayed by the proxy.
     AuthThroughProxy,
-    /// The Kubernetes service, relayed by the proxy.
+    /// The Kubernetes service of the daemon, relayed by the proxy.
     Kube,
+    /// The SSH of an edge node, dialled by somebody whom the proxy lets through.
+    NodeBehindTunnel,
+    /// The Kubernetes service of an edge daemon.
+    KubeBehindTunnel,
 }
 
 impl Door {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Node, Self::ProxySsh, Self::ProxyTunnel, Self::Auth, Self::AuthThroughProxy, Self::Kube];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Node,
+        Self::ProxySsh,
+        Self::ProxyTunnel,
+        Self::Auth,
+        Self::AuthThroughProxy,
+        Self::Kube,
+        Self::NodeBehindTunnel,
+        Self::KubeBehindTunnel,
+    ];
 
     /// What the audit log calls it.
     pub(crate) const fn service(self) -> &'static str {
         match self {
-            Self::Node => "node",
+            Self::Node | Self::NodeBehindTunnel => "node",
             Self::ProxySsh | Self::ProxyTunnel => "proxy",
             Self::Auth | Self::AuthThroughProxy => "auth",
-            Self::Kube => "kube",
+            Self::Kube | Self::KubeBehindTunnel => "kube",
         }
     }
 }
@@ -63,28 +75,33 @@ pub(crate) struct Knock {
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Shows `bearer`'s certificate at `door`, and tries to be served.
-pub(crate) async fn knock(cluster: &Cluster, door: Door, bearer: Option<&Bearer>) -> Knock {
+/// Shows `bearer`'s certificate at `door`, and tries to be served. `right` gets past the proxy where that is on the way.
+pub(crate) async fn knock(cluster: &Cluster, right: &Bearer, door: Door, bearer: Option<&Bearer>) -> Knock {
     let trying = async {
         match door {
-            Door::Node => node(cluster, bearer).await,
+            Door::Node => {
+                let (client, from) = ssh(cluster).await;
+                enter(client, from, bearer).await
+            }
+            Door::NodeBehindTunnel => {
+                let (dialled, from) = dial(cluster, EDGE, Some(right)).await;
+                let stream = dialled.expect("the proxy lets the right user through to the edge node");
+                let config = Arc::new(russh::client::Config::default());
+                let client = russh::client::connect_stream(config, stream, Trusting).await.unwrap();
+                enter(client, from, bearer).await
+            }
             Door::ProxySsh => proxy_ssh(cluster, bearer).await,
             Door::ProxyTunnel => proxy_tunnel(cluster, bearer).await,
             Door::Auth => http(cluster.auth(), Cluster::NAME, ALPN_AUTH, "/v1/users", bearer).await,
             Door::AuthThroughProxy => http(cluster.proxy(), Cluster::NAME, ALPN_AUTH, "/v1/users", bearer).await,
-            Door::Kube => {
-                let name = ClusterName::new(Cluster::NAME).unwrap();
-                let server_name = KubeClusterName::new(KUBE).unwrap().server_name(&name);
-                let path = format!("/v1/kube/{name}/{KUBE}/api/v1/namespaces/dev/pods");
-                http(cluster.proxy(), &server_name, "http/1.1", &path, bearer).await
-            }
+            Door::Kube => kube(cluster, KUBE, bearer).await,
+            Door::KubeBehindTunnel => kube(cluster, EDGE_KUBE, bearer).await,
         }
     };
     timeout(LIMIT, trying).await.unwrap_or_else(|_| panic!("{door:?} answered nothing within {LIMIT:?}"))
 }
 
-async fn node(cluster: &Cluster, bearer: Option<&Bearer>) -> Knock {
-    let (mut client, from) = ssh(cluster).await;
+async fn enter(mut client: Handle<Trusting>, from: SocketAddr, bearer: Option<&Bearer>) -> Knock {
     let login = match bearer {
         Some(bearer) => log_in(&mut client, bearer).await,
         None => client.authenticate_none(os_login()).await.is_ok_and(|result| result.success()),
@@ -120,27 +137,46 @@ impl russh::client::Handler for Trusting {
 }
 
 async fn proxy_ssh(cluster: &Cluster, bearer: Option<&Bearer>) -> Knock {
-    let (stream, from) = tls(cluster.proxy(), Cluster::NAME, ALPN_SSH, bearer).await;
-    let refused = |said: String| Knock { admitted: false, from, said };
-    let Ok(mut stream) = stream else { return refused("no handshake".into()) };
-    let target = Target {
-        cluster: ClusterName::new(Cluster::NAME).unwrap(),
-        kind: TargetKind::Ssh,
-        name: TargetName::new(Cluster::NODE).unwrap(),
-        port: None,
-    };
-    if let Err(cause) = write_dial(&mut stream, &DialHeader::new(target, None)).await {
-        return refused(cause.to_string());
-    }
-    match read_dial_reply(&mut stream).await {
-        Ok(DialReply::Connected) => {
-            let mut banner = [0; 8];
+    let (dialled, from) = dial(cluster, Cluster::NODE, bearer).await;
+    match dialled {
+        Ok(mut stream) => {
+            let mut banner = [0; 7];
             let read = stream.read_exact(&mut banner).await;
-            Knock { admitted: read.is_ok() && banner.starts_with(b"SSH-2.0"), from, said: format!("{banner:?}") }
+            Knock { admitted: read.is_ok() && banner == *b"SSH-2.0", from, said: format!("{banner:?}") }
         }
-        Ok(DialReply::Refused { message, .. }) => refused(message),
-        Err(cause) => refused(format!("{cause:?}")),
+        Err(said) => Knock { admitted: false, from, said },
     }
+}
+
+/// A dial for the SSH of `node`, or why there is none.
+async fn dial(
+    cluster: &Cluster,
+    node: &str,
+    bearer: Option<&Bearer>,
+) -> (Result<TlsStream<TcpStream>, String>, SocketAddr) {
+    let (stream, from) = tls(cluster.proxy(), Cluster::NAME, ALPN_SSH, bearer).await;
+    let dialling = async {
+        let mut stream = stream.map_err(|cause| cause.to_string())?;
+        let target = Target {
+            cluster: ClusterName::new(Cluster::NAME).unwrap(),
+            kind: TargetKind::Ssh,
+            name: TargetName::new(node).unwrap(),
+            port: None,
+        };
+        write_dial(&mut stream, &DialHeader::new(target, None)).await.map_err(|cause| format!("{cause:?}"))?;
+        match read_dial_reply(&mut stream).await.map_err(|cause| format!("{cause:?}"))? {
+            DialReply::Connected => Ok(stream),
+            DialReply::Refused { message, .. } => Err(message),
+        }
+    };
+    (dialling.await, from)
+}
+
+async fn kube(cluster: &Cluster, kube_cluster: &str, bearer: Option<&Bearer>) -> Knock {
+    let name = ClusterName::new(Cluster::NAME).unwrap();
+    let server_name = KubeClusterName::new(kube_cluster).unwrap().server_name(&name);
+    let path = format!("/v1/kube/{name}/{kube_cluster}/api/v1/namespaces/dev/pods");
+    http(cluster.proxy(), &server_name, "http/1.1", &path, bearer).await
 }
 
 async fn proxy_tunnel(cluster: &Cluster, bearer: Option<&Bearer>) -> Knock {

@@ -30,6 +30,5 @@ pub(super) fn measure(project: &Project, table: &mut Table) -> anyhow::Result<()
 
 fn mebibytes(path: &Path) -> anyhow::Result<f64> {
     let size = fs::metadata(path).with_context(|| format!("{} is not built", path.display()))?.len();
-    #[expect(clippy::cast_precision_loss, reason = "no program is that large")]
     Ok(size as f64 / f64::from(1 << 20))
 }

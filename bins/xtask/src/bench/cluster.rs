@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::{
     process::Daemon,
-    shell::{eventually, output},
+    shell::{eventually, output, quiet_shell},
 };
 
 /// The running cluster.
@@ -52,10 +52,7 @@ impl Cluster {
             Self::NAME
         );
         fs::write(&config, text)?;
-        let mut hub = Daemon::start(
-            Command::new(bin.join("remoteler")).args(["start", "-c"]).arg(&config),
-            &dir.join("hub.log"),
-        )?;
+        let mut hub = Daemon::start(&mut quiet_shell(daemon(bin, &config)), &dir.join("hub.log"))?;
         let status = ready(bin, &dir.join("hub"), &mut hub)?;
         let auth = listener(&status, "auth")?;
 
@@ -69,10 +66,7 @@ impl Cluster {
             dir.join("proxy").display()
         );
         fs::write(&config, text)?;
-        let mut proxy = Daemon::start(
-            Command::new(bin.join("remoteler")).args(["start", "-c"]).arg(&config),
-            &dir.join("proxy.log"),
-        )?;
+        let mut proxy = Daemon::start(&mut daemon(bin, &config), &dir.join("proxy.log"))?;
         let status = ready(bin, &dir.join("proxy"), &mut proxy)?;
         let proxy_addr = listener(&status, "proxy")?;
 
@@ -97,6 +91,11 @@ impl Cluster {
             Ok(fs::write(self.ssh_config(), config)?)
         };
         eventually("both nodes are known to the user", || written(&[Self::DIRECT, Self::EDGE]))
+    }
+
+    /// Where everything of this run is.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// `tsh` as the user, ready for arguments.
@@ -177,8 +176,13 @@ fn launch_agent(bin: &Path, dir: &Path, proxy: &str, ca_pin: &str, name: &str) -
         token(&made)?.0
     );
     fs::write(&config, text)?;
+    Daemon::start(&mut quiet_shell(daemon(bin, &config)), &dir.join(format!("{name}.log")))
+}
+
+fn daemon(bin: &Path, config: &Path) -> Command {
     let mut command = Command::new(bin.join("remoteler"));
-    Daemon::start(command.args(["start", "-c"]).arg(&config), &dir.join(format!("{name}.log")))
+    command.args(["start", "-c"]).arg(config);
+    command
 }
 
 /// Waits until a daemon says that it is ready; its status.

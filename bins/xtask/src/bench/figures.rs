@@ -14,12 +14,6 @@ impl Samples {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
         let last = sorted.len().saturating_sub(1);
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            clippy::cast_precision_loss,
-            reason = "a small index"
-        )]
         let at = (last as f64 * share).round() as usize;
         sorted.get(at).copied().unwrap_or_default()
     }

@@ -2,9 +2,9 @@
 //! meanwhile hits all alike. CPU is user and system time of all processes of a path, the client included.
 
 use std::{
-    io::{BufRead, BufReader},
-    path::Path,
-    process::{Child, Command, Stdio},
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -14,8 +14,11 @@ use anyhow::{Context, ensure};
 use super::{
     cluster::Cluster,
     figures::{Samples, Table, number, ratio},
-    process::{cpu, cpu_of_ended_children, memory, tree_pss},
+    memory,
+    process::cpu_of_ended_children,
+    shell::quiet_shell,
     sshd::Sshd,
+    ways::{self, Way, cpu_of, run, settle},
 };
 
 /// How much is measured.
@@ -51,64 +54,51 @@ impl Plan {
     };
 }
 
-/// A way to a shell.
-struct Way<'a> {
-    name: &'static str,
-    /// The client with its options, up to the host.
-    client: Box<dyn Fn() -> Command + 'a>,
-    /// Processes that serve it.
-    servers: Vec<u32>,
-}
-
-/// Measures everything.
-pub(super) fn all(cluster: &mut Cluster, sshd: &Sshd, plan: &Plan, table: &mut Table) -> anyhow::Result<()> {
-    idle_daemons(cluster, "just started", table)?;
+/// Measures everything. Each kind of memory is measured on daemons that have done nothing else yet: what a process has freed it takes
+/// again first, so that later sessions and tunnels would seem to cost nothing.
+pub(super) fn all(bin: &Path, dir: &Path, plan: &Plan, table: &mut Table) -> anyhow::Result<()> {
+    shell_start(plan, table)?;
     {
-        let paths = paths(cluster, sshd);
-        let base = exec_true(&paths, plan, table)?;
-        new_sessions(&paths, plan, table)?;
-        bulk(cluster, sshd, &base, plan, table)?;
-        idle_sessions(cluster, sshd, plan, table)?;
+        let cluster = Cluster::start(bin, &subdirectory(dir, "1")?)?;
+        memory::idle_daemons(&cluster, "just started", table)?;
+        memory::idle_agents(&cluster, plan.idle_agents, table)?;
     }
-    idle_daemons(cluster, "after all of the above", table)?;
-    idle_agents(cluster, plan, table)?;
-    for daemon in [&mut cluster.hub, &mut cluster.proxy, &mut cluster.edge] {
+    let mut cluster = Cluster::start(bin, &subdirectory(dir, "2")?)?;
+    let mut sshd = Sshd::start(&cluster)?;
+    memory::idle_sessions(&cluster, &sshd, plan.idle_sessions, table)?;
+    let ways = ways::all(&cluster, &sshd);
+    let base = exec_true(&ways, plan, table)?;
+    new_sessions(&ways, plan, table)?;
+    drop(ways);
+    bulk(&cluster, &sshd, &base, plan, table)?;
+    memory::idle_daemons(&cluster, "after all of the above", table)?;
+    for daemon in [&mut cluster.hub, &mut cluster.proxy, &mut cluster.edge, &mut sshd.daemon] {
         daemon.check()?;
     }
     Ok(())
 }
 
-fn paths<'a>(cluster: &'a Cluster, sshd: &'a Sshd) -> Vec<Way<'a>> {
-    let (hub, proxy, edge) = (cluster.hub.id(), cluster.proxy.id(), cluster.edge.id());
-    let ssh = move |host: &'static str| {
-        move || {
-            let mut command = cluster.ssh();
-            command.arg(host);
-            command
-        }
-    };
-    let tsh = move |host: &'static str| {
-        move || {
-            let mut command = cluster.tsh();
-            command.args(["ssh", host]);
-            command
-        }
-    };
-    let stock = || {
-        let mut command = sshd.ssh();
-        command.arg(Sshd::HOST);
-        command
-    };
-    vec![
-        Way { name: STOCK, client: Box::new(stock), servers: vec![sshd.daemon.id()] },
-        Way { name: "ssh, proxy", client: Box::new(ssh(Cluster::DIRECT)), servers: vec![hub, proxy] },
-        Way { name: "ssh, proxy + tunnel", client: Box::new(ssh(Cluster::EDGE)), servers: vec![hub, proxy, edge] },
-        Way { name: "tsh ssh, proxy", client: Box::new(tsh(Cluster::DIRECT)), servers: vec![hub, proxy] },
-        Way { name: "tsh ssh, proxy + tunnel", client: Box::new(tsh(Cluster::EDGE)), servers: vec![hub, proxy, edge] },
-    ]
+fn subdirectory(dir: &Path, name: &str) -> anyhow::Result<PathBuf> {
+    let path = dir.join(name);
+    fs::create_dir(&path).with_context(|| format!("{} cannot be made", path.display()))?;
+    Ok(path)
 }
 
-const STOCK: &str = "ssh, stock sshd direct";
+/// How long the user's shell takes by itself, which is part of every session on every way.
+fn shell_start(plan: &Plan, table: &mut Table) -> anyhow::Result<()> {
+    let shell = env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
+    let mut times = Samples::default();
+    for _ in 0..plan.rounds * plan.runs_per_round {
+        let mut command = Command::new(&shell);
+        // By this bash knows that it runs in a session of SSH, and reads ~/.bashrc.
+        command.args(["-c", "true"]).env("SSH_CLIENT", "127.0.0.1 1 1").env("SHLVL", "0");
+        let start = Instant::now();
+        run(&mut quiet_shell(command), "the shell")?;
+        times.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    table.row("the shell's own start, ms, median (quarters)", "no SSH", times.shown(), "part of each figure below");
+    Ok(())
+}
 
 /// `ssh host true`: time to finish and CPU. Gives the median seconds of each path.
 fn exec_true(paths: &[Way<'_>], plan: &Plan, table: &mut Table) -> anyhow::Result<Vec<f64>> {
@@ -157,6 +147,7 @@ fn new_sessions(paths: &[Way<'_>], plan: &Plan, table: &mut Table) -> anyhow::Re
     const AT_ONCE: usize = 4;
     let mut stock = None;
     for path in paths {
+        let name = path.name;
         let server = cpu_of(&path.servers)?;
         let commands: Vec<Vec<Command>> =
             (0..AT_ONCE).map(|_| (0..plan.new_sessions / AT_ONCE).map(|_| (path.client)()).collect()).collect();
@@ -164,8 +155,7 @@ fn new_sessions(paths: &[Way<'_>], plan: &Plan, table: &mut Table) -> anyhow::Re
         let start = Instant::now();
         thread::scope(|scope| {
             let worker = |commands: Vec<Command>| {
-                scope
-                    .spawn(move || commands.into_iter().try_for_each(|mut command| run(command.arg("true"), path.name)))
+                scope.spawn(move || commands.into_iter().try_for_each(|mut command| run(command.arg("true"), name)))
             };
             let workers: Vec<_> = commands.into_iter().map(worker).collect();
             workers
@@ -190,8 +180,8 @@ fn new_sessions(paths: &[Way<'_>], plan: &Plan, table: &mut Table) -> anyhow::Re
 /// Bulk transfer without the time to connect.
 fn bulk(cluster: &Cluster, sshd: &Sshd, base: &[f64], plan: &Plan, table: &mut Table) -> anyhow::Result<()> {
     let gcm = |path: &mut Way<'_>| path.name = "ssh -c aes128-gcm, stock sshd direct";
-    let mut all = paths(cluster, sshd);
-    let mut stock = paths(cluster, sshd).into_iter().take(1).collect::<Vec<_>>();
+    let mut all = ways::all(cluster, sshd);
+    let mut stock = ways::all(cluster, sshd).into_iter().take(1).collect::<Vec<_>>();
     stock.iter_mut().for_each(gcm);
     if let Some(path) = stock.first_mut() {
         path.client = Box::new(|| {
@@ -201,9 +191,9 @@ fn bulk(cluster: &Cluster, sshd: &Sshd, base: &[f64], plan: &Plan, table: &mut T
         });
     }
     all.append(&mut stock);
-    let source = std::env::temp_dir().join(format!("rt-bench-{}", std::process::id())).join("zeros");
+    let source = cluster.dir().join("zeros");
     let octets = plan.bulk_mebibytes << 20;
-    std::fs::File::create(&source)?.set_len(octets)?;
+    fs::File::create(&source)?.set_len(octets)?;
     for (direction, up) in [("up", true), ("down", false)] {
         let mut rates = vec![Samples::default(); all.len()];
         let mut used = vec![Duration::ZERO; all.len()];
@@ -234,7 +224,7 @@ fn transfer(mut client: Command, up: bool, source: &Path, octets: u64, name: &st
     if up {
         let mut child = client
             .arg("cat > /dev/null")
-            .stdin(std::fs::File::open(source)?)
+            .stdin(fs::File::open(source)?)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -244,123 +234,6 @@ fn transfer(mut client: Command, up: bool, source: &Path, octets: u64, name: &st
         return Ok(());
     }
     run(client.arg(format!("head -c {octets} /dev/zero")), name)
-}
-
-/// What a session with a terminal, in which nothing happens, holds at the servers.
-fn idle_sessions(cluster: &Cluster, sshd: &Sshd, plan: &Plan, table: &mut Table) -> anyhow::Result<()> {
-    let mut stock = None;
-    for path in paths(cluster, sshd).iter().take(3) {
-        let held = |id: u32| tree_pss(id, &["sleep", "sh", "bash", "dash"]);
-        let before = path.servers.iter().map(|id| held(*id)).collect::<anyhow::Result<Vec<_>>>()?;
-        let mut sessions = Sessions(Vec::new());
-        for _ in 0..plan.idle_sessions {
-            let mut client = (path.client)();
-            // Options may stand after the host.
-            client.args(["-tt", "echo up; exec sleep 1000"]);
-            sessions.0.push(open(&mut client, path.name)?);
-        }
-        thread::sleep(Duration::from_secs(1));
-        let after = path.servers.iter().map(|id| held(*id)).collect::<anyhow::Result<Vec<_>>>()?;
-        let count = plan.idle_sessions as f64;
-        let each: Vec<f64> =
-            before.iter().zip(&after).map(|(before, after)| (*after as f64 - *before as f64) / count).collect();
-        drop(sessions);
-        let sum: f64 = each.iter().sum();
-        let stock = *stock.get_or_insert(sum);
-        let parts: Vec<String> = each.iter().map(|part| number(*part)).collect();
-        table.row(
-            "servers' memory per idle terminal session, KiB of PSS (each server)",
-            path.name,
-            format!("{} ({})", number(sum), parts.join(" + ")),
-            format!("{} of stock sshd", ratio(sum, stock)),
-        );
-        // The next path begins when this one's sessions are gone.
-        thread::sleep(Duration::from_secs(2));
-    }
-    Ok(())
-}
-
-/// Clients in the background. Killed when dropped.
-struct Sessions(Vec<Child>);
-
-impl Drop for Sessions {
-    fn drop(&mut self) {
-        for child in &mut self.0 {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-/// Starts a client and waits for the first line from the other side.
-fn open(client: &mut Command, name: &str) -> anyhow::Result<Child> {
-    let mut child = client.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
-    let stdout = child.stdout.take().with_context(|| format!("{name} has no output"))?;
-    let mut line = String::new();
-    let mut reader = BufReader::new(stdout);
-    reader.read_line(&mut line)?;
-    if !line.starts_with("up") {
-        let _ = child.kill();
-        let _ = child.wait();
-        anyhow::bail!("{name} opened no session: {line:?}");
-    }
-    child.stdout = Some(reader.into_inner());
-    Ok(child)
-}
-
-/// Resident memory of the daemons with nothing to do.
-fn idle_daemons(cluster: &Cluster, when: &str, table: &mut Table) -> anyhow::Result<()> {
-    thread::sleep(Duration::from_secs(2));
-    let daemons = [
-        ("agent: node, one tunnel", cluster.edge.id(), "target < 15"),
-        ("proxy", cluster.proxy.id(), "-"),
-        ("auth and node", cluster.hub.id(), "-"),
-    ];
-    for (name, id, target) in daemons {
-        let size = memory(id)?;
-        let figure = format!("{} RSS, {} PSS", number(size.rss as f64 / 1024.0), number(size.pss as f64 / 1024.0));
-        table.row(&format!("memory idle, {when}, MiB"), name, figure, target);
-    }
-    Ok(())
-}
-
-/// What each further tunnel holds at the proxy, by daemons of their own.
-fn idle_agents(cluster: &Cluster, plan: &Plan, table: &mut Table) -> anyhow::Result<()> {
-    let before = (memory(cluster.proxy.id())?, memory(cluster.hub.id())?);
-    let agents = cluster.agents(plan.idle_agents)?;
-    thread::sleep(Duration::from_secs(3));
-    let after = (memory(cluster.proxy.id())?, memory(cluster.hub.id())?);
-    let mut sizes = Samples::default();
-    for agent in &agents {
-        sizes.push(memory(agent.id())?.rss as f64 / 1024.0);
-    }
-    let each = |before: u64, after: u64| (after as f64 - before as f64) / plan.idle_agents as f64;
-    let what = format!("memory per idle tunnel, KiB of RSS, of {} agents", plan.idle_agents);
-    table.row(&what, "proxy", number(each(before.0.rss, after.0.rss)), "-");
-    table.row(&what, "auth", number(each(before.1.rss, after.1.rss)), "-");
-    table.row("memory idle, of those agents, MiB, median (quarters)", "agent", sizes.shown(), "target < 15");
-    Ok(())
-}
-
-fn run(command: &mut Command, name: &str) -> anyhow::Result<()> {
-    let output = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).output();
-    let output = output.with_context(|| format!("{name} does not start"))?;
-    ensure!(
-        output.status.success(),
-        "{name} ended with {}: {}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
-    Ok(())
-}
-
-fn cpu_of(servers: &[u32]) -> anyhow::Result<Duration> {
-    servers.iter().map(|id| cpu(*id)).sum()
-}
-
-/// A session's end is worked off a moment after its client has gone.
-fn settle() {
-    thread::sleep(Duration::from_millis(60));
 }
 
 fn slot<T>(list: &mut [T], index: usize) -> anyhow::Result<&mut T> {

@@ -1,18 +1,14 @@
 //! The peer: OpenSSH's server on loopback, which believes the cluster's authority of users, so that the same key and certificate
 //! opens both.
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{env, fs, path::PathBuf, process::Command};
 
 use anyhow::Context;
 
 use super::{
     cluster::Cluster,
     process::Daemon,
-    shell::{eventually, free_port, output},
+    shell::{eventually, free_port, output, quiet_shell},
 };
 
 /// The running server.
@@ -25,7 +21,8 @@ pub(super) struct Sshd {
 }
 
 impl Sshd {
-    pub(super) fn start(cluster: &Cluster, dir: &Path) -> anyhow::Result<Self> {
+    pub(super) fn start(cluster: &Cluster) -> anyhow::Result<Self> {
+        let dir = cluster.dir();
         let program = find().context("sshd is not installed; `cargo xtask test` installs it on Debian")?;
         let (key, authority, port) = (dir.join("sshd_key"), dir.join("sshd_ca.pub"), free_port()?);
         output(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key), "")?;
@@ -42,7 +39,8 @@ impl Sshd {
         // As root it wants a directory to confine itself in; as another user it wants none, and this may fail.
         let _ = fs::create_dir_all("/run/sshd");
         let mut command = Command::new(program);
-        let daemon = Daemon::start(command.args(["-D", "-e", "-f"]).arg(&config), &dir.join("sshd.log"))?;
+        command.args(["-D", "-e", "-f"]).arg(&config);
+        let daemon = Daemon::start(&mut quiet_shell(command), &dir.join("sshd.log"))?;
         let client_config = dir.join("sshd_client_config");
         let key = cluster.user_key();
         let text = format!(
