@@ -60,6 +60,7 @@ async fn timed(clients: &mut [Client], target: &str, iterations: u64) -> Duratio
     let start = Instant::now();
     join_all(clients.iter_mut().map(|client| async move {
         for _ in 0..iterations {
+            client.ready().await.expect("the connection stays");
             let request = Request::get(target).header("host", "proxy.example.com").body(Empty::new());
             let response = client.send_request(request.expect("the request is sound")).await.expect("an answer comes");
             assert!(response.status().is_success(), "{}", response.status());

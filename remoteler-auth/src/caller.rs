@@ -10,6 +10,7 @@ use remoteler_core::{
 
 use crate::{
     failure::{ApiResult, unauthenticated},
+    limiter,
     records::key,
     service::Inner,
     users::UserRecord,
@@ -118,7 +119,7 @@ impl Inner {
         };
         let remote = caller.address();
         if let Some(addr) = remote
-            && !self.limits.refused.attempt(&addr.ip().to_string(), self.clock.now())
+            && !self.limits.refused.attempt(&limiter::source(addr.ip()), self.clock.now())
         {
             return answer;
         }

@@ -11,6 +11,7 @@ use crate::{
     Caller,
     failure::{ApiResult, bad_request, conflict, rate_limited, unauthenticated},
     issue::SubjectKeys,
+    limiter,
     records::key,
     service::Inner,
 };
@@ -38,7 +39,7 @@ const MAX_KUBE_CLUSTERS: usize = 64;
 impl Inner {
     pub(crate) async fn join(&self, caller: &Caller, request: JoinRequest) -> ApiResult<HostCerts> {
         let remote = caller.address();
-        let address = remote.map(|addr| addr.ip().to_string());
+        let address = remote.map(|addr| limiter::source(addr.ip()));
         if let Some(address) = &address
             && !self.limits.join.attempt(address, self.clock.now())
         {

@@ -1,6 +1,6 @@
 //! Login with a password: limits, the check that costs the same for everybody, and the certificates of a success.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use remoteler_core::{ApiError, AuditKind, LoginRequest, PolicySource, Role, SystemRole, UserCerts, UserName};
 
@@ -8,6 +8,7 @@ use crate::{
     Caller,
     failure::{ApiResult, bad_request, conflict, rate_limited, unauthenticated},
     issue::{SubjectKeys, user_identity},
+    limiter,
     records::key,
     service::Inner,
     users::UserRecord,
@@ -26,7 +27,8 @@ impl Inner {
         }
         let remote = remote(caller, request.client_addr.as_deref());
         let keys = SubjectKeys::parse(&request.ssh_public_key, &request.tls_public_key)?;
-        let address = remote.as_deref().map(host_of);
+        let address = remote.as_deref().map(source_of);
+        let address = address.as_deref();
         self.count_attempt(&request.user, address)?;
 
         let user = self.check_password(&request).await?;
@@ -129,10 +131,8 @@ fn remote(caller: &Caller, claimed: Option<&str>) -> Option<String> {
     }
 }
 
-/// An address without its port, which changes with each connection.
-fn host_of(addr: &str) -> &str {
-    match addr.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|octet| octet.is_ascii_digit()) && !host.ends_with(':') => host,
-        _ => addr,
-    }
+/// What attempts from an address count for: its network, without the port, which changes with each connection.
+fn source_of(addr: &str) -> String {
+    let ip = addr.parse::<SocketAddr>().map(|addr| addr.ip()).or_else(|_| addr.parse());
+    ip.map_or_else(|_| addr.to_owned(), limiter::source)
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Caller,
     failure::{ApiResult, bad_request, conflict, not_found, rate_limited},
+    limiter,
     records::key,
     secret_hash,
     service::Inner,
@@ -207,7 +208,7 @@ impl Inner {
 
     fn count_link_use(&self, caller: &Caller) -> ApiResult<()> {
         let Some(addr) = caller.address() else { return Ok(()) };
-        if self.limits.login_address.attempt(&addr.ip().to_string(), self.clock.now()) {
+        if self.limits.login_address.attempt(&limiter::source(addr.ip()), self.clock.now()) {
             return Ok(());
         }
         Err(rate_limited("too many failed attempts from this address; wait five minutes"))
@@ -215,7 +216,7 @@ impl Inner {
 
     fn link_was_right(&self, caller: &Caller) {
         if let Some(addr) = caller.address() {
-            self.limits.login_address.succeeded(&addr.ip().to_string());
+            self.limits.login_address.succeeded(&limiter::source(addr.ip()));
         }
     }
 

@@ -88,8 +88,10 @@ pub(crate) fn refusal(answer: &Answer, place: &str) -> Option<ApiError> {
 
 fn printable(text: &str) -> String {
     let harmless = |c: char| {
-        let bidi = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if c.is_control() || bidi { c.escape_unicode().collect() } else { c.to_string() }
+        let hidden = matches!(c,
+            '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
+        if c.is_control() || hidden { c.escape_unicode().collect() } else { c.to_string() }
     };
     text.chars().take(2000).map(harmless).collect()
 }

@@ -8,6 +8,7 @@
 mod access;
 mod api;
 mod audit;
+mod audit_bound;
 mod clock;
 mod entropy;
 mod identity;
@@ -36,6 +37,7 @@ pub use api::{
     RecordingChunk, SignUpRequest, TokenCreated, TokenSummary, UserCerts, UserSummary,
 };
 pub use audit::{AuditError, AuditEvent, AuditKind, AuditSink, ConnectionFields, NullAudit, SessionFields};
+pub use audit_bound::BoundedRefusals;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use entropy::{Entropy, OsEntropy, fill_random, random_uuid};
 pub use identity::{HostIdentity, Identity, IdentityError, SystemRole, Traits, UnknownSystemRole, UserIdentity};

@@ -248,7 +248,7 @@ fn check_dns_name(value: &str) -> Result<(), &'static str> {
 }
 
 fn check_user_name(value: &str) -> Result<(), &'static str> {
-    charset(value, b"._@+-")?;
+    charset(value, b"._@+-", "only letters, digits and '. _ @ + -' are allowed")?;
     if value.starts_with(['.', '@', '+']) {
         return Err("it must start with a letter, a digit or '_'");
     }
@@ -256,7 +256,7 @@ fn check_user_name(value: &str) -> Result<(), &'static str> {
 }
 
 fn check_role_name(value: &str) -> Result<(), &'static str> {
-    charset(value, b"._-")?;
+    charset(value, b"._-", "only letters, digits and '. _ -' are allowed")?;
     if value.starts_with(['.', '_']) {
         return Err("it must start with a letter or digit");
     }
@@ -264,14 +264,14 @@ fn check_role_name(value: &str) -> Result<(), &'static str> {
 }
 
 fn check_kube_cluster_name(value: &str) -> Result<(), &'static str> {
-    charset(value, b"._:-")?;
+    charset(value, b"._:-", "only letters, digits and '. _ : -' are allowed")?;
     if value.starts_with(['.', '_', ':']) {
         return Err("it must start with a letter or digit");
     }
     Ok(())
 }
 
-fn charset(value: &str, punctuation: &[u8]) -> Result<(), &'static str> {
+fn charset(value: &str, punctuation: &[u8], rule: &'static str) -> Result<(), &'static str> {
     if value.is_empty() || value.len() > 128 {
         return Err("1 to 128 characters are allowed");
     }
@@ -279,7 +279,7 @@ fn charset(value: &str, punctuation: &[u8]) -> Result<(), &'static str> {
         return Err("it must not start with '-'");
     }
     if !value.bytes().all(|b| b.is_ascii_alphanumeric() || punctuation.contains(&b)) {
-        return Err("only letters, digits and a few of '. _ @ + : -' are allowed");
+        return Err(rule);
     }
     Ok(())
 }

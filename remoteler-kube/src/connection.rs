@@ -34,6 +34,8 @@ use crate::{
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// For a connection whose certificate was refused: time to send a request and be told why.
 const REFUSED_DEADLINE: Duration = Duration::from_secs(10);
+/// How long an answer may still take to reach the client when its certificate has ended.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 /// A kept HTTP/1.1 connection without a request.
 const IDLE: Duration = Duration::from_secs(120);
 /// HTTP/2: how often a silent client is asked whether it is there, and how long it may take to say so.
@@ -133,7 +135,8 @@ where
         Some(ended) => ended,
         None => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            // A client that does not read its answer would hold the connection past the end of its certificate.
+            timeout_at(deadline + LAST_WORDS, connection).await.unwrap_or(Ok(()))
         }
     };
     if let Some(work) = relay.take() {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::{Router, body::Body};
 use http::{Request, Response};
+use http_body_util::Limited;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -43,6 +44,9 @@ const REQUEST: Duration = Duration::from_secs(60);
 const MAX_HEADERS: usize = 100;
 const MAX_HEADER_OCTETS: u32 = 64 * 1024;
 const MAX_STREAMS: u32 = 100;
+/// The same for who showed no certificate, so that strangers cannot fill the memory: streams at once, and octets of one body.
+const MAX_STREAMS_OF_NOBODY: u32 = 8;
+const MAX_BODY_OF_NOBODY: usize = 64 * 1024;
 
 impl HttpApi {
     /// Over a service.
@@ -67,13 +71,17 @@ impl HttpApi {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let (streams, octets) = match caller {
+            Caller::Anonymous { .. } => (MAX_STREAMS_OF_NOBODY, MAX_BODY_OF_NOBODY),
+            Caller::User(_) | Caller::Host(_) | Caller::LocalAdmin => (MAX_STREAMS, usize::MAX),
+        };
         let api = Api(self.service.as_caller(caller));
         let router = self.router.clone();
         let respond = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(api.clone());
-            answer(router.clone(), request)
+            answer(router.clone(), request.map(|body| Body::new(Limited::new(body, octets))))
         });
-        let server = builder();
+        let server = builder(streams);
         let connection = server.serve_connection(TokioIo::new(stream), respond);
         tokio::pin!(connection);
         tokio::select! {
@@ -90,7 +98,7 @@ impl HttpApi {
     }
 }
 
-async fn answer(router: Router, request: Request<Incoming>) -> Result<Response<Body>, std::convert::Infallible> {
+async fn answer(router: Router, request: Request<Body>) -> Result<Response<Body>, std::convert::Infallible> {
     match tokio::time::timeout(REQUEST, router.oneshot(request)).await {
         Ok(answered) => answered,
         Err(_) => {
@@ -100,7 +108,7 @@ async fn answer(router: Router, request: Request<Incoming>) -> Result<Response<B
     }
 }
 
-fn builder() -> auto::Builder<TokioExecutor> {
+fn builder(streams: u32) -> auto::Builder<TokioExecutor> {
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).header_read_timeout(IDLE).max_headers(MAX_HEADERS);
     server
@@ -108,7 +116,7 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .keep_alive_interval(IDLE / 3)
         .keep_alive_timeout(IDLE / 3)
-        .max_concurrent_streams(MAX_STREAMS)
+        .max_concurrent_streams(streams)
         .max_header_list_size(MAX_HEADER_OCTETS);
     server
 }

@@ -89,11 +89,18 @@ impl Uploader {
     async fn flush(&self, requests: &mpsc::Sender<Request>, auth: &dyn AuthApi) -> Result<(), UploadError> {
         let (done, closed) = oneshot::channel();
         requests.send(Request::CloseAll { done }).await.map_err(|_| UploadError::WriterGone)?;
+        let mut stuck = None;
         for number in closed.await.map_err(|_| UploadError::WriterGone)? {
-            self.upload_segment(number, auth).await?;
-            requests.send(Request::Remove { number }).await.map_err(|_| UploadError::WriterGone)?;
+            match self.upload_segment(number, auth).await {
+                Ok(()) => requests.send(Request::Remove { number }).await.map_err(|_| UploadError::WriterGone)?,
+                // It stays, and does not hold up what came after it.
+                Err(error @ (UploadError::File(_) | UploadError::TooManySetAside(_))) => {
+                    stuck.get_or_insert(error);
+                }
+                Err(error @ (UploadError::Auth(_) | UploadError::WriterGone)) => return Err(error),
+            }
         }
-        Ok(())
+        stuck.map_or(Ok(()), Err)
     }
 
     async fn upload_segment(&self, number: u64, auth: &dyn AuthApi) -> Result<(), UploadError> {
@@ -123,19 +130,19 @@ impl Uploader {
         self.send(batch, auth).await
     }
 
-    /// Sends a batch. When the service calls it malformed, the events go one by one, and those that it still refuses are set aside: one
-    /// of them must not hold up all that follow.
+    /// Sends a batch. When the service refuses it, the events go one by one, and those that it still refuses are set aside: one of them
+    /// must not hold up all that follow.
     async fn send(&self, batch: Vec<AuditEvent>, auth: &dyn AuthApi) -> Result<(), UploadError> {
         if batch.is_empty() {
             return Ok(());
         }
         match auth.record_events(batch.clone()).await {
-            Err(error) if error.kind == ApiErrorKind::BadRequest => {}
+            Err(error) if is_about_an_event(&error) => {}
             outcome => return Ok(outcome?),
         }
         for event in batch {
             match auth.record_events(vec![event.clone()]).await {
-                Err(error) if error.kind == ApiErrorKind::BadRequest => {
+                Err(error) if is_about_an_event(&error) => {
                     tracing::warn!(uid = %event.uid, event = event.name(), %error, "an event is refused; it is set aside");
                     let line = serde_json::to_vec(&event).expect("an event that was read can be written");
                     self.set_aside(&event.uid.to_string(), &line).await?;
@@ -170,6 +177,12 @@ impl Uploader {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether sending the same again would be refused again: the service does not read one of the events, or does not take it from
+/// this host.
+fn is_about_an_event(error: &ApiError) -> bool {
+    matches!(error.kind, ApiErrorKind::BadRequest | ApiErrorKind::Denied)
 }
 
 async fn blocking<T: Send + 'static>(

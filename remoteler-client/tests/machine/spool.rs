@@ -59,6 +59,9 @@ impl Store {
         if batch.iter().any(|event| name_of(event) == "poison") {
             return refused(&ApiError::new(ApiErrorKind::BadRequest, "no"));
         }
+        if batch.iter().any(|event| name_of(event) == "foreign") {
+            return refused(&ApiError::new(ApiErrorKind::Denied, "not yours"));
+        }
         let mut events = self.events.lock().unwrap();
         for event in batch {
             events.insert(event.uid.to_string(), name_of(&event));
@@ -151,16 +154,16 @@ async fn an_event_that_is_never_taken_does_not_hold_up_the_others() {
     let dir = tempfile::tempdir().unwrap();
     let (store, remote, task) = Store::start(&dir.path().join("sock"));
     let (spool, stop) = (open(dir.path()), CancellationToken::new());
-    for name in ["before", "poison", "after"] {
+    for name in ["before", "poison", "between", "foreign", "after"] {
         spool.record(event(name)).await.unwrap();
     }
     let uploader = upload(&spool, remote, &stop);
-    store.wait_for(2).await;
+    store.wait_for(3).await;
     stop.cancel();
     uploader.await.unwrap();
-    assert_eq!(store.names(), ["after".into(), "before".into()].into());
+    assert_eq!(store.names(), ["after".into(), "before".into(), "between".into()].into());
     let kept = files(dir.path());
-    assert!(kept.iter().any(|name| name.starts_with("refused-")), "{kept:?}"); // I75
+    assert_eq!(kept.iter().filter(|name| name.starts_with("refused-")).count(), 2, "{kept:?}"); // I75
     task.abort();
 }
 

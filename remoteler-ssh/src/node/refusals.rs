@@ -41,7 +41,6 @@ impl Refusals {
 
     pub(super) async fn record(&self, refused: Refused) {
         let Refused { user, login, mut error, remote } = refused;
-        tracing::info!(user, login = login.as_deref(), error, client = remote.as_deref(), "refused");
         let passed_over = {
             let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(passed_over) = budget.take(Instant::now()) else { return };
@@ -50,6 +49,7 @@ impl Refusals {
         if passed_over > 0 {
             error = format!("{error} ({passed_over} more refusals before this one were only counted)");
         }
+        tracing::info!(user, login = login.as_deref(), error, client = remote.as_deref(), "refused");
         let kind = AuditKind::AuthAttempt { user, service: "node".into(), login, error, remote };
         if let Err(error) = self.sink.record(kind).await {
             tracing::warn!(%error, "a refusal is not in the audit log");

@@ -224,11 +224,18 @@ impl<'a> Opening<'a> {
         }
     }
 
+    /// The recording of a session that did not begin holds nothing, and the auth service knows no session that it belongs to: uploads
+    /// of it would be refused for ever.
     async fn discard(&self, recorder: Option<Recorder>) {
-        if let Some(recorder) = recorder
-            && recorder.finish().await
-        {
-            self.place.node.recording_finished.notify_one();
+        let Some(recorder) = recorder else { return };
+        let _closed = recorder.finish().await;
+        let open = recorder::part_path(&self.place.node.config.recordings_dir, self.id);
+        let removed = tokio::task::spawn_blocking(move || {
+            let removed = [open.with_extension(""), open].map(std::fs::remove_file);
+            removed.into_iter().filter_map(Result::err).find(|error| error.kind() != io::ErrorKind::NotFound)
+        });
+        if let Ok(Some(error)) = removed.await {
+            tracing::warn!(session = %self.id, %error, "the empty recording of a session that did not begin stays");
         }
     }
 

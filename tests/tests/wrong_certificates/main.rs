@@ -199,10 +199,9 @@ fn every_wrong_certificate_at_every_listener_is_refused_and_stands_in_the_audit_
             events.extend(scene.cluster.events("tunnel.connect").into_iter().filter(|link| link["success"] == false));
             let mut missing = Vec::new();
             for (wrong, door, from) in &refused {
-                let mine = |event: &Value| match &event["addr.remote"] {
-                    // The API knows a verified caller by name.
-                    Value::Null => event["user"] == host,
-                    remote => remote == from.as_str(),
+                // The API tells of a verified caller's refusal by name, without an address.
+                let mine = |event: &Value| {
+                    event.get("addr.remote").map_or(event["user"] == host, |remote| remote == from.as_str())
                 };
                 let fits = |event: &Value| {
                     let error = event["error"].as_str().unwrap_or_default();

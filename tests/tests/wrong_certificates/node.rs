@@ -29,14 +29,23 @@ fn a_certificate_signed_by_a_certificate_is_refused_at_any_depth_and_the_node_li
     with_room(async {
         let (mut cluster, right) = set_up();
         let pid = cluster.daemon().id();
-        let once = signed_by(&right.ssh_certificate, &right.ssh_certificate);
-        let twice = signed_by(&right.ssh_certificate, &once);
-        for (what, certificate) in [("once", once), ("twice", twice), ("as deep as a packet", deep(240 * 1024))] {
+        let own_key = right.ssh_key.public_key().key_data().encode_vec().unwrap();
+        let once = signed_by(&right, &right.ssh_certificate.to_bytes().unwrap());
+        let twice = signed_by(&right, &once.to_bytes().unwrap());
+        let cases = [
+            // Shows that the signature is good; the others differ in the key only.
+            ("not at all", signed_by(&right, &own_key), "was not signed by the user authority"),
+            ("once", once, "no acceptable certificate"),
+            ("twice", twice, "no acceptable certificate"),
+            ("as deep as a packet", deep(240 * 1024), "no acceptable certificate"),
+        ];
+        for (what, certificate, reason) in cases {
             let (mut client, from) = ssh(&cluster).await;
             let shown = Bearer { ssh_certificate: certificate, ..right.clone() };
             assert!(!log_in(&mut client, &shown).await, "nested {what}");
             assert!(client.channel_open_session().await.is_err(), "nested {what}");
-            cluster.event("auth", |event| event["service"] == "node" && event["addr.remote"] == from.to_string());
+            let event = cluster.event("auth", |event| event["addr.remote"] == from.to_string());
+            assert!(event["service"] == "node" && event["error"].as_str().unwrap().contains(reason), "{event}");
         }
         nothing_ran(&cluster);
         let (mut client, _) = ssh(&cluster).await;
@@ -45,13 +54,15 @@ fn a_certificate_signed_by_a_certificate_is_refused_at_any_depth_and_the_node_li
     });
 }
 
-/// `outer` with `inner` in the place of the key that signs.
-fn signed_by(outer: &Certificate, inner: &Certificate) -> Certificate {
-    let (plain, nested) = (outer.to_bytes().unwrap(), inner.to_bytes().unwrap());
-    let key = outer.signature_key().encode_vec().unwrap();
-    let at = plain.windows(key.len()).rposition(|window| window == key).unwrap();
-    let octets = [&plain[..at - 4], &string(&nested), &plain[at + key.len()..]].concat();
-    Certificate::from_bytes(&octets).unwrap()
+/// The holder's certificate with `key` in the place of the authority's, and the holder's own signature. Whoever takes a certificate of the
+/// holder for a key finds it good.
+fn signed_by(holder: &Bearer, key: &[u8]) -> Certificate {
+    let plain = holder.ssh_certificate.to_bytes().unwrap();
+    let authority = holder.ssh_certificate.signature_key().encode_vec().unwrap();
+    let at = plain.windows(authority.len()).rposition(|window| window == authority).unwrap();
+    let signed = [&plain[..at - 4], &string(key)].concat();
+    let signature: ssh_key::Signature = signature::Signer::try_sign(&holder.ssh_key, &signed).unwrap();
+    Certificate::from_bytes(&[signed, string(&signature.encode_vec().unwrap())].concat()).unwrap()
 }
 
 /// Certificates in certificates, each the smallest that a parser follows, `len` octets in all.

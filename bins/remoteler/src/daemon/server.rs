@@ -79,7 +79,7 @@ impl Daemon {
         base: &Base,
         listener: Option<TcpListener>,
     ) -> anyhow::Result<Arc<AuthServer>> {
-        let server = AuthServer::new(service, &base.server_tls(), self.closing.clone())?;
+        let server = AuthServer::new(service, &base.server_tls(), base.audit.clone(), self.closing.clone())?;
         if let Some(listener) = listener {
             self.listening("auth", &listener);
             let accepting = server.clone();

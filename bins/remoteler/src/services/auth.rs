@@ -60,12 +60,17 @@ pub(crate) struct AuthServer {
 }
 
 impl AuthServer {
-    pub(crate) fn new(service: &AuthService, tls: &ServerTls, stop: CancellationToken) -> anyhow::Result<Arc<Self>> {
+    pub(crate) fn new(
+        service: &AuthService,
+        tls: &ServerTls,
+        audit: Arc<dyn AuditSink>,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Arc<Self>> {
         Ok(Arc::new(Self {
             config: tls.own_protocol(ALPN_AUTH, ClientAuth::Optional)?,
             trust: tls.trust.clone(),
             clock: tls.clock.clone(),
-            audit: service.audit_sink(),
+            audit,
             http: HttpApi::new(service.clone()),
             stop,
         }))

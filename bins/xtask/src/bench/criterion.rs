@@ -83,8 +83,8 @@ impl Unit {
 const STREAM: Unit = Unit::MebibytesPerSecond(16.0);
 
 const ROWS: &[Row] = &[
-    Row { bench: "issue/issue_user_certificate", unit: Unit::Microseconds, beside: Some("issue/ring_ed25519_sign") },
-    Row { bench: "issue/issue_host_certificate", unit: Unit::Microseconds, beside: Some("issue/ring_ed25519_sign") },
+    Row { bench: "issue/issue_user_certificate", unit: Unit::Microseconds, beside: Some("issue/ring_both_signatures") },
+    Row { bench: "issue/issue_host_certificate", unit: Unit::Microseconds, beside: Some("issue/ring_both_signatures") },
     Row {
         bench: "verify/verify_ssh_user_certificate",
         unit: Unit::Microseconds,

@@ -1,5 +1,5 @@
-//! The measurements of whole processes. All paths are up at once and each round measures each of them, so that what the machine does
-//! meanwhile hits all alike. CPU is user and system time of all processes of a path, the client included.
+//! The measurements of whole processes. All ways are up at once and each round measures each of them, so that what the machine does
+//! meanwhile hits all alike. CPU is user and system time of all processes of a way, the client included.
 
 use std::{
     env, fs,
@@ -41,7 +41,7 @@ impl Plan {
         bulk_mebibytes: 512,
         idle_agents: 50,
         idle_sessions: 100,
-        new_sessions: 120,
+        new_sessions: 60,
     };
     pub(super) const QUICK: Self = Self {
         rounds: 2,
@@ -66,7 +66,10 @@ pub(super) fn all(bin: &Path, dir: &Path, plan: &Plan, table: &mut Table) -> any
     let mut cluster = Cluster::start(bin, &subdirectory(dir, "2")?)?;
     let mut sshd = Sshd::start(&cluster)?;
     memory::idle_sessions(&cluster, &sshd, plan.idle_sessions, table)?;
-    let ways = ways::all(&cluster, &sshd);
+    let mut ways = ways::all(&cluster, &sshd);
+    // OpenSSH's own default is a key exchange that resists quantum computers and costs the client most of its time.
+    let classical = "ssh with curve25519, stock sshd direct";
+    ways.push(ways::stock_with(&sshd, classical, &["-o", "KexAlgorithms=curve25519-sha256"]));
     let base = exec_true(&ways, plan, table)?;
     new_sessions(&ways, plan, table)?;
     drop(ways);
@@ -100,41 +103,41 @@ fn shell_start(plan: &Plan, table: &mut Table) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `ssh host true`: time to finish and CPU. Gives the median seconds of each path.
-fn exec_true(paths: &[Way<'_>], plan: &Plan, table: &mut Table) -> anyhow::Result<Vec<f64>> {
-    let mut times = vec![Samples::default(); paths.len()];
-    let mut servers = vec![Duration::ZERO; paths.len()];
-    let mut clients = vec![Duration::ZERO; paths.len()];
-    for path in paths {
-        run((path.client)().arg("true"), path.name)?;
+/// `ssh host true`: time to finish and CPU. Gives the median seconds of each way.
+fn exec_true(ways: &[Way<'_>], plan: &Plan, table: &mut Table) -> anyhow::Result<Vec<f64>> {
+    let mut times = vec![Samples::default(); ways.len()];
+    let mut servers = vec![Duration::ZERO; ways.len()];
+    let mut clients = vec![Duration::ZERO; ways.len()];
+    for way in ways {
+        run((way.client)().arg("true"), way.name)?;
     }
     for _ in 0..plan.rounds {
-        for (index, path) in paths.iter().enumerate() {
-            let (server, client) = (cpu_of(&path.servers)?, cpu_of_ended_children()?);
+        for (index, way) in ways.iter().enumerate() {
+            let (server, client) = (cpu_of(&way.servers)?, cpu_of_ended_children()?);
             for _ in 0..plan.runs_per_round {
                 let start = Instant::now();
-                run((path.client)().arg("true"), path.name)?;
+                run((way.client)().arg("true"), way.name)?;
                 slot(&mut times, index)?.push(start.elapsed().as_secs_f64() * 1e3);
             }
             settle();
-            *slot(&mut servers, index)? += cpu_of(&path.servers)?.saturating_sub(server);
+            *slot(&mut servers, index)? += cpu_of(&way.servers)?.saturating_sub(server);
             *slot(&mut clients, index)? += cpu_of_ended_children()?.saturating_sub(client);
         }
     }
     let count = (plan.rounds * plan.runs_per_round) as f64;
     let each = |total: &Duration| total.as_secs_f64() * 1e3 / count;
     let stock = times.first().map(Samples::median).unwrap_or_default();
-    for (path, times) in paths.iter().zip(&times) {
+    for (way, times) in ways.iter().zip(&times) {
         let beside = format!("{} of stock sshd", ratio(times.median(), stock));
-        table.row("`HOST true`, ms to finish, median (quarters)", path.name, times.shown(), beside);
+        table.row("`HOST true`, ms to finish, median (quarters)", way.name, times.shown(), beside);
     }
     let all: Vec<f64> = servers.iter().zip(&clients).map(|(server, client)| each(server) + each(client)).collect();
     let stock = all.first().copied().unwrap_or_default();
-    for (((path, server), client), sum) in paths.iter().zip(&servers).zip(&clients).zip(&all) {
+    for (((way, server), client), sum) in ways.iter().zip(&servers).zip(&clients).zip(&all) {
         let figure = format!("{} ({} + {})", number(*sum), number(each(client)), number(each(server)));
         table.row(
             "`HOST true`, CPU ms (client + servers)",
-            path.name,
+            way.name,
             figure,
             format!("{} of stock sshd", ratio(*sum, stock)),
         );
@@ -143,84 +146,80 @@ fn exec_true(paths: &[Way<'_>], plan: &Plan, table: &mut Table) -> anyhow::Resul
 }
 
 /// Sessions opened by four clients at once.
-fn new_sessions(paths: &[Way<'_>], plan: &Plan, table: &mut Table) -> anyhow::Result<()> {
-    const AT_ONCE: usize = 4;
-    let mut stock = None;
-    for path in paths {
-        let name = path.name;
-        let server = cpu_of(&path.servers)?;
-        let commands: Vec<Vec<Command>> =
-            (0..AT_ONCE).map(|_| (0..plan.new_sessions / AT_ONCE).map(|_| (path.client)()).collect()).collect();
-        let count = commands.iter().map(Vec::len).sum::<usize>() as f64;
-        let start = Instant::now();
-        thread::scope(|scope| {
-            let worker = |commands: Vec<Command>| {
-                scope.spawn(move || commands.into_iter().try_for_each(|mut command| run(command.arg("true"), name)))
-            };
-            let workers: Vec<_> = commands.into_iter().map(worker).collect();
-            workers
-                .into_iter()
-                .try_for_each(|worker| worker.join().map_err(|_| anyhow::anyhow!("a client panicked"))?)
-        })?;
-        let rate = count / start.elapsed().as_secs_f64();
-        settle();
-        let each = cpu_of(&path.servers)?.saturating_sub(server).as_secs_f64() * 1e3 / count;
-        let stock = *stock.get_or_insert(rate);
-        let figure = format!("{} ({} ms of server CPU each)", number(rate), number(each));
-        table.row(
-            "new sessions a second, 4 clients at once",
-            path.name,
-            figure,
-            format!("{} of stock sshd", ratio(rate, stock)),
-        );
+fn new_sessions(ways: &[Way<'_>], plan: &Plan, table: &mut Table) -> anyhow::Result<()> {
+    let mut rates = vec![Samples::default(); ways.len()];
+    let mut used = vec![Duration::ZERO; ways.len()];
+    for _ in 0..plan.bulk_rounds {
+        for (index, way) in ways.iter().enumerate() {
+            let before = cpu_of(&way.servers)?;
+            slot(&mut rates, index)?.push(plan.new_sessions as f64 / open_at_once(way, plan.new_sessions)?);
+            settle();
+            *slot(&mut used, index)? += cpu_of(&way.servers)?.saturating_sub(before);
+        }
+    }
+    let count = (plan.bulk_rounds * plan.new_sessions) as f64;
+    let stock = rates.first().map(Samples::median).unwrap_or_default();
+    for ((way, rates), used) in ways.iter().zip(&rates).zip(&used) {
+        let figure = format!("{}, {} ms of server CPU each", rates.shown(), number(used.as_secs_f64() * 1e3 / count));
+        let beside = format!("{} of stock sshd", ratio(rates.median(), stock));
+        table.row("new sessions a second, 4 clients at once, median (quarters)", way.name, figure, beside);
     }
     Ok(())
+}
+
+/// Runs `count` times `true`, four at a time; the seconds it took.
+fn open_at_once(way: &Way<'_>, count: usize) -> anyhow::Result<f64> {
+    const AT_ONCE: usize = 4;
+    let name = way.name;
+    let mut queues: Vec<Vec<Command>> = (0..AT_ONCE).map(|_| Vec::new()).collect();
+    for index in 0..count {
+        slot(&mut queues, index % AT_ONCE)?.push((way.client)());
+    }
+    let start = Instant::now();
+    thread::scope(|scope| {
+        let worker = |queue: Vec<Command>| {
+            scope.spawn(move || queue.into_iter().try_for_each(|mut command| run(command.arg("true"), name)))
+        };
+        let workers: Vec<_> = queues.into_iter().map(worker).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().map_err(|_| anyhow::anyhow!("a client panicked"))?)
+    })?;
+    Ok(start.elapsed().as_secs_f64())
 }
 
 /// Bulk transfer without the time to connect.
 fn bulk(cluster: &Cluster, sshd: &Sshd, base: &[f64], plan: &Plan, table: &mut Table) -> anyhow::Result<()> {
-    let gcm = |path: &mut Way<'_>| path.name = "ssh -c aes128-gcm, stock sshd direct";
     let mut all = ways::all(cluster, sshd);
-    let mut stock = ways::all(cluster, sshd).into_iter().take(1).collect::<Vec<_>>();
-    stock.iter_mut().for_each(gcm);
-    if let Some(path) = stock.first_mut() {
-        path.client = Box::new(|| {
-            let mut command = sshd.ssh();
-            command.args(["-c", "aes128-gcm@openssh.com", Sshd::HOST]);
-            command
-        });
-    }
-    all.append(&mut stock);
+    let base = base.get(..all.len()).unwrap_or(base);
+    all.push(ways::stock_with(sshd, "ssh -c aes128-gcm, stock sshd direct", &["-c", "aes128-gcm@openssh.com"]));
     let source = cluster.dir().join("zeros");
-    let octets = plan.bulk_mebibytes << 20;
-    fs::File::create(&source)?.set_len(octets)?;
+    fs::File::create(&source)?.set_len(plan.bulk_mebibytes << 20)?;
     for (direction, up) in [("up", true), ("down", false)] {
         let mut rates = vec![Samples::default(); all.len()];
         let mut used = vec![Duration::ZERO; all.len()];
         for _ in 0..plan.bulk_rounds {
-            for (index, path) in all.iter().enumerate() {
-                let before = cpu_of(&path.servers)? + cpu_of_ended_children()?;
+            for (index, way) in all.iter().enumerate() {
+                let before = cpu_of(&way.servers)? + cpu_of_ended_children()?;
                 let start = Instant::now();
-                transfer((path.client)(), up, &source, octets, path.name)?;
+                transfer((way.client)(), up, &source, way.name)?;
                 let connect = base.get(index).or(base.first()).copied().unwrap_or_default();
                 let seconds = (start.elapsed().as_secs_f64() - connect).max(1e-3);
                 slot(&mut rates, index)?.push(plan.bulk_mebibytes as f64 / seconds);
                 settle();
-                *slot(&mut used, index)? += (cpu_of(&path.servers)? + cpu_of_ended_children()?).saturating_sub(before);
+                *slot(&mut used, index)? += (cpu_of(&way.servers)? + cpu_of_ended_children()?).saturating_sub(before);
             }
         }
         let gibibytes = (plan.bulk_rounds as u64 * plan.bulk_mebibytes) as f64 / 1024.0;
         let stock = rates.first().map(Samples::median).unwrap_or_default();
-        for ((path, rates), used) in all.iter().zip(&rates).zip(&used) {
+        for ((way, rates), used) in all.iter().zip(&rates).zip(&used) {
             let figure = format!("{}, {} CPU s/GiB", rates.shown(), number(used.as_secs_f64() / gibibytes));
             let beside = format!("{} of stock sshd", ratio(rates.median(), stock));
-            table.row(&format!("bulk {direction}, MiB/s, median (quarters)"), path.name, figure, beside);
+            table.row(&format!("bulk {direction}, MiB/s, median (quarters)"), way.name, figure, beside);
         }
     }
     Ok(())
 }
 
-fn transfer(mut client: Command, up: bool, source: &Path, octets: u64, name: &str) -> anyhow::Result<()> {
+fn transfer(mut client: Command, up: bool, source: &Path, name: &str) -> anyhow::Result<()> {
     if up {
         let mut child = client
             .arg("cat > /dev/null")
@@ -233,9 +232,9 @@ fn transfer(mut client: Command, up: bool, source: &Path, octets: u64, name: &st
         ensure!(status.success(), "bulk by {name} ended with {status}");
         return Ok(());
     }
-    run(client.arg(format!("head -c {octets} /dev/zero")), name)
+    run(client.arg(format!("cat {}", source.display())), name)
 }
 
 fn slot<T>(list: &mut [T], index: usize) -> anyhow::Result<&mut T> {
-    list.get_mut(index).context("there is a place for each path")
+    list.get_mut(index).context("there is a place for each way")
 }

@@ -20,18 +20,18 @@ use super::{
 /// What a session with a terminal, in which nothing happens, holds at the servers.
 pub(super) fn idle_sessions(cluster: &Cluster, sshd: &Sshd, count: usize, table: &mut Table) -> anyhow::Result<()> {
     let mut stock = None;
-    for path in ways::all(cluster, sshd).iter().take(3) {
+    for way in ways::all(cluster, sshd).iter().take(3) {
         let held = |id: u32| tree_pss(id, &["sleep", "sh", "bash", "dash"]);
-        let before = path.servers.iter().map(|id| held(*id)).collect::<anyhow::Result<Vec<_>>>()?;
+        let before = way.servers.iter().map(|id| held(*id)).collect::<anyhow::Result<Vec<_>>>()?;
         let mut sessions = Sessions(Vec::new());
         for _ in 0..count {
-            let mut client = (path.client)();
+            let mut client = (way.client)();
             // Options may stand after the host.
             client.args(["-tt", "echo up; exec sleep 1000"]);
-            sessions.0.push(open(&mut client, path.name)?);
+            sessions.0.push(open(&mut client, way.name)?);
         }
         thread::sleep(Duration::from_secs(1));
-        let after = path.servers.iter().map(|id| held(*id)).collect::<anyhow::Result<Vec<_>>>()?;
+        let after = way.servers.iter().map(|id| held(*id)).collect::<anyhow::Result<Vec<_>>>()?;
         let opened = count as f64;
         let each: Vec<f64> =
             before.iter().zip(&after).map(|(before, after)| (*after as f64 - *before as f64) / opened).collect();
@@ -41,11 +41,11 @@ pub(super) fn idle_sessions(cluster: &Cluster, sshd: &Sshd, count: usize, table:
         let parts: Vec<String> = each.iter().map(|part| number(*part)).collect();
         table.row(
             "servers' memory per idle terminal session, KiB of PSS (each server)",
-            path.name,
+            way.name,
             format!("{} ({})", number(sum), parts.join(" + ")),
             format!("{} of stock sshd", ratio(sum, stock)),
         );
-        // The next path begins when this one's sessions are gone.
+        // The next way begins when this one's sessions are gone.
         thread::sleep(Duration::from_secs(2));
     }
     Ok(())

@@ -36,13 +36,8 @@ pub(super) fn all<'a>(cluster: &'a Cluster, sshd: &'a Sshd) -> Vec<Way<'a>> {
             command
         }
     };
-    let stock = || {
-        let mut command = sshd.ssh();
-        command.arg(Sshd::HOST);
-        command
-    };
     vec![
-        Way { name: STOCK, client: Box::new(stock), servers: vec![sshd.daemon.id()] },
+        stock_with(sshd, "ssh, stock sshd direct", &[]),
         Way { name: "ssh, proxy", client: Box::new(ssh(Cluster::DIRECT)), servers: vec![hub, proxy] },
         Way { name: "ssh, proxy + tunnel", client: Box::new(ssh(Cluster::EDGE)), servers: vec![hub, proxy, edge] },
         Way { name: "tsh ssh, proxy", client: Box::new(tsh(Cluster::DIRECT)), servers: vec![hub, proxy] },
@@ -50,7 +45,15 @@ pub(super) fn all<'a>(cluster: &'a Cluster, sshd: &'a Sshd) -> Vec<Way<'a>> {
     ]
 }
 
-const STOCK: &str = "ssh, stock sshd direct";
+/// Stock sshd with options for the client.
+pub(super) fn stock_with<'a>(sshd: &'a Sshd, name: &'static str, options: &'static [&'static str]) -> Way<'a> {
+    let client = move || {
+        let mut command = sshd.ssh();
+        command.args(options).arg(Sshd::HOST);
+        command
+    };
+    Way { name, client: Box::new(client), servers: vec![sshd.daemon.id()] }
+}
 
 /// Runs a client to its end.
 pub(super) fn run(command: &mut Command, name: &str) -> anyhow::Result<()> {

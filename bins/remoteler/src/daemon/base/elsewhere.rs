@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use remoteler_client::{AuthTrust, POLICY_PERIOD, Peer, PolicyRefresher, RemoteAuth, SpoolLimits, SpooledAudit, probe};
-use remoteler_core::{AuthApi, Clock, Entropy, OsEntropy, SystemClock};
+use remoteler_core::{AuthApi, BoundedRefusals, Clock, Entropy, OsEntropy, SystemClock};
 use tokio_util::sync::CancellationToken;
 
 use super::{Base, Place};
@@ -54,6 +54,7 @@ pub(super) async fn base(
         Peer::Auth => Place::Direct(join.addr.clone()),
         Peer::Proxy => Place::ThroughProxy(join.addr.clone()),
     };
+    let audit = Arc::new(BoundedRefusals::new(audit, clock.clone()));
     Ok(Base { keys, policy, audit, api, clock, entropy, place })
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::bail;
 use remoteler_auth::{AuthConfig, AuthService, Caller};
 use remoteler_client::HostState;
-use remoteler_core::{Clock, OsEntropy, SystemClock, TrustBundle, X509Purpose, verify_x509_chain};
+use remoteler_core::{BoundedRefusals, Clock, OsEntropy, SystemClock, TrustBundle, X509Purpose, verify_x509_chain};
 
 use super::{Base, Place};
 use crate::{
@@ -23,7 +23,7 @@ pub(super) async fn base(settings: &Settings, auth: &AuthSettings, data_dir: &Da
     Ok(Base {
         keys: HostKeys::from_state(&state)?,
         policy: service.policy_source(),
-        audit: service.audit_sink(),
+        audit: Arc::new(BoundedRefusals::new(service.audit_sink(), clock.clone())),
         api: service.as_caller(verified),
         clock,
         entropy: Arc::new(OsEntropy),
