@@ -108,8 +108,11 @@ impl Upstream {
     pub fn from_kubeconfig(path: &Path, context: Option<&str>) -> Result<Self, KubeconfigError> {
         let text = read(path)?;
         let text = String::from_utf8_lossy(&text);
-        let config: Kubeconfig = serde_saphyr::from_str(&text)
-            .map_err(|cause| KubeconfigError::Parse { path: path.into(), reason: cause.to_string() })?;
+        let config: Kubeconfig = serde_saphyr::from_str(&text).map_err(|cause| {
+            // Without the lines around it: there may be keys and tokens in them.
+            let reason = cause.without_snippet().to_string().lines().next().unwrap_or_default().to_owned();
+            KubeconfigError::Parse { path: path.into(), reason }
+        })?;
         config.upstream(path, context)
     }
 

@@ -119,7 +119,7 @@ impl Node {
         self.record.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
-    /// Shells, commands and file subsystems running now.
+    /// Shells, commands, file subsystems and forwarded connections running now.
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.sessions.load(Ordering::SeqCst)

@@ -183,6 +183,13 @@ async fn a_body_over_its_limit_is_refused() {
     let (status, body) = send(&mut client, call(Method::POST, wire::INVITED_USER, Some(large))).await;
     assert_eq!(status, StatusCode::BAD_REQUEST); // I62
     assert!(failure(&body).message.contains("larger"));
+
+    // Where hosts may send much, strangers may not.
+    let mut client = connect(&cluster, stranger()).await;
+    let large = json!([{ "event": "x".repeat(128 * 1024) }]);
+    let (status, body) = send(&mut client, call(Method::POST, wire::EVENTS, Some(large))).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST); // I30
+    assert!(failure(&body).message.contains("larger"), "{}", failure(&body).message);
 }
 
 #[tokio::test]

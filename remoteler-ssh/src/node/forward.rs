@@ -70,6 +70,8 @@ pub(super) async fn run(
             return reply.reject(ChannelOpenFailure::ConnectFailed).await;
         }
     };
+    // What runs over a forward (`ssh -W`, `-L`) is given the same time to end as a session.
+    let _count = node.session_began();
     reply.accept().await;
     copy(&node, channel, stream, gone).await;
 }

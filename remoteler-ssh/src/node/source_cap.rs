@@ -59,9 +59,12 @@ impl Drop for Place {
     }
 }
 
-/// The address part of `ip:port`.
+/// The address part of `ip:port`; of an IPv6 address its /64 network, because one machine has all of that.
 pub(super) fn address(text: &str) -> Option<IpAddr> {
-    text.parse::<SocketAddr>().ok().map(|address| address.ip().to_canonical())
+    Some(match text.parse::<SocketAddr>().ok()?.ip().to_canonical() {
+        IpAddr::V4(v4) => v4.into(),
+        IpAddr::V6(v6) => std::net::Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
+    })
 }
 
 #[cfg(test)]
