@@ -136,7 +136,8 @@ impl Inner {
         match self.records.read::<HostId>(key).await? {
             Some(owner) if owner == host.id => Ok(()),
             Some(owner) => Err(conflict(format!("{what} belongs to host {owner}, not to {}", host.id))),
-            None => Err(conflict(format!("{what} was removed; join again with a new token"))),
+            // Removed by an administrator, and still there: the name is free, and the host has a certificate for it.
+            None => Ok(self.records.create(key, &host.id, None).await?),
         }
     }
 

@@ -90,6 +90,8 @@ impl FromStr for ProxyAddr {
 
     fn from_str(text: &str) -> Result<Self, ProxyAddrError> {
         let refuse = |rule| ProxyAddrError { value: text.chars().take(100).collect(), rule };
+        // As `tsh status` prints it.
+        let text = text.strip_prefix("https://").map_or(text, |rest| rest.strip_suffix('/').unwrap_or(rest));
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {
                 let (host, rest) = rest.split_once(']').ok_or_else(|| refuse("a ']' is missing"))?;
@@ -236,9 +238,21 @@ mod tests {
         ] {
             assert_eq!(text.parse::<ProxyAddr>().unwrap().to_string(), shown);
         }
-        for bad in
-            ["", ":443", "a:", "a:0", "a:65536", "https://a", "a/b", "../x", "-oProxyCommand=x", "a b", "a:+1", "[::1"]
-        {
+        for bad in [
+            "",
+            ":443",
+            "a:",
+            "a:0",
+            "a:65536",
+            "http://a",
+            "https://",
+            "a/b",
+            "../x",
+            "-oProxyCommand=x",
+            "a b",
+            "a:+1",
+            "[::1",
+        ] {
             assert!(bad.parse::<ProxyAddr>().is_err(), "{bad:?}"); // I70
         }
     }

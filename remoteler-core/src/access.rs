@@ -29,6 +29,12 @@ impl AccessDenied {
     /// A sentence that names nothing the user may not know.
     #[must_use]
     pub fn public(&self) -> String {
+        if self.reason == DenyReason::NoKubernetesIdentity {
+            return format!(
+                "access denied: {} has no Kubernetes group for {}; ask an administrator for the trait kubernetes_groups or a role that gives one",
+                self.user, self.target
+            );
+        }
         format!(
             "access denied: {} may not {} {}; ask an administrator for a role that allows it",
             self.user, self.action, self.target
@@ -50,6 +56,10 @@ pub enum DenyReason {
     LoginNotInCertificate,
     /// No role gives a Kubernetes user or group that can be sent.
     NoKubernetesIdentity,
+    /// The roles give several Kubernetes users, and a request is one user's.
+    SeveralKubernetesUsers(Vec<String>),
+    /// A role denies the Kubernetes user that would be sent.
+    KubernetesUserDenied(String),
     /// A Kubernetes user or group of this role cannot be an HTTP header's value.
     UnusableKubernetesName(String),
 }
@@ -62,6 +72,10 @@ impl fmt::Display for DenyReason {
             Self::NoRoleAllows => f.write_str("no role allows it"),
             Self::LoginNotInCertificate => f.write_str("the certificate does not hold this login"),
             Self::NoKubernetesIdentity => f.write_str("no role gives a Kubernetes user or group"),
+            Self::SeveralKubernetesUsers(users) => {
+                write!(f, "the roles give several Kubernetes users: {}", users.join(", "))
+            }
+            Self::KubernetesUserDenied(user) => write!(f, "a role denies the Kubernetes user {user:?}"),
             Self::UnusableKubernetesName(name) => write!(f, "the Kubernetes name {name:?} cannot be sent as a header"),
         }
     }
@@ -202,8 +216,8 @@ impl KubeAccess {
 
 /// Decides whether and as whom `user` may talk to the API server of `kube`.
 ///
-/// The groups are those of the roles that allow the cluster, without those any role denies. The user is the one
-/// `kubernetes_users` gives; where the roles give none or several, it is the user's own name. Without a group there is no access:
+/// The groups are those of the roles that allow the cluster, without those any role denies (`*` denies all). The user is the one
+/// `kubernetes_users` gives; where the roles give none, it is the user's own name; several are refused. Without a group there is no access:
 /// an identity that no binding at the API server names is not sent (I56).
 ///
 /// # Errors
@@ -224,22 +238,25 @@ pub fn authorize_kube(user: &VerifiedUser, policy: &Policy, kube: &KubeRecord) -
     if allowing.is_empty() {
         return Err(refuse(DenyReason::NoRoleAllows));
     }
-    let collect = |pick: &dyn Fn(&Role) -> Vec<String>, deny: &dyn Fn(&Role) -> Vec<String>| {
-        let denied: Vec<String> = roles.iter().flat_map(|role| deny(role)).collect();
+    let expand = |templates: &[crate::template::Template]| -> Vec<String> {
+        templates.iter().flat_map(|template| template.expand(&identity.traits)).collect()
+    };
+    let allowed = |pick: &dyn Fn(&Role) -> Vec<String>, denied: &[String]| {
         let mut values: Vec<String> =
-            allowing.iter().flat_map(|role| pick(role)).filter(|value| !denied.contains(value)).collect();
+            allowing.iter().flat_map(|role| pick(role)).filter(|value| !is_denied(denied, value)).collect();
         values.sort();
         values.dedup();
         values
     };
-    let expand =
-        |templates: &[crate::template::Template]| templates.iter().flat_map(|t| t.expand(&identity.traits)).collect();
-    let groups =
-        collect(&|role| expand(&role.allow().kubernetes_groups), &|role| expand(&role.deny().kubernetes_groups));
-    let users = collect(&|role| expand(&role.allow().kubernetes_users), &|role| expand(&role.deny().kubernetes_users));
-    let impersonate_user = match users.as_slice() {
+    let denied_groups: Vec<String> = roles.iter().flat_map(|role| expand(&role.deny().kubernetes_groups)).collect();
+    let denied_users: Vec<String> = roles.iter().flat_map(|role| expand(&role.deny().kubernetes_users)).collect();
+    let groups = allowed(&|role| expand(&role.allow().kubernetes_groups), &denied_groups);
+    let own = identity.user.to_string();
+    let impersonate_user = match allowed(&|role| expand(&role.allow().kubernetes_users), &denied_users).as_slice() {
         [one] => one.clone(),
-        _ => identity.user.to_string(),
+        [] if !is_denied(&denied_users, &own) => own,
+        [] => return Err(refuse(DenyReason::KubernetesUserDenied(own))),
+        several => return Err(refuse(DenyReason::SeveralKubernetesUsers(several.to_vec()))),
     };
     if groups.is_empty() {
         return Err(refuse(DenyReason::NoKubernetesIdentity));
@@ -248,6 +265,11 @@ pub fn authorize_kube(user: &VerifiedUser, policy: &Policy, kube: &KubeRecord) -
         return Err(refuse(DenyReason::UnusableKubernetesName(bad.chars().take(80).collect())));
     }
     Ok(KubeAccess { user: user.clone(), kube_cluster: kube.name.clone(), impersonate_user, impersonate_groups: groups })
+}
+
+/// A name among those denied; `*` denies every one.
+fn is_denied(denied: &[String], name: &str) -> bool {
+    denied.iter().any(|pattern| pattern == "*" || pattern == name)
 }
 
 /// I57: no control characters, nothing outside visible ASCII and inner spaces.

@@ -28,8 +28,8 @@ pub enum TargetKind {
 impl fmt::Display for TargetKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Ssh => "ssh",
-            Self::Kube => "kube",
+            Self::Ssh => "node",
+            Self::Kube => "Kubernetes cluster",
         })
     }
 }

@@ -115,7 +115,7 @@ async fn a_lost_agent_is_known_to_be_down_and_since_when() {
 
     assert_eq!(
         error.to_string(),
-        "ssh edge of cluster root is known but its tunnel is down since 2026-06-01T00:00:00.000Z"
+        "node edge of cluster root is known but its tunnel is down since 2026-06-01T00:00:00.000Z"
     );
     assert_eq!(*agent.state().borrow(), AgentState::Stopped);
 }

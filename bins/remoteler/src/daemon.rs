@@ -47,6 +47,8 @@ pub struct Daemon {
     closing: CancellationToken,
     /// Cancelled last: what carries live sessions, their events and recordings ends.
     stop: CancellationToken,
+    /// What still sends events and recordings when everything else has ended.
+    senders: TaskTracker,
     connections: TaskTracker,
     node: Option<(Arc<Node>, Arc<LiveLabels>)>,
     #[cfg(feature = "kube")]
@@ -69,7 +71,8 @@ impl Daemon {
         let guard = stop.clone().drop_guard();
         let board = Arc::new(StatusBoard::default());
         let status_socket = status_board::bind_local_socket(&data_dir.status_socket())?;
-        let base = Base::new(&settings, &data_dir, &stop).await?;
+        let senders = TaskTracker::new();
+        let base = Base::new(&settings, &data_dir, &stop, &senders).await?;
         board.update(|status| {
             status.version = VERSION.into();
             status.pid = std::process::id();
@@ -85,6 +88,7 @@ impl Daemon {
             board,
             closing: stop.child_token(),
             stop,
+            senders,
             connections: TaskTracker::new(),
             node: None,
             #[cfg(feature = "kube")]
@@ -116,6 +120,10 @@ impl Daemon {
         anyhow::ensure!(settings.kube.is_none(), "this program was built without the Kubernetes service");
         #[cfg(feature = "kube")]
         if let Some(kube_settings) = &settings.kube {
+            anyhow::ensure!(
+                settings.proxy.is_some() || !matches!(base.place, Place::Direct(_)),
+                "a Kubernetes service is reached through a proxy: give the proxy's address as auth_server, or run the proxy here"
+            );
             let identity = &base.keys.identity;
             let tls = base.server_tls();
             let (policy, audit, clock) = (base.policy.clone(), base.audit.clone(), base.clock.clone());
@@ -159,7 +167,7 @@ impl Daemon {
             Some(listener) => Some(reachable(listener.local_addr()?, &base.place).await),
             None => None,
         };
-        let labels = LiveLabels::start(settings.labels.clone(), settings.commands.clone(), &self.stop).await;
+        let labels = LiveLabels::start(settings.labels.clone(), settings.commands.clone(), &self.stop).await?;
         let record = NodeRecord {
             host_id: base.keys.identity.id,
             name: base.keys.identity.name.clone(),
@@ -184,7 +192,7 @@ impl Daemon {
                 base.entropy.clone(),
                 node.recording_finished(),
             );
-            tokio::spawn(uploader.run(self.stop.clone()));
+            self.senders.spawn(uploader.run(self.stop.clone()));
         }
         if let Some(listener) = listener {
             self.listening("node", &listener);
@@ -240,6 +248,8 @@ impl Daemon {
         // Idle keep-alive connections never end by themselves; what lives past the deadline is cut by the process's end.
         let _ = tokio::time::timeout(left().min(Duration::from_secs(2)), self.connections.wait()).await;
         self.stop.cancel();
+        self.senders.close();
+        let _ = tokio::time::timeout(FAREWELL, self.senders.wait()).await;
     }
 }
 
@@ -250,6 +260,9 @@ async fn follow_labels(mut labels: tokio::sync::watch::Receiver<Labels>, node: A
         node.replace_labels(now);
     }
 }
+
+/// How long the last events and recordings may take on their way.
+const FAREWELL: Duration = Duration::from_secs(6);
 
 async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
     stop.run_until_cancelled(work).await;

@@ -130,7 +130,9 @@ impl Place {
             None => {
                 // Short, because the paths of local sockets in it have at most 107 octets.
                 let dir = std::env::temp_dir().join(format!("remoteler-demo-{}", std::process::id()));
-                std::fs::DirBuilder::new().create(&dir).with_context(|| format!("{} cannot be made", dir.display()))?;
+                std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700)
+                    .create(&dir)
+                    .with_context(|| format!("{} cannot be made", dir.display()))?;
                 Ok(Self { dir, temporary: true })
             }
         }

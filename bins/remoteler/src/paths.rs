@@ -2,11 +2,12 @@
 
 use std::{
     fs::{DirBuilder, File, OpenOptions, Permissions},
-    io,
+    io::{self, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
+use anyhow::Context;
 use rustix::fs::FlockOperation;
 
 /// The data directory, made and checked, and locked for this process.
@@ -78,6 +79,19 @@ impl DataDir {
 
     pub(crate) fn node_recordings(&self) -> PathBuf {
         self.dir.join("node-recordings")
+    }
+
+    /// Writes a file of this directory: 0600, whole or not at all, durable when this returns.
+    pub(crate) fn write(&self, path: &Path, text: &str) -> anyhow::Result<()> {
+        let temporary = path.with_extension("new");
+        let written = (|| {
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            std::fs::rename(&temporary, path)?;
+            File::open(&self.dir)?.sync_all()
+        })();
+        written.with_context(|| format!("{} cannot be written", path.display()))
     }
 
     /// What answered at the address this host joined through.

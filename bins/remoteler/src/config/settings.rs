@@ -100,8 +100,8 @@ pub struct Settings {
 pub struct AuthSettings {
     /// Where it listens.
     pub listen: SocketAddr,
-    /// Name of the cluster.
-    pub cluster: ClusterName,
+    /// Name of the cluster; absent: the one in the data directory, or `remoteler.local` at the first start.
+    pub cluster: Option<ClusterName>,
 }
 
 /// The proxy.
@@ -162,7 +162,7 @@ pub struct KubeSettings {
 }
 
 /// A join token as it was given: itself, or the path of a file that holds it, because an argument list can be read by other users of
-/// the machine. Text that begins with `/` or `./` is a path.
+/// the machine. Text that begins with `/` or `./`, or names a file that is there, is a path.
 #[derive(Clone, Debug)]
 pub enum JoinToken {
     /// The token.
@@ -173,7 +173,7 @@ pub enum JoinToken {
 
 impl JoinToken {
     fn new(text: &str) -> Self {
-        if text.starts_with('/') || text.starts_with("./") {
+        if text.starts_with('/') || text.starts_with("./") || std::path::Path::new(text).is_file() {
             Self::File(text.into())
         } else {
             Self::Value(Secret::new(text))
@@ -399,10 +399,10 @@ fn auth(service: Option<AuthService>, flags: &Flags, ip: IpAddr) -> Result<AuthS
     {
         return Err(value("authentication.type", format!("{:?} is not available; local is", authentication.kind)));
     }
-    let cluster = flags.cluster_name.clone().or(service.cluster_name).unwrap_or_else(|| "remoteler.local".to_owned());
+    let cluster = flags.cluster_name.clone().or(service.cluster_name);
     Ok(AuthSettings {
         listen: socket_addr("auth_service.listen_addr", service.listen_addr.as_deref(), ip, 3025)?,
-        cluster: named("cluster_name", ClusterName::new(cluster))?,
+        cluster: cluster.map(|name| named("cluster_name", ClusterName::new(name))).transpose()?,
     })
 }
 

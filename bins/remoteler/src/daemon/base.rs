@@ -14,7 +14,7 @@ use remoteler_core::{AuditSink, AuthApi, Clock, Entropy, PolicySource};
 #[cfg(any(feature = "server", feature = "kube"))]
 use remoteler_tunnel::ServerTls;
 use remoteler_tunnel::{ClientTls, PolicyTrust};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{config::Settings, host::HostKeys, paths::DataDir};
 
@@ -42,7 +42,12 @@ pub(crate) enum Place {
 
 impl Base {
     /// Opens the auth service, or joins the cluster of one.
-    pub(crate) async fn new(settings: &Settings, data_dir: &DataDir, stop: &CancellationToken) -> anyhow::Result<Self> {
+    pub(crate) async fn new(
+        settings: &Settings,
+        data_dir: &DataDir,
+        stop: &CancellationToken,
+        senders: &TaskTracker,
+    ) -> anyhow::Result<Self> {
         #[cfg(not(feature = "server"))]
         if settings.auth.is_some() || settings.proxy.is_some() {
             bail!(
@@ -52,7 +57,7 @@ impl Base {
         match (&settings.auth, &settings.join) {
             #[cfg(feature = "server")]
             (Some(auth), _) => here::base(settings, auth, data_dir).await,
-            (_, Some(join)) => elsewhere::base(settings, join, data_dir, stop).await,
+            (_, Some(join)) => elsewhere::base(settings, join, data_dir, stop, senders).await,
             (_, None) => bail!("neither an auth service here nor the address of one is configured"),
         }
     }

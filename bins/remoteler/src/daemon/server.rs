@@ -100,7 +100,12 @@ impl Daemon {
     ) -> anyhow::Result<Option<String>> {
         let identity = &base.keys.identity;
         let web = SharedTlsIdentity::new(web_certificate::load(settings, &self.data_dir)?);
-        let inventory = CachedInventory::new(base.api.clone(), identity.cluster.clone(), identity.id);
+        let inventory = CachedInventory::new(
+            base.api.clone(),
+            identity.cluster.clone(),
+            identity.id,
+            settings.listen.ip().is_loopback(),
+        );
         tokio::spawn(inventory.clone().run(self.stop.clone()));
         let router = Arc::new(Router::new(inventory.clone(), base.clock.clone(), services));
         let agents = Arc::new(AuditedAgents(base.audit.clone()));
@@ -113,6 +118,7 @@ impl Daemon {
             web: WebApi::new(anonymous_api(base)),
             audit: base.audit.clone(),
             relays: self.servers.relays.clone(),
+            kube_relays: Admissions::new(AdmissionLimits { total: 4096, ..AdmissionLimits::default() }),
         };
         let port = Arc::new(OnePort::new(identity.cluster.clone(), base.server_tls(), &web, handler)?);
         self.listening("proxy", &listener);

@@ -32,7 +32,7 @@ impl Story {
 
     pub(crate) fn edge(&mut self, edge: &EdgeProcess) {
         self.step(&format!(
-            "An edge node {:?} joined through the proxy with a one-time token (process {}).",
+            "An edge node {:?} joined through the proxy with a join token (process {}).",
             EdgeProcess::NAME,
             edge.pid
         ));
@@ -77,7 +77,7 @@ impl Story {
     }
 
     pub(crate) fn events(&mut self, events: &[AuditEvent]) {
-        self.step("The audit log, all of it recorded before the fact:");
+        self.step("The audit log; what was allowed was recorded before it happened:");
         for event in events {
             println!("    {}  {:<22} {}", event.time, event.name(), printable(&summary(event)));
         }

@@ -1,6 +1,11 @@
 //! What the proxy knows of nodes and Kubernetes clusters: a copy of the auth service's inventory, kept when auth is away.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -14,6 +19,7 @@ pub(crate) struct CachedInventory {
     api: Arc<dyn AuthApi>,
     cluster: ClusterName,
     own_host: HostId,
+    on_loopback: bool,
     known: ArcSwap<Known>,
     last_refresh: Mutex<Option<Instant>>,
 }
@@ -26,11 +32,21 @@ struct Known {
 }
 
 const REFRESH: Duration = Duration::from_secs(5);
-const MISS_REFRESH: Duration = Duration::from_secs(1);
+const MISS_REFRESH: Duration = Duration::from_millis(100);
+/// How long one who asks for a name waits for the auth service.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 impl CachedInventory {
-    pub(crate) fn new(api: Arc<dyn AuthApi>, cluster: ClusterName, own_host: HostId) -> Arc<Self> {
-        Arc::new(Self { api, cluster, own_host, known: ArcSwap::default(), last_refresh: Mutex::new(None) })
+    /// `on_loopback` says that the proxy itself listens on loopback only.
+    pub(crate) fn new(api: Arc<dyn AuthApi>, cluster: ClusterName, own_host: HostId, on_loopback: bool) -> Arc<Self> {
+        Arc::new(Self {
+            api,
+            cluster,
+            own_host,
+            on_loopback,
+            known: ArcSwap::default(),
+            last_refresh: Mutex::new(None),
+        })
     }
 
     /// Refreshes until `stop`.
@@ -66,8 +82,13 @@ impl CachedInventory {
         if last.is_some_and(|at| at.elapsed() < MISS_REFRESH) {
             return Ok(());
         }
+        let refreshed = tokio::time::timeout(PATIENCE, self.refresh()).await;
+        // From its end on: those who waited meanwhile have the newest answer, or the newest failure.
         *last = Some(Instant::now());
-        self.refresh().await.map_err(|cause| cause.to_string())
+        match refreshed {
+            Ok(refreshed) => refreshed.map_err(|cause| cause.to_string()),
+            Err(_) => Err(format!("the auth service did not answer within {} s", PATIENCE.as_secs())),
+        }
     }
 
     /// The Kubernetes cluster whose service has this TLS server name.
@@ -77,6 +98,20 @@ impl CachedInventory {
         }
         self.refresh_after_miss().await.ok()?;
         self.known.load().by_server_name.get(server_name).cloned()
+    }
+
+    /// A host says itself where it listens. Addresses that mean another thing on this machine than on that one, and those of the
+    /// machine's own services, are not dialled for it; loopback only where the whole cluster is on this machine.
+    fn may_dial(&self, addr: &str) -> bool {
+        let Ok(addr) = addr.parse::<SocketAddr>() else { return false };
+        let link_local = match addr.ip() {
+            IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast(),
+            IpAddr::V6(ip) => ip.is_unicast_link_local(),
+        };
+        !link_local
+            && !addr.ip().is_unspecified()
+            && !addr.ip().is_multicast()
+            && (self.on_loopback || !addr.ip().is_loopback())
     }
 
     fn place(&self, target: &Target) -> Option<Place> {
@@ -93,10 +128,18 @@ impl CachedInventory {
                 if record.host_id == self.own_host {
                     return Some(Place::Local);
                 }
-                (record.host_id, record.addr.clone())
+                // Kubernetes services listen on nothing: what else a record says is not believed.
+                (record.host_id, None)
             }
         };
-        Some(addr.map_or(Place::Agent(host), Place::Address))
+        match addr {
+            None => Some(Place::Agent(host)),
+            Some(addr) if host == self.own_host || self.may_dial(&addr) => Some(Place::Address(addr)),
+            Some(addr) => {
+                tracing::warn!(%host, addr, "a host announced an address that is not dialled");
+                None
+            }
+        }
     }
 }
 

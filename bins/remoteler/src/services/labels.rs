@@ -26,19 +26,37 @@ struct Parts {
 
 impl LiveLabels {
     /// Runs each command once, then again in its period until `stop`.
-    pub(crate) async fn start(fixed: Labels, commands: Vec<CommandLabel>, stop: &CancellationToken) -> Arc<Self> {
+    ///
+    /// # Errors
+    /// A command that fails at the start: without its label, a role that denies by it would let in.
+    pub(crate) async fn start(
+        fixed: Labels,
+        commands: Vec<CommandLabel>,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Arc<Self>> {
         let all = watch::Sender::new(fixed.clone());
         let labels = Arc::new(Self { parts: Mutex::new(Parts { fixed, commanded: Labels::new() }), all });
         for command in commands {
-            labels.refresh(&command).await;
+            labels
+                .refresh(&command)
+                .await
+                .map_err(|reason| anyhow::anyhow!("the command of label {} failed: {reason}", command.name))?;
             let (labels, stop) = (labels.clone(), stop.clone());
             tokio::spawn(async move {
                 while stop.run_until_cancelled(tokio::time::sleep(command.period)).await.is_some() {
-                    labels.refresh(&command).await;
+                    if let Err(reason) = labels.refresh(&command).await {
+                        // The last value stays: a role that denies by it must not let in because it is gone.
+                        tracing::warn!(
+                            label = command.name,
+                            program = command.program,
+                            reason,
+                            "a label's command failed"
+                        );
+                    }
                 }
             });
         }
-        labels
+        Ok(labels)
     }
 
     /// All labels now.
@@ -68,19 +86,12 @@ impl LiveLabels {
         });
     }
 
-    async fn refresh(&self, command: &CommandLabel) {
-        match run(command).await {
-            Ok(value) => self.change(|parts| {
-                parts.commanded.insert(command.name.clone(), value);
-            }),
-            Err(reason) => {
-                tracing::warn!(label = command.name, program = command.program, reason, "a label's command failed");
-                // A role must not match by a value that is no longer known.
-                self.change(|parts| {
-                    parts.commanded.remove(&command.name);
-                });
-            }
-        }
+    async fn refresh(&self, command: &CommandLabel) -> Result<(), String> {
+        let value = run(command).await?;
+        self.change(|parts| {
+            parts.commanded.insert(command.name.clone(), value);
+        });
+        Ok(())
     }
 }
 
@@ -125,17 +136,25 @@ mod tests {
     async fn a_commands_output_becomes_the_labels_value() {
         let stop = CancellationToken::new();
         let fixed = Labels::from([("env".to_owned(), "dev".to_owned())]);
-        let labels = LiveLabels::start(fixed, vec![command(&["echo", "hello"])], &stop).await;
+        let labels = LiveLabels::start(fixed, vec![command(&["echo", "hello"])], &stop).await.unwrap();
         assert_eq!(labels.read()["said"], "hello");
         assert_eq!(labels.read()["env"], "dev");
         stop.cancel();
     }
 
     #[tokio::test]
-    async fn a_failing_command_gives_no_label() {
+    async fn a_command_that_fails_at_the_start_stops_the_start() {
         let stop = CancellationToken::new();
-        let labels = LiveLabels::start(Labels::new(), vec![command(&["false"])], &stop).await;
-        assert!(labels.read().is_empty());
+        let cause = LiveLabels::start(Labels::new(), vec![command(&["false"])], &stop).await.unwrap_err(); // I80
+        assert!(cause.to_string().starts_with("the command of label said failed"), "{cause}");
+    }
+
+    #[tokio::test]
+    async fn a_command_that_fails_later_leaves_the_last_value() {
+        let stop = CancellationToken::new();
+        let labels = LiveLabels::start(Labels::new(), vec![command(&["echo", "hello"])], &stop).await.unwrap();
+        assert!(labels.refresh(&command(&["false"])).await.is_err());
+        assert_eq!(labels.read()["said"], "hello"); // I80
         stop.cancel();
     }
 }

@@ -6,9 +6,9 @@ use std::{net::SocketAddr, sync::Arc};
 use async_trait::async_trait;
 use remoteler_core::{AuditKind, AuditSink, ClusterName, HostIdentity, Verified};
 use remoteler_tunnel::{
-    Admission, AgentEvents, AgentSession, CloseReason, DialCode, DialHeader, DialReply, Refusal, RegistrationError,
-    Route, RouteHandler, Routed, Router, Target, TargetKind, TargetName, TunnelServer, handshake_failure,
-    is_certificate_failure, read_dial, relay, write_dial_reply,
+    Admission, Admissions, AgentEvents, AgentSession, CloseReason, DialCode, DialHeader, DialReply, Refusal,
+    RegistrationError, Route, RouteHandler, Routed, Router, Target, TargetKind, TargetName, TunnelServer,
+    handshake_failure, is_certificate_failure, read_dial, relay, write_dial_reply,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::task::TaskTracker;
@@ -26,6 +26,8 @@ pub(crate) struct ProxyHandler {
     pub(crate) audit: Arc<dyn AuditSink>,
     /// What is being copied now; a proxy that drains waits for it.
     pub(crate) relays: TaskTracker,
+    /// Bounds the copying for people who have proved nothing to the proxy: the Kubernetes service asks them.
+    pub(crate) kube_relays: Arc<Admissions>,
 }
 
 #[async_trait]
@@ -106,7 +108,7 @@ impl ProxyHandler {
         S: AsyncRead + AsyncWrite + Send + Unpin,
     {
         let Some(name) = self.inventory.kube_by_server_name(server_name).await else {
-            tracing::info!(%source, server_name, "no Kubernetes cluster has this server name");
+            tracing::debug!(%source, server_name, "no Kubernetes cluster has this server name");
             return;
         };
         let Ok(name) = TargetName::new(name) else { return };
@@ -114,11 +116,15 @@ impl ProxyHandler {
         let header = DialHeader::new(target, Some(source));
         match self.router.dial(&header).await {
             Ok(mut service) => {
+                let Some(_place) = self.kube_relays.admit(source.ip()) else {
+                    tracing::debug!(%source, "too many Kubernetes connections, one was turned away");
+                    return;
+                };
                 // From here on the Kubernetes service's own deadlines hold.
                 admission.authenticated();
                 self.relays.track_future(relay(&mut stream, &mut service)).await;
             }
-            Err(cause) => tracing::info!(target = %header.target, %cause, "dial failed"),
+            Err(cause) => tracing::debug!(target = %header.target, %cause, "dial failed"),
         }
     }
 

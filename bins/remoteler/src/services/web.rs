@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use axum::{Extension, Router};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
+    rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
     service::TowerToHyperService,
 };
@@ -30,8 +30,12 @@ impl WebApi {
     {
         let router = self.router.clone().layer(Extension(RemoteAddr(source)));
         let mut server = auto::Builder::new(TokioExecutor::new());
-        server.http1().max_buf_size(64 * 1024);
-        server.http2().max_concurrent_streams(32).max_header_list_size(64 * 1024);
+        server
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(std::time::Duration::from_secs(10))
+            .max_buf_size(64 * 1024);
+        server.http2().max_concurrent_streams(8).max_header_list_size(64 * 1024);
         if let Err(cause) = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).await {
             tracing::debug!(%source, %cause, "a web connection ended");
         }

@@ -1,11 +1,6 @@
 //! What the proxy shows to browsers and logins: the configured certificate, or a self-signed one made once and kept.
 
-use std::{
-    fs::{self, OpenOptions},
-    io::Write,
-    os::unix::fs::OpenOptionsExt,
-    path::Path,
-};
+use std::{fs, path::Path};
 
 use anyhow::Context;
 use rcgen::{CertificateParams, DnType, KeyPair};
@@ -20,7 +15,7 @@ pub(crate) fn load(settings: &ProxySettings, data_dir: &DataDir) -> anyhow::Resu
     }
     let (certificate, key) = data_dir.web_certificate();
     if !certificate.exists() || !key.exists() {
-        make(settings, &certificate, &key)?;
+        make(settings, data_dir, &certificate, &key)?;
     }
     read(&certificate, &key)
 }
@@ -31,7 +26,7 @@ fn read(certificate: &Path, key: &Path) -> anyhow::Result<TlsIdentity> {
         .with_context(|| format!("{} and {} cannot be used together", certificate.display(), key.display()))
 }
 
-fn make(settings: &ProxySettings, certificate: &Path, key: &Path) -> anyhow::Result<()> {
+fn make(settings: &ProxySettings, data_dir: &DataDir, certificate: &Path, key: &Path) -> anyhow::Result<()> {
     let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
     if !settings.listen.ip().is_unspecified() {
         names.push(settings.listen.ip().to_string());
@@ -44,14 +39,6 @@ fn make(settings: &ProxySettings, certificate: &Path, key: &Path) -> anyhow::Res
     let mut params = CertificateParams::new(names)?;
     params.distinguished_name.push(DnType::CommonName, "Remoteler proxy, self-signed");
     let issued = params.self_signed(&pair)?;
-    write(key, &pair.serialize_pem())?;
-    write(certificate, &issued.pem())
-}
-
-fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    let temporary = path.with_extension("new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&temporary, path).with_context(|| format!("{} cannot be written", path.display()))
+    data_dir.write(key, &pair.serialize_pem())?;
+    data_dir.write(certificate, &issued.pem())
 }

@@ -19,7 +19,13 @@ pub(crate) fn run(context: &Context, options: &cli::Login) -> anyhow::Result<()>
     block_on(async {
         let select = options.select.as_ref().or(context.common.cluster.as_ref());
         let login = match valid_login(context)? {
-            Some(login) => select_cluster(context, login, select)?,
+            Some(login) => {
+                if options.ttl.is_some() {
+                    say("tsh: already logged in, so --ttl has no effect; run tsh logout first to log in anew");
+                }
+                tell_agent(&login);
+                select_cluster(context, login, select)?
+            }
             None => perform(context, options.ttl, select).await?,
         };
         tell_kubeconfig(context, &login).await;

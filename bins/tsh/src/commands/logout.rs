@@ -16,6 +16,16 @@ pub(crate) fn run(context: &Context) -> anyhow::Result<()> {
         return Ok(());
     };
     let Profile { proxy, user, .. } = &profile;
+    // Without a word about who: everybody at this proxy, so that no key stays behind unseen.
+    let mut others = if context.common.user.is_some() { Vec::new() } else { context.store.users(proxy)? };
+    others.retain(|other| other != user);
+    for other in others {
+        let other = Profile { user: other, ..profile.clone() };
+        forget_in_agent(&other);
+        if context.store.logout(&other)? {
+            say(&format!("Logged out {} from {proxy}.", other.user));
+        }
+    }
     forget_in_agent(&profile);
     if let Err(cause) = kube::forget(proxy) {
         say(&format!("tsh: the kubeconfig was not cleaned: {}", one_line(&cause)));

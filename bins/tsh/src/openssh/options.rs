@@ -93,6 +93,8 @@ pub(super) fn apply(parsed: &mut SshArgs, text: &str) -> Result<(), UsageError> 
                 _ => return Err(bad(name, value, "any, inet or inet6 is expected")),
             };
         }
+        // What scp passes.
+        "remotecommand" if value == "none" => {}
         "controlmaster" if value == "yes" => return unsupported(NO_MULTIPLEXING),
         "forwardagent" => return only_no(name, value, NO_AGENT_FORWARDING),
         "forwardx11" | "forwardx11trusted" => return only_no(name, value, NO_X11),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use remoteler_client::{AuthTrust, POLICY_PERIOD, Peer, PolicyRefresher, RemoteAuth, SpoolLimits, SpooledAudit, probe};
 use remoteler_core::{AuthApi, BoundedRefusals, Clock, Entropy, OsEntropy, SystemClock};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Base, Place};
 use crate::{
@@ -20,6 +20,7 @@ pub(super) async fn base(
     join: &JoinSettings,
     data_dir: &DataDir,
     stop: &CancellationToken,
+    senders: &TaskTracker,
 ) -> anyhow::Result<Base> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
@@ -35,7 +36,7 @@ pub(super) async fn base(
     let audit = Arc::new(audit);
     {
         let (audit, api, stop) = (audit.clone(), api.clone(), stop.clone());
-        tokio::spawn(async move { audit.upload(api, stop).await });
+        senders.spawn(async move { audit.upload(api, stop).await });
     }
     // A host that just joined knows no roles yet; one that starts while auth is away goes by those it knew last.
     if let Err(cause) = refresher.refresh(&*api).await {
@@ -75,9 +76,5 @@ fn remember_place(data_dir: &DataDir, addr: &str, peer: Peer) -> anyhow::Result<
         Peer::Auth => "auth",
         Peer::Proxy => "proxy",
     };
-    let path = data_dir.peer_file();
-    let temporary = path.with_extension("new");
-    std::fs::write(&temporary, format!("{kind} {addr}\n"))
-        .and_then(|()| std::fs::rename(&temporary, &path))
-        .with_context(|| format!("{} cannot be written", path.display()))
+    data_dir.write(&data_dir.peer_file(), &format!("{kind} {addr}\n"))
 }

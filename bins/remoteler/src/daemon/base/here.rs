@@ -5,7 +5,9 @@ use std::sync::Arc;
 use anyhow::bail;
 use remoteler_auth::{AuthConfig, AuthService, Caller};
 use remoteler_client::HostState;
-use remoteler_core::{BoundedRefusals, Clock, OsEntropy, SystemClock, TrustBundle, X509Purpose, verify_x509_chain};
+use remoteler_core::{
+    BoundedRefusals, Clock, ClusterName, OsEntropy, SystemClock, TrustBundle, X509Purpose, verify_x509_chain,
+};
 
 use super::{Base, Place};
 use crate::{
@@ -17,7 +19,14 @@ use crate::{
 /// Opens the auth service and gets this host's identity from it.
 pub(super) async fn base(settings: &Settings, auth: &AuthSettings, data_dir: &DataDir) -> anyhow::Result<Base> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let service = AuthService::open(AuthConfig::new(data_dir.path(), auth.cluster.clone())).await?;
+    let cluster = match &auth.cluster {
+        Some(configured) => configured.clone(),
+        None => match HostState::load(data_dir.path())? {
+            Some(state) => state.cluster_name().clone(),
+            None => ClusterName::new("remoteler.local")?,
+        },
+    };
+    let service = AuthService::open(AuthConfig::new(data_dir.path(), cluster)).await?;
     let state = host::local(settings, data_dir, &service, &*clock).await?;
     let verified = verified_self(&state, &service.trust_bundle(), &*clock)?;
     Ok(Base {
