@@ -55,7 +55,7 @@ async fn a_user_reaches_a_node_behind_a_tunnel_through_the_one_port() {
 async fn who_dials_what_is_not_there_is_told_why() {
     let proxy = proxy().await;
     for (name, place, code, text) in [
-        ("nowhere", None, DialCode::NotFound, "no ssh nowhere of cluster root is known"),
+        ("nowhere", None, DialCode::NotFound, "no node nowhere of cluster root is known"),
         (
             "gone",
             Some(Place::Agent(proxy.authorities.host_identity("gone", &[], &[]).id)),
