@@ -29,16 +29,13 @@ impl AccessDenied {
     /// A sentence that names nothing the user may not know.
     #[must_use]
     pub fn public(&self) -> String {
-        if self.reason == DenyReason::NoKubernetesIdentity {
-            return format!(
-                "access denied: {} has no Kubernetes group for {}; ask an administrator for the trait kubernetes_groups or a role that gives one",
-                self.user, self.target
-            );
-        }
-        format!(
-            "access denied: {} may not {} {}; ask an administrator for a role that allows it",
-            self.user, self.action, self.target
-        )
+        let Self { user, action, target, .. } = self;
+        let advice = if self.reason == DenyReason::NoKubernetesIdentity {
+            "no Kubernetes group is given to you; ask an administrator for the trait kubernetes_groups, or a role with groups"
+        } else {
+            "ask an administrator for a role that allows it"
+        };
+        format!("access denied: {user} may not {action} {target}; {advice}")
     }
 }
 
