@@ -37,7 +37,7 @@ impl Cluster {
         let authority =
             |kind| Authority::generate(&name, kind, now, &OsEntropy).expect("authorities of the present can be made");
         let (user_authority, host_authority) = (authority(CaKind::User), authority(CaKind::Host));
-        let trust = TrustBundle { cluster: name.clone(), user: user_authority.public(), host: host_authority.public() };
+        let trust = TrustBundle::new(name.clone(), user_authority.public(), host_authority.public());
         let roles: BTreeMap<_, _> = preset_roles()
             .into_iter()
             .map(|(role, spec)| {

@@ -14,7 +14,7 @@ fn main() -> anyhow::Result<()> {
     let (cluster, now) = (ClusterName::new("root.example.com")?, SystemClock.now());
     let users = Authority::generate(&cluster, CaKind::User, now, &OsEntropy)?;
     let hosts = Authority::generate(&cluster, CaKind::Host, now, &OsEntropy)?;
-    let trust = TrustBundle { cluster: cluster.clone(), user: users.public(), host: hosts.public() };
+    let trust = TrustBundle::new(cluster.clone(), users.public(), hosts.public());
 
     // The keys are made where they are used; only their public halves travel.
     let keys = KeyPairs::generate("ann")?;

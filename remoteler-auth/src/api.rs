@@ -6,8 +6,8 @@ use std::{future::Future, sync::Arc};
 use async_trait::async_trait;
 use remoteler_core::{
     ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, HostCerts, Invite, JoinRequest, KubeRecord, LoginRequest,
-    NewToken, NewUser, NodeRecord, Ping, RecordingChunk, RecordingInfo, Resource, ResourceKind, Secret, SessionId,
-    SignUpRequest, TokenCreated, TokenSummary, TrustBundle, UserCerts, UserName, UserSummary,
+    NewToken, NewUser, NodeRecord, Ping, RecordingChunk, RecordingInfo, Resource, ResourceKind, RotateRequest,
+    RotationStatus, Secret, SessionId, SignUpRequest, TokenCreated, TokenSummary, TrustAck, TrustBundle, UserCerts, UserName, UserSummary,
 };
 
 use crate::{Caller, failure::ApiResult, service::Inner};
@@ -39,7 +39,7 @@ pub(crate) async fn detached<T: Send + 'static>(
 macro_rules! change {
     ($handle:expr, $operation:ident($($argument:expr),*)) => {{
         let Handle { inner, caller } = $handle.clone();
-        detached(async move { inner.$operation(&caller, $($argument),*).await }).await
+        detached(async move { inner.$operation(&caller $(, $argument)*).await }).await
     }};
 }
 
@@ -54,7 +54,7 @@ impl AuthApi for Handle {
     }
 
     async fn trust_bundle(&self) -> Result<TrustBundle, ApiError> {
-        Ok(self.inner.issuer.trust().clone())
+        Ok(self.inner.issuer.trust())
     }
 
     async fn login(&self, request: LoginRequest) -> Result<UserCerts, ApiError> {
@@ -71,6 +71,22 @@ impl AuthApi for Handle {
 
     async fn join(&self, request: JoinRequest) -> Result<HostCerts, ApiError> {
         change!(self, join(request))
+    }
+
+    async fn renew_host(&self) -> Result<HostCerts, ApiError> {
+        change!(self, renew_host())
+    }
+
+    async fn acknowledge_trust(&self, ack: TrustAck) -> Result<(), ApiError> {
+        change!(self, acknowledge_trust(ack))
+    }
+
+    async fn rotations(&self) -> Result<Vec<RotationStatus>, ApiError> {
+        self.inner.rotations(&self.caller).await
+    }
+
+    async fn rotate(&self, request: RotateRequest) -> Result<RotationStatus, ApiError> {
+        change!(self, rotate(request))
     }
 
     async fn roles(&self) -> Result<Vec<Resource>, ApiError> {

@@ -105,7 +105,13 @@ impl Inner {
         };
         let name = NodeName::new(by_id.as_deref().unwrap_or(name)).map_err(|cause| bad_request(cause.to_string()))?;
         let keys = [key::of(key::NODES, &name), key::of(key::NODE_OWNERS, &name)];
-        self.forget(actor, "node", name.as_str(), keys).await
+        let host = self.records.read::<HostId>(&key::of(key::NODE_OWNERS, &name)).await?;
+        self.forget(actor, "node", name.as_str(), keys).await?;
+        // No rotation waits for a host that was removed; one that still lives is waited for from its next word on.
+        if let Some(host) = host {
+            self.records.delete(&key::of(key::SERVICES, host)).await?;
+        }
+        Ok(())
     }
 
     /// Removes a Kubernetes cluster and frees its name.
@@ -137,7 +143,10 @@ impl Inner {
             Some(owner) if owner == host.id => Ok(()),
             Some(owner) => Err(conflict(format!("{what} belongs to host {owner}, not to {}", host.id))),
             // Removed by an administrator, and still there: the name is free, and the host has a certificate for it.
-            None => Ok(self.records.create(key, &host.id, None).await?),
+            None => {
+                self.records.create(key, &host.id, None).await?;
+                Ok(())
+            }
         }
     }
 

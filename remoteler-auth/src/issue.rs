@@ -3,20 +3,22 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use remoteler_ca::{
-    Authority, HostProfile, IssuedHost, IssuedUser, PreparedHost, PreparedUser, SshPermits, StoredAuthority,
-    TlsPublicKey, UserProfile,
+    Authority, HostProfile, IssuedUser, PreparedHost, PreparedUser, SshPermits, TlsPublicKey, UserProfile,
 };
 use remoteler_core::{
-    AuditKind, AuditSink, CaKind, Clock, ClusterName, Entropy, HostIdentity, Login, Role, Timestamp, TrustBundle,
+    AuditKind, AuditSink, CaKind, Clock, ClusterName, Entropy, HostIdentity, Login, Role, RotationPhase, Timestamp,
+    TrustBundle,
     UserIdentity, UserName,
 };
 use ssh_key::PublicKey;
 
 use crate::{
     AuditLog,
+    authorities::Authorities,
     failure::{self, ApiResult, bad_request},
-    records::{RecordError, Records, key},
+    records::Records,
     service::StartError,
 };
 
@@ -29,15 +31,28 @@ const NO_LOGIN: &str = "no-login";
 
 /// Both authorities, with all they need to issue.
 pub(crate) struct Issuer {
-    user: Authority,
-    host: Authority,
-    trust: TrustBundle,
+    authorities: ArcSwap<Authorities>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     audit: AuditLog,
 }
 
+/// Certificates of a host.
+pub(crate) struct IssuedHost {
+    /// For its servers.
+    pub(crate) serving: remoteler_ca::IssuedHost,
+    /// For its TLS clients, when it is another: PEM.
+    pub(crate) tls_client_pem: Option<String>,
+}
+
+/// Host certificates that were checked and may be issued once: one for servers, one for clients should they differ at that moment.
+pub(crate) struct HostIssue {
+    serving: PreparedHost,
+    client: PreparedHost,
+}
+
 /// The two public keys of a request.
+#[derive(Clone)]
 pub(crate) struct SubjectKeys {
     ssh: PublicKey,
     tls: TlsPublicKey,
@@ -66,14 +81,22 @@ impl Issuer {
         entropy: Arc<dyn Entropy>,
         audit: AuditLog,
     ) -> Result<Self, StartError> {
-        let user = load(cluster, CaKind::User, records, clock.now(), entropy.as_ref()).await?;
-        let host = load(cluster, CaKind::Host, records, clock.now(), entropy.as_ref()).await?;
-        let trust = TrustBundle { cluster: cluster.clone(), user: user.public(), host: host.public() };
-        Ok(Self { user, host, trust, clock, entropy, audit })
+        let authorities = Authorities::open(cluster, records, clock.now(), entropy.as_ref()).await?;
+        Ok(Self { authorities: ArcSwap::from_pointee(authorities), clock, entropy, audit })
     }
 
-    pub(crate) const fn trust(&self) -> &TrustBundle {
-        &self.trust
+    /// Both authorities as they are now.
+    pub(crate) fn authorities(&self) -> Arc<Authorities> {
+        self.authorities.load_full()
+    }
+
+    /// Puts both authorities in force.
+    pub(crate) fn replace(&self, authorities: Authorities) {
+        self.authorities.store(Arc::new(authorities));
+    }
+
+    pub(crate) fn trust(&self) -> TrustBundle {
+        self.authorities.load().trust().clone()
     }
 
     /// Checks everything about a user certificate: its end is the earliest of what all `roles` and the request allow.
@@ -117,17 +140,32 @@ impl Issuer {
             expires: Some(expires),
         };
         self.record(event).await?;
-        self.user.issue_user(prepared).map_err(|cause| failure::authority(&cause))
+        self.authorities().user.active().issue_user(prepared).map_err(|cause| failure::authority(&cause))
     }
 
-    /// Checks everything about a host certificate.
-    pub(crate) fn prepare_host(&self, identity: HostIdentity, keys: SubjectKeys) -> ApiResult<PreparedHost> {
-        let profile = HostProfile { identity, ssh_key: keys.ssh, tls_key: keys.tls };
-        profile.prepare(self.clock.now(), self.entropy.as_ref()).map_err(|cause| failure::profile(&cause))
+    /// Checks everything about a host's certificates.
+    pub(crate) fn prepare_host(&self, identity: HostIdentity, keys: SubjectKeys) -> ApiResult<HostIssue> {
+        let prepare = |identity: HostIdentity, keys: SubjectKeys| {
+            let profile = HostProfile { identity, ssh_key: keys.ssh, tls_key: keys.tls };
+            profile.prepare(self.clock.now(), self.entropy.as_ref()).map_err(|cause| failure::profile(&cause))
+        };
+        Ok(HostIssue { serving: prepare(identity.clone(), keys.clone())?, client: prepare(identity, keys)? })
     }
 
-    /// Audits and signs a host certificate.
-    pub(crate) async fn issue_host(&self, prepared: PreparedHost) -> ApiResult<IssuedHost> {
+    /// Audits and signs a host's certificates: those that its servers are to show now and, if it is another, the one for its clients.
+    pub(crate) async fn issue_host(&self, issue: HostIssue) -> ApiResult<IssuedHost> {
+        let authorities = self.authorities();
+        let host = &authorities.host;
+        let serving = self.sign_host(host.serving(), issue.serving).await?;
+        let tls_client_pem = if host.rotation.phase() == RotationPhase::UpdateClients {
+            Some(self.sign_host(host.active(), issue.client).await?.tls_certificate_pem)
+        } else {
+            None
+        };
+        Ok(IssuedHost { serving, tls_client_pem })
+    }
+
+    async fn sign_host(&self, authority: &Authority, prepared: PreparedHost) -> ApiResult<remoteler_ca::IssuedHost> {
         let identity = prepared.identity();
         let event = AuditKind::CertCreate {
             cert_type: CaKind::Host.as_str().into(),
@@ -139,7 +177,7 @@ impl Issuer {
             expires: None,
         };
         self.record(event).await?;
-        self.host.issue_host(prepared).map_err(|cause| failure::authority(&cause))
+        authority.issue_host(prepared).map_err(|cause| failure::authority(&cause))
     }
 
     async fn record(&self, event: AuditKind) -> ApiResult<()> {
@@ -171,23 +209,5 @@ pub(crate) fn user_identity(
         roles: roles.iter().map(|role| role.name().clone()).collect(),
         traits: traits.clone(),
         logins: logins(roles, traits),
-    }
-}
-
-async fn load(
-    cluster: &ClusterName,
-    kind: CaKind,
-    records: &Records,
-    now: Timestamp,
-    entropy: &dyn Entropy,
-) -> Result<Authority, StartError> {
-    let key = key::of(key::AUTHORITIES, kind.as_str());
-    if let Some(stored) = records.read::<StoredAuthority>(&key).await? {
-        return Ok(Authority::from_stored(&stored)?);
-    }
-    let made = Authority::generate(cluster, kind, now, entropy)?;
-    match records.create(&key, &made.to_stored(), None).await {
-        Ok(()) => Ok(made),
-        Err(cause) => Err(RecordError::into(cause)),
     }
 }

@@ -6,11 +6,12 @@ use remoteler_core::{
     ApiError, AuditKind, HostCerts, HostId, HostIdentity, JoinRequest, KubeClusterName, NodeName, SystemRole,
     random_uuid,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::{
     Caller,
-    failure::{ApiResult, bad_request, conflict, rate_limited, unauthenticated},
-    issue::SubjectKeys,
+    failure::{ApiResult, bad_request, conflict, not_found, rate_limited, unauthenticated},
+    issue::{IssuedHost, SubjectKeys},
     limiter,
     records::key,
     service::Inner,
@@ -31,6 +32,17 @@ pub struct LocalHost {
     pub tls_public_key: String,
     /// The id it was given before; absent at its first start.
     pub host_id: Option<HostId>,
+}
+
+/// What a host was let in as, and its keys.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HostRecord {
+    identity: HostIdentity,
+    /// OpenSSH's one-line form.
+    ssh_public_key: String,
+    /// PEM of a SubjectPublicKeyInfo.
+    tls_public_key: String,
 }
 
 /// Most Kubernetes clusters of one host.
@@ -131,6 +143,7 @@ impl Inner {
             roles,
             kube_clusters: kube_clusters.clone(),
         };
+        let record = HostRecord { identity: identity.clone(), ssh_public_key, tls_public_key };
         let prepared = self.issuer.prepare_host(identity, keys)?;
 
         let mut claims = vec![(key::of(key::NODE_OWNERS, &name), format!("node {name}"), format!("node/{name}"))];
@@ -154,18 +167,15 @@ impl Inner {
         if outcome.is_ok() {
             outcome = self.record(event(Some(id), None)).await;
         }
+        if outcome.is_ok() {
+            outcome = self.records.write(&key::of(key::HOSTS, id), &record, None).await.map_err(Into::into);
+        }
         let issued = match outcome {
             Ok(()) => self.issuer.issue_host(prepared).await,
             Err(cause) => Err(cause),
         };
         match issued {
-            Ok(issued) => Ok(HostCerts {
-                host_id: id,
-                cluster_name: self.cluster.clone(),
-                ssh_certificate: issued.ssh_certificate,
-                tls_certificate: issued.tls_certificate_pem,
-                trust: self.issuer.trust().clone(),
-            }),
+            Ok(issued) => Ok(self.host_certs(id, issued)),
             Err(cause) => {
                 for key in taken {
                     self.records.delete(key).await?; // a host that was not let in keeps no name
@@ -175,10 +185,41 @@ impl Inner {
         }
     }
 
+    /// Certificates for the keys that the calling host joined with, as what it was let in: renewing widens nothing (I10), and who
+    /// stole a certificate's key gets none for a key of their own.
+    pub(crate) async fn renew_host(&self, caller: &Caller) -> ApiResult<HostCerts> {
+        let Caller::Host(host) = caller else {
+            return Err(self.refuse(caller, "renew host certificates").await);
+        };
+        let identity = host.identity();
+        // A host that is removed at this moment is renewed before that or not at all.
+        let _turn = self.changes.lock().await;
+        let Some(record) = self.records.read::<HostRecord>(&key::of(key::HOSTS, identity.id)).await? else {
+            return Err(not_found(format!("host {} is not known any more; it must join again", identity.id)));
+        };
+        if record.identity != *identity {
+            return Err(self.refuse(caller, "renew host certificates of another name or for other services").await);
+        }
+        let keys = SubjectKeys::parse(&record.ssh_public_key, &record.tls_public_key)?;
+        let issued = self.issuer.issue_host(self.issuer.prepare_host(record.identity, keys)?).await?;
+        Ok(self.host_certs(identity.id, issued))
+    }
+
+    fn host_certs(&self, host_id: HostId, issued: IssuedHost) -> HostCerts {
+        HostCerts {
+            host_id,
+            cluster_name: self.cluster.clone(),
+            ssh_certificate: issued.serving.ssh_certificate,
+            tls_certificate: issued.serving.tls_certificate_pem,
+            tls_client_certificate: issued.tls_client_pem,
+            trust: self.issuer.trust(),
+        }
+    }
+
     /// Binds a name to a host (I28). `true` when it was free, `false` when it was this host's already.
     async fn claim(&self, key: &str, host: HostId, what: &str, resource: &str) -> ApiResult<bool> {
         match self.records.create(key, &host, None).await {
-            Ok(()) => Ok(true),
+            Ok(_) => Ok(true),
             Err(cause) if cause.is_conflict() => match self.records.read::<HostId>(key).await? {
                 Some(owner) if owner == host => Ok(false),
                 Some(owner) => Err(conflict(format!(

@@ -3,6 +3,7 @@
 //! terminates no TLS: who calls, it is told.
 
 mod api;
+mod authorities;
 mod caller;
 mod database;
 mod event_log;
@@ -18,6 +19,7 @@ mod recordings;
 mod records;
 mod resources;
 mod roles;
+mod rotation;
 mod secret_hash;
 mod service;
 mod sessions;

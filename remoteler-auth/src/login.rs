@@ -76,7 +76,7 @@ impl Inner {
             expires,
             roles,
             logins: logins.iter().map(ToString::to_string).collect(),
-            trust: self.issuer.trust().clone(),
+            trust: self.issuer.trust(),
         })
     }
 

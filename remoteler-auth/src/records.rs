@@ -51,6 +51,10 @@ pub(crate) mod key {
     pub(crate) const NODES: &str = "nodes/";
     /// `kube/<name>`: the last heartbeat.
     pub(crate) const KUBE_CLUSTERS: &str = "kube/";
+    /// `hosts/<host id>`: what the host was let in as, and the keys it joined with.
+    pub(crate) const HOSTS: &str = "hosts/";
+    /// `services/<host id>`: when the host was last heard of and which generation of the trust bundle it acts by.
+    pub(crate) const SERVICES: &str = "services/";
     /// `proxies/<host id>`: public address and time of its announcement.
     pub(crate) const PROXIES: &str = "proxies/";
 
@@ -100,7 +104,7 @@ impl Records {
         key: &str,
         record: &T,
         expires: Option<Timestamp>,
-    ) -> Result<(), RecordError> {
+    ) -> Result<Revision, RecordError> {
         self.swap(key, Expected::Absent, record, expires).await
     }
 
@@ -110,7 +114,7 @@ impl Records {
         key: &str,
         revision: Revision,
         record: &T,
-    ) -> Result<(), RecordError> {
+    ) -> Result<Revision, RecordError> {
         self.swap(key, Expected::At(revision), record, None).await
     }
 
@@ -120,10 +124,9 @@ impl Records {
         expected: Expected,
         record: &T,
         expires: Option<Timestamp>,
-    ) -> Result<(), RecordError> {
+    ) -> Result<Revision, RecordError> {
         let value = encode(key, record)?;
-        self.storage.compare_and_swap(key, expected, &value, expires, self.clock.now()).await?;
-        Ok(())
+        Ok(self.storage.compare_and_swap(key, expected, &value, expires, self.clock.now()).await?)
     }
 
     pub(crate) async fn delete(&self, key: &str) -> Result<bool, RecordError> {

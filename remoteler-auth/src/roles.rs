@@ -98,7 +98,7 @@ impl Inner {
             tracing::error!(error = &cause as &dyn std::error::Error, "the roles could not be loaded");
             ApiError::new(remoteler_core::ApiErrorKind::Internal, "the roles could not be loaded; see the log")
         })?;
-        self.policy.replace(Policy { trust: self.issuer.trust().clone(), roles });
+        self.policy.replace(Policy { trust: self.issuer.trust(), roles });
         Ok(())
     }
 }

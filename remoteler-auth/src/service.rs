@@ -159,7 +159,7 @@ impl AuthService {
         let (for_issuer, draws) = (Arc::clone(&clock), Arc::clone(&entropy));
         let issuer = Issuer::open(&cluster, &records, for_issuer, draws, audit.clone()).await?;
         roles::write_presets(&records).await?;
-        let policy = Policy { trust: issuer.trust().clone(), roles: roles::load(&records).await? };
+        let policy = Policy { trust: issuer.trust(), roles: roles::load(&records).await? };
         let draws = Arc::clone(&entropy);
         let parallel = std::thread::available_parallelism().map_or(1, usize::from).min(4);
         let passwords = tokio::task::spawn_blocking(move || Passwords::new(parallel, draws.as_ref()));
@@ -198,6 +198,10 @@ impl AuthService {
         Arc::new(Handle::new(Arc::clone(&self.inner), caller))
     }
 
+    pub(crate) fn inner(&self) -> Arc<Inner> {
+        Arc::clone(&self.inner)
+    }
+
     /// The cluster.
     #[must_use]
     pub fn cluster_name(&self) -> &ClusterName {
@@ -207,7 +211,7 @@ impl AuthService {
     /// The authorities believed now.
     #[must_use]
     pub fn trust_bundle(&self) -> TrustBundle {
-        self.inner.issuer.trust().clone()
+        self.inner.issuer.trust()
     }
 
     /// Trust and roles as they are now; follows every change at once.
@@ -259,7 +263,10 @@ impl Inner {
 
 async fn check_cluster(records: &Records, configured: &ClusterName) -> Result<(), StartError> {
     match records.read::<ClusterName>(key::CLUSTER).await? {
-        None => Ok(records.create(key::CLUSTER, configured, None).await?),
+        None => {
+            records.create(key::CLUSTER, configured, None).await?;
+            Ok(())
+        }
         Some(stored) if stored == *configured => Ok(()),
         Some(stored) => Err(StartError::OtherCluster { stored, configured: configured.clone() }),
     }

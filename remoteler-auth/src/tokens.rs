@@ -62,7 +62,7 @@ impl Inner {
         .await?;
         let record = TokenRecord { roles, expires };
         match self.records.create(&key::of(key::TOKENS, secret_hash::hash(&token)), &record, Some(expires)).await {
-            Ok(()) => {}
+            Ok(_) => {}
             Err(cause) if cause.is_conflict() => {
                 return Err(conflict("there is such a token already; remove it first"));
             }

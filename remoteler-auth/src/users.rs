@@ -78,7 +78,8 @@ impl Inner {
         }
         self.record(AuditKind::UserCreate { user: actor, name: name.to_string(), roles: texts(&roles) }).await?;
         let record = UserRecord { name, roles, traits, password: None, created: self.clock.now(), invite: None };
-        Ok(self.records.create(&key, &record, None).await?)
+        self.records.create(&key, &record, None).await?;
+        Ok(())
     }
 
     pub(crate) async fn update_user(&self, caller: &Caller, user: NewUser) -> ApiResult<()> {
@@ -96,7 +97,8 @@ impl Inner {
         let (record, revision) = found.ok_or_else(|| unknown(&name))?;
         self.record(AuditKind::UserUpdate { user: actor, name: name.to_string(), roles: texts(&roles) }).await?;
         let record = UserRecord { roles, traits, ..record };
-        Ok(self.records.replace(&key, revision, &record).await?)
+        self.records.replace(&key, revision, &record).await?;
+        Ok(())
     }
 
     pub(crate) async fn users(&self, caller: &Caller) -> ApiResult<Vec<UserSummary>> {

@@ -6,6 +6,7 @@
 
 mod authority;
 mod profile;
+mod rotation;
 mod signer;
 mod ssh_certificate;
 mod tls_key;
@@ -14,5 +15,6 @@ mod x509_leaf;
 
 pub use authority::{Authority, CaError, IssuedHost, IssuedUser, StoredAuthority};
 pub use profile::{HostProfile, MAX_USER_TTL, PreparedHost, PreparedUser, ProfileError, SshPermits, UserProfile};
+pub use rotation::{CONTACT, KeyMove, MAX_GRACE, MIN_GRACE, Rotation, RotationError, Step};
 pub use signer::{FileSigner, Signer, SignerAlgorithm, SignerError};
 pub use tls_key::{TlsKeyError, TlsPublicKey};

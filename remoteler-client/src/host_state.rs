@@ -76,6 +76,8 @@ pub struct HostState {
     ssh_certificate: String,
     tls_private_key: Secret,
     tls_certificate: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tls_client_certificate: Option<String>,
     trust: TrustBundle,
 }
 
@@ -102,6 +104,14 @@ impl HostState {
         if verified.host().is_none_or(|verified| *verified.identity() != host) {
             return Err(HostStateError::Mismatch("the two certificates name different hosts"));
         }
+        if let Some(client) = &certs.tls_client_certificate {
+            let tls = TlsIdentity::from_pem(client.as_bytes(), keys.tls_private.reveal().as_bytes())?;
+            let verified = verify_x509_chain(tls.chain(), &certs.trust, X509Purpose::Client, now)
+                .map_err(|source| HostStateError::Certificate { kind: "TLS client", source })?;
+            if verified.host().is_none_or(|verified| *verified.identity() != host) {
+                return Err(HostStateError::Mismatch("the certificate for TLS clients names another host"));
+            }
+        }
         if (host.id, &host.cluster) != (certs.host_id, &certs.cluster_name) {
             return Err(HostStateError::Mismatch("the certificates name another host or cluster than the answer"));
         }
@@ -116,8 +126,46 @@ impl HostState {
             ssh_certificate: certs.ssh_certificate,
             tls_private_key: keys.tls_private,
             tls_certificate: certs.tls_certificate,
+            tls_client_certificate: certs.tls_client_certificate,
             trust: certs.trust,
         })
+    }
+
+    /// The same host with new certificates for its keys, checked at `now` as in [`HostState::new`].
+    ///
+    /// # Errors
+    /// [`HostStateError`] also when they are another host's, or say anything else of it than before.
+    pub fn renewed(&self, certs: HostCerts, now: Timestamp) -> Result<Self, HostStateError> {
+        let renewed = Self::new(self.keys()?, certs, now)?;
+        let says = |state: &Self| {
+            (state.host_id, state.node_name.clone(), state.cluster_name.clone(), state.roles.clone(), state.kube_clusters.clone())
+        };
+        if says(&renewed) != says(self) {
+            return Err(HostStateError::Mismatch("they do not say of this host what the ones before said"));
+        }
+        Ok(renewed)
+    }
+
+    /// The same host, believing `trust`.
+    #[must_use]
+    pub fn believing(&self, trust: TrustBundle) -> Self {
+        Self { trust, ..self.clone() }
+    }
+
+    /// Whether the certificates are those that a host is to show by `trust` at `now`: servers', and clients', each of the authority
+    /// that the phase of a rotation asks for.
+    #[must_use]
+    pub fn fits(&self, trust: &TrustBundle, now: Timestamp) -> bool {
+        let (serving, active) = (trust.serving_only(), trust.active_only());
+        let chain = |identity: Result<TlsIdentity, HostStateError>, trust: &TrustBundle, purpose| {
+            identity.is_ok_and(|identity| verify_x509_chain(identity.chain(), trust, purpose, now).is_ok())
+        };
+        let ssh = self.ssh_certificate().is_ok_and(|certificate| {
+            let purpose = SshCertificatePurpose::Host(self.node_name.as_str());
+            verify_ssh_certificate(&certificate, &serving, purpose, now).is_ok()
+        });
+        ssh && chain(self.tls_identity(), &serving, X509Purpose::Server)
+            && chain(self.tls_client_identity(), &active, X509Purpose::Client)
     }
 
     /// Reads `host.json` in `data_dir`; `None` when this machine has not joined.
@@ -140,6 +188,7 @@ impl HostState {
         }
         let state: Self = serde_json::from_slice(&content).map_err(malformed)?;
         state.tls_identity()?;
+        state.tls_client_identity()?;
         state.ssh_private_key()?;
         state.ssh_certificate()?;
         Ok(Some(state))
@@ -200,12 +249,24 @@ impl HostState {
         Ok(KeyPairs::from_private(self.ssh_private_key.clone(), self.tls_private_key.clone())?)
     }
 
-    /// What it shows in TLS: its certificate, then the host authority's, so that a pin can be checked.
+    /// What it shows in TLS where it is the server: its certificate, then the host authority's, so that a pin can be checked.
     ///
     /// # Errors
     /// [`HostStateError::Tls`]
     pub fn tls_identity(&self) -> Result<TlsIdentity, HostStateError> {
-        let mut chain = self.tls_certificate.clone();
+        self.with_authorities(&self.tls_certificate)
+    }
+
+    /// What it shows in TLS where it is the client.
+    ///
+    /// # Errors
+    /// [`HostStateError::Tls`]
+    pub fn tls_client_identity(&self) -> Result<TlsIdentity, HostStateError> {
+        self.with_authorities(self.tls_client_certificate.as_ref().unwrap_or(&self.tls_certificate))
+    }
+
+    fn with_authorities(&self, certificate: &str) -> Result<TlsIdentity, HostStateError> {
+        let mut chain = certificate.to_owned();
         for authority in &self.trust.host.x509 {
             chain.push('\n');
             chain.push_str(&pem::encode(&pem::Pem::new("CERTIFICATE", authority.clone())));

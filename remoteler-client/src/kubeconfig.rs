@@ -368,7 +368,7 @@ mod tests {
             let cluster = ClusterName::new("root.example.com").unwrap();
             let empty = CaSet { ssh: Vec::new(), x509: Vec::new() };
             let host = CaSet { ssh: Vec::new(), x509: vec![vec![0x30; 200]] };
-            let trust = TrustBundle { cluster: cluster.clone(), user: empty, host };
+            let trust = TrustBundle::new(cluster.clone(), empty, host);
             Self { home: tempfile::tempdir().unwrap(), proxy: "proxy.example.com:443".parse().unwrap(), cluster, trust }
         }
 

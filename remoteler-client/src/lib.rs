@@ -7,6 +7,7 @@
 mod agent;
 mod connector;
 mod files;
+mod host_keeper;
 mod host_state;
 mod http;
 mod join;
@@ -25,6 +26,7 @@ mod yaml;
 pub use agent::{AgentError, SshAgent};
 pub use connector::{AuthTrust, ConnectError, Peer, WebTrust, probe};
 pub use files::FileError;
+pub use host_keeper::{HostIdentities, HostKeeper, KeeperError, SshHostKey};
 pub use host_state::{HostState, HostStateError};
 pub use join::{JoinError, JoinParams, first_trust, join};
 pub use keys::{KeyError, KeyPairs};

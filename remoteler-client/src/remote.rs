@@ -8,8 +8,8 @@ use bytes::Bytes;
 use http::Method;
 use remoteler_core::{
     ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, HostCerts, Invite, JoinRequest, KubeRecord, LoginRequest,
-    NewToken, NewUser, NodeRecord, Ping, RecordingChunk, RecordingInfo, Resource, ResourceKind, Secret, SessionId,
-    SignUpRequest, TokenCreated, TokenSummary, TrustBundle, UserCerts, UserName, UserSummary, wire,
+    NewToken, NewUser, NodeRecord, Ping, RecordingChunk, RecordingInfo, Resource, ResourceKind, RotateRequest,
+    RotationStatus, Secret, SessionId, SignUpRequest, TokenCreated, TokenSummary, TrustAck, TrustBundle, UserCerts, UserName, UserSummary, wire,
 };
 use remoteler_tunnel::SharedTlsIdentity;
 use serde::{Serialize, de::DeserializeOwned};
@@ -149,6 +149,22 @@ impl AuthApi for RemoteAuth {
 
     async fn join(&self, request: JoinRequest) -> Result<HostCerts, ApiError> {
         self.call(send(Method::POST, wire::JOIN, &request)).await
+    }
+
+    async fn renew_host(&self) -> Result<HostCerts, ApiError> {
+        self.call(Call { method: Method::POST, path: wire::RENEW_HOST.into(), content_type: None, body: Bytes::new() }).await
+    }
+
+    async fn acknowledge_trust(&self, ack: TrustAck) -> Result<(), ApiError> {
+        self.run(send(Method::PUT, wire::TRUST_ACK, &ack)).await
+    }
+
+    async fn rotations(&self) -> Result<Vec<RotationStatus>, ApiError> {
+        self.call(get(wire::ROTATIONS)).await
+    }
+
+    async fn rotate(&self, request: RotateRequest) -> Result<RotationStatus, ApiError> {
+        self.call(send(Method::POST, wire::ROTATIONS, &request)).await
     }
 
     async fn roles(&self) -> Result<Vec<Resource>, ApiError> {

@@ -389,7 +389,7 @@ fn expiry(certificate: &Certificate) -> Timestamp {
 }
 
 fn host_trust(cluster: ClusterName, host: CaSet) -> TrustBundle {
-    TrustBundle { cluster, user: CaSet { ssh: Vec::new(), x509: Vec::new() }, host }
+    TrustBundle::new(cluster, CaSet { ssh: Vec::new(), x509: Vec::new() }, host)
 }
 
 pub(crate) fn pem_certificates(certificates: &[Vec<u8>]) -> String {

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AuditEvent, ClusterName, HostId, KubeClusterName, KubeRecord, NodeName, NodeRecord, RecordingInfo, Resource,
-    ResourceKind, RoleName, Secret, SessionId, SystemRole, Timestamp, Traits, TrustBundle, UserName,
+    ResourceKind, RoleName, RotateRequest, RotationStatus, Secret, SessionId, SystemRole, Timestamp, Traits, TrustAck,
+    TrustBundle, UserName,
 };
 
 /// What kind of failure it is; becomes the HTTP status.
@@ -127,8 +128,12 @@ pub struct HostCerts {
     pub cluster_name: ClusterName,
     /// SSH host certificate, OpenSSH's one-line form.
     pub ssh_certificate: String,
-    /// X.509 certificate, PEM; for TLS servers and clients.
+    /// X.509 certificate, PEM; for TLS servers, and for TLS clients when there is no other for them.
     pub tls_certificate: String,
+    /// X.509 certificate for TLS clients, PEM, of the same key: while clients are already to show certificates of a new authority and
+    /// servers not yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_client_certificate: Option<String>,
     /// Authorities to trust.
     pub trust: TrustBundle,
 }
@@ -278,6 +283,16 @@ pub trait AuthApi: Send + Sync {
     async fn invited_user(&self, token: Secret) -> Result<UserName, ApiError>;
     /// Lets a host in. Anybody with a token. Conflict when the name belongs to another host.
     async fn join(&self, request: JoinRequest) -> Result<HostCerts, ApiError>;
+
+    /// New certificates for the calling host, for the keys it joined with: same id, name and services (I10). Hosts.
+    async fn renew_host(&self) -> Result<HostCerts, ApiError>;
+    /// Says which generation of the trust bundle the calling host acts by. Hosts, at each change and every 30 seconds.
+    async fn acknowledge_trust(&self, ack: TrustAck) -> Result<(), ApiError>;
+    /// Where the rotations stand. Users who may read `cert_authority`.
+    async fn rotations(&self) -> Result<Vec<RotationStatus>, ApiError>;
+    /// Takes a step in a rotation. Users who may update `cert_authority`. Conflict when the phase cannot follow the present one, or
+    /// services have not acknowledged that one.
+    async fn rotate(&self, request: RotateRequest) -> Result<RotationStatus, ApiError>;
 
     /// All role documents. Hosts, and users who may read roles.
     async fn roles(&self) -> Result<Vec<Resource>, ApiError>;

@@ -164,6 +164,23 @@ audit_kinds! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         expires: Option<Timestamp>,
     }
+    /// A step in the rotation of an authority is about to be taken.
+    CaRotate = "ca.rotate", "TC100I" {
+        /// Who asked for it; `local:rotation` for steps that follow by themselves.
+        user: String,
+        /// `user` or `host`.
+        ca_type: String,
+        /// The phase it is in afterwards.
+        phase: String,
+        /// The generation that services must acknowledge.
+        generation: u64,
+        /// Whether services that had not acknowledged the phase before were passed over.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        forced: bool,
+        /// The services that were passed over.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        passed_over: Vec<String>,
+    }
     /// A role was made or changed.
     RoleCreate = "role.create", "T9000I" {
         /// Who did it.

@@ -21,6 +21,7 @@ mod policy;
 mod recording;
 mod resource;
 mod role;
+mod rotation;
 mod rule;
 mod secret;
 mod storage;
@@ -54,6 +55,9 @@ pub use resource::{Metadata, Resource, ResourceError, ResourceKind};
 pub use role::{
     ConditionsSpec, EnabledSpec, OptionsSpec, PortForwarding, PortForwardingEach, PortForwardingSpec, Role,
     RoleConditions, RoleError, RoleOptions, RoleSpec, RuleSpec, parse_duration, preset_roles,
+};
+pub use rotation::{
+    RotateRequest, RotationPhase, RotationPlan, RotationStatus, RotationView, ServiceContact, TrustAck,
 };
 pub use rule::{RuleAccess, Verb, authorize_rule};
 pub use secret::Secret;

@@ -323,7 +323,7 @@ pub fn preset_roles() -> Vec<(RoleName, RoleSpec)> {
         ..ConditionsSpec::default()
     };
     let editor = ConditionsSpec {
-        rules: vec![rule(&["role", "user", "token", "node", "kube_cluster"], &["*"])],
+        rules: vec![rule(&["role", "user", "token", "node", "kube_cluster", "cert_authority"], &["*"])],
         ..ConditionsSpec::default()
     };
     let auditor =

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use ssh_key::PublicKey;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::ClusterName;
+use crate::{ClusterName, RotationPhase, RotationView};
 
 /// What an authority signs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -49,6 +49,9 @@ pub struct TrustBundle {
     pub user: CaSet,
     /// Signs hosts.
     pub host: CaSet,
+    /// Where the rotations of the two stand.
+    #[serde(default)]
+    pub rotation: RotationView,
 }
 
 /// Why an authority certificate cannot be used.
@@ -59,7 +62,48 @@ pub enum TrustError {
     Malformed(String),
 }
 
+impl CaSet {
+    /// The key that signs now, alone.
+    #[must_use]
+    pub fn active(&self) -> Self {
+        Self { ssh: self.ssh.iter().take(1).cloned().collect(), x509: self.x509.iter().take(1).cloned().collect() }
+    }
+
+    /// All but the key that signs now.
+    #[must_use]
+    pub fn others(&self) -> Self {
+        Self { ssh: self.ssh.iter().skip(1).cloned().collect(), x509: self.x509.iter().skip(1).cloned().collect() }
+    }
+}
+
 impl TrustBundle {
+    /// With no rotation going on.
+    #[must_use]
+    pub fn new(cluster: ClusterName, user: CaSet, host: CaSet) -> Self {
+        Self { cluster, user, host, rotation: RotationView::default() }
+    }
+
+    /// The bundle in which the only authority of hosts is the one whose certificates servers show now: in
+    /// [`RotationPhase::UpdateClients`] the one that goes, else the one that signs.
+    #[must_use]
+    pub fn serving_only(&self) -> Self {
+        let host = match self.rotation.host {
+            RotationPhase::UpdateClients if !self.host.others().x509.is_empty() => self.host.others(),
+            RotationPhase::UpdateClients
+            | RotationPhase::Standby
+            | RotationPhase::Init
+            | RotationPhase::UpdateServers
+            | RotationPhase::Rollback => self.host.active(),
+        };
+        Self { host, ..self.clone() }
+    }
+
+    /// The bundle in which the only authority of hosts is the one that signs now.
+    #[must_use]
+    pub fn active_only(&self) -> Self {
+        Self { host: self.host.active(), ..self.clone() }
+    }
+
     /// The set of one kind.
     #[must_use]
     pub const fn authority(&self, kind: CaKind) -> &CaSet {

@@ -39,6 +39,13 @@ pub const INVITED_USER: &str = "/v1/signup/user";
 /// `POST` [`crate::JoinRequest`] → [`crate::HostCerts`].
 pub const JOIN: &str = "/v1/join";
 
+/// `POST` without a body → [`crate::HostCerts`].
+pub const RENEW_HOST: &str = "/v1/host/certificates";
+/// `PUT` [`crate::TrustAck`] → nothing.
+pub const TRUST_ACK: &str = "/v1/host/trust";
+/// `GET` → `[`[`crate::RotationStatus`]`]`; `POST` [`crate::RotateRequest`] → [`crate::RotationStatus`].
+pub const ROTATIONS: &str = "/v1/rotations";
+
 /// `GET` → `[`[`crate::Resource`]`]`, roles only.
 pub const ROLES: &str = "/v1/roles";
 /// `GET` → `[`[`crate::NodeRecord`]`]`.

@@ -294,7 +294,7 @@ fn verify_as(certificate: &Certificate, purpose: SshCertificatePurpose<'_>) -> R
 
 fn trust() -> TrustBundle {
     let set = |seed| CaSet { ssh: vec![key(seed).public_key().clone()], x509: Vec::new() };
-    TrustBundle { cluster: ClusterName::new("root").unwrap(), user: set(USER_CA), host: set(HOST_CA) }
+    TrustBundle::new(ClusterName::new("root").unwrap(), set(USER_CA), set(HOST_CA))
 }
 
 fn key(seed: [u8; 32]) -> PrivateKey {

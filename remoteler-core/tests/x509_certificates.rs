@@ -201,7 +201,7 @@ impl Root {
     fn trust(&self) -> TrustBundle {
         let set =
             |issuer: &CertifiedIssuer<'static, KeyPair>| CaSet { ssh: Vec::new(), x509: vec![issuer.der().to_vec()] };
-        TrustBundle { cluster: ClusterName::new("root").unwrap(), user: set(&self.user), host: set(&self.host) }
+        TrustBundle::new(ClusterName::new("root").unwrap(), set(&self.user), set(&self.host))
     }
 
     fn user_leaf(&self, change: impl FnOnce(&mut CertificateParams)) -> CertificateDer<'static> {

@@ -39,7 +39,7 @@ fn access_of(user: &str, groups: &[&str]) -> KubeAccess {
     let leaf = params.signed_by(&KeyPair::generate().unwrap(), &authority).unwrap();
     let nothing = CaSet { ssh: Vec::new(), x509: Vec::new() };
     let user_authority = CaSet { ssh: Vec::new(), x509: vec![authority.der().to_vec()] };
-    let trust = TrustBundle { cluster, user: user_authority, host: nothing };
+    let trust = TrustBundle::new(cluster, user_authority, nothing);
     let verified = verify_x509_chain(&[leaf.der().clone()], &trust, X509Purpose::Client, SystemClock.now());
     let Ok(Verified::User(user)) = verified else { panic!("{verified:?}") };
     let spec = serde_json::json!({"allow": {"kubernetes_groups": groups, "kubernetes_labels": {"*": "*"}}});

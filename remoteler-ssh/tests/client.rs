@@ -22,11 +22,11 @@ fn config(cluster: &Cluster, host: &str) -> ClientConfig {
     let key = new_key();
     let certificate = user_certificate(&cluster.user_ca, &key, &Wish::default());
     let set = |keys: Vec<_>| CaSet { ssh: keys, x509: Vec::new() };
-    let trust = TrustBundle {
-        cluster: ClusterName::new(CLUSTER).unwrap(),
-        user: set(vec![cluster.user_ca.public_key().clone()]),
-        host: set(vec![cluster.host_ca.public_key().clone()]),
-    };
+    let trust = TrustBundle::new(
+        ClusterName::new(CLUSTER).unwrap(),
+        set(vec![cluster.user_ca.public_key().clone()]),
+        set(vec![cluster.host_ca.public_key().clone()]),
+    );
     ClientConfig::new(
         Login::new(own_login()).unwrap(),
         host.to_owned(),

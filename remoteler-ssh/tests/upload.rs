@@ -11,8 +11,8 @@ use std::{
 use async_trait::async_trait;
 use remoteler_core::{
     ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, HostCerts, Invite, JoinRequest, KubeRecord, LoginRequest,
-    NewToken, NewUser, NodeRecord, OsEntropy, Ping, RecordingChunk, RecordingInfo, Resource, ResourceKind, Secret,
-    SessionId, SignUpRequest, TokenCreated, TokenSummary, TrustBundle, UserCerts, UserName, UserSummary,
+    NewToken, NewUser, NodeRecord, OsEntropy, Ping, RecordingChunk, RecordingInfo, Resource, ResourceKind,
+    RotateRequest, RotationStatus, Secret, SessionId, SignUpRequest, TokenCreated, TokenSummary, TrustAck, TrustBundle, UserCerts, UserName, UserSummary,
 };
 use remoteler_ssh::Uploader;
 use tokio::sync::Notify;
@@ -85,6 +85,18 @@ impl AuthApi for Store {
         absent()
     }
     async fn join(&self, _: JoinRequest) -> Result<HostCerts, ApiError> {
+        absent()
+    }
+    async fn renew_host(&self) -> Result<HostCerts, ApiError> {
+        absent()
+    }
+    async fn acknowledge_trust(&self, _: TrustAck) -> Result<(), ApiError> {
+        absent()
+    }
+    async fn rotations(&self) -> Result<Vec<RotationStatus>, ApiError> {
+        absent()
+    }
+    async fn rotate(&self, _: RotateRequest) -> Result<RotationStatus, ApiError> {
         absent()
     }
     async fn roles(&self) -> Result<Vec<Resource>, ApiError> {

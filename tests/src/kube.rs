@@ -181,11 +181,11 @@ impl KubeFixture {
         let cluster = ClusterName::new("root.example.com")?;
         let (user_authority, host_authority, stranger) =
             (authority("user")?, authority("host")?, authority("stranger")?);
-        let trust = TrustBundle {
-            cluster: cluster.clone(),
-            user: CaSet { ssh: Vec::new(), x509: vec![user_authority.der().to_vec()] },
-            host: CaSet { ssh: Vec::new(), x509: vec![host_authority.der().to_vec()] },
-        };
+        let trust = TrustBundle::new(
+            cluster.clone(),
+            CaSet { ssh: Vec::new(), x509: vec![user_authority.der().to_vec()] },
+            CaSet { ssh: Vec::new(), x509: vec![host_authority.der().to_vec()] },
+        );
         let roles = [role("developer", &["developers", "viewers"])?, role("nobody", &[])?];
         let policy =
             Policy { trust, roles: roles.into_iter().map(|role| (role.name().clone(), Arc::new(role))).collect() };

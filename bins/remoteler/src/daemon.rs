@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use remoteler_client::SshHostKey;
 use remoteler_core::{Labels, NodeRecord, Timestamp};
 #[cfg(feature = "kube")]
 use remoteler_kube::KubeService;
@@ -72,7 +73,8 @@ impl Daemon {
         let board = Arc::new(StatusBoard::default());
         let status_socket = status_board::bind_local_socket(&data_dir.status_socket())?;
         let senders = TaskTracker::new();
-        let base = Base::new(&settings, &data_dir, &stop, &senders).await?;
+        let mut base = Base::new(&settings, &data_dir, &stop, &senders).await?;
+        let keeper = base.keeper.take();
         board.update(|status| {
             status.version = VERSION.into();
             status.pid = std::process::id();
@@ -98,6 +100,9 @@ impl Daemon {
             agent: None,
         };
         daemon.compose(&settings, listeners, &base).await?;
+        if let Some(keeper) = keeper {
+            tokio::spawn(keeper.run(base.api.clone(), daemon.stop.clone()));
+        }
         daemon.board.update(|status| status.ready = true);
         tracing::info!(cluster = %base.keys.identity.cluster, node = %base.keys.identity.name, "ready");
         guard.disarm();
@@ -185,6 +190,7 @@ impl Daemon {
         let (policy, audit) = (base.policy.clone(), base.audit.clone());
         let node = node::make(parts, &base.keys, policy, audit, base.clock.clone(), base.entropy.clone())?;
         tokio::spawn(until(self.stop.clone(), follow_labels(labels.subscribe(), node.clone())));
+        tokio::spawn(until(self.stop.clone(), follow_host_key(base.keys.shown.ssh.clone(), node.clone())));
         if settings.record {
             let uploader = Uploader::new(
                 self.data_dir.node_recordings(),
@@ -258,6 +264,16 @@ async fn follow_labels(mut labels: tokio::sync::watch::Receiver<Labels>, node: A
     while labels.changed().await.is_ok() {
         let now = labels.borrow_and_update().clone();
         node.replace_labels(now);
+    }
+}
+
+/// Gives the node its new host certificates: connections to come are shown the new one, those that live go on.
+async fn follow_host_key(mut shown: tokio::sync::watch::Receiver<SshHostKey>, node: Arc<Node>) {
+    while shown.changed().await.is_ok() {
+        let now = shown.borrow_and_update().clone();
+        if let Err(cause) = node.replace_host_certificate(&now.key, &now.certificate) {
+            tracing::error!(%cause, "the node cannot show its new host certificate and goes on with the old one");
+        }
     }
 }
 

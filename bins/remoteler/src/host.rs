@@ -1,46 +1,38 @@
 //! Who this host is in the cluster: certified by the auth service in this process, or by joining one elsewhere.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use anyhow::{Context, bail};
 #[cfg(feature = "server")]
 use remoteler_auth::{AuthService, LocalHost};
 #[cfg(feature = "server")]
 use remoteler_client::KeyPairs;
-use remoteler_client::{HostState, JoinParams, join};
+use remoteler_client::{HostIdentities, HostState, JoinParams, join};
 #[cfg(feature = "server")]
 use remoteler_core::Clock;
 use remoteler_core::{HostIdentity, KubeClusterName, SystemRole};
-use remoteler_tunnel::SharedTlsIdentity;
-use ssh_key::{Certificate, PrivateKey};
 
 use crate::{
     config::{JoinSettings, Settings},
     paths::DataDir,
 };
 
-/// Keys and certificates of this host, ready for use.
+/// Keys and certificates of this host, ready for use and renewed by their keeper.
 pub(crate) struct HostKeys {
     pub(crate) identity: HostIdentity,
-    pub(crate) ssh_key: PrivateKey,
-    pub(crate) ssh_certificate: Certificate,
-    pub(crate) tls: Arc<SharedTlsIdentity>,
+    pub(crate) shown: HostIdentities,
 }
 
 impl HostKeys {
-    pub(crate) fn from_state(state: &HostState) -> anyhow::Result<Self> {
-        Ok(Self {
-            identity: HostIdentity {
-                id: state.host_id(),
-                name: state.node_name().clone(),
-                cluster: state.cluster_name().clone(),
-                roles: state.roles().clone(),
-                kube_clusters: state.kube_clusters().clone(),
-            },
-            ssh_key: state.ssh_private_key()?,
-            ssh_certificate: state.ssh_certificate()?,
-            tls: SharedTlsIdentity::new(state.tls_identity()?),
-        })
+    pub(crate) fn new(state: &HostState, shown: HostIdentities) -> Self {
+        let identity = HostIdentity {
+            id: state.host_id(),
+            name: state.node_name().clone(),
+            cluster: state.cluster_name().clone(),
+            roles: state.roles().clone(),
+            kube_clusters: state.kube_clusters().clone(),
+        };
+        Self { identity, shown }
     }
 }
 
@@ -69,7 +61,7 @@ pub(crate) async fn local(
         let same = *state.node_name() == settings.nodename
             && *state.roles() == roles
             && *state.kube_clusters() == kube_clusters
-            && *state.trust() == auth.trust_bundle();
+            && state.fits(&auth.trust_bundle(), clock.now());
         if same {
             return Ok(stored.expect("it was just looked at"));
         }

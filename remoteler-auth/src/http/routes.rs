@@ -11,7 +11,8 @@ use axum::{
 use http::{HeaderValue, Method, header::CONTENT_TYPE};
 use remoteler_core::{
     ApiError, AuditEvent, EventQuery, HostId, JoinRequest, KubeClusterName, KubeRecord, LoginRequest, NewToken,
-    NewUser, NodeRecord, RecordingChunk, Resource, ResourceKind, SessionId, SignUpRequest, UserName,
+    NewUser, NodeRecord, RecordingChunk, Resource, ResourceKind, RotateRequest, SessionId, SignUpRequest, TrustAck,
+    UserName,
     wire::{
         self, ChunkQuery, InviteQuery, OffsetQuery, PasswordChange, ProxyAnnouncement, ReplaceQuery, TokenRevocation,
     },
@@ -148,7 +149,7 @@ fn open_to_anybody() -> Vec<Route> {
 }
 
 fn cluster() -> Vec<Route> {
-    use Shape::{Many, Nothing};
+    use Shape::{Many, Nothing, One};
     vec![
         Route::new(
             "All roles, for hosts and for users who may read roles",
@@ -157,6 +158,21 @@ fn cluster() -> Vec<Route> {
             Many("Resource"),
             get(async |Api(api): Api| json(api.roles().await)),
         ),
+        Route::new(
+            "New certificates for the calling host",
+            wire::RENEW_HOST,
+            Method::POST,
+            One("HostCerts"),
+            post(async |Api(api): Api| json(api.renew_host().await)),
+        ),
+        Route::new(
+            "Which trust bundle the calling host acts by",
+            wire::TRUST_ACK,
+            Method::PUT,
+            Nothing,
+            put(async |Api(api): Api, Input(ack): Input<TrustAck>| done(api.acknowledge_trust(ack).await)),
+        )
+        .takes("TrustAck"),
         Route::new(
             "Nodes the caller may see",
             wire::NODES,
@@ -273,6 +289,21 @@ fn audit() -> Vec<Route> {
 fn administration() -> Vec<Route> {
     use Shape::{Many, Nothing, One};
     vec![
+        Route::new(
+            "Where the rotations of the authorities stand",
+            wire::ROTATIONS,
+            Method::GET,
+            Many("RotationStatus"),
+            get(async |Api(api): Api| json(api.rotations().await)),
+        ),
+        Route::new(
+            "Takes a step in the rotation of an authority",
+            wire::ROTATIONS,
+            Method::POST,
+            One("RotationStatus"),
+            post(async |Api(api): Api, Input(request): Input<RotateRequest>| json(api.rotate(request).await)),
+        )
+        .takes("RotateRequest"),
         Route::new(
             "All users",
             wire::USERS,

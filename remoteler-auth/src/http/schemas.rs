@@ -12,7 +12,13 @@ pub(super) fn schemas() -> Map<String, Value> {
     add("Name", text());
     add("Size", integer());
     add("CaSet", object(&[("ssh", list(text())), ("x509", list(text()))], &[]));
-    add("TrustBundle", object(&[("cluster", text()), ("user", to("CaSet")), ("host", to("CaSet"))], &[]));
+    add(
+        "TrustBundle",
+        object(
+            &[("cluster", text()), ("user", to("CaSet")), ("host", to("CaSet"))],
+            &[("rotation", to("RotationView"))],
+        ),
+    );
     add(
         "LoginRequest",
         object(
@@ -59,7 +65,7 @@ pub(super) fn schemas() -> Map<String, Value> {
                 ("tls_certificate", text()),
                 ("trust", to("TrustBundle")),
             ],
-            &[],
+            &[("tls_client_certificate", text())],
         ),
     );
     for name in ["NodeRecord", "KubeRecord"] {
@@ -74,7 +80,47 @@ pub(super) fn schemas() -> Map<String, Value> {
     add("ProxyAnnouncement", object(&[("public_addr", text())], &[]));
     add_audit(&mut all);
     add_administration(&mut all);
+    add_rotation(&mut all);
     all
+}
+
+fn add_rotation(all: &mut Map<String, Value>) {
+    let mut add = |name: &str, schema: Value| all.insert(name.to_owned(), schema);
+    add("RotationView", object(&[("generation", integer()), ("user", text()), ("host", text())], &[]));
+    add("TrustAck", object(&[("generation", integer())], &[]));
+    add("RotationPlan", object(&[("mode", text())], &[("grace_seconds", integer())]));
+    add(
+        "RotateRequest",
+        object(&[("kind", text()), ("phase", text()), ("plan", to("RotationPlan"))], &[("force", boolean())]),
+    );
+    add(
+        "ServiceContact",
+        object(
+            &[
+                ("host_id", text()),
+                ("name", text()),
+                ("roles", list(text())),
+                ("generation", integer()),
+                ("last_contact", time()),
+            ],
+            &[],
+        ),
+    );
+    add(
+        "RotationStatus",
+        object(
+            &[
+                ("kind", text()),
+                ("phase", text()),
+                ("since", time()),
+                ("plan", to("RotationPlan")),
+                ("generation", integer()),
+                ("waiting", list(to("ServiceContact"))),
+                ("offline", list(to("ServiceContact"))),
+            ],
+            &[],
+        ),
+    );
 }
 
 fn add_audit(all: &mut Map<String, Value>) {
@@ -196,9 +242,10 @@ fn to(name: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use remoteler_core::{
-        ApiError, ApiErrorKind, AuditEvent, AuditKind, CaSet, ClusterName, EventQuery, HostCerts, HostId, Invite,
+        ApiError, ApiErrorKind, AuditEvent, AuditKind, CaKind, CaSet, ClusterName, EventQuery, HostCerts, HostId, Invite,
         JoinRequest, KubeClusterName, KubeRecord, Labels, LoginRequest, Metadata, NewToken, NewUser, NodeName,
-        NodeRecord, Ping, RecordingInfo, Resource, Secret, SessionId, SignUpRequest, SystemRole, Timestamp,
+        NodeRecord, Ping, RecordingInfo, Resource, RotateRequest, RotationPhase, RotationPlan, RotationStatus, RotationView, Secret,
+        ServiceContact, SessionId, SignUpRequest, SystemRole, Timestamp, TrustAck,
         TokenCreated, TokenSummary, Traits, TrustBundle, UserCerts, UserName, UserSummary, wire,
     };
     use serde::Serialize;
@@ -218,10 +265,17 @@ mod tests {
         let host_id = HostId::from_uuid(Uuid::nil());
         let labels = || Labels::from([("a".into(), "b".into())]);
         let authority = || CaSet { ssh: Vec::new(), x509: vec![vec![1]] };
-        let trust = || TrustBundle { cluster: cluster(), user: authority(), host: authority() };
+        let trust = || TrustBundle::new(cluster(), authority(), authority());
         let roles = || std::collections::BTreeSet::from([SystemRole::Node]);
         let traits = || Traits::from([("logins".into(), vec!["root".into()])]);
         let text = |text: &str| Some(text.to_owned());
+        let contact = || ServiceContact {
+            host_id,
+            name: NodeName::new("n").unwrap(),
+            roles: roles(),
+            generation: 1,
+            last_contact: now,
+        };
         let metadata = || Metadata { name: "n".into(), description: text("d"), labels: labels(), expires: Some(now) };
         let kind = AuditKind::RoleDelete { user: "ann".into(), name: "r".into() };
         vec![
@@ -271,7 +325,33 @@ mod tests {
                     cluster_name: cluster(),
                     ssh_certificate: "c".into(),
                     tls_certificate: "c".into(),
+                    tls_client_certificate: text("c"),
                     trust: trust(),
+                }),
+            ),
+            ("RotationView", value(RotationView::default())),
+            ("TrustAck", value(TrustAck { generation: 1 })),
+            ("RotationPlan", value(RotationPlan::Automatic { grace_seconds: 1 })),
+            (
+                "RotateRequest",
+                value(RotateRequest {
+                    kind: CaKind::User,
+                    phase: RotationPhase::Init,
+                    plan: RotationPlan::Manual,
+                    force: true,
+                }),
+            ),
+            ("ServiceContact", value(contact())),
+            (
+                "RotationStatus",
+                value(RotationStatus {
+                    kind: CaKind::User,
+                    phase: RotationPhase::Init,
+                    since: now,
+                    plan: RotationPlan::Manual,
+                    generation: 1,
+                    waiting: vec![contact()],
+                    offline: vec![contact()],
                 }),
             ),
             (

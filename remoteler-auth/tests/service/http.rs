@@ -90,6 +90,7 @@ async fn a_connection_without_certificate_may_only_what_anybody_may() {
         wire::RECORDINGS,
         wire::USERS,
         wire::TOKENS,
+        wire::ROTATIONS,
         "/v1/resources/role",
         "/v1/resources/role/access",
         "/v1/recordings/67e55044-10b1-426f-9247-bb680e5fe0c8",
@@ -109,6 +110,8 @@ async fn every_operation_that_is_not_for_anybody_refuses_a_stranger() {
     let record = json!({ "host_id": host_id, "name": "x", "version": "1", "last_seen": "2026-03-01T12:00:00Z" });
     let bodies = [
         ("AuditEvent", json!([])),
+        ("TrustAck", json!({ "generation": 1 })),
+        ("RotateRequest", json!({ "kind": "user", "phase": "init", "plan": { "mode": "manual" } })),
         ("NodeRecord", record.clone()),
         ("KubeRecord", record),
         ("ProxyAnnouncement", json!({ "public_addr": "a:1" })),

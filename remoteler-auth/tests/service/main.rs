@@ -8,6 +8,7 @@ mod join;
 mod login;
 mod recordings;
 mod resources;
+mod rotation;
 mod support;
 mod users;
 mod web;

@@ -97,11 +97,11 @@ fn an_authority_that_was_rotated_out_is_not_believed() {
     let (user, host) = (root.issue_user(), root.issue_host());
 
     let both = |old: CaSet, new: CaSet| CaSet { ssh: [new.ssh, old.ssh].concat(), x509: [new.x509, old.x509].concat() };
-    let during = TrustBundle {
-        cluster: root.name.clone(),
-        user: both(root.user.public(), next.user.public()),
-        host: both(root.host.public(), next.host.public()),
-    };
+    let during = TrustBundle::new(
+        root.name.clone(),
+        both(root.user.public(), next.user.public()),
+        both(root.host.public(), next.host.public()),
+    );
     assert!(verify_ssh(&user.ssh_certificate, &during, SshCertificatePurpose::User, now()).is_ok());
     assert!(verify_x509(&host.tls_certificate_pem, &during, X509Purpose::Server, now()).is_ok());
 
@@ -122,7 +122,7 @@ fn a_leaf_that_mints_certificates_naming_root_is_refused_by_both() {
     let forger = Cluster { name: root.name.clone(), user: turned(&leaf.user), host: turned(&leaf.host) };
     // What root would believe of leaf: its keys, under leaf's name.
     let leaf_as_seen =
-        TrustBundle { cluster: leaf.name.clone(), user: forger.user.public(), host: forger.host.public() };
+        TrustBundle::new(leaf.name.clone(), forger.user.public(), forger.host.public());
     let (user, host) = (forger.issue_user(), forger.issue_host());
 
     // I12

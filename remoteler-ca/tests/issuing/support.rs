@@ -29,7 +29,7 @@ impl Cluster {
     }
 
     pub(crate) fn trust(&self) -> TrustBundle {
-        TrustBundle { cluster: self.name.clone(), user: self.user.public(), host: self.host.public() }
+        TrustBundle::new(self.name.clone(), self.user.public(), self.host.public())
     }
 
     pub(crate) fn issue_user(&self) -> IssuedUser {

@@ -89,7 +89,7 @@ impl Cluster {
     }
 
     pub(crate) fn trust(&self) -> TrustBundle {
-        TrustBundle { cluster: self.name.clone(), user: self.user.public(), host: self.host.public() }
+        TrustBundle::new(self.name.clone(), self.user.public(), self.host.public())
     }
 
     pub(crate) fn pin(&self) -> String {
@@ -107,7 +107,14 @@ impl Cluster {
         let (host_id, principals) = (host.id, host.principals());
         let (ssh_certificate, tls_certificate) =
             self.host.sign(&Identity::Host(host), &principals, ssh_key, tls_key, u64::MAX);
-        HostCerts { host_id, cluster_name: self.name.clone(), ssh_certificate, tls_certificate, trust: self.trust() }
+        HostCerts {
+            host_id,
+            cluster_name: self.name.clone(),
+            ssh_certificate,
+            tls_certificate,
+            tls_client_certificate: None,
+            trust: self.trust(),
+        }
     }
 
     /// TLS identity of a service, its authority in the chain.

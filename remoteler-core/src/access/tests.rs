@@ -195,7 +195,7 @@ impl Case {
 
     fn policy(&self) -> Policy {
         let none = CaSet { ssh: Vec::new(), x509: Vec::new() };
-        let trust = TrustBundle { cluster: ClusterName::new("root").unwrap(), user: none.clone(), host: none };
+        let trust = TrustBundle::new(ClusterName::new("root").unwrap(), none.clone(), none);
         let roles = self.roles.iter().enumerate().map(|(at, spec)| {
             let name = role_name(at);
             (name.clone(), Arc::new(Role::new(name, spec).unwrap()))

@@ -200,7 +200,7 @@ pub(crate) fn policy(user_ca: &PrivateKey, host_ca: &PrivateKey) -> Policy {
     ];
     let set = |key: &PrivateKey| CaSet { ssh: vec![key.public_key().clone()], x509: Vec::new() };
     Policy {
-        trust: TrustBundle { cluster: ClusterName::new(CLUSTER).unwrap(), user: set(user_ca), host: set(host_ca) },
+        trust: TrustBundle::new(ClusterName::new(CLUSTER).unwrap(), set(user_ca), set(host_ca)),
         roles: roles.into_iter().map(|role| (role.name().clone(), Arc::new(role))).collect(),
     }
 }

@@ -60,7 +60,7 @@ impl Pinned {
         let cluster = named_cluster(leaf).map_err(PeerError::from)?;
         let nobody = CaSet { ssh: Vec::new(), x509: Vec::new() };
         let host = CaSet { ssh: Vec::new(), x509: vec![authority.to_vec()] };
-        let trust = TrustBundle { cluster, user: nobody, host };
+        let trust = TrustBundle::new(cluster, nobody, host);
         let verified =
             verify_x509_chain(chain, &trust, X509Purpose::Server, self.clock.now()).map_err(PeerError::from)?;
         Ok(require_role(&verified, &[SystemRole::Auth, SystemRole::Proxy])?)

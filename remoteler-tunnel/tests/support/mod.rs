@@ -46,7 +46,7 @@ impl Authorities {
 
     pub fn trust(&self) -> TrustBundle {
         let set = |issuer: &CertifiedIssuer<'_, KeyPair>| CaSet { ssh: Vec::new(), x509: vec![issuer.der().to_vec()] };
-        TrustBundle { cluster: self.cluster.clone(), user: set(&self.user), host: set(&self.host) }
+        TrustBundle::new(self.cluster.clone(), set(&self.user), set(&self.host))
     }
 
     pub fn host_identity(&self, name: &str, roles: &[SystemRole], kube: &[&str]) -> HostIdentity {

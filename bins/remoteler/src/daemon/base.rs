@@ -10,6 +10,7 @@ use std::sync::Arc;
 use anyhow::bail;
 #[cfg(feature = "server")]
 use remoteler_auth::AuthService;
+use remoteler_client::HostKeeper;
 use remoteler_core::{AuditSink, AuthApi, Clock, Entropy, PolicySource};
 #[cfg(any(feature = "server", feature = "kube"))]
 use remoteler_tunnel::ServerTls;
@@ -27,6 +28,8 @@ pub(crate) struct Base {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) place: Place,
+    /// Renews what the host shows; to be run while the services run.
+    pub(crate) keeper: Option<HostKeeper>,
 }
 
 /// Where the auth service is.
@@ -66,7 +69,7 @@ impl Base {
     #[cfg(any(feature = "server", feature = "kube"))]
     pub(crate) fn server_tls(&self) -> ServerTls {
         ServerTls {
-            identity: self.keys.tls.clone(),
+            identity: self.keys.shown.server.clone(),
             trust: Arc::new(PolicyTrust(self.policy.clone())),
             clock: self.clock.clone(),
         }
@@ -75,7 +78,7 @@ impl Base {
     /// How this process is a TLS client of the cluster.
     pub(crate) fn client_tls(&self) -> ClientTls {
         ClientTls {
-            identity: Some(self.keys.tls.clone()),
+            identity: Some(self.keys.shown.client.clone()),
             trust: Arc::new(PolicyTrust(self.policy.clone())),
             clock: self.clock.clone(),
         }

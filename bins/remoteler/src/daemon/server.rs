@@ -86,6 +86,7 @@ impl Daemon {
             self.serve_port(listener, move |connection| accepting.clone().accept(connection));
         }
         tokio::spawn(server.clone().serve_local(bind_admin_socket(self.data_dir.path())?));
+        tokio::spawn(super::until(self.stop.clone(), rotate_when_due(service.clone())));
         Ok(server)
     }
 
@@ -165,6 +166,22 @@ impl Daemon {
                         "the web certificate is refused, the old one stays"
                     );
                 }
+            }
+        }
+    }
+}
+
+/// Takes the steps of automatic rotations at their time. A failure is logged once until a look succeeds again.
+async fn rotate_when_due(service: AuthService) {
+    let mut failing = false;
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        match service.rotate_when_due().await {
+            Ok(()) => failing = false,
+            Err(cause) if failing => tracing::debug!(%cause, "the rotation does not go on"),
+            Err(cause) => {
+                failing = true;
+                tracing::error!(%cause, "the rotation of an authority does not go on; it is tried again");
             }
         }
     }

@@ -28,11 +28,12 @@ pub(crate) fn make(
     entropy: Arc<dyn Entropy>,
 ) -> anyhow::Result<Arc<Node>> {
     let program = std::env::current_exe().context("this program's own path is unknown, so SFTP could not be served")?;
+    let shown = keys.shown.ssh.borrow().clone();
     let config = NodeConfig {
         record: parts.record,
         cluster: parts.cluster,
-        host_key: keys.ssh_key.clone(),
-        host_certificate: keys.ssh_certificate.clone(),
+        host_key: shown.key,
+        host_certificate: shown.certificate,
         recordings_dir: parts.recordings_dir,
         record_sessions: parts.record_sessions,
         sftp_command: vec![program.into_os_string(), "sftp-server".into()],

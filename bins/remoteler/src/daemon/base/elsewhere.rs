@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use remoteler_client::{AuthTrust, POLICY_PERIOD, Peer, PolicyRefresher, RemoteAuth, SpoolLimits, SpooledAudit, probe};
+use remoteler_client::{AuthTrust, HostKeeper, POLICY_PERIOD, Peer, PolicyRefresher, RemoteAuth, SpoolLimits, SpooledAudit, probe};
 use remoteler_core::{AuthApi, BoundedRefusals, Clock, Entropy, OsEntropy, SystemClock};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -25,11 +25,12 @@ pub(super) async fn base(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
     let state = host::joined(settings, join, data_dir).await?;
-    let keys = HostKeys::from_state(&state)?;
     let mut refresher = PolicyRefresher::load(data_dir.path(), state.trust().clone())?;
     let policy = refresher.source();
+    let keeper = HostKeeper::new(state.clone(), data_dir.path().to_owned(), policy.clone(), clock.clone())?;
+    let keys = HostKeys::new(&state, keeper.identities());
     let trust = AuthTrust::Policy(policy.clone());
-    let api: Arc<dyn AuthApi> = Arc::new(RemoteAuth::tls(&join.addr, Some(keys.tls.clone()), trust.clone())?);
+    let api: Arc<dyn AuthApi> = Arc::new(RemoteAuth::tls(&join.addr, Some(keys.shown.client.clone()), trust.clone())?);
     let audit =
         SpooledAudit::open(data_dir.path(), state.cluster_name().clone(), clock.clone(), SpoolLimits::default())
             .context("the audit spool cannot be opened")?;
@@ -46,7 +47,7 @@ pub(super) async fn base(
     let place = match known_place(data_dir) {
         Some(place) if place.0 == join.addr => place.1,
         _ => {
-            let peer = probe(&join.addr, Some(keys.tls.clone()), trust).await?;
+            let peer = probe(&join.addr, Some(keys.shown.client.clone()), trust).await?;
             remember_place(data_dir, &join.addr, peer)?;
             peer
         }
@@ -56,7 +57,7 @@ pub(super) async fn base(
         Peer::Proxy => Place::ThroughProxy(join.addr.clone()),
     };
     let audit = Arc::new(BoundedRefusals::new(audit, clock.clone()));
-    Ok(Base { keys, policy, audit, api, clock, entropy, place })
+    Ok(Base { keys, policy, audit, api, clock, entropy, place, keeper: Some(keeper) })
 }
 
 /// What answered at the address when this host was started before: a restart must work while nobody answers.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use remoteler_auth::{AuthConfig, AuthService, Caller};
-use remoteler_client::HostState;
+use remoteler_client::{HostKeeper, HostState};
 use remoteler_core::{
     BoundedRefusals, Clock, ClusterName, OsEntropy, SystemClock, TrustBundle, X509Purpose, verify_x509_chain,
 };
@@ -29,20 +29,23 @@ pub(super) async fn base(settings: &Settings, auth: &AuthSettings, data_dir: &Da
     let service = AuthService::open(AuthConfig::new(data_dir.path(), cluster)).await?;
     let state = host::local(settings, data_dir, &service, &*clock).await?;
     let verified = verified_self(&state, &service.trust_bundle(), &*clock)?;
+    let policy = service.policy_source();
+    let keeper = HostKeeper::new(state.clone(), data_dir.path().to_owned(), policy.clone(), clock.clone())?;
     Ok(Base {
-        keys: HostKeys::from_state(&state)?,
-        policy: service.policy_source(),
+        keys: HostKeys::new(&state, keeper.identities()),
+        policy,
         audit: Arc::new(BoundedRefusals::new(service.audit_sink(), clock.clone())),
         api: service.as_caller(verified),
         clock,
         entropy: Arc::new(OsEntropy),
         place: Place::Here(service),
+        keeper: Some(keeper),
     })
 }
 
 /// The process proves to its own auth service who it is like everybody else: by its certificate.
 fn verified_self(state: &HostState, trust: &TrustBundle, clock: &dyn Clock) -> anyhow::Result<Caller> {
-    let identity = state.tls_identity()?;
+    let identity = state.tls_client_identity()?;
     let verified = verify_x509_chain(identity.chain(), trust, X509Purpose::Client, clock.now())?;
     match verified.host() {
         Some(host) => Ok(Caller::Host(host)),
