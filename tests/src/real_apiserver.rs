@@ -26,7 +26,9 @@ impl RealApiServer {
         let dir = tempfile::tempdir()?;
         let (client, peer, secure) = (free_port()?, free_port()?, free_port()?);
         let at = |name: &str| dir.path().join(name).display().to_string();
-        fs::write(at("service-accounts.key"), KeyPair::generate()?.serialize_pem())?;
+        let key = KeyPair::generate()?;
+        fs::write(at("service-accounts.key"), key.serialize_pem())?;
+        fs::write(at("service-accounts.pub"), key.public_key_pem())?;
         fs::write(at("tokens.csv"), "administrator-of-the-test,administrator,1,system:masters\n")?;
         fs::write(
             at("kubeconfig"),
@@ -51,7 +53,7 @@ impl RealApiServer {
             "--disable-admission-plugins=ServiceAccount".to_owned(),
             "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
             "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-            format!("--service-account-key-file={}", at("service-accounts.key")),
+            format!("--service-account-key-file={}", at("service-accounts.pub")),
             format!("--service-account-signing-key-file={}", at("service-accounts.key")),
             format!("--token-auth-file={}", at("tokens.csv")),
         ];
