@@ -2,7 +2,9 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use remoteler_core::{ApiError, AuditKind, LoginRequest, PolicySource, Role, SystemRole, UserCerts, UserName};
+use remoteler_core::{
+    ApiError, AuditKind, LEAST_LOGIN_TTL, LoginRequest, PolicySource, Role, SystemRole, UserCerts, UserName,
+};
 
 use crate::{
     Caller,
@@ -24,6 +26,12 @@ impl Inner {
     pub(crate) async fn login(&self, caller: &Caller, request: LoginRequest) -> ApiResult<UserCerts> {
         if request.user.is_empty() || request.user.len() > MAX_USER {
             return Err(bad_request(format!("a user name has 1 to {MAX_USER} octets")));
+        }
+        if request.ttl_seconds.is_some_and(|wanted| wanted < LEAST_LOGIN_TTL.as_secs()) {
+            let least = LEAST_LOGIN_TTL.as_secs();
+            return Err(bad_request(format!(
+                "certificates can be asked for {least} seconds at the least; ask for more"
+            )));
         }
         let remote = remote(caller, request.client_addr.as_deref());
         let keys = SubjectKeys::parse(&request.ssh_public_key, &request.tls_public_key)?;

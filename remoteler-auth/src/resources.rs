@@ -74,9 +74,12 @@ impl Inner {
                 }
                 self.create_user_silently(actor, user).await
             }
-            ResourceKind::Token => Err(bad_request("tokens are made with tctl tokens add")),
-            ResourceKind::Node | ResourceKind::KubeCluster => {
-                Err(bad_request(format!("{} documents are written by the services themselves", kind.as_str())))
+            ResourceKind::Token | ResourceKind::Node | ResourceKind::KubeCluster => {
+                let how = kind.made_elsewhere().unwrap_or_default();
+                let kind = kind.as_str();
+                Err(bad_request(format!(
+                    "documents of kind {kind} cannot be created: {how}; those of kinds role and user can"
+                )))
             }
         }
     }

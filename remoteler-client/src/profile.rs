@@ -132,6 +132,17 @@ pub struct Profile {
     pub user: UserName,
     /// The cluster that commands go to.
     pub cluster: ClusterName,
+    /// Whether the login was made without checking the proxy's web certificate. It is only said again in advice, never done again unasked.
+    pub insecure: bool,
+}
+
+impl Profile {
+    /// The command that logs in here anew, for advice.
+    #[must_use]
+    pub fn login_command(&self) -> String {
+        let insecure = if self.insecure { " --insecure" } else { "" };
+        format!("tsh login --proxy {} --user {}{insecure}", self.proxy, self.user)
+    }
 }
 
 /// The whole file.
@@ -157,6 +168,8 @@ struct RawProxy {
     cluster: ClusterName,
     #[serde(default = "default_port", skip_serializing_if = "is_default_port")]
     port: u16,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    insecure: bool,
 }
 
 /// A host, checked while it is read, so that a mistake has its line.
@@ -194,10 +207,10 @@ impl ProfileFile {
         let mistake = |mistake| ProfileError::Mistake { path: path.clone(), mistake };
         let raw: Raw = yaml::read(text).map_err(mistake)?;
         let mut profiles = BTreeMap::new();
-        for (HostText(host), RawProxy { user, cluster, port }) in raw.proxies {
+        for (HostText(host), RawProxy { user, cluster, port, insecure }) in raw.proxies {
             let proxy = ProxyAddr::new(&host, port)
                 .map_err(|cause| mistake(YamlError { line: None, reason: cause.to_string() }))?;
-            profiles.insert(host, Profile { proxy, user, cluster });
+            profiles.insert(host, Profile { proxy, user, cluster, insecure });
         }
         let current = raw.current_proxy.map(|HostText(host)| host);
         if let Some(proxy) = current.clone().filter(|host| !profiles.contains_key(host)) {
@@ -208,8 +221,9 @@ impl ProfileFile {
     }
 
     pub(crate) fn to_yaml(&self) -> Result<String, YamlError> {
-        let proxies = self.profiles.iter().map(|(host, Profile { proxy, user, cluster })| {
-            (HostText(host.clone()), RawProxy { user: user.clone(), cluster: cluster.clone(), port: proxy.port })
+        let proxies = self.profiles.iter().map(|(host, Profile { proxy, user, cluster, insecure })| {
+            let (user, cluster) = (user.clone(), cluster.clone());
+            (HostText(host.clone()), RawProxy { user, cluster, port: proxy.port, insecure: *insecure })
         });
         yaml::write(&Raw { current_proxy: self.current.clone().map(HostText), proxies: proxies.collect() })
     }
@@ -265,6 +279,15 @@ mod tests {
         assert_eq!(file.profiles["::1"].proxy.to_string(), "[::1]:443");
         assert_eq!(parse(&file.to_yaml().unwrap()).unwrap(), file);
         assert_eq!(parse("").unwrap(), ProfileFile::default());
+    }
+
+    #[test]
+    fn advice_repeats_how_the_login_was_made() {
+        let text = "proxies:\n  p:\n    user: ann\n    cluster: root\n  q:\n    user: bob\n    cluster: root\n    port: 443\n    insecure: true\n";
+        let file = parse(text).unwrap();
+        assert_eq!(file.profiles["p"].login_command(), "tsh login --proxy p:3080 --user ann");
+        assert_eq!(file.profiles["q"].login_command(), "tsh login --proxy q:443 --user bob --insecure");
+        assert_eq!(parse(&file.to_yaml().unwrap()).unwrap(), file);
     }
 
     #[test]

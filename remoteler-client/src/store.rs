@@ -190,7 +190,8 @@ impl Store {
         }
         let tls = TlsIdentity::from_pem(certs.tls_certificate.as_bytes(), keys.tls_private.reveal().as_bytes())?;
 
-        let profile = Profile { proxy: proxy.clone(), user: user.clone(), cluster: identity.cluster.clone() };
+        let cluster = identity.cluster.clone();
+        let profile = Profile { proxy: proxy.clone(), user: user.clone(), cluster, insecure: false };
         let trust = host_trust(identity.cluster.clone(), certs.trust.host.clone());
         let (dir, _lock) = self.open_for_change()?;
         let keys_dir = dir.create_dir(KEYS)?.create_dir(proxy.host())?;

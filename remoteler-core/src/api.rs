@@ -1,7 +1,7 @@
 //! What services and tools ask of the auth service. Two implementations: in process (`remoteler-auth`) and over HTTP
 //! (`remoteler-client`). A handle stands for one caller: who calls was settled when the handle was made, so no method takes an identity.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -63,6 +63,10 @@ pub struct Ping {
     pub server_time: Timestamp,
 }
 
+/// Shortest life of a user's certificates that may be asked for. Clients take certificates within a minute of their end for ended, so
+/// shorter ones would be of no use.
+pub const LEAST_LOGIN_TTL: Duration = Duration::from_secs(120);
+
 /// A login with a password.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -75,7 +79,7 @@ pub struct LoginRequest {
     pub ssh_public_key: String,
     /// Public key to be certified for TLS: PEM of a SubjectPublicKeyInfo.
     pub tls_public_key: String,
-    /// Life wanted, in seconds; absent: what the roles allow.
+    /// Life wanted, in seconds, at least [`LEAST_LOGIN_TTL`]; absent: what the roles allow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_seconds: Option<u64>,
     /// The client's address as the proxy saw it; only a proxy is believed.

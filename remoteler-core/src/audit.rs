@@ -266,6 +266,9 @@ audit_kinds! {
         /// Columns and rows, `80:25`, with a terminal.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         size: Option<String>,
+        /// The command line that is about to run, as one word, cut at 8 KiB; empty for a shell.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        initial_command: Vec<String>,
     }
     /// The session is over.
     SessionEnd = "session.end", "T2004I" {
@@ -288,17 +291,17 @@ audit_kinds! {
         /// Octets.
         size: u64,
     }
-    /// A command is about to run, or was refused.
+    /// A command ran, or did not start. One event each, with the result; what is about to run stands in `session.start`.
     Exec = "exec", "T3002I" {
         /// Session.
         #[serde(flatten)]
         session: SessionFields,
         /// The command line, cut at 8 KiB.
         command: String,
-        /// How it ended; absent in the event before its start.
+        /// Its exit status, or what came instead; absent when it did not start.
         #[serde(rename = "exitCode", default, skip_serializing_if = "Option::is_none")]
         exit_code: Option<String>,
-        /// Why it could not run.
+        /// Why it failed.
         #[serde(rename = "exitError", default, skip_serializing_if = "Option::is_none")]
         error: Option<String>,
     }
@@ -416,6 +419,7 @@ mod tests {
             connection: ConnectionFields { remote: Some("[::1]:22".into()) },
             interactive: true,
             size: Some("80:25".into()),
+            initial_command: Vec::new(),
         };
         let event =
             AuditEvent::new(kind, Timestamp::from_unix_millis(1), Uuid::nil(), ClusterName::new("root").unwrap());

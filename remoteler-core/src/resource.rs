@@ -51,6 +51,26 @@ impl ResourceKind {
         }
     }
 
+    /// Versions of its documents that are read; the last is written.
+    #[must_use]
+    pub const fn versions(self) -> &'static [&'static str] {
+        match self {
+            Self::Role => &["v5", "v6", "v7"],
+            Self::User | Self::Token | Self::Node => &["v2"],
+            Self::KubeCluster => &["v3"],
+        }
+    }
+
+    /// How things of this kind come to be when not by a document; `None` for kinds that documents make.
+    #[must_use]
+    pub const fn made_elsewhere(self) -> Option<&'static str> {
+        match self {
+            Self::Role | Self::User => None,
+            Self::Token => Some("tokens are made with tctl tokens add"),
+            Self::Node | Self::KubeCluster => Some("they are written by the services themselves"),
+        }
+    }
+
     /// Reads a kind, also in the plural (`roles`), as people type it.
     ///
     /// # Errors

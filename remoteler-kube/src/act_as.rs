@@ -16,6 +16,7 @@ use crate::{
     body::Body,
     credential::lend_credential,
     forward::Forward,
+    headers::{asks_to_impersonate, warn_of_impersonation},
     impersonate::impersonate,
     refusal::Refusal,
     relay::{RelaySlot, lifetime},
@@ -49,17 +50,23 @@ impl Service<Authorised> for ActAs {
         let ActAs { relay, clock } = self.clone();
         async move {
             let Authorised { access, site, path, mut request } = authorised;
-            // Read before the stripping below takes `Connection` and `Upgrade` away.
+            // Read before the stripping below takes them away, as it does `Connection` and `Upgrade`.
+            let asked_for_another = asks_to_impersonate(request.headers());
             let upgrade = Arc::new(Mutex::new(UpgradeRequest::take(&mut request)?));
             let deadline = lifetime(clock.now(), access.user().expires());
             let stack = ServiceBuilder::new()
                 .layer(impersonate(&access)?)
                 .layer(lend_credential(site.upstream.clone()))
                 .service(Forward { site: site.clone(), path, upgrade, relay, deadline, key: (&access).into() });
-            stack.oneshot(request).await.map_err(|source| {
+            let answered = stack.oneshot(request).await.map_err(|source| {
                 tracing::warn!(kube_cluster = %site.record.name, %source, "no answer from the API server");
                 Refusal::Upstream { kube_cluster: site.record.name.clone(), source }
-            })
+            });
+            let mut answer = answered?;
+            if asked_for_another {
+                warn_of_impersonation(answer.headers_mut(), access.impersonate_user());
+            }
+            Ok(answer)
         }
         .boxed()
     }

@@ -46,6 +46,24 @@ pub(crate) fn claims_identity(name: &HeaderName) -> bool {
         || matches!(name.as_str(), "authorization" | "proxy-authorization" | "forwarded" | "x-real-ip" | "via")
 }
 
+/// Whether a request asks to be somebody else: `kubectl --as`.
+pub(crate) fn asks_to_impersonate(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| name.as_str().starts_with("impersonate"))
+}
+
+/// Tells the caller that what [`asks_to_impersonate`] was not passed on, in the form that kubectl prints (RFC 7234 section 5.5, code 299).
+pub(crate) fn warn_of_impersonation(answer: &mut HeaderMap, user: &str) {
+    let quoted: String =
+        user.chars().flat_map(|c| matches!(c, '"' | '\\').then_some('\\').into_iter().chain([c])).collect();
+    let text = format!(
+        "299 - \"Impersonate-* headers (kubectl --as, --as-group, --as-uid) are not passed on; the request was made as {quoted}\""
+    );
+    // A name that was sent in a header fits into one.
+    if let Ok(value) = HeaderValue::try_from(text) {
+        answer.append(header::WARNING, value);
+    }
+}
+
 /// RFC 9110 section 7.6.1: the fields `Connection` names, and those that never go further than one connection.
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = connection_tokens(headers).filter_map(|token| token.parse().ok()).collect();
@@ -163,5 +181,22 @@ mod tests {
         let mut only = map(&[("Sec-WebSocket-Protocol", "base64url.bearer.authorization.k8s.io.c3RvbGVu")]);
         strip_request(&mut only);
         assert!(only.is_empty());
+    }
+
+    // I55
+    #[test]
+    fn who_asks_to_be_somebody_else_is_told_who_they_were() {
+        assert!(asks_to_impersonate(&map(&[("Impersonate-User", "root")])));
+        assert!(asks_to_impersonate(&map(&[("IMPERSONATE_EXTRA-a", "b")])));
+        assert!(!asks_to_impersonate(&map(&[("Accept", "application/json"), ("X-Remote-User", "root")])));
+        let mut answer = map(&[("Warning", "299 - \"deprecated\"")]);
+        warn_of_impersonation(&mut answer, r#"a"n\n"#);
+        let values: Vec<_> = answer.get_all("warning").iter().map(|value| value.to_str().unwrap()).collect();
+        assert_eq!(values.len(), 2, "the API server's own stays");
+        assert!(
+            values[1].starts_with("299 - \"Impersonate-* headers") && values[1].ends_with(r#"was made as a\"n\\n""#),
+            "{}",
+            values[1]
+        );
     }
 }

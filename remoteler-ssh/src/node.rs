@@ -17,6 +17,7 @@ mod source_cap;
 
 use std::{
     fmt,
+    net::SocketAddr,
     sync::{
         Arc, RwLock,
         atomic::{AtomicUsize, Ordering},
@@ -139,6 +140,14 @@ impl Node {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        self.serve(stream, client_addr, None).await;
+    }
+
+    /// As [`Node::serve_stream`]; `own_addr` is where the client reached this node.
+    async fn serve<S>(self: &Arc<Self>, stream: S, client_addr: Option<String>, own_addr: Option<SocketAddr>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let _guard = self.tasks.token();
         if self.draining.is_cancelled() {
             return;
@@ -152,11 +161,15 @@ impl Node {
             tracing::debug!(client = client_addr.as_deref(), "too many connections that did not log in yet");
             return;
         };
-        self.converse(stream, client_addr, waiting).await;
+        self.converse(stream, (client_addr, own_addr), waiting).await;
     }
 
-    async fn converse<S>(self: &Arc<Self>, stream: S, client_addr: Option<String>, waiting: source_cap::Place)
-    where
+    async fn converse<S>(
+        self: &Arc<Self>,
+        stream: S,
+        ends: (Option<String>, Option<SocketAddr>),
+        waiting: source_cap::Place,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let ended = self.stopped.child_token();
@@ -164,7 +177,7 @@ impl Node {
         let cut = CancellationToken::new();
         let stream = CutStream::new(stream, cut.clone());
         let (gate, mut progress) = gate::gate(waiting);
-        let connection = Connection::new(self.clone(), client_addr, gate, ended.clone());
+        let connection = Connection::new(self.clone(), ends, gate, ended.clone());
         let transport = self.transport.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
 
         let grace = tokio::time::sleep(self.config.limits.login_grace);
@@ -212,8 +225,8 @@ impl Node {
                     if let Err(error) = stream.set_nodelay(true) {
                         tracing::debug!(%error, "TCP_NODELAY not set");
                     }
-                    let node = self.clone();
-                    tokio::spawn(async move { node.serve_stream(stream, Some(peer.to_string())).await });
+                    let (node, own) = (self.clone(), stream.local_addr().ok());
+                    tokio::spawn(async move { node.serve(stream, Some(peer.to_string()), own).await });
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");

@@ -18,13 +18,16 @@ async fn a_command_runs_and_its_streams_and_exit_status_come_back() {
     assert_eq!(text(&done.stderr), "err\n");
     assert_eq!(text(&done.stdout), format!("out\n{}\n", own_login()));
     assert_eq!(done.status.code(), Some(7));
-    let events = cluster.audit.wait_for("exec", 2).await;
-    assert_eq!(events[0]["command"], "echo out; echo err >&2; id -un; exit 7");
-    assert!(events[0].get("exitCode").is_none());
-    assert_eq!(events[1]["exitCode"], "7");
-    let start = &cluster.audit.named("session.start")[0];
-    assert_eq!((&start["user"], &start["server_hostname"]), (&"ann".into(), &support::NODE.into()));
     let end = &cluster.audit.wait_for("session.end", 1).await[0];
+    let events = cluster.audit.named("exec");
+    assert_eq!(events.len(), 1, "a command has one event: {events:?}");
+    assert_eq!(events[0]["command"], "echo out; echo err >&2; id -un; exit 7");
+    assert_eq!(events[0]["exitCode"], "7");
+    assert_eq!(events[0]["exitError"], "exit status: 7");
+    // I75: what is about to run is on record before it does.
+    let start = &cluster.audit.named("session.start")[0];
+    assert_eq!(start["initial_command"], serde_json::json!(["echo out; echo err >&2; id -un; exit 7"]));
+    assert_eq!((&start["user"], &start["server_hostname"]), (&"ann".into(), &support::NODE.into()));
     assert_eq!((&end["interactive"], &end["recorded"]), (&false.into(), &false.into()));
 }
 
@@ -37,7 +40,7 @@ async fn a_program_killed_by_a_signal_is_reported_as_such() {
 
     assert_eq!(done.status.code(), Some(255));
     assert!(text(&done.stderr).contains("exit-signal"), "{}", text(&done.stderr));
-    assert_eq!(cluster.audit.wait_for("exec", 2).await[1]["exitCode"], "signal 15");
+    assert_eq!(cluster.audit.wait_for("exec", 1).await[0]["exitCode"], "signal 15");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -70,9 +73,51 @@ async fn the_environment_is_our_own_and_only_harmless_wishes_come_through() {
     for wanted in ["HOME", "USER", "LOGNAME", "SHELL", "PATH", "LANG", "SSH_CONNECTION", "REMOTELER_SESSION_ID"] {
         assert!(names.contains(wanted), "{wanted} is missing in {environment}");
     }
+    let connection = environment.lines().find_map(|line| line.strip_prefix("SSH_CONNECTION=")).unwrap();
+    let [client, client_port, node, node_port] = connection.split(' ').collect::<Vec<_>>()[..] else {
+        panic!("{connection}")
+    };
+    assert_eq!(
+        (client, node, node_port),
+        ("127.0.0.1", "127.0.0.1", cluster.port.to_string().as_str()),
+        "{connection}"
+    );
+    assert!(environment.contains(&format!("SSH_CLIENT={client} {client_port} {node_port}\n")), "{environment}");
     for refused in ["LD_PRELOAD", "BASH_ENV", "CARGO", "CARGO_PKG_NAME", "RUSTUP_HOME"] {
         assert!(!names.contains(refused), "{refused} came through"); // I68
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_their_agent_is_told_that_it_is_not_forwarded() {
+    let cluster = Cluster::start().await;
+    let key = cluster.user("ann", &Wish::default());
+    let socket = cluster.path("agent.sock");
+    let mut agent = tokio::process::Command::new("ssh-agent");
+    let _agent = agent.arg("-D").arg("-a").arg(&socket).stdout(Stdio::null()).kill_on_drop(true).spawn().unwrap();
+    let listens = async {
+        while tokio::net::UnixStream::connect(&socket).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), listens).await.expect("the agent starts");
+
+    let identity_agent = format!("IdentityAgent={}", socket.display());
+    let with = |flag| {
+        let mut command = cluster.ssh(&key, &[flag, "-o", &identity_agent]);
+        command.arg("echo \"[$SSH_AUTH_SOCK]\"");
+        command
+    };
+    let asked = finish(&mut with("-A")).await;
+    let silent = finish(&mut with("-a")).await;
+
+    assert_eq!(text(&asked.stdout), "[]\n");
+    assert!(
+        text(&asked.stderr).contains("remoteler: this node does not forward ssh-agents"),
+        "{}",
+        text(&asked.stderr)
+    );
+    assert_eq!(text(&silent.stderr), "", "nobody is told who did not ask");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -67,6 +67,21 @@ impl User {
         run_with_input(&mut command, format!("{}\n", self.password).as_bytes())
     }
 
+    /// Logs in anew with certificates that end within a second: those that may be asked for live longer, so a role cuts them short.
+    ///
+    /// # Panics
+    /// When the role cannot be given or the login fails.
+    #[track_caller]
+    pub fn log_in_for_a_second(&self, cluster: &Cluster) {
+        let brief = "kind: role\nversion: v7\nmetadata: { name: brief }\nspec: { options: { max_session_ttl: 1s } }\n";
+        let mut user = cluster.tctl_json(&["get", &format!("user/{}", self.name)]);
+        let roles = user["spec"]["roles"].as_array_mut().expect("a user has roles");
+        roles.push("brief".into());
+        cluster.tctl_with_input(&["create", "-f"], &format!("{brief}---\n{user}\n")).ok();
+        self.tsh(&["logout"]).ok();
+        self.login(&[]).ok();
+    }
+
     /// `tsh` in this user's home, ready for arguments.
     #[must_use]
     pub fn tsh_command(&self) -> Command {

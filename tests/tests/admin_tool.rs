@@ -58,6 +58,29 @@ fn a_document_with_an_unknown_field_changes_nothing() {
 }
 
 #[test]
+fn of_several_documents_none_is_written_when_one_is_wrong_or_there_already() {
+    let cluster = Cluster::start();
+    let second = DEVELOPER.replace("name: developer", "name: tester");
+    let wrong = second.replace("node_labels", "nodes_labels").replace("logins:", "db_names:");
+    let line = cluster.tctl_with_input(&["create"], &format!("{DEVELOPER}---\n{wrong}")).one_line_failure();
+    assert!(line.contains("nodes_labels (line ") && line.contains("db_names (line "), "{line}"); // I80
+    assert!(line.contains("nothing was written"), "{line}");
+    let _ = cluster.tctl(&["get", "role/developer"]).one_line_failure();
+
+    cluster.tctl_with_input(&["create"], &second).ok();
+    let line = cluster.tctl_with_input(&["create"], &format!("{DEVELOPER}---\n{second}")).one_line_failure();
+    assert!(line.contains("role \"tester\" exists already; nothing was written"), "{line}");
+    let _ = cluster.tctl(&["get", "role/developer"]).one_line_failure();
+
+    // What only the auth service can know: the user's role is missing. What went before it is said.
+    let user = "kind: user\nversion: v2\nmetadata: { name: eve }\nspec: { roles: [nobody] }\n";
+    let line = cluster.tctl_with_input(&["create"], &format!("{DEVELOPER}---\n{user}")).one_line_failure();
+    assert!(line.contains("1 of 2 documents were") && line.contains("there is no role nobody"), "{line}");
+    let line = cluster.tctl_with_input(&["create"], &cluster.tctl(&["get", "nodes"]).ok().text()).one_line_failure();
+    assert!(line.contains("node \"local\" cannot be created by a document"), "{line}");
+}
+
+#[test]
 fn users_come_and_go_and_their_passwords_are_never_shown() {
     let cluster = Cluster::start();
     let made =

@@ -200,8 +200,12 @@ fn a_full_disk_gives_one_line_and_leaves_nothing_half_written() {
 fn an_expired_certificate_says_so_and_what_to_do() {
     let cluster = Cluster::start();
     let ann = cluster.user("ann", "access");
-    ann.tsh(&["logout"]).ok();
-    ann.login(&["--ttl", "1s"]).ok();
+    ann.log_in_for_a_second(&cluster);
+    // `tsh` takes certificates for ended that are about to end, so that scripts can ask before they begin.
+    let status = ann.tsh(&["status"]);
+    assert_eq!(status.code, Some(1), "{}", status.stderr);
+    assert!(status.text().contains("Logged in as:") && status.stderr.lines().count() == 1, "{}", status.stderr);
+    assert!(status.stderr.contains("--user ann --insecure"), "the advice is how the login was made: {}", status.stderr);
     let said = remoteler_tests::eventually("the certificate ends", || {
         let out = ann.tsh(&["ssh", Cluster::NODE, "true"]);
         if out.code == Some(0) { Err("still valid".into()) } else { Ok(out) }

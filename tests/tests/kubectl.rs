@@ -294,7 +294,10 @@ async fn the_api_server_knows_the_user_and_the_groups() {
 async fn kubectl_cannot_become_somebody_else_with_as() {
     let (api_server, _fixture, kubectls) = set_up().await;
     for kubectl in &kubectls {
-        kubectl.ok(&["get", "pods", "--as", "root", "--as-group", "system:masters"]).await;
+        let asked = kubectl.run(&["get", "pods", "--as", "root", "--as-group", "system:masters"], b"").await;
+        assert_eq!(asked.0, 0, "{}", asked.2);
+        assert!(asked.2.contains("Warning: Impersonate-* headers") && asked.2.contains("made as ann"), "{}", asked.2);
+        assert_eq!(kubectl.run(&["get", "pods"], b"").await.2, "", "nobody is warned who did not ask");
         kubectl.ok(&["exec", "web", "--as", "root", "--", "true"]).await;
     }
     assert_eq!(api_server.violations(), Vec::<String>::new());

@@ -78,6 +78,28 @@ fn tsh_ssh_gives_the_same_shell() {
 }
 
 #[test]
+fn tsh_lists_its_escapes_and_says_at_the_end_that_the_connection_is_closed() {
+    let cluster = Cluster::start();
+    let ann = cluster.user("ann", "access");
+    let mut tsh = ann.tsh_command();
+    tsh.args(["ssh", "-t", Cluster::NODE, "bash --norc --noprofile"]);
+    let mut session = open(tsh);
+    session.send_line("PS1='rt-prompt> '").unwrap();
+    session.expect("rt-prompt> ").unwrap();
+    session.send("~?").unwrap();
+    session.expect("Supported escape sequences:").unwrap();
+    session.expect("~.   - end the connection").unwrap();
+    session.send_line("exit 3").unwrap();
+    session.expect(format!("Connection to {} closed.", Cluster::NODE)).unwrap();
+    session.expect(expectrl::Eof).unwrap();
+    let ended = session.get_process().wait().unwrap();
+    assert!(matches!(ended, WaitStatus::Exited(_, 3)), "{ended:?}");
+    // Without a terminal nothing is said.
+    let plain = ann.tsh(&["ssh", Cluster::NODE, "true"]).ok();
+    assert_eq!(plain.stderr, "");
+}
+
+#[test]
 fn a_login_shell_starts_when_no_command_is_given() {
     if !need(&["ssh"]) {
         return;

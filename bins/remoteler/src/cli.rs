@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, builder::BoolishValueParser};
 use remoteler_core::{Labels, SystemRole, parse_duration};
 
 use crate::config::{Flags, parse_labels};
@@ -75,13 +75,13 @@ pub struct StartArgs {
     #[arg(long, env = "REMOTELER_LISTEN_IP", value_name = "IP")]
     pub listen_ip: Option<IpAddr>,
     /// Join without a CA pin, believing whoever answers
-    #[arg(long, env = "REMOTELER_INSECURE")]
+    #[arg(long, env = "REMOTELER_INSECURE", value_parser = BoolishValueParser::new())]
     pub insecure: bool,
     /// How long live sessions get after SIGTERM
     #[arg(long, env = "REMOTELER_DRAIN_TIMEOUT", default_value = "60s", value_parser = duration, value_name = "DURATION")]
     pub drain_timeout: Duration,
     /// Log at DEBUG
-    #[arg(short = 'd', long = "debug", env = "REMOTELER_DEBUG")]
+    #[arg(short = 'd', long = "debug", env = "REMOTELER_DEBUG", value_parser = BoolishValueParser::new())]
     pub debug: bool,
 }
 
@@ -141,9 +141,20 @@ pub struct StatusArgs {
     /// The daemon's data directory
     #[arg(long, env = "REMOTELER_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// text or json
-    #[arg(long, default_value = "text", value_parser = ["text", "json"])]
-    pub format: String,
+    /// How the status is printed
+    #[arg(long, env = "REMOTELER_FORMAT", default_value = "text", value_enum)]
+    pub format: Format,
+}
+
+/// How a result is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For people
+    Text,
+    /// One object
+    Json,
+    /// The same, as YAML
+    Yaml,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

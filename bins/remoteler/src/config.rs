@@ -17,3 +17,4 @@ pub use settings::{
     NodeSettings, ProxySettings, Settings, WebCertificate,
 };
 pub use template::commented_config;
+pub(crate) use yaml::to_yaml;

@@ -13,7 +13,7 @@ use crate::{cli::ConfigureArgs, config::commented_config};
 pub fn configure(args: &ConfigureArgs) -> anyhow::Result<ExitCode> {
     let text = commented_config(&args.roles.iter().copied().collect());
     match &args.output {
-        None => print!("{text}"),
+        None => crate::print(&text)?,
         Some(path) => {
             let mut file = OpenOptions::new()
                 .write(true)
@@ -22,7 +22,7 @@ pub fn configure(args: &ConfigureArgs) -> anyhow::Result<ExitCode> {
                 .open(path)
                 .with_context(|| format!("{} was not written", path.display()))?;
             file.write_all(text.as_bytes())?;
-            eprintln!("wrote {}; start with: remoteler start -c {}", path.display(), path.display());
+            crate::say(&format!("wrote {}; start with: remoteler start -c {}", path.display(), path.display()));
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -30,7 +30,7 @@ use crate::services::kube::{self, KubeStreams};
 use crate::{
     VERSION,
     config::{NodeSettings, Settings},
-    heartbeat::{self, Announced},
+    heartbeat::{self, Announced, Pulse},
     paths::DataDir,
     services::{
         agent,
@@ -106,6 +106,7 @@ impl Daemon {
         daemon.board.update(|status| status.ready = true);
         tracing::info!(cluster = %base.keys.identity.cluster, node = %base.keys.identity.name, "ready");
         guard.disarm();
+        daemon.data_dir.keep();
         Ok(daemon)
     }
 
@@ -150,10 +151,9 @@ impl Daemon {
             self.agent = Some(agent::start(parts, clock, entropy, self.board.clone(), self.stop.clone()));
         }
         // The first heartbeat is waited for, so that what says it is ready can be found; auth being away is no reason not to start.
-        if let Err(cause) = heartbeat::announce(&*base.api, &announced).await {
-            tracing::warn!(%cause, "the auth service did not take the first heartbeat");
-        }
-        tokio::spawn(heartbeat::run(base.api.clone(), announced, self.closing.clone()));
+        let mut pulse = Pulse::default();
+        let wait = pulse.observe(&heartbeat::announce(&*base.api, &announced).await);
+        tokio::spawn(heartbeat::run(base.api.clone(), announced, pulse, wait, self.closing.clone()));
         Ok(())
     }
 

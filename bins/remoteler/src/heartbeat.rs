@@ -42,17 +42,64 @@ pub(crate) async fn announce(api: &dyn AuthApi, announced: &Announced) -> Result
     Ok(())
 }
 
-/// Announces until `stop`; soon again after a failure.
-pub(crate) async fn run(api: Arc<dyn AuthApi>, announced: Announced, stop: CancellationToken) {
+/// When to announce next, and whether the log should hear of it: once when the auth service stops taking heartbeats, once when it does
+/// again. A pure machine.
+#[derive(Debug, Default)]
+pub(crate) struct Pulse {
+    failures: u32,
+}
+
+/// What the log is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// The first heartbeat that was not taken.
+    Lost,
+    /// The first that was taken again.
+    Back,
+    /// As before.
+    None,
+}
+
+impl Pulse {
+    /// After an announcement that was taken or not.
+    pub(crate) fn beat(&mut self, taken: bool) -> (Duration, Change) {
+        let before = self.failures;
+        if taken {
+            self.failures = 0;
+            return (PERIOD, if before > 0 { Change::Back } else { Change::None });
+        }
+        self.failures = before.saturating_add(1);
+        let wait = RETRY.saturating_mul(1 << before.min(8)).min(PERIOD);
+        (wait, if before == 0 { Change::Lost } else { Change::None })
+    }
+
+    /// The same, and says so in the log.
+    pub(crate) fn observe(&mut self, result: &Result<(), ApiError>) -> Duration {
+        let (wait, change) = self.beat(result.is_ok());
+        match (change, result) {
+            (Change::Lost, Err(cause)) => {
+                tracing::warn!(%cause, "the auth service does not take heartbeats; they are tried again, less and less often");
+            }
+            (Change::Back, _) => tracing::info!("the auth service takes heartbeats again"),
+            (_, Err(cause)) => {
+                tracing::debug!(%cause, retry_in = wait.as_secs(), "the auth service does not take heartbeats")
+            }
+            (Change::Lost | Change::None, Ok(())) => {}
+        }
+        wait
+    }
+}
+
+/// Announces again and again until `stop`, first after `wait`; sooner after a failure.
+pub(crate) async fn run(
+    api: Arc<dyn AuthApi>,
+    announced: Announced,
+    mut pulse: Pulse,
+    mut wait: Duration,
+    stop: CancellationToken,
+) {
     let mut labels = announced.node.as_ref().map(|(_, labels)| labels.subscribe());
     loop {
-        let wait = match announce(&*api, &announced).await {
-            Ok(()) => PERIOD,
-            Err(cause) => {
-                tracing::warn!(%cause, "the auth service did not take the heartbeat");
-                RETRY
-            }
-        };
         let next = async {
             match &mut labels {
                 // New labels are announced at once.
@@ -63,5 +110,25 @@ pub(crate) async fn run(api: Arc<dyn AuthApi>, announced: Announced, stop: Cance
         if stop.run_until_cancelled(next).await.is_none() {
             return;
         }
+        wait = pulse.observe(&announce(&*api, &announced).await);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_auth_service_that_is_away_is_asked_less_and_less_often_and_named_once() {
+        let mut pulse = Pulse::default();
+        assert_eq!(pulse.beat(true), (PERIOD, Change::None));
+        let waits: Vec<_> = (0..40).map(|_| pulse.beat(false)).collect();
+        let seconds: Vec<_> = waits.iter().take(6).map(|(wait, _)| wait.as_secs()).collect();
+        assert_eq!(seconds, [2, 4, 8, 16, 30, 30]);
+        assert_eq!(waits.iter().filter(|(_, change)| *change == Change::Lost).count(), 1);
+        assert!(waits.iter().all(|(wait, change)| *wait <= PERIOD && *change != Change::Back));
+        assert_eq!(pulse.beat(true), (PERIOD, Change::Back));
+        assert_eq!(pulse.beat(true), (PERIOD, Change::None));
+        assert_eq!(pulse.beat(false), (RETRY, Change::Lost), "a new failure begins anew");
     }
 }

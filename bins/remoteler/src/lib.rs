@@ -8,6 +8,7 @@ pub mod configure;
 pub mod demo;
 pub mod start;
 pub mod status;
+pub mod usage;
 
 mod daemon;
 mod heartbeat;
@@ -22,7 +23,12 @@ mod version;
 pub use daemon::Daemon;
 pub use version::{VERSION, version_line};
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use anyhow::Context;
 
 /// An error and its causes as one line, for the person at the terminal.
 #[must_use]
@@ -41,13 +47,38 @@ pub fn one_line(cause: &anyhow::Error) -> String {
     line.replace(['\n', '\r'], " ")
 }
 
+/// Prints a result. A reader who has seen enough, such as `head`, is no failure.
+///
+/// # Errors
+/// Standard output cannot be written for another reason.
+pub fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(cause) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("standard output cannot be written"),
+    }
+}
+
+/// A line on standard error. That nobody reads it is no failure.
+pub fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// `text` without what could steer a terminal.
+pub(crate) fn escaped(text: &str) -> String {
+    let escape = |character: char| {
+        if character.is_control() { character.escape_unicode().to_string() } else { character.to_string() }
+    };
+    text.chars().map(escape).collect()
+}
+
 /// Body of `remoteler sftp-server`.
 #[must_use]
 pub fn sftp_server() -> ExitCode {
     match remoteler_ssh::sftp_serve_stdio() {
         Ok(()) => ExitCode::SUCCESS,
         Err(cause) => {
-            eprintln!("remoteler sftp-server: {cause}");
+            say(&format!("remoteler sftp-server: {cause}"));
             ExitCode::FAILURE
         }
     }

@@ -6,11 +6,14 @@ use clap::Parser;
 use remoteler::cli::{Cli, Command};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(refusal) => return remoteler::usage::show("remoteler", &refusal).into(),
+    };
     match run(cli) {
         Ok(code) => code,
         Err(cause) => {
-            eprintln!("remoteler: {}", remoteler::one_line(&cause));
+            remoteler::say(&format!("remoteler: {}", remoteler::one_line(&cause)));
             ExitCode::FAILURE
         }
     }
@@ -24,7 +27,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Configure(args) => remoteler::configure::configure(&args),
         Command::Status(args) => remoteler::status::status(&args),
         Command::Version => {
-            println!("{}", remoteler::version_line());
+            remoteler::print(&format!("{}\n", remoteler::version_line()))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::SftpServer => Ok(remoteler::sftp_server()),

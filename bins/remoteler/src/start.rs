@@ -15,15 +15,18 @@ use crate::{
 };
 
 /// Read when no other is named.
-const DEFAULT_CONFIG: &str = "/etc/remoteler.yaml";
+pub(crate) const DEFAULT_CONFIG: &str = "/etc/remoteler.yaml";
 
 /// Runs the command until a signal ends it.
 ///
 /// # Errors
 /// The settings are wrong or a service does not start.
 pub fn start(args: Box<StartArgs>) -> anyhow::Result<ExitCode> {
-    let settings = settings(&args)?;
+    let (file, settings) = settings(&args)?;
     logging::init(settings.log);
+    if let Some(said) = unasked(&file, &args, &settings) {
+        tracing::info!("{said}");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_stack_size(SSH_PARSER_STACK)
@@ -32,13 +35,31 @@ pub fn start(args: Box<StartArgs>) -> anyhow::Result<ExitCode> {
     runtime.block_on(run(settings, args))
 }
 
-fn settings(args: &StartArgs) -> anyhow::Result<Settings> {
+/// What runs because nothing else was asked for: nobody should learn from a port scan that they run a cluster.
+fn unasked(file: &ConfigFile, args: &StartArgs, settings: &Settings) -> Option<String> {
+    if args.roles.is_some() || file.names_services() {
+        return None;
+    }
+    let services: Vec<_> = settings.roles().into_iter().map(|role| role.to_string()).collect();
+    let services = services.join(", ");
+    if let Some(join) = &settings.join {
+        return Some(format!("no services are named, so this process runs {services} and joins through {}", join.addr));
+    }
+    let on = args.listen_ip.map_or_else(|| "every address of this machine".to_owned(), |ip| ip.to_string());
+    Some(format!(
+        "no services are named, so this process is a whole cluster: it runs {services} and listens on {on}; \
+         `remoteler configure` prints a config file to choose from, --listen-ip 127.0.0.1 keeps it to this machine"
+    ))
+}
+
+fn settings(args: &StartArgs) -> anyhow::Result<(ConfigFile, Settings)> {
     let file = match &args.config {
         Some(path) => ConfigFile::read(path)?,
         None if Path::new(DEFAULT_CONFIG).exists() => ConfigFile::read(Path::new(DEFAULT_CONFIG))?,
         None => ConfigFile::default(),
     };
-    Ok(Settings::new(file, args.flags())?)
+    let settings = Settings::new(file.clone(), args.flags())?;
+    Ok((file, settings))
 }
 
 async fn run(started_with: Settings, args: Box<StartArgs>) -> anyhow::Result<ExitCode> {
@@ -63,7 +84,7 @@ async fn run(started_with: Settings, args: Box<StartArgs>) -> anyhow::Result<Exi
             _ = hangup.recv() => {
                 notify("RELOADING=1");
                 match settings(&args) {
-                    Ok(settings) => daemon.reload(settings),
+                    Ok((_, settings)) => daemon.reload(settings),
                     Err(cause) => tracing::error!(cause = crate::one_line(&cause), "the new config is refused, the old one stays"),
                 }
                 notify("READY=1");

@@ -1,13 +1,20 @@
 //! `remoteler status`: reads the status of the daemon that uses a data directory.
 
-use std::{io::Read, os::unix::net::UnixStream, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    io::Read,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::Context;
 
 pub use crate::status_board::{DaemonStatus, TunnelStatus};
 use crate::{
-    cli::StatusArgs,
-    config::{ConfigFile, Flags, Settings},
+    cli::{Format, StatusArgs},
+    config::{ConfigFile, Flags, Settings, to_yaml},
+    start::DEFAULT_CONFIG,
 };
 
 /// Runs the command.
@@ -17,27 +24,37 @@ use crate::{
 pub fn status(args: &StatusArgs) -> anyhow::Result<ExitCode> {
     let data_dir = match (&args.data_dir, &args.config) {
         (Some(dir), _) => dir.clone(),
-        (None, Some(config)) => Settings::new(ConfigFile::read(config)?, Flags::default())?.data_dir,
+        (None, Some(config)) => configured(config)?,
+        (None, None) if Path::new(DEFAULT_CONFIG).exists() => configured(Path::new(DEFAULT_CONFIG))?,
         (None, None) => PathBuf::from("/var/lib/remoteler"),
     };
     let status = read_status(&data_dir)?;
-    if args.format == "json" {
-        println!("{}", serde_json::to_string_pretty(&status)?);
-        return Ok(ExitCode::SUCCESS);
-    }
-    println!("Cluster:   {}", status.cluster);
-    println!("Host:      {} ({})", status.nodename, status.host_id);
-    println!("Version:   {}, process {}", status.version, status.pid);
-    let roles: Vec<_> = status.roles.iter().map(ToString::to_string).collect();
-    println!("Services:  {}{}", roles.join(", "), if status.ready { "" } else { " (starting)" });
-    for (service, address) in &status.listeners {
-        println!("Listening: {service} on {address}");
-    }
-    for (proxy, tunnel) in &status.tunnels {
-        let reason = tunnel.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-        println!("Tunnel:    {proxy} {} since {}{reason}", tunnel.state, tunnel.since);
-    }
+    crate::print(&match args.format {
+        Format::Json => serde_json::to_string_pretty(&status)? + "\n",
+        Format::Yaml => to_yaml(&status)?,
+        Format::Text => text(&status),
+    })?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn configured(config: &Path) -> anyhow::Result<PathBuf> {
+    Ok(Settings::new(ConfigFile::read(config)?, Flags::default())?.data_dir)
+}
+
+fn text(status: &DaemonStatus) -> String {
+    let roles: Vec<_> = status.roles.iter().map(ToString::to_string).collect();
+    let mut lines = vec![
+        format!("Cluster:   {}", status.cluster),
+        format!("Host:      {} ({})", status.nodename, status.host_id),
+        format!("Version:   {}, process {}", status.version, status.pid),
+        format!("Services:  {}{}", roles.join(", "), if status.ready { "" } else { " (starting)" }),
+    ];
+    lines.extend(status.listeners.iter().map(|(service, address)| format!("Listening: {service} on {address}")));
+    lines.extend(status.tunnels.iter().map(|(proxy, tunnel)| {
+        let reason = tunnel.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        format!("Tunnel:    {proxy} {} since {}{reason}", tunnel.state, tunnel.since)
+    }));
+    lines.iter().map(|line| crate::escaped(line) + "\n").collect()
 }
 
 /// The status of the daemon that uses `data_dir`.

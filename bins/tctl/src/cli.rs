@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
 use remoteler_core::{RoleName, SystemRole, UserName};
 
 use crate::{
@@ -38,7 +38,8 @@ pub(crate) struct ConnectionArgs {
     /// Config file of the auth service on this machine; /etc/remoteler.yaml is read when it exists and nothing else is named
     #[arg(short = 'c', long = "config", global = true, env = "REMOTELER_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Data directory of the auth service on this machine; default /var/lib/remoteler
+    /// Data directory of the auth service on this machine; with nothing named /var/lib/remoteler, and if no auth service runs there the
+    /// cluster that tsh is logged in to
     #[arg(long, global = true, env = "REMOTELER_DATA_DIR", value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
     /// HOST:PORT of an auth service or a proxy, to be asked as the user who is logged in with tsh
@@ -57,17 +58,17 @@ pub(crate) enum Command {
     /// Add, list and remove join tokens
     #[command(subcommand, after_help = "Example: tctl tokens add --type node --ttl 1h")]
     Tokens(TokensCommand),
-    /// Print resources as documents that `create` reads
+    /// Print resources as documents; `create` reads those of kinds role and user
     #[command(after_help = "Example: tctl get role/access")]
     Get {
         /// KIND or KIND/NAME; kinds: role, user, token, node, kube_cluster
         resource: ResourceRef,
     },
-    /// Write resources from YAML documents
+    /// Write resources from YAML documents of kinds role and user: all of them, or none when one is wrong
     #[command(after_help = "Example: tctl create -f developer.yaml")]
     Create {
         /// Replace what is there already
-        #[arg(short = 'f', long, env = "REMOTELER_FORCE")]
+        #[arg(short = 'f', long, env = "REMOTELER_FORCE", value_parser = BoolishValueParser::new())]
         force: bool,
         /// File of documents; `-` or none: standard input
         file: Option<PathBuf>,

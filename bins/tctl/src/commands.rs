@@ -2,6 +2,7 @@
 
 mod audit;
 mod authorities;
+mod documents;
 mod input;
 mod inventory;
 mod resources;

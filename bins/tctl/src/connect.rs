@@ -110,9 +110,10 @@ fn remote(addr: Option<String>, tsh_home: Option<&Path>) -> anyhow::Result<Arc<d
     let proxy = &profile.proxy;
     if !login.is_valid(SystemClock.now()) {
         bail!(
-            "the certificates of {} for {proxy} ended at {}; log in again: tsh login --proxy {proxy}",
+            "the certificates of {} for {proxy} ended at {}; log in again: {}",
             profile.user,
-            login.expires
+            login.expires,
+            profile.login_command()
         );
     }
     // Without a port it is a proxy's usual one.

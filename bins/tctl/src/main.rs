@@ -6,6 +6,7 @@ mod connect;
 mod output;
 mod secret_input;
 mod terminal;
+mod usage;
 mod yaml;
 
 use std::{
@@ -19,10 +20,15 @@ use clap::Parser;
 use crate::cli::Cli;
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(refusal) => return usage::show("tctl", &refusal).into(),
+    };
+    match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(cause) => {
-            eprintln!("tctl: {}", terminal::escaped(&format!("{cause:#}")));
+            // That nobody reads it is no further failure.
+            let _ = writeln!(std::io::stderr(), "tctl: {}", terminal::escaped(&format!("{cause:#}")));
             ExitCode::FAILURE
         }
     }

@@ -77,7 +77,7 @@ fn json(value: &impl Serialize) -> anyhow::Result<String> {
     Ok(escaped_json(&serde_json::to_string_pretty(value)?) + "\n")
 }
 
-/// Columns for people: aligned, without lines and colours, so that it can be read, grepped and cut.
+/// Columns for people: aligned, without lines and colours, so that it can be read, grepped and cut. Looks as the tables of `tsh` do.
 #[derive(Debug)]
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
@@ -123,9 +123,9 @@ pub(crate) fn fields(fields: &[(&str, String)]) -> String {
     fields.iter().map(|(name, value)| format!("{:width$}  {}\n", format!("{name}:"), escaped(value))).collect()
 }
 
-/// Several things in one cell.
+/// Several things in one cell, without spaces, so that a line can be cut into its columns.
 pub(crate) fn joined<T: ToString>(things: impl IntoIterator<Item = T>) -> String {
-    things.into_iter().map(|thing| thing.to_string()).collect::<Vec<_>>().join(", ")
+    things.into_iter().map(|thing| thing.to_string()).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]
@@ -136,10 +136,10 @@ mod tests {
 
     #[test]
     fn a_table_is_aligned_and_has_no_empty_cells() {
-        let mut table = Table::new(["Name", "Roles"]);
+        let mut table = Table::new(["NAME", "ROLES"]);
         table.row(["ann".into(), "access".into()]);
         table.row(["bartholomew".into(), String::new()]);
-        assert_eq!(table.render(), "Name         Roles\nann          access\nbartholomew  -\n");
+        assert_eq!(table.render(), "NAME         ROLES\nann          access\nbartholomew  -\n");
     }
 
     // I72

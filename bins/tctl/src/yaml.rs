@@ -1,8 +1,14 @@
 //! YAML both ways. The only module that knows which library does it.
 
+use std::fmt;
+
 use anyhow::{Context, anyhow};
 use remoteler_core::Resource;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeOwned, MapAccess, SeqAccess, Visitor},
+};
+use serde_saphyr::Spanned;
 
 use crate::terminal::{escaped, escaped_json};
 
@@ -22,6 +28,104 @@ pub(crate) fn document(value: &impl Serialize) -> anyhow::Result<String> {
 /// One line: what is wrong, in which line.
 pub(crate) fn resources(text: &str) -> anyhow::Result<Vec<Resource>> {
     serde_saphyr::from_multiple(text).map_err(|cause| explained(&cause))
+}
+
+/// In which lines the fields of a document stand.
+#[derive(Debug)]
+pub(crate) enum Lines {
+    /// Fields: name, line, what is below.
+    Fields(Vec<(String, u64, Lines)>),
+    /// List.
+    List(Vec<Lines>),
+    /// Text, number and the like.
+    Leaf,
+}
+
+impl Lines {
+    /// The line of the field at `path`; entries of lists are named by their number from 0.
+    pub(crate) fn of(&self, path: &[String]) -> Option<u64> {
+        let (first, rest) = path.split_first()?;
+        match self {
+            Self::Fields(fields) => {
+                let (_, line, below) = fields.iter().find(|(name, ..)| name == first)?;
+                if rest.is_empty() { Some(*line) } else { below.of(rest) }
+            }
+            Self::List(entries) => entries.get(first.parse::<usize>().ok()?)?.of(rest),
+            Self::Leaf => None,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Lines {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(LinesVisitor)
+    }
+}
+
+struct LinesVisitor;
+
+impl<'de> Visitor<'de> for LinesVisitor {
+    type Value = Lines;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("anything")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Lines, A::Error> {
+        let mut fields = Vec::new();
+        while let Some(key) = map.next_key::<Spanned<String>>()? {
+            let line = key.referenced.line();
+            fields.push((key.value, line, map.next_value()?));
+        }
+        Ok(Lines::Fields(fields))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Lines, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = list.next_element()? {
+            entries.push(entry);
+        }
+        Ok(Lines::List(entries))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Lines, E> {
+        Ok(Lines::Leaf)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Lines, E> {
+        Ok(Lines::Leaf)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Lines, E> {
+        Ok(Lines::Leaf)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Lines, E> {
+        Ok(Lines::Leaf)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Lines, E> {
+        Ok(Lines::Leaf)
+    }
+
+    fn visit_unit<E>(self) -> Result<Lines, E> {
+        Ok(Lines::Leaf)
+    }
+
+    fn visit_none<E>(self) -> Result<Lines, E> {
+        Ok(Lines::Leaf)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Lines, D::Error> {
+        Lines::deserialize(deserializer)
+    }
+}
+
+/// Where the fields of each document stand, in the order of [`resources`]; only for saying it: a text that does not parse has no lines.
+pub(crate) fn lines(text: &str) -> Option<Vec<Lines>> {
+    let documents: Vec<Lines> = serde_saphyr::from_multiple(text).ok()?;
+    // Empty documents are passed over by `resources`, too.
+    Some(documents.into_iter().filter(|document| matches!(document, Lines::Fields(_))).collect())
 }
 
 /// `remoteler.data_dir` of a daemon's config file. The rest of the file is the daemon's to check.

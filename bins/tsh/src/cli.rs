@@ -2,9 +2,9 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, builder::BoolishValueParser};
 use remoteler_client::ProxyAddr;
-use remoteler_core::{ClusterName, KubeClusterName, UserName, parse_duration};
+use remoteler_core::{ClusterName, KubeClusterName, LEAST_LOGIN_TTL, UserName, parse_duration};
 use remoteler_ssh::Speed;
 
 use crate::output::Format;
@@ -42,10 +42,10 @@ pub(crate) struct Common {
     #[arg(long, env = "TSH_HOME", value_name = "DIR", global = true)]
     pub(crate) home: Option<PathBuf>,
     /// Believes the proxy's web certificate whatever it is. Who is in the path then sees the password.
-    #[arg(long, env = "TSH_INSECURE", global = true)]
+    #[arg(long, env = "TSH_INSECURE", global = true, value_parser = BoolishValueParser::new())]
     pub(crate) insecure: bool,
     /// Says on standard error what is going on.
-    #[arg(short, long, env = "TSH_DEBUG", global = true)]
+    #[arg(short, long, env = "TSH_DEBUG", global = true, value_parser = BoolishValueParser::new())]
     pub(crate) debug: bool,
 }
 
@@ -111,7 +111,7 @@ pub(crate) struct Formatted {
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Login {
     /// How long the certificates shall be valid, such as 30m or 8h; default: what your roles allow.
-    #[arg(long, env = "TSH_TTL", value_name = "DURATION", value_parser = ttl)]
+    #[arg(long, env = "TSH_TTL", value_name = "DURATION", value_parser = useful_ttl)]
     pub(crate) ttl: Option<std::time::Duration>,
     /// Cluster to select.
     #[arg(value_name = "CLUSTER")]
@@ -159,7 +159,7 @@ pub(crate) struct Scp {
 #[derive(Args, Debug)]
 pub(crate) struct Config {
     /// Also for the bare names of the cluster's servers, not only NODE.CLUSTER.
-    #[arg(long, env = "TSH_BARE")]
+    #[arg(long, env = "TSH_BARE", value_parser = BoolishValueParser::new())]
     pub(crate) bare: bool,
 }
 
@@ -226,6 +226,18 @@ pub(crate) enum PlayFormat {
 
 fn ttl(text: &str) -> Result<std::time::Duration, String> {
     parse_duration(text).ok_or_else(|| format!("{text:?} is no duration; write it like 30s, 30m, 8h or 7d"))
+}
+
+/// A life that a login can ask for.
+fn useful_ttl(text: &str) -> Result<std::time::Duration, String> {
+    let wanted = ttl(text)?;
+    if wanted < LEAST_LOGIN_TTL {
+        return Err(format!(
+            "{text} is too short to be used: within a minute of their end certificates count as ended; the least is {}m",
+            LEAST_LOGIN_TTL.as_secs() / 60
+        ));
+    }
+    Ok(wanted)
 }
 
 fn label(text: &str) -> Result<(String, String), String> {

@@ -4,7 +4,7 @@ use std::{env, future::Future, path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, bail};
 use remoteler_client::{AuthTrust, Profile, ProxyAddr, RemoteAuth, Store, StoreError, StoredLogin};
-use remoteler_core::{Clock, ClusterName, SystemClock, UserName};
+use remoteler_core::{Clock, ClusterName, SystemClock, Timestamp, UserName};
 use remoteler_tunnel::SharedTlsIdentity;
 
 use crate::cli::Common;
@@ -21,12 +21,19 @@ pub(crate) struct Context {
 pub(crate) enum NoLogin {
     #[error("nobody is logged in{}; run: tsh login --proxy {}", at(.0), .0.as_ref().map_or_else(|| "HOST".to_owned(), ToString::to_string))]
     Nobody(Option<ProxyAddr>),
-    #[error("the certificates of {} at {} have expired, or will within a minute; run: tsh login", .0.user, .0.proxy)]
-    Expired(Profile),
+    #[error("{} is not logged in at {}; run: {}", .0.user, .0.proxy, .0.login_command())]
+    NoCertificates(Box<Profile>),
+    #[error("the certificates of {} at {} {}; run: {}", .0.user, .0.proxy, ending(*.1), .0.login_command())]
+    Expired(Box<Profile>, Timestamp),
 }
 
 fn at(proxy: &Option<ProxyAddr>) -> String {
     proxy.as_ref().map(|proxy| format!(" at {proxy}")).unwrap_or_default()
+}
+
+/// Certificates are not used in their last minute: a connection made with them could be cut at once.
+fn ending(at: Timestamp) -> String {
+    if at > SystemClock.now() { format!("expire within a minute, at {at}") } else { format!("expired at {at}") }
 }
 
 impl Context {
@@ -59,11 +66,16 @@ impl Context {
         let profile = self.profile()?.ok_or_else(nobody)?;
         let login = match self.store.login(&profile) {
             Ok(login) => login,
-            Err(StoreError::NoLogin { .. }) => return Err(NoLogin::Nobody(Some(profile.proxy)).into()),
+            Err(StoreError::NoLogin { .. }) => return Err(NoLogin::NoCertificates(Box::new(profile)).into()),
             Err(other) => return Err(other.into()),
         };
+        tracing::debug!(
+            user = %profile.user, proxy = %profile.proxy, cluster = %profile.cluster, serial = login.ssh_certificate.serial(),
+            logins = login.ssh_certificate.valid_principals().join(","), valid_until = %login.expires, home = %self.store.home().display(),
+            "certificates found"
+        );
         if !login.is_valid(SystemClock.now()) {
-            return Err(NoLogin::Expired(profile).into());
+            return Err(NoLogin::Expired(Box::new(profile), login.expires).into());
         }
         self.cluster(&login)?;
         Ok(login)
@@ -104,6 +116,7 @@ pub(crate) fn os_user() -> Option<String> {
 pub(crate) fn remote_auth(login: &StoredLogin) -> anyhow::Result<RemoteAuth> {
     let identity = SharedTlsIdentity::new(login.tls.clone());
     let trust = AuthTrust::Bundle(login.trust.clone());
+    tracing::debug!(proxy = %login.profile.proxy, "asking the auth service through the proxy");
     Ok(RemoteAuth::tls(&login.profile.proxy.to_string(), Some(identity), trust)?)
 }
 

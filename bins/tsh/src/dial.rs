@@ -56,10 +56,14 @@ async fn connect(
     within: Duration,
 ) -> anyhow::Result<NodeStream> {
     let proxy = &login.profile.proxy;
+    tracing::debug!(%proxy, ?family, "connecting to the proxy");
     let tcp = match family {
         Family::Any => connect_tcp(&proxy.to_string(), within).await?,
         Family::V4 | Family::V6 => connect_by_family(&proxy.to_string(), family).await?,
     };
+    if let Ok(address) = tcp.peer_addr() {
+        tracing::debug!(%proxy, %address, "connected");
+    }
     let tls = ClientTls {
         identity: Some(SharedTlsIdentity::new(login.tls.clone())),
         trust: Arc::new(login.trust.clone()),
@@ -74,6 +78,7 @@ async fn connect(
         .connect(name, Replayed::new(Bytes::new(), tcp))
         .await
         .with_context(|| format!("no TLS session with the proxy {proxy}"))?;
+    tracing::debug!(%proxy, version = ?stream.get_ref().1.protocol_version(), "TLS with the certificate of the login, the proxy's is of the cluster");
 
     let target = Target {
         cluster: cluster.clone(),
@@ -88,9 +93,13 @@ async fn connect(
         }
         anyhow::Error::new(cause).context(format!("the proxy {proxy} cannot be understood"))
     };
+    tracing::debug!(%node, %cluster, "asking the proxy for the node");
     write_dial(&mut stream, &DialHeader::new(target, None)).await.map_err(broken)?;
     match read_dial_reply(&mut stream).await.map_err(broken)? {
-        DialReply::Connected => Ok(stream),
+        DialReply::Connected => {
+            tracing::debug!(%node, "the proxy has reached the node");
+            Ok(stream)
+        }
         DialReply::Refused { code: DialCode::NotFound, message } => {
             bail!("{}; `tsh ls` shows the nodes of cluster {cluster}; {OPENSSH}", printable(&message))
         }

@@ -10,26 +10,32 @@ mod output;
 mod password;
 mod stdio;
 mod terminal;
+mod usage;
 
 use std::{env, ffi::OsString, path::Path, process::ExitCode};
 
 use clap::{CommandFactory, Parser};
 
 use cli::{Cli, Command, Kube, ProxyTarget, Recordings};
+use commands::ssh::CalledAs;
 use context::Context;
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = env::args_os().collect();
     let called_as_ssh = args.first().and_then(|path| Path::new(path).file_name()).is_some_and(|name| name == "ssh");
     if called_as_ssh {
-        return exit(commands::ssh::main(args.get(1..).unwrap_or_default(), cli::Common::default()));
+        // The words are those of ssh; the environment is ours.
+        return exit(match Cli::try_parse_from(["tsh"]) {
+            Ok(cli) => commands::ssh::main(args.get(1..).unwrap_or_default(), cli.common, CalledAs::Ssh),
+            Err(refusal) => {
+                usage::show("tsh", &refusal);
+                commands::ssh::CONNECTION_FAILED
+            }
+        });
     }
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
-        Err(refusal) => {
-            let _ = refusal.print();
-            return exit(if refusal.use_stderr() { 2 } else { 0 });
-        }
+        Err(refusal) => return exit(usage::show("tsh", &refusal)),
     };
     let Some(command) = cli.command.filter(|_| !cli.version) else {
         if cli.version {
@@ -38,17 +44,15 @@ fn main() -> ExitCode {
         output::say(&Cli::command().render_help().to_string());
         return exit(2);
     };
-    if cli.common.debug {
-        verbose(1);
-    }
     exit(run(command, cli.common))
 }
 
 fn run(command: Command, common: cli::Common) -> u8 {
     // `ssh` counts failures of its own, and needs no profile to explain itself.
     if let Command::Ssh(passed) = command {
-        return commands::ssh::main(&passed.args, common);
+        return commands::ssh::main(&passed.args, common, CalledAs::Tsh);
     }
+    verbose(common.debug.into());
     let context = match Context::new(common) {
         Ok(context) => context,
         Err(error) => return report(Err(error)),
@@ -92,13 +96,22 @@ fn exit(code: u8) -> ExitCode {
     std::process::exit(code.into())
 }
 
-/// Says on standard error what is going on; never keys, tokens or what is carried.
+/// Says on standard error what is going on; never keys, tokens or what is carried. 1: our own steps; 2: those of the SSH and TLS
+/// libraries too; more: everything.
 pub(crate) fn verbose(level: u8) {
     let filter = match level {
         0 => return,
-        1 => "info,tsh=debug,remoteler_ssh=debug,remoteler_tunnel=debug,remoteler_client=debug",
+        1 => "warn,tsh=debug,remoteler_ssh=debug,remoteler_tunnel=debug,remoteler_client=debug",
+        2 => {
+            "info,tsh=debug,remoteler_ssh=debug,remoteler_tunnel=debug,remoteler_client=debug,russh=debug,rustls=debug"
+        }
         _ => "debug",
     };
-    let subscriber = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(terminal::may_colour())
+        .with_timer(tracing_subscriber::fmt::time::uptime())
+        .with_target(level > 1)
+        .with_env_filter(filter);
     let _ = subscriber.try_init();
 }

@@ -1,13 +1,16 @@
 //! The command line of ssh(1), as `tsh ssh` and `ssh` take it. Every flag of the manual is parsed; those that have no place here are
 //! refused by name, never passed over. Owns no connection.
 
+mod config;
 mod options;
 
-use std::{ffi::OsString, os::unix::ffi::OsStrExt, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, ffi::OsString, os::unix::ffi::OsStrExt, path::PathBuf, time::Duration};
 
 use remoteler_client::ProxyAddr;
 use remoteler_core::{ClusterName, Login, UserName};
 use remoteler_ssh::ForwardSpec;
+
+pub(crate) use self::config::{ConfigFiles, Here, complete};
 
 /// Why a command line is not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +27,8 @@ pub(crate) enum UsageError {
     NoHost,
     #[error("{0:?} is no host: {1}")]
     Host(String, String),
+    #[error("{place}: {reason}")]
+    Config { place: String, reason: String },
     #[error("an argument is not UTF-8")]
     NotUtf8,
 }
@@ -73,6 +78,8 @@ pub(crate) struct SshArgs {
     pub(crate) gateway_ports: bool,
     pub(crate) exit_on_forward_failure: bool,
     pub(crate) quiet: bool,
+    /// `LogLevel ERROR`: nothing but errors.
+    pub(crate) terse: bool,
     pub(crate) verbose: u8,
     /// None: no escapes.
     pub(crate) escape: Option<u8>,
@@ -85,6 +92,12 @@ pub(crate) struct SshArgs {
     pub(crate) send_env: Vec<String>,
     pub(crate) family: Family,
     pub(crate) scope: Scope,
+    /// `-F`; [`complete`] reads them.
+    pub(crate) config: ConfigFiles,
+    /// `ClearAllForwardings`
+    pub(crate) clear_forwards: bool,
+    /// Options whose value is settled, in lower case: the first one counts.
+    decided: BTreeSet<String>,
 }
 
 /// Flags of our own among those of ssh(1).
@@ -156,6 +169,9 @@ pub(crate) fn parse(args: &[OsString]) -> Result<Parsed, UsageError> {
     }
     let host = host.ok_or(UsageError::NoHost)?;
     destination(&mut parsed, &host)?;
+    if parsed.clear_forwards {
+        parsed.forwards.clear();
+    }
     let words: Vec<&[u8]> = rest.map(|word| word.as_bytes()).collect();
     if !words.is_empty() {
         parsed.command = words.join(&b' ');
@@ -206,6 +222,16 @@ fn long_option(
 
 fn short_flag(parsed: &mut SshArgs, flag: char) -> Result<(), UsageError> {
     let unsupported = |reason| Err(UsageError::Unsupported(format!("-{flag}"), reason));
+    let option = match flag {
+        '4' | '6' => "addressfamily",
+        'g' => "gatewayports",
+        'N' | 's' => "sessiontype",
+        'n' => "stdinnull",
+        'q' | 'v' => "loglevel",
+        'T' | 't' => "requesttty",
+        _ => "",
+    };
+    parsed.decided.insert(option.to_owned());
     match flag {
         '4' => parsed.family = Family::V4,
         '6' => parsed.family = Family::V6,
@@ -235,7 +261,10 @@ fn flag_with_value(parsed: &mut SshArgs, flag: char, value: &str) -> Result<(), 
     let option = format!("-{flag}");
     let unsupported = |reason| Err(UsageError::Unsupported(option.clone(), reason));
     match flag {
-        'e' => parsed.escape = escape(&option, value)?,
+        'e' => {
+            parsed.escape = escape(&option, value)?;
+            parsed.decided.insert("escapechar".into());
+        }
         'L' => parsed.forwards.push(checked(&option, value)?),
         'l' => parsed.login = Some(checked(&option, value)?),
         'o' => options::apply(parsed, value)?,
@@ -246,7 +275,8 @@ fn flag_with_value(parsed: &mut SshArgs, flag: char, value: &str) -> Result<(), 
         'c' | 'm' => return unsupported("algorithms are not chosen by hand"),
         'D' => return unsupported("use -L with the port that is needed"),
         'E' => return unsupported("redirect standard error instead"),
-        'F' => return unsupported("configuration files of OpenSSH are not read; use plain ssh with `tsh config`"),
+        'F' if value.eq_ignore_ascii_case("none") => parsed.config = ConfigFiles::None,
+        'F' => parsed.config = ConfigFiles::Only(value.into()),
         'I' | 'i' => return unsupported("the certificate of `tsh login` is the only identity"),
         'J' => return unsupported("the cluster's proxy finds the way to every node"),
         'O' | 'S' => return unsupported(options::NO_MULTIPLEXING),
@@ -325,6 +355,7 @@ The host is NODE or NODE.CLUSTER. Options are those of ssh(1):
   -g                 forwarded ports accept connections from other machines
   -4, -6             the proxy is reached by IPv4 or IPv6 only
   -o OPTION=VALUE    options of ssh_config(5) that make sense; others are refused by name
+  -F FILE            an ssh_config(5) to read; called as ssh: instead of ~/.ssh/config and the system's
   -q, -v, -V         quiet; verbose (more often: more); version
   -p PORT            taken and of no effect: a node is found by its name
 and of tsh:
@@ -380,7 +411,6 @@ mod tests {
         for (line, named) in [
             ("-A h", "-A"),
             ("-i key h", "-i"),
-            ("-Fconfig h", "-F"),
             ("-J jump h", "-J"),
             ("-R 1:a:2 h", "-R"),
             ("-D 1080 h", "-D"),

@@ -41,7 +41,7 @@ fn render<T: Serialize + ?Sized>(format: Format, value: &T, text: impl FnOnce(&T
     })
 }
 
-/// Rows under a header, aligned by spaces.
+/// Rows under a header: aligned, without lines and colours, so that it can be read, grepped and cut. Looks as the tables of `tctl` do.
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
 }
@@ -51,9 +51,10 @@ impl Table {
         Self { rows: vec![header.iter().map(|&title| title.to_owned()).collect()] }
     }
 
-    /// Adds a row; control characters in it are escaped (I72).
+    /// Adds a row; control characters in it are escaped (I72), and an empty cell becomes `-`, so that each row has all its columns.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().map(|cell| printable(&cell)).collect());
+        let cell = |cell: String| if cell.is_empty() { "-".to_owned() } else { printable(&cell) };
+        self.rows.push(cells.into_iter().map(cell).collect());
     }
 
     pub(crate) fn into_text(self) -> String {
@@ -104,11 +105,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_is_aligned_and_cannot_control_the_terminal() {
+    fn a_table_is_aligned_has_no_empty_cells_and_cannot_control_the_terminal() {
         let mut table = Table::new(&["NODE", "LABELS"]);
         table.row(["gw-17.lab".into(), "env=\u{1b}[2Jprod".into()]); // I72
         table.row(["é".into(), String::new()]);
-        assert_eq!(table.into_text(), "NODE       LABELS\ngw-17.lab  env=\\u{1b}[2Jprod\né\n");
+        assert_eq!(table.into_text(), "NODE       LABELS\ngw-17.lab  env=\\u{1b}[2Jprod\né          -\n");
     }
 
     #[test]

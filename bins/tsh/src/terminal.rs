@@ -27,6 +27,11 @@ pub(crate) fn can_ask() -> bool {
     isatty(stdio::stdin()) && isatty(stdio::stderr())
 }
 
+/// Whether standard error may be coloured.
+pub(crate) fn may_colour() -> bool {
+    isatty(stdio::stderr()) && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
 /// Size of the terminal on standard input or output; 80 by 24 when neither is one.
 pub(crate) fn size() -> TerminalSize {
     let found = tcgetwinsize(stdio::stdout()).or_else(|_| tcgetwinsize(stdio::stdin()));

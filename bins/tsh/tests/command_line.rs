@@ -49,6 +49,10 @@ fn wrong_usage_is_2_and_help_is_0_on_every_level() {
         let output = run(home.path(), args);
         assert_eq!(output.status.code(), Some(2), "{args:?}: {}", err(&output));
         assert_eq!(out(&output), "", "{args:?}");
+        if !args.is_empty() {
+            let said = err(&output);
+            assert!(said.starts_with("tsh: ") && said.lines().count() == 2, "{args:?}: {said}");
+        }
     }
     for args in
         [&["--help"][..], &["login", "--help"], &["kube", "--help"], &["kube", "login", "--help"], &["ssh", "--help"]]
@@ -74,10 +78,45 @@ fn without_a_login_each_command_says_what_to_do_in_one_line() {
         assert_eq!(output.status.code(), Some(1), "{args:?}");
         assert_eq!(err(&output), "tsh: nobody is logged in; run: tsh login --proxy HOST\n", "{args:?}");
     }
-    let status = run(home.path(), &["status"]);
-    assert_eq!((status.status.code(), out(&status).as_str()), (Some(0), "Not logged in.\n"));
-    let json = run(home.path(), &["status", "--format", "json"]);
-    assert_eq!(out(&json), "[]\n");
+    for (format, printed) in [("text", ""), ("json", "[]\n"), ("yaml", "[]\n")] {
+        let status = run(home.path(), &["status", "--format", format]);
+        assert_eq!((status.status.code(), out(&status).as_str()), (Some(1), printed), "{}", err(&status));
+        assert_eq!(err(&status), "tsh: nobody is logged in; run: tsh login --proxy HOST\n");
+    }
+}
+
+#[test]
+fn a_profile_without_certificates_is_no_login_and_the_advice_repeats_how_it_was_made() {
+    let home = tempfile::tempdir().unwrap();
+    let profile = "current_proxy: p\nproxies:\n  p:\n    user: ann\n    cluster: root\n    insecure: true\n";
+    std::fs::write(home.path().join("profile"), profile).unwrap();
+    for args in [&["status"][..], &["ls"]] {
+        let output = run(home.path(), args);
+        assert_eq!(output.status.code(), Some(1));
+        let line = "tsh: ann is not logged in at p:3080; run: tsh login --proxy p:3080 --user ann --insecure\n";
+        assert_eq!(err(&output), line);
+    }
+}
+
+#[test]
+fn switches_in_the_environment_are_written_in_the_usual_ways() {
+    let home = tempfile::tempdir().unwrap();
+    for value in ["1", "0", "yes", "no", "true", "false", "on", "off"] {
+        let output =
+            tsh(home.path()).env("TSH_INSECURE", value).env("TSH_DEBUG", value).arg("status").output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{value}: {}", err(&output));
+    }
+    let output = tsh(home.path()).env("TSH_INSECURE", "maybe").arg("status").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(err(&output).contains("'maybe' for '--insecure'"), "{}", err(&output));
+}
+
+#[test]
+fn a_life_of_certificates_too_short_to_be_used_is_wrong_usage() {
+    let home = tempfile::tempdir().unwrap();
+    let output = run(home.path(), &["login", "--proxy", "127.0.0.1:1", "--ttl", "5s"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(err(&output).contains("5s is too short") && err(&output).contains("2m"), "{}", err(&output));
 }
 
 #[test]
@@ -103,6 +142,21 @@ fn called_as_ssh_it_takes_the_command_line_of_ssh() {
     assert_eq!(refused.status.code(), Some(255));
     assert!(err(&refused).contains("option -i is not supported"), "{}", err(&refused));
     assert_eq!(ssh(&["ls"]).status.code(), Some(255), "a host, not a command of tsh");
+
+    std::fs::create_dir(home.path().join(".ssh")).unwrap();
+    let config = home.path().join(".ssh/config");
+    std::fs::write(&config, "Host far\n  ProxyJump bastion\nHost near\n  User -x\n").unwrap();
+    for (host, said) in [("far", "line 2: option ProxyJump is not supported"), ("near", "line 4: option User cannot")] {
+        let refused = ssh(&[host]);
+        assert_eq!(refused.status.code(), Some(255));
+        let line = err(&refused);
+        assert!(line.contains(&format!("{} {said}", config.display())) && line.lines().count() == 1, "{line}");
+        assert!(err(&ssh(&["-F", "none", host])).contains("nobody is logged in"));
+        assert!(
+            err(&run(home.path(), &["ssh", host])).contains("nobody is logged in"),
+            "tsh ssh reads no files unasked"
+        );
+    }
 }
 
 #[test]

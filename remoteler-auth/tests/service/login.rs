@@ -71,13 +71,25 @@ async fn the_shortest_of_roles_and_request_is_the_life_of_a_certificate() {
     cluster.admin().put_resource(role, false).await.unwrap();
     cluster.user("ann", &["access", "short"], &[]).await;
     let now = cluster.clock.now();
-    for (requested, seconds) in [(None, 7200), (Some(60), 60), (Some(86_400), 7200), (Some(u64::MAX), 7200)] {
+    for (requested, seconds) in [(None, 7200), (Some(120), 120), (Some(86_400), 7200), (Some(u64::MAX), 7200)] {
         let request = LoginRequest { ttl_seconds: requested, ..login_request("ann", PASSWORD) };
         let certs = cluster.anonymous().login(request).await.unwrap();
         assert_eq!(certs.expires, now.plus(Duration::from_secs(seconds)), "{requested:?}"); // I6
     }
-    let request = LoginRequest { ttl_seconds: Some(0), ..login_request("ann", PASSWORD) };
-    assert_eq!(kind(cluster.anonymous().login(request).await), ApiErrorKind::BadRequest);
+}
+
+#[tokio::test]
+async fn a_life_too_short_to_be_of_use_is_refused_with_the_least_that_is() {
+    let cluster = Cluster::start().await;
+    cluster.user("ann", &["access"], &["root"]).await;
+    for requested in [0, 5, 119] {
+        let request = LoginRequest { ttl_seconds: Some(requested), ..login_request("ann", PASSWORD) };
+        let refused = cluster.anonymous().login(request).await.unwrap_err();
+        assert_eq!(refused.kind, ApiErrorKind::BadRequest);
+        assert!(refused.message.contains("120 seconds"), "{refused}");
+    }
+    let least = LoginRequest { ttl_seconds: Some(120), ..login_request("ann", PASSWORD) };
+    cluster.anonymous().login(least).await.unwrap();
 }
 
 #[tokio::test]

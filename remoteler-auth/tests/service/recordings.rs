@@ -15,8 +15,13 @@ async fn session(cluster: &Cluster, certs: &HostCerts, user: &str) -> SessionId 
         server_id: certs.host_id.to_string(),
         server_hostname: "edge".into(),
     };
-    let kind =
-        AuditKind::SessionStart { session, connection: ConnectionFields::default(), interactive: true, size: None };
+    let kind = AuditKind::SessionStart {
+        session,
+        connection: ConnectionFields::default(),
+        interactive: true,
+        size: None,
+        initial_command: Vec::new(),
+    };
     let name = cluster.service.cluster_name().clone();
     let event = AuditEvent::new(kind, cluster.clock.now(), Uuid::new_v4(), name);
     cluster.as_host(certs).record_events(vec![event]).await.unwrap();

@@ -262,8 +262,10 @@ async fn send_input<I: AsyncRead + Unpin>(
             Some(filter) => {
                 let mut sent = Vec::with_capacity(count + 1);
                 let action = filter.filter(octets, &mut sent);
-                if action == Some(EscapeAction::Disconnect) {
-                    return Ok(Input::Disconnect);
+                match action {
+                    Some(EscapeAction::Disconnect) => return Ok(Input::Disconnect),
+                    Some(EscapeAction::Help) => filter.help(),
+                    None => {}
                 }
                 write.data_bytes(sent).await?;
             }

@@ -1,7 +1,7 @@
 //! One SSH connection: its login and what the client asks for in it. Asks `remoteler-core` who the client is and `authorize` what
 //! it may do, answers, and hands the work to tasks of their own; nothing here waits for a process, a disk or another host.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 use remoteler_core::{Login, SshAccess, SshCertificatePurpose, VerifyError, authorize_ssh, verify_ssh_certificate};
 use russh::{
@@ -40,6 +40,8 @@ pub(super) enum ConnectionError {
 pub(super) struct Connection {
     node: Arc<Node>,
     client: Option<String>,
+    /// Where the client reached this node.
+    own_addr: Option<SocketAddr>,
     gate: Gate,
     ended: CancellationToken,
     attempt: Attempt,
@@ -73,14 +75,32 @@ struct Entry {
 struct Pending {
     pty: Option<PtyRequest>,
     env: Vec<(String, String)>,
+    /// What was asked for and refused, to be said when the session begins.
+    refused: Vec<String>,
     start: Option<oneshot::Sender<Start>>,
     signals: mpsc::Sender<Control>,
     size: watch::Sender<Option<Size>>,
 }
 
 impl Connection {
-    pub(super) fn new(node: Arc<Node>, client: Option<String>, gate: Gate, ended: CancellationToken) -> Self {
-        Self { node, client, gate, ended, attempt: Attempt::default(), access: None, channels: HashMap::new() }
+    /// `ends`: the client's address and this node's, as far as they are known.
+    pub(super) fn new(
+        node: Arc<Node>,
+        ends: (Option<String>, Option<SocketAddr>),
+        gate: Gate,
+        ended: CancellationToken,
+    ) -> Self {
+        let (client, own_addr) = ends;
+        Self {
+            node,
+            client,
+            own_addr,
+            gate,
+            ended,
+            attempt: Attempt::default(),
+            access: None,
+            channels: HashMap::new(),
+        }
     }
 
     fn authorize(&self, action: Action<'_>) -> Result<Permit, Refusal> {
@@ -176,7 +196,8 @@ impl Connection {
         // One program in one channel (RFC 4254 section 6.5).
         let Some(start) = pending.start.take() else { return Ok(session.channel_failure(id)?) };
         let (pty, env) = (pending.pty.take(), std::mem::take(&mut pending.env));
-        if start.send(Start { permit, kind, pty, env }).is_err() {
+        let refused = std::mem::take(&mut pending.refused);
+        if start.send(Start { permit, kind, pty, env, refused }).is_err() {
             session.channel_failure(id)?;
         }
         Ok(())
@@ -257,7 +278,7 @@ impl Handler for Connection {
         let (start, started) = oneshot::channel();
         let (signals, controls) = mpsc::channel(SIGNALS);
         let (size, sizes) = watch::channel(None);
-        let pending = Pending { pty: None, env: Vec::new(), start: Some(start), signals, size };
+        let pending = Pending { pty: None, env: Vec::new(), refused: Vec::new(), start: Some(start), signals, size };
         let Some(ended) = self.enter(channel.id(), Some(pending)) else {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
@@ -266,6 +287,7 @@ impl Handler for Connection {
         let place = session::Place {
             node: self.node.clone(),
             client: self.client.clone(),
+            own_addr: self.own_addr,
             handle: session.handle(),
             gone: self.ended.clone(),
         };
@@ -431,9 +453,15 @@ impl Handler for Connection {
         Ok(())
     }
 
-    async fn agent_request(&mut self, _channel: ChannelId, _session: &mut Session) -> Result<bool, Self::Error> {
+    async fn agent_request(&mut self, channel: ChannelId, _session: &mut Session) -> Result<bool, Self::Error> {
         if let Err(refusal) = self.authorize(Action::ForwardAgent) {
             self.note(&refusal).await;
+            // OpenSSH's client does not ask for an answer, so the user would not learn of it.
+            if let Some(pending) = self.pending(channel)
+                && pending.refused.is_empty()
+            {
+                pending.refused.push(format!("{refusal}; ssh -a or ForwardAgent no asks for none"));
+            }
         }
         Ok(false)
     }

@@ -25,6 +25,8 @@ pub(super) fn accepts(name: &str, value: &str) -> bool {
 pub(super) struct Origin<'a> {
     pub(super) session: SessionId,
     pub(super) client: Option<&'a str>,
+    /// Where the node was reached; none behind a reverse tunnel, where it listens on nothing.
+    pub(super) node: Option<SocketAddr>,
     /// `TERM` and the terminal's path.
     pub(super) terminal: Option<(&'a str, OsString)>,
 }
@@ -32,7 +34,7 @@ pub(super) struct Origin<'a> {
 /// All variables of a session of `account`; `asked` were accepted by [`accepts`].
 pub(super) fn build(account: &Account, origin: Origin<'_>, asked: &[(String, String)]) -> Vec<(OsString, OsString)> {
     let path = if account.uid().is_root() { ROOT_PATH } else { PATH };
-    let (client, connection) = client_address(origin.client);
+    let (client, connection) = addresses(origin.client, origin.node);
     let mut variables: Vec<(OsString, OsString)> =
         asked.iter().map(|(name, value)| (name.into(), value.into())).collect();
     variables.extend([
@@ -60,11 +62,13 @@ pub(super) fn term_name(term: &str) -> &str {
 }
 
 /// `SSH_CLIENT` and `SSH_CONNECTION` as sshd(8) writes them; it says UNKNOWN and 65535 where there is no address, too.
-fn client_address(client: Option<&str>) -> (String, String) {
-    let (ip, port) = client
-        .and_then(|text| text.parse::<SocketAddr>().ok())
-        .map_or(("UNKNOWN".to_owned(), 65535), |address| (address.ip().to_canonical().to_string(), address.port()));
-    (format!("{ip} {port} 65535"), format!("{ip} {port} UNKNOWN 65535"))
+fn addresses(client: Option<&str>, node: Option<SocketAddr>) -> (String, String) {
+    let parts = |address: Option<SocketAddr>| {
+        address.map_or(("UNKNOWN".to_owned(), 65535), |addr| (addr.ip().to_canonical().to_string(), addr.port()))
+    };
+    let (ip, port) = parts(client.and_then(|text| text.parse().ok()));
+    let (node_ip, node_port) = parts(node);
+    (format!("{ip} {port} {node_port}"), format!("{ip} {port} {node_ip} {node_port}"))
 }
 
 #[cfg(test)]
@@ -96,8 +100,14 @@ mod tests {
     }
 
     #[test]
-    fn a_client_without_address_is_unknown_as_in_openssh() {
-        assert_eq!(client_address(Some("[::ffff:192.0.2.1]:22")).0, "192.0.2.1 22 65535");
-        assert_eq!(client_address(None).1, "UNKNOWN 65535 UNKNOWN 65535");
+    fn both_ends_are_written_as_openssh_does_and_an_unknown_one_too() {
+        let node = "[::ffff:198.51.100.7]:3022".parse().ok();
+        let (client, connection) = addresses(Some("[::ffff:192.0.2.1]:50022"), node);
+        assert_eq!(
+            (client.as_str(), connection.as_str()),
+            ("192.0.2.1 50022 3022", "192.0.2.1 50022 198.51.100.7 3022")
+        );
+        assert_eq!(addresses(Some("[2001:db8::1]:5"), None).1, "2001:db8::1 5 UNKNOWN 65535");
+        assert_eq!(addresses(None, None).1, "UNKNOWN 65535 UNKNOWN 65535");
     }
 }

@@ -44,10 +44,12 @@ impl SessionReport {
         client: Option<String>,
         interactive: bool,
         size: Option<String>,
+        command: Option<&[u8]>,
     ) -> Result<(), AuditError> {
         let session = self.session.clone();
         let connection = ConnectionFields { remote: client };
-        self.sink.record(AuditKind::SessionStart { session, connection, interactive, size }).await
+        let initial_command = command.map(command_text).into_iter().collect();
+        self.sink.record(AuditKind::SessionStart { session, connection, interactive, size, initial_command }).await
     }
 
     pub(super) async fn end(&self, interactive: bool, recorded: bool, times: (Timestamp, Timestamp)) {
@@ -56,12 +58,10 @@ impl SessionReport {
         self.late(AuditKind::SessionEnd { session, interactive, session_start, session_stop, recorded }).await;
     }
 
-    pub(super) async fn exec(&self, command: &[u8]) -> Result<(), AuditError> {
-        self.sink.record(self.exec_event(command, None, None)).await
-    }
-
+    /// The one event of a command, with how it ended; before it began, `session.start` named it.
     pub(super) async fn exec_ended(&self, command: &[u8], exit_code: Option<String>, error: Option<String>) {
-        self.late(self.exec_event(command, exit_code, error)).await;
+        let (session, command) = (self.session.clone(), command_text(command));
+        self.late(AuditKind::Exec { session, command, exit_code, error }).await;
     }
 
     pub(super) async fn sftp_start(&self) -> Result<(), AuditError> {
@@ -78,12 +78,6 @@ impl SessionReport {
         self.late(AuditKind::Port { session, addr, success: false, error: Some(error) }).await;
     }
 
-    fn exec_event(&self, command: &[u8], exit_code: Option<String>, error: Option<String>) -> AuditKind {
-        let cut = command.get(..MAX_COMMAND).unwrap_or(command);
-        let command = String::from_utf8_lossy(cut).into_owned();
-        AuditKind::Exec { session: self.session.clone(), command, exit_code, error }
-    }
-
     /// Records what has happened already: a failure changes nothing any more, but somebody should look.
     async fn late(&self, kind: AuditKind) {
         let event = kind.name();
@@ -91,6 +85,10 @@ impl SessionReport {
             tracing::warn!(%error, event, session = self.session.sid, "an audit event is lost");
         }
     }
+}
+
+fn command_text(command: &[u8]) -> String {
+    String::from_utf8_lossy(command.get(..MAX_COMMAND).unwrap_or(command)).into_owned()
 }
 
 const MAX_COMMAND: usize = 8 * 1024;

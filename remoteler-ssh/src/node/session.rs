@@ -4,6 +4,7 @@
 use std::{
     ffi::OsString,
     io,
+    net::SocketAddr,
     os::unix::{ffi::OsStringExt, process::ExitStatusExt},
     process::ExitStatus,
     sync::{
@@ -55,6 +56,8 @@ pub(super) struct Start {
     pub(super) kind: Kind,
     pub(super) pty: Option<PtyRequest>,
     pub(super) env: Vec<(String, String)>,
+    /// What the user asked for and does not get.
+    pub(super) refused: Vec<String>,
 }
 
 /// What comes to a running program beside data.
@@ -66,6 +69,8 @@ pub(super) enum Control {
 pub(super) struct Place {
     pub(super) node: Arc<Node>,
     pub(super) client: Option<String>,
+    /// Where the client reached this node.
+    pub(super) own_addr: Option<SocketAddr>,
     pub(super) handle: Handle,
     /// Cancelled when the connection has ended.
     pub(super) gone: CancellationToken,
@@ -93,6 +98,11 @@ pub(super) async fn run(place: Place, _opened: Permit, channel: Channel<Msg>, in
     match session.begin().await {
         Ok(running) => {
             let _answered = place.handle.channel_success(sink.id()).await;
+            if !matches!(start.kind, Kind::Sftp) {
+                for refused in &start.refused {
+                    let _said = timeout(FAREWELL, say(&sink, refused)).await;
+                }
+            }
             running.run(source, sink, controls, sizes).await;
         }
         Err(refused) => {
@@ -216,10 +226,13 @@ impl<'a> Opening<'a> {
     async fn announce(&self) -> Result<(), remoteler_core::AuditError> {
         let pty = self.start.pty.as_ref();
         let size = pty.map(|pty| format!("{}:{}", pty.size.columns, pty.size.rows));
-        let start = self.report.start(self.place.client.clone(), pty.is_some(), size);
+        let command = match &self.start.kind {
+            Kind::Exec(command) => Some(command.as_slice()),
+            Kind::Shell | Kind::Sftp => None,
+        };
+        let start = self.report.start(self.place.client.clone(), pty.is_some(), size, command);
         match &self.start.kind {
-            Kind::Shell => start.await,
-            Kind::Exec(command) => tokio::try_join!(start, self.report.exec(command)).map(|_| ()),
+            Kind::Shell | Kind::Exec(_) => start.await,
             Kind::Sftp => tokio::try_join!(start, self.report.sftp_start()).map(|_| ()),
         }
     }
@@ -248,15 +261,15 @@ impl<'a> Opening<'a> {
 
     fn launch(&self, account: &Account) -> io::Result<(Process, Streams)> {
         let (program, arg0, args) = self.command_line(account)?;
-        let client = self.place.client.as_deref();
+        let (client, node) = (self.place.client.as_deref(), self.place.own_addr);
         let Some(request) = &self.start.pty else {
-            let origin = Origin { session: self.id, client, terminal: None };
+            let origin = Origin { session: self.id, client, node, terminal: None };
             let env = environment::build(account, origin, &self.start.env);
             let (process, pipes) = Launch { account, program, arg0, args, env }.with_pipes()?;
             return Ok((process, Streams::Pipes(pipes)));
         };
         let opened = pty::open(request, account)?;
-        let origin = Origin { session: self.id, client, terminal: Some((&request.term, opened.path)) };
+        let origin = Origin { session: self.id, client, node, terminal: Some((&request.term, opened.path)) };
         let env = environment::build(account, origin, &self.start.env);
         let process = Launch { account, program, arg0, args, env }.with_terminal(opened.peer)?;
         Ok((process, Streams::Terminal(opened.terminal)))
@@ -522,6 +535,8 @@ fn describe(status: Option<ExitStatus>, outcome: &Outcome) -> (Option<String>, O
     });
     match outcome {
         Outcome::Stopped(reason) => (code, Some(reason.clone())),
+        // As in Teleport's events: a command that fails has an error, and with it the code of failures.
+        Outcome::Exited(status) if !status.success() => (code, Some(status.to_string())),
         Outcome::Left if code.is_none() => (Some("left running".into()), None),
         Outcome::Exited(_) | Outcome::Left => (code, None),
     }

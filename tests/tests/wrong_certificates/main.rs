@@ -109,8 +109,7 @@ fn wrong_certificates(scene: &Scene, other: &Cluster) -> Vec<Wrong> {
 
     let theirs = Bearer::of_login(&User::create(other, "eve", "access,editor"));
     let adam = User::create(cluster, "adam", "access,editor");
-    adam.tsh(&["logout"]).ok();
-    adam.login(&["--ttl", "1s"]).ok();
+    adam.log_in_for_a_second(cluster);
     let ended = Bearer::of_login(&adam).expire();
     let (own_users, own_hosts) = (stolen_authority(cluster, CaKind::User), stolen_authority(cluster, CaKind::Host));
     let made = |name, kind, identity: &_| forge(&authority(name, kind), identity, Window::Hour);

@@ -22,6 +22,17 @@ pub struct ConfigFile {
     pub kubernetes_service: Option<KubernetesService>,
 }
 
+impl ConfigFile {
+    /// Whether it says of any service that it shall run or not.
+    #[must_use]
+    pub const fn names_services(&self) -> bool {
+        self.auth_service.is_some()
+            || self.proxy_service.is_some()
+            || self.ssh_service.is_some()
+            || self.kubernetes_service.is_some()
+    }
+}
+
 /// `remoteler:`
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]

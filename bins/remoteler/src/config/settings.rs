@@ -171,6 +171,10 @@ pub enum JoinToken {
     File(PathBuf),
 }
 
+/// What to do without a token.
+const MAKE_TOKEN: &str =
+    "make a token with `tctl tokens add --type node` where the auth service runs, and put it there";
+
 impl JoinToken {
     fn new(text: &str) -> Self {
         if text.starts_with('/') || text.starts_with("./") || std::path::Path::new(text).is_file() {
@@ -183,11 +187,17 @@ impl JoinToken {
     /// The token itself.
     ///
     /// # Errors
-    /// [`ConfigError::Value`] when the file cannot be read.
+    /// [`ConfigError::Value`] when the file cannot be read or holds nothing.
     pub fn read(&self) -> Result<Secret, ConfigError> {
         match self {
+            Self::Value(token) if token.reveal().trim().is_empty() => {
+                Err(value("token", format!("it is empty; {MAKE_TOKEN}")))
+            }
             Self::Value(token) => Ok(token.clone()),
             Self::File(path) => match std::fs::read_to_string(path) {
+                Ok(text) if text.trim().is_empty() => {
+                    Err(value("token", format!("file {} is empty; {MAKE_TOKEN}", path.display())))
+                }
                 Ok(text) => Ok(Secret::new(text.trim())),
                 Err(cause) => Err(value("token", format!("file {} cannot be read: {cause}", path.display()))),
             },
@@ -303,10 +313,7 @@ fn roles(file: &ConfigFile, flags: &Flags) -> Vec<SystemRole> {
         Some(enabled) => enabled.unwrap_or(true),
         None => otherwise,
     };
-    let said = file.auth_service.is_some()
-        || file.proxy_service.is_some()
-        || file.ssh_service.is_some()
-        || file.kubernetes_service.is_some();
+    let said = file.names_services();
     let mut roles = Vec::new();
     if default(file.auth_service.as_ref().map(|s| s.enabled), !said && !joins) {
         roles.push(SystemRole::Auth);

@@ -1,4 +1,4 @@
-//! Reading the config file: YAML to [`ConfigFile`], with errors that name the key, its line and the nearest known key.
+//! The only module that knows YAML. Reading the config file: YAML to [`ConfigFile`], with errors that name the key, its line and the nearest known key.
 
 use std::path::Path;
 
@@ -29,6 +29,16 @@ impl ConfigFile {
             Some(other) => Err(format!("version {other:?} is not read; this program reads v1")),
         }
     }
+}
+
+/// A value as a YAML document.
+///
+/// # Errors
+/// It has no such form.
+pub(crate) fn to_yaml(value: &impl serde::Serialize) -> anyhow::Result<String> {
+    use anyhow::Context;
+    let text = serde_saphyr::to_string(value).context("the result has no YAML form")?;
+    Ok(text.trim_end().to_owned() + "\n")
 }
 
 fn explain(cause: &serde_saphyr::Error) -> String {

@@ -1,11 +1,21 @@
 //! What the demo prints: a short story a person can read, and the commands to try by hand.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
 
 use remoteler_core::{AuditEvent, SessionId};
 use remoteler_ssh::{CastEvent, CastReader, PlainText, printable};
 
 use super::{cluster::DemoCluster, edge::EdgeProcess, visitor::Visitor};
+
+/// A line of the story. That nobody reads it any more is no reason to stop what it tells of.
+macro_rules! tell {
+    ($($line:tt)*) => {{
+        let _ = writeln!(io::stdout(), $($line)*);
+    }};
+}
 
 /// Tells the story, one numbered step at a time.
 pub(crate) struct Story {
@@ -15,19 +25,19 @@ pub(crate) struct Story {
 
 impl Story {
     pub(crate) fn new(dir: &Path) -> Self {
-        println!("Remoteler demo. Everything runs on this machine, as you, in {}.\n", dir.display());
+        tell!("Remoteler demo. Everything runs on this machine, as you, in {}.\n", dir.display());
         Self { step: 0, dir: dir.to_owned() }
     }
 
     fn step(&mut self, text: &str) {
         self.step += 1;
-        println!("{:>2}. {text}", self.step);
+        tell!("{:>2}. {text}", self.step);
     }
 
     pub(crate) fn cluster(&mut self, cluster: &DemoCluster) {
         self.step(&format!("A cluster is up: auth service, proxy and node {:?} in one process.", DemoCluster::NODE));
-        println!("    cluster {}, proxy {}", DemoCluster::NAME, cluster.proxy);
-        println!("    CA pin {}", cluster.ca_pin);
+        tell!("    cluster {}, proxy {}", DemoCluster::NAME, cluster.proxy);
+        tell!("    CA pin {}", cluster.ca_pin);
     }
 
     pub(crate) fn edge(&mut self, edge: &EdgeProcess) {
@@ -36,38 +46,35 @@ impl Story {
             EdgeProcess::NAME,
             edge.pid
         ));
-        println!("    It listens on no port; a reverse tunnel to the proxy is up.");
+        tell!("    It listens on no port; a reverse tunnel to the proxy is up.");
     }
 
     pub(crate) fn user(&mut self, ann: &Visitor) {
         let roles: Vec<_> = ann.certs.roles.iter().map(ToString::to_string).collect();
         self.step(&format!("User {:?} was made and logged in through the proxy with a password.", Visitor::NAME));
-        println!("    roles {}, may log in as {}", roles.join(", "), ann.certs.logins.join(", "));
-        println!(
-            "    SSH and X.509 certificates until {}; the private keys never left this process",
-            ann.certs.expires
-        );
+        tell!("    roles {}, may log in as {}", roles.join(", "), ann.certs.logins.join(", "));
+        tell!("    SSH and X.509 certificates until {}; the private keys never left this process", ann.certs.expires);
     }
 
     pub(crate) fn command(&mut self, node: &str, command: &str, output: &str) {
         self.step(&format!("{} ran a command on {node}, end to end over SSH:", Visitor::NAME));
-        println!("    {node}$ {command}");
+        tell!("    {node}$ {command}");
         quote(output);
     }
 
     pub(crate) fn terminal(&mut self, node: &str, command: &str, output: &str) {
         self.step(&format!("{} opened a terminal on {node}, through the tunnel:", Visitor::NAME));
-        println!("    {node}$ {command}");
+        tell!("    {node}$ {command}");
         quote(output);
     }
 
     pub(crate) fn pods(&mut self, pods: &[String]) {
         self.step(&format!("{} asked the API server for pods, impersonated by the Kubernetes service:", Visitor::NAME));
         if pods.is_empty() {
-            println!("    there are none");
+            tell!("    there are none");
         }
         for pod in pods {
-            println!("    {}", printable(pod));
+            tell!("    {}", printable(pod));
         }
     }
 
@@ -79,43 +86,43 @@ impl Story {
     pub(crate) fn events(&mut self, events: &[AuditEvent]) {
         self.step("The audit log; what was allowed was recorded before it happened:");
         for event in events {
-            println!("    {}  {:<22} {}", event.time, event.name(), printable(&summary(event)));
+            tell!("    {}  {:<22} {}", event.time, event.name(), printable(&summary(event)));
         }
     }
 
     pub(crate) fn done(&self) {
-        println!("\nAll of it worked.");
+        tell!("\nAll of it worked.");
     }
 
     pub(crate) fn try_it(&self, cluster: &DemoCluster, edge: &EdgeProcess, ann: &Visitor) -> anyhow::Result<()> {
         let bin = std::env::current_exe()?.parent().map(Path::to_owned).unwrap_or_default();
         let home = self.dir.join("home");
-        println!("\nIt stays up until Ctrl-C. Try it by hand, in another terminal:\n");
+        tell!("\nIt stays up until Ctrl-C. Try it by hand, in another terminal:\n");
         if !bin.join("tsh").exists() || !bin.join("tctl").exists() {
-            println!("  cargo build --release --bin tsh --bin tctl");
+            tell!("  cargo build --release --bin tsh --bin tctl");
         }
-        println!("  export PATH={}:$PATH TSH_HOME={}", bin.display(), home.join(".tsh").display());
-        println!(
+        tell!("  export PATH={}:$PATH TSH_HOME={}", bin.display(), home.join(".tsh").display());
+        tell!(
             "  tsh login --insecure --proxy {} --user {} < {}",
             cluster.proxy,
             Visitor::NAME,
             self.dir.join("ann.password").display()
         );
-        println!("  tsh ls");
-        println!("  tsh ssh {}@{}", ann.login, EdgeProcess::NAME);
-        println!("  tsh config --bare > {}", self.dir.join("ssh_config").display());
-        println!("  ssh -F {} {}@{} uptime", self.dir.join("ssh_config").display(), ann.login, DemoCluster::NODE);
-        println!("  tsh recordings ls");
-        println!("  tctl --data-dir {} audit ls", cluster.data_dir.display());
-        println!("  kill -9 {}      # the edge node; the story of what then is in the log", edge.pid);
-        println!();
+        tell!("  tsh ls");
+        tell!("  tsh ssh {}@{}", ann.login, EdgeProcess::NAME);
+        tell!("  tsh config --bare > {}", self.dir.join("ssh_config").display());
+        tell!("  ssh -F {} {}@{} uptime", self.dir.join("ssh_config").display(), ann.login, DemoCluster::NODE);
+        tell!("  tsh recordings ls");
+        tell!("  tctl --data-dir {} audit ls", cluster.data_dir.display());
+        tell!("  kill -9 {}      # the edge node; the story of what then is in the log", edge.pid);
+        tell!();
         Ok(())
     }
 }
 
 fn quote(text: &str) {
     for line in text.trim_end().lines() {
-        println!("    | {}", printable(line));
+        tell!("    | {}", printable(line));
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) async fn list(api: &dyn AuthApi, query: EventQuery) -> anyhow::Result
 }
 
 fn listed(events: &[AuditEvent]) -> anyhow::Result<Report> {
-    let mut table = Table::new(["Time", "Event", "Code", "User", "Details"]);
+    let mut table = Table::new(["TIME", "EVENT", "CODE", "USER", "DETAILS"]);
     for event in events {
         let value = serde_json::to_value(event)?;
         let user = value.get("user").map(plain).unwrap_or_default();

@@ -7,7 +7,7 @@ use crate::output::{Report, Table, joined};
 /// Lists SSH servers.
 pub(crate) async fn nodes(api: &dyn AuthApi) -> anyhow::Result<Report> {
     let nodes = api.nodes().await?;
-    let mut table = Table::new(["Node", "Address", "Labels", "Version", "Last seen", "Host id"]);
+    let mut table = Table::new(["NODE", "ADDRESS", "LABELS", "VERSION", "LAST SEEN", "HOST ID"]);
     for node in &nodes {
         let cells = [labels(&node.labels), node.version.clone(), node.last_seen.to_string(), node.host_id.to_string()];
         let [labels, version, last_seen, host_id] = cells;
@@ -19,7 +19,7 @@ pub(crate) async fn nodes(api: &dyn AuthApi) -> anyhow::Result<Report> {
 /// Lists Kubernetes clusters.
 pub(crate) async fn kube_clusters(api: &dyn AuthApi) -> anyhow::Result<Report> {
     let clusters = api.kube_clusters().await?;
-    let mut table = Table::new(["Kubernetes cluster", "Labels", "Version", "Last seen", "Host id"]);
+    let mut table = Table::new(["KUBE CLUSTER", "LABELS", "VERSION", "LAST SEEN", "HOST ID"]);
     for cluster in &clusters {
         let (labels, version) = (labels(&cluster.labels), cluster.version.clone());
         table.row([
@@ -34,7 +34,7 @@ pub(crate) async fn kube_clusters(api: &dyn AuthApi) -> anyhow::Result<Report> {
 }
 
 fn address(addr: Option<&str>) -> String {
-    addr.unwrap_or("reverse tunnel").to_owned()
+    addr.unwrap_or("<- tunnel").to_owned()
 }
 
 fn labels(labels: &Labels) -> String {

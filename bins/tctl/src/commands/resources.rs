@@ -6,11 +6,8 @@ use anyhow::{Context, bail, ensure};
 use remoteler_core::{AuthApi, Resource, ResourceKind};
 use serde_json::json;
 
-use super::ResourceRef;
-use crate::{
-    output::{Report, Table, joined},
-    yaml,
-};
+use super::{ResourceRef, documents};
+use crate::output::{Report, Table, joined};
 
 /// Most that is read of a file of documents, in octets.
 const MAX_OCTETS: u64 = 4 * 1024 * 1024;
@@ -29,7 +26,7 @@ pub(crate) async fn get(api: &dyn AuthApi, wanted: &ResourceRef) -> anyhow::Resu
 }
 
 fn table(resources: &[Resource]) -> String {
-    let mut table = Table::new(["Kind", "Name", "Version", "Labels", "Expires"]);
+    let mut table = Table::new(["KIND", "NAME", "VERSION", "LABELS", "EXPIRES"]);
     for Resource { kind, version, metadata, .. } in resources {
         let labels = joined(metadata.labels.iter().map(|(key, value)| format!("{key}={value}")));
         let expires = metadata.expires.map(|moment| moment.to_string()).unwrap_or_default();
@@ -52,32 +49,44 @@ pub(crate) fn read(file: Option<&Path>) -> anyhow::Result<Vec<Resource>> {
     };
     let octets = octets.with_context(|| format!("{name} cannot be read"))?;
     ensure!(octets as u64 <= MAX_OCTETS, "{name} has more than {MAX_OCTETS} octets; split it");
-    parse(&text).with_context(|| format!("{name}: nothing was written"))
+    documents::parse(&text).with_context(|| format!("{name}: nothing was written"))
 }
 
-fn parse(text: &str) -> anyhow::Result<Vec<Resource>> {
-    let documents = yaml::resources(text)?;
-    ensure!(!documents.is_empty(), "there is no document in it");
-    for document in &documents {
-        ResourceKind::parse(&document.kind)?;
-    }
-    Ok(documents)
-}
-
-/// Writes documents one after another, as they stand in the file.
+/// Writes documents one after another, as they stand in the file, once all of them can be expected to be taken.
 pub(crate) async fn create(api: &dyn AuthApi, documents: Vec<Resource>, force: bool) -> anyhow::Result<Report> {
-    let mut written = Vec::new();
+    if !force {
+        refuse_existing(api, &documents).await?;
+    }
+    let (total, mut written) = (documents.len(), Vec::new());
     for document in documents {
         let this = format!("{} {:?}", document.kind, document.metadata.name);
         let entry = json!({ "kind": document.kind, "name": document.metadata.name });
-        api.put_resource(document, force).await.with_context(|| match written.len() {
-            0 => format!("{this} was not written"),
-            before => format!("{this} was not written; the {before} before it in the file were"),
-        })?;
+        api.put_resource(document, force)
+            .await
+            .with_context(|| format!("{this} was not written; {} of {total} documents were", written.len()))?;
         written.push((this, entry));
     }
     let text: String = written.iter().map(|(this, _)| format!("{this} was written.\n")).collect();
     Report::new(text, &written.into_iter().map(|(_, entry)| entry).collect::<Vec<_>>())
+}
+
+/// Looks for documents that are there already, so that none is written when one will be refused. Who may write but not read learns it
+/// from the writing.
+async fn refuse_existing(api: &dyn AuthApi, documents: &[Resource]) -> anyhow::Result<()> {
+    let mut existing = Vec::new();
+    for document in documents {
+        let name = &document.metadata.name;
+        if api.resources(ResourceKind::parse(&document.kind)?, Some(name.clone())).await.is_ok() {
+            existing.push(format!("{} {name:?}", document.kind));
+        }
+    }
+    ensure!(
+        existing.is_empty(),
+        "{} {} already; nothing was written; tctl create -f replaces",
+        existing.join(", "),
+        if existing.len() == 1 { "exists" } else { "exist" }
+    );
+    Ok(())
 }
 
 /// Removes a document.
@@ -91,16 +100,6 @@ pub(crate) async fn remove(api: &dyn AuthApi, unwanted: &ResourceRef) -> anyhow:
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_file_with_one_bad_document_is_refused_as_a_whole() {
-        let good = "kind: role\nversion: v7\nmetadata: { name: a }\n";
-        assert_eq!(parse(good).unwrap().len(), 1);
-        let cause = parse(&format!("{good}---\nkind: toaster\nversion: v1\nmetadata: {{ name: b }}\n")).unwrap_err();
-        assert!(cause.to_string().starts_with("\"toaster\" is no kind of resource"), "{cause}"); // I80
-        assert!(parse("").is_err());
-        assert!(parse("# nothing\n").is_err());
-    }
 
     #[test]
     fn a_file_that_is_not_there_is_named() {

@@ -47,7 +47,7 @@ fn created(token: &TokenCreated) -> anyhow::Result<Report> {
 /// Lists the tokens.
 pub(crate) async fn list(api: &dyn AuthApi) -> anyhow::Result<Report> {
     let tokens = api.tokens().await?;
-    let mut table = Table::new(["Id", "Type", "Expires"]);
+    let mut table = Table::new(["ID", "TYPE", "EXPIRES"]);
     for token in &tokens {
         table.row([token.id.clone(), joined(&token.roles), token.expires.to_string()]);
     }

@@ -49,7 +49,7 @@ fn invited(invite: &Invite, what: &str) -> anyhow::Result<Report> {
 /// Lists the users.
 pub(crate) async fn list(api: &dyn AuthApi) -> anyhow::Result<Report> {
     let users = api.users().await?;
-    let mut table = Table::new(["User", "Roles", "Logins", "Password", "Created"]);
+    let mut table = Table::new(["USER", "ROLES", "LOGINS", "PASSWORD", "CREATED"]);
     for user in &users {
         let logins = user.traits.get("logins").map(joined).unwrap_or_default();
         let password = if user.has_password { "set" } else { "not set" };

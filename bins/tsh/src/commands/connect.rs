@@ -56,7 +56,10 @@ pub(crate) async fn connect(
     if !how.quiet {
         config.notice = Arc::new(say);
     }
-    Ok(SshClient::connect(stream, config).await?)
+    tracing::debug!(account = %config.login, host = config.host, serial = login.ssh_certificate.serial(), "SSH handshake, and login with the certificate");
+    let client = SshClient::connect(stream, config).await?;
+    tracing::debug!(host = client.host(), "logged in; the node's certificate is of the cluster");
+    Ok(client)
 }
 
 const PATIENCE: Duration = Duration::from_secs(30);

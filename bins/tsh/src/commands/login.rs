@@ -94,12 +94,25 @@ async fn perform(
         WebTrust::SystemRoots
     };
     let web = WebClient::new(&proxy, trust)?;
+    tracing::debug!(%proxy, %user, checked = !context.common.insecure, "asking the proxy who it is");
     // Before the password is typed: a wrong address, or a proxy that is not believed.
     let ping = web.ping().await?;
     if let Some(wanted) = select.filter(|wanted| **wanted != ping.cluster_name) {
         bail!("cluster {wanted} is not known at {proxy}; known is {}", ping.cluster_name);
     }
-    let login = exchange(context, &web, &proxy, &user, ttl).await?;
+    tracing::debug!(%proxy, cluster = %ping.cluster_name, version = ping.server_version, "the proxy answers");
+    let mut login = exchange(context, &web, &proxy, &user, ttl).await?;
+    tracing::debug!(serial = login.ssh_certificate.serial(), valid_until = %login.expires, "certificates issued");
+    if context.common.insecure {
+        login.profile.insecure = true;
+        context.store.select(&login.profile)?;
+    }
+    if !login.is_valid(SystemClock.now()) {
+        say(&format!(
+            "tsh: the roles of {user} allow certificates until {} only, which is too short to be used; an administrator can raise max_session_ttl",
+            login.expires
+        ));
+    }
     tell_agent(&login);
     Ok(login)
 }

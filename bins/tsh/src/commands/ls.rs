@@ -1,6 +1,8 @@
 //! `tsh ls`: the servers that the user may see.
 
-use remoteler_core::{AuthApi, Labels, NodeRecord};
+use std::time::Duration;
+
+use remoteler_core::{AuthApi, Labels, NodeRecord, Timestamp};
 
 use crate::{
     cli,
@@ -10,19 +12,30 @@ use crate::{
 
 pub(crate) fn run(context: &Context, options: &cli::Ls) -> anyhow::Result<()> {
     let login = context.login()?;
-    let mut nodes = block_on(async { anyhow::Ok(remote_auth(&login)?.nodes().await?) })??;
+    let (mut nodes, now) = block_on(async {
+        let auth = remote_auth(&login)?;
+        // Ages by the clock that wrote the times: this machine's may be wrong.
+        anyhow::Ok((auth.nodes().await?, auth.ping().await?.server_time))
+    })??;
     nodes.retain(|node| options.labels.iter().all(|(key, value)| node.labels.get(key) == Some(value)));
     nodes.sort_by(|first, second| first.name.cmp(&second.name));
-    output::print(options.formatted.format, &nodes[..], text)
+    output::print(options.formatted.format, &nodes[..], |nodes| text(nodes, now))
 }
 
-fn text(nodes: &[NodeRecord]) -> String {
-    let mut table = Table::new(&["NODE", "ADDRESS", "LABELS"]);
+fn text(nodes: &[NodeRecord], now: Timestamp) -> String {
+    let mut table = Table::new(&["NODE", "ADDRESS", "SEEN", "LABELS"]);
     for node in nodes {
         let address = node.addr.clone().unwrap_or_else(|| "<- tunnel".into());
-        table.row([node.name.to_string(), address, labels_text(&node.labels)]);
+        table.row([node.name.to_string(), address, seen(node.last_seen, now), labels_text(&node.labels)]);
     }
     table.into_text()
+}
+
+/// When a node was last heard of. It tells of itself twice a minute; one that has missed that twice is named as silent.
+fn seen(last: Timestamp, now: Timestamp) -> String {
+    let age = now.since(last);
+    let silent = if age > Duration::from_secs(65) { " (silent)" } else { "" };
+    format!("{}s ago{silent}", age.as_secs())
 }
 
 /// `env=prod,zone=a`
@@ -32,12 +45,12 @@ pub(crate) fn labels_text(labels: &Labels) -> String {
 
 #[cfg(test)]
 mod tests {
-    use remoteler_core::{HostId, NodeName, Timestamp};
+    use remoteler_core::{HostId, NodeName};
 
     use super::*;
 
     #[test]
-    fn nodes_are_listed_with_how_they_are_reached() {
+    fn nodes_are_listed_with_how_they_are_reached_and_when_they_were_heard_of() {
         let id: HostId = "67e55044-10b1-426f-9247-bb680e5fe0c8".parse().unwrap();
         let node = |name: &str, addr: Option<&str>, labels: &[(&str, &str)]| NodeRecord {
             host_id: id,
@@ -45,15 +58,15 @@ mod tests {
             labels: labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
             addr: addr.map(Into::into),
             version: "0.1.0".into(),
-            last_seen: Timestamp::default(),
+            last_seen: Timestamp::from_unix_seconds(if addr.is_none() { 25 } else { 88 }),
         };
         let nodes =
             [node("gw-17", None, &[]), node("node-a", Some("10.0.0.7:3022"), &[("env", "prod"), ("zone", "a")])];
         assert_eq!(
-            text(&nodes),
-            "NODE    ADDRESS        LABELS\n\
-             gw-17   <- tunnel\n\
-             node-a  10.0.0.7:3022  env=prod,zone=a\n"
+            text(&nodes, Timestamp::from_unix_seconds(100)),
+            "NODE    ADDRESS        SEEN              LABELS\n\
+             gw-17   <- tunnel      75s ago (silent)  -\n\
+             node-a  10.0.0.7:3022  12s ago           env=prod,zone=a\n"
         );
     }
 }

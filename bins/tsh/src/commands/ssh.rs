@@ -1,6 +1,13 @@
 //! `tsh ssh`, and `ssh` when this program is called so. Exit status: that of the remote command, 255 when the connection failed.
 
-use std::{env, ffi::OsString, future::pending, sync::Arc, time::Duration};
+use std::{
+    env,
+    ffi::OsString,
+    future::pending,
+    io::{self, Write as _},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use remoteler_ssh::{Control, EscapeFilter, Exit, Program, SessionIo, SessionRequest, SshClient, serve_local_forward};
@@ -18,27 +25,42 @@ use super::{
 };
 use crate::{
     cli::Common,
-    context::{Context, block_on},
-    openssh::{self, Parsed, SshArgs, Tty, UsageError},
-    output::{one_line, say},
+    context::{Context, block_on, os_user},
+    openssh::{self, ConfigFiles, Here, Parsed, SshArgs, Tty, UsageError},
+    output::{self, Format, one_line, say},
     stdio::{self, Stdin, Stdio},
     terminal::{self, RawMode},
 };
 
-pub(crate) fn main(args: &[OsString], common: Common) -> u8 {
-    let parsed = match openssh::parse(args) {
+/// How this program was called; `ssh` reads OpenSSH's configuration, `tsh ssh` only one that is named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CalledAs {
+    Ssh,
+    Tsh,
+}
+
+pub(crate) fn main(args: &[OsString], common: Common, called: CalledAs) -> u8 {
+    let mut parsed = match openssh::parse(args) {
         Ok(Parsed::Run(parsed)) => parsed,
         Ok(Parsed::Help) => {
-            print!("{}", openssh::HELP);
-            return 0;
+            return crate::report(output::print(Format::Text, openssh::HELP, ToOwned::to_owned));
         }
         Ok(Parsed::Version) => {
-            print!("{}", version::line());
-            return 0;
+            return crate::report(version::run(Format::Text));
         }
         Err(refusal) => return wrong_usage(&refusal),
     };
-    crate::verbose(parsed.verbose);
+    if called == CalledAs::Ssh || matches!(parsed.config, ConfigFiles::Only(_)) {
+        let here = Here {
+            home: env::var_os("HOME").map(Into::into).unwrap_or_default(),
+            user: os_user().unwrap_or_default(),
+            system: "/etc/ssh".into(),
+        };
+        if let Err(refusal) = openssh::complete(&mut parsed, &here) {
+            return wrong_usage(&refusal);
+        }
+    }
+    crate::verbose(parsed.verbose.max(common.debug.into()));
     let result = Context::new(merged(common, &parsed)).and_then(|context| block_on(run(&context, &parsed))?);
     result.unwrap_or_else(|error| {
         say(&format!("tsh: {}", one_line(&error)));
@@ -52,18 +74,16 @@ fn wrong_usage(refusal: &UsageError) -> u8 {
 }
 
 /// What ssh(1) exits with when it, not the remote command, failed.
-const CONNECTION_FAILED: u8 = 255;
+pub(crate) const CONNECTION_FAILED: u8 = 255;
 
-/// Flags among those of ssh win over those before it; the environment counts for both.
+/// Flags among those of ssh win over those before it and over the environment.
 fn merged(common: Common, parsed: &SshArgs) -> Common {
     let scope = parsed.scope.clone();
-    let named = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
     Common {
-        // Called as `ssh` there was nobody before who read the environment.
-        proxy: scope.proxy.or(common.proxy).or_else(|| named("TSH_PROXY")?.parse().ok()),
-        user: scope.user.or(common.user).or_else(|| named("TSH_USER")?.parse().ok()),
-        cluster: scope.cluster.or(common.cluster).or_else(|| named("TSH_CLUSTER")?.parse().ok()),
-        home: scope.home.or(common.home).or_else(|| named("TSH_HOME").map(Into::into)),
+        proxy: scope.proxy.or(common.proxy),
+        user: scope.user.or(common.user),
+        cluster: scope.cluster.or(common.cluster),
+        home: scope.home.or(common.home),
         insecure: scope.insecure || common.insecure,
         debug: common.debug,
     }
@@ -171,7 +191,7 @@ async fn session(client: &SshClient, args: &SshArgs) -> anyhow::Result<u8> {
         stdout: stdio::stdout(),
         stderr: stdio::stderr(),
     };
-    let escape = args.escape.filter(|_| raw.is_some()).map(EscapeFilter::new);
+    let escape = args.escape.filter(|_| raw.is_some()).map(|escape| EscapeFilter::new(escape).with_help(show_help));
     let mut quit = QuitSignals::new()?;
     let running = session.run(io, controlled, escape);
     tokio::pin!(running);
@@ -189,7 +209,16 @@ async fn session(client: &SshClient, args: &SshArgs) -> anyhow::Result<u8> {
     if let Some(resizing) = resizing {
         resizing.abort();
     }
+    // As ssh(1): at the end of every session with a terminal, however it ended.
+    if pty && !args.terse && !args.quiet {
+        say(&format!("Connection to {} closed.", args.host));
+    }
     report(client, exit, args.quiet)
+}
+
+/// The terminal is in raw mode, so the text brings its own line ends.
+fn show_help(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
 }
 
 const LAST_MOMENT: Duration = Duration::from_millis(300);
@@ -205,12 +234,7 @@ fn report(client: &SshClient, exit: Result<Exit, remoteler_ssh::SessionError>, q
             }
             Ok(CONNECTION_FAILED)
         }
-        Ok(Exit::Disconnected) => {
-            if !quiet {
-                say(&format!("Connection to {host} closed."));
-            }
-            Ok(CONNECTION_FAILED)
-        }
+        Ok(Exit::Disconnected) => Ok(CONNECTION_FAILED),
         Ok(Exit::Unknown) => {
             let reason = client.last_words().map(|words| format!(": {words}")).unwrap_or_default();
             anyhow::bail!("{host} closed the connection{reason}")

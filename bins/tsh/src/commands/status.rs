@@ -1,4 +1,5 @@
-//! `tsh status`: who is logged in where, and until when. Reads only files of this machine.
+//! `tsh status`: who is logged in where, and until when. Reads only files of this machine. Fails when the login that commands would
+//! use is none, so that scripts can ask.
 
 use std::time::Duration;
 
@@ -39,11 +40,10 @@ pub(crate) fn run(context: &Context, format: Format) -> anyhow::Result<()> {
     }
     let now = SystemClock.now();
     output::print(format, &shown[..], |shown| {
-        if shown.is_empty() {
-            return "Not logged in.\n".into();
-        }
         shown.iter().map(|login| text(login, now)).collect::<Vec<_>>().join("\n")
-    })
+    })?;
+    // What was shown is the result; that it is of no use now is the failure.
+    context.login().map(|_| ())
 }
 
 /// The block that a login ends with.

@@ -15,11 +15,6 @@ pub(crate) fn run(format: Format) -> anyhow::Result<()> {
     output::print(format, &version(), text)
 }
 
-/// The one line that `-V` prints.
-pub(crate) fn line() -> String {
-    text(&version())
-}
-
 fn version() -> Version {
     Version {
         version: env!("CARGO_PKG_VERSION"),

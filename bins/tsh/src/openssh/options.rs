@@ -1,4 +1,4 @@
-//! Options of ssh_config(5), as they come after `-o`. Three kinds: those with an effect here; those that only ask for what is so anyway;
+//! Options of ssh_config(5), as they come after `-o` and in files. Three kinds: those with an effect here; those that only ask for what is so anyway;
 //! all others, which are refused by name.
 
 use std::time::Duration;
@@ -19,8 +19,11 @@ pub(super) fn apply(parsed: &mut SshArgs, text: &str) -> Result<(), UsageError> 
     let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
     let option = name.to_ascii_lowercase();
     let unsupported = |reason| Err(UsageError::Unsupported(name.to_owned(), reason));
+    // The first value counts, as in ssh_config; these add up.
+    if !matches!(option.as_str(), "localforward" | "sendenv") && !parsed.decided.insert(option.clone()) {
+        return Ok(());
+    }
     match option.as_str() {
-        // The first value counts, as in ssh_config.
         "user" => {
             let login = checked(name, value)?;
             parsed.login.get_or_insert(login);
@@ -43,9 +46,7 @@ pub(super) fn apply(parsed: &mut SshArgs, text: &str) -> Result<(), UsageError> 
             parsed.forwards.push(checked(name, &joined)?);
         }
         "clearallforwardings" => {
-            if yes(name, value)? {
-                parsed.forwards.clear();
-            }
+            parsed.clear_forwards = yes(name, value)?;
         }
         "gatewayports" => parsed.gateway_ports = yes(name, value)?,
         "exitonforwardfailure" => parsed.exit_on_forward_failure = yes(name, value)?,
@@ -80,7 +81,8 @@ pub(super) fn apply(parsed: &mut SshArgs, text: &str) -> Result<(), UsageError> 
         }
         "loglevel" => match value.to_ascii_uppercase().as_str() {
             "QUIET" | "FATAL" => parsed.quiet = true,
-            "ERROR" | "INFO" => {}
+            "ERROR" => parsed.terse = true,
+            "INFO" => {}
             "VERBOSE" | "DEBUG" | "DEBUG1" => parsed.verbose = parsed.verbose.max(1),
             "DEBUG2" | "DEBUG3" => parsed.verbose = parsed.verbose.max(2),
             _ => return Err(bad(name, value, "QUIET, ERROR, INFO, VERBOSE or DEBUG is expected")),
@@ -99,6 +101,7 @@ pub(super) fn apply(parsed: &mut SshArgs, text: &str) -> Result<(), UsageError> 
         "forwardagent" => return only_no(name, value, NO_AGENT_FORWARDING),
         "forwardx11" | "forwardx11trusted" => return only_no(name, value, NO_X11),
         "permitlocalcommand" => return only_no(name, value, "local commands are not run"),
+        "canonicalizehostname" => return only_no(name, value, "a node has one name"),
         "tunnel" => return only_no(name, value, "there are no tunnel devices"),
         "forkafterauthentication" => return only_no(name, value, "start it in the background with the shell's &"),
         "pubkeyauthentication" if value == "no" => {

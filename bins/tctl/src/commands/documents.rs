@@ -1,0 +1,195 @@
+//! Documents to be created, checked before the first of them is written. Owns what can be said of a document without asking anybody;
+//! the auth service checks everything again.
+
+use anyhow::{Context, bail, ensure};
+use remoteler_core::{
+    ConditionsSpec, NewUser, OptionsSpec, Resource, ResourceKind, Role, RoleName, RoleSpec, RuleSpec, UserName,
+};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::yaml::{self, Lines};
+
+/// Reads the documents of a text and checks them, all of them.
+///
+/// # Errors
+/// One line: the first document that cannot be created, and everything in it that this product does not have.
+pub(super) fn parse(text: &str) -> anyhow::Result<Vec<Resource>> {
+    let documents = yaml::resources(text)?;
+    ensure!(!documents.is_empty(), "there is no document in it");
+    let lines = yaml::lines(text).unwrap_or_default();
+    for (number, document) in documents.iter().enumerate() {
+        check(document, lines.get(number))?;
+    }
+    Ok(documents)
+}
+
+fn check(document: &Resource, lines: Option<&Lines>) -> anyhow::Result<()> {
+    let kind = ResourceKind::parse(&document.kind)?;
+    if let Some(how) = kind.made_elsewhere() {
+        bail!(
+            "{} {:?} cannot be created by a document: {how}; documents of kinds role and user can be created",
+            kind.as_str(),
+            document.metadata.name
+        );
+    }
+    let this = || format!("{} {:?}", kind.as_str(), document.metadata.name);
+    let known = kind.versions();
+    ensure!(
+        known.contains(&document.version.as_str()),
+        "version {:?} of {} is not read; {} is",
+        document.version,
+        this(),
+        known.join(" or ")
+    );
+    let unsupported = match kind {
+        ResourceKind::Role => unsupported_in_role(&document.spec),
+        ResourceKind::User => unsupported_in_user(&document.spec),
+        ResourceKind::Token | ResourceKind::Node | ResourceKind::KubeCluster => Vec::new(),
+    };
+    if !unsupported.is_empty() {
+        let named: Vec<_> = unsupported.iter().map(|path| with_line(path, lines)).collect();
+        bail!("{} has fields that this product does not have: {}; take them out", this(), named.join(", "));
+    }
+    match kind {
+        ResourceKind::Role => check_role(document).with_context(|| this()),
+        ResourceKind::User => check_user(document).with_context(|| this()),
+        ResourceKind::Token | ResourceKind::Node | ResourceKind::KubeCluster => Ok(()),
+    }
+}
+
+fn with_line(path: &[String], lines: Option<&Lines>) -> String {
+    let name = path.join(".");
+    match lines.and_then(|lines| lines.of(path)) {
+        Some(line) => format!("{name} (line {line})"),
+        None => name,
+    }
+}
+
+fn check_role(document: &Resource) -> anyhow::Result<()> {
+    let name = RoleName::new(&document.metadata.name)?;
+    let spec = if document.spec.is_null() { Value::Object(serde_json::Map::new()) } else { document.spec.clone() };
+    Role::new(name, &serde_json::from_value::<RoleSpec>(spec)?)?;
+    Ok(())
+}
+
+fn check_user(document: &Resource) -> anyhow::Result<()> {
+    let name = UserName::new(&document.metadata.name)?;
+    let mut user = document.spec.clone();
+    let fields = user.as_object_mut().context("its spec is not made of fields; roles is needed")?;
+    fields.insert("name".into(), Value::from(name.to_string()));
+    serde_json::from_value::<NewUser>(user)?;
+    Ok(())
+}
+
+fn unsupported_in_role(spec: &Value) -> Vec<Vec<String>> {
+    let mut found = unknown_fields::<RoleSpec>(spec, &["spec"]);
+    found.extend(unknown_fields::<OptionsSpec>(&spec["options"], &["spec", "options"]));
+    for part in ["allow", "deny"] {
+        found.extend(unknown_fields::<ConditionsSpec>(&spec[part], &["spec", part]));
+        for (number, rule) in spec[part]["rules"].as_array().into_iter().flatten().enumerate() {
+            found.extend(unknown_fields::<RuleSpec>(rule, &["spec", part, "rules", &number.to_string()]));
+        }
+    }
+    found
+}
+
+fn unsupported_in_user(spec: &Value) -> Vec<Vec<String>> {
+    let known = |name: &String| matches!(name.as_str(), "roles" | "traits");
+    let names = spec.as_object().into_iter().flat_map(serde_json::Map::keys).filter(|name| !known(name));
+    names.map(|name| vec!["spec".to_owned(), name.clone()]).collect()
+}
+
+/// The fields of `value` that `T` does not have. They are found by asking `T` itself, so that there is no second list of fields: with
+/// a field alone, the only thing it can say of its name is that it does not know it.
+fn unknown_fields<T: DeserializeOwned>(value: &Value, path: &[&str]) -> Vec<Vec<String>> {
+    let Some(fields) = value.as_object() else { return Vec::new() };
+    let unknown = |(name, content): (&String, &Value)| {
+        let alone = Value::Object([(name.clone(), content.clone())].into_iter().collect());
+        let said = serde_json::from_value::<T>(alone).err()?.to_string();
+        said.starts_with(&format!("unknown field `{name}`")).then(|| name.clone())
+    };
+    let within = |name: String| path.iter().map(|part| (*part).to_owned()).chain([name]).collect();
+    fields.iter().filter_map(unknown).map(within).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> String {
+        let cause = parse(text).unwrap_err();
+        let line = format!("{cause:#}");
+        assert!(!line.contains('\n'), "{line}");
+        line
+    }
+
+    // I80
+    #[test]
+    fn every_field_that_this_product_does_not_have_is_named_with_its_line() {
+        let role = "\
+# from another cluster
+kind: role
+version: v7
+metadata: { name: dev }
+spec:
+  options:
+    max_session_ttl: 8h
+    desktop_clipboard: true
+    record_session: { desktop: true }
+  allow:
+    logins: [root]
+    db_labels: { '*': '*' }
+    rules:
+      - resources: [session]
+        verbs: [read]
+        where: contains(user.spec.traits, x)
+  deny:
+    windows_desktop_labels: {}
+";
+        let line = refused(role);
+        for named in [
+            "spec.options.desktop_clipboard (line 8)",
+            "spec.options.record_session (line 9)",
+            "spec.allow.db_labels (line 12)",
+            "spec.allow.rules.0.where (line 16)",
+            "spec.deny.windows_desktop_labels (line 18)",
+        ] {
+            assert!(line.contains(named), "{named} in {line}");
+        }
+        assert!(
+            line.starts_with("role \"dev\" has fields") && !line.contains("logins") && !line.contains("max_session")
+        );
+        let second = format!("kind: role\nversion: v5\nmetadata: {{ name: a }}\n---\n{role}");
+        assert!(refused(&second).contains("spec.allow.db_labels (line 16)"), "{}", refused(&second));
+    }
+
+    #[test]
+    fn kinds_that_documents_do_not_make_are_refused_with_those_that_they_do() {
+        for kind in ["token", "node", "kube_cluster"] {
+            let line =
+                refused(&format!("kind: {kind}\nversion: v2\nmetadata: {{ name: a }}\nspec: {{ roles: [node] }}\n"));
+            assert!(line.contains("cannot be created by a document") && line.contains("role and user can"), "{line}");
+        }
+    }
+
+    #[test]
+    fn one_bad_document_refuses_all_whatever_is_wrong_with_it() {
+        let good = "kind: role\nversion: v7\nmetadata: { name: a }\n";
+        assert_eq!(parse(good).unwrap().len(), 1);
+        for (bad, said) in [
+            ("kind: toaster\nversion: v1\nmetadata: { name: b }\n", "\"toaster\" is no kind of resource"), // I80
+            ("kind: role\nversion: v1\nmetadata: { name: b }\n", "v5 or v6 or v7"),
+            ("kind: role\nversion: v7\nmetadata: { name: -b }\n", "role \"-b\""),
+            ("kind: role\nversion: v7\nmetadata: { name: b }\nspec: { options: { max_session_ttl: soon } }\n", "soon"),
+            ("kind: user\nversion: v2\nmetadata: { name: b }\nspec: { traits: {} }\n", "roles"),
+            ("kind: user\nversion: v2\nmetadata: { name: b }\nspec: { roles: [a], name: c }\n", "spec.name (line 8)"),
+            ("kind: user\nversion: v2\nmetadata: { name: b }\nspec: { roles: [a], expires: x }\n", "spec.expires"),
+        ] {
+            let line = refused(&format!("{good}---\n{bad}"));
+            assert!(line.contains(said), "{said} in {line}");
+        }
+        assert!(parse("").is_err());
+        assert!(parse("# nothing\n").is_err());
+    }
+}
