@@ -52,8 +52,8 @@ impl Inner {
         let token = value.unwrap_or_else(|| secret_hash::draw(self.entropy.as_ref()));
         let expires = self.clock.now().plus(Duration::from_secs(ttl));
         let trust = self.issuer.trust();
-        let pins = trust.host_pins().map_err(|cause| conflict(cause.to_string()))?;
-        let ca_pin = pins.into_iter().next().unwrap_or_default();
+        let ca_pins = trust.host_pins().map_err(|cause| conflict(cause.to_string()))?;
+        let ca_pin = ca_pins.first().cloned().unwrap_or_default();
         self.record(AuditKind::TokenCreate {
             user: actor,
             roles: roles.iter().map(ToString::to_string).collect(),
@@ -69,7 +69,7 @@ impl Inner {
             Err(cause) => return Err(cause.into()),
         }
         let proxy_addr = self.proxy_addr().await;
-        Ok(TokenCreated { token, expires, roles: record.roles, ca_pin, proxy_addr })
+        Ok(TokenCreated { token, expires, roles: record.roles, ca_pin, ca_pins, proxy_addr })
     }
 
     pub(crate) async fn tokens(&self, caller: &Caller) -> ApiResult<Vec<TokenSummary>> {

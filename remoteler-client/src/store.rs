@@ -287,6 +287,44 @@ impl Store {
         })
     }
 
+    /// Believes the authorities of hosts in `trust` from now on for the logins at the proxy of `login`. Says whether they are others than
+    /// before. [`Store::trust_age`] counts from this moment.
+    ///
+    /// # Errors
+    /// [`StoreError::NotOurs`] for the authorities of another cluster, or none: believing that would lock the user out.
+    pub fn believe(&self, login: &StoredLogin, trust: &TrustBundle) -> Result<bool, StoreError> {
+        let proxy = &login.profile.proxy;
+        let not_ours = |what| StoreError::NotOurs { proxy: proxy.clone(), what };
+        if trust.cluster != login.identity.cluster {
+            return Err(not_ours("the authorities are of another cluster"));
+        }
+        if trust.host.ssh.is_empty() || trust.host.x509.is_empty() {
+            return Err(not_ours("there is no authority of hosts"));
+        }
+        let (dir, _lock) = self.open_for_change()?;
+        let Some(keys) = dir.create_dir(KEYS)?.open_dir(proxy.host())? else {
+            return Err(StoreError::NoLogin { proxy: proxy.to_string() });
+        };
+        let roots = pem_certificates(&trust.host.x509);
+        let lines = read_text(&dir, KNOWN_HOSTS)?.unwrap_or_default();
+        let scope = HostScope::cluster(trust.cluster.clone());
+        let wanted = known_hosts::with_authority(&lines, proxy, &scope, &trust.host);
+        let others = read_text(&keys, CAS)?.as_deref() != Some(&roots) || lines != wanted;
+        if lines != wanted {
+            dir.write(KNOWN_HOSTS, wanted.as_bytes())?;
+        }
+        // Written also when it is the same: its age is that of what is known.
+        keys.write(CAS, roots.as_bytes())?;
+        Ok(others)
+    }
+
+    /// How long ago the authorities at this proxy were last heard of; `None` when that cannot be told.
+    #[must_use]
+    pub fn trust_age(&self, proxy: &ProxyAddr) -> Option<Duration> {
+        let path = self.home.join(KEYS).join(proxy.host()).join(CAS);
+        std::fs::symlink_metadata(path).ok()?.modified().ok()?.elapsed().ok()
+    }
+
     /// Removes the login of `profile`: its keys and certificates, and with the proxy's last user also what is believed for it. Nothing else
     /// is touched. Says whether there was one.
     ///

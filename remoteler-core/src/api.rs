@@ -219,6 +219,9 @@ pub struct TokenCreated {
     pub roles: BTreeSet<SystemRole>,
     /// Pin of the host authority, to be given as `--ca-pin`.
     pub ca_pin: String,
+    /// All pins: during a rotation one of each authority, of which servers show either.
+    #[serde(default)]
+    pub ca_pins: Vec<String>,
     /// Public address of a proxy, if one is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy_addr: Option<String>,

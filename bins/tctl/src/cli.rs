@@ -205,9 +205,76 @@ pub(crate) enum AuthCommand {
         )]
         kind: ExportKind,
     },
-    /// Show the authorities and the pins of joining hosts
+    /// Show the authorities, the pins of joining hosts, and where rotations stand
     #[command(after_help = "Example: tctl auth status")]
     Status,
+    /// Replace an authority by a new one, step by step, while everything works on
+    #[command(
+        after_help = "Examples: tctl auth rotate --type host --grace-period 48h\n          tctl auth rotate --type user --manual --phase init"
+    )]
+    Rotate {
+        /// user, host, or all
+        #[arg(
+            long = "type",
+            env = "REMOTELER_ROTATE_TYPE",
+            value_enum,
+            hide_possible_values = true,
+            value_name = "TYPE"
+        )]
+        kind: RotateKind,
+        /// How long an automatic rotation takes at least; each of its three phases gets a third
+        #[arg(
+            long,
+            env = "REMOTELER_GRACE_PERIOD",
+            value_name = "DURATION",
+            default_value = "48h",
+            conflicts_with = "manual"
+        )]
+        grace_period: Ttl,
+        /// Take one step by hand
+        #[arg(long, env = "REMOTELER_MANUAL", requires = "phase", value_parser = BoolishValueParser::new())]
+        manual: bool,
+        /// The step: init, update_clients, update_servers, standby or rollback
+        #[arg(
+            long,
+            env = "REMOTELER_PHASE",
+            value_enum,
+            hide_possible_values = true,
+            value_name = "PHASE",
+            requires = "manual"
+        )]
+        phase: Option<PhaseName>,
+        /// Go on although services have not acknowledged the phase before; they may be locked out by it
+        #[arg(long, env = "REMOTELER_ROTATE_FORCE", requires = "manual", value_parser = BoolishValueParser::new())]
+        force: bool,
+    },
+}
+
+/// Which authorities are rotated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RotateKind {
+    /// That of users.
+    User,
+    /// That of hosts.
+    Host,
+    /// One after the other.
+    All,
+}
+
+/// A phase of a rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum PhaseName {
+    /// A new authority is made known.
+    Init,
+    /// It signs.
+    UpdateClients,
+    /// Servers show it.
+    UpdateServers,
+    /// The old one is forgotten, or after a rollback the new one.
+    Standby,
+    /// The old one signs again.
+    Rollback,
 }
 
 /// Which authority, in which form.

@@ -6,12 +6,14 @@ mod documents;
 mod input;
 mod inventory;
 mod resources;
+mod rotation;
 mod status;
 mod tokens;
 mod users;
 
 use remoteler_core::{AuthApi, Clock, SystemClock};
 
+use self::rotation::Rotate;
 pub(crate) use self::input::{Moment, ResourceRef, Trait, Ttl};
 use crate::{
     cli::{AuditCommand, AuthCommand, Cli, Command, ListCommand, TokensCommand, UsersCommand},
@@ -53,6 +55,13 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<Report> {
         Command::Kube(ListCommand::Ls) => inventory::kube_clusters(api).await,
         Command::Auth(AuthCommand::Export { kind }) => authorities::export(api, *kind).await,
         Command::Auth(AuthCommand::Status) => authorities::status(api).await,
+        Command::Auth(AuthCommand::Rotate { kind, grace_period, manual: _, phase, force }) => {
+            let wanted = match phase {
+                Some(phase) => Rotate::Manual { phase: *phase, force: *force },
+                None => Rotate::Automatic { grace: *grace_period },
+            };
+            rotation::rotate(api, *kind, wanted).await
+        }
         Command::Audit(AuditCommand::Ls { from, to, event, user, limit }) => {
             let now = SystemClock.now();
             let query = audit::query(*from, *to, event.as_deref(), user.as_deref(), *limit, now);

@@ -10,6 +10,7 @@ mod output;
 mod password;
 mod stdio;
 mod terminal;
+mod trust;
 mod usage;
 
 use std::{env, ffi::OsString, path::Path, process::ExitCode};

@@ -181,7 +181,7 @@ fn add_administration(all: &mut Map<String, Value>) {
         "TokenCreated",
         object(
             &[("token", secret()), ("expires", time()), ("roles", list(text())), ("ca_pin", text())],
-            &[("proxy_addr", text())],
+            &[("proxy_addr", text()), ("ca_pins", list(text()))],
         ),
     );
     add("TokenSummary", object(&[("id", text()), ("roles", list(text())), ("expires", time())], &[]));
@@ -417,6 +417,7 @@ mod tests {
                     expires: now,
                     roles: roles(),
                     ca_pin: "p".into(),
+                    ca_pins: vec!["p".into()],
                     proxy_addr: text("p"),
                 }),
             ),

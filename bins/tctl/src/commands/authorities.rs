@@ -2,10 +2,11 @@
 
 use anyhow::Context;
 use pem::Pem;
-use remoteler_core::{AuthApi, CaKind, CaSet, TrustBundle, spki_pin};
+use remoteler_core::{AuthApi, CaKind, CaSet, RotationStatus, TrustBundle, spki_pin};
 use serde::Serialize;
 use serde_json::json;
 
+use super::rotation;
 use crate::{
     cli::ExportKind,
     output::{Report, fields},
@@ -69,10 +70,10 @@ struct Authority {
 
 /// Shows both authorities, and the pins that joining hosts are given.
 pub(crate) async fn status(api: &dyn AuthApi) -> anyhow::Result<Report> {
-    shown(&api.trust_bundle().await?)
+    shown(&api.trust_bundle().await?, &api.rotations().await?)
 }
 
-fn shown(trust: &TrustBundle) -> anyhow::Result<Report> {
+fn shown(trust: &TrustBundle, rotations: &[RotationStatus]) -> anyhow::Result<Report> {
     let pins = trust.host_pins()?;
     let authorities = [authority(trust, CaKind::User)?, authority(trust, CaKind::Host)?];
     let mut text = fields(&[("Cluster", trust.cluster.to_string()), ("CA pin", pins.join(", "))]);
@@ -80,7 +81,15 @@ fn shown(trust: &TrustBundle) -> anyhow::Result<Report> {
         text.push_str(&format!("\nAuthority of {}s\n", each.kind));
         text.push_str(&fields(&[("  SSH", each.ssh_fingerprints.join(", ")), ("  X.509", each.tls_pins.join(", "))]));
     }
-    Report::new(text, &json!({ "cluster_name": trust.cluster, "ca_pins": pins, "authorities": authorities }))
+    text.push('\n');
+    text.push_str(&rotation::shown(rotations));
+    let value = json!({
+        "cluster_name": trust.cluster,
+        "ca_pins": pins,
+        "authorities": authorities,
+        "rotations": rotations,
+    });
+    Report::new(text, &value)
 }
 
 fn authority(trust: &TrustBundle, kind: CaKind) -> anyhow::Result<Authority> {

@@ -25,23 +25,29 @@ fn created(token: &TokenCreated) -> anyhow::Result<Report> {
         ("Token", token.token.reveal().to_owned()),
         ("Type", joined(&token.roles)),
         ("Expires", token.expires.to_string()),
-        ("CA pin", token.ca_pin.clone()),
+        ("CA pin", pins(token)),
     ]);
     let roles = token.roles.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let proxy = token.proxy_addr.as_deref().unwrap_or("PROXY:3080");
     text.push_str(&format!(
         "\nOn the host that shall join, put the token into a file that only root can read, and start the daemon:\n\n  \
          remoteler start --roles {roles} --auth-server {proxy} --token /etc/remoteler.token --ca-pin {}\n",
-        token.ca_pin
+        pins(token)
     ));
     let value = json!({
         "token": token.token,
         "expires": token.expires,
         "roles": token.roles,
         "ca_pin": token.ca_pin,
+        "ca_pins": token.ca_pins,
         "proxy_addr": token.proxy_addr,
     });
     Report::new(text, &value)
+}
+
+/// As `--ca-pin` takes them.
+fn pins(token: &TokenCreated) -> String {
+    if token.ca_pins.is_empty() { token.ca_pin.clone() } else { token.ca_pins.join(",") }
 }
 
 /// Lists the tokens.
@@ -74,6 +80,7 @@ mod tests {
             expires: Timestamp::from_unix_seconds(3600),
             roles: [SystemRole::Node, SystemRole::Kube].into(),
             ca_pin: "sha256:ab".into(),
+            ca_pins: vec!["sha256:ab".into()],
             proxy_addr: Some("p.example.com:3080".into()),
         };
         let report = created(&token).unwrap();

@@ -11,6 +11,7 @@ use super::{login, ls::labels_text};
 use crate::{
     context::{Context, block_on, remote_auth},
     output::{self, Format, Table, say},
+    trust,
 };
 
 #[derive(Serialize)]
@@ -22,7 +23,10 @@ struct Shown {
 
 pub(crate) fn list(context: &Context, format: Format) -> anyhow::Result<()> {
     let login = context.login()?;
-    let mut clusters = block_on(async { anyhow::Ok(remote_auth(&login)?.kube_clusters().await?) })??;
+    let mut clusters = block_on(async {
+        trust::refresh_when_old(context, &login).await;
+        anyhow::Ok(remote_auth(&login)?.kube_clusters().await?)
+    })??;
     clusters.sort_by(|first, second| first.name.cmp(&second.name));
     // A kubeconfig that cannot be read only means that nothing is known to be selected.
     let current = kubeconfig().ok().and_then(|file| file.current_context().ok().flatten());
@@ -115,7 +119,11 @@ struct ExecStatus<'a> {
 }
 
 pub(crate) fn credentials(context: &Context, _name: &KubeClusterName) -> anyhow::Result<()> {
-    let login = block_on(login::ensure(context, false))??;
+    let login = block_on(async {
+        let login = login::ensure(context, false).await?;
+        trust::refresh_when_old(context, &login).await;
+        anyhow::Ok(login)
+    })??;
     let credential = exec_credential(&login.tls_certificate, login.tls_private_key.reveal(), login.expires);
     output::print(Format::Json, &credential, |_| String::new())
 }

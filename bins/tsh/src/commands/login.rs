@@ -11,14 +11,18 @@ use super::{kube, status};
 use crate::{
     cli,
     context::{Context, NoLogin, block_on, known_cluster, remote_auth},
-    output::say,
-    password, terminal,
+    output::{one_line, say},
+    password, terminal, trust,
 };
 
 pub(crate) fn run(context: &Context, options: &cli::Login) -> anyhow::Result<()> {
     block_on(async {
         let select = options.select.as_ref().or(context.common.cluster.as_ref());
-        let login = match valid_login(context)? {
+        let valid = match valid_login(context)? {
+            Some(login) => still_believed(context, login).await?,
+            None => None,
+        };
+        let login = match valid {
             Some(login) => {
                 if options.ttl.is_some() {
                     say("tsh: already logged in, so --ttl has no effect; run tsh logout first to log in anew");
@@ -42,6 +46,20 @@ fn valid_login(context: &Context) -> anyhow::Result<Option<StoredLogin>> {
         Ok(_) | Err(StoreError::NoLogin { .. } | StoreError::Broken { .. }) => Ok(None),
         Err(other) => Err(other.into()),
     }
+}
+
+/// The login, with the authorities of the moment; `None` when the cluster and it do not believe each other any more, because its
+/// authorities were rotated meanwhile. A cluster that does not answer is no reason to log in anew.
+async fn still_believed(context: &Context, login: StoredLogin) -> anyhow::Result<Option<StoredLogin>> {
+    let Err(cause) = trust::refresh(context, &login).await else {
+        return Ok(Some(context.store.login(&login.profile)?));
+    };
+    let web_trust = if login.profile.insecure { WebTrust::Insecure } else { WebTrust::SystemRoots };
+    if WebClient::new(&login.profile.proxy, web_trust)?.ping().await.is_err() {
+        return Ok(Some(login));
+    }
+    say(&format!("tsh: the certificates at hand are of no use any more ({}); logging in anew", one_line(&cause)));
+    Ok(None)
 }
 
 fn select_cluster(
@@ -162,7 +180,7 @@ fn tell_agent(login: &StoredLogin) {
 }
 
 /// Writes the contexts of the cluster's Kubernetes clusters, if there are any. The choice of a context stays the user's.
-async fn tell_kubeconfig(context: &Context, login: &StoredLogin) {
+pub(crate) async fn tell_kubeconfig(context: &Context, login: &StoredLogin) {
     let written = async {
         let clusters = remote_auth(login)?.kube_clusters().await?;
         if clusters.is_empty() {
@@ -172,6 +190,6 @@ async fn tell_kubeconfig(context: &Context, login: &StoredLogin) {
         kube::write_kubeconfig(context.store.home(), login, &names, None)
     };
     if let Err(cause) = written.await {
-        say(&format!("tsh: the kubeconfig was not written: {}", crate::output::one_line(&cause)));
+        say(&format!("tsh: the kubeconfig was not written: {}", one_line(&cause)));
     }
 }

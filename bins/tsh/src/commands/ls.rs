@@ -8,11 +8,13 @@ use crate::{
     cli,
     context::{Context, block_on, remote_auth},
     output::{self, Table},
+    trust,
 };
 
 pub(crate) fn run(context: &Context, options: &cli::Ls) -> anyhow::Result<()> {
     let login = context.login()?;
     let (mut nodes, now) = block_on(async {
+        trust::refresh_when_old(context, &login).await;
         let auth = remote_auth(&login)?;
         // Ages by the clock that wrote the times: this machine's may be wrong.
         anyhow::Ok((auth.nodes().await?, auth.ping().await?.server_time))

@@ -11,6 +11,7 @@ use crate::{
     dial,
     openssh::Family,
     stdio::Stdio,
+    trust::Refresh,
 };
 
 pub(crate) fn run(context: &Context, target: &str) -> anyhow::Result<()> {
@@ -20,7 +21,9 @@ pub(crate) fn run(context: &Context, target: &str) -> anyhow::Result<()> {
     let node = dial::node_name(host, &cluster)?;
     block_on(async {
         let mut stream = dial::dial(&login, &cluster, &node, Family::Any, PATIENCE).await?;
+        let refresh = Refresh::start(context, &login);
         let relayed = relay(&mut Stdio::new(), &mut stream).await;
+        refresh.finish().await;
         match relayed.error {
             // The node has sent everything, or whoever started us has gone.
             None => Ok(()),

@@ -30,6 +30,7 @@ use crate::{
     output::{self, Format, one_line, say},
     stdio::{self, Stdin, Stdio},
     terminal::{self, RawMode},
+    trust::Refresh,
 };
 
 /// How this program was called; `ssh` reads OpenSSH's configuration, `tsh ssh` only one that is named.
@@ -100,6 +101,7 @@ async fn run(context: &Context, args: &SshArgs) -> anyhow::Result<u8> {
         quiet: args.quiet,
     };
     let client = Arc::new(connect(&login, &cluster, &args.host, args.login.clone(), how).await?);
+    let refresh = Refresh::start(context, &login);
     let _forwards = start_forwards(&client, args).await?;
     let status = match &args.stdio_forward {
         Some((host, port)) => forward_stdio(&client, host, *port).await,
@@ -107,6 +109,7 @@ async fn run(context: &Context, args: &SshArgs) -> anyhow::Result<u8> {
         None => session(&client, args).await,
     };
     client.disconnect().await;
+    refresh.finish().await;
     status
 }
 
