@@ -11,11 +11,7 @@ use remoteler_core::{
 fn main() -> anyhow::Result<()> {
     let cluster = ClusterName::new("root.example.com")?;
     let authority = |kind| Authority::generate(&cluster, kind, SystemClock.now(), &OsEntropy);
-    let trust = TrustBundle::new(
-        cluster.clone(),
-        authority(CaKind::User)?.public(),
-        authority(CaKind::Host)?.public(),
-    );
+    let trust = TrustBundle::new(cluster.clone(), authority(CaKind::User)?.public(), authority(CaKind::Host)?.public());
     let mut roles = BTreeMap::new();
     for (name, document) in [
         ("auditor", r#"{"allow": {"rules": [{"resources": ["session", "event"], "verbs": ["list", "read"]}]}}"#),

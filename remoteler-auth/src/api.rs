@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use remoteler_core::{
     ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, HostCerts, Invite, JoinRequest, KubeRecord, LoginRequest,
     NewToken, NewUser, NodeRecord, Ping, RecordingChunk, RecordingInfo, Resource, ResourceKind, RotateRequest,
-    RotationStatus, Secret, SessionId, SignUpRequest, TokenCreated, TokenSummary, TrustAck, TrustBundle, UserCerts, UserName, UserSummary,
+    RotationStatus, Secret, SessionId, SignUpRequest, TokenCreated, TokenSummary, TrustAck, TrustBundle, UserCerts,
+    UserName, UserSummary,
 };
 
 use crate::{Caller, failure::ApiResult, service::Inner};

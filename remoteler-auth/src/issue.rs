@@ -9,8 +9,7 @@ use remoteler_ca::{
 };
 use remoteler_core::{
     AuditKind, AuditSink, CaKind, Clock, ClusterName, Entropy, HostIdentity, Login, Role, RotationPhase, Timestamp,
-    TrustBundle,
-    UserIdentity, UserName,
+    TrustBundle, UserIdentity, UserName,
 };
 use ssh_key::PublicKey;
 

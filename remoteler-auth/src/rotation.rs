@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use remoteler_ca::{KeyMove, RotationError, Step};
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuditKind, CaKind, Policy, PolicySource, RotateRequest, RotationStatus,
-    ServiceContact, TrustAck, Verb,
+    ApiError, ApiErrorKind, AuditKind, CaKind, Policy, PolicySource, RotateRequest, RotationStatus, ServiceContact,
+    TrustAck, Verb,
 };
 
 use crate::{

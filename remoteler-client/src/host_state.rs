@@ -138,7 +138,13 @@ impl HostState {
     pub fn renewed(&self, certs: HostCerts, now: Timestamp) -> Result<Self, HostStateError> {
         let renewed = Self::new(self.keys()?, certs, now)?;
         let says = |state: &Self| {
-            (state.host_id, state.node_name.clone(), state.cluster_name.clone(), state.roles.clone(), state.kube_clusters.clone())
+            (
+                state.host_id,
+                state.node_name.clone(),
+                state.cluster_name.clone(),
+                state.roles.clone(),
+                state.kube_clusters.clone(),
+            )
         };
         if says(&renewed) != says(self) {
             return Err(HostStateError::Mismatch("they do not say of this host what the ones before said"));

@@ -9,7 +9,8 @@ use http::Method;
 use remoteler_core::{
     ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, HostCerts, Invite, JoinRequest, KubeRecord, LoginRequest,
     NewToken, NewUser, NodeRecord, Ping, RecordingChunk, RecordingInfo, Resource, ResourceKind, RotateRequest,
-    RotationStatus, Secret, SessionId, SignUpRequest, TokenCreated, TokenSummary, TrustAck, TrustBundle, UserCerts, UserName, UserSummary, wire,
+    RotationStatus, Secret, SessionId, SignUpRequest, TokenCreated, TokenSummary, TrustAck, TrustBundle, UserCerts,
+    UserName, UserSummary, wire,
 };
 use remoteler_tunnel::SharedTlsIdentity;
 use serde::{Serialize, de::DeserializeOwned};
@@ -152,7 +153,8 @@ impl AuthApi for RemoteAuth {
     }
 
     async fn renew_host(&self) -> Result<HostCerts, ApiError> {
-        self.call(Call { method: Method::POST, path: wire::RENEW_HOST.into(), content_type: None, body: Bytes::new() }).await
+        self.call(Call { method: Method::POST, path: wire::RENEW_HOST.into(), content_type: None, body: Bytes::new() })
+            .await
     }
 
     async fn acknowledge_trust(&self, ack: TrustAck) -> Result<(), ApiError> {

@@ -12,7 +12,8 @@ use async_trait::async_trait;
 use remoteler_core::{
     ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, HostCerts, Invite, JoinRequest, KubeRecord, LoginRequest,
     NewToken, NewUser, NodeRecord, OsEntropy, Ping, RecordingChunk, RecordingInfo, Resource, ResourceKind,
-    RotateRequest, RotationStatus, Secret, SessionId, SignUpRequest, TokenCreated, TokenSummary, TrustAck, TrustBundle, UserCerts, UserName, UserSummary,
+    RotateRequest, RotationStatus, Secret, SessionId, SignUpRequest, TokenCreated, TokenSummary, TrustAck, TrustBundle,
+    UserCerts, UserName, UserSummary,
 };
 use remoteler_ssh::Uploader;
 use tokio::sync::Notify;

@@ -13,8 +13,8 @@ mod users;
 
 use remoteler_core::{AuthApi, Clock, SystemClock};
 
-use self::rotation::Rotate;
 pub(crate) use self::input::{Moment, ResourceRef, Trait, Ttl};
+use self::rotation::Rotate;
 use crate::{
     cli::{AuditCommand, AuthCommand, Cli, Command, ListCommand, TokensCommand, UsersCommand},
     connect::connect,

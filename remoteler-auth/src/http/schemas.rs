@@ -242,11 +242,11 @@ fn to(name: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use remoteler_core::{
-        ApiError, ApiErrorKind, AuditEvent, AuditKind, CaKind, CaSet, ClusterName, EventQuery, HostCerts, HostId, Invite,
-        JoinRequest, KubeClusterName, KubeRecord, Labels, LoginRequest, Metadata, NewToken, NewUser, NodeName,
-        NodeRecord, Ping, RecordingInfo, Resource, RotateRequest, RotationPhase, RotationPlan, RotationStatus, RotationView, Secret,
-        ServiceContact, SessionId, SignUpRequest, SystemRole, Timestamp, TrustAck,
-        TokenCreated, TokenSummary, Traits, TrustBundle, UserCerts, UserName, UserSummary, wire,
+        ApiError, ApiErrorKind, AuditEvent, AuditKind, CaKind, CaSet, ClusterName, EventQuery, HostCerts, HostId,
+        Invite, JoinRequest, KubeClusterName, KubeRecord, Labels, LoginRequest, Metadata, NewToken, NewUser, NodeName,
+        NodeRecord, Ping, RecordingInfo, Resource, RotateRequest, RotationPhase, RotationPlan, RotationStatus,
+        RotationView, Secret, ServiceContact, SessionId, SignUpRequest, SystemRole, Timestamp, TokenCreated,
+        TokenSummary, Traits, TrustAck, TrustBundle, UserCerts, UserName, UserSummary, wire,
     };
     use serde::Serialize;
     use uuid::Uuid;

@@ -2,9 +2,9 @@ use std::time::Duration;
 
 use remoteler_auth::{AuthConfig, AuthService, Caller};
 use remoteler_core::{
-    ApiErrorKind, AuditKind, AuthApi, CaKind, Clock, HostCerts, OsEntropy, RotateRequest, RotationPhase,
-    RotationPlan, RotationStatus, SshCertificatePurpose, SystemRole, TrustAck, TrustBundle, Verified, VerifyError,
-    X509Purpose, verify_ssh_certificate, verify_x509_chain,
+    ApiErrorKind, AuditKind, AuthApi, CaKind, Clock, HostCerts, OsEntropy, RotateRequest, RotationPhase, RotationPlan,
+    RotationStatus, SshCertificatePurpose, SystemRole, TrustAck, TrustBundle, Verified, VerifyError, X509Purpose,
+    verify_ssh_certificate, verify_x509_chain,
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 
@@ -156,8 +156,7 @@ async fn a_phase_waits_for_hosts_in_contact_and_names_them() {
 async fn of_two_administrators_who_rotate_at_once_one_wins() {
     let cluster = Cluster::start().await;
     let (one, two) = (cluster.admin(), cluster.admin());
-    let (first, second) =
-        tokio::join!(try_step(&*one, CaKind::Host, Init), try_step(&*two, CaKind::Host, Init));
+    let (first, second) = tokio::join!(try_step(&*one, CaKind::Host, Init), try_step(&*two, CaKind::Host, Init));
     let refused = [first, second].into_iter().filter_map(Result::err).collect::<Vec<_>>();
     let [refused] = <[_; 1]>::try_from(refused).unwrap();
     assert_eq!(refused.kind, ApiErrorKind::Conflict);
@@ -183,8 +182,7 @@ async fn an_automatic_rotation_ends_by_itself() {
     assert_eq!(after.user.x509.len(), 1);
     assert_ne!(after.user, before.user);
     let steps = cluster.events("ca.rotate").await;
-    let by_itself =
-        |kind: &AuditKind| matches!(kind, AuditKind::CaRotate { user, .. } if user == "local:rotation");
+    let by_itself = |kind: &AuditKind| matches!(kind, AuditKind::CaRotate { user, .. } if user == "local:rotation");
     assert_eq!(steps.iter().filter(|event| by_itself(&event.kind)).count(), 3);
 }
 
@@ -240,8 +238,7 @@ async fn renewing_gives_what_the_host_was_let_in_as_and_nothing_more() {
         host.identity().clone()
     };
     assert_eq!(identity(&renewed), identity(&first));
-    let key = |certs: &HostCerts| {
-        ssh_key::Certificate::from_openssh(&certs.ssh_certificate).unwrap().public_key().clone()
-    };
+    let key =
+        |certs: &HostCerts| ssh_key::Certificate::from_openssh(&certs.ssh_certificate).unwrap().public_key().clone();
     assert_eq!(key(&renewed), key(&first));
 }

@@ -60,7 +60,11 @@ fn each_phase_is_followed_by_those_of_the_plan_and_no_others() {
             let expected = allowed.iter().find(|(from, to, _)| (*from, *to) == (present, wanted));
             // Force passes over services, never over the order.
             let found = rotation.step(wanted, MANUAL, &[], true, 99, at(1));
-            assert_eq!(found.as_ref().ok().map(Step::keys), expected.map(|(_, _, keys)| *keys), "{present} to {wanted}");
+            assert_eq!(
+                found.as_ref().ok().map(Step::keys),
+                expected.map(|(_, _, keys)| *keys),
+                "{present} to {wanted}"
+            );
             match found {
                 Ok(step) => assert_eq!((step.next.phase(), step.next.generation()), (wanted, 99)),
                 Err(refused) => {

@@ -121,8 +121,7 @@ fn a_leaf_that_mints_certificates_naming_root_is_refused_by_both() {
     let turned = |authority: &Authority| Authority::generate(&root.name, authority.kind(), now(), &OsEntropy).unwrap();
     let forger = Cluster { name: root.name.clone(), user: turned(&leaf.user), host: turned(&leaf.host) };
     // What root would believe of leaf: its keys, under leaf's name.
-    let leaf_as_seen =
-        TrustBundle::new(leaf.name.clone(), forger.user.public(), forger.host.public());
+    let leaf_as_seen = TrustBundle::new(leaf.name.clone(), forger.user.public(), forger.host.public());
     let (user, host) = (forger.issue_user(), forger.issue_host());
 
     // I12

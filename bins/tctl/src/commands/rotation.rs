@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use remoteler_core::{
-    AuthApi, CaKind, RotateRequest, RotationPhase, RotationPlan, RotationStatus, ServiceContact,
-};
+use remoteler_core::{AuthApi, CaKind, RotateRequest, RotationPhase, RotationPlan, RotationStatus, ServiceContact};
 
 use super::Ttl;
 use crate::{
@@ -42,7 +40,11 @@ pub(crate) async fn rotate(api: &dyn AuthApi, kind: RotateKind, wanted: Rotate) 
         let step = api.rotate(RotateRequest { kind: *kind, phase, plan, force }).await;
         done.push(step.with_context(|| match done.first() {
             None => "nothing was changed".to_owned(),
-            Some(first) => format!("the {} authority is in phase {} now, and no more was changed", first.kind.as_str(), first.phase),
+            Some(first) => format!(
+                "the {} authority is in phase {} now, and no more was changed",
+                first.kind.as_str(),
+                first.phase
+            ),
         })?);
     }
     let text: String = done.iter().map(|status| format!("{}\n{}", headline(status), next(status))).collect();

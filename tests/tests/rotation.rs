@@ -1,0 +1,331 @@
+//! An authority is replaced while everything works: logins, live SSH sessions, a reverse tunnel and a `kubectl --watch` go through each
+//! phase and through a rollback from each. Afterwards what the old authority issued is refused everywhere.
+//!
+//! `REMOTELER_ROTATION_SESSIONS` and `REMOTELER_ROTATION_EDGES` set the load; 8 sessions and 2 edge nodes without them.
+
+#![expect(clippy::unwrap_used, reason = "a helper that fails ends its test")]
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader, Write},
+    path::Path,
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, SystemTime},
+};
+
+use remoteler_tests::{
+    ApiServer, Cluster, ClusterOptions, Edge, Process, User, binary, eventually, eventually_within, need, run,
+};
+use serde_json::json;
+
+/// Every way through the phases: a rollback from each, then to the end.
+const PATHS: [&[&str]; 4] = [
+    &["init", "rollback", "standby"],
+    &["init", "update_clients", "rollback", "standby"],
+    &["init", "update_clients", "update_servers", "rollback", "standby"],
+    &["init", "update_clients", "update_servers", "standby"],
+];
+
+fn load(name: &str, usual: usize) -> usize {
+    env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
+/// A stock `ssh` that lives through the test.
+struct Session {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Session {
+    fn open(user: &User, host: &str) -> Self {
+        let mut command = user.openssh("ssh");
+        command.args([host, "cat"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let (stdin, stdout) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+        let mut session = Self { child, stdin, stdout };
+        session.echoes("first");
+        session
+    }
+
+    /// What is written comes back.
+    #[track_caller]
+    fn echoes(&mut self, word: &str) {
+        writeln!(self.stdin, "{word}").unwrap();
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        assert_eq!(line.trim_end(), word, "a session was lost");
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Somebody who logs in again and again, and runs a command each time.
+struct Visitors {
+    stop: Arc<AtomicBool>,
+    done: Arc<AtomicUsize>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Visitors {
+    fn start(users: Vec<User>) -> Self {
+        let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let threads = users.into_iter().map(|user| {
+            let (stop, done) = (stop.clone(), done.clone());
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::SeqCst) {
+                    user.tsh(&["logout"]).ok();
+                    user.login(&[]).ok();
+                    user.tsh(&["ssh", Cluster::NODE, "true"]).ok();
+                    done.fetch_add(1, Ordering::SeqCst);
+                }
+            })
+        });
+        Self { threads: threads.collect(), stop, done }
+    }
+
+    /// Waits until each of them has come and gone again; a failure of one shows here.
+    fn pass_by(&self) {
+        let wanted = self.done.load(Ordering::SeqCst) + 2 * self.threads.len();
+        eventually_within(Duration::from_secs(60), "visitors log in", || {
+            assert!(self.threads.iter().all(|thread| !thread.is_finished()), "a login or command failed");
+            if self.done.load(Ordering::SeqCst) >= wanted { Ok(()) } else { Err("not yet".into()) }
+        });
+    }
+
+    fn end(self) -> usize {
+        self.stop.store(true, Ordering::SeqCst);
+        for thread in self.threads {
+            thread.join().expect("no login and no command failed");
+        }
+        self.done.load(Ordering::SeqCst)
+    }
+}
+
+/// Takes a step as soon as every service has followed the one before.
+#[track_caller]
+fn step(cluster: &Cluster, kind: &str, phase: &str) {
+    eventually(&format!("{kind} goes to {phase}"), || {
+        let out = cluster.tctl(&["auth", "rotate", "--type", kind, "--manual", "--phase", phase]);
+        if out.code == Some(0) {
+            return Ok(());
+        }
+        assert!(out.stderr.contains("is not acknowledged by"), "{}", out.stderr);
+        Err(out.stderr)
+    });
+}
+
+/// Makes `tsh` ask for the authorities at its next use, as it does by itself after a minute.
+fn a_minute_later(user: &User, cluster: &Cluster) {
+    let host = cluster.proxy().rsplit_once(':').unwrap().0;
+    let known = user.tsh_home().join("keys").join(host).join("cas.pem");
+    let earlier = SystemTime::now() - Duration::from_secs(120);
+    fs::File::options().write(true).open(known).unwrap().set_modified(earlier).unwrap();
+}
+
+#[track_caller]
+fn runs(user: &User, host: &str) {
+    let mut ssh = user.openssh("ssh");
+    run(ssh.args([host, "echo", "there"])).ok();
+}
+
+fn copy_home(from: &Path, to: &Path) {
+    run(Command::new("cp").arg("-a").arg(from).arg(to)).ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn authorities_are_replaced_and_rolled_back_while_everything_works() {
+    if !need(&["ssh", "kubectl"]) {
+        return;
+    }
+    let api_server = ApiServer::start().await.unwrap();
+    api_server.expect("ann", &["developers", "viewers"]);
+    let dir = tempfile::tempdir().unwrap();
+    let kubeconfig = api_server.write_kubeconfig(dir.path()).unwrap();
+    let kube = format!(
+        "kubernetes_service:\n  enabled: yes\n  kubeconfig_file: {}\n  kube_cluster_name: here\n",
+        kubeconfig.display()
+    );
+    let cluster = Cluster::start_with(ClusterOptions { extra_config: kube, ..ClusterOptions::default() });
+    let edges: Vec<_> =
+        (0..load("REMOTELER_ROTATION_EDGES", 2)).map(|number| cluster.edge(&format!("edge-{number}"))).collect();
+    let traits = ["kubernetes_groups=developers", "kubernetes_groups=viewers"];
+    let ann = User::create_with_traits(&cluster, "ann", "access", &traits);
+    let hosts: Vec<String> =
+        edges.iter().map(|edge| edge.name().to_owned()).chain([Cluster::NODE.to_owned()]).collect();
+    for host in &hosts {
+        eventually("the node is reached", || {
+            let out = run(ann.openssh("ssh").args([host.as_str(), "true"]));
+            if out.code == Some(0) { Ok(()) } else { Err(out.stderr) }
+        });
+    }
+    ann.tsh(&["kube", "login", "here"]).ok();
+
+    let mut sessions: Vec<_> = (0..load("REMOTELER_ROTATION_SESSIONS", 8))
+        .map(|number| Session::open(&ann, &hosts[number % hosts.len()]))
+        .collect();
+    let mut watch = Command::new("kubectl");
+    ann.environment(&mut watch);
+    watch.args(["get", "configmaps", "--watch", "-o", "name", "--namespace", "dev"]);
+    let mut watch = Process::start(&mut watch, &cluster.dir().join("watch.log"));
+    eventually("kubectl watches", || {
+        let begun = api_server.seen().iter().any(|seen| seen.target.contains("watch=true"));
+        if begun { Ok(()) } else { Err(watch.log()) }
+    });
+    let visitors = Visitors::start((0..2).map(|number| cluster.user(&format!("visitor-{number}"), "access")).collect());
+
+    for kind in ["user", "host"] {
+        for path in PATHS {
+            for phase in path {
+                step(&cluster, kind, phase);
+                a_minute_later(&ann, &cluster);
+                ann.tsh(&["ls"]).ok();
+                for host in &hosts {
+                    runs(&ann, host);
+                }
+                for session in &mut sessions {
+                    session.echoes(phase);
+                }
+                visitors.pass_by();
+                // Who logged in before a rotation of users logs in anew before it ends: that is what the grace period is for.
+                if kind == "user" && matches!(*phase, "update_servers" | "rollback") {
+                    ann.tsh(&["logout"]).ok();
+                    ann.login(&[]).ok();
+                }
+            }
+        }
+    }
+    let object = json!({"kind": "ConfigMap", "apiVersion": "v1", "data": {}});
+    api_server.put("configmaps", "dev", "afterwards", object);
+    eventually("the watch is alive", || {
+        assert!(watch.runs(), "{}", watch.log());
+        if watch.log().contains("configmap/afterwards") { Ok(()) } else { Err(watch.log()) }
+    });
+    for session in &mut sessions {
+        session.echoes("last");
+    }
+    for edge in &edges {
+        edge.wait_connected();
+    }
+    let logins = visitors.end();
+    eprintln!(
+        "{logins} logins, {} sessions, {} tunnels went through {} rotations",
+        sessions.len(),
+        edges.len(),
+        2 * PATHS.len()
+    );
+    // What the tunnels went through is in the audit log: each connected once, and never again.
+    let connected = cluster.events("tunnel.connect");
+    assert_eq!(connected.len(), edges.len(), "{connected:?}");
+    assert_eq!(cluster.events("ca.rotate").len(), 2 * PATHS.iter().map(|path| path.len()).sum::<usize>());
+}
+
+// I1, I14
+#[test]
+fn what_a_retired_authority_issued_is_refused_at_every_door() {
+    if !need(&["ssh", "curl"]) {
+        return;
+    }
+    let cluster = Cluster::start();
+    let mut edge = cluster.edge("edge-1");
+    let ann = cluster.user("ann", "access");
+    eventually("the node is reached", || {
+        let out = run(ann.openssh("ssh").args(["edge-1", "true"]));
+        if out.code == Some(0) { Ok(()) } else { Err(out.stderr) }
+    });
+    // A thief's copies: of a user's certificates and of a host's.
+    let stolen = cluster.dir().join("stolen");
+    fs::create_dir(&stolen).unwrap();
+    copy_home(&ann.tsh_home(), &stolen.join("tsh"));
+    copy_home(edge.data_dir(), &stolen.join("edge"));
+
+    for kind in ["user", "host"] {
+        for phase in ["init", "update_clients", "update_servers", "standby"] {
+            step(&cluster, kind, phase);
+            a_minute_later(&ann, &cluster);
+            ann.tsh(&["ls"]).ok();
+            if kind == "user" && phase == "update_clients" {
+                ann.tsh(&["logout"]).ok();
+                ann.login(&[]).ok();
+            }
+        }
+    }
+    runs(&ann, "edge-1");
+    runs(&ann, Cluster::NODE);
+
+    // The thief knows the authorities of the moment; the certificates are all that is old.
+    let host = cluster.proxy().rsplit_once(':').unwrap().0;
+    let cas = Path::new("keys").join(host).join("cas.pem");
+    fs::copy(ann.tsh_home().join(&cas), stolen.join("tsh").join(&cas)).unwrap();
+    fs::copy(ann.tsh_home().join("known_hosts"), stolen.join("tsh/known_hosts")).unwrap();
+    let refused = |args: &[&str]| {
+        let mut tsh = ann.tsh_command();
+        let out = run(tsh.env("TSH_HOME", stolen.join("tsh")).args(args));
+        assert_ne!(out.code, Some(0), "{args:?}");
+    };
+    refused(&["ls"]);
+    refused(&["ssh", Cluster::NODE, "true"]);
+    refused(&["ssh", "edge-1", "true"]);
+    eventually("the proxy has refused and said so", || {
+        let seen = refusals(&cluster);
+        if seen.iter().any(|event| event["service"] == "proxy") { Ok(()) } else { Err(format!("{seen:?}")) }
+    });
+    // At the node itself, past the proxy.
+    let keys = stolen.join("tsh/keys").join(host);
+    let (address, port) = cluster.node().rsplit_once(':').unwrap();
+    let mut ssh = Command::new("ssh");
+    ssh.args([
+        "-F",
+        "none",
+        "-p",
+        port,
+        "-o",
+        "BatchMode=yes",
+        "-o",
+        "StrictHostKeyChecking=no",
+        "-o",
+        "IdentitiesOnly=yes",
+    ])
+    .args(["-o", "UserKnownHostsFile=/dev/null", "-i"])
+    .arg(keys.join("ann"))
+    .arg("-o")
+    .arg(format!("CertificateFile={}", keys.join("ann-cert.pub").display()))
+    .args([&format!("{}@{address}", remoteler_tests::os_login()), "true"]);
+    assert_eq!(run(&mut ssh).code, Some(255));
+    cluster.event("auth", |event| event["service"] == "node");
+
+    // The host's old certificates, with the knowledge of today: no link and no call.
+    edge.process().kill_hard();
+    fs::copy(edge.data_dir().join("policy.json"), stolen.join("edge/policy.json")).unwrap();
+    let before = refusals(&cluster);
+    let mut old = Command::new(binary("remoteler"));
+    old.args(["start", "--auth-server", cluster.proxy(), "--nodename", "edge-1", "--data-dir"])
+        .arg(stolen.join("edge"));
+    let old = Process::start(&mut old, &cluster.dir().join("old.log"));
+    eventually("the old host is refused", || {
+        let new: Vec<_> = refusals(&cluster).split_off(before.len());
+        let of = |service: &str| new.iter().any(|event| event["service"] == service);
+        if of("proxy") && of("auth") { Ok(()) } else { Err(format!("{new:?}\n{}", old.log())) }
+    });
+    assert_eq!(cluster.events("tunnel.connect").len(), 1);
+}
+
+/// Refusals for the sake of the authority.
+fn refusals(cluster: &Cluster) -> Vec<serde_json::Value> {
+    let mut events = cluster.events("auth");
+    events.retain(|event| {
+        let error = event["error"].as_str().unwrap_or_default();
+        error.contains("UnknownIssuer") || error.contains("was not signed by")
+    });
+    events
+}
