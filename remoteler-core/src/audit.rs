@@ -310,10 +310,19 @@ audit_kinds! {
         /// Session.
         #[serde(flatten)]
         session: SessionFields,
-        /// `start`, `open`, `remove`, `rename`, `mkdir`, `rmdir`, `setstat`, `symlink`, `link`.
+        /// `start`, `open`, `remove`, `rename`, `mkdir`, `rmdir`, `setstat`, `symlink`, `link` as the client asked for them, and `summary`.
         action: String,
         /// Path, as the client named it.
         path: String,
+        /// The second path of those that have two.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        target_path: Option<String>,
+        /// How a file is opened: 1 for reading, 2 for writing, 8 to make it, 16 to empty it (SFTP version 3, `pflags`).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        flags: Option<u32>,
+        /// How many more operations the session had than are listed; in a `summary`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        count: Option<u64>,
     }
     /// A port is about to be forwarded, or was refused.
     Port = "port", "T3003I" {
@@ -370,8 +379,19 @@ impl AuditKind {
     /// Code of the event; refused attempts have one of their own.
     #[must_use]
     #[expect(clippy::wildcard_enum_match_arm, reason = "a kind without a code for refusals has its base code")]
-    pub const fn code(&self) -> &'static str {
+    pub fn code(&self) -> &'static str {
         match self {
+            Self::Sftp { action, .. } => match action.as_str() {
+                "setstat" => "TS007I",
+                "remove" => "TS011I",
+                "mkdir" => "TS012I",
+                "rmdir" => "TS013I",
+                "rename" => "TS016I",
+                "symlink" => "TS018I",
+                "link" => "TS019I",
+                "summary" => "TS021I",
+                _ => "TS001I",
+            },
             Self::UserLogin { success: false, .. } => "T1000W",
             Self::InstanceJoin { success: false, .. } => "TJ001E",
             Self::Exec { error: Some(_), .. } => "T3002E",

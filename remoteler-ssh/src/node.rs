@@ -13,6 +13,7 @@ mod outflow;
 mod refusals;
 mod report;
 mod session;
+mod sftp_watch;
 mod source_cap;
 
 use std::{

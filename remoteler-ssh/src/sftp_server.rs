@@ -5,7 +5,7 @@
 
 mod files;
 mod listing;
-mod wire;
+pub(crate) mod wire;
 
 use std::{
     fs::File,

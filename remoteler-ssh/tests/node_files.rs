@@ -48,8 +48,30 @@ async fn sftp_does_everything_a_user_types() {
     assert!(!there.join("hard").exists());
     let output = text(&done.stdout);
     assert!(output.contains("-rw-r-----") && output.contains("Remote working directory"), "{output}");
-    let event = &cluster.audit.wait_for("sftp", 1).await[0];
-    assert_eq!(event["action"], "start");
+    cluster.audit.wait_for("session.end", 1).await;
+    let events = cluster.audit.named("sftp");
+    assert_eq!(events[0]["action"], "start");
+    let done: Vec<String> = events
+        .iter()
+        .skip(1)
+        .map(|event| {
+            let name = |field: &str| event[field].as_str().unwrap_or_default().replace(there.to_str().unwrap(), "");
+            let flags = event["flags"].as_u64().map(|flags| if flags & 2 == 0 { "r" } else { "w" }).unwrap_or_default();
+            [name("action").as_str(), &name("path"), &name("target_path"), flags].join(" ").trim().replace("  ", " ")
+        })
+        .collect();
+    let wanted = [
+        "open /one w",
+        "mkdir /dir",
+        "rename /one /dir/two",
+        "symlink dir/two /link",
+        "link /dir/two /hard",
+        "setstat /dir/two",
+        "open /link r",
+        "remove /hard",
+    ];
+    let missing: Vec<_> = wanted.iter().filter(|line| !done.iter().any(|found| found == *line)).collect();
+    assert!(missing.is_empty(), "{missing:?} in {done:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

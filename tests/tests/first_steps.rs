@@ -1,8 +1,6 @@
 //! What a first user meets: what a bare start says, listings that scripts can read, readers that go away, and where a failed start
 //! leaves nothing.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::{
     io::pipe,
     process::{Command, Stdio},

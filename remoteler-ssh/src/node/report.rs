@@ -6,6 +6,8 @@ use remoteler_core::{
     AuditError, AuditKind, AuditSink, ConnectionFields, NodeRecord, SessionFields, SessionId, SshAccess, Timestamp,
 };
 
+use super::sftp_watch::{Found, Operation};
+
 /// The node's part of every event.
 pub(super) struct Reporter {
     sink: Arc<dyn AuditSink>,
@@ -65,8 +67,27 @@ impl SessionReport {
     }
 
     pub(super) async fn sftp_start(&self) -> Result<(), AuditError> {
-        let (session, action, path) = (self.session.clone(), "start".to_owned(), String::new());
-        self.sink.record(AuditKind::Sftp { session, action, path }).await
+        self.sink.record(self.sftp_event("start")).await
+    }
+
+    /// Records what a client did to files, until it has ended.
+    pub(super) async fn sftp_operations(self, mut found: Found) {
+        while let Some(Operation { action, path, target_path, flags }) = found.operations.recv().await {
+            let session = self.session.clone();
+            let action = action.to_owned();
+            self.late(AuditKind::Sftp { session, action, path, target_path, flags, count: None }).await;
+        }
+        let unlisted = found.unlisted();
+        if unlisted > 0 {
+            let session = self.session.clone();
+            let (action, path, count) = ("summary".to_owned(), String::new(), Some(unlisted));
+            self.late(AuditKind::Sftp { session, action, path, target_path: None, flags: None, count }).await;
+        }
+    }
+
+    fn sftp_event(&self, action: &str) -> AuditKind {
+        let (session, action) = (self.session.clone(), action.to_owned());
+        AuditKind::Sftp { session, action, path: String::new(), target_path: None, flags: None, count: None }
     }
 
     pub(super) async fn port(&self, addr: String) -> Result<(), AuditError> {

@@ -36,6 +36,7 @@ use crate::{
         outflow::{self, Stream},
         refusals::with_causes,
         report::SessionReport,
+        sftp_watch::Watched,
     },
     process::{Account, Launch, Process},
     pty::{self, PtyRequest, Size, Terminal},
@@ -316,6 +317,7 @@ impl Running<'_> {
         let Self { place, kind, report, started, mut process, streams, recorder } = self;
         let stall_limit = place.node.config.limits.stall_limit;
         let moved = AtomicU64::new(0);
+        let mut recording_files = None;
         let with_terminal = matches!(streams, Streams::Terminal(_));
         let outcome = match streams {
             Streams::Terminal(terminal) => {
@@ -327,6 +329,14 @@ impl Running<'_> {
                 life.live(source, terminal, output, &mut wires, stall_limit).await
             }
             Streams::Pipes(pipes) => {
+                let input = match kind {
+                    Kind::Sftp => {
+                        let (input, found) = Watched::sftp(pipes.input);
+                        recording_files = Some(tokio::spawn(report.clone().sftp_operations(found)));
+                        input
+                    }
+                    Kind::Shell | Kind::Exec(_) => Watched::unwatched(pipes.input),
+                };
                 let output = async {
                     let (output, errors) = tokio::join!(
                         outflow::copy(pipes.output, &sink, Stream::Output, None, (PIPE_PIECE, &moved)),
@@ -336,13 +346,17 @@ impl Running<'_> {
                 };
                 let mut wires = Wires { controls: &mut controls, sizes: &mut sizes, terminal: None };
                 let life = Life { process: &mut process, recorder: None, moved: &moved, gone: &place.gone };
-                life.live(source, pipes.input, output, &mut wires, stall_limit).await
+                life.live(source, input, output, &mut wires, stall_limit).await
             }
         };
         let status = farewell(&outcome, &mut process, &place.handle, &sink).await;
         if let Kind::Exec(command) = kind {
             let (code, error) = describe(status, &outcome);
             report.exec_ended(command, code, error).await;
+        }
+        if let Some(recording) = recording_files {
+            // They are the session's, so they stand before its end; an audit log that takes nothing is not waited for.
+            let _recorded = timeout(REAP, recording).await;
         }
         let recorded = match recorder {
             Some(recorder) => recorder.finish().await,

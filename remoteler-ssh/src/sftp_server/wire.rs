@@ -8,11 +8,11 @@ use std::{
 };
 
 /// Longest packet, without its length, in either direction.
-pub(super) const MAX_PACKET: usize = 256 * 1024 + 1024;
+pub(crate) const MAX_PACKET: usize = 256 * 1024 + 1024;
 /// Longest piece of a file in one packet.
 pub(super) const MAX_DATA: usize = 256 * 1024;
 
-pub(super) mod request {
+pub(crate) mod request {
     pub(crate) const INIT: u8 = 1;
     pub(crate) const OPEN: u8 = 3;
     pub(crate) const CLOSE: u8 = 4;
@@ -56,35 +56,35 @@ mod flag {
 /// A packet does not hold what its kind says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed packet")]
-pub(super) struct Malformed;
+pub(crate) struct Malformed;
 
 /// Reads a packet from front to back.
-pub(super) struct Fields<'a>(&'a [u8]);
+pub(crate) struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
-    pub(super) const fn new(packet: &'a [u8]) -> Self {
+    pub(crate) const fn new(packet: &'a [u8]) -> Self {
         Self(packet)
     }
 
-    pub(super) fn octet(&mut self) -> Result<u8, Malformed> {
+    pub(crate) fn octet(&mut self) -> Result<u8, Malformed> {
         let (first, rest) = self.0.split_first().ok_or(Malformed)?;
         self.0 = rest;
         Ok(*first)
     }
 
-    pub(super) fn u32(&mut self) -> Result<u32, Malformed> {
+    pub(crate) fn u32(&mut self) -> Result<u32, Malformed> {
         let (octets, rest) = self.0.split_first_chunk().ok_or(Malformed)?;
         self.0 = rest;
         Ok(u32::from_be_bytes(*octets))
     }
 
-    pub(super) fn u64(&mut self) -> Result<u64, Malformed> {
+    pub(crate) fn u64(&mut self) -> Result<u64, Malformed> {
         let (octets, rest) = self.0.split_first_chunk().ok_or(Malformed)?;
         self.0 = rest;
         Ok(u64::from_be_bytes(*octets))
     }
 
-    pub(super) fn string(&mut self) -> Result<&'a [u8], Malformed> {
+    pub(crate) fn string(&mut self) -> Result<&'a [u8], Malformed> {
         let length = self.u32()? as usize;
         let (octets, rest) = self.0.split_at_checked(length).ok_or(Malformed)?;
         self.0 = rest;
@@ -92,7 +92,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A path as the client names it; the empty one is the current directory, as in OpenSSH.
-    pub(super) fn path(&mut self) -> Result<&'a Path, Malformed> {
+    pub(crate) fn path(&mut self) -> Result<&'a Path, Malformed> {
         let octets = self.string()?;
         if octets.contains(&0) {
             return Err(Malformed);

@@ -52,8 +52,8 @@ fn check(document: &Resource, lines: Option<&Lines>) -> anyhow::Result<()> {
         bail!("{} has fields that this product does not have: {}; take them out", this(), named.join(", "));
     }
     match kind {
-        ResourceKind::Role => check_role(document).with_context(|| this()),
-        ResourceKind::User => check_user(document).with_context(|| this()),
+        ResourceKind::Role => check_role(document).with_context(this),
+        ResourceKind::User => check_user(document).with_context(this),
         ResourceKind::Token | ResourceKind::Node | ResourceKind::KubeCluster => Ok(()),
     }
 }
