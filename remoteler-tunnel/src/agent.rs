@@ -170,7 +170,7 @@ impl Keeper {
         while !stop.is_cancelled() {
             self.shown.send_replace(AgentState::Connecting);
             let attempt = tokio::select! {
-                attempt = connect(&self.config) => attempt,
+                attempt = Box::pin(connect(&self.config)) => attempt,
                 () = stop.cancelled() => break,
             };
             let reason: Arc<str> = match attempt {
@@ -227,7 +227,7 @@ async fn connect(config: &AgentConfig) -> Result<(Link, MuxStream), AgentError> 
         let name = ServerName::try_from(config.host.cluster.to_string());
         let name = name.map_err(|cause| AgentError::Handshake(std::io::Error::other(cause)))?;
         let stream = TlsConnector::from(tls).connect(name, socket).await;
-        let link = Link::start(stream.map_err(AgentError::Handshake)?, Side::Client, config.limits);
+        let link = Link::start(Box::new(stream.map_err(AgentError::Handshake)?), Side::Client, config.limits);
         let control = register(&link, &config.offer).await?;
         Ok((link, control))
     })

@@ -94,7 +94,7 @@ impl Link {
             incoming: Notify::new(),
             state,
         });
-        tokio::spawn(driver::Driver::new(io, shared.clone(), now).run());
+        tokio::spawn(Box::new(driver::Driver::new(io, shared.clone(), now)).run());
         Self { owner: Arc::new(Owner { shared }) }
     }
 
@@ -251,7 +251,7 @@ struct Shared {
 #[derive(Debug)]
 struct Core {
     mux: Mux,
-    wakers: BTreeMap<u32, Wakers>,
+    wakers: BTreeMap<u32, Box<Wakers>>,
     /// Close once no stream is left.
     draining: bool,
     /// Close now.

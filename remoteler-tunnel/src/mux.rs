@@ -98,7 +98,8 @@ enum Phase {
 /// The streams and their numbers.
 #[derive(Debug)]
 struct Streams {
-    map: BTreeMap<u32, Stream>,
+    /// Boxed: a node of the map has room for eleven, and an idle link has one or none.
+    map: BTreeMap<u32, Box<Stream>>,
     /// How many of them we opened.
     ours: u32,
     /// How many of them the peer opened.
@@ -192,7 +193,8 @@ impl Mux {
         let id = self.streams.next.ok_or(OpenError::Exhausted)?;
         self.streams.next = id.checked_add(2);
         self.streams.ours += 1;
-        self.streams.map.insert(id, Stream::new(Opening::Asked, self.limits.stream_window, credit, now));
+        let stream = Stream::new(Opening::Asked, self.limits.stream_window, credit, now);
+        self.streams.map.insert(id, Box::new(stream));
         self.outbound.control.push_back((id, Payload::Open(metadata)));
         Ok(id)
     }
@@ -251,7 +253,7 @@ impl Mux {
     /// The stream is over or its writing half was finished.
     pub fn write(&mut self, id: u32, octets: &[u8]) -> Result<usize, StreamError> {
         let Self { limits, streams, outbound, .. } = self;
-        let send = match streams.map.get_mut(&id) {
+        let send = match streams.map.get_mut(&id).map(Box::as_mut) {
             None => return Err(StreamError::Unknown),
             Some(Stream { failure: Some(failure), .. }) => return Err(failure.clone()),
             Some(Stream { send, .. }) if send.end != SendEnd::Open => return Err(StreamError::Finished),

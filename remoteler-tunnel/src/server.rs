@@ -18,7 +18,7 @@ use crate::mux::error::Code;
 use crate::mux::limits::Limits;
 use crate::mux::stream::StreamError;
 use crate::registration::{MAX_REGISTRATION_LEN, Offer, OfferError, REGISTRATION_METADATA, Registration};
-use crate::router::Router;
+use crate::router::{Attachment, Router};
 
 /// An agent that registers.
 #[derive(Clone, Debug)]
@@ -96,9 +96,34 @@ impl TunnelServer {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        // What is over long before the link is has a box of its own, so that an idle link keeps little.
+        let Some(registered) = Box::pin(self.admit(stream, peer, source, admission)).await else { return };
+        let Registered { agent, link, control, attachment } = *registered;
+        if let Some(control) = control {
+            registered_until(&link, control).await;
+        }
+        // From here on nobody dials it; what is open may end in peace.
+        let detached = self.router.detach(attachment);
+        let reason = link.closed().await;
+        if detached {
+            self.events.disconnected(&agent, &reason).await;
+        }
+    }
+
+    /// Starts the link and lets its agent register; `None` when that was refused, which it was told then.
+    async fn admit<S>(
+        &self,
+        stream: S,
+        peer: Verified,
+        source: SocketAddr,
+        admission: Admission,
+    ) -> Option<Box<Registered>>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let Verified::Host(host) = peer else {
             self.events.refused(None, source, &RegistrationError::NotAHost).await;
-            return;
+            return None;
         };
         let link = Link::start(stream, Side::Server, self.limits);
         let registered = timeout(REGISTRATION_DEADLINE, self.register(&link, &host, source)).await;
@@ -108,22 +133,16 @@ impl TunnelServer {
                 link.close(Code::Denied, &error.to_string());
                 self.events.refused(Some(host.identity()), source, &error).await;
                 link.closed().await; // so that the agent gets to read why
-                return;
+                return None;
             }
         };
         admission.authenticated();
         let attachment = self.router.attach(agent.host.id, link.clone());
-        if let Ok(control) = confirm(control).await {
-            registered_until(&link, control).await;
-        } else {
+        let control = confirm(control).await.ok();
+        if control.is_none() {
             link.close(Code::Protocol, "the registration's stream broke");
         }
-        // From here on nobody dials it; what is open may end in peace.
-        let detached = self.router.detach(attachment);
-        let reason = link.closed().await;
-        if detached {
-            self.events.disconnected(&agent, &reason).await;
-        }
+        Some(Box::new(Registered { agent: Box::new(agent), link, control, attachment }))
     }
 
     async fn register(
@@ -161,6 +180,15 @@ impl TunnelServer {
         self.events.connected(&agent).await.map_err(|reason| RegistrationError::Audit { reason })?;
         Ok(agent)
     }
+}
+
+/// An agent that can be dialled.
+struct Registered {
+    agent: Box<AgentSession>,
+    link: Link,
+    /// The registration holds as long as this is open; `None` when it broke at once.
+    control: Option<MuxStream>,
+    attachment: Attachment,
 }
 
 /// Tells the agent that it can be dialled. The stream stays open for as long as the registration holds.

@@ -43,7 +43,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Driver<S> {
         }
     }
 
-    pub(super) async fn run(mut self) {
+    /// Boxed: a future keeps room for its arguments twice.
+    pub(super) async fn run(mut self: Box<Self>) {
         let reason = poll_fn(|cx| self.poll(cx)).await;
         self.say_goodbye(&reason);
         // The peer may be gone or may not listen: it gets a moment.

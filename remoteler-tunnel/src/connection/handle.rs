@@ -76,7 +76,7 @@ impl fmt::Debug for MuxStream {
 impl Drop for MuxStream {
     fn drop(&mut self) {
         let mut core = self.shared.lock();
-        let _nobody_waits: Option<Wakers> = core.wakers.remove(&self.id);
+        let _nobody_waits: Option<Box<Wakers>> = core.wakers.remove(&self.id);
         core.mux.release(self.id);
         self.shared.after(core);
     }

@@ -118,10 +118,12 @@ impl<H: RouteHandler> OnePort<H> {
     pub async fn handle(&self, connection: Connection) {
         let Connection { stream, source, admission } = connection;
         let mut chosen = None;
-        match self.classify(stream, &mut chosen).await {
-            Ok(routed) => self.handler.serve(routed, source, admission).await,
-            Err(refusal) => self.handler.refused(source, chosen.as_ref(), &refusal).await,
-        }
+        // In a box of its own: the handshake's state is many times what an idle connection keeps, and is given back after it.
+        let serving = match Box::pin(self.classify(stream, &mut chosen)).await {
+            Ok(routed) => self.handler.serve(routed, source, admission),
+            Err(refusal) => Box::pin(async move { self.handler.refused(source, chosen.as_ref(), &refusal).await }),
+        };
+        serving.await;
     }
 
     async fn classify(&self, stream: TcpStream, chosen: &mut Option<Route>) -> Result<Routed, Refusal> {

@@ -195,7 +195,8 @@ impl Mux {
             Phase::Handshaking { .. } | Phase::Closed { .. } => 0,
         };
         self.streams.theirs += 1;
-        self.streams.map.insert(id, Stream::new(Opening::Offered, self.limits.stream_window, credit, now));
+        let stream = Stream::new(Opening::Offered, self.limits.stream_window, credit, now);
+        self.streams.map.insert(id, Box::new(stream));
         // A copy: a slice would hold the whole read buffer for as long as nobody takes the stream.
         self.incoming.push_back((id, Bytes::copy_from_slice(metadata)));
         self.events.push_back(MuxEvent::Incoming);

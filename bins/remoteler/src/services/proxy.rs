@@ -33,12 +33,13 @@ pub(crate) struct ProxyHandler {
 #[async_trait]
 impl RouteHandler for ProxyHandler {
     async fn serve(&self, connection: Routed, source: SocketAddr, admission: Admission) {
+        // Each in a box of its own: an idle tunnel would otherwise hold as much as the largest of them.
         match connection {
-            Routed::Ssh { stream, peer } => self.ssh(*stream, peer, source, admission).await,
-            Routed::Tunnel { stream, peer } => self.tunnels.serve(*stream, peer, source, admission).await,
-            Routed::Auth(stream) => self.auth.serve(stream, source, admission).await,
-            Routed::Kube { server_name, stream } => self.kube(&server_name, stream, source, admission).await,
-            Routed::Web(stream) => self.web.serve(*stream, source).await,
+            Routed::Ssh { stream, peer } => Box::pin(self.ssh(stream, peer, source, admission)).await,
+            Routed::Tunnel { stream, peer } => Box::pin(self.tunnels.serve(stream, peer, source, admission)).await,
+            Routed::Auth(stream) => Box::pin(self.auth.serve(stream, source, admission)).await,
+            Routed::Kube { server_name, stream } => Box::pin(self.kube(&server_name, stream, source, admission)).await,
+            Routed::Web(stream) => Box::pin(self.web.serve(*stream, source)).await,
         }
     }
 

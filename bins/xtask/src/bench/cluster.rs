@@ -3,14 +3,16 @@
 
 use std::{
     fs,
+    io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, Stdio},
 };
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
 
 use super::{
+    memory::Kept,
     process::Daemon,
     shell::{eventually, output, quiet_shell},
 };
@@ -38,7 +40,7 @@ impl Cluster {
     const NAME: &str = "bench.example.com";
 
     pub(super) fn start(bin: &Path, dir: &Path) -> anyhow::Result<Self> {
-        for program in ["remoteler", "tsh", "tctl"] {
+        for program in ["remoteler", "tsh", "tctl", HOLDER] {
             ensure!(bin.join(program).is_file(), "{} is not built", bin.join(program).display());
         }
         let config = dir.join("hub.yaml");
@@ -136,6 +138,26 @@ impl Cluster {
         output(&mut tctl(&self.bin, &self.dir, &["auth", "export", "--type", "user"]), "")
     }
 
+    /// Lets one process join as `count` hosts, and waits until all have their tunnels.
+    pub(super) fn hold_tunnels(&self, count: usize, kept: Kept) -> anyhow::Result<HeldTunnels> {
+        let made =
+            output(&mut tctl(&self.bin, &self.dir, &["tokens", "add", "--type", "node", "--format", "json"]), "")?;
+        let mut command = Command::new(self.bin.join(HOLDER));
+        command.args(["join", "--proxy", &self.proxy_addr, "--ca-pin", &self.ca_pin, "--count", &count.to_string()]);
+        if kept == Kept::LinkAndCalls {
+            command.arg("--api");
+        }
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let mut held = HeldTunnels(child);
+        let mut stdin = held.0.stdin.take().context("the agents have no input")?;
+        stdin.write_all(token(&made)?.0.as_bytes())?;
+        drop(stdin);
+        let mut line = String::new();
+        BufReader::new(held.0.stdout.take().context("the agents have no output")?).read_line(&mut line)?;
+        ensure!(line.starts_with("READY"), "not all of {count} agents have their tunnels");
+        Ok(held)
+    }
+
     /// Starts `count` more agents and waits for all tunnels.
     pub(super) fn agents(&self, count: usize) -> anyhow::Result<Vec<Daemon>> {
         let names: Vec<String> = (0..count).map(|index| format!("agent-{index}")).collect();
@@ -148,7 +170,19 @@ impl Cluster {
     }
 }
 
+/// Many agents in one process. Ended when dropped.
+pub(super) struct HeldTunnels(Child);
+
+impl Drop for HeldTunnels {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 const USER: &str = "ann";
+/// Holds the ends of tunnels; a program of the benches.
+const HOLDER: &str = "bench-link";
 
 fn tctl(bin: &Path, dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(bin.join("tctl"));

@@ -14,7 +14,7 @@ use anyhow::{Context, ensure};
 use super::{
     cluster::Cluster,
     figures::{Samples, Table, number, ratio},
-    memory,
+    memory::{self, Kept},
     process::cpu_of_ended_children,
     shell::quiet_shell,
     sshd::Sshd,
@@ -29,6 +29,7 @@ pub(super) struct Plan {
     bulk_rounds: usize,
     bulk_mebibytes: u64,
     idle_agents: usize,
+    idle_tunnels: usize,
     idle_sessions: usize,
     new_sessions: usize,
 }
@@ -39,7 +40,8 @@ impl Plan {
         runs_per_round: 6,
         bulk_rounds: 5,
         bulk_mebibytes: 512,
-        idle_agents: 50,
+        idle_agents: 8,
+        idle_tunnels: 1000,
         idle_sessions: 100,
         new_sessions: 60,
     };
@@ -48,7 +50,8 @@ impl Plan {
         runs_per_round: 3,
         bulk_rounds: 1,
         bulk_mebibytes: 64,
-        idle_agents: 4,
+        idle_agents: 2,
+        idle_tunnels: 50,
         idle_sessions: 10,
         new_sessions: 16,
     };
@@ -61,6 +64,11 @@ pub(super) fn all(bin: &Path, dir: &Path, plan: &Plan, table: &mut Table) -> any
     {
         let cluster = Cluster::start(bin, &subdirectory(dir, "1")?)?;
         memory::idle_daemons(&cluster, "just started", table)?;
+        memory::idle_tunnels(&cluster, plan.idle_tunnels, Kept::Link, table)?;
+    }
+    {
+        let cluster = Cluster::start(bin, &subdirectory(dir, "calls")?)?;
+        memory::idle_tunnels(&cluster, plan.idle_tunnels, Kept::LinkAndCalls, table)?;
         memory::idle_agents(&cluster, plan.idle_agents, table)?;
     }
     let mut cluster = Cluster::start(bin, &subdirectory(dir, "2")?)?;

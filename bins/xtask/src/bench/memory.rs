@@ -12,7 +12,7 @@ use anyhow::Context;
 use super::{
     cluster::Cluster,
     figures::{Samples, Table, number, ratio},
-    process::{memory, tree_pss},
+    process::{memory, open_files, tree_pss},
     sshd::Sshd,
     ways,
 };
@@ -95,20 +95,54 @@ pub(super) fn idle_daemons(cluster: &Cluster, when: &str, table: &mut Table) -> 
     Ok(())
 }
 
-/// What each further tunnel holds at the proxy, by daemons of their own.
+/// What each idle tunnel holds at the proxy and at the auth service: of many agents in one process, with their links alone or with the
+/// calls that the daemon makes besides.
+pub(super) fn idle_tunnels(cluster: &Cluster, count: usize, kept: Kept, table: &mut Table) -> anyhow::Result<()> {
+    let servers = [("proxy", cluster.proxy.id()), ("auth", cluster.hub.id())];
+    let look = || servers.map(|(_, id)| Ok::<_, anyhow::Error>((memory(id)?.rss, open_files(id)?)));
+    thread::sleep(Duration::from_secs(2));
+    let before = look();
+    let held = cluster.hold_tunnels(count, kept)?;
+    thread::sleep(Duration::from_secs(10));
+    let after = look();
+    drop(held);
+    let what = format!("memory per idle tunnel, KiB of RSS, of {count} agents, {}", kept.shown());
+    for (((name, _), before), after) in servers.into_iter().zip(before).zip(after) {
+        let ((rss, files), (rss_after, files_after)) = (before?, after?);
+        let each = |before: f64, after: f64| (after - before) / count as f64;
+        let files = number(each(files as f64, files_after as f64));
+        table.row(&what, name, number(each(rss as f64, rss_after as f64)), format!("{files} file descriptors"));
+    }
+    Ok(())
+}
+
+/// What each agent keeps open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// Its link.
+    Link,
+    /// Its link, and a connection to the auth service for the rules and the heartbeat.
+    LinkAndCalls,
+}
+
+impl Kept {
+    fn shown(self) -> &'static str {
+        match self {
+            Self::Link => "links alone",
+            Self::LinkAndCalls => "links and calls",
+        }
+    }
+}
+
+/// What whole agents, daemons of their own, hold.
 pub(super) fn idle_agents(cluster: &Cluster, count: usize, table: &mut Table) -> anyhow::Result<()> {
-    let before = (memory(cluster.proxy.id())?, memory(cluster.hub.id())?);
     let agents = cluster.agents(count)?;
     thread::sleep(Duration::from_secs(3));
-    let after = (memory(cluster.proxy.id())?, memory(cluster.hub.id())?);
     let mut sizes = Samples::default();
     for agent in &agents {
         sizes.push(memory(agent.id())?.rss as f64 / 1024.0);
     }
-    let each = |before: u64, after: u64| (after as f64 - before as f64) / count as f64;
-    let what = format!("memory per idle tunnel, KiB of RSS, of {} agents", count);
-    table.row(&what, "proxy", number(each(before.0.rss, after.0.rss)), "-");
-    table.row(&what, "auth", number(each(before.1.rss, after.1.rss)), "-");
-    table.row("memory idle, of those agents, MiB, median (quarters)", "agent", sizes.shown(), "target < 15");
+    let what = format!("memory idle, of {count} agents, MiB, median (quarters)");
+    table.row(&what, "agent", sizes.shown(), "target < 15");
     Ok(())
 }

@@ -80,6 +80,12 @@ fn parse_memory(text: &str) -> Memory {
     Memory { rss: value("Rss:").unwrap_or_default(), pss: value("Pss:").unwrap_or_default() }
 }
 
+/// File descriptors that a process has open.
+pub(super) fn open_files(id: u32) -> anyhow::Result<usize> {
+    let path = format!("/proc/{id}/fd");
+    Ok(fs::read_dir(&path).with_context(|| format!("{path} cannot be read"))?.count())
+}
+
 /// Proportional memory in KiB of a process and everything below it, without what is called one of `except` and what is below that.
 pub(super) fn tree_pss(root: u32, except: &[&str]) -> anyhow::Result<u64> {
     let mut children: BTreeMap<u32, Vec<(u32, String)>> = BTreeMap::new();
@@ -135,6 +141,7 @@ mod tests {
     fn this_process_can_be_looked_at() {
         let id = std::process::id();
         assert!(memory(id).unwrap().rss > 0);
+        assert!(open_files(id).unwrap() > 2);
         assert!(tree_pss(id, &[]).unwrap() > 0);
         assert!(cpu(id).is_ok() && cpu_of_ended_children().is_ok());
     }

@@ -1,0 +1,149 @@
+//! The agents' end: many agents in one process, each with an identity, a link and (if asked for) calls of its own. Owns the agents until
+//! the process ends.
+
+use std::{io::Read, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use anyhow::{Context, ensure};
+use async_trait::async_trait;
+use futures::{StreamExt, TryStreamExt, stream};
+use remoteler_client::{AuthTrust, HostState, JoinParams, POLICY_PERIOD, PolicyRefresher, RemoteAuth, join};
+use remoteler_core::{
+    AuthApi, Clock, NodeName, NodeRecord, OsEntropy, Policy, Secret, SharedPolicy, SystemClock, SystemRole,
+};
+use remoteler_tunnel::{
+    Agent, AgentConfig, AgentState, BoxedStream, ClientTls, DialHeader, Limits, Offer, SharedTlsIdentity,
+    StreamService, TargetKind, TrustSource, connect_tcp, relay,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::identities;
+
+/// Agents of the first `count` hosts of `dir`, until the process ends.
+pub(crate) async fn of_directory(
+    dir: &Path,
+    proxy: SocketAddr,
+    count: usize,
+    target: Option<SocketAddr>,
+) -> anyhow::Result<()> {
+    let proxy = proxy.to_string();
+    let service: Arc<dyn StreamService> = Arc::new(Passing(target.map(|target| target.to_string())));
+    let states = identities::hosts(dir, count)?;
+    let starting = states.iter().map(|state| async { start(&proxy, state, service.clone()).await });
+    let agents: Vec<Agent> = stream::iter(starting).buffer_unordered(AT_ONCE).try_collect().await?;
+    hold(agents).await
+}
+
+/// Agents of `count` hosts that join through `proxy`, until the process ends.
+pub(crate) async fn joining(proxy: &str, ca_pin: &str, count: usize, api: bool) -> anyhow::Result<()> {
+    let mut token = String::new();
+    std::io::stdin().read_to_string(&mut token).context("no join token can be read from standard input")?;
+    let token = Secret::new(token.trim().to_owned());
+    let service: Arc<dyn StreamService> = Arc::new(Passing(None));
+    let starting = (0..count).map(|index| {
+        let params = JoinParams {
+            addr: proxy.to_owned(),
+            token: token.clone(),
+            ca_pins: vec![ca_pin.to_owned()],
+            insecure: false,
+            node_name: NodeName::new(format!("held-{index}")).expect("letters, a hyphen and digits are a name"),
+            roles: [SystemRole::Node].into(),
+            kube_clusters: [].into(),
+        };
+        let service = service.clone();
+        async move {
+            let state = join(params).await?;
+            if api {
+                call_as_the_daemon_does(proxy, &state).await?;
+            }
+            start(proxy, &state, service).await
+        }
+    });
+    let agents: Vec<Agent> = stream::iter(starting).buffer_unordered(JOINS_AT_ONCE).try_collect().await?;
+    hold(agents).await
+}
+
+/// Announces the node every 30 s and fetches the rules every 3 s, over a connection of its own.
+async fn call_as_the_daemon_does(proxy: &str, state: &HostState) -> anyhow::Result<()> {
+    let policy = Policy { trust: state.trust().clone(), roles: Default::default() };
+    let shared: Arc<SharedPolicy> = Arc::new(SharedPolicy::new(policy));
+    let identity = SharedTlsIdentity::new(state.tls_identity()?);
+    let api: Arc<dyn AuthApi> = Arc::new(RemoteAuth::tls(proxy, Some(identity), AuthTrust::Policy(shared))?);
+    let record = NodeRecord {
+        host_id: state.host_id(),
+        name: state.node_name().clone(),
+        labels: Default::default(),
+        addr: None,
+        version: env!("CARGO_PKG_VERSION").into(),
+        last_seen: SystemClock.now(),
+    };
+    api.announce_node(record.clone()).await?;
+    let directory = tempfile::tempdir()?;
+    let refresher = PolicyRefresher::load(directory.path(), state.trust().clone())?;
+    tokio::spawn({
+        let api = api.clone();
+        async move {
+            let _kept = directory;
+            refresher.run(api, POLICY_PERIOD, CancellationToken::new()).await;
+        }
+    });
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(HEARTBEAT).await;
+            if let Err(cause) = api.announce_node(record.clone()).await {
+                eprintln!("{} was not announced: {cause}", record.name);
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Starts an agent and waits for its tunnel.
+async fn start(proxy: &str, state: &HostState, service: Arc<dyn StreamService>) -> anyhow::Result<Agent> {
+    let host = identities::identity(state);
+    let trust: Arc<dyn TrustSource> = Arc::new(state.trust().clone());
+    let agent = Agent::start(AgentConfig {
+        proxy: proxy.to_owned(),
+        offer: Offer { ssh: Some(host.name.clone()), kube: Default::default() },
+        host,
+        services: [(TargetKind::Ssh, service)].into(),
+        tls: ClientTls {
+            identity: Some(SharedTlsIdentity::new(state.tls_identity()?)),
+            trust,
+            clock: Arc::new(SystemClock),
+        },
+        clock: Arc::new(SystemClock),
+        entropy: Arc::new(OsEntropy),
+        limits: Limits::client(),
+    });
+    let mut shown = agent.state();
+    let up = shown.wait_for(|state| matches!(state, AgentState::Connected { .. }));
+    tokio::time::timeout(PATIENCE, up).await.context("an agent has no tunnel in time")??;
+    Ok(agent)
+}
+
+async fn hold(agents: Vec<Agent>) -> anyhow::Result<()> {
+    ensure!(!agents.is_empty(), "no agent was asked for");
+    println!("READY");
+    std::future::pending().await
+}
+
+/// Passes each stream on to one address, or closes it.
+struct Passing(Option<String>);
+
+#[async_trait]
+impl StreamService for Passing {
+    async fn serve(&self, mut stream: BoxedStream, _header: DialHeader) {
+        let Some(target) = &self.0 else { return };
+        match connect_tcp(target, PATIENCE).await {
+            Ok(mut far) => drop(relay(&mut stream, &mut far).await),
+            Err(cause) => eprintln!("{cause}"),
+        }
+    }
+}
+
+/// Handshakes under way: fewer than a proxy allows one source.
+const AT_ONCE: usize = 64;
+/// Joins under way: the auth service counts each as failed until it has ended well, and refuses an address after ten.
+const JOINS_AT_ONCE: usize = 8;
+const HEARTBEAT: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
