@@ -3,15 +3,14 @@
 use std::collections::BTreeSet;
 
 use remoteler_core::{
-    ApiError, AuditKind, HostCerts, HostId, HostIdentity, JoinRequest, KubeClusterName, NodeName, SystemRole,
-    random_uuid,
+    ApiError, AuditKind, HostCerts, HostId, HostIdentity, JoinRequest, KubeClusterName, NodeName, SourceNet,
+    SystemRole, random_uuid,
 };
 
 use crate::{
     Caller,
     failure::{ApiResult, bad_request, conflict, rate_limited, unauthenticated},
     issue::SubjectKeys,
-    limiter,
     records::key,
     service::Inner,
 };
@@ -39,12 +38,14 @@ const MAX_KUBE_CLUSTERS: usize = 64;
 impl Inner {
     pub(crate) async fn join(&self, caller: &Caller, request: JoinRequest) -> ApiResult<HostCerts> {
         let remote = caller.address();
-        let address = remote.map(|addr| limiter::source(addr.ip()));
+        let address = remote.map(|addr| SourceNet::of(addr.ip()).to_string());
         if let Some(address) = &address
             && !self.limits.join.attempt(address, self.clock.now())
         {
-            tracing::warn!(address, "join refused: too many failed attempts from this address");
-            return Err(rate_limited("too many failed joins from this address; wait five minutes"));
+            // Strangers cause this at will: the audit log bounds how often it is said, a log line would not be (I26).
+            let answer = rate_limited("too many failed joins from this address; wait five minutes");
+            self.record_attempt(String::new(), answer.message.clone(), remote.map(|addr| addr.to_string())).await?;
+            return Err(answer);
         }
         let node_name = request.node_name.to_string();
         let roles: Vec<String> = request.roles.iter().map(ToString::to_string).collect();

@@ -4,8 +4,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use remoteler_ca::CaError;
 use remoteler_core::{
-    AuditKind, AuditSink, AuthApi, Clock, ClusterName, Entropy, HostCerts, OsEntropy, Policy, PolicySource,
-    RecordingStore, SharedPolicy, Storage, SystemClock, TrustBundle,
+    AuditKind, AuditSink, AuthApi, BoundedRefusals, Clock, ClusterName, Entropy, HostCerts, OsEntropy, Policy,
+    PolicySource, RecordingStore, SharedPolicy, Storage, SystemClock, TrustBundle,
 };
 use tokio::sync::Mutex;
 
@@ -96,7 +96,7 @@ pub(crate) struct Inner {
     pub(crate) cluster: ClusterName,
     pub(crate) records: Records,
     pub(crate) events: EventLog,
-    pub(crate) audit: AuditLog,
+    pub(crate) audit: Arc<BoundedRefusals>,
     pub(crate) recordings: RecordingFiles,
     pub(crate) policy: Arc<SharedPolicy>,
     pub(crate) issuer: Issuer,
@@ -116,8 +116,6 @@ pub(crate) struct Limits {
     pub(crate) login_address: Limiter,
     /// Failed joins from one address.
     pub(crate) join: Limiter,
-    /// Refusals of one address that are audited.
-    pub(crate) refused: Limiter,
 }
 
 const WINDOW: Duration = Duration::from_secs(300);
@@ -158,6 +156,7 @@ impl AuthService {
         let audit = AuditLog::new(events.clone(), Arc::clone(&clock), Arc::clone(&entropy), cluster.clone());
         let (for_issuer, draws) = (Arc::clone(&clock), Arc::clone(&entropy));
         let issuer = Issuer::open(&cluster, &records, for_issuer, draws, audit.clone()).await?;
+        let audit = Arc::new(BoundedRefusals::new(Arc::new(audit), Arc::clone(&clock)));
         roles::write_presets(&records).await?;
         let policy = Policy { trust: issuer.trust().clone(), roles: roles::load(&records).await? };
         let draws = Arc::clone(&entropy);
@@ -171,7 +170,6 @@ impl AuthService {
             login_user: Limiter::new(10, WINDOW),
             login_address: Limiter::new(30, WINDOW),
             join: Limiter::new(10, WINDOW),
-            refused: Limiter::new(10, WINDOW),
         };
         let policy = Arc::new(SharedPolicy::new(policy));
         let changes = Mutex::new(());
@@ -216,10 +214,11 @@ impl AuthService {
         Arc::clone(&self.inner.policy) as Arc<dyn PolicySource>
     }
 
-    /// The audit log of this process: durable when `record` returns.
+    /// The audit log of this process: durable when `record` returns. Refused attempts are bounded, in one budget for all services of the
+    /// process; whoever owns it calls [`BoundedRefusals::summarise`] now and then.
     #[must_use]
-    pub fn audit_sink(&self) -> Arc<dyn AuditSink> {
-        Arc::new(self.inner.audit.clone())
+    pub fn audit_sink(&self) -> Arc<BoundedRefusals> {
+        Arc::clone(&self.inner.audit)
     }
 
     /// The audit store, to be checked or exported.

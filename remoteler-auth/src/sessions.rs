@@ -1,8 +1,8 @@
 //! What services report and what people look up later: audit events and session recordings. A host may report only of itself.
 
 use remoteler_core::{
-    AuditEvent, AuditKind, EventQuery, HostIdentity, PolicySource, RecordingChunk, RecordingInfo, RecordingStore,
-    SessionFields, SessionId, SystemRole, Verb, authorize_rule,
+    AuditEvent, AuditKind, EventQuery, HostIdentity, PolicySource, RecordingChunk, RecordingInfo,
+    RecordingStore, SessionFields, SessionId, SystemRole, Verb, authorize_rule,
     wire::{MAX_CHUNK, MAX_EVENTS},
 };
 
@@ -18,7 +18,7 @@ const MAX_RECORDINGS: usize = 10_000;
 
 impl Inner {
     pub(crate) async fn record_events(&self, caller: &Caller, events: Vec<AuditEvent>) -> ApiResult<()> {
-        let Caller::Host(host) = caller else {
+        let Caller::Host { host, .. } = caller else {
             return Err(self.refuse(caller, "record audit events").await);
         };
         if events.len() > MAX_EVENTS {
@@ -68,14 +68,14 @@ impl Inner {
 
     pub(crate) async fn recordings(&self, caller: &Caller) -> ApiResult<Vec<RecordingInfo>> {
         let only_of = match caller {
-            Caller::User(user) => {
+            Caller::User { user, .. } => {
                 let identity = self.current(user).await?;
                 let all = authorize_rule(identity, &self.policy.policy(), "session", Verb::List).is_some();
                 (!all).then(|| identity.user.to_string())
             }
             Caller::LocalAdmin => None,
             // I66: hosts have nothing to read here.
-            Caller::Host(_) | Caller::Anonymous { .. } => return Err(self.refuse(caller, "list recordings").await),
+            Caller::Host { .. } | Caller::Anonymous { .. } => return Err(self.refuse(caller, "list recordings").await),
         };
         let mut recordings = Vec::new();
         for (session_id, state) in self.recordings.list(MAX_RECORDINGS).await.map_err(failure::recording)? {
@@ -94,7 +94,7 @@ impl Inner {
     pub(crate) async fn read_recording(&self, caller: &Caller, session: SessionId, offset: u64) -> ApiResult<Vec<u8>> {
         match caller {
             Caller::LocalAdmin => {}
-            Caller::User(user) => {
+            Caller::User { user, .. } => {
                 let identity = self.current(user).await?;
                 let allowed = authorize_rule(identity, &self.policy.policy(), "session", Verb::Read).is_some();
                 let started = self.events.session_started(session).await?;
@@ -103,7 +103,7 @@ impl Inner {
                     return Err(self.refuse(caller, &format!("read recording {session}")).await);
                 }
             }
-            Caller::Host(_) | Caller::Anonymous { .. } => {
+            Caller::Host { .. } | Caller::Anonymous { .. } => {
                 return Err(self.refuse(caller, &format!("read recording {session}")).await);
             }
         }

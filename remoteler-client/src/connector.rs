@@ -3,7 +3,7 @@
 
 use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
-use remoteler_core::{PolicySource, SystemClock, SystemRole, TrustBundle, wire};
+use remoteler_core::{PolicySource, SystemClock, SystemRole, TrustBundle, wire, with_causes};
 use remoteler_tunnel::{
     BoxedStream, ClientTls, FirstContact, PolicyTrust, SharedTlsIdentity, TlsConfigError, TrustSource, connect_tcp,
     handshake_failure,
@@ -11,8 +11,6 @@ use remoteler_tunnel::{
 use rustls::{AlertDescription, ClientConfig, RootCertStore, pki_types::ServerName};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{TlsConnector, client::TlsStream};
-
-use crate::http::chain;
 
 /// Why a service cannot be reached.
 #[derive(Debug, thiserror::Error)]
@@ -263,7 +261,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 
 /// The innermost reason is what helps; the outer ones name the address again.
 fn source_chain(error: &dyn std::error::Error) -> String {
-    error.source().map_or_else(|| error.to_string(), chain)
+    error.source().map_or_else(|| error.to_string(), with_causes)
 }
 
 #[cfg(test)]

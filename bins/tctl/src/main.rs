@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(cause) => {
-            eprintln!("tctl: {}", terminal::escaped(&format!("{cause:#}")));
+            eprintln!("tctl: {}", remoteler_core::printable(&format!("{cause:#}")));
             ExitCode::FAILURE
         }
     }

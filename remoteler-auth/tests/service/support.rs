@@ -12,6 +12,9 @@ use rustls_pki_types::{CertificateDer, pem::PemObject};
 
 pub(crate) const PASSWORD: &str = "correct horse battery";
 
+/// Where callers with certificates call from.
+const ELSEWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7)), 41_000);
+
 pub(crate) struct Cluster {
     pub(crate) service: AuthService,
     pub(crate) clock: Arc<ManualClock>,
@@ -73,7 +76,7 @@ impl Cluster {
     pub(crate) async fn as_user(&self, name: &str) -> Arc<dyn AuthApi> {
         let certs = self.log_in(name).await;
         let user = self.verify(&certs.tls_certificate).user().unwrap();
-        self.service.as_caller(Caller::User(user))
+        self.service.as_caller(Caller::User { user, addr: Some(ELSEWHERE) })
     }
 
     pub(crate) async fn token(&self, roles: &[SystemRole]) -> Secret {
@@ -91,7 +94,7 @@ impl Cluster {
     }
 
     pub(crate) fn host_caller(&self, certs: &HostCerts) -> Caller {
-        Caller::Host(self.verify(&certs.tls_certificate).host().unwrap())
+        Caller::Host { host: self.verify(&certs.tls_certificate).host().unwrap(), addr: Some(ELSEWHERE) }
     }
 
     pub(crate) fn verify(&self, pem: &str) -> Verified {
@@ -102,7 +105,7 @@ impl Cluster {
 
     /// All events of one kind.
     pub(crate) async fn events(&self, kind: &str) -> Vec<AuditEvent> {
-        let query = EventQuery { event: Some(kind.into()), ..EventQuery::default() };
+        let query = EventQuery { event: Some(kind.into()), limit: Some(10_000), ..EventQuery::default() };
         self.admin().events(query).await.unwrap()
     }
 }

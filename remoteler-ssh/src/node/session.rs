@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use remoteler_core::{SessionId, Timestamp, random_uuid};
+use remoteler_core::{SessionId, Timestamp, random_uuid, with_causes};
 use russh::{
     Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig,
     server::{Handle, Msg},
@@ -33,7 +33,6 @@ use crate::{
         environment::{self, Origin},
         inflow,
         outflow::{self, Stream},
-        refusals::with_causes,
         report::SessionReport,
     },
     process::{Account, Launch, Process},

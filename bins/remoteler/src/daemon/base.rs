@@ -10,7 +10,7 @@ use std::sync::Arc;
 use anyhow::bail;
 #[cfg(feature = "server")]
 use remoteler_auth::AuthService;
-use remoteler_core::{AuditSink, AuthApi, Clock, Entropy, PolicySource};
+use remoteler_core::{AuthApi, BoundedRefusals, Clock, Entropy, PolicySource};
 #[cfg(any(feature = "server", feature = "kube"))]
 use remoteler_tunnel::ServerTls;
 use remoteler_tunnel::{ClientTls, PolicyTrust};
@@ -22,7 +22,8 @@ use crate::{config::Settings, host::HostKeys, paths::DataDir};
 pub(crate) struct Base {
     pub(crate) keys: HostKeys,
     pub(crate) policy: Arc<dyn PolicySource>,
-    pub(crate) audit: Arc<dyn AuditSink>,
+    /// All events of this process; refusals within their budget.
+    pub(crate) audit: Arc<BoundedRefusals>,
     pub(crate) api: Arc<dyn AuthApi>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,

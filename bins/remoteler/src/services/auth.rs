@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use remoteler_auth::{AuthService, Caller, HttpApi};
-use remoteler_core::{AuditKind, AuditSink, Clock, X509Purpose};
+use remoteler_core::{AuditKind, AuditSink, Clock, X509Purpose, with_causes};
 use remoteler_tunnel::{
     ALPN_AUTH, Admission, BoxedStream, ClientAuth, Connection, Replayed, ServerTls, TrustSource, connect_tcp,
     handshake_failure, is_certificate_failure, relay, verified_peer,
@@ -109,7 +109,7 @@ impl AuthServer {
                     admission.authenticated();
                     Some(verified)
                 }
-                Err(cause) => return self.record_refusal(source, super::proxy::with_source(&cause)).await,
+                Err(cause) => return self.record_refusal(source, with_causes(&cause)).await,
             },
         };
         // An anonymous caller keeps its deadline: it may join, log in and ask who is here, and none of that takes long.
