@@ -77,9 +77,12 @@ impl Inner {
             // I66: hosts have nothing to read here.
             Caller::Host { .. } | Caller::Anonymous { .. } => return Err(self.refuse(caller, "list recordings").await),
         };
+        let kept = self.recordings.list(MAX_RECORDINGS).await.map_err(failure::recording)?;
+        let sessions: Vec<SessionId> = kept.iter().map(|(session, _)| *session).collect();
+        let mut begun = self.events.sessions_started(&sessions).await?;
         let mut recordings = Vec::new();
-        for (session_id, state) in self.recordings.list(MAX_RECORDINGS).await.map_err(failure::recording)? {
-            let Some(started) = self.events.session_started(session_id).await? else { continue };
+        for (session_id, state) in kept {
+            let Some(started) = begun.remove(&session_id) else { continue };
             if only_of.as_ref().is_some_and(|user| *user != started.user) {
                 continue;
             }
