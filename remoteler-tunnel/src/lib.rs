@@ -15,6 +15,7 @@ mod handshake;
 mod link;
 mod listener;
 mod mux;
+mod origin;
 mod registration;
 mod relay;
 mod router;
@@ -34,9 +35,9 @@ pub use frame::{DATA_LEN, FrameError, FrameType, HEADER_LEN, Header, MAX_PAYLOAD
 pub use handshake::{BODY_LEN, HandshakeError, Hello, MAGIC, MAJOR, MAX_BODY_LEN, MINOR};
 pub use link::{ACK_EVERY, Keepalive, LinkError, Sequence};
 pub use listener::{
-    ALPN_AUTH, ALPN_SSH, ALPN_TUNNEL, Admission, AdmissionLimits, Admissions, Connection, Greeting,
+    ALPN_AUTH, ALPN_AUTH_RELAY, ALPN_SSH, ALPN_TUNNEL, Admission, AdmissionLimits, Admissions, Connection, Greeting,
     HelloError, MAX_CLIENT_HELLO, OnePort, Refusal, Route, RouteError, RouteHandler, Routed, Serve, Socket,
-    read_client_hello, route, serve,
+    read_client_hello, route, serve, until_somebody,
 };
 pub use mux::budget::TABLE as PEER_BUDGETS;
 pub use mux::error::{Code, OpenError, ProtocolError};
@@ -44,6 +45,7 @@ pub use mux::limits::Limits;
 pub use mux::outbox::Outbox;
 pub use mux::stream::StreamError;
 pub use mux::{Mux, MuxEvent, ReadOutcome, Side};
+pub use origin::{MAX_ORIGIN_LEN, read_origin, write_origin};
 pub use registration::{MAX_REGISTRATION_LEN, Offer, OfferError, REGISTRATION_METADATA};
 pub use relay::{Relayed, relay};
 pub use router::{AttachedAgent, Attachment, DialError, Inventory, Place, Router, StreamService};

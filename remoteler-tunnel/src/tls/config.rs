@@ -45,6 +45,14 @@ impl ServerTls {
     /// # Errors
     /// [`TlsConfigError`] when rustls refuses the combination.
     pub fn own_protocol(&self, protocol: &str, auth: ClientAuth) -> Result<Arc<ServerConfig>, TlsConfigError> {
+        self.own_protocols(&[protocol], auth)
+    }
+
+    /// For protocols of our own on one port: TLS 1.3 only, one of `protocols` by ALPN.
+    ///
+    /// # Errors
+    /// [`TlsConfigError`] when rustls refuses the combination.
+    pub fn own_protocols(&self, protocols: &[&str], auth: ClientAuth) -> Result<Arc<ServerConfig>, TlsConfigError> {
         let clients = ClusterClients {
             trust: self.trust.clone(),
             clock: self.clock.clone(),
@@ -55,7 +63,7 @@ impl ServerTls {
             .with_protocol_versions(&[&TLS13])?
             .with_client_cert_verifier(Arc::new(clients))
             .with_cert_resolver(self.identity.clone());
-        Ok(without_resumption(config, &[protocol]))
+        Ok(without_resumption(config, protocols))
     }
 }
 
