@@ -17,6 +17,7 @@ use crate::{
     join::LocalHost,
     limiter::Limiter,
     password::{PasswordError, Passwords},
+    quota::{HostQuotas, Quota},
     records::{Records, key},
     roles,
 };
@@ -68,13 +69,21 @@ pub struct AuthConfig {
     pub clock: Arc<dyn Clock>,
     /// Draws keys, serials and tokens.
     pub entropy: Arc<dyn Entropy>,
+    /// How much one host may store.
+    pub quotas: HostQuotas,
 }
 
 impl AuthConfig {
-    /// With the machine's clock and generator.
+    /// With the machine's clock and generator, and the default quotas.
     #[must_use]
     pub fn new(data_dir: impl Into<PathBuf>, cluster_name: ClusterName) -> Self {
-        Self { data_dir: data_dir.into(), cluster_name, clock: Arc::new(SystemClock), entropy: Arc::new(OsEntropy) }
+        Self {
+            data_dir: data_dir.into(),
+            cluster_name,
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(OsEntropy),
+            quotas: HostQuotas::default(),
+        }
     }
 }
 
@@ -108,7 +117,7 @@ pub(crate) struct Inner {
     pub(crate) changes: Mutex<()>,
 }
 
-/// Counters of failures.
+/// Counters of failures, and of what hosts store.
 pub(crate) struct Limits {
     /// Failed logins of one name.
     pub(crate) login_user: Limiter,
@@ -116,6 +125,10 @@ pub(crate) struct Limits {
     pub(crate) login_address: Limiter,
     /// Failed joins from one address.
     pub(crate) join: Limiter,
+    /// Audit events of one host.
+    pub(crate) events: Quota,
+    /// Octets of recordings of one host.
+    pub(crate) recorded: Quota,
 }
 
 const WINDOW: Duration = Duration::from_secs(300);
@@ -150,7 +163,7 @@ impl AuthService {
         events: EventLog,
         recordings: RecordingFiles,
     ) -> Result<Self, StartError> {
-        let AuthConfig { cluster_name: cluster, clock, entropy, .. } = config;
+        let AuthConfig { data_dir: _, cluster_name: cluster, clock, entropy, quotas } = config;
         let records = Records::new(storage, Arc::clone(&clock));
         check_cluster(&records, &cluster).await?;
         let audit = AuditLog::new(events.clone(), Arc::clone(&clock), Arc::clone(&entropy), cluster.clone());
@@ -170,6 +183,8 @@ impl AuthService {
             login_user: Limiter::new(10, WINDOW),
             login_address: Limiter::new(30, WINDOW),
             join: Limiter::new(10, WINDOW),
+            events: Quota::events(&quotas),
+            recorded: Quota::recorded(&quotas),
         };
         let policy = Arc::new(SharedPolicy::new(policy));
         let changes = Mutex::new(());

@@ -1,7 +1,7 @@
 //! What services report and what people look up later: audit events and session recordings. A host may report only of itself.
 
 use remoteler_core::{
-    AuditEvent, AuditKind, EventQuery, HostIdentity, PolicySource, RecordingChunk, RecordingInfo,
+    ApiError, AuditEvent, AuditKind, EventQuery, HostId, HostIdentity, PolicySource, RecordingChunk, RecordingInfo,
     RecordingStore, SessionFields, SessionId, SystemRole, Verb, authorize_rule,
     wire::{MAX_CHUNK, MAX_EVENTS},
 };
@@ -9,7 +9,7 @@ use remoteler_core::{
 use crate::{
     Caller,
     event_log::SessionStarted,
-    failure::{self, ApiResult, bad_request, not_found},
+    failure::{self, ApiResult, bad_request, not_found, rate_limited},
     service::Inner,
 };
 
@@ -29,6 +29,10 @@ impl Inner {
                 return Err(self.refuse(caller, &format!("record event {} {}", event.name(), event.uid)).await);
             }
         }
+        let count = u64::try_from(events.len()).unwrap_or(u64::MAX);
+        if !self.limits.events.take(host.identity().id, count, self.clock.now()) {
+            return Err(self.over_quota(caller, "audit events").await);
+        }
         self.events.append(events).await?;
         Ok(())
     }
@@ -40,11 +44,14 @@ impl Inner {
 
     pub(crate) async fn append_recording(&self, caller: &Caller, chunk: RecordingChunk) -> ApiResult<()> {
         let RecordingChunk { session_id: session, offset, octets, last } = chunk;
-        self.admit_recorder(caller, session).await?;
+        let host = self.admit_recorder(caller, session).await?;
         if octets.len() > MAX_CHUNK {
             return Err(bad_request(format!("at most {MAX_CHUNK} octets of a recording are taken at once")));
         }
         let length = u64::try_from(octets.len()).unwrap_or(u64::MAX);
+        if !self.limits.recorded.take(host, length, self.clock.now()) {
+            return Err(self.over_quota(caller, "octets of recordings").await);
+        }
         let store = &self.recordings;
         if !last {
             return store.append(session, offset, &octets, false).await.map_err(failure::recording);
@@ -113,12 +120,23 @@ impl Inner {
         self.recordings.read(session, offset, MAX_CHUNK).await.map_err(failure::recording)
     }
 
+    /// A host that sends too much is told to wait, and others can see that it was.
+    async fn over_quota(&self, caller: &Caller, what: &str) -> ApiError {
+        let answer =
+            rate_limited(format!("this host sends more {what} than one host may; it must wait and send again"));
+        let remote = caller.address().map(|addr| addr.to_string());
+        match self.record_attempt(caller.name(), answer.message.clone(), remote).await {
+            Ok(()) => answer,
+            Err(cause) => cause,
+        }
+    }
+
     /// I66: a recording is written only by the node on which its session began, as that node's own event says.
-    async fn admit_recorder(&self, caller: &Caller, session: SessionId) -> ApiResult<()> {
+    async fn admit_recorder(&self, caller: &Caller, session: SessionId) -> ApiResult<HostId> {
         let what = format!("write recording {session}");
         let host = self.admit_host(caller, SystemRole::Node, &what).await?;
         match self.events.session_started(session).await? {
-            Some(started) if started.host == Some(host.id) => Ok(()),
+            Some(started) if started.host == Some(host.id) => Ok(host.id),
             Some(_) => Err(self.refuse(caller, &what).await),
             None => Err(not_found(format!("session {session} has no session.start event yet; send that first"))),
         }

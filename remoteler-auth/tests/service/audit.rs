@@ -1,3 +1,4 @@
+use remoteler_auth::HostQuotas;
 use remoteler_core::{
     ApiErrorKind, AuditEvent, AuditKind, Clock, ClusterName, ConnectionFields, EventQuery, Secret, SessionFields,
     SignUpRequest, SystemRole,
@@ -80,6 +81,28 @@ async fn too_many_events_at_once_are_refused() {
     let certs = cluster.join("edge", &[SystemRole::Node], &[]).await;
     let events = vec![event(&cluster, exec(&certs.host_id.to_string())); 1001];
     assert_eq!(kind(cluster.as_host(&certs).record_events(events).await), ApiErrorKind::BadRequest);
+}
+
+#[tokio::test]
+async fn a_host_that_floods_the_log_is_told_to_wait_and_others_are_not() {
+    let quotas = HostQuotas { events_at_once: 1000, events_per_second: 10, ..HostQuotas::default() };
+    let cluster = Cluster::with_quotas(quotas).await;
+    let noisy = cluster.join("noisy", &[SystemRole::Node], &[]).await;
+    let quiet = cluster.join("quiet", &[SystemRole::Node], &[]).await;
+    let batch = |id: String| (0..500).map(|_| event(&cluster, exec(&id))).collect::<Vec<_>>();
+    let (api, more) = (cluster.as_host(&noisy), batch(noisy.host_id.to_string()));
+    api.record_events(batch(noisy.host_id.to_string())).await.unwrap();
+    api.record_events(batch(noisy.host_id.to_string())).await.unwrap();
+    assert_eq!(kind(api.record_events(more.clone()).await), ApiErrorKind::RateLimited);
+    assert_eq!(cluster.events("exec").await.len(), 1000);
+    cluster.as_host(&quiet).record_events(batch(quiet.host_id.to_string())).await.unwrap();
+    let refusals = cluster.events("auth").await;
+    let AuditKind::AuthAttempt { user, .. } = &refusals[0].kind else { panic!("{refusals:?}") };
+    assert_eq!(*user, noisy.host_id.to_string());
+
+    cluster.clock.advance(std::time::Duration::from_secs(50));
+    api.record_events(more).await.unwrap();
+    assert_eq!(cluster.events("exec").await.len(), 2000);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use remoteler_auth::{AuthConfig, AuthService, Caller};
+use remoteler_auth::{AuthConfig, AuthService, Caller, HostQuotas};
 use remoteler_core::{
     ApiError, ApiErrorKind, AuditEvent, AuthApi, Clock, ClusterName, EventQuery, HostCerts, JoinRequest, LoginRequest,
     ManualClock, NewToken, NewUser, NodeName, OsEntropy, RoleName, Secret, SystemRole, Timestamp, Traits, UserCerts,
@@ -40,6 +40,10 @@ impl Keys {
 
 impl Cluster {
     pub(crate) async fn start() -> Self {
+        Self::with_quotas(HostQuotas::default()).await
+    }
+
+    pub(crate) async fn with_quotas(quotas: HostQuotas) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new(Timestamp::parse("2026-03-01T12:00:00Z").unwrap()));
         let config = AuthConfig {
@@ -47,6 +51,7 @@ impl Cluster {
             cluster_name: ClusterName::new("root").unwrap(),
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             entropy: Arc::new(OsEntropy),
+            quotas,
         };
         Self { service: AuthService::open(config).await.unwrap(), clock, dir }
     }
