@@ -47,7 +47,7 @@ impl Inner {
             self.record_attempt(String::new(), answer.message.clone(), remote.map(|addr| addr.to_string())).await?;
             return Err(answer);
         }
-        let node_name = request.node_name.to_string();
+        let (node_name, without_pin) = (request.node_name.to_string(), request.without_pin);
         let roles: Vec<String> = request.roles.iter().map(ToString::to_string).collect();
         let event = |host_id: Option<HostId>, error: Option<String>| AuditKind::InstanceJoin {
             node_name: node_name.clone(),
@@ -56,11 +56,11 @@ impl Inner {
             success: error.is_none(),
             error,
             remote: remote.map(|addr| addr.to_string()),
+            without_pin,
         };
         let joined = match self.check_token(&request).await {
             Ok(()) => {
-                let JoinRequest { token: _, node_name: name, roles, kube_clusters, ssh_public_key, tls_public_key } =
-                    request;
+                let JoinRequest { node_name: name, roles, kube_clusters, ssh_public_key, tls_public_key, .. } = request;
                 let host = LocalHost { name, roles, kube_clusters, ssh_public_key, tls_public_key, host_id: None };
                 self.admit_new(host, &event).await
             }
@@ -89,6 +89,7 @@ impl Inner {
             success: error.is_none(),
             error,
             remote: None,
+            without_pin: false,
         })
         .await
     }

@@ -116,6 +116,9 @@ pub struct JoinRequest {
     pub ssh_public_key: String,
     /// Public key to be certified for TLS: PEM of a SubjectPublicKeyInfo.
     pub tls_public_key: String,
+    /// The host believed whoever answered, because it was given no pin of the host authority; it says so itself, for the audit log.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub without_pin: bool,
 }
 
 /// Certificates of a host, and what to trust.

@@ -46,7 +46,7 @@ pub(super) fn schemas() -> Map<String, Value> {
                 ("ssh_public_key", text()),
                 ("tls_public_key", text()),
             ],
-            &[("kube_clusters", list(text()))],
+            &[("kube_clusters", list(text())), ("without_pin", boolean())],
         ),
     );
     add(
@@ -262,6 +262,7 @@ mod tests {
                     kube_clusters: Default::default(),
                     ssh_public_key: "k".into(),
                     tls_public_key: "k".into(),
+                    without_pin: true,
                 }),
             ),
             (

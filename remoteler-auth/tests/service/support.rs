@@ -145,6 +145,7 @@ pub(crate) fn join_request(token: &Secret, name: &str, roles: &[SystemRole], kub
         kube_clusters: kube.iter().map(|name| name.parse().unwrap()).collect(),
         ssh_public_key: ssh,
         tls_public_key: tls,
+        without_pin: false,
     }
 }
 
