@@ -116,7 +116,7 @@ impl Daemon {
             inventory,
             tunnels: TunnelServer::new(router.clone(), agents, Limits::server()),
             auth: door,
-            web: WebApi::new(anonymous_api(base)),
+            web: WebApi::new(anonymous_api(base), self.closing.clone()),
             audit: base.audit.clone(),
             relays: self.servers.relays.clone(),
             kube_relays: Admissions::new(AdmissionLimits { total: 4096, ..AdmissionLimits::default() }),
