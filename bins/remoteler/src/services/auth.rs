@@ -229,5 +229,4 @@ impl AuthServer {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a helper that fails ends its test")]
 mod tests;
