@@ -4,13 +4,12 @@
 use std::net::SocketAddr;
 
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuditKind, HostIdentity, PolicySource, SystemRole, UserIdentity, Verb, Verified,
+    ApiError, ApiErrorKind, AuditKind, HostIdentity, PolicySource, SourceNet, SystemRole, UserIdentity, Verb, Verified,
     VerifiedHost, VerifiedUser, authorize_rule,
 };
 
 use crate::{
     failure::{ApiResult, unauthenticated},
-    limiter,
     records::key,
     service::Inner,
     users::UserRecord,
@@ -25,9 +24,19 @@ pub enum Caller {
         addr: SocketAddr,
     },
     /// The holder of a user certificate.
-    User(VerifiedUser),
+    User {
+        /// The proof.
+        user: VerifiedUser,
+        /// Where the call comes from; `None` within the process.
+        addr: Option<SocketAddr>,
+    },
     /// The holder of a host certificate.
-    Host(VerifiedHost),
+    Host {
+        /// The proof.
+        host: VerifiedHost,
+        /// Where the call comes from; `None` within the process.
+        addr: Option<SocketAddr>,
+    },
     /// The administrator of the machine: through the Unix socket, or inside the process.
     LocalAdmin,
 }
@@ -38,25 +47,37 @@ impl Caller {
     pub fn from_tls(verified: Option<Verified>, addr: SocketAddr) -> Self {
         match verified {
             None => Self::Anonymous { addr },
-            Some(Verified::User(user)) => Self::User(user),
-            Some(Verified::Host(host)) => Self::Host(host),
+            Some(Verified::User(user)) => Self::User { user, addr: Some(addr) },
+            Some(Verified::Host(host)) => Self::Host { host, addr: Some(addr) },
         }
     }
 
     /// For the audit log.
-    fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         match self {
             Self::Anonymous { .. } => String::new(),
-            Self::User(user) => user.identity().user.to_string(),
-            Self::Host(host) => host.identity().id.to_string(),
+            Self::User { user, .. } => user.identity().user.to_string(),
+            Self::Host { host, .. } => host.identity().id.to_string(),
             Self::LocalAdmin => LOCAL_ADMIN.to_owned(),
         }
     }
 
+    /// Where the call comes from, for the audit log.
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         match self {
             Self::Anonymous { addr } => Some(*addr),
-            Self::User(_) | Self::Host(_) | Self::LocalAdmin => None,
+            Self::User { addr, .. } | Self::Host { addr, .. } => *addr,
+            Self::LocalAdmin => None,
+        }
+    }
+
+    /// Whose failures count together. A proxy calls for many people, so that its own address says nothing of them.
+    pub(crate) fn source(&self) -> Option<SourceNet> {
+        match self {
+            Self::Host { host, .. } if host.is(SystemRole::Proxy) => None,
+            Self::Anonymous { .. } | Self::User { .. } | Self::Host { .. } | Self::LocalAdmin => {
+                self.address().map(|addr| SourceNet::of(addr.ip()))
+            }
         }
     }
 }
@@ -70,14 +91,14 @@ impl Inner {
         let what = || format!("{} {kind}", verb.as_str());
         match caller {
             Caller::LocalAdmin => Ok(caller.name()),
-            Caller::User(user) => {
+            Caller::User { user, .. } => {
                 let identity = self.current(user).await?;
                 if authorize_rule(identity, &self.policy.policy(), kind, verb).is_some() {
                     return Ok(caller.name());
                 }
                 Err(self.refuse(caller, &what()).await)
             }
-            Caller::Host(_) | Caller::Anonymous { .. } => Err(self.refuse(caller, &what()).await),
+            Caller::Host { .. } | Caller::Anonymous { .. } => Err(self.refuse(caller, &what()).await),
         }
     }
 
@@ -102,37 +123,29 @@ impl Inner {
         what: &str,
     ) -> ApiResult<&'a HostIdentity> {
         match caller {
-            Caller::Host(host) if host.is(role) => Ok(host.identity()),
-            Caller::Host(_) | Caller::User(_) | Caller::Anonymous { .. } | Caller::LocalAdmin => {
+            Caller::Host { host, .. } if host.is(role) => Ok(host.identity()),
+            Caller::Host { .. } | Caller::User { .. } | Caller::Anonymous { .. } | Caller::LocalAdmin => {
                 Err(self.refuse(caller, what).await)
             }
         }
     }
 
-    /// Audits a refusal and makes the answer of it. Refusals of nobody in particular are kept only at a bounded rate, so
-    /// that they cannot fill the disk.
+    /// Audits a refusal and makes the answer of it. How many refusals of one source are recorded is bounded.
     pub(crate) async fn refuse(&self, caller: &Caller, what: &str) -> ApiError {
         let answer = if matches!(caller, Caller::Anonymous { .. }) {
             unauthenticated(format!("a certificate is needed to {what}; log in first"))
         } else {
             ApiError::new(ApiErrorKind::Denied, format!("access denied: {} may not {what}", caller.name()))
         };
-        let remote = caller.address();
-        if let Some(addr) = remote
-            && !self.limits.refused.attempt(&limiter::source(addr.ip()), self.clock.now())
-        {
-            return answer;
-        }
-        let event = AuditKind::AuthAttempt {
-            user: caller.name(),
-            service: "auth".into(),
-            login: None,
-            error: answer.message.clone(),
-            remote: remote.map(|addr| addr.to_string()),
-        };
-        match self.record(event).await {
+        let remote = caller.address().map(|addr| addr.to_string());
+        match self.record_attempt(caller.name(), answer.message.clone(), remote).await {
             Ok(()) => answer,
             Err(cause) => cause,
         }
+    }
+
+    /// Records an attempt that was refused, if the budget of its source allows.
+    pub(crate) async fn record_attempt(&self, user: String, error: String, remote: Option<String>) -> ApiResult<()> {
+        self.record(AuditKind::AuthAttempt { user, service: "auth".into(), login: None, error, remote }).await
     }
 }

@@ -1,7 +1,7 @@
 //! The audit store: events in the order they arrived, one for each `uid`, numbered without gaps and chained by hash.
 //! Owns the table and its queries; who may read or write it is decided elsewhere.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use remoteler_core::{
@@ -22,6 +22,10 @@ const MAX_LIMIT: usize = 10_000;
 const MAX_TEXT: usize = 8 * 1024;
 /// Longest list kept in an event.
 const MAX_LIST: usize = 256;
+
+/// The beginnings of the sessions in a JSON array of ids, in order of arrival; each id is one search in the index by session.
+const SESSIONS_STARTED: &str = "SELECT e.sid, e.seq, e.body FROM json_each(?1) AS wanted
+    CROSS JOIN events AS e ON e.sid = wanted.value AND e.event = 'session.start' ORDER BY e.seq";
 
 /// Why events could not be kept or read.
 #[derive(Debug, thiserror::Error)]
@@ -148,23 +152,38 @@ impl EventLog {
 
     /// The first `session.start` of a session: the one that settles whose it is.
     pub(crate) async fn session_started(&self, session: SessionId) -> Result<Option<SessionStarted>, EventLogError> {
+        Ok(self.sessions_started(&[session]).await?.remove(&session))
+    }
+
+    /// The same of many sessions in one query; those without a `session.start` are not in the answer.
+    pub(crate) async fn sessions_started(
+        &self,
+        sessions: &[SessionId],
+    ) -> Result<BTreeMap<SessionId, SessionStarted>, EventLogError> {
+        let wanted = Value::from_iter(sessions.iter().map(ToString::to_string)).to_string();
         let found = self.0.read(move |c| {
-            c.prepare_cached(
-                "SELECT seq, body FROM events WHERE sid = ?1 AND event = 'session.start' ORDER BY seq LIMIT 1",
-            )?
-            .query_row([session.to_string()], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))
-            .optional()
+            let mut statement = c.prepare_cached(SESSIONS_STARTED)?;
+            let rows = statement.query_map([wanted], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+            rows.collect::<rusqlite::Result<Vec<(String, i64, String)>>>()
         });
-        let Some((seq, body)) = found.await? else { return Ok(None) };
-        let event = parse(seq, &body)?;
-        let AuditKind::SessionStart { session, .. } = event.kind else { return Ok(None) };
-        Ok(Some(SessionStarted {
-            user: session.user,
-            login: session.login,
-            host: session.server_id.parse().ok(),
-            node: session.server_hostname,
-            time: event.time,
-        }))
+        let mut started = BTreeMap::new();
+        for (sid, seq, body) in found.await? {
+            let Ok(session) = sid.parse::<SessionId>() else { continue };
+            if started.contains_key(&session) {
+                continue;
+            }
+            let event = parse(seq, &body)?;
+            let AuditKind::SessionStart { session: fields, .. } = event.kind else { continue };
+            let first = SessionStarted {
+                user: fields.user,
+                login: fields.login,
+                host: fields.server_id.parse().ok(),
+                node: fields.server_hostname,
+                time: event.time,
+            };
+            started.insert(session, first);
+        }
+        Ok(started)
     }
 
     /// Checks numbers and hashes of all events; returns how many there are. Whoever can write the file can also cut off its end or make
@@ -276,7 +295,7 @@ impl AuditSink for AuditLog {
 
 #[cfg(test)]
 mod tests {
-    use remoteler_core::{ManualClock, OsEntropy};
+    use remoteler_core::{ConnectionFields, ManualClock, OsEntropy, SessionFields};
 
     use super::*;
 
@@ -329,6 +348,32 @@ mod tests {
             database.write(move |c| c.execute(tampering, [])).await.unwrap();
             assert!(matches!(log.verify().await, Err(EventLogError::Tampered { .. })), "{tampering}"); // I75
         }
+    }
+
+    fn began(session: SessionId, user: &str) -> AuditKind {
+        let session = SessionFields { sid: session.to_string(), user: user.into(), ..SessionFields::default() };
+        AuditKind::SessionStart { session, connection: ConnectionFields::default(), interactive: true, size: None }
+    }
+
+    #[tokio::test]
+    async fn the_first_start_of_each_session_is_found_by_one_search_in_the_index() {
+        let (log, sink, _, database) = log();
+        let sessions: Vec<SessionId> = (1..=3).map(|n| SessionId::from_uuid(uuid::Uuid::from_u128(n))).collect();
+        for (session, user) in [(sessions[0], "ann"), (sessions[1], "bob"), (sessions[0], "eve")] {
+            sink.record(began(session, user)).await.unwrap();
+        }
+        let started = log.sessions_started(&sessions).await.unwrap();
+        let whose: Vec<(SessionId, &str)> = started.iter().map(|(id, started)| (*id, started.user.as_str())).collect();
+        assert_eq!(whose, [(sessions[0], "ann"), (sessions[1], "bob")]);
+        assert!(log.sessions_started(&[]).await.unwrap().is_empty());
+
+        let plan = database.read(|c| {
+            let mut statement = c.prepare(&format!("EXPLAIN QUERY PLAN {SESSIONS_STARTED}"))?;
+            let steps = statement.query_map(["[]"], |row| row.get::<_, String>(3))?;
+            steps.collect::<rusqlite::Result<Vec<String>>>()
+        });
+        let plan = plan.await.unwrap().join("; ");
+        assert!(plan.contains("SEARCH e USING INDEX events_sid (sid=? AND event=?)"), "{plan}");
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! Where failures inside become what a caller may see: kind and one line. The full cause goes to the log, not to the caller.
 
 use remoteler_ca::{CaError, ProfileError};
-use remoteler_core::{ApiError, ApiErrorKind, AuditError, RecordingError};
+use remoteler_core::{ApiError, ApiErrorKind, AuditError, RecordingError, with_causes};
 
 use crate::{DatabaseError, RecordError, event_log::EventLogError, password::PasswordError};
 
@@ -71,7 +71,7 @@ impl From<PasswordError> for ApiError {
 
 /// A profile is made from the request and the stored user: what is wrong with it, the caller can be told.
 pub(crate) fn profile(cause: &ProfileError) -> ApiError {
-    bad_request(format!("no certificate was issued: {}", chain(cause)))
+    bad_request(format!("no certificate was issued: {}", with_causes(cause)))
 }
 
 pub(crate) fn authority(cause: &CaError) -> ApiError {
@@ -90,16 +90,4 @@ pub(crate) fn recording(cause: RecordingError) -> ApiError {
         RecordingError::Offset { .. } | RecordingError::Complete(_) => conflict(cause.to_string()),
         _ => internal(&cause, "the recording store failed"),
     }
-}
-
-/// A failure with its causes in one line.
-pub(crate) fn chain(cause: &dyn std::error::Error) -> String {
-    let mut text = cause.to_string();
-    let mut next = cause.source();
-    while let Some(source) = next {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        next = source.source();
-    }
-    text
 }

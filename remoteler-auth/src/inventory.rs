@@ -153,13 +153,13 @@ impl Inner {
     async fn view<'a>(&self, caller: &'a Caller, kind: &str) -> ApiResult<View<'a>> {
         match caller {
             Caller::LocalAdmin => Ok(View::All),
-            Caller::Host(host) if host.is(SystemRole::Proxy) => Ok(View::All),
-            Caller::User(user) => {
+            Caller::Host { host, .. } if host.is(SystemRole::Proxy) => Ok(View::All),
+            Caller::User { user, .. } => {
                 let identity = self.current(user).await?;
                 let all = authorize_rule(identity, &self.policy.policy(), kind, Verb::List).is_some();
                 Ok(if all { View::All } else { View::User(identity) })
             }
-            Caller::Host(_) | Caller::Anonymous { .. } => Err(self.refuse(caller, &format!("list {kind}")).await),
+            Caller::Host { .. } | Caller::Anonymous { .. } => Err(self.refuse(caller, &format!("list {kind}")).await),
         }
     }
 }

@@ -9,7 +9,7 @@ use remoteler_ca::{
 };
 use remoteler_core::{
     AuditKind, AuditSink, CaKind, Clock, ClusterName, Entropy, HostIdentity, Login, Role, RotationPhase, Timestamp,
-    TrustBundle, UserIdentity, UserName,
+    TrustBundle, UserIdentity, UserName, with_causes,
 };
 use ssh_key::PublicKey;
 
@@ -66,7 +66,7 @@ impl SubjectKeys {
         let ssh = PublicKey::from_openssh(ssh.trim())
             .map_err(|cause| bad_request(format!("ssh_public_key is no public key in OpenSSH's form: {cause}")))?;
         let tls = TlsPublicKey::from_pem(tls)
-            .map_err(|cause| bad_request(format!("tls_public_key is refused: {}", failure::chain(&cause))))?;
+            .map_err(|cause| bad_request(format!("tls_public_key is refused: {}", with_causes(&cause))))?;
         Ok(Self { ssh, tls })
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use remoteler_core::{
-    ApiError, AuditKind, HostCerts, HostId, HostIdentity, JoinRequest, KubeClusterName, NodeName, SystemRole,
-    random_uuid,
+    ApiError, AuditKind, HostCerts, HostId, HostIdentity, JoinRequest, KubeClusterName, NodeName, SourceNet,
+    SystemRole, random_uuid,
 };
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +12,6 @@ use crate::{
     Caller,
     failure::{ApiResult, bad_request, conflict, not_found, rate_limited, unauthenticated},
     issue::{IssuedHost, SubjectKeys},
-    limiter,
     records::key,
     service::Inner,
 };
@@ -51,14 +50,16 @@ const MAX_KUBE_CLUSTERS: usize = 64;
 impl Inner {
     pub(crate) async fn join(&self, caller: &Caller, request: JoinRequest) -> ApiResult<HostCerts> {
         let remote = caller.address();
-        let address = remote.map(|addr| limiter::source(addr.ip()));
+        let address = remote.map(|addr| SourceNet::of(addr.ip()).to_string());
         if let Some(address) = &address
             && !self.limits.join.attempt(address, self.clock.now())
         {
-            tracing::warn!(address, "join refused: too many failed attempts from this address");
-            return Err(rate_limited("too many failed joins from this address; wait five minutes"));
+            // Strangers cause this at will: the audit log bounds how often it is said, a log line would not be (I26).
+            let answer = rate_limited("too many failed joins from this address; wait five minutes");
+            self.record_attempt(String::new(), answer.message.clone(), remote.map(|addr| addr.to_string())).await?;
+            return Err(answer);
         }
-        let node_name = request.node_name.to_string();
+        let (node_name, without_pin) = (request.node_name.to_string(), request.without_pin);
         let roles: Vec<String> = request.roles.iter().map(ToString::to_string).collect();
         let event = |host_id: Option<HostId>, error: Option<String>| AuditKind::InstanceJoin {
             node_name: node_name.clone(),
@@ -67,11 +68,11 @@ impl Inner {
             success: error.is_none(),
             error,
             remote: remote.map(|addr| addr.to_string()),
+            without_pin,
         };
         let joined = match self.check_token(&request).await {
             Ok(()) => {
-                let JoinRequest { token: _, node_name: name, roles, kube_clusters, ssh_public_key, tls_public_key } =
-                    request;
+                let JoinRequest { node_name: name, roles, kube_clusters, ssh_public_key, tls_public_key, .. } = request;
                 let host = LocalHost { name, roles, kube_clusters, ssh_public_key, tls_public_key, host_id: None };
                 self.admit_new(host, &event).await
             }
@@ -100,6 +101,7 @@ impl Inner {
             success: error.is_none(),
             error,
             remote: None,
+            without_pin: false,
         })
         .await
     }
@@ -188,7 +190,7 @@ impl Inner {
     /// Certificates for the keys that the calling host joined with, as what it was let in: renewing widens nothing (I10), and who
     /// stole a certificate's key gets none for a key of their own.
     pub(crate) async fn renew_host(&self, caller: &Caller) -> ApiResult<HostCerts> {
-        let Caller::Host(host) = caller else {
+        let Caller::Host { host, .. } = caller else {
             return Err(self.refuse(caller, "renew host certificates").await);
         };
         let identity = host.identity();

@@ -1,16 +1,15 @@
 //! Login with a password: limits, the check that costs the same for everybody, and the certificates of a success.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use remoteler_core::{
-    ApiError, AuditKind, LEAST_LOGIN_TTL, LoginRequest, PolicySource, Role, SystemRole, UserCerts, UserName,
+    ApiError, AuditKind, LEAST_LOGIN_TTL, LoginRequest, PolicySource, Role, SourceNet, SystemRole, UserCerts, UserName,
 };
 
 use crate::{
     Caller,
     failure::{ApiResult, bad_request, conflict, rate_limited, unauthenticated},
     issue::{SubjectKeys, user_identity},
-    limiter,
     records::key,
     service::Inner,
     users::UserRecord,
@@ -37,7 +36,11 @@ impl Inner {
         let keys = SubjectKeys::parse(&request.ssh_public_key, &request.tls_public_key)?;
         let address = remote.as_deref().map(source_of);
         let address = address.as_deref();
-        self.count_attempt(&request.user, address)?;
+        if let Err(answer) = self.count_attempt(&request.user, address) {
+            // Strangers cause this at will: the audit log bounds how often it is said, a log line would not be (I26).
+            self.record_attempt(request.user, answer.message.clone(), remote).await?;
+            return Err(answer);
+        }
 
         let user = self.check_password(&request).await?;
         let failed = |error: String| AuditKind::UserLogin {
@@ -101,17 +104,14 @@ impl Inner {
 
     fn count_attempt(&self, user: &str, address: Option<&str>) -> ApiResult<()> {
         let now = self.clock.now();
-        let refused = |what: &str| {
-            tracing::warn!(user, address, "login refused: too many failed attempts {what}");
-            Err(rate_limited("too many failed logins; wait five minutes"))
-        };
+        let refused = Err(rate_limited("too many failed logins; wait five minutes"));
         if let Some(address) = address
             && !self.limits.login_address.attempt(address, now)
         {
-            return refused("from this address");
+            return refused;
         }
         if !self.limits.login_user.attempt(user, now) {
-            return refused("of this user");
+            return refused;
         }
         Ok(())
     }
@@ -130,17 +130,17 @@ impl Inner {
 /// The client's address. Only a proxy is believed when it names one.
 fn remote(caller: &Caller, claimed: Option<&str>) -> Option<String> {
     match caller {
-        Caller::Anonymous { addr } => Some(addr.to_string()),
-        Caller::Host(host) if host.is(SystemRole::Proxy) => {
+        Caller::Host { host, .. } if host.is(SystemRole::Proxy) => {
             let plain = |text: &&str| text.len() <= MAX_ADDR && text.bytes().all(|octet| octet.is_ascii_graphic());
             claimed.filter(plain).map(str::to_owned)
         }
-        Caller::Host(_) | Caller::User(_) | Caller::LocalAdmin => None,
+        Caller::Anonymous { .. } | Caller::Host { .. } | Caller::User { .. } | Caller::LocalAdmin => {
+            caller.address().map(|addr| addr.to_string())
+        }
     }
 }
 
 /// What attempts from an address count for: its network, without the port, which changes with each connection.
 fn source_of(addr: &str) -> String {
-    let ip = addr.parse::<SocketAddr>().map(|addr| addr.ip()).or_else(|_| addr.parse());
-    ip.map_or_else(|_| addr.to_owned(), limiter::source)
+    SourceNet::parse(addr).map_or_else(|| addr.to_owned(), |source| source.to_string())
 }

@@ -57,7 +57,7 @@ fn check(document: Resource) -> ApiResult<(Role, Resource)> {
 impl Inner {
     /// All role documents, for those who may read roles and for hosts, which decide by them.
     pub(crate) async fn role_documents(&self, caller: &Caller) -> ApiResult<Vec<Resource>> {
-        if !matches!(caller, Caller::Host(_)) {
+        if !matches!(caller, Caller::Host { .. }) {
             self.admit(caller, "role", Verb::Read).await?;
         }
         let roles = self.records.list::<Resource>(key::ROLES).await?;

@@ -26,7 +26,7 @@ const FORGOTTEN: Duration = Duration::from_secs(30 * 86_400);
 impl Inner {
     /// Remembers which generation of the trust bundle a host acts by.
     pub(crate) async fn acknowledge_trust(&self, caller: &Caller, ack: TrustAck) -> ApiResult<()> {
-        let Caller::Host(host) = caller else {
+        let Caller::Host { host, .. } = caller else {
             return Err(self.refuse(caller, "acknowledge a trust bundle").await);
         };
         let present = self.issuer.trust().rotation.generation;

@@ -4,8 +4,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use remoteler_ca::CaError;
 use remoteler_core::{
-    AuditKind, AuditSink, AuthApi, Clock, ClusterName, Entropy, HostCerts, OsEntropy, Policy, PolicySource,
-    RecordingStore, SharedPolicy, Storage, SystemClock, TrustBundle,
+    AuditKind, AuditSink, AuthApi, BoundedRefusals, Clock, ClusterName, Entropy, HostCerts, OsEntropy, Policy,
+    PolicySource, RecordingStore, SharedPolicy, Storage, SystemClock, TrustBundle,
 };
 use tokio::sync::Mutex;
 
@@ -17,6 +17,7 @@ use crate::{
     join::LocalHost,
     limiter::Limiter,
     password::{PasswordError, Passwords},
+    quota::{HostQuotas, Quota},
     records::{Records, key},
     roles,
 };
@@ -68,13 +69,21 @@ pub struct AuthConfig {
     pub clock: Arc<dyn Clock>,
     /// Draws keys, serials and tokens.
     pub entropy: Arc<dyn Entropy>,
+    /// How much one host may store.
+    pub quotas: HostQuotas,
 }
 
 impl AuthConfig {
-    /// With the machine's clock and generator.
+    /// With the machine's clock and generator, and the default quotas.
     #[must_use]
     pub fn new(data_dir: impl Into<PathBuf>, cluster_name: ClusterName) -> Self {
-        Self { data_dir: data_dir.into(), cluster_name, clock: Arc::new(SystemClock), entropy: Arc::new(OsEntropy) }
+        Self {
+            data_dir: data_dir.into(),
+            cluster_name,
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(OsEntropy),
+            quotas: HostQuotas::default(),
+        }
     }
 }
 
@@ -96,7 +105,7 @@ pub(crate) struct Inner {
     pub(crate) cluster: ClusterName,
     pub(crate) records: Records,
     pub(crate) events: EventLog,
-    pub(crate) audit: AuditLog,
+    pub(crate) audit: Arc<BoundedRefusals>,
     pub(crate) recordings: RecordingFiles,
     pub(crate) policy: Arc<SharedPolicy>,
     pub(crate) issuer: Issuer,
@@ -108,7 +117,7 @@ pub(crate) struct Inner {
     pub(crate) changes: Mutex<()>,
 }
 
-/// Counters of failures.
+/// Counters of failures, and of what hosts store.
 pub(crate) struct Limits {
     /// Failed logins of one name.
     pub(crate) login_user: Limiter,
@@ -116,8 +125,10 @@ pub(crate) struct Limits {
     pub(crate) login_address: Limiter,
     /// Failed joins from one address.
     pub(crate) join: Limiter,
-    /// Refusals of one address that are audited.
-    pub(crate) refused: Limiter,
+    /// Audit events of one host.
+    pub(crate) events: Quota,
+    /// Octets of recordings of one host.
+    pub(crate) recorded: Quota,
 }
 
 const WINDOW: Duration = Duration::from_secs(300);
@@ -152,12 +163,13 @@ impl AuthService {
         events: EventLog,
         recordings: RecordingFiles,
     ) -> Result<Self, StartError> {
-        let AuthConfig { cluster_name: cluster, clock, entropy, .. } = config;
+        let AuthConfig { data_dir: _, cluster_name: cluster, clock, entropy, quotas } = config;
         let records = Records::new(storage, Arc::clone(&clock));
         check_cluster(&records, &cluster).await?;
         let audit = AuditLog::new(events.clone(), Arc::clone(&clock), Arc::clone(&entropy), cluster.clone());
         let (for_issuer, draws) = (Arc::clone(&clock), Arc::clone(&entropy));
         let issuer = Issuer::open(&cluster, &records, for_issuer, draws, audit.clone()).await?;
+        let audit = Arc::new(BoundedRefusals::new(Arc::new(audit), Arc::clone(&clock)));
         roles::write_presets(&records).await?;
         let policy = Policy { trust: issuer.trust(), roles: roles::load(&records).await? };
         let draws = Arc::clone(&entropy);
@@ -171,7 +183,8 @@ impl AuthService {
             login_user: Limiter::new(10, WINDOW),
             login_address: Limiter::new(30, WINDOW),
             join: Limiter::new(10, WINDOW),
-            refused: Limiter::new(10, WINDOW),
+            events: Quota::events(&quotas),
+            recorded: Quota::recorded(&quotas),
         };
         let policy = Arc::new(SharedPolicy::new(policy));
         let changes = Mutex::new(());
@@ -220,10 +233,11 @@ impl AuthService {
         Arc::clone(&self.inner.policy) as Arc<dyn PolicySource>
     }
 
-    /// The audit log of this process: durable when `record` returns.
+    /// The audit log of this process: durable when `record` returns. Refused attempts are bounded, in one budget for all services of the
+    /// process; whoever owns it calls [`BoundedRefusals::summarise`] now and then.
     #[must_use]
-    pub fn audit_sink(&self) -> Arc<dyn AuditSink> {
-        Arc::new(self.inner.audit.clone())
+    pub fn audit_sink(&self) -> Arc<BoundedRefusals> {
+        Arc::clone(&self.inner.audit)
     }
 
     /// The audit store, to be checked or exported.

@@ -1,15 +1,15 @@
 //! What services report and what people look up later: audit events and session recordings. A host may report only of itself.
 
 use remoteler_core::{
-    AuditEvent, AuditKind, EventQuery, HostIdentity, PolicySource, RecordingChunk, RecordingInfo, RecordingStore,
-    SessionFields, SessionId, SystemRole, Verb, authorize_rule,
+    ApiError, AuditEvent, AuditKind, EventQuery, HostId, HostIdentity, PolicySource, RecordingChunk, RecordingInfo,
+    RecordingStore, SessionFields, SessionId, SystemRole, Verb, authorize_rule,
     wire::{MAX_CHUNK, MAX_EVENTS},
 };
 
 use crate::{
     Caller,
     event_log::SessionStarted,
-    failure::{self, ApiResult, bad_request, not_found},
+    failure::{self, ApiResult, bad_request, not_found, rate_limited},
     service::Inner,
 };
 
@@ -18,7 +18,7 @@ const MAX_RECORDINGS: usize = 10_000;
 
 impl Inner {
     pub(crate) async fn record_events(&self, caller: &Caller, events: Vec<AuditEvent>) -> ApiResult<()> {
-        let Caller::Host(host) = caller else {
+        let Caller::Host { host, .. } = caller else {
             return Err(self.refuse(caller, "record audit events").await);
         };
         if events.len() > MAX_EVENTS {
@@ -28,6 +28,10 @@ impl Inner {
             if event.cluster_name != self.cluster || !may_report(host.identity(), &event.kind) {
                 return Err(self.refuse(caller, &format!("record event {} {}", event.name(), event.uid)).await);
             }
+        }
+        let count = u64::try_from(events.len()).unwrap_or(u64::MAX);
+        if !self.limits.events.take(host.identity().id, count, self.clock.now()) {
+            return Err(self.over_quota(caller, "audit events").await);
         }
         self.events.append(events).await?;
         Ok(())
@@ -40,11 +44,14 @@ impl Inner {
 
     pub(crate) async fn append_recording(&self, caller: &Caller, chunk: RecordingChunk) -> ApiResult<()> {
         let RecordingChunk { session_id: session, offset, octets, last } = chunk;
-        self.admit_recorder(caller, session).await?;
+        let host = self.admit_recorder(caller, session).await?;
         if octets.len() > MAX_CHUNK {
             return Err(bad_request(format!("at most {MAX_CHUNK} octets of a recording are taken at once")));
         }
         let length = u64::try_from(octets.len()).unwrap_or(u64::MAX);
+        if !self.limits.recorded.take(host, length, self.clock.now()) {
+            return Err(self.over_quota(caller, "octets of recordings").await);
+        }
         let store = &self.recordings;
         if !last {
             return store.append(session, offset, &octets, false).await.map_err(failure::recording);
@@ -68,18 +75,21 @@ impl Inner {
 
     pub(crate) async fn recordings(&self, caller: &Caller) -> ApiResult<Vec<RecordingInfo>> {
         let only_of = match caller {
-            Caller::User(user) => {
+            Caller::User { user, .. } => {
                 let identity = self.current(user).await?;
                 let all = authorize_rule(identity, &self.policy.policy(), "session", Verb::List).is_some();
                 (!all).then(|| identity.user.to_string())
             }
             Caller::LocalAdmin => None,
             // I66: hosts have nothing to read here.
-            Caller::Host(_) | Caller::Anonymous { .. } => return Err(self.refuse(caller, "list recordings").await),
+            Caller::Host { .. } | Caller::Anonymous { .. } => return Err(self.refuse(caller, "list recordings").await),
         };
+        let kept = self.recordings.list(MAX_RECORDINGS).await.map_err(failure::recording)?;
+        let sessions: Vec<SessionId> = kept.iter().map(|(session, _)| *session).collect();
+        let mut begun = self.events.sessions_started(&sessions).await?;
         let mut recordings = Vec::new();
-        for (session_id, state) in self.recordings.list(MAX_RECORDINGS).await.map_err(failure::recording)? {
-            let Some(started) = self.events.session_started(session_id).await? else { continue };
+        for (session_id, state) in kept {
+            let Some(started) = begun.remove(&session_id) else { continue };
             if only_of.as_ref().is_some_and(|user| *user != started.user) {
                 continue;
             }
@@ -94,7 +104,7 @@ impl Inner {
     pub(crate) async fn read_recording(&self, caller: &Caller, session: SessionId, offset: u64) -> ApiResult<Vec<u8>> {
         match caller {
             Caller::LocalAdmin => {}
-            Caller::User(user) => {
+            Caller::User { user, .. } => {
                 let identity = self.current(user).await?;
                 let allowed = authorize_rule(identity, &self.policy.policy(), "session", Verb::Read).is_some();
                 let started = self.events.session_started(session).await?;
@@ -103,19 +113,30 @@ impl Inner {
                     return Err(self.refuse(caller, &format!("read recording {session}")).await);
                 }
             }
-            Caller::Host(_) | Caller::Anonymous { .. } => {
+            Caller::Host { .. } | Caller::Anonymous { .. } => {
                 return Err(self.refuse(caller, &format!("read recording {session}")).await);
             }
         }
         self.recordings.read(session, offset, MAX_CHUNK).await.map_err(failure::recording)
     }
 
+    /// A host that sends too much is told to wait, and others can see that it was.
+    async fn over_quota(&self, caller: &Caller, what: &str) -> ApiError {
+        let answer =
+            rate_limited(format!("this host sends more {what} than one host may; it must wait and send again"));
+        let remote = caller.address().map(|addr| addr.to_string());
+        match self.record_attempt(caller.name(), answer.message.clone(), remote).await {
+            Ok(()) => answer,
+            Err(cause) => cause,
+        }
+    }
+
     /// I66: a recording is written only by the node on which its session began, as that node's own event says.
-    async fn admit_recorder(&self, caller: &Caller, session: SessionId) -> ApiResult<()> {
+    async fn admit_recorder(&self, caller: &Caller, session: SessionId) -> ApiResult<HostId> {
         let what = format!("write recording {session}");
         let host = self.admit_host(caller, SystemRole::Node, &what).await?;
         match self.events.session_started(session).await? {
-            Some(started) if started.host == Some(host.id) => Ok(()),
+            Some(started) if started.host == Some(host.id) => Ok(host.id),
             Some(_) => Err(self.refuse(caller, &what).await),
             None => Err(not_found(format!("session {session} has no session.start event yet; send that first"))),
         }

@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Caller,
     failure::{ApiResult, bad_request, conflict, not_found, rate_limited},
-    limiter,
     records::key,
     secret_hash,
     service::Inner,
@@ -209,16 +208,16 @@ impl Inner {
     }
 
     fn count_link_use(&self, caller: &Caller) -> ApiResult<()> {
-        let Some(addr) = caller.address() else { return Ok(()) };
-        if self.limits.login_address.attempt(&limiter::source(addr.ip()), self.clock.now()) {
+        let Some(source) = caller.source() else { return Ok(()) };
+        if self.limits.login_address.attempt(&source.to_string(), self.clock.now()) {
             return Ok(());
         }
         Err(rate_limited("too many failed attempts from this address; wait five minutes"))
     }
 
     fn link_was_right(&self, caller: &Caller) {
-        if let Some(addr) = caller.address() {
-            self.limits.login_address.succeeded(&limiter::source(addr.ip()));
+        if let Some(source) = caller.source() {
+            self.limits.login_address.succeeded(&source.to_string());
         }
     }
 

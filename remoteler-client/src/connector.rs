@@ -3,16 +3,13 @@
 
 use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
-use remoteler_core::{PolicySource, SystemClock, SystemRole, TrustBundle, wire};
+use remoteler_core::{PolicySource, SystemClock, SystemRole, TrustBundle, wire, with_causes};
 use remoteler_tunnel::{
-    BoxedStream, ClientTls, FirstContact, PolicyTrust, SharedTlsIdentity, TlsConfigError, TrustSource, connect_tcp,
-    handshake_failure,
+    BoxedStream, ClientTls, ConnectError as TunnelError, FirstContact, PolicyTrust, SharedTlsIdentity, TlsConfigError,
+    TrustSource, connect_tls,
 };
-use rustls::{AlertDescription, ClientConfig, RootCertStore, pki_types::ServerName};
-use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::{TlsConnector, client::TlsStream};
-
-use crate::http::chain;
+use rustls::{AlertDescription, ClientConfig, RootCertStore};
+use tokio::net::UnixStream;
 
 /// Why a service cannot be reached.
 #[derive(Debug, thiserror::Error)]
@@ -151,16 +148,12 @@ impl Connector {
         }
     }
 
-    /// Connects, in [`CONNECT`] at the most.
+    /// Connects: 10 s for TCP and for TLS each at the most.
     pub(crate) async fn connect(&self) -> Result<BoxedStream, ConnectError> {
         match self {
             Self::Tls { addr, config, hint } => match connect_tls(addr, config.clone()).await {
                 Ok(stream) => Ok(Box::new(stream)),
-                Err(TlsFailure::Handshake(cause)) => Err(ConnectError::Refused {
-                    addr: addr.clone(),
-                    reason: format!("{}{hint}", handshake_failure(&cause)),
-                }),
-                Err(TlsFailure::Other(error)) => Err(error),
+                Err(error) => Err(failure(error, hint)),
             },
             Self::Unix(path) => match UnixStream::connect(path).await {
                 Ok(stream) => Ok(Box::new(stream)),
@@ -199,11 +192,8 @@ pub async fn probe(
             Some(_) => Peer::Proxy,
             None => Peer::Auth,
         }),
-        Err(TlsFailure::Handshake(cause)) if is_unknown_protocol(&cause) => Ok(Peer::Auth),
-        Err(TlsFailure::Handshake(cause)) => {
-            Err(ConnectError::Refused { addr: addr.into(), reason: handshake_failure(&cause) })
-        }
-        Err(TlsFailure::Other(error)) => Err(error),
+        Err(TunnelError::Handshake { source, .. }) if is_unknown_protocol(&source) => Ok(Peer::Auth),
+        Err(error) => Err(failure(error, "")),
     }
 }
 
@@ -214,28 +204,19 @@ fn is_unknown_protocol(cause: &io::Error) -> bool {
         .is_some_and(|error| matches!(error, rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)))
 }
 
-enum TlsFailure {
-    Handshake(io::Error),
-    Other(ConnectError),
-}
-
-async fn connect_tls(addr: &str, config: Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, TlsFailure> {
-    let tcp = connect_tcp(addr, CONNECT).await.map_err(|cause| {
-        TlsFailure::Other(ConnectError::Unreachable { addr: addr.into(), reason: source_chain(&cause) })
-    })?;
-    match tokio::time::timeout(CONNECT, TlsConnector::from(config).connect(server_name(addr), tcp)).await {
-        Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(cause)) => Err(TlsFailure::Handshake(cause)),
-        Err(_) => Err(TlsFailure::Other(ConnectError::Timeout { addr: addr.into(), within: CONNECT })),
+/// What of a failed connection is said here: of who is not reached the innermost reason, since the outer ones name the address again.
+fn failure(error: TunnelError, hint: &str) -> ConnectError {
+    match error {
+        TunnelError::Handshake { address, reason, .. } => {
+            ConnectError::Refused { addr: address, reason: format!("{reason}{hint}") }
+        }
+        TunnelError::Timeout { address, within } => ConnectError::Timeout { addr: address, within },
+        TunnelError::Resolve { ref address, .. } | TunnelError::Connect { ref address, .. } => {
+            ConnectError::Unreachable { addr: address.clone(), reason: innermost(&error) }
+        }
+        // A reason of a later version.
+        other => ConnectError::Unreachable { addr: String::new(), reason: with_causes(&other) },
     }
-}
-
-/// The name to send and, for web certificates, to compare. Where the cluster's own certificates are shown it decides nothing.
-fn server_name(addr: &str) -> ServerName<'static> {
-    let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host);
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    ServerName::try_from(host.to_owned())
-        .unwrap_or_else(|_| ServerName::try_from("remoteler.invalid").expect("a DNS name, spelled out here"))
 }
 
 fn system_roots_config() -> Result<Arc<ClientConfig>, ConnectError> {
@@ -258,27 +239,7 @@ fn system_roots_config() -> Result<Arc<ClientConfig>, ConnectError> {
 
 /// ALPN of the web API (RFC 7301 section 6).
 const HTTP: &str = "http/1.1";
-/// Deadline of a connection: for TCP and for TLS each.
-const CONNECT: Duration = Duration::from_secs(10);
 
-/// The innermost reason is what helps; the outer ones name the address again.
-fn source_chain(error: &dyn std::error::Error) -> String {
-    error.source().map_or_else(|| error.to_string(), chain)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_of_any_form_gives_a_server_name() {
-        for (addr, name) in [
-            ("proxy.example.com:3080", "proxy.example.com"),
-            ("127.0.0.1:1", "127.0.0.1"),
-            ("[::1]:3080", "::1"),
-            ("no name at all:1", "remoteler.invalid"),
-        ] {
-            assert_eq!(server_name(addr).to_str(), name);
-        }
-    }
+fn innermost(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), with_causes)
 }

@@ -11,6 +11,7 @@ use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use remoteler_core::with_causes;
 use tokio::task::AbortHandle;
 
 use crate::connector::{ConnectError, Connector};
@@ -140,14 +141,14 @@ impl HttpClient {
             let response = match kept.sender.try_send_request(request).await {
                 Ok(response) => response,
                 Err(error) if error.message().is_some() => return Err(Failed::Unsent),
-                Err(error) => return Err(Failed::Lost(self.broken(&chain(error.error())))),
+                Err(error) => return Err(Failed::Lost(self.broken(&with_causes(error.error())))),
             };
             let (head, body) = response.into_parts();
             let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|cause| {
                 Failed::Lost(if cause.is::<LengthLimitError>() {
                     HttpError::TooLarge { place: self.place(), limit: MAX_ANSWER }
                 } else {
-                    self.broken(&chain(&*cause))
+                    self.broken(&with_causes(&*cause))
                 })
             })?;
             Ok(Answer { status: head.status, body: body.to_bytes() })
@@ -184,17 +185,3 @@ const KEPT: Duration = Duration::from_secs(45);
 const MAX_KEPT: usize = 4;
 /// Largest answer read.
 const MAX_ANSWER: usize = 32 * 1024 * 1024;
-
-/// An error with its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
-}

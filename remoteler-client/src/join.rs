@@ -87,6 +87,7 @@ pub async fn join(params: JoinParams) -> Result<HostState, JoinError> {
         kube_clusters,
         ssh_public_key: keys.ssh_public.clone(),
         tls_public_key: keys.tls_public.clone(),
+        without_pin: ca_pins.is_empty(),
     };
     let certs = auth.join(request).await.map_err(|source| JoinError::Refused { addr: addr.clone(), source })?;
     if !ca_pins.is_empty() {

@@ -1,7 +1,7 @@
 //! Lines of an OpenSSH known_hosts file that make a cluster's host authority believed for that cluster's names, and for no other
 //! (I71). Owns lines with its own mark; every other line is kept as it is.
 
-use remoteler_core::{CaSet, ClusterName, NodeName};
+use remoteler_core::{CaSet, ClusterName};
 use ssh_key::PublicKey;
 
 use crate::profile::ProxyAddr;
@@ -10,39 +10,31 @@ use crate::profile::ProxyAddr;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostScope {
     cluster: ClusterName,
-    nodes: Vec<NodeName>,
 }
 
 impl HostScope {
     /// For `*.<cluster>`.
     #[must_use]
     pub const fn cluster(cluster: ClusterName) -> Self {
-        Self { cluster, nodes: Vec::new() }
+        Self { cluster }
     }
 
-    /// For `*.<cluster>` and each of `nodes` by its bare name.
+    /// The names as an OpenSSH pattern. Never `*` alone: cluster names hold no pattern characters.
     #[must_use]
-    pub const fn with_nodes(cluster: ClusterName, nodes: Vec<NodeName>) -> Self {
-        Self { cluster, nodes }
-    }
-
-    /// The names as OpenSSH patterns. Never `*` alone: node and cluster names hold no pattern characters.
-    #[must_use]
-    pub fn patterns(&self) -> Vec<String> {
-        let own = std::iter::once(format!("*.{}", self.cluster));
-        own.chain(self.nodes.iter().map(ToString::to_string)).collect()
+    pub fn pattern(&self) -> String {
+        format!("*.{}", self.cluster)
     }
 }
 
 /// `content` with the lines of `proxy` replaced by lines for `authority`.
 pub(crate) fn with_authority(content: &str, proxy: &ProxyAddr, scope: &HostScope, authority: &CaSet) -> String {
     let mut lines = without(content, proxy);
-    let patterns = scope.patterns().join(",");
+    let pattern = scope.pattern();
     for key in &authority.ssh {
         // The key's own comment came from elsewhere; only algorithm and key are taken.
         let bare = PublicKey::new(key.key_data().clone(), "");
         let Ok(text) = bare.to_openssh() else { continue };
-        lines.push_str(&format!("@cert-authority {patterns} {} {}\n", text.trim_end(), mark(proxy)));
+        lines.push_str(&format!("@cert-authority {pattern} {} {}\n", text.trim_end(), mark(proxy)));
     }
     lines
 }
@@ -94,13 +86,12 @@ mod tests {
 
     #[test]
     fn an_authority_is_believed_for_its_cluster_and_never_for_all_hosts() {
-        let scope =
-            HostScope::with_nodes(ClusterName::new("root.example.com").unwrap(), vec![NodeName::new("gw").unwrap()]);
+        let scope = HostScope::cluster(ClusterName::new("root.example.com").unwrap());
         let authority = CaSet { ssh: vec![key(), key()], x509: Vec::new() };
         let text = with_authority("", &proxy("p"), &scope, &authority);
         for line in text.lines() {
             let hosts = line.split(' ').nth(1).unwrap();
-            assert_eq!(hosts, "*.root.example.com,gw"); // I71
+            assert_eq!(hosts, "*.root.example.com"); // I71
             assert!(line.ends_with(" remoteler:p") && !line.contains("evil"), "{line}");
         }
         assert_eq!(authorities(&text, &proxy("p"), &scope.cluster).len(), 2);

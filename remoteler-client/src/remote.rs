@@ -10,7 +10,7 @@ use remoteler_core::{
     ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, HostCerts, Invite, JoinRequest, KubeRecord, LoginRequest,
     NewToken, NewUser, NodeRecord, Ping, RecordingChunk, RecordingInfo, Resource, ResourceKind, RotateRequest,
     RotationStatus, Secret, SessionId, SignUpRequest, TokenCreated, TokenSummary, TrustAck, TrustBundle, UserCerts,
-    UserName, UserSummary, wire,
+    UserName, UserSummary, printable, wire,
 };
 use remoteler_tunnel::SharedTlsIdentity;
 use serde::{Serialize, de::DeserializeOwned};
@@ -19,6 +19,9 @@ use crate::{
     connector::{AuthTrust, ConnectError, Connector},
     http::{Answer, Call, HttpClient, HttpError},
 };
+
+/// Characters of a failure's message that are shown.
+const MAX_MESSAGE: usize = 2000;
 
 /// A handle on the auth service for one caller. Connections are opened when they are needed and kept for the next call.
 ///
@@ -79,22 +82,12 @@ pub(crate) fn refusal(answer: &Answer, place: &str) -> Option<ApiError> {
         return None;
     }
     Some(match serde_json::from_slice::<ApiError>(&answer.body) {
-        Ok(error) => ApiError::new(error.kind, printable(&error.message)),
+        Ok(error) => ApiError::new(error.kind, printable(&error.message.chars().take(MAX_MESSAGE).collect::<String>())),
         Err(_) => ApiError::new(
             wire::kind_of_status(answer.status.as_u16()),
             format!("{place} answered with status {} and no explanation", answer.status.as_u16()),
         ),
     })
-}
-
-fn printable(text: &str) -> String {
-    let harmless = |c: char| {
-        let hidden = matches!(c,
-            '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-            | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
-        if c.is_control() || hidden { c.escape_unicode().collect() } else { c.to_string() }
-    };
-    text.chars().take(2000).map(harmless).collect()
 }
 
 pub(crate) fn get(path: impl Into<String>) -> Call {

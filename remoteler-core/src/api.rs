@@ -121,6 +121,9 @@ pub struct JoinRequest {
     pub ssh_public_key: String,
     /// Public key to be certified for TLS: PEM of a SubjectPublicKeyInfo.
     pub tls_public_key: String,
+    /// The host believed whoever answered, because it was given no pin of the host authority; it says so itself, for the audit log.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub without_pin: bool,
 }
 
 /// Certificates of a host, and what to trust.
@@ -315,10 +318,12 @@ pub trait AuthApi: Send + Sync {
     async fn kube_clusters(&self) -> Result<Vec<KubeRecord>, ApiError>;
 
     /// Stores events of a service; one with a `uid` that is there already is passed over. Hosts. At most 1,000 at once.
+    /// On [`ApiErrorKind::RateLimited`] nothing was stored: keep them and send them again.
     async fn record_events(&self, events: Vec<AuditEvent>) -> Result<(), ApiError>;
     /// Events that fit `query`. Users who may list events.
     async fn events(&self, query: EventQuery) -> Result<Vec<AuditEvent>, ApiError>;
-    /// Stores a part of a recording. The node whose session it is. On [`ApiErrorKind::Conflict`] ask [`AuthApi::recording_size`].
+    /// Stores a part of a recording. The node whose session it is. On [`ApiErrorKind::Conflict`] ask [`AuthApi::recording_size`];
+    /// on [`ApiErrorKind::RateLimited`] send it again later.
     async fn append_recording(&self, chunk: RecordingChunk) -> Result<(), ApiError>;
     /// Octets stored so far, 0 when none. The node whose session it is.
     async fn recording_size(&self, session: SessionId) -> Result<u64, ApiError>;

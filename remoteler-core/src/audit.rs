@@ -228,6 +228,9 @@ audit_kinds! {
         /// The client's address.
         #[serde(rename = "addr.remote", default, skip_serializing_if = "Option::is_none")]
         remote: Option<String>,
+        /// Whether it believed whoever answered, by its own word; only then there (I15).
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        without_pin: bool,
     }
     /// A node, cluster or other thing was removed from the inventory.
     ResourceDelete = "resource.delete", "T9500I" {

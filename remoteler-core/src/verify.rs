@@ -92,6 +92,9 @@ impl Verified {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum VerifyError {
+    /// An empty chain.
+    #[error("no certificate was shown")]
+    Missing,
     /// Signed by a key that is not an authority for this purpose.
     #[error("the certificate was not signed by the {purpose} authority of cluster {cluster}")]
     UnknownAuthority {
@@ -154,7 +157,7 @@ pub enum VerifyError {
     /// Principals and identity contradict each other.
     #[error("the certificate's principals are not those of its identity")]
     PrincipalMismatch,
-    /// Not a certificate, or a chain without one.
+    /// Not a certificate.
     #[error("the certificate does not parse: {0}")]
     Malformed(String),
     /// The path to the authority is not sound (RFC 5280 section 6).

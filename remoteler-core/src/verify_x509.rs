@@ -33,7 +33,7 @@ pub fn verify_x509_chain(
     purpose: X509Purpose,
     now: Timestamp,
 ) -> Result<Verified, VerifyError> {
-    let leaf = chain.first().ok_or_else(|| VerifyError::Malformed("no certificate was shown".into()))?;
+    let leaf = chain.first().ok_or(VerifyError::Missing)?;
     let end_entity = EndEntityCert::try_from(leaf).map_err(|cause| refusal(cause, VerifyError::Malformed))?;
     let (rest, parsed) = X509Certificate::from_der(leaf).map_err(|cause| VerifyError::Malformed(cause.to_string()))?;
     if !rest.is_empty() {

@@ -25,7 +25,6 @@ mod relay;
 mod route;
 mod service;
 mod status;
-mod tls;
 mod upgrade;
 mod upstream;
 
@@ -34,5 +33,4 @@ pub use impersonate::{Impersonate, ImpersonateError, Impersonated, impersonate};
 pub use kubeconfig::KubeconfigError;
 pub use path::{ApiPath, KubePath, PathError};
 pub use service::{KubeClusterConfig, KubeService, KubeServiceConfig, KubeServiceError};
-pub use tls::server_config;
 pub use upstream::{Upstream, UpstreamError};

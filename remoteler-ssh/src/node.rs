@@ -26,7 +26,7 @@ use std::{
     time::Duration,
 };
 
-use remoteler_core::{AuditSink, Clock, Entropy, Labels, NodeRecord, PolicySource};
+use remoteler_core::{AuditSink, Clock, Entropy, Labels, NodeRecord, PolicySource, SourceNet};
 use ssh_key::{Certificate, PrivateKey};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -157,7 +157,7 @@ impl Node {
             tracing::warn!(limit = self.config.limits.max_connections, "node is full, a connection was refused");
             return;
         };
-        let source = client_addr.as_deref().and_then(source_cap::address);
+        let source = client_addr.as_deref().and_then(SourceNet::parse);
         let Some(waiting) = self.sources.enter(source) else {
             tracing::debug!(client = client_addr.as_deref(), "too many connections that did not log in yet");
             return;

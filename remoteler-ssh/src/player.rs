@@ -7,4 +7,5 @@ mod text;
 
 pub use cast::{CastError, CastEvent, CastHeader, CastReader, TimedEvent};
 pub use clockwork::{Clockwork, Speed, SpeedError};
-pub use text::{PlainText, printable};
+pub use remoteler_core::printable;
+pub use text::PlainText;

@@ -148,9 +148,20 @@ impl Recorder {
     }
 }
 
-/// Makes `dir` with mode 0700, if it is not there.
+/// Makes `dir` with mode 0700, if it is not there. Removes recordings that a killed process began and wrote nothing of: nobody can be
+/// writing there before the node serves.
 pub(crate) fn prepare_dir(dir: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir)
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let session =
+            name.to_str().and_then(|name| name.strip_suffix(PART)).and_then(|id| id.parse::<SessionId>().ok());
+        if session.is_some() && entry.metadata()?.is_file() && entry.metadata()?.len() == 0 {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// The beginning of every recording.
@@ -343,6 +354,25 @@ mod tests {
             lines[1..].iter().map(|line| serde_json::from_str(line).unwrap()).collect();
         let texts: Vec<(&str, &str)> = events.iter().map(|(_, code, text)| (code.as_str(), text.as_str())).collect();
         assert_eq!(texts, [("o", "gr"), ("o", "ün\u{fffd}\r\n"), ("r", "100x40")]);
+    }
+
+    #[test]
+    fn recordings_of_which_nothing_was_written_are_removed_at_start_and_no_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let id = |digit: char| format!("67e55044-10b1-426f-9247-bb680e5fe0c{digit}");
+        for (name, content) in [
+            (format!("{}{PART}", id('1')), ""),
+            (format!("{}{PART}", id('2')), "{}\n"),
+            (format!("{}{CLOSED}", id('3')), ""),
+            (format!("notes{PART}"), ""),
+        ] {
+            fs::write(dir.path().join(name), content).unwrap();
+        }
+        prepare_dir(dir.path()).unwrap();
+        let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        let expected = [format!("{}{PART}", id('2')), format!("{}{CLOSED}", id('3')), format!("notes{PART}")];
+        assert_eq!(left, expected.map(std::ffi::OsString::from)); // I77
     }
 
     #[tokio::test]

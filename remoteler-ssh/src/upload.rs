@@ -180,6 +180,8 @@ fn close_abandoned(path: &Path) -> io::Result<Option<PathBuf>> {
     }
     let whole = whole_lines(&mut file)?;
     if whole == 0 {
+        // Not even the header is whole, and nothing is shown to anybody before that: there is nothing to bring.
+        fs::remove_file(path)?;
         return Ok(None);
     }
     file.set_len(whole)?;

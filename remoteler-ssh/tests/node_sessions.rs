@@ -164,6 +164,17 @@ async fn nothing_starts_when_the_audit_log_takes_no_events() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_session_whose_command_is_not_audited_is_ended_in_the_log() {
+    let cluster = Cluster::start().await;
+    let key = cluster.user("ann", &Wish::default());
+    *cluster.audit.broken_for.lock().unwrap() = Some("exec");
+    assert_eq!(cluster.run(&key, "true").await.status.code(), Some(254));
+    let (start, end) =
+        (cluster.audit.wait_for("session.start", 1).await, cluster.audit.wait_for("session.end", 1).await);
+    assert_eq!(start[0]["sid"], end[0]["sid"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_terminal_session_that_cannot_be_recorded_does_not_start() {
     let cluster = Cluster::start().await;
     let key = cluster.user("ann", &Wish::default());

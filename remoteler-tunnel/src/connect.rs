@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
@@ -47,29 +48,51 @@ pub enum ConnectError {
         /// What TLS says.
         source: io::Error,
     },
+    /// Somebody answered, and did not finish in time.
+    #[error("{address} did not finish the TLS handshake within {} s", .within.as_secs())]
+    Timeout {
+        /// `host:port` that was asked for.
+        address: String,
+        /// The deadline.
+        within: Duration,
+    },
 }
 
-/// Connects to `host:port` as [`connect_tcp`] does and makes the TLS handshake, both within 10 s. The host is sent as SNI when
-/// it is a name; whom to believe is up to `config`.
+/// Connects to `host:port` as [`connect_tcp`] does and makes the TLS handshake, in 10 s each. The host is sent as SNI when it is a name;
+/// whom to believe is up to `config`.
 ///
 /// # Errors
 /// [`ConnectError`] naming the address and the reason. In TLS 1.3 a server that refuses our certificate says so only after the
 /// handshake: the first read fails then, and [`handshake_failure`] puts that into words too.
 pub async fn connect_tls(address: &str, config: Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, ConnectError> {
-    let deadline = Instant::now() + TLS_DEADLINE;
-    let failed = |source: io::Error| ConnectError::Handshake {
-        address: address.to_owned(),
-        reason: handshake_failure(&source),
-        source,
-    };
     let stream = connect_tcp(address, TLS_DEADLINE).await?;
-    let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
-    let name = ServerName::try_from(host.to_owned());
-    let name = name.map_err(|cause| failed(io::Error::new(io::ErrorKind::InvalidInput, cause)))?;
-    match timeout_at(deadline, TlsConnector::from(config).connect(name, stream)).await {
-        Ok(result) => result.map_err(failed),
-        Err(_) => Err(failed(io::Error::new(io::ErrorKind::TimedOut, "no answer in time"))),
+    tls_over(stream, address, config).await
+}
+
+/// Makes the TLS handshake with `host:port` over a stream that leads there, in 10 s.
+///
+/// # Errors
+/// As [`connect_tls`].
+pub async fn tls_over<S>(stream: S, address: &str, config: Arc<ClientConfig>) -> Result<TlsStream<S>, ConnectError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    match timeout(TLS_DEADLINE, TlsConnector::from(config).connect(server_name(address), stream)).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(source)) => {
+            let reason = handshake_failure(&source);
+            Err(ConnectError::Handshake { address: address.to_owned(), reason, source })
+        }
+        Err(_) => Err(ConnectError::Timeout { address: address.to_owned(), within: TLS_DEADLINE }),
     }
+}
+
+/// The name to send and, for web certificates, to compare. Where the cluster's own certificates are shown it decides nothing.
+fn server_name(address: &str) -> ServerName<'static> {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    ServerName::try_from(host.to_owned())
+        .unwrap_or_else(|_| ServerName::try_from("remoteler.invalid").expect("a DNS name, spelled out here"))
 }
 
 /// Connects to `host:port` within `within`. The name is resolved anew in each call. `TCP_NODELAY` is set: without it a small
@@ -106,3 +129,20 @@ pub async fn connect_tcp(address: &str, within: Duration) -> Result<TcpStream, C
 
 const TLS_DEADLINE: Duration = Duration::from_secs(10);
 const MOST_ADDRESSES: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_any_form_gives_a_server_name() {
+        for (address, name) in [
+            ("proxy.example.com:3080", "proxy.example.com"),
+            ("127.0.0.1:1", "127.0.0.1"),
+            ("[::1]:3080", "::1"),
+            ("no name at all:1", "remoteler.invalid"),
+        ] {
+            assert_eq!(server_name(address).to_str(), name);
+        }
+    }
+}

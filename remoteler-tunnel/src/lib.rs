@@ -15,6 +15,7 @@ mod handshake;
 mod link;
 mod listener;
 mod mux;
+mod origin;
 mod registration;
 mod relay;
 mod router;
@@ -24,7 +25,7 @@ mod tls;
 
 pub use agent::{Agent, AgentConfig, AgentError, AgentState};
 pub use backoff::Backoff;
-pub use connect::{ConnectError, connect_tcp, connect_tls};
+pub use connect::{ConnectError, connect_tcp, connect_tls, tls_over};
 pub use connection::{CloseReason, IncomingStream, Link, LinkState, MuxStream};
 pub use dial::{
     DIAL_VERSION, DialCode, DialHeader, DialHeaderError, DialReply, MAX_DIAL_LEN, Target, TargetKind, TargetName,
@@ -34,9 +35,9 @@ pub use frame::{DATA_LEN, FrameError, FrameType, HEADER_LEN, Header, MAX_PAYLOAD
 pub use handshake::{BODY_LEN, HandshakeError, Hello, MAGIC, MAJOR, MAX_BODY_LEN, MINOR};
 pub use link::{ACK_EVERY, Keepalive, LinkError, Sequence};
 pub use listener::{
-    ALPN_AUTH, ALPN_SSH, ALPN_TUNNEL, Admission, AdmissionLimits, Admissions, Connection, Greeting, HelloError,
-    MAX_CLIENT_HELLO, OnePort, Refusal, Route, RouteError, RouteHandler, Routed, Serve, Socket, read_client_hello,
-    route, serve,
+    ALPN_AUTH, ALPN_AUTH_RELAY, ALPN_SSH, ALPN_TUNNEL, Admission, AdmissionLimits, Admissions, Connection, Greeting,
+    HelloError, MAX_CLIENT_HELLO, OnePort, Refusal, Route, RouteError, RouteHandler, Routed, Serve, Socket,
+    read_client_hello, route, serve, until_somebody,
 };
 pub use mux::budget::TABLE as PEER_BUDGETS;
 pub use mux::error::{Code, OpenError, ProtocolError};
@@ -44,6 +45,7 @@ pub use mux::limits::Limits;
 pub use mux::outbox::Outbox;
 pub use mux::stream::StreamError;
 pub use mux::{Mux, MuxEvent, ReadOutcome, Side};
+pub use origin::{MAX_ORIGIN_LEN, read_origin, write_origin};
 pub use registration::{MAX_REGISTRATION_LEN, Offer, OfferError, REGISTRATION_METADATA};
 pub use relay::{Relayed, relay};
 pub use router::{AttachedAgent, Attachment, DialError, Inventory, Place, Router, StreamService};
@@ -52,5 +54,5 @@ pub use stream::{BoxedStream, ByteStream, Replayed};
 pub use tls::{
     ClientAuth, ClientTls, FirstContact, FirstContactError, PeerError, PolicyTrust, ServerTls, SharedTlsIdentity,
     TlsConfigError, TlsIdentity, TlsIdentityError, TrustSource, handshake_failure, is_certificate_failure,
-    verified_peer, web_server_config,
+    judged_later, verified_peer, web_server_config,
 };

@@ -7,8 +7,8 @@ mod client_hello;
 mod one_port;
 mod route;
 
-pub use accept::{Connection, Serve, serve};
+pub use accept::{Connection, Serve, serve, until_somebody};
 pub use admission::{Admission, AdmissionLimits, Admissions};
 pub use client_hello::{Greeting, HelloError, MAX_CLIENT_HELLO, read_client_hello};
 pub use one_port::{OnePort, Refusal, RouteHandler, Routed, Socket};
-pub use route::{ALPN_AUTH, ALPN_SSH, ALPN_TUNNEL, Route, RouteError, route};
+pub use route::{ALPN_AUTH, ALPN_AUTH_RELAY, ALPN_SSH, ALPN_TUNNEL, Route, RouteError, route};

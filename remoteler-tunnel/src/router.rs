@@ -276,12 +276,6 @@ impl Router {
         })
     }
 
-    /// Whether the agent of this host has a link.
-    #[must_use]
-    pub fn is_attached(&self, host: HostId) -> bool {
-        self.lock().up.contains_key(&host)
-    }
-
     /// The agents that have links, in the order of their ids.
     #[must_use]
     pub fn agents(&self) -> Vec<AttachedAgent> {

@@ -6,9 +6,10 @@ mod config;
 mod failure;
 mod first_contact;
 mod identity;
+mod possession;
 mod verifier;
 
-pub use config::{ClientAuth, ClientTls, ServerTls, TlsConfigError, web_server_config};
+pub use config::{ClientAuth, ClientTls, ServerTls, TlsConfigError, judged_later, web_server_config};
 pub use failure::{handshake_failure, is_certificate_failure};
 pub use first_contact::{FirstContact, FirstContactError};
 pub use identity::{SharedTlsIdentity, TlsIdentity, TlsIdentityError};

@@ -11,7 +11,7 @@ use remoteler_core::{
 };
 use remoteler_tunnel::{
     ALPN_AUTH, ALPN_SSH, ClientAuth, FirstContact, ServerTls, SharedTlsIdentity, TlsIdentity, TrustSource,
-    verified_peer, web_server_config,
+    judged_later, verified_peer, web_server_config,
 };
 use rustls::{ClientConfig, HandshakeKind, ServerConfig};
 use support::{Authorities, browser, clock, leaf, leaf_with_chain};
@@ -113,7 +113,7 @@ async fn a_client_that_insists_on_resuming_never_does_in_either_version() {
     let stage = Stage::new();
     let tls = stage.authorities.proxy_tls(stage.trust.clone(), stage.clock.clone());
     let web = web_server_config(&tls.identity).unwrap();
-    for server in [stage.server(ClientAuth::Optional), tls.http(ClientAuth::Optional).unwrap(), web] {
+    for server in [stage.server(ClientAuth::Optional), judged_later(tls.identity.clone()).unwrap(), web] {
         for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
             let own_protocol = server.alpn_protocols.len() == 1;
             if own_protocol && version.version == rustls::ProtocolVersion::TLSv1_2 {

@@ -3,9 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails ends its test")]
 
 use remoteler_tunnel::{
-    ACK_EVERY, ALPN_AUTH, ALPN_SSH, ALPN_TUNNEL, AdmissionLimits, BODY_LEN, Code, DATA_LEN, FrameType, HEADER_LEN,
-    Keepalive, Limits, MAGIC, MAJOR, MAX_BODY_LEN, MAX_CLIENT_HELLO, MAX_DIAL_LEN, MAX_REGISTRATION_LEN, MINOR,
-    PEER_BUDGETS, REGISTRATION_METADATA, Scope,
+    ACK_EVERY, ALPN_AUTH, ALPN_AUTH_RELAY, ALPN_SSH, ALPN_TUNNEL, AdmissionLimits, BODY_LEN, Code, DATA_LEN, FrameType,
+    HEADER_LEN, Keepalive, Limits, MAGIC, MAJOR, MAX_BODY_LEN, MAX_CLIENT_HELLO, MAX_DIAL_LEN, MAX_ORIGIN_LEN,
+    MAX_REGISTRATION_LEN, MINOR, PEER_BUDGETS, REGISTRATION_METADATA, Scope,
 };
 
 fn document() -> String {
@@ -124,6 +124,8 @@ fn the_numbers_in_the_text_are_the_code_s() {
     says(&format!("there may be {total} connections that are nobody, and {per_source} of them"));
     says(&format!("two octets of length (1 to {MAX_DIAL_LEN})"));
     says(&format!("two octets of length (1 to {MAX_REGISTRATION_LEN})"));
+    says(&format!("two octets of length (1 to {MAX_ORIGIN_LEN})"));
+    says(&format!("with ALPN `{ALPN_AUTH_RELAY}`"));
     says(&format!("An ACK is due after {ACK_EVERY} octets"));
     says(&format!(
         "PING after {} s of silence, the server after {} s; after {} s of silence",

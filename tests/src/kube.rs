@@ -218,7 +218,7 @@ impl KubeFixture {
         let key = rustls::crypto::ring::sign::any_supported_type(&host.key)?;
         let certified = SingleCertAndKey::from(CertifiedKey::new(host.chain, key));
         let (policy, audit) = (Arc::new(SharedPolicy::new(policy)), Arc::new(RecordedAudit::default()));
-        let tls = remoteler_kube::server_config(Arc::new(certified));
+        let tls = remoteler_tunnel::judged_later(Arc::new(certified))?;
         let service = KubeService::new(config, tls, policy.clone(), audit.clone(), clock.clone())?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let addr = listener.local_addr()?;

@@ -13,7 +13,7 @@ use std::{
 };
 
 use remoteler_client::SshHostKey;
-use remoteler_core::{Labels, NodeRecord, Timestamp};
+use remoteler_core::{BoundedRefusals, Labels, NodeRecord, Timestamp, with_causes};
 #[cfg(feature = "kube")]
 use remoteler_kube::KubeService;
 use remoteler_ssh::{Node, Uploader};
@@ -44,6 +44,8 @@ use crate::{
 pub struct Daemon {
     data_dir: DataDir,
     board: Arc<StatusBoard>,
+    /// Counts refusals that are not recorded one by one.
+    refusals: Arc<BoundedRefusals>,
     /// Cancelled first: nothing new is taken.
     closing: CancellationToken,
     /// Cancelled last: what carries live sessions, their events and recordings ends.
@@ -84,10 +86,12 @@ impl Daemon {
             status.roles = settings.roles().into_iter().collect();
         });
         tokio::spawn(until(stop.clone(), status_board::serve(status_socket, board.clone())));
+        tokio::spawn(until(stop.clone(), count_refusals(base.audit.clone())));
 
         let mut daemon = Self {
             data_dir,
             board,
+            refusals: base.audit.clone(),
             closing: stop.child_token(),
             stop,
             senders,
@@ -253,6 +257,9 @@ impl Daemon {
         self.connections.close();
         // Idle keep-alive connections never end by themselves; what lives past the deadline is cut by the process's end.
         let _ = tokio::time::timeout(left().min(Duration::from_secs(2)), self.connections.wait()).await;
+        if let Err(cause) = self.refusals.summarise_all().await {
+            tracing::warn!(cause = with_causes(&cause), "counts of refusals are not in the audit log");
+        }
         self.stop.cancel();
         self.senders.close();
         let _ = tokio::time::timeout(FAREWELL, self.senders.wait()).await;
@@ -277,6 +284,17 @@ async fn follow_host_key(mut shown: tokio::sync::watch::Receiver<SshHostKey>, no
     }
 }
 
+/// Has the counts of refusals recorded as they become due.
+async fn count_refusals(refusals: Arc<BoundedRefusals>) {
+    loop {
+        tokio::time::sleep(COUNT_REFUSALS).await;
+        if let Err(cause) = refusals.summarise().await {
+            tracing::warn!(cause = with_causes(&cause), "counts of refusals are not in the audit log");
+        }
+    }
+}
+
+const COUNT_REFUSALS: Duration = Duration::from_secs(15);
 /// How long the last events and recordings may take on their way.
 const FAREWELL: Duration = Duration::from_secs(6);
 

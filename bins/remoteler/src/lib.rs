@@ -33,18 +33,7 @@ use anyhow::Context;
 /// An error and its causes as one line, for the person at the terminal.
 #[must_use]
 pub fn one_line(cause: &anyhow::Error) -> String {
-    let mut line = String::new();
-    for part in cause.chain().map(ToString::to_string) {
-        // Some libraries repeat their source in their own message.
-        if line.contains(&part) {
-            continue;
-        }
-        if !line.is_empty() {
-            line.push_str(": ");
-        }
-        line.push_str(&part);
-    }
-    line.replace(['\n', '\r'], " ")
+    remoteler_core::with_causes(AsRef::<dyn std::error::Error>::as_ref(cause))
 }
 
 /// Prints a result. A reader who has seen enough, such as `head`, is no failure.

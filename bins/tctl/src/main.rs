@@ -28,7 +28,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(cause) => {
             // That nobody reads it is no further failure.
-            let _ = writeln!(std::io::stderr(), "tctl: {}", terminal::escaped(&format!("{cause:#}")));
+            let _ = writeln!(std::io::stderr(), "tctl: {}", remoteler_core::printable(&format!("{cause:#}")));
             ExitCode::FAILURE
         }
     }

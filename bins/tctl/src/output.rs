@@ -3,14 +3,11 @@
 use std::fmt::Write;
 
 use clap::ValueEnum;
-use remoteler_core::Resource;
+use remoteler_core::{Resource, printable};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{
-    terminal::{escaped, escaped_json},
-    yaml,
-};
+use crate::{terminal::escaped_json, yaml};
 
 /// How a result is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -91,7 +88,7 @@ impl Table {
 
     /// Adds a row; an empty cell becomes `-`, so that each row has all its columns.
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        let cell = |cell: String| if cell.is_empty() { "-".to_owned() } else { escaped(&cell).into_owned() };
+        let cell = |cell: String| if cell.is_empty() { "-".to_owned() } else { printable(&cell) };
         self.rows.push(cells.map(cell).to_vec());
     }
 
@@ -120,7 +117,7 @@ impl Table {
 /// One `name: value` a line, aligned.
 pub(crate) fn fields(fields: &[(&str, String)]) -> String {
     let width = fields.iter().map(|(name, _)| name.len() + 1).max().unwrap_or(0);
-    fields.iter().map(|(name, value)| format!("{:width$}  {}\n", format!("{name}:"), escaped(value))).collect()
+    fields.iter().map(|(name, value)| format!("{:width$}  {}\n", format!("{name}:"), printable(value))).collect()
 }
 
 /// Several things in one cell, without spaces, so that a line can be cut into its columns.

@@ -3,20 +3,20 @@
 use std::fmt;
 
 use anyhow::{Context, anyhow};
-use remoteler_core::Resource;
+use remoteler_core::{Resource, printable};
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{DeserializeOwned, MapAccess, SeqAccess, Visitor},
 };
 use serde_saphyr::Spanned;
 
-use crate::terminal::{escaped, escaped_json};
+use crate::terminal::escaped_json;
 
 /// A value as one YAML document, with a newline at the end. In the style of JSON, which YAML reads, when it holds something that
 /// the usual style would show to a terminal as it is.
 pub(crate) fn document(value: &impl Serialize) -> anyhow::Result<String> {
     let text = serde_saphyr::to_string(value).context("the result has no YAML form")?;
-    if text.lines().any(|line| escaped(line) != line) {
+    if text.lines().any(|line| printable(line) != line) {
         return Ok(escaped_json(&serde_json::to_string_pretty(value)?) + "\n");
     }
     Ok(if text.ends_with('\n') { text } else { text + "\n" })
@@ -193,7 +193,7 @@ mod tests {
         let spec = json!({ "a": "x\u{1b}[2Jy\u{9b}31m\u{202e}z\u{7f}", "b\u{9b}": "c\nd\u{2066}" });
         let resource = json!({ "kind": "role", "version": "v7", "metadata": { "name": "a" }, "spec": spec });
         let text = document(&resource).unwrap();
-        assert!(text.lines().all(|line| escaped(line) == line), "{text:?}");
+        assert!(text.lines().all(|line| printable(line) == line), "{text:?}");
         assert_eq!(serde_json::to_value(&resources(&text).unwrap()[0]).unwrap(), resource);
     }
 

@@ -52,7 +52,7 @@ pub(super) fn schemas() -> Map<String, Value> {
                 ("ssh_public_key", text()),
                 ("tls_public_key", text()),
             ],
-            &[("kube_clusters", list(text()))],
+            &[("kube_clusters", list(text())), ("without_pin", boolean())],
         ),
     );
     add(
@@ -316,6 +316,7 @@ mod tests {
                     kube_clusters: Default::default(),
                     ssh_public_key: "k".into(),
                     tls_public_key: "k".into(),
+                    without_pin: true,
                 }),
             ),
             (

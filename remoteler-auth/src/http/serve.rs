@@ -73,7 +73,7 @@ impl HttpApi {
     {
         let (streams, octets) = match caller {
             Caller::Anonymous { .. } => (MAX_STREAMS_OF_NOBODY, MAX_BODY_OF_NOBODY),
-            Caller::User(_) | Caller::Host(_) | Caller::LocalAdmin => (MAX_STREAMS, usize::MAX),
+            Caller::User { .. } | Caller::Host { .. } | Caller::LocalAdmin => (MAX_STREAMS, usize::MAX),
         };
         let api = Api(self.service.as_caller(caller));
         let router = self.router.clone();

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use remoteler_core::AuditKind;
+use remoteler_core::{AuditKind, AuditSink};
 use tokio::{
     net::{UnixListener, UnixStream},
     task::JoinSet,

@@ -1,3 +1,4 @@
+use remoteler_auth::HostQuotas;
 use remoteler_core::{
     ApiErrorKind, AuditEvent, AuditKind, Clock, ClusterName, ConnectionFields, EventQuery, Secret, SessionFields,
     SignUpRequest, SystemRole,
@@ -83,6 +84,28 @@ async fn too_many_events_at_once_are_refused() {
 }
 
 #[tokio::test]
+async fn a_host_that_floods_the_log_is_told_to_wait_and_others_are_not() {
+    let quotas = HostQuotas { events_at_once: 1000, events_per_second: 10, ..HostQuotas::default() };
+    let cluster = Cluster::with_quotas(quotas).await;
+    let noisy = cluster.join("noisy", &[SystemRole::Node], &[]).await;
+    let quiet = cluster.join("quiet", &[SystemRole::Node], &[]).await;
+    let batch = |id: String| (0..500).map(|_| event(&cluster, exec(&id))).collect::<Vec<_>>();
+    let (api, more) = (cluster.as_host(&noisy), batch(noisy.host_id.to_string()));
+    api.record_events(batch(noisy.host_id.to_string())).await.unwrap();
+    api.record_events(batch(noisy.host_id.to_string())).await.unwrap();
+    assert_eq!(kind(api.record_events(more.clone()).await), ApiErrorKind::RateLimited);
+    assert_eq!(cluster.events("exec").await.len(), 1000);
+    cluster.as_host(&quiet).record_events(batch(quiet.host_id.to_string())).await.unwrap();
+    let refusals = cluster.events("auth").await;
+    let AuditKind::AuthAttempt { user, .. } = &refusals[0].kind else { panic!("{refusals:?}") };
+    assert_eq!(*user, noisy.host_id.to_string());
+
+    cluster.clock.advance(std::time::Duration::from_secs(50));
+    api.record_events(more).await.unwrap();
+    assert_eq!(cluster.events("exec").await.len(), 2000);
+}
+
+#[tokio::test]
 async fn only_auditors_read_the_log() {
     let cluster = Cluster::start().await;
     cluster.user("ann", &["auditor"], &[]).await;
@@ -104,10 +127,47 @@ async fn the_chain_of_the_log_holds_over_everything_that_happened() {
 #[tokio::test]
 async fn refusals_of_nobody_in_particular_cannot_fill_the_log() {
     let cluster = Cluster::start().await;
-    for _ in 0..50 {
+    for _ in 0..150 {
         assert_eq!(kind(cluster.anonymous().users().await), ApiErrorKind::Unauthenticated);
     }
-    assert_eq!(cluster.events("auth").await.len(), 10);
+    assert_eq!(cluster.events("auth").await.len(), 100); // I26
+    assert_eq!(kind(cluster.at_address([192, 0, 2, 200]).users().await), ApiErrorKind::Unauthenticated);
+    cluster.service.audit_sink().summarise_all().await.unwrap();
+    let events = cluster.events("auth").await;
+    assert_eq!(events.len(), 102);
+    let AuditKind::AuthAttempt { error, remote, .. } = &events.last().unwrap().kind else { panic!("{events:?}") };
+    assert_eq!(error, "50 refusals of 192.0.2.1 were not recorded one by one");
+    assert_eq!(remote.as_deref(), Some("192.0.2.1"));
+}
+
+#[tokio::test]
+async fn a_refusal_says_where_a_caller_with_a_certificate_came_from() {
+    let cluster = Cluster::start().await;
+    cluster.user("bob", &["access"], &[]).await;
+    assert_eq!(kind(cluster.as_user("bob").await.users().await), ApiErrorKind::Denied);
+    let events = cluster.events("auth").await;
+    let [AuditKind::AuthAttempt { user, remote, .. }] = &[&events[0].kind] else { panic!("{events:?}") };
+    assert_eq!((user.as_str(), remote.as_deref()), ("bob", Some("192.0.2.7:41000")));
+}
+
+#[tokio::test]
+async fn attempts_past_the_limit_are_in_the_log_and_bounded() {
+    let cluster = Cluster::start().await;
+    for _ in 0..40 {
+        let _refused = cluster.anonymous().login(login_request("ann", "wrong")).await.unwrap_err();
+        let wrong = join_request(&Secret::new("no token of ours"), "edge", &[SystemRole::Node], &[]);
+        let _refused = cluster.anonymous().join(wrong).await.unwrap_err();
+    }
+    assert_eq!(cluster.events("user.login").await.len(), 10);
+    assert_eq!(cluster.events("instance.join").await.len(), 10);
+    let events = cluster.events("auth").await;
+    let limited = |start: &str| {
+        events
+            .iter()
+            .filter(|event| matches!(&event.kind, AuditKind::AuthAttempt { error, .. } if error.starts_with(start)))
+            .count()
+    };
+    assert_eq!((limited("too many failed logins"), limited("too many failed joins")), (30, 30)); // I26
 }
 
 #[tokio::test]

@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use remoteler_auth::LocalHost;
 use remoteler_core::{
-    ApiErrorKind, AuditKind, Clock, NewToken, NodeName, ResourceKind, Secret, SshCertificatePurpose, SystemRole,
-    Verified, verify_ssh_certificate,
+    ApiErrorKind, AuditKind, Clock, JoinRequest, NewToken, NodeName, ResourceKind, Secret, SshCertificatePurpose,
+    SystemRole, Verified, verify_ssh_certificate,
 };
 
 use crate::support::{Cluster, Keys, join_request, kind};
@@ -172,4 +172,16 @@ async fn tokens_are_listed_by_id_and_removed_by_id_or_text() {
     ] {
         assert_eq!(kind(admin.create_token(bad).await), ApiErrorKind::BadRequest);
     }
+}
+
+#[tokio::test]
+async fn a_host_that_joined_without_a_pin_is_marked_in_the_log() {
+    let cluster = Cluster::start().await;
+    cluster.join("careful", &[SystemRole::Node], &[]).await;
+    let token = cluster.token(&[SystemRole::Node]).await;
+    let request = JoinRequest { without_pin: true, ..join_request(&token, "careless", &[SystemRole::Node], &[]) };
+    cluster.anonymous().join(request).await.unwrap();
+    let events = cluster.events("instance.join").await;
+    let marks = events.iter().map(|event| serde_json::to_value(event).unwrap()["without_pin"].clone());
+    assert_eq!(marks.collect::<Vec<_>>(), [serde_json::Value::Null, true.into()]); // I15
 }

@@ -142,7 +142,7 @@ async fn only_a_proxy_is_believed_when_it_names_the_clients_address() {
         let AuditKind::UserLogin { remote, .. } = event.kind else { panic!("{event:?}") };
         seen.push(remote);
     }
-    assert_eq!(seen, [Some("203.0.113.9:1".into()), None, Some("192.0.2.1:40000".into())]);
+    assert_eq!(seen, [Some("203.0.113.9:1".into()), Some("192.0.2.7:41000".into()), Some("192.0.2.1:40000".into())]);
 }
 
 #[tokio::test]

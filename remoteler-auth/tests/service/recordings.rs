@@ -1,3 +1,4 @@
+use remoteler_auth::HostQuotas;
 use remoteler_core::{
     ApiErrorKind, AuditEvent, AuditKind, Clock, ConnectionFields, HostCerts, RecordingChunk, SessionFields, SessionId,
     SystemRole,
@@ -30,6 +31,21 @@ async fn session(cluster: &Cluster, certs: &HostCerts, user: &str) -> SessionId 
 
 fn chunk(session_id: SessionId, offset: u64, octets: &[u8], last: bool) -> RecordingChunk {
     RecordingChunk { session_id, offset, octets: octets.to_vec(), last }
+}
+
+#[tokio::test]
+async fn a_node_that_records_too_much_in_a_day_is_told_to_wait() {
+    let quotas = HostQuotas { recorded_per_day: 86_400, ..HostQuotas::default() };
+    let cluster = Cluster::with_quotas(quotas).await;
+    let certs = cluster.join("edge", &[SystemRole::Node], &[]).await;
+    let (node, id) = (cluster.as_host(&certs), session(&cluster, &certs, "ann").await);
+    node.append_recording(chunk(id, 0, &[b'x'; 80_000], false)).await.unwrap();
+    let more = chunk(id, 80_000, &[b'x'; 10_000], true);
+    assert_eq!(kind(node.append_recording(more.clone()).await), ApiErrorKind::RateLimited);
+    assert_eq!(node.recording_size(id).await.unwrap(), 80_000);
+    cluster.clock.advance(std::time::Duration::from_secs(3_600));
+    node.append_recording(more).await.unwrap();
+    assert_eq!(node.recording_size(id).await.unwrap(), 90_000);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use remoteler_auth::{AuthConfig, AuthService, Caller};
+use remoteler_auth::{AuthConfig, AuthService, Caller, HostQuotas};
 use remoteler_core::{
     ApiError, ApiErrorKind, AuditEvent, AuthApi, Clock, ClusterName, EventQuery, HostCerts, JoinRequest, LoginRequest,
     ManualClock, NewToken, NewUser, NodeName, OsEntropy, RoleName, Secret, SystemRole, Timestamp, Traits, UserCerts,
@@ -11,6 +11,9 @@ use remoteler_core::{
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 
 pub(crate) const PASSWORD: &str = "correct horse battery";
+
+/// Where callers with certificates call from.
+const ELSEWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7)), 41_000);
 
 pub(crate) struct Cluster {
     pub(crate) service: AuthService,
@@ -37,6 +40,10 @@ impl Keys {
 
 impl Cluster {
     pub(crate) async fn start() -> Self {
+        Self::with_quotas(HostQuotas::default()).await
+    }
+
+    pub(crate) async fn with_quotas(quotas: HostQuotas) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new(Timestamp::parse("2026-03-01T12:00:00Z").unwrap()));
         let config = AuthConfig {
@@ -44,6 +51,7 @@ impl Cluster {
             cluster_name: ClusterName::new("root").unwrap(),
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             entropy: Arc::new(OsEntropy),
+            quotas,
         };
         Self { service: AuthService::open(config).await.unwrap(), clock, dir }
     }
@@ -73,7 +81,7 @@ impl Cluster {
     pub(crate) async fn as_user(&self, name: &str) -> Arc<dyn AuthApi> {
         let certs = self.log_in(name).await;
         let user = self.verify(&certs.tls_certificate).user().unwrap();
-        self.service.as_caller(Caller::User(user))
+        self.service.as_caller(Caller::User { user, addr: Some(ELSEWHERE) })
     }
 
     pub(crate) async fn token(&self, roles: &[SystemRole]) -> Secret {
@@ -91,7 +99,7 @@ impl Cluster {
     }
 
     pub(crate) fn host_caller(&self, certs: &HostCerts) -> Caller {
-        Caller::Host(self.verify(&certs.tls_certificate).host().unwrap())
+        Caller::Host { host: self.verify(&certs.tls_certificate).host().unwrap(), addr: Some(ELSEWHERE) }
     }
 
     pub(crate) fn verify(&self, pem: &str) -> Verified {
@@ -102,7 +110,7 @@ impl Cluster {
 
     /// All events of one kind.
     pub(crate) async fn events(&self, kind: &str) -> Vec<AuditEvent> {
-        let query = EventQuery { event: Some(kind.into()), ..EventQuery::default() };
+        let query = EventQuery { event: Some(kind.into()), limit: Some(10_000), ..EventQuery::default() };
         self.admin().events(query).await.unwrap()
     }
 }
@@ -137,6 +145,7 @@ pub(crate) fn join_request(token: &Secret, name: &str, roles: &[SystemRole], kub
         kube_clusters: kube.iter().map(|name| name.parse().unwrap()).collect(),
         ssh_public_key: ssh,
         tls_public_key: tls,
+        without_pin: false,
     }
 }
 

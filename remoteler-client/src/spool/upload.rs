@@ -1,7 +1,7 @@
 //! Carries closed segments to the auth service. Owns the order, the batches and the back-off. Removes nothing that was not
 //! acknowledged; what the service will never take is set aside in a file of its own.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use remoteler_core::{ApiError, ApiErrorKind, AuditEvent, AuthApi, OsEntropy, wire};
 use tokio::sync::{Mutex, Notify, mpsc, oneshot};
@@ -16,7 +16,8 @@ use crate::{
 pub(super) struct Uploader {
     path: PathBuf,
     linger: Duration,
-    one_at_a_time: Mutex<()>,
+    /// Held while uploading: segments with refused events for which there was no more room beside the others.
+    held_back: Mutex<BTreeSet<u64>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -25,15 +26,13 @@ enum UploadError {
     Auth(#[from] ApiError),
     #[error(transparent)]
     File(#[from] FileError),
-    #[error("{0} events were set aside already; look at them in the spool and remove them")]
-    TooManySetAside(usize),
     #[error("the spool's writer has ended")]
     WriterGone,
 }
 
 impl Uploader {
     pub(super) fn new(path: PathBuf, linger: Duration) -> Self {
-        Self { path, linger, one_at_a_time: Mutex::new(()) }
+        Self { path, linger, held_back: Mutex::default() }
     }
 
     pub(super) async fn run(
@@ -43,7 +42,7 @@ impl Uploader {
         auth: &dyn AuthApi,
         stop: CancellationToken,
     ) {
-        let _turn = self.one_at_a_time.lock().await;
+        let mut held_back = self.held_back.lock().await;
         let mut wait = FIRST_WAIT;
         loop {
             tokio::select! {
@@ -57,7 +56,7 @@ impl Uploader {
                 }
                 let outcome = tokio::select! {
                     () = stop.cancelled() => break,
-                    outcome = self.flush(requests, auth) => outcome,
+                    outcome = self.flush(requests, auth, &mut held_back) => outcome,
                 };
                 let Err(error) = outcome else {
                     if wait > FIRST_WAIT {
@@ -78,23 +77,42 @@ impl Uploader {
                 wait = (wait * 2).min(LAST_WAIT);
             }
         }
-        match tokio::time::timeout(FAREWELL, self.flush(requests, auth)).await {
+        match tokio::time::timeout(FAREWELL, self.flush(requests, auth, &mut held_back)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::info!(%error, "audit events stay on disk until the next start"),
             Err(_) => tracing::info!("audit events stay on disk until the next start"),
         }
     }
 
-    /// Uploads all that is there now.
-    async fn flush(&self, requests: &mpsc::Sender<Request>, auth: &dyn AuthApi) -> Result<(), UploadError> {
+    /// Uploads all that is there now. A segment that is held back is not sent again while there is no room for what is refused in it.
+    async fn flush(
+        &self,
+        requests: &mpsc::Sender<Request>,
+        auth: &dyn AuthApi,
+        held_back: &mut BTreeSet<u64>,
+    ) -> Result<(), UploadError> {
         let (done, closed) = oneshot::channel();
         requests.send(Request::CloseAll { done }).await.map_err(|_| UploadError::WriterGone)?;
         let mut stuck = None;
         for number in closed.await.map_err(|_| UploadError::WriterGone)? {
+            if held_back.contains(&number) && self.set_aside_count().await? >= MAX_SET_ASIDE {
+                continue;
+            }
             match self.upload_segment(number, auth).await {
-                Ok(()) => requests.send(Request::Remove { number }).await.map_err(|_| UploadError::WriterGone)?,
+                Ok(true) => {
+                    held_back.remove(&number);
+                    requests.send(Request::Remove { number }).await.map_err(|_| UploadError::WriterGone)?;
+                }
                 // It stays, and does not hold up what came after it.
-                Err(error @ (UploadError::File(_) | UploadError::TooManySetAside(_))) => {
+                Ok(false) => {
+                    if held_back.insert(number) {
+                        tracing::warn!(
+                            segment = number,
+                            "{MAX_SET_ASIDE} refused events were set aside already; look at them in the spool and remove them"
+                        );
+                    }
+                }
+                Err(error @ UploadError::File(_)) => {
                     stuck.get_or_insert(error);
                 }
                 Err(error @ (UploadError::Auth(_) | UploadError::WriterGone)) => return Err(error),
@@ -103,8 +121,10 @@ impl Uploader {
         stuck.map_or(Ok(()), Err)
     }
 
-    async fn upload_segment(&self, number: u64, auth: &dyn AuthApi) -> Result<(), UploadError> {
+    /// `false`: something in it is refused, and there was no room to set it aside. All the rest has arrived.
+    async fn upload_segment(&self, number: u64, auth: &dyn AuthApi) -> Result<bool, UploadError> {
         let content = self.read(number).await?;
+        let mut settled = true;
         let mut batch = Vec::new();
         let mut octets = 0;
         for line in content.split_inclusive(|octet| *octet == b'\n') {
@@ -116,7 +136,7 @@ impl Uploader {
                 }
                 Err(cause) => {
                     tracing::warn!(segment = number, %cause, "a line is no event; it is set aside");
-                    self.set_aside(&format!("{number}-{}", line_hash(line)), line).await?;
+                    settled &= self.set_aside(&format!("{number}-{}", line_hash(line)), line).await?;
                     continue;
                 }
             };
@@ -124,33 +144,34 @@ impl Uploader {
             batch.push(event);
             if batch.len() == wire::MAX_EVENTS || octets > MAX_BATCH_OCTETS {
                 octets = 0;
-                self.send(std::mem::take(&mut batch), auth).await?;
+                settled &= self.send(std::mem::take(&mut batch), auth).await?;
             }
         }
-        self.send(batch, auth).await
+        Ok(self.send(batch, auth).await? && settled)
     }
 
     /// Sends a batch. When the service refuses it, the events go one by one, and those that it still refuses are set aside: one of them
-    /// must not hold up all that follow.
-    async fn send(&self, batch: Vec<AuditEvent>, auth: &dyn AuthApi) -> Result<(), UploadError> {
+    /// must not hold up all that follow. `false`: there was no room to set one aside.
+    async fn send(&self, batch: Vec<AuditEvent>, auth: &dyn AuthApi) -> Result<bool, UploadError> {
         if batch.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         match auth.record_events(batch.clone()).await {
             Err(error) if is_about_an_event(&error) => {}
-            outcome => return Ok(outcome?),
+            outcome => return Ok(outcome.map(|()| true)?),
         }
+        let mut settled = true;
         for event in batch {
             match auth.record_events(vec![event.clone()]).await {
                 Err(error) if is_about_an_event(&error) => {
                     tracing::warn!(uid = %event.uid, event = event.name(), %error, "an event is refused; it is set aside");
                     let line = serde_json::to_vec(&event).expect("an event that was read can be written");
-                    self.set_aside(&event.uid.to_string(), &line).await?;
+                    settled &= self.set_aside(&event.uid.to_string(), &line).await?;
                 }
                 outcome => outcome?,
             }
         }
-        Ok(())
+        Ok(settled)
     }
 
     async fn read(&self, number: u64) -> Result<Vec<u8>, UploadError> {
@@ -162,21 +183,36 @@ impl Uploader {
         Ok(content.await?.unwrap_or_default())
     }
 
-    async fn set_aside(&self, name: &str, line: &[u8]) -> Result<(), UploadError> {
+    /// `false`: there is no more room.
+    async fn set_aside(&self, name: &str, line: &[u8]) -> Result<bool, UploadError> {
         let (path, name, line) = (self.path.clone(), format!("refused-{name}.json"), line.to_vec());
-        let there = blocking(move || {
+        let set_aside = blocking(move || {
             let dir = PrivateDir::create(&path, Privacy::Tighten)?;
-            let there = dir.files()?.iter().filter(|name| name.starts_with("refused-")).count();
-            if there < MAX_SET_ASIDE {
+            let files = dir.files()?;
+            if files.contains(&name) {
+                return Ok(true); // a segment that is sent again
+            }
+            let room = files.iter().filter(|name| is_set_aside(name)).count() < MAX_SET_ASIDE;
+            if room {
                 dir.write(&name, &line)?;
             }
-            Ok(there)
+            Ok(room)
         });
-        match there.await? {
-            there if there >= MAX_SET_ASIDE => Err(UploadError::TooManySetAside(there)),
-            _ => Ok(()),
-        }
+        set_aside.await
     }
+
+    async fn set_aside_count(&self) -> Result<usize, UploadError> {
+        let path = self.path.clone();
+        let count = blocking(move || match PrivateDir::open(&path, Privacy::Tighten)? {
+            Some(dir) => Ok(dir.files()?.iter().filter(|name| is_set_aside(name)).count()),
+            None => Ok(0),
+        });
+        count.await
+    }
+}
+
+fn is_set_aside(name: &str) -> bool {
+    name.starts_with("refused-")
 }
 
 /// Whether sending the same again would be refused again: the service does not read one of the events, or does not take it from

@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -37,13 +37,22 @@ fn open(data_dir: &Path) -> Arc<SpooledAudit> {
 struct Store {
     events: Mutex<BTreeMap<String, String>>,
     away: AtomicBool,
+    /// The host is over its quota.
+    over_quota: AtomicBool,
+    /// Calls that were refused for now or for ever.
+    refusals: AtomicUsize,
     count: watch::Sender<usize>,
 }
 
 impl Store {
     fn start(socket: &Path) -> (Arc<Self>, RemoteAuth, JoinHandle<()>) {
-        let store =
-            Arc::new(Self { events: Mutex::default(), away: AtomicBool::new(false), count: watch::Sender::new(0) });
+        let store = Arc::new(Self {
+            events: Mutex::default(),
+            away: AtomicBool::new(false),
+            over_quota: AtomicBool::new(false),
+            refusals: AtomicUsize::new(0),
+            count: watch::Sender::new(0),
+        });
         let taken = store.clone();
         let (socket, task) = service::unix(socket, Arc::new(move |what, body| taken.answer(what, body)));
         (store, RemoteAuth::unix(&socket), task)
@@ -54,9 +63,14 @@ impl Store {
         if self.away.load(Ordering::SeqCst) {
             return refused(&ApiError::new(ApiErrorKind::Unavailable, "away"));
         }
+        if self.over_quota.load(Ordering::SeqCst) {
+            self.refusals.fetch_add(1, Ordering::SeqCst);
+            return refused(&ApiError::new(ApiErrorKind::RateLimited, "wait"));
+        }
         let batch: Vec<AuditEvent> = serde_json::from_slice(body).unwrap();
         assert!(!batch.is_empty() && batch.len() <= 1000);
         if batch.iter().any(|event| name_of(event) == "poison") {
+            self.refusals.fetch_add(1, Ordering::SeqCst);
             return refused(&ApiError::new(ApiErrorKind::BadRequest, "no"));
         }
         if batch.iter().any(|event| name_of(event) == "foreign") {
@@ -164,6 +178,64 @@ async fn an_event_that_is_never_taken_does_not_hold_up_the_others() {
     assert_eq!(store.names(), ["after".into(), "before".into(), "between".into()].into());
     let kept = files(dir.path());
     assert_eq!(kept.iter().filter(|name| name.starts_with("refused-")).count(), 2, "{kept:?}"); // I75
+    task.abort();
+}
+
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let waiting = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), waiting).await.expect(what);
+}
+
+#[tokio::test]
+async fn with_no_room_to_set_events_aside_they_stay_and_are_not_sent_again_and_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, remote, task) = Store::start(&dir.path().join("sock"));
+    let (spool, stop) = (open(dir.path()), CancellationToken::new());
+    let room = |number: usize| dir.path().join("spool").join(format!("refused-{number}.json"));
+    for number in 0..1000 {
+        std::fs::write(room(number), "{}").unwrap();
+    }
+    for name in ["before", "poison", "after"] {
+        spool.record(event(name)).await.unwrap();
+    }
+    let uploader = upload(&spool, remote, &stop);
+    store.wait_for(2).await;
+    for (arrived, name) in [(3, "later"), (4, "much later")] {
+        spool.record(event(name)).await.unwrap();
+        store.wait_for(arrived).await;
+    }
+    // Once with its batch and once alone.
+    assert_eq!(store.refusals.load(Ordering::SeqCst), 2); // I26
+    let waiting = |files: &[String]| files.iter().filter(|name| name.ends_with(".jsonl")).count();
+    until("the refused event alone is still there", || waiting(&files(dir.path())) == 1).await; // I75
+
+    std::fs::remove_file(room(7)).unwrap();
+    spool.record(event("last")).await.unwrap();
+    until("the event is set aside when there is room", || waiting(&files(dir.path())) == 0).await;
+    assert_eq!(files(dir.path()).iter().filter(|name| name.starts_with("refused-")).count(), 1000);
+    stop.cancel();
+    uploader.await.unwrap();
+    task.abort();
+}
+
+#[tokio::test]
+async fn events_over_the_quota_wait_and_none_is_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, remote, task) = Store::start(&dir.path().join("sock"));
+    store.over_quota.store(true, Ordering::SeqCst);
+    let (spool, stop) = (open(dir.path()), CancellationToken::new());
+    spool.record(event("one")).await.unwrap();
+    let uploader = upload(&spool, remote, &stop);
+    until("the service was asked", || store.refusals.load(Ordering::SeqCst) > 0).await;
+    store.over_quota.store(false, Ordering::SeqCst);
+    store.wait_for(1).await; // I75
+    assert!(!files(dir.path()).iter().any(|name| name.starts_with("refused-")));
+    stop.cancel();
+    uploader.await.unwrap();
     task.abort();
 }
 

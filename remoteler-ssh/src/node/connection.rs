@@ -3,7 +3,9 @@
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
-use remoteler_core::{Login, SshAccess, SshCertificatePurpose, VerifyError, authorize_ssh, verify_ssh_certificate};
+use remoteler_core::{
+    Login, SshAccess, SshCertificatePurpose, VerifyError, authorize_ssh, printable, verify_ssh_certificate, with_causes,
+};
 use russh::{
     Channel, ChannelId, ChannelOpenFailure, Disconnect, Pty as Code, Sig,
     keys::Certificate,
@@ -20,7 +22,7 @@ use crate::{
         environment::{MAX_VARIABLES, term_name},
         forward::{self, Destination, Permitless},
         gate::Gate,
-        refusals::{Refused, with_causes},
+        refusals::Refused,
         session::{self, Control, Kind, Start},
     },
     process::Account,
@@ -144,8 +146,7 @@ impl Connection {
 
     async fn refuse(&mut self, user: &str, login: &str, error: String) -> Decision {
         self.attempt.recorded = true;
-        let refused =
-            Refused { user: printable(user), login: Some(printable(login)), error, remote: self.client.clone() };
+        let refused = Refused { user: claimed(user), login: Some(claimed(login)), error, remote: self.client.clone() };
         self.node.refusals.record(refused).await;
         Decision::Refused
     }
@@ -220,12 +221,12 @@ impl Handler for Connection {
     }
 
     async fn auth_none(&mut self, user: &str) -> Result<Auth, Self::Error> {
-        self.attempt.login = Some(printable(user));
+        self.attempt.login = Some(claimed(user));
         Ok(Auth::reject())
     }
 
     async fn auth_publickey_offered(&mut self, user: &str, _offer: PublicKeyOffer<'_>) -> Result<Auth, Self::Error> {
-        self.attempt.login = Some(printable(user));
+        self.attempt.login = Some(claimed(user));
         // An offer costs the check of a signature, and the library counts none of them.
         self.attempt.offers += 1;
         if self.attempt.offers > MAX_OFFERS {
@@ -535,8 +536,8 @@ impl Drop for Connection {
 }
 
 /// What a stranger said, fit for a log line.
-fn printable(text: &str) -> String {
-    text.chars().take(80).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+fn claimed(text: &str) -> String {
+    printable(&text.chars().take(80).collect::<String>())
 }
 
 const SIGNALS: usize = 8;

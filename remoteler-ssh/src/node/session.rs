@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use remoteler_core::{SessionId, Timestamp, random_uuid};
+use remoteler_core::{AuditError, SessionId, Timestamp, random_uuid, with_causes};
 use russh::{
     Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig,
     server::{Handle, Msg},
@@ -34,7 +34,6 @@ use crate::{
         environment::{self, Origin},
         inflow,
         outflow::{self, Stream},
-        refusals::with_causes,
         report::SessionReport,
         sftp_watch::Watched,
     },
@@ -172,7 +171,7 @@ impl<'a> Opening<'a> {
         let account = Account::find(access.login()).await.map_err(|error| error.to_string())?;
         let started = node.clock.now();
         let recorder = self.record(&account, started).await?;
-        if let Err(error) = self.announce().await {
+        if let Err(error) = self.announce(started).await {
             tracing::warn!(error = with_causes(&error), session = %self.id, "session refused");
             self.discard(recorder).await;
             return Err("the audit log does not take events, so no session can begin; try again later".into());
@@ -224,7 +223,7 @@ impl<'a> Opening<'a> {
     }
 
     /// Nothing starts before this is on record (I75).
-    async fn announce(&self) -> Result<(), remoteler_core::AuditError> {
+    async fn announce(&self, started: Timestamp) -> Result<(), AuditError> {
         let pty = self.start.pty.as_ref();
         let size = pty.map(|pty| format!("{}:{}", pty.size.columns, pty.size.rows));
         let command = match &self.start.kind {
@@ -234,8 +233,22 @@ impl<'a> Opening<'a> {
         let start = self.report.start(self.place.client.clone(), pty.is_some(), size, command);
         match &self.start.kind {
             Kind::Shell | Kind::Exec(_) => start.await,
-            Kind::Sftp => tokio::try_join!(start, self.report.sftp_start()).map(|_| ()),
+            Kind::Sftp => self.announce_both(start, self.report.sftp_start(), started).await,
         }
+    }
+
+    /// Both events at once. When only the first is on record, the session is ended there again: it will not begin.
+    async fn announce_both(
+        &self,
+        start: impl Future<Output = Result<(), AuditError>>,
+        program: impl Future<Output = Result<(), AuditError>>,
+        started: Timestamp,
+    ) -> Result<(), AuditError> {
+        let (start, program) = tokio::join!(start, program);
+        if start.is_ok() && program.is_err() {
+            self.report.end(self.start.pty.is_some(), false, (started, self.place.node.clock.now())).await;
+        }
+        start.and(program)
     }
 
     /// The recording of a session that did not begin holds nothing, and the auth service knows no session that it belongs to: uploads

@@ -2,9 +2,10 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
 };
+
+use remoteler_core::SourceNet;
 
 pub(super) struct SourceCap {
     counts: Arc<Mutex<Counts>>,
@@ -15,13 +16,13 @@ pub(super) struct SourceCap {
 #[derive(Default)]
 struct Counts {
     total: usize,
-    by_source: HashMap<IpAddr, usize>,
+    by_source: HashMap<SourceNet, usize>,
 }
 
 /// A place that is given back on drop.
 pub(super) struct Place {
     counts: Arc<Mutex<Counts>>,
-    source: Option<IpAddr>,
+    source: Option<SourceNet>,
 }
 
 impl SourceCap {
@@ -29,7 +30,7 @@ impl SourceCap {
         Self { counts: Arc::default(), total, each }
     }
 
-    pub(super) fn enter(&self, source: Option<IpAddr>) -> Option<Place> {
+    pub(super) fn enter(&self, source: Option<SourceNet>) -> Option<Place> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if counts.total >= self.total {
             return None;
@@ -59,14 +60,6 @@ impl Drop for Place {
     }
 }
 
-/// The address part of `ip:port`; of an IPv6 address its /64 network, because one machine has all of that.
-pub(super) fn address(text: &str) -> Option<IpAddr> {
-    Some(match text.parse::<SocketAddr>().ok()?.ip().to_canonical() {
-        IpAddr::V4(v4) => v4.into(),
-        IpAddr::V6(v6) => std::net::Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,7 +67,7 @@ mod tests {
     #[test]
     fn one_source_cannot_take_all_places_and_gives_them_back() {
         let cap = SourceCap::new(3, 2);
-        let (near, far) = (address("127.0.0.1:1"), address("[2001:db8::1]:2"));
+        let (near, far) = (SourceNet::parse("127.0.0.1:1"), SourceNet::parse("[2001:db8::1]:2"));
         let held = (cap.enter(near), cap.enter(near));
         assert!(held.0.is_some() && held.1.is_some());
         assert!(cap.enter(near).is_none()); // I30

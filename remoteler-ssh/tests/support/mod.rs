@@ -36,12 +36,15 @@ pub(crate) const CLUSTER: &str = "test.example.com";
 pub(crate) struct MemoryAudit {
     events: Mutex<Vec<serde_json::Value>>,
     pub(crate) broken: std::sync::atomic::AtomicBool,
+    /// Fails for events of this name alone.
+    pub(crate) broken_for: Mutex<Option<&'static str>>,
 }
 
 #[async_trait]
 impl AuditSink for MemoryAudit {
     async fn record(&self, kind: AuditKind) -> Result<(), AuditError> {
-        if self.broken.load(std::sync::atomic::Ordering::SeqCst) {
+        let broken_for = *self.broken_for.lock().unwrap();
+        if self.broken.load(std::sync::atomic::Ordering::SeqCst) || broken_for == Some(kind.name()) {
             return Err(AuditError("told to fail".into()));
         }
         self.events.lock().unwrap().push(serde_json::to_value(kind).unwrap());

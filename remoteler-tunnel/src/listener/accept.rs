@@ -63,7 +63,7 @@ where
                 let _ = stream.set_nodelay(true);
                 let deadline = Instant::now() + admissions.limits().deadline;
                 let handled = handle(Connection { stream, source, admission: admission.clone() });
-                connections.spawn(until_deadline(handled, admission, deadline));
+                connections.spawn(until_somebody(handled, admission, deadline));
             }
             Err(error) if concerns_one_connection(&error) => {}
             Err(error) => {
@@ -78,7 +78,8 @@ where
     }
 }
 
-async fn until_deadline(handled: impl Future<Output = ()>, admission: Admission, deadline: Instant) {
+/// Runs `handled` until its end, or until `deadline` if the peer is nobody then still.
+pub async fn until_somebody(handled: impl Future<Output = ()>, admission: Admission, deadline: Instant) {
     let mut handled = std::pin::pin!(handled);
     tokio::select! {
         () = &mut handled => return,

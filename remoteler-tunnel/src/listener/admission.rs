@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use remoteler_core::SourceNet;
 use tokio::sync::Notify;
 
 /// Bounds for connections that have not authenticated.
@@ -35,7 +36,7 @@ pub struct Admissions {
 #[derive(Debug, Default)]
 struct Counts {
     total: usize,
-    by_source: HashMap<IpAddr, usize>,
+    by_source: HashMap<SourceNet, usize>,
 }
 
 impl Admissions {
@@ -54,7 +55,7 @@ impl Admissions {
     /// Admits one more connection, unless there are too many.
     #[must_use]
     pub fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Admission> {
-        let source = source_of(address);
+        let source = SourceNet::of(address);
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let from_there = counts.by_source.get(&source).copied().unwrap_or_default();
         if counts.total >= self.limits.total || from_there >= self.limits.per_source {
@@ -101,7 +102,7 @@ impl Admission {
 #[derive(Debug)]
 struct Place {
     admissions: Arc<Admissions>,
-    source: IpAddr,
+    source: SourceNet,
 }
 
 impl Drop for Place {
@@ -114,14 +115,6 @@ impl Drop for Place {
                 counts.by_source.remove(&self.source);
             }
         }
-    }
-}
-
-/// What counts as one source: an IPv4 address, also one mapped into IPv6, or the /64 that one subscriber gets.
-fn source_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => v4.into(),
-        IpAddr::V6(v6) => std::net::Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
     }
 }
 

@@ -9,6 +9,10 @@ pub const ALPN_SSH: &str = "remoteler-ssh";
 /// ALPN of an agent's link.
 pub const ALPN_TUNNEL: &str = "remoteler-tunnel";
 
+/// ALPN of a proxy at the auth service's own port: origin header, then the bytes of a client's connection with [`ALPN_AUTH`]. Not spoken
+/// at the one port.
+pub const ALPN_AUTH_RELAY: &str = "remoteler-auth-relay";
+
 /// Who serves a connection to the one port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {

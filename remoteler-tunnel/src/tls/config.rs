@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use remoteler_core::{Clock, SystemRole};
 use rustls::client::Resumption;
-use rustls::server::NoServerSessionStorage;
+use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
+use rustls::{ClientConfig, ServerConfig};
 
 use super::first_contact::{Anybody, FirstContact, Pinned};
+use super::possession::AskOnly;
 use super::verifier::{ClusterClients, ClusterServers, JudgesServers, ServerVerifier, TrustSource};
 use super::{SharedTlsIdentity, provider};
 
@@ -44,23 +45,14 @@ impl ServerTls {
     /// # Errors
     /// [`TlsConfigError`] when rustls refuses the combination.
     pub fn own_protocol(&self, protocol: &str, auth: ClientAuth) -> Result<Arc<ServerConfig>, TlsConfigError> {
-        self.config(&[&TLS13], &[protocol], auth)
+        self.own_protocols(&[protocol], auth)
     }
 
-    /// For HTTP with client certificates (kubectl): TLS 1.2 and 1.3, ALPN `h2` and `http/1.1`.
+    /// For protocols of our own on one port: TLS 1.3 only, one of `protocols` by ALPN.
     ///
     /// # Errors
     /// [`TlsConfigError`] when rustls refuses the combination.
-    pub fn http(&self, auth: ClientAuth) -> Result<Arc<ServerConfig>, TlsConfigError> {
-        self.config(&[&TLS13, &TLS12], &["h2", "http/1.1"], auth)
-    }
-
-    fn config(
-        &self,
-        versions: &[&'static SupportedProtocolVersion],
-        protocols: &[&str],
-        auth: ClientAuth,
-    ) -> Result<Arc<ServerConfig>, TlsConfigError> {
+    pub fn own_protocols(&self, protocols: &[&str], auth: ClientAuth) -> Result<Arc<ServerConfig>, TlsConfigError> {
         let clients = ClusterClients {
             trust: self.trust.clone(),
             clock: self.clock.clone(),
@@ -68,7 +60,7 @@ impl ServerTls {
             provider: provider(),
         };
         let config = ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(versions)?
+            .with_protocol_versions(&[&TLS13])?
             .with_client_cert_verifier(Arc::new(clients))
             .with_cert_resolver(self.identity.clone());
         Ok(without_resumption(config, protocols))
@@ -84,6 +76,22 @@ pub fn web_server_config(identity: &Arc<SharedTlsIdentity>) -> Result<Arc<Server
         .with_protocol_versions(&[&TLS13, &TLS12])?
         .with_no_client_auth()
         .with_cert_resolver(identity.clone());
+    Ok(without_resumption(config, &["h2", "http/1.1"]))
+}
+
+/// For a service that judges the certificates of its HTTP clients after the handshake, so that it can record who was refused and tell
+/// them why: TLS 1.2 and 1.3, ALPN `h2` and `http/1.1`. Clients are asked for a certificate and prove that they hold its key; nothing else
+/// of it is verified here. `certificate` gives the host certificate, with the host authority's behind it.
+///
+/// # Errors
+/// [`TlsConfigError`] when rustls refuses the combination.
+pub fn judged_later(certificate: Arc<dyn ResolvesServerCert>) -> Result<Arc<ServerConfig>, TlsConfigError> {
+    let provider = provider();
+    let asking = Arc::new(AskOnly(provider.signature_verification_algorithms));
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13, &TLS12])?
+        .with_client_cert_verifier(asking)
+        .with_cert_resolver(certificate);
     Ok(without_resumption(config, &["h2", "http/1.1"]))
 }
 

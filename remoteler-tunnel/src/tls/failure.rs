@@ -1,8 +1,8 @@
 //! A failed handshake in words for a person. Owns the translation; decides nothing.
 
-use std::error::Error;
 use std::io;
 
+use remoteler_core::with_causes;
 use rustls::{AlertDescription, CertificateError};
 
 /// What went wrong in a TLS handshake, or in the first read after it, in one line: our own verifier's reason where the peer's
@@ -14,7 +14,7 @@ pub fn handshake_failure(cause: &io::Error) -> String {
         return cause.to_string();
     };
     match error {
-        rustls::Error::InvalidCertificate(CertificateError::Other(other)) => with_sources(&*other.0),
+        rustls::Error::InvalidCertificate(CertificateError::Other(other)) => with_causes(&*other.0),
         rustls::Error::AlertReceived(alert) => match alert {
             AlertDescription::CertificateExpired => "the certificate shown to it has expired; log in again".into(),
             AlertDescription::UnknownCA | AlertDescription::BadCertificate | AlertDescription::CertificateUnknown => {
@@ -36,14 +36,4 @@ pub fn is_certificate_failure(cause: &io::Error) -> bool {
         cause.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()),
         Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented)
     )
-}
-
-fn with_sources(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

@@ -52,6 +52,7 @@ fn issue(cluster: &Cluster, name: &str, role: SystemRole, dir: &Path) -> anyhow:
         cluster_name,
         ssh_certificate: issued.ssh_certificate,
         tls_certificate: issued.tls_certificate_pem,
+        tls_client_certificate: None,
         trust: cluster.policy.trust.clone(),
     };
     Ok(HostState::new(keys, certs, SystemClock.now())?.save(&dir.join(name))?)

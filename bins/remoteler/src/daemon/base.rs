@@ -11,7 +11,7 @@ use anyhow::bail;
 #[cfg(feature = "server")]
 use remoteler_auth::AuthService;
 use remoteler_client::HostKeeper;
-use remoteler_core::{AuditSink, AuthApi, Clock, Entropy, PolicySource};
+use remoteler_core::{AuthApi, BoundedRefusals, Clock, Entropy, PolicySource};
 #[cfg(any(feature = "server", feature = "kube"))]
 use remoteler_tunnel::ServerTls;
 use remoteler_tunnel::{ClientTls, PolicyTrust};
@@ -23,7 +23,8 @@ use crate::{config::Settings, host::HostKeys, paths::DataDir};
 pub(crate) struct Base {
     pub(crate) keys: HostKeys,
     pub(crate) policy: Arc<dyn PolicySource>,
-    pub(crate) audit: Arc<dyn AuditSink>,
+    /// All events of this process; refusals within their budget.
+    pub(crate) audit: Arc<BoundedRefusals>,
     pub(crate) api: Arc<dyn AuthApi>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,

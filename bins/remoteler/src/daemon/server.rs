@@ -65,7 +65,8 @@ impl Daemon {
                 self.servers.auth = Some(service.clone());
                 AuthDoor::Here(self.start_auth(service, base, listeners.auth)?)
             }
-            Place::Direct(addr) | Place::ThroughProxy(addr) => AuthDoor::Elsewhere(addr.clone()),
+            Place::Direct(addr) => AuthDoor::elsewhere(addr, &base.client_tls())?,
+            Place::ThroughProxy(addr) => AuthDoor::ThroughProxy(addr.clone()),
         };
         match (&settings.proxy, listeners.proxy) {
             (Some(settings), Some(listener)) => self.start_proxy(settings, base, listener, door, services.clone()),
@@ -116,7 +117,7 @@ impl Daemon {
             inventory,
             tunnels: TunnelServer::new(router.clone(), agents, Limits::server()),
             auth: door,
-            web: WebApi::new(anonymous_api(base)),
+            web: WebApi::new(anonymous_api(base), self.closing.clone()),
             audit: base.audit.clone(),
             relays: self.servers.relays.clone(),
             kube_relays: Admissions::new(AdmissionLimits { total: 4096, ..AdmissionLimits::default() }),

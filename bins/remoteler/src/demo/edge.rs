@@ -92,6 +92,40 @@ impl EdgeProcess {
 
 pub(super) fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
     use std::{io::Write, os::unix::fs::OpenOptionsExt};
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    // What is there already, of an earlier demo or somebody's link, is removed itself and neither followed nor taken over.
+    match std::fs::remove_file(path) {
+        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+            return Err(cause).with_context(|| format!("{} cannot be replaced", path.display()));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .with_context(|| format!("{} cannot be made", path.display()))?;
     file.write_all(text.as_bytes()).with_context(|| format!("{} cannot be written", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_secret_never_lands_behind_a_link_or_in_a_file_that_others_may_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, elsewhere) = (dir.path().join("secret"), dir.path().join("elsewhere"));
+        std::fs::write(&elsewhere, "before").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+        for text in ["one", "two"] {
+            write_private(&path, text).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+            let found = std::fs::symlink_metadata(&path).unwrap();
+            assert!(found.is_file() && found.permissions().mode() & 0o777 == 0o600); // I67
+        }
+        assert_eq!(std::fs::read_to_string(&elsewhere).unwrap(), "before");
+    }
 }

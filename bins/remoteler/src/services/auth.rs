@@ -1,20 +1,22 @@
 //! The auth service's doors: its own port, the streams that a proxy passes on, and the local socket. TLS ends here; what was
-//! proved in it becomes the caller.
+//! proved in it becomes the caller. Where a client comes from is what this process saw, or what a verified proxy says (I69).
 
 use std::{net::SocketAddr, sync::Arc};
 
 use remoteler_auth::{AuthService, Caller, HttpApi};
-use remoteler_core::{AuditKind, AuditSink, Clock, X509Purpose};
+use remoteler_core::{AuditKind, AuditSink, Clock, SystemRole, Verified, X509Purpose, with_causes};
 use remoteler_tunnel::{
-    ALPN_AUTH, Admission, BoxedStream, ClientAuth, Connection, Replayed, ServerTls, TrustSource, connect_tcp,
-    handshake_failure, is_certificate_failure, relay, verified_peer,
+    ALPN_AUTH, ALPN_AUTH_RELAY, Admission, AdmissionLimits, Admissions, BoxedStream, ClientAuth, ClientTls, Connection,
+    Replayed, ServerTls, TlsConfigError, TrustSource, connect_tcp, connect_tls, handshake_failure,
+    is_certificate_failure, read_origin, relay, until_somebody, verified_peer, write_origin,
 };
-use rustls::ServerConfig;
+use rustls::{ClientConfig, ServerConfig};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::UnixListener,
+    time::Instant,
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
 /// How long a proxy tries to reach the auth service.
@@ -25,11 +27,23 @@ const CONNECT: std::time::Duration = std::time::Duration::from_secs(5);
 pub(crate) enum AuthDoor {
     /// To the service in this process.
     Here(Arc<AuthServer>),
-    /// To its address; the bytes are copied undecrypted.
-    Elsewhere(String),
+    /// To the service's own port, inside a TLS session of this proxy: the bytes are copied undecrypted, after the client's address.
+    Elsewhere {
+        /// Of the auth service.
+        addr: String,
+        /// This proxy's side of the session.
+        tls: Arc<ClientConfig>,
+    },
+    /// To another proxy, which sees this one's address as the client's.
+    ThroughProxy(String),
 }
 
 impl AuthDoor {
+    /// The door of a proxy to the auth service at `addr`.
+    pub(crate) fn elsewhere(addr: &str, tls: &ClientTls) -> Result<Self, TlsConfigError> {
+        Ok(Self::Elsewhere { addr: addr.to_owned(), tls: tls.to_cluster(&[SystemRole::Auth], ALPN_AUTH_RELAY)? })
+    }
+
     /// Serves or relays one connection that begins with the ClientHello.
     pub(crate) async fn serve<S>(&self, mut stream: S, source: SocketAddr, admission: Admission)
     where
@@ -37,9 +51,23 @@ impl AuthDoor {
     {
         match self {
             Self::Here(server) => server.serve(stream, source, admission).await,
-            Self::Elsewhere(addr) => match connect_tcp(addr, CONNECT).await {
+            Self::Elsewhere { addr, tls } => {
+                let reached = async {
+                    let mut auth = connect_tls(addr, tls.clone()).await.map_err(|cause| with_causes(&cause))?;
+                    write_origin(&mut auth, source).await.map_err(|cause| with_causes(&cause))?;
+                    Ok::<_, String>(auth)
+                };
+                match reached.await {
+                    Ok(mut auth) => {
+                        // From here on the auth service's own deadlines hold.
+                        admission.authenticated();
+                        relay(&mut stream, &mut auth).await;
+                    }
+                    Err(cause) => tracing::warn!(cause, "the auth service cannot be reached"),
+                }
+            }
+            Self::ThroughProxy(addr) => match connect_tcp(addr, CONNECT).await {
                 Ok(auth) => {
-                    // From here on the auth service's own deadlines hold.
                     admission.authenticated();
                     relay(&mut stream, &mut Replayed::from(auth)).await;
                 }
@@ -53,7 +81,12 @@ impl AuthDoor {
 pub(crate) struct AuthServer {
     http: HttpApi,
     stop: CancellationToken,
+    /// For clients.
     config: Arc<ServerConfig>,
+    /// For the own port, where proxies come as well.
+    port: Arc<ServerConfig>,
+    /// Clients that proxies pass on and that are nobody yet.
+    relayed: Arc<Admissions>,
     trust: Arc<dyn TrustSource>,
     clock: Arc<dyn Clock>,
     audit: Arc<dyn AuditSink>,
@@ -68,6 +101,8 @@ impl AuthServer {
     ) -> anyhow::Result<Arc<Self>> {
         Ok(Arc::new(Self {
             config: tls.own_protocol(ALPN_AUTH, ClientAuth::Optional)?,
+            port: tls.own_protocols(&[ALPN_AUTH, ALPN_AUTH_RELAY], ClientAuth::Optional)?,
+            relayed: Admissions::new(AdmissionLimits::default()),
             trust: tls.trust.clone(),
             clock: tls.clock.clone(),
             audit,
@@ -81,50 +116,117 @@ impl AuthServer {
         self.http.serve_unix(socket, self.stop.clone()).await;
     }
 
-    /// Serves a connection to the service's own port.
+    /// Serves a connection to the service's own port: of a client, or of a proxy that passes one on.
     pub(crate) async fn accept(self: Arc<Self>, connection: Connection) {
         let Connection { stream, source, admission } = connection;
-        self.serve(Replayed::from(stream), source, admission).await;
+        let Some((stream, peer)) = self.handshake(&self.port, Replayed::from(stream), source).await else { return };
+        if stream.get_ref().1.alpn_protocol() == Some(ALPN_AUTH_RELAY.as_bytes()) {
+            self.accept_relayed(stream, peer, source, admission).await;
+        } else {
+            self.answer(stream, peer, source, admission).await;
+        }
     }
 
+    /// Serves a client whose bytes a proxy passes on, for the address that the proxy says. Nobody but a verified proxy is believed, and
+    /// it is asked once: what comes inside is a client, never another proxy's word.
+    async fn accept_relayed<S>(
+        &self,
+        mut stream: TlsStream<S>,
+        peer: Option<Verified>,
+        source: SocketAddr,
+        admission: Admission,
+    ) where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let who = match peer {
+            Some(Verified::Host(host)) if host.is(SystemRole::Proxy) => None,
+            Some(Verified::Host(host)) => Some(host.identity().id.to_string()),
+            Some(Verified::User(user)) => Some(user.identity().user.to_string()),
+            None => Some(String::new()),
+        };
+        if let Some(who) = who {
+            let reason = "only a proxy may say where a client comes from";
+            return self.record_refusal(who, source, reason.into()).await;
+        }
+        let client = match read_origin(&mut stream).await {
+            Ok(client) => client,
+            Err(cause) => return tracing::debug!(%source, %cause, "a proxy said no origin"),
+        };
+        admission.authenticated();
+        let Some(admission) = self.relayed.admit(client.ip()) else {
+            return tracing::debug!(%client, "too many connections of nobody through proxies, one was turned away");
+        };
+        let deadline = Instant::now() + self.relayed.limits().deadline;
+        until_somebody(self.serve(stream, client, admission.clone()), admission, deadline).await;
+    }
+
+    /// Serves a client's connection from its ClientHello on.
     async fn serve<S>(&self, stream: S, source: SocketAddr, admission: Admission)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let stream = match TlsAcceptor::from(self.config.clone()).accept(stream).await {
+        if let Some((stream, peer)) = self.handshake(&self.config, stream, source).await {
+            self.answer(stream, peer, source, admission).await;
+        }
+    }
+
+    /// TLS, and who the peer is if it shows a certificate. Refusals are recorded.
+    async fn handshake<S>(
+        &self,
+        config: &Arc<ServerConfig>,
+        stream: S,
+        source: SocketAddr,
+    ) -> Option<(TlsStream<S>, Option<Verified>)>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let stream = match TlsAcceptor::from(config.clone()).accept(stream).await {
             Ok(stream) => stream,
             Err(cause) => {
                 tracing::debug!(%source, %cause, "TLS handshake failed");
                 if is_certificate_failure(&cause) {
-                    self.record_refusal(source, handshake_failure(&cause)).await;
+                    self.record_refusal(String::new(), source, handshake_failure(&cause)).await;
                 }
-                return;
+                return None;
             }
         };
-        let certificates = stream.get_ref().1.peer_certificates();
-        let verified = match certificates {
+        let verified = match stream.get_ref().1.peer_certificates() {
             None => None,
             some => match verified_peer(some, &*self.trust, X509Purpose::Client, &*self.clock) {
-                Ok(verified) => {
-                    admission.authenticated();
-                    Some(verified)
+                Ok(verified) => Some(verified),
+                Err(cause) => {
+                    self.record_refusal(String::new(), source, with_causes(&cause)).await;
+                    return None;
                 }
-                Err(cause) => return self.record_refusal(source, super::proxy::with_source(&cause)).await,
             },
         };
+        Some((stream, verified))
+    }
+
+    /// Answers the requests of a client.
+    async fn answer<S>(&self, stream: TlsStream<S>, peer: Option<Verified>, source: SocketAddr, admission: Admission)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         // An anonymous caller keeps its deadline: it may join, log in and ask who is here, and none of that takes long.
+        if peer.is_some() {
+            admission.authenticated();
+        }
         let stream: BoxedStream = Box::new(stream);
-        let caller = Caller::from_tls(verified, source);
+        let caller = Caller::from_tls(peer, source);
         if let Err(cause) = self.http.serve_connection(stream, caller, self.stop.clone()).await {
             tracing::debug!(%source, %cause, "an API connection ended");
         }
     }
 
-    async fn record_refusal(&self, source: SocketAddr, error: String) {
+    async fn record_refusal(&self, user: String, source: SocketAddr, error: String) {
         let remote = Some(source.to_string());
-        let event = AuditKind::AuthAttempt { user: String::new(), service: "auth".into(), login: None, error, remote };
+        let event = AuditKind::AuthAttempt { user, service: "auth".into(), login: None, error, remote };
         if let Err(cause) = self.audit.record(event).await {
             tracing::warn!(%cause, "a refused connection is not in the audit log");
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

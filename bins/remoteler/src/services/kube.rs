@@ -6,8 +6,8 @@ use std::sync::Arc;
 use anyhow::Context;
 use async_trait::async_trait;
 use remoteler_core::{AuditSink, Clock, ClusterName, HostId, PolicySource};
-use remoteler_kube::{KubeClusterConfig, KubeService, KubeServiceConfig, Upstream, server_config};
-use remoteler_tunnel::{BoxedStream, DialHeader, ServerTls, StreamService};
+use remoteler_kube::{KubeClusterConfig, KubeService, KubeServiceConfig, Upstream};
+use remoteler_tunnel::{BoxedStream, DialHeader, ServerTls, StreamService, judged_later};
 
 use crate::{VERSION, config::KubeSettings};
 
@@ -28,7 +28,7 @@ pub(crate) fn make(
     let clusters = vec![KubeClusterConfig { name: settings.name.clone(), labels: settings.labels.clone(), upstream }];
     let config = KubeServiceConfig { cluster, host_id, clusters, version: VERSION.to_owned() };
     // The verdict on a certificate comes right after the handshake, so that the client reads why and the audit event says who.
-    let tls = server_config(tls.identity.clone());
+    let tls = judged_later(tls.identity.clone())?;
     Ok(KubeService::new(config, tls, policy, audit, clock)?)
 }
 

@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use async_trait::async_trait;
-use remoteler_core::{AuditKind, AuditSink, ClusterName, HostIdentity, Verified};
+use remoteler_core::{AuditKind, AuditSink, ClusterName, HostIdentity, Verified, with_causes};
 use remoteler_tunnel::{
     Admission, Admissions, AgentEvents, AgentSession, CloseReason, DialCode, DialHeader, DialReply, Refusal,
     RegistrationError, Route, RouteHandler, Routed, Router, Target, TargetKind, TargetName, TunnelServer,
@@ -141,17 +141,10 @@ impl ProxyHandler {
 /// The reason, where a certificate was shown and not believed.
 fn certificate_reason(refusal: &Refusal) -> Option<String> {
     match refusal {
-        Refusal::Peer(cause) => Some(with_source(cause)),
+        Refusal::Peer(cause) => Some(with_causes(cause)),
         Refusal::Handshake(cause) => is_certificate_failure(cause).then(|| handshake_failure(cause)),
         // What came before a certificate, and reasons of a later version.
         Refusal::Hello(_) | Refusal::Route(_) | _ => None,
-    }
-}
-
-pub(super) fn with_source(cause: &dyn std::error::Error) -> String {
-    match cause.source() {
-        Some(source) => format!("{cause}: {source}"),
-        None => cause.to_string(),
     }
 }
 
@@ -194,7 +187,7 @@ impl AgentEvents for AuditedAgents {
             return;
         }
         tracing::warn!(%source, %error, "agent refused");
-        if let Err(cause) = self.record(host, source, Some(with_source(error))).await {
+        if let Err(cause) = self.record(host, source, Some(with_causes(error))).await {
             tracing::warn!(cause, "a refused agent is not in the audit log");
         }
     }

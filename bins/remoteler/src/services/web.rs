@@ -10,17 +10,20 @@ use hyper_util::{
 };
 use remoteler_auth::{ApiForAddress, RemoteAddr, web_router};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
 
 /// Serves the web API.
 #[derive(Clone)]
 pub(crate) struct WebApi {
     router: Router,
+    stop: CancellationToken,
 }
 
 impl WebApi {
-    /// `api` gives a handle on the auth service for a client without a certificate.
-    pub(crate) fn new(api: ApiForAddress) -> Self {
-        Self { router: web_router(api) }
+    /// `api` gives a handle on the auth service for a client without a certificate. After `stop` the requests under way are answered and
+    /// no more are taken.
+    pub(crate) fn new(api: ApiForAddress, stop: CancellationToken) -> Self {
+        Self { router: web_router(api), stop }
     }
 
     /// Serves one connection after its TLS handshake.
@@ -36,8 +39,43 @@ impl WebApi {
             .header_read_timeout(std::time::Duration::from_secs(10))
             .max_buf_size(64 * 1024);
         server.http2().max_concurrent_streams(8).max_header_list_size(64 * 1024);
-        if let Err(cause) = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).await {
+        let connection = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = self.stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(cause) = ended {
             tracing::debug!(%source, %cause, "a web connection ended");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use remoteler_core::AuthApi;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_idle_connection_ends_when_the_proxy_stops() {
+        let nobody: ApiForAddress =
+            Arc::new(|_| -> Arc<dyn AuthApi> { unreachable!("no request is for the auth service") });
+        let stop = CancellationToken::new();
+        let web = WebApi::new(nobody, stop.clone());
+        let (mut client, server) = duplex(64 * 1024);
+        let serving = tokio::spawn(async move { web.serve(server, "192.0.2.1:1".parse().unwrap()).await });
+        client.write_all(b"GET /nothing HTTP/1.1\r\nHost: p\r\n\r\n").await.unwrap();
+        let mut answer = [0; 12];
+        client.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 404");
+        stop.cancel();
+        tokio::time::timeout(Duration::from_secs(5), serving).await.expect("it ends at once").unwrap();
     }
 }

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use anyhow::bail;
 use remoteler_auth::{AuthConfig, AuthService, Caller};
 use remoteler_client::{HostKeeper, HostState};
-use remoteler_core::{
-    BoundedRefusals, Clock, ClusterName, OsEntropy, SystemClock, TrustBundle, X509Purpose, verify_x509_chain,
-};
+use remoteler_core::{Clock, ClusterName, OsEntropy, SystemClock, TrustBundle, X509Purpose, verify_x509_chain};
 
 use super::{Base, Place};
 use crate::{
@@ -34,7 +32,7 @@ pub(super) async fn base(settings: &Settings, auth: &AuthSettings, data_dir: &Da
     Ok(Base {
         keys: HostKeys::new(&state, keeper.identities()),
         policy,
-        audit: Arc::new(BoundedRefusals::new(service.audit_sink(), clock.clone())),
+        audit: service.audit_sink(),
         api: service.as_caller(verified),
         clock,
         entropy: Arc::new(OsEntropy),
@@ -48,7 +46,7 @@ fn verified_self(state: &HostState, trust: &TrustBundle, clock: &dyn Clock) -> a
     let identity = state.tls_client_identity()?;
     let verified = verify_x509_chain(identity.chain(), trust, X509Purpose::Client, clock.now())?;
     match verified.host() {
-        Some(host) => Ok(Caller::Host(host)),
+        Some(host) => Ok(Caller::Host { host, addr: None }),
         None => bail!("this host's own certificate is a user's"),
     }
 }

@@ -1,0 +1,173 @@
+//! What the fuzz targets do with one input, without a fuzzer: the targets call these functions, and so does a plain test of the workspace
+//! (`tests/tests/fuzz_corpus.rs`) with every input of the corpus. A function panics where a promise is broken; every other outcome is good.
+
+use remoteler_client::Kubeconfig;
+use remoteler_core::{
+    CaSet, ClusterName, Identity, Resource, Role, RoleName, RoleSpec, SshCertificatePurpose, Timestamp, TrustBundle,
+    Verified, X509Purpose, printable, steers_terminal, verify_ssh_certificate, verify_x509_chain, x509_identity,
+};
+use remoteler_kube::{KubePath, Upstream};
+use remoteler_ssh::{CastReader, PlainText};
+use remoteler_tunnel::{DialHeader, read_origin};
+
+/// One target.
+pub type Target = fn(&[u8]);
+
+/// The targets here, by the names of their corpora.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("cast_player", cast_player),
+    ("dial_header", dial_header),
+    ("identity", identity),
+    ("kube_path", kube_path),
+    ("kubeconfig", kubeconfig),
+    ("origin_header", origin_header),
+    ("role_document", role_document),
+    ("ssh_certificate", ssh_certificate),
+    ("terminal_text", terminal_text),
+    ("x509_chain", x509_chain),
+];
+
+/// The moment at which the certificates of the corpus are valid: 2026-03-01T12:00:00Z.
+pub const NOW: Timestamp = Timestamp::from_unix_seconds(1_772_366_400);
+
+fn cluster() -> ClusterName {
+    ClusterName::new("root").expect("a cluster name, spelled out here")
+}
+
+fn nobody() -> CaSet {
+    CaSet { ssh: Vec::new(), x509: Vec::new() }
+}
+
+/// A recording. Input: a file as the player reads it.
+pub fn cast_player(octets: &[u8]) {
+    let Ok(mut reader) = CastReader::new(octets) else { return };
+    let mut last = std::time::Duration::ZERO;
+    while let Ok(Some(event)) = reader.next_event() {
+        assert!(event.at >= last, "time goes on");
+        last = event.at;
+    }
+}
+
+/// A dial header. Input: JSON as a client may send it.
+pub fn dial_header(octets: &[u8]) {
+    if let Ok(header) = DialHeader::from_json(octets) {
+        assert_eq!(DialHeader::from_json(&header.to_json()).expect("what was read can be read again"), header);
+    }
+}
+
+/// An identity as it stands in certificates. Input: its JSON.
+pub fn identity(octets: &[u8]) {
+    let Ok(text) = std::str::from_utf8(octets) else { return };
+    if let Ok(identity) = Identity::decode(text) {
+        assert_eq!(Identity::decode(&identity.encode()).expect("what was read can be read again"), identity);
+    }
+}
+
+/// The path of a kubectl request. Input: the request's target.
+pub fn kube_path(octets: &[u8]) {
+    let Ok(uri) = http::Uri::try_from(octets) else { return };
+    let Ok(path) = KubePath::parse(&uri, http::Version::HTTP_11) else { return };
+    let api = path.api.path();
+    assert!(api.starts_with('/') && !api.contains("//"), "{api}");
+    assert!(api.split('/').all(|segment| segment != ".." && segment != "."), "{api}");
+    // What goes to the API server has one reading: it is the same when it is read again.
+    let again = http::Uri::try_from(format!("/v1/kube/c/k{}", path.api)).expect("a path that was written is a path");
+    let again = KubePath::parse(&again, http::Version::HTTP_11).expect("what was read can be read again");
+    assert_eq!(again.api, path.api);
+}
+
+/// A kubeconfig, as the Kubernetes service and as `tsh` read it. Input: the file.
+pub fn kubeconfig(octets: &[u8]) {
+    let dir = tempfile::tempdir().expect("a directory for one file");
+    let path = dir.path().join("config");
+    std::fs::write(&path, octets).expect("a small file can be written");
+    let _ = Upstream::from_kubeconfig(&path, None);
+    let _ = Kubeconfig::new(&path).current_context();
+}
+
+/// An origin header. Input: what a proxy sends first.
+pub fn origin_header(octets: &[u8]) {
+    let mut rest = octets;
+    let mut reading = std::pin::pin!(read_origin(&mut rest));
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(reading.as_mut().poll(&mut context).is_ready(), "octets that are there are not waited for");
+}
+
+/// A role. Input: its document in JSON.
+pub fn role_document(octets: &[u8]) {
+    let Ok(document) = serde_json::from_slice::<Resource>(octets) else { return };
+    let Ok(name) = RoleName::new(&document.metadata.name) else { return };
+    let Ok(spec) = serde_json::from_value::<RoleSpec>(document.spec) else { return };
+    if let Ok(role) = Role::new(name.clone(), &spec) {
+        let written = serde_json::to_value(Resource::role(&name, &spec)).expect("a role has a JSON form");
+        let again = serde_json::from_value::<Resource>(written).expect("what was written can be read");
+        let again = serde_json::from_value::<RoleSpec>(again.spec).expect("what was written can be read");
+        assert!(Role::new(name, &again).is_ok(), "a good role stays good");
+        drop(role);
+    }
+}
+
+/// An SSH certificate. Input: the blob of the key, which may be signed by the authority that is believed.
+pub fn ssh_certificate(octets: &[u8]) {
+    // On a stack like those that see such blobs in the daemon: the parser follows nested ones.
+    let octets = octets.get(..MAX_PACKET).unwrap_or(octets).to_vec();
+    let parser = std::thread::Builder::new().stack_size(remoteler_core::SSH_PARSER_STACK);
+    let verifying = parser.spawn(move || {
+        let Ok(certificate) = ssh_key::Certificate::from_bytes(&octets) else { return };
+        let trust =
+            TrustBundle { cluster: cluster(), user: CaSet { ssh: vec![ssh_authority()], ..nobody() }, host: nobody() };
+        if let Ok(verified) = verify_ssh_certificate(&certificate, &trust, SshCertificatePurpose::User, NOW) {
+            let Verified::User(user) = verified else { panic!("no host authority is believed") };
+            assert_eq!(user.identity().cluster, cluster());
+            assert!(user.expires() > NOW && certificate.critical_options().iter().next().is_none());
+        }
+    });
+    if let Err(panic) = verifying.expect("a thread can be started").join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// The largest SSH packet.
+const MAX_PACKET: usize = 256 * 1024;
+
+/// The authority that signs certificates of the corpus; its private key is known to everybody.
+fn ssh_authority() -> ssh_key::PublicKey {
+    let pair = ssh_key::private::Ed25519Keypair::from_seed(&[1; 32]);
+    ssh_key::PublicKey::new(ssh_key::public::KeyData::Ed25519(pair.public), "corpus")
+}
+
+/// Remote text on its way to a terminal. Input: what was sent.
+pub fn terminal_text(octets: &[u8]) {
+    let text = String::from_utf8_lossy(octets);
+    assert!(!printable(&text).chars().any(steers_terminal));
+    let (mut whole, mut plain) = (String::new(), PlainText::default());
+    plain.push(&text, &mut whole);
+    plain.finish(&mut whole);
+    assert!(!whole.chars().any(|c| steers_terminal(c) && !matches!(c, '\n' | '\t')));
+    // Wherever the output was cut on its way, the same is shown.
+    let (mut cut, mut plain) = (String::new(), PlainText::default());
+    for c in text.chars() {
+        plain.push(c.encode_utf8(&mut [0; 4]), &mut cut);
+    }
+    plain.finish(&mut cut);
+    assert_eq!(cut, whole);
+}
+
+/// A chain of X.509 certificates and the identity in it. Input: two octets of length, an authority's certificate that is believed to sign
+/// users, and the certificate of its holder.
+pub fn x509_chain(octets: &[u8]) {
+    let Some((length, rest)) = octets.split_first_chunk::<2>() else { return };
+    let Some((authority, leaf)) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length))) else { return };
+    if let Ok((_, parsed)) = x509_parser::parse_x509_certificate(leaf)
+        && let Ok(identity) = x509_identity(&parsed)
+    {
+        assert_eq!(Identity::decode(&identity.encode()).expect("what was read can be read again"), identity);
+    }
+    let trust =
+        TrustBundle { cluster: cluster(), user: CaSet { x509: vec![authority.to_vec()], ..nobody() }, host: nobody() };
+    let chain = [rustls_pki_types::CertificateDer::from_slice(leaf)];
+    if let Ok(verified) = verify_x509_chain(&chain, &trust, X509Purpose::Client, NOW) {
+        let Verified::User(user) = verified else { panic!("no host authority is believed") };
+        assert_eq!(user.identity().cluster, cluster());
+    }
+}
