@@ -14,6 +14,12 @@ mod terminal;
 use std::{env, ffi::OsString, path::Path, process::ExitCode};
 
 use clap::{CommandFactory, Parser};
+use tracing_subscriber::{
+    Layer,
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 use cli::{Cli, Command, Kube, ProxyTarget, Recordings};
 use context::Context;
@@ -96,9 +102,13 @@ fn exit(code: u8) -> ExitCode {
 pub(crate) fn verbose(level: u8) {
     let filter = match level {
         0 => return,
-        1 => "info,tsh=debug,remoteler_ssh=debug,remoteler_tunnel=debug,remoteler_client=debug",
-        _ => "debug",
+        1 => OURS.into_iter().fold(Targets::new().with_default(LevelFilter::INFO), |filter, target| {
+            filter.with_target(target, LevelFilter::DEBUG)
+        }),
+        _ => Targets::new().with_default(LevelFilter::DEBUG),
     };
-    let subscriber = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
-    let _ = subscriber.try_init();
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
 }
+
+const OURS: [&str; 4] = ["tsh", "remoteler_ssh", "remoteler_tunnel", "remoteler_client"];
