@@ -16,6 +16,12 @@ mod usage;
 use std::{env, ffi::OsString, path::Path, process::ExitCode};
 
 use clap::{CommandFactory, Parser};
+use tracing_subscriber::{
+    Layer,
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 use cli::{Cli, Command, Kube, ProxyTarget, Recordings};
 use commands::ssh::CalledAs;
@@ -102,17 +108,21 @@ fn exit(code: u8) -> ExitCode {
 pub(crate) fn verbose(level: u8) {
     let filter = match level {
         0 => return,
-        1 => "warn,tsh=debug,remoteler_ssh=debug,remoteler_tunnel=debug,remoteler_client=debug",
-        2 => {
-            "info,tsh=debug,remoteler_ssh=debug,remoteler_tunnel=debug,remoteler_client=debug,russh=debug,rustls=debug"
-        }
-        _ => "debug",
+        1 => ours(LevelFilter::WARN),
+        2 => ours(LevelFilter::INFO).with_targets(["russh", "rustls"].map(|target| (target, LevelFilter::DEBUG))),
+        _ => Targets::new().with_default(LevelFilter::DEBUG),
     };
-    let subscriber = tracing_subscriber::fmt()
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(terminal::may_colour())
         .with_timer(tracing_subscriber::fmt::time::uptime())
-        .with_target(level > 1)
-        .with_env_filter(filter);
-    let _ = subscriber.try_init();
+        .with_target(level > 1);
+    let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
 }
+
+/// Everything of ours, and of others what is at least as grave as `others`.
+fn ours(others: LevelFilter) -> Targets {
+    Targets::new().with_default(others).with_targets(OURS.map(|target| (target, LevelFilter::DEBUG)))
+}
+
+const OURS: [&str; 4] = ["tsh", "remoteler_ssh", "remoteler_tunnel", "remoteler_client"];
