@@ -100,7 +100,8 @@ impl Issuer {
             agent_forwarding: roles.iter().any(|role| role.options().forward_agent),
         };
         let profile = UserProfile { identity, ssh_key: keys.ssh, tls_key: keys.tls, not_after, permits };
-        let prepared = profile.prepare(now, self.entropy.as_ref()).map_err(|cause| failure::profile(&cause))?;
+        let prepared =
+            profile.prepare(&self.user, now, self.entropy.as_ref()).map_err(|cause| failure::profile(&cause))?;
         Ok((prepared, not_after))
     }
 
@@ -123,7 +124,7 @@ impl Issuer {
     /// Checks everything about a host certificate.
     pub(crate) fn prepare_host(&self, identity: HostIdentity, keys: SubjectKeys) -> ApiResult<PreparedHost> {
         let profile = HostProfile { identity, ssh_key: keys.ssh, tls_key: keys.tls };
-        profile.prepare(self.clock.now(), self.entropy.as_ref()).map_err(|cause| failure::profile(&cause))
+        profile.prepare(&self.host, self.clock.now(), self.entropy.as_ref()).map_err(|cause| failure::profile(&cause))
     }
 
     /// Audits and signs a host certificate.

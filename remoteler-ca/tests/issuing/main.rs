@@ -3,6 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails ends its test")]
 
 mod clients;
+mod kinds;
 mod profiles;
 mod purposes;
+mod sealing;
+mod suites;
 mod support;
