@@ -5,6 +5,7 @@
 //! octets that were prepared ([`Authority::issue_user`]), once. Nothing here decides who gets a certificate, stores anything or reads a clock.
 
 mod authority;
+mod krl;
 mod lint;
 mod prepared;
 mod profile;
@@ -18,8 +19,10 @@ mod suite;
 mod tls_key;
 mod x509_authority;
 mod x509_leaf;
+mod x509_revocation;
 
 pub use authority::{Authority, CaError, IssuedHost, IssuedUser};
+pub use krl::{Krl, KrlError, RevokeError};
 pub use lint::LintError;
 pub use prepared::{PreparedHost, PreparedSsh, PreparedUser, PreparedX509};
 pub use profile::{
@@ -32,3 +35,4 @@ pub use signer::{FileSigner, Signer, SignerAlgorithm, SignerError};
 pub use stored::{StoredAuthority, StoredKey};
 pub use suite::{Suite, UnknownSuite};
 pub use tls_key::{TlsKeyError, TlsPublicKey};
+pub use x509_revocation::{Reason, RevocationList, RevokedCertificate};

@@ -6,6 +6,8 @@ mod clients;
 mod kinds;
 mod profiles;
 mod purposes;
+mod revocation;
 mod sealing;
+mod sshd;
 mod suites;
 mod support;
