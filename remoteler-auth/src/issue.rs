@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use remoteler_ca::{
-    Authority, HostProfile, IssuedHost, IssuedUser, PreparedHost, PreparedUser, SshPermits, StoredAuthority,
+    Authority, HostProfile, IssuedHost, IssuedUser, KeyRing, PreparedHost, PreparedUser, SshPermits, StoredAuthority,
     TlsPublicKey, UserProfile,
 };
 use remoteler_core::{
@@ -65,9 +65,10 @@ impl Issuer {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
         audit: AuditLog,
+        ring: Option<&KeyRing>,
     ) -> Result<Self, StartError> {
-        let user = load(cluster, CaKind::User, records, clock.now(), entropy.as_ref()).await?;
-        let host = load(cluster, CaKind::Host, records, clock.now(), entropy.as_ref()).await?;
+        let user = load(cluster, CaKind::User, records, clock.now(), entropy.as_ref(), ring).await?;
+        let host = load(cluster, CaKind::Host, records, clock.now(), entropy.as_ref(), ring).await?;
         let trust = TrustBundle { cluster: cluster.clone(), user: user.public(), host: host.public() };
         Ok(Self { user, host, trust, clock, entropy, audit })
     }
@@ -181,12 +182,22 @@ async fn load(
     records: &Records,
     now: Timestamp,
     entropy: &dyn Entropy,
+    ring: Option<&KeyRing>,
 ) -> Result<Authority, StartError> {
     let key = key::of(key::AUTHORITIES, kind.as_str());
-    if let Some(stored) = records.read::<StoredAuthority>(&key).await? {
-        return Ok(Authority::from_stored(&stored)?);
+    if let Some((stored, revision)) = records.read_at::<StoredAuthority>(&key).await? {
+        let Some(ring) = ring else { return Ok(Authority::from_stored(&stored)?) };
+        let authority = Authority::from_sealed(&stored, ring)?;
+        if !stored.is_sealed_by(ring) {
+            records.replace(&key, revision, &authority.to_stored()).await?;
+            tracing::info!(cluster = %cluster, kind = kind.as_str(), "the authority's keys were sealed");
+        }
+        return Ok(authority);
     }
-    let made = Authority::generate(cluster, kind, now, entropy)?;
+    let mut made = Authority::generate(cluster, kind, now, entropy)?;
+    if let Some(ring) = ring {
+        made = Authority::from_sealed(&made.to_stored(), ring)?;
+    }
     match records.create(&key, &made.to_stored(), None).await {
         Ok(()) => Ok(made),
         Err(cause) => Err(RecordError::into(cause)),

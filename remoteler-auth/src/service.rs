@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use remoteler_ca::CaError;
+use remoteler_ca::{CaError, KeyRing};
 use remoteler_core::{
     AuditKind, AuditSink, AuthApi, Clock, ClusterName, Entropy, HostCerts, OsEntropy, Policy, PolicySource,
     RecordingStore, SharedPolicy, Storage, SystemClock, TrustBundle,
@@ -68,13 +68,21 @@ pub struct AuthConfig {
     pub clock: Arc<dyn Clock>,
     /// Draws keys, serials and tokens.
     pub entropy: Arc<dyn Entropy>,
+    /// Seals the authorities' keys at rest. Without it they lie in the clear; with it, those that do are sealed at the next start.
+    pub key_ring: Option<Arc<KeyRing>>,
 }
 
 impl AuthConfig {
     /// With the machine's clock and generator.
     #[must_use]
     pub fn new(data_dir: impl Into<PathBuf>, cluster_name: ClusterName) -> Self {
-        Self { data_dir: data_dir.into(), cluster_name, clock: Arc::new(SystemClock), entropy: Arc::new(OsEntropy) }
+        Self {
+            data_dir: data_dir.into(),
+            cluster_name,
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(OsEntropy),
+            key_ring: None,
+        }
     }
 }
 
@@ -152,12 +160,12 @@ impl AuthService {
         events: EventLog,
         recordings: RecordingFiles,
     ) -> Result<Self, StartError> {
-        let AuthConfig { cluster_name: cluster, clock, entropy, .. } = config;
+        let AuthConfig { cluster_name: cluster, clock, entropy, key_ring, data_dir: _ } = config;
         let records = Records::new(storage, Arc::clone(&clock));
         check_cluster(&records, &cluster).await?;
         let audit = AuditLog::new(events.clone(), Arc::clone(&clock), Arc::clone(&entropy), cluster.clone());
         let (for_issuer, draws) = (Arc::clone(&clock), Arc::clone(&entropy));
-        let issuer = Issuer::open(&cluster, &records, for_issuer, draws, audit.clone()).await?;
+        let issuer = Issuer::open(&cluster, &records, for_issuer, draws, audit.clone(), key_ring.as_deref()).await?;
         roles::write_presets(&records).await?;
         let policy = Policy { trust: issuer.trust().clone(), roles: roles::load(&records).await? };
         let draws = Arc::clone(&entropy);

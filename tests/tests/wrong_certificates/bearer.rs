@@ -114,6 +114,9 @@ fn forge_ssh(
     let (kind, principals) = match identity {
         Identity::User(user) => (CertType::User, user.logins.iter().map(ToString::to_string).collect()),
         Identity::Host(host) => (CertType::Host, host.principals()),
+        Identity::KubeUser(restricted) => {
+            (CertType::User, restricted.user.logins.iter().map(ToString::to_string).collect())
+        }
     };
     let subject = key.public_key().key_data().clone();
     let nonce: [u8; 32] = fill_random(&OsEntropy);
