@@ -1,6 +1,6 @@
 //! The certificates that are not for our own listeners: what stands in them, and that our verifiers refuse every one.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use remoteler_ca::{
     DatabaseProfile, KubeProfile, OpensshHostProfile, OpensshUserProfile, PreparedX509, ProfileError, Purpose,
@@ -12,6 +12,7 @@ use remoteler_core::{
 use ssh_key::Certificate;
 use x509_parser::{extensions::GeneralName, pem::parse_x509_pem};
 
+use crate::clients::run;
 use crate::support::{Cluster, now, ssh_key, tls_key, user_profile, verify_ssh, verify_x509};
 
 fn hour() -> Timestamp {
@@ -185,6 +186,57 @@ fn openssh_certificates_for_programs_that_are_not_ours_are_worth_nothing_to_ours
     }
     for bad in [&[][..], &["a b"], &["a,b"], &["-o"], &["a", "a"], &["*"], &["!root"]] {
         assert!(openssh_user(bad).prepare(&root.user, now(), &OsEntropy).is_err(), "{bad:?}"); // I4
+    }
+}
+
+#[test]
+fn openssl_takes_each_kind_for_its_purpose_only_and_prints_what_was_put_in() {
+    let root = Cluster::new("root.example.com");
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (user, host) = (&root.user, &root.host);
+    for (name, text) in [
+        ("user-ca", user.certificate_pem().to_owned()),
+        ("host-ca", host.certificate_pem().to_owned()),
+        ("database", issue(&root, database("reporting").prepare(user, now(), &OsEntropy))),
+        ("card", issue(&root, smart_card().prepare(user, now(), &OsEntropy))),
+        ("kube", issue(&root, kube(&root).prepare(user, now(), &OsEntropy))),
+        ("server", issue_by(host, server().prepare(host, now(), &OsEntropy))),
+    ] {
+        fs::write(path(name), text).unwrap();
+    }
+    let verify = |ca: &str, leaf: &str, extra: &[&str]| {
+        let (ca, leaf) = (path(ca), path(leaf));
+        let mut arguments = vec!["verify", "-x509_strict", "-attime", "1772366400", "-no-CApath", "-CAfile", &ca];
+        arguments.extend(extra);
+        arguments.push(&leaf);
+        run("openssl", &arguments).map(|output| output.contains(": OK"))
+    };
+    for (leaf, ca, other, client) in [
+        ("database", "user-ca", "host-ca", true),
+        ("card", "user-ca", "host-ca", true),
+        ("kube", "user-ca", "host-ca", true),
+        ("server", "host-ca", "user-ca", false),
+    ] {
+        let Some(as_client) = verify(ca, leaf, &["-purpose", "sslclient"]) else { return };
+        assert_eq!(as_client, client, "{leaf}"); // I11
+        assert_eq!(verify(ca, leaf, &["-purpose", "sslserver"]), Some(!client), "{leaf}"); // I11
+        assert_eq!(verify(other, leaf, &[]), Some(false), "{leaf}"); // I1
+    }
+    for (names, accepted) in [
+        (&["-verify_hostname", "db.example.com"], true),
+        (&["-verify_hostname", "a.db.example.com"], true),
+        (&["-verify_hostname", "a.b.db.example.com"], false),
+        (&["-verify_hostname", "example.com"], false),
+        (&["-verify_ip", "192.0.2.7"], true),
+        (&["-verify_ip", "2001:db8::7"], true),
+        (&["-verify_ip", "192.0.2.8"], false),
+    ] {
+        assert_eq!(verify("host-ca", "server", names), Some(accepted), "{names:?}");
+    }
+    let text = run("openssl", &["x509", "-in", &path("card"), "-noout", "-text"]).unwrap();
+    for part in ["Microsoft Smartcard Login", "URI:http://pki.example.com/user.crl", "othername:", "CN = ann"] {
+        assert!(text.contains(part), "{part} is missing in\n{text}");
     }
 }
 
