@@ -1,8 +1,6 @@
 //! Project Wycheproof's vectors, run against the functions that the two verifiers call: webpki's algorithms for X.509, ssh-key's for SSH.
 //! Every signature that is valid is taken, and every one that is not is refused.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails ends its test")]
-
 use rustls_pki_types::SignatureVerificationAlgorithm;
 use signature::Verifier;
 use ssh_key::{

@@ -44,6 +44,7 @@ impl Cluster {
             cluster_name: ClusterName::new("root").unwrap(),
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             entropy: Arc::new(OsEntropy),
+            key_ring: None,
         };
         Self { service: AuthService::open(config).await.unwrap(), clock, dir }
     }
