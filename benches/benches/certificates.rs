@@ -28,7 +28,8 @@ fn issue(criterion: &mut Criterion) {
         bencher.iter_batched(
             || cluster.user_profile(),
             |profile| {
-                let prepared = profile.prepare(cluster.now, &OsEntropy).expect("the profile is good");
+                let prepared =
+                    profile.prepare(&cluster.user_authority, cluster.now, &OsEntropy).expect("the profile is good");
                 cluster.user_authority.issue_user(prepared).expect("the authority signs")
             },
             BatchSize::SmallInput,
@@ -38,7 +39,8 @@ fn issue(criterion: &mut Criterion) {
         bencher.iter_batched(
             || cluster.host_profile(),
             |profile| {
-                let prepared = profile.prepare(cluster.now, &OsEntropy).expect("the profile is good");
+                let prepared =
+                    profile.prepare(&cluster.host_authority, cluster.now, &OsEntropy).expect("the profile is good");
                 cluster.host_authority.issue_host(prepared).expect("the authority signs")
             },
             BatchSize::SmallInput,
@@ -58,7 +60,8 @@ fn issue(criterion: &mut Criterion) {
 fn verify(criterion: &mut Criterion) {
     let cluster = Cluster::new();
     let (node, login) = (cluster.node(), cluster.login());
-    let prepared = cluster.user_profile().prepare(cluster.now, &OsEntropy).expect("the profile is good");
+    let prepared =
+        cluster.user_profile().prepare(&cluster.user_authority, cluster.now, &OsEntropy).expect("the profile is good");
     let issued = cluster.user_authority.issue_user(prepared).expect("the authority signs");
     let certificate = Certificate::from_openssh(&issued.ssh_certificate).expect("the certificate was written by us");
     let verified = || {

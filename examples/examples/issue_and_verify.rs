@@ -32,7 +32,7 @@ fn main() -> anyhow::Result<()> {
         permits: SshPermits { pty: true, port_forwarding: true, agent_forwarding: false },
     };
     // Between the two steps the serials are known and nothing is signed: that is where the audit event belongs.
-    let prepared = profile.prepare(now, &OsEntropy)?;
+    let prepared = profile.prepare(&users, now, &OsEntropy)?;
     println!("serials: ssh {}, tls {}", prepared.ssh_serial(), prepared.tls_serial());
     let issued = users.issue_user(prepared)?;
     println!("{}", issued.ssh_certificate);

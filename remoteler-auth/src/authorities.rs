@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use remoteler_ca::{Authority, CaError, Rotation, StoredAuthority};
+use remoteler_ca::{Authority, CaError, KeyRing, Rotation, StoredAuthority, Suite};
 use remoteler_core::{
     CaKind, CaSet, ClusterName, Entropy, Revision, RotationPhase, RotationView, Timestamp, TrustBundle,
 };
@@ -32,6 +32,44 @@ pub(crate) struct AuthoritySet {
     revision: Revision,
 }
 
+/// Where private keys are made, and how they are kept at rest (I8).
+pub(crate) struct AuthorityKeys {
+    entropy: Arc<dyn Entropy>,
+    ring: Option<Arc<KeyRing>>,
+}
+
+impl AuthorityKeys {
+    pub(crate) const fn new(entropy: Arc<dyn Entropy>, ring: Option<Arc<KeyRing>>) -> Self {
+        Self { entropy, ring }
+    }
+
+    fn generate(
+        &self,
+        cluster: &ClusterName,
+        kind: CaKind,
+        suite: Suite,
+        now: Timestamp,
+    ) -> Result<Authority, CaError> {
+        let made = Authority::generate_with(cluster, kind, suite, now, self.entropy.as_ref())?;
+        match &self.ring {
+            Some(ring) => Authority::from_sealed(&made.to_stored(), ring),
+            None => Ok(made),
+        }
+    }
+
+    fn open(&self, stored: &StoredAuthority) -> Result<Authority, CaError> {
+        match &self.ring {
+            Some(ring) => Authority::from_sealed(stored, ring),
+            None => Authority::from_stored(stored),
+        }
+    }
+
+    /// Whether the record is as it would be written now.
+    fn are_kept(&self, stored: &StoredAuthority) -> bool {
+        self.ring.as_ref().is_none_or(|ring| stored.is_sealed_by(ring))
+    }
+}
+
 /// The same as it is kept, private keys included (I8).
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -48,10 +86,10 @@ impl Authorities {
         cluster: &ClusterName,
         records: &Records,
         now: Timestamp,
-        entropy: &dyn Entropy,
+        keys: &AuthorityKeys,
     ) -> Result<Self, StartError> {
-        let user = AuthoritySet::open(cluster, CaKind::User, records, now, entropy).await?;
-        let host = AuthoritySet::open(cluster, CaKind::Host, records, now, entropy).await?;
+        let user = AuthoritySet::open(cluster, CaKind::User, records, now, keys).await?;
+        let host = AuthoritySet::open(cluster, CaKind::Host, records, now, keys).await?;
         Ok(Self::new(cluster.clone(), user, host))
     }
 
@@ -92,15 +130,23 @@ impl AuthoritySet {
         kind: CaKind,
         records: &Records,
         now: Timestamp,
-        entropy: &dyn Entropy,
+        keys: &AuthorityKeys,
     ) -> Result<Self, StartError> {
         let key = key::of(key::AUTHORITIES, kind.as_str());
         if let Some((stored, revision)) = records.read_at::<StoredSet>(&key).await? {
-            let active = Arc::new(Authority::from_stored(&stored.active)?);
-            let other = stored.other.as_ref().map(Authority::from_stored).transpose()?.map(Arc::new);
-            return Ok(Self { rotation: stored.rotation, active, other, revision });
+            let StoredSet { rotation, active, other } = stored;
+            let sealed = std::iter::once(&active).chain(&other).all(|stored| keys.are_kept(stored));
+            let active = Arc::new(keys.open(&active)?);
+            let other = other.as_ref().map(|other| keys.open(other)).transpose()?.map(Arc::new);
+            let set = Self { rotation, active, other, revision };
+            if sealed {
+                return Ok(set);
+            }
+            let set = set.save(records).await?;
+            tracing::info!(cluster = %cluster, kind = kind.as_str(), "the authority's keys were sealed");
+            return Ok(set);
         }
-        let active = Arc::new(Authority::generate(cluster, kind, now, entropy)?);
+        let active = Arc::new(keys.generate(cluster, kind, Suite::default(), now)?);
         let rotation = Rotation::standby(kind, 1, now);
         let stored = StoredSet { rotation: rotation.clone(), active: active.to_stored(), other: None };
         let revision = records.create(&key, &stored, None).await?;
@@ -108,12 +154,12 @@ impl AuthoritySet {
     }
 
     /// The one that signs for users and for outgoing connections.
-    pub(crate) fn active(&self) -> &Authority {
+    pub(crate) const fn active(&self) -> &Arc<Authority> {
         &self.active
     }
 
     /// The one whose certificates servers show: in the phase `update_clients` still the one that goes.
-    pub(crate) fn serving(&self) -> &Authority {
+    pub(crate) const fn serving(&self) -> &Arc<Authority> {
         match (self.rotation.phase(), &self.other) {
             (RotationPhase::UpdateClients, Some(other)) => other,
             _ => &self.active,
@@ -156,7 +202,7 @@ impl AuthoritySet {
     }
 
     /// A new key pair for a rotation that begins.
-    pub(crate) fn generate(&self, now: Timestamp, entropy: &dyn Entropy) -> Result<Authority, CaError> {
-        Authority::generate(self.active.cluster(), self.active.kind(), now, entropy)
+    pub(crate) fn generate(&self, now: Timestamp, keys: &AuthorityKeys) -> Result<Authority, CaError> {
+        keys.generate(self.active.cluster(), self.active.kind(), self.active.suite(), now)
     }
 }

@@ -167,6 +167,8 @@ fn prepare(connection: &Connection, on_disk: bool) -> rusqlite::Result<()> {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
     }
+    // What is overwritten, a key in the clear for one, is not left in the file.
+    connection.pragma_update(None, "secure_delete", true)?;
     connection.pragma_update(None, "trusted_schema", false)
 }
 

@@ -352,7 +352,13 @@ mod tests {
 
     fn began(session: SessionId, user: &str) -> AuditKind {
         let session = SessionFields { sid: session.to_string(), user: user.into(), ..SessionFields::default() };
-        AuditKind::SessionStart { session, connection: ConnectionFields::default(), interactive: true, size: None }
+        AuditKind::SessionStart {
+            session,
+            connection: ConnectionFields::default(),
+            interactive: true,
+            size: None,
+            initial_command: Vec::new(),
+        }
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use remoteler_ca::{
-    Authority, HostProfile, IssuedUser, PreparedHost, PreparedUser, SshPermits, TlsPublicKey, UserProfile,
+    Authority, HostProfile, IssuedUser, KeyRing, PreparedHost, PreparedUser, SshPermits, TlsPublicKey, UserProfile,
 };
 use remoteler_core::{
     AuditKind, AuditSink, CaKind, Clock, ClusterName, Entropy, HostIdentity, Login, Role, RotationPhase, Timestamp,
@@ -15,7 +15,7 @@ use ssh_key::PublicKey;
 
 use crate::{
     AuditLog,
-    authorities::Authorities,
+    authorities::{Authorities, AuthorityKeys},
     failure::{self, ApiResult, bad_request},
     records::Records,
     service::StartError,
@@ -31,6 +31,7 @@ const NO_LOGIN: &str = "no-login";
 /// Both authorities, with all they need to issue.
 pub(crate) struct Issuer {
     authorities: ArcSwap<Authorities>,
+    keys: AuthorityKeys,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     audit: AuditLog,
@@ -44,10 +45,34 @@ pub(crate) struct IssuedHost {
     pub(crate) tls_client_pem: Option<String>,
 }
 
-/// Host certificates that were checked and may be issued once: one for servers, one for clients should they differ at that moment.
+/// User certificates that were checked and may be issued once, by the authority they were prepared for: should a rotation move on in between,
+/// it is still believed, for it is let go two phases later at the earliest.
+pub(crate) struct UserIssue {
+    prepared: PreparedUser,
+    authority: Arc<Authority>,
+}
+
+/// The same for a host: one for its servers and, while the two differ, one for its clients.
 pub(crate) struct HostIssue {
-    serving: PreparedHost,
-    client: PreparedHost,
+    serving: HostSignature,
+    client: Option<HostSignature>,
+}
+
+struct HostSignature {
+    prepared: PreparedHost,
+    authority: Arc<Authority>,
+}
+
+impl UserIssue {
+    /// Whose they will be.
+    pub(crate) const fn identity(&self) -> &UserIdentity {
+        self.prepared.identity()
+    }
+
+    /// When the certificates will end.
+    pub(crate) const fn expires(&self) -> Timestamp {
+        self.prepared.not_after()
+    }
 }
 
 /// The two public keys of a request.
@@ -79,9 +104,11 @@ impl Issuer {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
         audit: AuditLog,
+        ring: Option<Arc<KeyRing>>,
     ) -> Result<Self, StartError> {
-        let authorities = Authorities::open(cluster, records, clock.now(), entropy.as_ref()).await?;
-        Ok(Self { authorities: ArcSwap::from_pointee(authorities), clock, entropy, audit })
+        let keys = AuthorityKeys::new(Arc::clone(&entropy), ring);
+        let authorities = Authorities::open(cluster, records, clock.now(), &keys).await?;
+        Ok(Self { authorities: ArcSwap::from_pointee(authorities), keys, clock, entropy, audit })
     }
 
     /// Both authorities as they are now.
@@ -92,6 +119,11 @@ impl Issuer {
     /// Puts both authorities in force.
     pub(crate) fn replace(&self, authorities: Authorities) {
         self.authorities.store(Arc::new(authorities));
+    }
+
+    /// Where their private keys are made and kept.
+    pub(crate) const fn keys(&self) -> &AuthorityKeys {
+        &self.keys
     }
 
     pub(crate) fn trust(&self) -> TrustBundle {
@@ -105,7 +137,7 @@ impl Issuer {
         roles: &[Arc<Role>],
         keys: SubjectKeys,
         requested: Option<Duration>,
-    ) -> ApiResult<(PreparedUser, Timestamp)> {
+    ) -> ApiResult<UserIssue> {
         let limits = roles.iter().map(|role| role.options().max_session_ttl);
         let ttl = limits.chain(requested).fold(MAX_TTL, Duration::min);
         if ttl < Duration::from_secs(1) {
@@ -122,12 +154,15 @@ impl Issuer {
             agent_forwarding: roles.iter().any(|role| role.options().forward_agent),
         };
         let profile = UserProfile { identity, ssh_key: keys.ssh, tls_key: keys.tls, not_after, permits };
-        let prepared = profile.prepare(now, self.entropy.as_ref()).map_err(|cause| failure::profile(&cause))?;
-        Ok((prepared, not_after))
+        let authority = Arc::clone(self.authorities().user.active());
+        let prepared =
+            profile.prepare(&authority, now, self.entropy.as_ref()).map_err(|cause| failure::profile(&cause))?;
+        Ok(UserIssue { prepared, authority })
     }
 
     /// Audits and signs a user certificate.
-    pub(crate) async fn issue_user(&self, prepared: PreparedUser, expires: Timestamp) -> ApiResult<IssuedUser> {
+    pub(crate) async fn issue_user(&self, issue: UserIssue) -> ApiResult<IssuedUser> {
+        let UserIssue { prepared, authority } = issue;
         let identity = prepared.identity();
         let event = AuditKind::CertCreate {
             cert_type: CaKind::User.as_str().into(),
@@ -136,35 +171,45 @@ impl Issuer {
             tls_serial: prepared.tls_serial().to_string(),
             roles: identity.roles.iter().map(ToString::to_string).collect(),
             logins: identity.logins.iter().map(ToString::to_string).collect(),
-            expires: Some(expires),
+            expires: Some(prepared.not_after()),
         };
         self.record(event).await?;
-        self.authorities().user.active().issue_user(prepared).map_err(|cause| failure::authority(&cause))
+        authority.issue_user(prepared).map_err(|cause| failure::authority(&cause))
     }
 
     /// Checks everything about a host's certificates.
     pub(crate) fn prepare_host(&self, identity: HostIdentity, keys: SubjectKeys) -> ApiResult<HostIssue> {
-        let prepare = |identity: HostIdentity, keys: SubjectKeys| {
-            let profile = HostProfile { identity, ssh_key: keys.ssh, tls_key: keys.tls };
-            profile.prepare(self.clock.now(), self.entropy.as_ref()).map_err(|cause| failure::profile(&cause))
+        let authorities = self.authorities();
+        let host = &authorities.host;
+        let profile = HostProfile { identity, ssh_key: keys.ssh, tls_key: keys.tls };
+        let client = if host.rotation.phase() == RotationPhase::UpdateClients {
+            Some(self.prepare_host_at(host.active(), profile.clone())?)
+        } else {
+            None
         };
-        Ok(HostIssue { serving: prepare(identity.clone(), keys.clone())?, client: prepare(identity, keys)? })
+        Ok(HostIssue { serving: self.prepare_host_at(host.serving(), profile)?, client })
+    }
+
+    fn prepare_host_at(&self, authority: &Arc<Authority>, profile: HostProfile) -> ApiResult<HostSignature> {
+        let prepared = profile
+            .prepare(authority, self.clock.now(), self.entropy.as_ref())
+            .map_err(|cause| failure::profile(&cause))?;
+        Ok(HostSignature { prepared, authority: Arc::clone(authority) })
     }
 
     /// Audits and signs a host's certificates: those that its servers are to show now and, if it is another, the one for its clients.
     pub(crate) async fn issue_host(&self, issue: HostIssue) -> ApiResult<IssuedHost> {
-        let authorities = self.authorities();
-        let host = &authorities.host;
-        let serving = self.sign_host(host.serving(), issue.serving).await?;
-        let tls_client_pem = if host.rotation.phase() == RotationPhase::UpdateClients {
-            Some(self.sign_host(host.active(), issue.client).await?.tls_certificate_pem)
-        } else {
-            None
+        let HostIssue { serving, client } = issue;
+        let serving = self.sign_host(serving).await?;
+        let tls_client_pem = match client {
+            Some(client) => Some(self.sign_host(client).await?.tls_certificate_pem),
+            None => None,
         };
         Ok(IssuedHost { serving, tls_client_pem })
     }
 
-    async fn sign_host(&self, authority: &Authority, prepared: PreparedHost) -> ApiResult<remoteler_ca::IssuedHost> {
+    async fn sign_host(&self, issue: HostSignature) -> ApiResult<remoteler_ca::IssuedHost> {
+        let HostSignature { prepared, authority } = issue;
         let identity = prepared.identity();
         let event = AuditKind::CertCreate {
             cert_type: CaKind::Host.as_str().into(),

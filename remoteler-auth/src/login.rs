@@ -59,19 +59,20 @@ impl Inner {
         if let Some(address) = address {
             self.limits.login_address.succeeded(address);
         }
-        let prepared = self.roles_of(&user).and_then(|roles| {
+        let issue = self.roles_of(&user).and_then(|roles| {
             let identity = user_identity(&self.cluster, &user.name, &roles, &user.traits);
             let requested = request.ttl_seconds.map(Duration::from_secs);
             self.issuer.prepare_user(identity, &roles, keys, requested)
         });
-        let (prepared, expires) = match prepared {
-            Ok(prepared) => prepared,
+        let issue = match issue {
+            Ok(issue) => issue,
             Err(cause) => {
                 self.record(failed(cause.message.clone())).await?;
                 return Err(cause);
             }
         };
-        let (roles, logins) = (prepared.identity().roles.clone(), prepared.identity().logins.clone());
+        let (identity, expires) = (issue.identity(), issue.expires());
+        let (roles, logins) = (identity.roles.clone(), identity.logins.clone());
         self.record(AuditKind::UserLogin {
             user: user.name.to_string(),
             method: "local".into(),
@@ -80,7 +81,7 @@ impl Inner {
             remote: remote.clone(),
         })
         .await?;
-        let issued = self.issuer.issue_user(prepared, expires).await?;
+        let issued = self.issuer.issue_user(issue).await?;
         Ok(UserCerts {
             ssh_certificate: issued.ssh_certificate,
             tls_certificate: issued.tls_certificate_pem,

@@ -97,7 +97,7 @@ impl Inner {
         let set = authorities.set(kind);
         let fresh = match step.keys() {
             KeyMove::Generate => {
-                let made = set.generate(self.clock.now(), self.entropy.as_ref());
+                let made = set.generate(self.clock.now(), self.issuer.keys());
                 Some(made.map_err(|cause| failure::authority(&cause))?)
             }
             KeyMove::Swap | KeyMove::Keep | KeyMove::Retire => None,

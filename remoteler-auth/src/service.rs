@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use remoteler_ca::CaError;
+use remoteler_ca::{CaError, KeyRing};
 use remoteler_core::{
     AuditKind, AuditSink, AuthApi, BoundedRefusals, Clock, ClusterName, Entropy, HostCerts, OsEntropy, Policy,
     PolicySource, RecordingStore, SharedPolicy, Storage, SystemClock, TrustBundle,
@@ -71,6 +71,8 @@ pub struct AuthConfig {
     pub entropy: Arc<dyn Entropy>,
     /// How much one host may store.
     pub quotas: HostQuotas,
+    /// Seals the authorities' keys at rest. Without it they lie in the clear; with it, those that do are sealed at the next start.
+    pub key_ring: Option<Arc<KeyRing>>,
 }
 
 impl AuthConfig {
@@ -83,6 +85,7 @@ impl AuthConfig {
             clock: Arc::new(SystemClock),
             entropy: Arc::new(OsEntropy),
             quotas: HostQuotas::default(),
+            key_ring: None,
         }
     }
 }
@@ -163,12 +166,12 @@ impl AuthService {
         events: EventLog,
         recordings: RecordingFiles,
     ) -> Result<Self, StartError> {
-        let AuthConfig { data_dir: _, cluster_name: cluster, clock, entropy, quotas } = config;
+        let AuthConfig { data_dir: _, cluster_name: cluster, clock, entropy, quotas, key_ring } = config;
         let records = Records::new(storage, Arc::clone(&clock));
         check_cluster(&records, &cluster).await?;
         let audit = AuditLog::new(events.clone(), Arc::clone(&clock), Arc::clone(&entropy), cluster.clone());
         let (for_issuer, draws) = (Arc::clone(&clock), Arc::clone(&entropy));
-        let issuer = Issuer::open(&cluster, &records, for_issuer, draws, audit.clone()).await?;
+        let issuer = Issuer::open(&cluster, &records, for_issuer, draws, audit.clone(), key_ring).await?;
         let audit = Arc::new(BoundedRefusals::new(Arc::new(audit), Arc::clone(&clock)));
         roles::write_presets(&records).await?;
         let policy = Policy { trust: issuer.trust(), roles: roles::load(&records).await? };

@@ -4,6 +4,7 @@
 use std::{fs, os::unix::fs::MetadataExt, path::Path, process::Command, sync::Arc};
 
 use remoteler_auth::{AuthConfig, AuthService, Caller, Database, OpenError, SqliteStorage, StartError};
+use remoteler_ca::{CaError, KeyEncryptionKey, KeyRing, StoredAuthority};
 use remoteler_core::{ClusterName, Storage, Timestamp};
 
 fn config(dir: &Path) -> AuthConfig {
@@ -23,6 +24,64 @@ async fn authorities_roles_and_records_survive_a_restart() {
     let roles = second.as_caller(Caller::LocalAdmin).roles().await.unwrap();
     let names: Vec<_> = roles.iter().map(|role| role.metadata.name.as_str()).collect();
     assert_eq!(names, ["access", "auditor", "editor"]);
+}
+
+#[tokio::test]
+async fn sealed_authorities_leave_no_private_key_in_any_file_and_open_with_their_key_alone() {
+    let ring = |octet: u8| {
+        let mut octets = [octet; 32];
+        octets[0] = !octet;
+        Some(Arc::new(KeyRing::new(KeyEncryptionKey::new(&octets).unwrap())))
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let trust = AuthService::open(config(dir.path())).await.unwrap().trust_bundle();
+    let keys = private_keys(dir.path()).await;
+    assert_eq!(keys.len(), 4);
+    assert!(keys.iter().all(|key| found_in(dir.path(), key)), "the search finds what is in the clear");
+
+    let sealed = AuthService::open(AuthConfig { key_ring: ring(1), ..config(dir.path()) }).await.unwrap();
+    assert_eq!(sealed.trust_bundle(), trust);
+    drop(sealed);
+    assert!(private_keys(dir.path()).await.is_empty());
+    for key in &keys {
+        assert!(!found_in(dir.path(), key)); // I8
+    }
+    let again = AuthService::open(AuthConfig { key_ring: ring(1), ..config(dir.path()) }).await.unwrap();
+    assert_eq!(again.trust_bundle(), trust);
+    drop(again);
+    for other in [None, ring(2)] {
+        let refused = AuthService::open(AuthConfig { key_ring: other, ..config(dir.path()) }).await.unwrap_err();
+        assert!(matches!(refused, StartError::Authority(CaError::Sealed { .. })), "{refused:?}"); // I8
+    }
+
+    // Where there is a key from the beginning, nothing was ever in the clear.
+    let fresh = tempfile::tempdir().unwrap();
+    drop(AuthService::open(AuthConfig { key_ring: ring(1), ..config(fresh.path()) }).await.unwrap());
+    assert!(private_keys(fresh.path()).await.is_empty());
+    assert!(!found_in(fresh.path(), "PRIVATE KEY")); // I8
+}
+
+/// The line of each private key that stands in the clear in the stored authorities.
+async fn private_keys(dir: &Path) -> Vec<String> {
+    let storage = SqliteStorage::new(Arc::new(Database::open(dir).unwrap()));
+    let now = Timestamp::from_unix_seconds(1_800_000_000);
+    let mut keys = Vec::new();
+    for kind in ["user", "host"] {
+        let item = storage.get(&format!("authorities/{kind}"), now).await.unwrap().unwrap();
+        let stored: StoredAuthority = serde_json::from_slice(&item.value).unwrap();
+        let clear = [&stored.ssh_key, &stored.x509_key].into_iter().filter_map(|key| key.clear());
+        keys.extend(clear.map(|text| text.reveal().lines().nth(1).unwrap().to_owned()));
+    }
+    keys
+}
+
+/// Whether any file of the directory holds the text.
+fn found_in(dir: &Path, text: &str) -> bool {
+    fs::read_dir(dir)
+        .unwrap()
+        .map(Result::unwrap)
+        .filter(|entry| entry.path().is_file())
+        .any(|entry| fs::read(entry.path()).unwrap().windows(text.len()).any(|window| window == text.as_bytes()))
 }
 
 #[tokio::test]

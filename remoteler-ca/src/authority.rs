@@ -1,12 +1,14 @@
-//! One authority of one cluster and one purpose: an SSH key and an X.509 key. Owns both and signs what was prepared, nothing else.
+//! One authority of one cluster and one kind: an SSH key and an X.509 key. Owns both and signs what was prepared for it, nothing else.
 
-use remoteler_core::{CaKind, CaSet, ClusterName, Entropy, Identity, Secret, Timestamp};
-use serde::{Deserialize, Serialize};
-use ssh_key::PublicKey;
+use remoteler_core::{CaKind, CaSet, ClusterName, Entropy, Timestamp};
+use ring::digest::{Context, SHA256};
+use ssh_key::{PublicKey, encoding::Encode, public::KeyData};
 
 use crate::{
-    FileSigner, PreparedHost, PreparedUser, Signer, SignerAlgorithm, SignerError, profile, ssh_certificate,
-    ssh_certificate::SshSigner,
+    FileSigner, KeyRing, PreparedHost, PreparedSsh, PreparedUser, PreparedX509, ProfileError, Purpose, SealError,
+    Signer, SignerAlgorithm, SignerError, StoredAuthority, Suite,
+    prepared::AuthorityId,
+    profile, ssh_certificate,
     x509_authority::{self, IssuerName},
     x509_leaf,
 };
@@ -15,23 +17,15 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CaError {
-    /// A user certificate was asked of a host authority, or the other way round (I1).
-    #[error("the {authority} authority of {cluster} does not issue certificates to a {wanted}")]
-    WrongKind {
+    /// What was prepared is for another authority: of another cluster, of the other kind (I1), or a key before or after a rotation.
+    #[error(
+        "the {kind} authority of {cluster} does not sign what was prepared for another authority; prepare it again"
+    )]
+    PreparedForAnother {
         /// Whose.
         cluster: ClusterName,
-        /// What it is.
-        authority: &'static str,
-        /// What was asked for.
-        wanted: &'static str,
-    },
-    /// The identity is of another cluster (I12).
-    #[error("the authority of {authority} does not issue certificates that name cluster {named}")]
-    WrongCluster {
-        /// Whose.
-        authority: ClusterName,
-        /// In the identity.
-        named: ClusterName,
+        /// Which.
+        kind: &'static str,
     },
     /// What is stored does not fit together.
     #[error("the stored {kind} authority of {cluster} is damaged: {what}; restore it from a backup")]
@@ -46,15 +40,40 @@ pub enum CaError {
     /// A key could not be made, read or used.
     #[error("the authority's key failed")]
     Signer(#[from] SignerError),
-    /// SSH certificates are signed with Ed25519 only.
-    #[error("an SSH authority needs an Ed25519 key, this one is {0:?}")]
-    SshAlgorithm(SignerAlgorithm),
-    /// The SSH certificate could not be put together or signed.
+    /// A sealed key could not be opened, or a key not sealed.
+    #[error("the {kind} authority of {cluster} cannot be opened")]
+    Sealed {
+        /// Whose.
+        cluster: ClusterName,
+        /// Which.
+        kind: &'static str,
+        /// Why.
+        source: SealError,
+    },
+    /// The key is not of the algorithm that the authority's suite demands.
+    #[error("a {suite} authority signs {what} with {expected:?}, this key is {found:?}")]
+    Algorithm {
+        /// The suite.
+        suite: Suite,
+        /// SSH or X.509.
+        what: &'static str,
+        /// What it should be.
+        expected: SignerAlgorithm,
+        /// What it is.
+        found: SignerAlgorithm,
+    },
+    /// The SSH certificate could not be put together.
     #[error("the SSH certificate was not issued")]
     SshCertificate(#[source] ssh_key::Error),
     /// The authority's own certificate could not be put together or signed.
     #[error("the authority's own X.509 certificate was not made")]
     AuthorityCertificate(#[source] rcgen::Error),
+    /// A revoked serial that no certificate of ours has.
+    #[error("a serial of {0} octets, or of zeros, is no certificate's; 1 to 20 octets are possible")]
+    RevokedSerial(usize),
+    /// The revocation list could not be put together or signed.
+    #[error("the X.509 revocation list was not made")]
+    RevocationList(#[source] rcgen::Error),
     /// The clock shows a time that certificates cannot express.
     #[error("{0} cannot be expressed in a certificate; set this machine's clock right")]
     Clock(Timestamp),
@@ -78,33 +97,22 @@ pub struct IssuedHost {
     pub tls_certificate_pem: String,
 }
 
-/// An authority as it is kept, private keys included: belongs into the auth service's store and nowhere else (I8).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StoredAuthority {
-    /// Whose.
-    pub cluster: ClusterName,
-    /// For what.
-    pub kind: CaKind,
-    /// Ed25519 key that signs SSH certificates: PEM of PKCS#8.
-    pub ssh_key: Secret,
-    /// P-256 key that signs X.509 certificates: PEM of PKCS#8.
-    pub x509_key: Secret,
-    /// The self-signed certificate of `x509_key`: PEM.
-    pub x509_certificate: String,
-}
-
 /// The user authority or the host authority of one cluster. One key never serves two purposes (I1).
+///
+/// Signing blocks for as long as its [`Signer`]s do: 30 µs in memory, milliseconds in a token. Asynchronous callers whose keys are in a token
+/// put `issue_*` on a thread for blocking work.
 pub struct Authority {
     stored: StoredAuthority,
     ssh: Box<dyn Signer>,
     x509: Box<dyn Signer>,
+    ssh_public: KeyData,
     certificate: Vec<u8>,
     issuer: IssuerName,
+    id: AuthorityId,
 }
 
 impl Authority {
-    /// Makes new keys, with the operating system's randomness, and a certificate of ten years; `entropy` gives its serial.
+    /// Makes new keys of the default suite, with the operating system's randomness, and a certificate of ten years; `entropy` gives its serial.
     ///
     /// # Errors
     /// [`CaError::Signer`] when the generator fails, [`CaError::Clock`] for a `now` that no certificate can express.
@@ -114,41 +122,90 @@ impl Authority {
         now: Timestamp,
         entropy: &dyn Entropy,
     ) -> Result<Self, CaError> {
-        let (ssh, ssh_key) = FileSigner::generate(SignerAlgorithm::Ed25519)?;
-        let (x509, x509_key) = FileSigner::generate(SignerAlgorithm::EcdsaP256)?;
-        let certificate = x509_authority::self_signed(&x509, cluster, kind, now, profile::x509_serial(entropy))?;
-        let x509_certificate = certificate_pem(certificate.clone());
-        let stored = StoredAuthority { cluster: cluster.clone(), kind, ssh_key, x509_key, x509_certificate };
-        Self::new(stored, Box::new(ssh), Box::new(x509), certificate)
+        Self::generate_with(cluster, kind, Suite::default(), now, entropy)
     }
 
-    /// Takes up what [`Authority::to_stored`] gave.
+    /// Like [`Authority::generate`], with keys of `suite`.
     ///
     /// # Errors
-    /// [`CaError`] when a key does not parse or the parts do not belong together.
-    pub fn from_stored(stored: &StoredAuthority) -> Result<Self, CaError> {
-        let ssh = FileSigner::from_pem(SignerAlgorithm::Ed25519, &stored.ssh_key)?;
-        let x509 = FileSigner::from_pem(SignerAlgorithm::EcdsaP256, &stored.x509_key)?;
-        let block = pem::parse(&stored.x509_certificate).map_err(|_| CaError::Stored {
-            cluster: stored.cluster.clone(),
-            kind: stored.kind.as_str(),
-            what: "its X.509 certificate is no PEM",
-        })?;
-        Self::new(stored.clone(), Box::new(ssh), Box::new(x509), block.into_contents())
-    }
-
-    fn new(
-        stored: StoredAuthority,
-        ssh: Box<dyn Signer>,
-        x509: Box<dyn Signer>,
-        certificate: Vec<u8>,
+    /// As [`Authority::generate`].
+    pub fn generate_with(
+        cluster: &ClusterName,
+        kind: CaKind,
+        suite: Suite,
+        now: Timestamp,
+        entropy: &dyn Entropy,
     ) -> Result<Self, CaError> {
-        SshSigner::new(&*ssh)?;
-        let issuer = x509_authority::issuer_name(&certificate, &*x509, &stored.cluster, stored.kind)?;
-        Ok(Self { stored, ssh, x509, certificate, issuer })
+        let (ssh, ssh_key) = FileSigner::generate(suite.ssh())?;
+        let (x509, x509_key) = FileSigner::generate(suite.x509())?;
+        let certificate = x509_authority::self_signed(&x509, cluster, kind, now, profile::x509_serial(entropy))?;
+        let stored = StoredAuthority {
+            cluster: cluster.clone(),
+            kind,
+            suite,
+            ssh_key: ssh_key.into(),
+            x509_key: x509_key.into(),
+            x509_certificate: certificate_pem(certificate),
+        };
+        Self::new(stored, Box::new(ssh), Box::new(x509))
     }
 
-    /// The form to be kept, private keys included.
+    /// Takes up what [`Authority::to_stored`] gave, where the keys are not sealed.
+    ///
+    /// # Errors
+    /// [`CaError`] when a key is sealed or does not parse, or the parts do not belong together.
+    pub fn from_stored(stored: &StoredAuthority) -> Result<Self, CaError> {
+        let key = |key: &crate::StoredKey, algorithm| match key.clear() {
+            Some(text) => Ok(FileSigner::from_pem(algorithm, text)?),
+            None => Err(sealed(stored, SealError::NoKey)),
+        };
+        let ssh = key(&stored.ssh_key, stored.suite.ssh())?;
+        let x509 = key(&stored.x509_key, stored.suite.x509())?;
+        Self::new(stored.clone(), Box::new(ssh), Box::new(x509))
+    }
+
+    /// Takes up a stored authority whose keys may be sealed with a key of `ring`. The opened keys are held by the signers only:
+    /// [`Authority::to_stored`] gives the sealed form.
+    ///
+    /// # Errors
+    /// [`CaError::Sealed`] when the ring does not open them; else as [`Authority::from_stored`].
+    pub fn from_sealed(stored: &StoredAuthority, ring: &KeyRing) -> Result<Self, CaError> {
+        let opened = stored.unsealed(ring).map_err(|source| sealed(stored, source))?;
+        let kept = stored.sealed(ring).map_err(|source| sealed(stored, source))?;
+        Ok(Self { stored: kept, ..Self::from_stored(&opened)? })
+    }
+
+    /// Puts an authority together from its public record and the two keys, wherever they are.
+    ///
+    /// # Errors
+    /// [`CaError`] when the parts do not belong together.
+    pub fn from_signers(stored: StoredAuthority, ssh: Box<dyn Signer>, x509: Box<dyn Signer>) -> Result<Self, CaError> {
+        Self::new(stored, ssh, x509)
+    }
+
+    fn new(stored: StoredAuthority, ssh: Box<dyn Signer>, x509: Box<dyn Signer>) -> Result<Self, CaError> {
+        let suite = stored.suite;
+        for (what, expected, found) in
+            [("SSH", suite.ssh(), ssh.algorithm()), ("X.509", suite.x509(), x509.algorithm())]
+        {
+            if expected != found {
+                return Err(CaError::Algorithm { suite, what, expected, found });
+            }
+        }
+        let damaged = |what| CaError::Stored { cluster: stored.cluster.clone(), kind: stored.kind.as_str(), what };
+        let ssh_public = ssh_certificate::key_data(&*ssh).ok_or_else(|| damaged("its SSH key is none"))?;
+        let block = pem::parse(&stored.x509_certificate).map_err(|_| damaged("its X.509 certificate is no PEM"))?;
+        let certificate = block.into_contents();
+        let issuer = x509_authority::issuer_name(&certificate, &*x509, &stored.cluster, stored.kind)?;
+        let mut digest = Context::new(&SHA256);
+        digest.update(&certificate);
+        digest.update(&ssh_public.encode_vec().map_err(|_| damaged("its SSH key does not encode"))?);
+        let mut id = [0; 32];
+        id.copy_from_slice(digest.finish().as_ref()); // a SHA-256 digest has 32 octets
+        Ok(Self { stored, ssh, x509, ssh_public, certificate, issuer, id: AuthorityId(id) })
+    }
+
+    /// The form to be kept, private keys included where they are in memory.
     #[must_use]
     pub fn to_stored(&self) -> StoredAuthority {
         self.stored.clone()
@@ -166,13 +223,17 @@ impl Authority {
         self.stored.kind
     }
 
+    /// With which algorithms.
+    #[must_use]
+    pub const fn suite(&self) -> Suite {
+        self.stored.suite
+    }
+
     /// The public halves, as a trust bundle takes them.
     #[must_use]
     pub fn public(&self) -> CaSet {
-        // The key was accepted by `new`, so this never gives an empty list.
-        let ssh = SshSigner::new(&*self.ssh)
-            .map(|signer| PublicKey::new(signer.key_data(), format!("{} {} CA", self.cluster(), self.kind().as_str())));
-        CaSet { ssh: ssh.into_iter().collect(), x509: vec![self.certificate.clone()] }
+        let ssh = PublicKey::new(self.ssh_public.clone(), format!("{} {} CA", self.cluster(), self.kind().as_str()));
+        CaSet { ssh: vec![ssh], x509: vec![self.certificate.clone()] }
     }
 
     /// The X.509 certificate as PEM.
@@ -181,48 +242,88 @@ impl Authority {
         &self.stored.x509_certificate
     }
 
+    pub(crate) const fn id(&self) -> AuthorityId {
+        self.id
+    }
+
+    pub(crate) const fn ssh_public(&self) -> &KeyData {
+        &self.ssh_public
+    }
+
+    pub(crate) const fn issuer(&self) -> &IssuerName {
+        &self.issuer
+    }
+
+    pub(crate) fn x509_signer(&self) -> &dyn Signer {
+        &*self.x509
+    }
+
+    pub(crate) fn certificate_der(&self) -> &[u8] {
+        &self.certificate
+    }
+
+    /// Whether it may sign this at all: the kind (I1) and, where an identity names one, the cluster (I12).
+    pub(crate) fn check(&self, purpose: Purpose, cluster: Option<&ClusterName>) -> Result<(), ProfileError> {
+        if self.kind() != purpose.authority() {
+            return Err(ProfileError::WrongKind {
+                cluster: self.cluster().clone(),
+                authority: self.kind().as_str(),
+                wanted: purpose.as_str(),
+            });
+        }
+        match cluster {
+            Some(named) if named != self.cluster() => {
+                Err(ProfileError::WrongCluster { authority: self.cluster().clone(), named: named.clone() })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Signs the certificates of a user.
     ///
     /// # Errors
-    /// [`CaError::WrongKind`] by a host authority, [`CaError::WrongCluster`] for an identity of another cluster, the others when a
-    /// key does not sign.
+    /// [`CaError::PreparedForAnother`] when it was not prepared for this authority, the others when a key does not sign.
     pub fn issue_user(&self, prepared: PreparedUser) -> Result<IssuedUser, CaError> {
-        let PreparedUser { identity, permits, common } = prepared;
-        let principals: Vec<String> = identity.logins.iter().map(ToString::to_string).collect();
-        let identity = Identity::User(identity);
-        self.check(CaKind::User, &identity)?;
-        let ssh_certificate =
-            ssh_certificate::user(&SshSigner::new(&*self.ssh)?, &identity, principals, permits, &common)?;
-        let tls = x509_leaf::user(&*self.x509, &self.issuer, &identity, &common)?;
-        Ok(IssuedUser { ssh_certificate, tls_certificate_pem: certificate_pem(tls) })
+        let PreparedUser { ssh, x509, .. } = prepared;
+        Ok(IssuedUser { ssh_certificate: self.issue_ssh(ssh)?, tls_certificate_pem: self.issue_x509(x509)? })
     }
 
     /// Signs the certificates of a host.
     ///
     /// # Errors
-    /// As [`Authority::issue_user`], by a user authority.
+    /// As [`Authority::issue_user`].
     pub fn issue_host(&self, prepared: PreparedHost) -> Result<IssuedHost, CaError> {
-        let PreparedHost { identity, common } = prepared;
-        let (principals, dns_names) = (identity.principals(), identity.dns_names());
-        let identity = Identity::Host(identity);
-        self.check(CaKind::Host, &identity)?;
-        let ssh_certificate = ssh_certificate::host(&SshSigner::new(&*self.ssh)?, &identity, principals, &common)?;
-        let tls = x509_leaf::host(&*self.x509, &self.issuer, &identity, &dns_names, &common)?;
-        Ok(IssuedHost { ssh_certificate, tls_certificate_pem: certificate_pem(tls) })
+        let PreparedHost { ssh, x509, .. } = prepared;
+        Ok(IssuedHost { ssh_certificate: self.issue_ssh(ssh)?, tls_certificate_pem: self.issue_x509(x509)? })
     }
 
-    fn check(&self, wanted: CaKind, identity: &Identity) -> Result<(), CaError> {
-        if self.kind() != wanted {
-            return Err(CaError::WrongKind {
-                cluster: self.cluster().clone(),
-                authority: self.kind().as_str(),
-                wanted: wanted.as_str(),
-            });
+    /// Signs one SSH certificate: OpenSSH's one-line form.
+    ///
+    /// # Errors
+    /// As [`Authority::issue_user`].
+    pub fn issue_ssh(&self, prepared: PreparedSsh) -> Result<String, CaError> {
+        self.check_prepared(prepared.authority)?;
+        let PreparedSsh { to_be_signed, subject_type, comment, .. } = prepared;
+        let signature = self.ssh.sign(&to_be_signed)?;
+        ssh_certificate::assemble(&to_be_signed, &subject_type, &comment, self.ssh.algorithm(), signature)
+            .map_err(CaError::SshCertificate)
+    }
+
+    /// Signs one X.509 certificate: PEM.
+    ///
+    /// # Errors
+    /// As [`Authority::issue_user`].
+    pub fn issue_x509(&self, prepared: PreparedX509) -> Result<String, CaError> {
+        self.check_prepared(prepared.authority)?;
+        let signature = self.x509.sign(&prepared.to_be_signed)?;
+        Ok(certificate_pem(x509_leaf::assemble(&prepared.to_be_signed, self.x509.algorithm(), &signature)))
+    }
+
+    fn check_prepared(&self, authority: AuthorityId) -> Result<(), CaError> {
+        if authority == self.id {
+            return Ok(());
         }
-        if identity.cluster() != self.cluster() {
-            return Err(CaError::WrongCluster { authority: self.cluster().clone(), named: identity.cluster().clone() });
-        }
-        Ok(())
+        Err(CaError::PreparedForAnother { cluster: self.cluster().clone(), kind: self.kind().as_str() })
     }
 }
 
@@ -230,6 +331,10 @@ impl std::fmt::Debug for Authority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Authority").field("cluster", self.cluster()).field("kind", &self.kind()).finish_non_exhaustive()
     }
+}
+
+fn sealed(stored: &StoredAuthority, source: SealError) -> CaError {
+    CaError::Sealed { cluster: stored.cluster.clone(), kind: stored.kind.as_str(), source }
 }
 
 fn certificate_pem(der: Vec<u8>) -> String {
@@ -240,12 +345,16 @@ fn certificate_pem(der: Vec<u8>) -> String {
 #[cfg(test)]
 mod tests {
     use remoteler_core::{Login, OsEntropy, UserIdentity, UserName};
+    use ssh_key::{
+        PrivateKey,
+        private::{Ed25519Keypair, KeypairData},
+    };
 
     use super::*;
     use crate::{SshPermits, TlsPublicKey, UserProfile};
 
     /// A token that was pulled out.
-    struct Gone(FileSigner);
+    struct Gone(Box<dyn Signer>);
 
     impl Signer for Gone {
         fn algorithm(&self) -> SignerAlgorithm {
@@ -265,17 +374,14 @@ mod tests {
     fn a_key_that_does_not_sign_issues_nothing() {
         let cluster = ClusterName::new("root").unwrap();
         let now = Timestamp::from_unix_seconds(1_772_366_400);
-        for gone in [SignerAlgorithm::Ed25519, SignerAlgorithm::EcdsaP256] {
-            let mut authority = Authority::generate(&cluster, CaKind::User, now, &OsEntropy).unwrap();
-            let stored = authority.to_stored();
-            match gone {
-                SignerAlgorithm::Ed25519 => {
-                    authority.ssh = Box::new(Gone(FileSigner::from_pem(gone, &stored.ssh_key).unwrap()));
-                }
-                SignerAlgorithm::EcdsaP256 => {
-                    authority.x509 = Box::new(Gone(FileSigner::from_pem(gone, &stored.x509_key).unwrap()));
-                }
-            }
+        for ssh_is_gone in [true, false] {
+            let authority = Authority::generate(&cluster, CaKind::User, now, &OsEntropy).unwrap();
+            let authority = if ssh_is_gone {
+                Authority { ssh: Box::new(Gone(authority.ssh)), ..authority }
+            } else {
+                Authority { x509: Box::new(Gone(authority.x509)), ..authority }
+            };
+            let pair = KeypairData::Ed25519(Ed25519Keypair::from_seed(&[7; 32]));
             let profile = UserProfile {
                 identity: UserIdentity {
                     user: UserName::new("ann").unwrap(),
@@ -284,23 +390,23 @@ mod tests {
                     traits: [].into(),
                     logins: vec![Login::new("root").unwrap()],
                 },
-                ssh_key: authority.public().ssh.remove(0),
+                ssh_key: PrivateKey::new(pair, "").unwrap().public_key().clone(),
                 tls_key: TlsPublicKey::from_pem(&rcgen::KeyPair::generate().unwrap().public_key_pem()).unwrap(),
                 permits: SshPermits::default(),
                 not_after: now.plus(std::time::Duration::from_secs(60)),
             };
-            let prepared = profile.prepare(now, &OsEntropy).unwrap();
-            assert!(authority.issue_user(prepared).is_err(), "{gone:?}");
+            let prepared = profile.prepare(&authority, now, &OsEntropy).unwrap();
+            assert!(matches!(authority.issue_user(prepared), Err(CaError::Signer(_))), "{ssh_is_gone}");
         }
     }
 
     #[test]
-    fn only_an_ed25519_key_becomes_an_ssh_authority() {
+    fn a_key_of_another_algorithm_than_the_suites_makes_no_authority() {
         let cluster = ClusterName::new("root").unwrap();
         let now = Timestamp::from_unix_seconds(1_772_366_400);
         let authority = Authority::generate(&cluster, CaKind::User, now, &OsEntropy).unwrap();
         let (ecdsa, _) = FileSigner::generate(SignerAlgorithm::EcdsaP256).unwrap();
-        let refused = Authority::new(authority.stored, Box::new(ecdsa), authority.x509, authority.certificate);
-        assert!(matches!(refused, Err(CaError::SshAlgorithm(SignerAlgorithm::EcdsaP256)))); // I7
+        let refused = Authority::new(authority.stored, Box::new(ecdsa), authority.x509);
+        assert!(matches!(refused, Err(CaError::Algorithm { what: "SSH", .. }))); // I7
     }
 }

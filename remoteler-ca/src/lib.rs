@@ -1,20 +1,40 @@
 //! The certificate authorities of a cluster: what goes into certificates, and the seam behind which the keys sign.
 //!
 //! Issuing has two steps, so that the audit event stands between them: a profile says what is wanted
-//! ([`UserProfile::prepare`] checks all of it and draws the serials), and the authority signs what was prepared
-//! ([`Authority::issue_user`]), once. Nothing here decides who gets a certificate, stores anything or reads a clock.
+//! ([`UserProfile::prepare`] checks all of it, draws the serials, builds the certificates and lints them), and the authority signs the very
+//! octets that were prepared ([`Authority::issue_user`]), once. Nothing here decides who gets a certificate, stores anything or reads a clock.
 
 mod authority;
+mod krl;
+mod lint;
+mod prepared;
 mod profile;
+mod purpose;
 mod rotation;
+mod rsa_key;
+mod seal;
 mod signer;
 mod ssh_certificate;
+mod stored;
+mod suite;
 mod tls_key;
 mod x509_authority;
 mod x509_leaf;
+mod x509_revocation;
 
-pub use authority::{Authority, CaError, IssuedHost, IssuedUser, StoredAuthority};
-pub use profile::{HostProfile, MAX_USER_TTL, PreparedHost, PreparedUser, ProfileError, SshPermits, UserProfile};
+pub use authority::{Authority, CaError, IssuedHost, IssuedUser};
+pub use krl::{Krl, KrlError, RevokeError};
+pub use lint::LintError;
+pub use prepared::{PreparedHost, PreparedSsh, PreparedUser, PreparedX509};
+pub use profile::{
+    DatabaseProfile, HostProfile, KubeProfile, MAX_USER_TTL, OpensshHostProfile, OpensshUserProfile, ProfileError,
+    ServerProfile, SmartCardProfile, SshPermits, UserProfile,
+};
+pub use purpose::Purpose;
 pub use rotation::{CONTACT, KeyMove, MAX_GRACE, MIN_GRACE, Rotation, RotationError, Step};
+pub use seal::{KeyEncryptionKey, KeyRing, SealError, SealedKey};
 pub use signer::{FileSigner, Signer, SignerAlgorithm, SignerError};
+pub use stored::{StoredAuthority, StoredKey};
+pub use suite::{Suite, UnknownSuite};
 pub use tls_key::{TlsKeyError, TlsPublicKey};
+pub use x509_revocation::{Reason, RevocationList, RevokedCertificate};

@@ -1,15 +1,28 @@
-//! What is wanted ([`UserProfile`], [`HostProfile`]) and what was checked ([`PreparedUser`], [`PreparedHost`]). Owns every rule
-//! about the content of certificates. Never signs.
+//! What is wanted, raw ([`UserProfile`] and its siblings), and the one way from there to something that may be signed: `prepare`, which
+//! checks, draws the serials, builds and lints. Owns every rule about the content of certificates. Never signs.
+
+mod cluster;
+mod database;
+mod kube;
+mod openssh;
+mod server;
+mod smart_card;
 
 use std::time::Duration;
 
+pub use cluster::{HostProfile, UserProfile};
+pub use database::DatabaseProfile;
+pub use kube::KubeProfile;
+pub use openssh::{OpensshHostProfile, OpensshUserProfile};
 use remoteler_core::{
-    Entropy, HostIdentity, Identity, IdentityError, NameError, Timestamp, UserIdentity, VerifyError, check_principal,
-    check_ssh_key, fill_random,
+    ClusterName, Entropy, Identity, IdentityError, NameError, Timestamp, VerifyError, check_principal, check_ssh_key,
+    fill_random,
 };
+pub use server::ServerProfile;
+pub use smart_card::SmartCardProfile;
 use ssh_key::PublicKey;
 
-use crate::TlsPublicKey;
+use crate::{Purpose, lint::LintError};
 
 /// No user certificate lasts longer, whatever roles say: 30 hours.
 pub const MAX_USER_TTL: Duration = Duration::from_secs(30 * 3600);
@@ -68,8 +81,8 @@ pub enum ProfileError {
         /// Which, and why not.
         source: NameError,
     },
-    /// A login stands there twice.
-    #[error("login {login:?} stands twice in the identity of {subject}")]
+    /// A login or name stands there twice.
+    #[error("{login:?} stands twice in the certificate of {subject}")]
     Duplicate {
         /// Whose.
         subject: String,
@@ -96,6 +109,50 @@ pub enum ProfileError {
         /// Why.
         source: IdentityError,
     },
+    /// A user certificate was asked of a host authority, or the other way round (I1).
+    #[error("the {authority} authority of {cluster} signs no {wanted} certificates")]
+    WrongKind {
+        /// Whose.
+        cluster: ClusterName,
+        /// What it is.
+        authority: &'static str,
+        /// What was asked for.
+        wanted: &'static str,
+    },
+    /// The identity is of another cluster (I12).
+    #[error("the authority of {authority} does not issue certificates that name cluster {named}")]
+    WrongCluster {
+        /// Whose.
+        authority: ClusterName,
+        /// In the identity.
+        named: ClusterName,
+    },
+    /// Names that the certificate would be for: none, too many, or one that is no name of that kind.
+    #[error("{value:?} is not a {what}: {rule}")]
+    Name {
+        /// What it should be.
+        what: &'static str,
+        /// What it is, cut short.
+        value: String,
+        /// The rule it breaks.
+        rule: &'static str,
+    },
+    /// The SSH certificate could not be put together.
+    #[error("the SSH certificate of {subject} cannot be put together")]
+    SshCertificate {
+        /// Whose.
+        subject: String,
+        /// Why.
+        source: ssh_key::Error,
+    },
+    /// What was built breaks a rule for certificates: a fault of this program, so nothing is signed.
+    #[error("the certificate of {subject} was built wrong and is not signed; report this")]
+    Lint {
+        /// Whose.
+        subject: String,
+        /// Which rule.
+        source: LintError,
+    },
 }
 
 /// What an SSH session of the user may do at a plain OpenSSH server; an absent permit means no (I5).
@@ -109,178 +166,59 @@ pub struct SshPermits {
     pub agent_forwarding: bool,
 }
 
-/// Certificates wanted for a user. Raw: nothing in it was checked.
-#[derive(Clone, Debug)]
-pub struct UserProfile {
-    /// Who; from the stored user and roles, never from the request (I9).
-    pub identity: UserIdentity,
-    /// Key for SSH.
-    pub ssh_key: PublicKey,
-    /// Key for TLS.
-    pub tls_key: TlsPublicKey,
-    /// Abilities in the SSH certificate.
-    pub permits: SshPermits,
-    /// When both certificates end; rounded down to seconds.
-    pub not_after: Timestamp,
+impl SshPermits {
+    /// The certificate extensions (OpenSSH PROTOCOL.certkeys) of what is permitted.
+    fn extensions(self) -> impl Iterator<Item = (&'static str, String)> {
+        [
+            ("permit-agent-forwarding", self.agent_forwarding),
+            ("permit-port-forwarding", self.port_forwarding),
+            ("permit-pty", self.pty),
+        ]
+        .into_iter()
+        .filter(|(_, given)| *given)
+        .map(|(name, _)| (name, String::new()))
+    }
 }
 
-/// Certificates wanted for a host. They have no end; the rotation of the authority ends them.
-#[derive(Clone, Debug)]
-pub struct HostProfile {
-    /// Which host; from the join or the stored host, never from the request (I9).
-    pub identity: HostIdentity,
-    /// Key for SSH.
-    pub ssh_key: PublicKey,
-    /// Key for TLS.
-    pub tls_key: TlsPublicKey,
-}
-
-/// A user's certificates, checked and numbered, to be issued once.
-#[derive(Debug)]
-pub struct PreparedUser {
-    pub(crate) identity: UserIdentity,
-    pub(crate) permits: SshPermits,
-    pub(crate) common: Common,
-}
-
-/// A host's certificates, checked and numbered, to be issued once.
-#[derive(Debug)]
-pub struct PreparedHost {
-    pub(crate) identity: HostIdentity,
-    pub(crate) common: Common,
-}
-
-/// What both kinds have. Times are seconds since the epoch; `None`: no end.
-#[derive(Debug)]
-pub(crate) struct Common {
-    pub(crate) ssh_key: PublicKey,
-    pub(crate) tls_key: TlsPublicKey,
+/// From when until when, in seconds since the epoch; `None`: no end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Window {
     pub(crate) not_before: i64,
     pub(crate) not_after: Option<i64>,
-    pub(crate) ssh_serial: u64,
-    pub(crate) ssh_nonce: [u8; 32],
-    pub(crate) tls_serial: [u8; 16],
 }
 
-impl UserProfile {
-    /// Checks everything and draws the serials; nothing is signed yet.
-    ///
-    /// # Errors
-    /// [`ProfileError`] with the first rule that is broken: key algorithms and sizes, an end after `now` and at most
-    /// [`MAX_USER_TTL`] away, 1 to 256 different logins, an identity that verifiers can read.
-    pub fn prepare(self, now: Timestamp, entropy: &dyn Entropy) -> Result<PreparedUser, ProfileError> {
-        let Self { identity, ssh_key, tls_key, permits, not_after } = self;
-        let subject = identity.user.to_string();
-        check_keys(&subject, &ssh_key)?;
-        if not_after.unix_seconds() <= now.unix_seconds() {
-            return Err(ProfileError::Ended { subject, not_after, now });
-        }
-        if not_after > now.plus(MAX_USER_TTL) {
-            return Err(ProfileError::TooLong { subject, not_after });
-        }
-        check_principals(&subject, identity.logins.iter().map(AsRef::as_ref))?;
-        for (at, login) in identity.logins.iter().enumerate() {
-            if identity.logins.iter().take(at).any(|earlier| earlier == login) {
-                return Err(ProfileError::Duplicate { subject, login: login.to_string() });
-            }
-        }
-        check_readable(&subject, &Identity::User(identity.clone()))?;
-        let common = Common::draw(ssh_key, tls_key, now, Some(not_after), entropy)?;
-        Ok(PreparedUser { identity, permits, common })
-    }
-}
-
-impl HostProfile {
-    /// Checks everything and draws the serials; nothing is signed yet.
-    ///
-    /// # Errors
-    /// [`ProfileError`] with the first rule that is broken: key algorithms and sizes, at least one role, names that fit into
-    /// principals and DNS, an identity that verifiers can read.
-    pub fn prepare(self, now: Timestamp, entropy: &dyn Entropy) -> Result<PreparedHost, ProfileError> {
-        let Self { identity, ssh_key, tls_key } = self;
-        let subject = identity.id.to_string();
-        check_keys(&subject, &ssh_key)?;
-        if identity.roles.is_empty() {
-            return Err(ProfileError::NoRole { subject });
-        }
-        if let Some(name) = identity.dns_names().into_iter().find(|name| name.len() > MAX_DNS_NAME) {
-            return Err(ProfileError::DnsName { name });
-        }
-        check_principals(&subject, identity.principals().iter().map(String::as_str))?;
-        check_readable(&subject, &Identity::Host(identity.clone()))?;
-        let common = Common::draw(ssh_key, tls_key, now, None, entropy)?;
-        Ok(PreparedHost { identity, common })
-    }
-}
-
-impl PreparedUser {
-    /// Who.
-    #[must_use]
-    pub const fn identity(&self) -> &UserIdentity {
-        &self.identity
-    }
-
-    /// Serial the SSH certificate will have: decimal, as its verifier reports it.
-    #[must_use]
-    pub fn ssh_serial(&self) -> String {
-        self.common.ssh_serial.to_string()
-    }
-
-    /// Serial the X.509 certificate will have: hex octets joined by colons, as its verifier reports it.
-    #[must_use]
-    pub fn tls_serial(&self) -> String {
-        hex_serial(&self.common.tls_serial)
-    }
-
-    /// When both will end.
-    #[must_use]
-    pub fn not_after(&self) -> Timestamp {
-        Timestamp::from_unix_seconds(self.common.not_after.unwrap_or(self.common.not_before))
-    }
-}
-
-impl PreparedHost {
-    /// Which host.
-    #[must_use]
-    pub const fn identity(&self) -> &HostIdentity {
-        &self.identity
-    }
-
-    /// Serial the SSH certificate will have: decimal.
-    #[must_use]
-    pub fn ssh_serial(&self) -> String {
-        self.common.ssh_serial.to_string()
-    }
-
-    /// Serial the X.509 certificate will have: hex octets joined by colons.
-    #[must_use]
-    pub fn tls_serial(&self) -> String {
-        hex_serial(&self.common.tls_serial)
-    }
-}
-
-impl Common {
-    fn draw(
-        ssh_key: PublicKey,
-        tls_key: TlsPublicKey,
+impl Window {
+    /// Checks the end that is wanted (I6).
+    fn new(
+        subject: &str,
+        purpose: Purpose,
         now: Timestamp,
-        not_after: Option<Timestamp>,
-        entropy: &dyn Entropy,
+        not_after: impl Into<Option<Timestamp>>,
     ) -> Result<Self, ProfileError> {
-        let not_before = now.minus(BACKDATED).unix_seconds();
+        let (not_before, not_after) = (now.minus(BACKDATED).unix_seconds(), not_after.into());
         // From 1970 on SSH can express it, before 9999 X.509 can.
         if not_before < 0 || now.plus(MAX_USER_TTL).unix_seconds() >= X509_NO_END {
             return Err(ProfileError::Clock(now));
         }
-        Ok(Self {
-            ssh_key,
-            tls_key,
-            not_before,
-            not_after: not_after.map(Timestamp::unix_seconds),
-            ssh_serial: u64::from_be_bytes(fill_random(entropy)).max(1),
-            ssh_nonce: fill_random(entropy),
-            tls_serial: x509_serial(entropy),
-        })
+        let Some(end) = not_after else {
+            return if purpose.may_last_for_ever() {
+                Ok(Self { not_before, not_after: None })
+            } else {
+                Err(ProfileError::TooLong {
+                    subject: subject.into(),
+                    not_after: Timestamp::from_unix_seconds(X509_NO_END),
+                })
+            };
+        };
+        if end.unix_seconds() <= now.unix_seconds() {
+            return Err(ProfileError::Ended { subject: subject.into(), not_after: end, now });
+        }
+        let too_long =
+            if purpose.may_last_for_ever() { end.unix_seconds() >= X509_NO_END } else { end > now.plus(MAX_USER_TTL) };
+        if too_long {
+            return Err(ProfileError::TooLong { subject: subject.into(), not_after: end });
+        }
+        Ok(Self { not_before, not_after: Some(end.unix_seconds()) })
     }
 }
 
@@ -293,24 +231,59 @@ pub(crate) fn x509_serial(entropy: &dyn Entropy) -> [u8; 16] {
     octets
 }
 
+/// A serial number of an SSH certificate: any but zero, which means "none" and cannot be revoked (OpenSSH PROTOCOL.krl).
+fn ssh_serial(entropy: &dyn Entropy) -> u64 {
+    u64::from_be_bytes(fill_random(entropy)).max(1)
+}
+
 /// 9999-12-31T23:59:59Z, "no well-defined end" (RFC 5280 section 4.1.2.5).
 pub(crate) const X509_NO_END: i64 = 253_402_300_799;
-const MAX_PRINCIPALS: usize = 256;
+/// I4
+pub(crate) const MAX_PRINCIPALS: usize = 256;
 const MAX_DNS_NAME: usize = 253;
 
-fn check_keys(subject: &str, ssh_key: &PublicKey) -> Result<(), ProfileError> {
+fn check_key(subject: &str, ssh_key: &PublicKey) -> Result<(), ProfileError> {
     check_ssh_key(ssh_key.key_data()).map_err(|source| ProfileError::SshKey { subject: subject.into(), source })
 }
 
-fn check_principals<'a>(subject: &str, principals: impl ExactSizeIterator<Item = &'a str>) -> Result<(), ProfileError> {
+/// I4: 1 to 256, each well formed, none twice.
+fn check_principals(subject: &str, principals: &[impl AsRef<str>]) -> Result<(), ProfileError> {
     let count = principals.len();
     if !(1..=MAX_PRINCIPALS).contains(&count) {
         return Err(ProfileError::PrincipalCount { subject: subject.into(), count });
     }
-    for principal in principals {
+    for (at, principal) in principals.iter().enumerate() {
+        let principal = principal.as_ref();
         check_principal(principal).map_err(|source| ProfileError::Principal { subject: subject.into(), source })?;
+        if principals.iter().take(at).any(|earlier| earlier.as_ref() == principal) {
+            return Err(ProfileError::Duplicate { subject: subject.into(), login: principal.into() });
+        }
     }
     Ok(())
+}
+
+/// A DNS name for a certificate: lower-case labels of letters, digits and `-`, the left-most of which may be `*` (RFC 6125 section 6.4.3).
+fn check_dns_name(value: &str) -> Result<(), ProfileError> {
+    let below = value.strip_prefix("*.").unwrap_or(value);
+    let label_ok = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
+    };
+    let whole = value.len() <= MAX_DNS_NAME && below.split('.').all(label_ok);
+    // "*.com" would be for the whole world.
+    let narrow = below.len() == value.len() || below.contains('.');
+    if whole && narrow {
+        return Ok(());
+    }
+    let rule =
+        "labels of a-z, 0-9 and '-' joined by dots are expected, in lower case, the first may be '*' above two others";
+    Err(bad_name("DNS name", value, rule))
+}
+
+fn bad_name(what: &'static str, value: &str, rule: &'static str) -> ProfileError {
+    ProfileError::Name { what, value: value.chars().take(80).collect(), rule }
 }
 
 /// What is issued must be what verifiers read.
@@ -318,8 +291,4 @@ fn check_readable(subject: &str, identity: &Identity) -> Result<(), ProfileError
     Identity::decode(&identity.encode())
         .map(|_| ())
         .map_err(|source| ProfileError::Identity { subject: subject.into(), source })
-}
-
-fn hex_serial(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect::<Vec<_>>().join(":")
 }

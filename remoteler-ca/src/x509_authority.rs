@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
-    PKCS_ED25519, PublicKeyData, SerialNumber, SignatureAlgorithm, SigningKey,
+    PKCS_ED25519, PKCS_RSA_SHA256, PKCS_RSA_SHA512, PublicKeyData, SerialNumber, SignatureAlgorithm, SigningKey,
 };
 use remoteler_core::{CaKind, ClusterName, Timestamp};
 use time::OffsetDateTime;
@@ -22,6 +22,10 @@ pub(crate) struct IssuerName {
     pub(crate) name: Vec<u8>,
     /// SubjectKeyIdentifier.
     pub(crate) key_id: Vec<u8>,
+    /// What it signs with.
+    pub(crate) algorithm: SignerAlgorithm,
+    /// The key, in the form of [`SignerAlgorithm`]; no leaf may have the same.
+    pub(crate) public_key: Vec<u8>,
 }
 
 /// Makes the certificate, in DER.
@@ -74,7 +78,8 @@ pub(crate) fn issuer_name(
         None
     });
     let key_id = key_id.ok_or_else(|| mismatch("its X.509 certificate has no key identifier"))?;
-    Ok(IssuerName { name: parsed.subject().as_raw().to_vec(), key_id })
+    let name = parsed.subject().as_raw().to_vec();
+    Ok(IssuerName { name, key_id, algorithm: signer.algorithm(), public_key: signer.public_key().to_vec() })
 }
 
 fn common_name(cluster: &ClusterName, kind: CaKind) -> String {
@@ -88,7 +93,7 @@ fn sole_common_name<'a>(name: &'a X509Name<'_>) -> Option<&'a str> {
 }
 
 /// A signer in the shape that rcgen takes.
-struct RcgenSigner<'a>(&'a dyn Signer);
+pub(crate) struct RcgenSigner<'a>(pub(crate) &'a dyn Signer);
 
 impl PublicKeyData for RcgenSigner<'_> {
     fn der_bytes(&self) -> &[u8] {
@@ -99,6 +104,8 @@ impl PublicKeyData for RcgenSigner<'_> {
         match self.0.algorithm() {
             SignerAlgorithm::Ed25519 => &PKCS_ED25519,
             SignerAlgorithm::EcdsaP256 => &PKCS_ECDSA_P256_SHA256,
+            SignerAlgorithm::RsaSha256 => &PKCS_RSA_SHA256,
+            SignerAlgorithm::RsaSha512 => &PKCS_RSA_SHA512,
         }
     }
 }

@@ -20,6 +20,7 @@ mod remote;
 mod spool;
 mod ssh_config;
 mod store;
+mod usage;
 mod web;
 mod yaml;
 
@@ -38,5 +39,6 @@ pub use remote::RemoteAuth;
 pub use spool::{SpoolLimits, SpooledAudit};
 pub use ssh_config::{SshConfig, UnsafeValue};
 pub use store::{Store, StoreError, StoredLogin};
+pub use usage::usage_mistake;
 pub use web::WebClient;
 pub use yaml::YamlError;

@@ -57,6 +57,8 @@ pub enum DenyReason {
     SeveralKubernetesUsers(Vec<String>),
     /// A role denies the Kubernetes user that would be sent.
     KubernetesUserDenied(String),
+    /// The certificate counts at another Kubernetes cluster only.
+    CertificateFor(KubeClusterName),
     /// A Kubernetes user or group of this role cannot be an HTTP header's value.
     UnusableKubernetesName(String),
 }
@@ -73,6 +75,7 @@ impl fmt::Display for DenyReason {
                 write!(f, "the roles give several Kubernetes users: {}", users.join(", "))
             }
             Self::KubernetesUserDenied(user) => write!(f, "a role denies the Kubernetes user {user:?}"),
+            Self::CertificateFor(kube) => write!(f, "the certificate is for Kubernetes cluster {kube} only"),
             Self::UnusableKubernetesName(name) => write!(f, "the Kubernetes name {name:?} cannot be sent as a header"),
         }
     }
@@ -136,6 +139,9 @@ pub fn authorize_ssh(
         target: node.name.to_string(),
         reason,
     };
+    if let Some(only) = user.only_at() {
+        return Err(refuse(DenyReason::CertificateFor(only.clone())));
+    }
     if !identity.logins.contains(login) {
         return Err(refuse(DenyReason::LoginNotInCertificate));
     }
@@ -227,6 +233,9 @@ pub fn authorize_kube(user: &VerifiedUser, policy: &Policy, kube: &KubeRecord) -
         target: kube.name.to_string(),
         reason,
     };
+    if let Some(only) = user.only_at().filter(|only| **only != kube.name) {
+        return Err(refuse(DenyReason::CertificateFor(only.clone())));
+    }
     let roles = policy.roles_of(identity).map_err(|role| refuse(DenyReason::UnknownRole(role)))?;
     if let Some(role) = roles.iter().find(|role| role.deny().kubernetes_labels.matches(&kube.labels)) {
         return Err(refuse(DenyReason::DeniedBy(role.name().clone())));

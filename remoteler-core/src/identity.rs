@@ -151,6 +151,16 @@ impl HostIdentity {
     }
 }
 
+/// A user of one cluster, at one Kubernetes cluster and nowhere else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KubeUserIdentity {
+    /// Who.
+    pub user: UserIdentity,
+    /// The one place where the certificate counts.
+    pub kube_cluster: KubeClusterName,
+}
+
 /// A user or a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identity {
@@ -158,6 +168,8 @@ pub enum Identity {
     User(UserIdentity),
     /// Signed by a host authority.
     Host(HostIdentity),
+    /// Signed by a user authority. A variant and not a field of the user: whoever does not know it cannot take it for a user.
+    KubeUser(KubeUserIdentity),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -172,6 +184,7 @@ struct Envelope {
 enum Body {
     User(UserIdentity),
     Host(HostIdentity),
+    KubeUser(KubeUserIdentity),
 }
 
 impl Identity {
@@ -181,6 +194,7 @@ impl Identity {
         match self {
             Self::User(user) => &user.cluster,
             Self::Host(host) => &host.cluster,
+            Self::KubeUser(restricted) => &restricted.user.cluster,
         }
     }
 
@@ -190,15 +204,17 @@ impl Identity {
         match self {
             Self::User(user) => user.user.to_string(),
             Self::Host(host) => host.id.to_string(),
+            Self::KubeUser(restricted) => restricted.user.user.to_string(),
         }
     }
 
-    /// The one serialised form: JSON `{"v":1,"user":{…}}` or `{"v":1,"host":{…}}`.
+    /// The one serialised form: JSON `{"v":1,"user":{…}}`, `{"v":1,"host":{…}}` or `{"v":1,"kube_user":{…}}`.
     #[must_use]
     pub fn encode(&self) -> String {
         let body = match self {
             Self::User(user) => Body::User(user.clone()),
             Self::Host(host) => Body::Host(host.clone()),
+            Self::KubeUser(restricted) => Body::KubeUser(restricted.clone()),
         };
         serde_json::to_string(&Envelope { v: FORMAT, body })
             .expect("an identity holds only strings, lists and maps with string keys")
@@ -224,6 +240,7 @@ impl Identity {
         match serde_json::from_str::<Envelope>(text).map_err(malformed)?.body {
             Body::User(user) => Ok(Self::User(user)),
             Body::Host(host) => Ok(Self::Host(host)),
+            Body::KubeUser(restricted) => Ok(Self::KubeUser(restricted)),
         }
     }
 }
@@ -248,6 +265,22 @@ mod tests {
             logins: vec![Login::new("root").unwrap()],
         });
         assert_eq!(Identity::decode(&user.encode()), Ok(user));
+    }
+
+    #[test]
+    fn a_user_for_one_kubernetes_cluster_is_not_written_as_a_user() {
+        let user = UserIdentity {
+            user: UserName::new("ann").unwrap(),
+            cluster: ClusterName::new("root").unwrap(),
+            roles: [RoleName::new("access").unwrap()].into(),
+            traits: Traits::new(),
+            logins: Vec::new(),
+        };
+        let restricted =
+            Identity::KubeUser(KubeUserIdentity { user, kube_cluster: KubeClusterName::new("staging").unwrap() });
+        let text = restricted.encode();
+        assert!(text.starts_with(r#"{"v":1,"kube_user":"#), "{text}"); // I1: a reader that does not know it refuses it
+        assert_eq!(Identity::decode(&text), Ok(restricted));
     }
 
     #[test]

@@ -43,7 +43,9 @@ pub use audit::{AuditError, AuditEvent, AuditKind, AuditSink, ConnectionFields, 
 pub use audit_bound::BoundedRefusals;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use entropy::{Entropy, OsEntropy, fill_random, random_uuid};
-pub use identity::{HostIdentity, Identity, IdentityError, SystemRole, Traits, UnknownSystemRole, UserIdentity};
+pub use identity::{
+    HostIdentity, Identity, IdentityError, KubeUserIdentity, SystemRole, Traits, UnknownSystemRole, UserIdentity,
+};
 pub use identity_ssh::{SSH_IDENTITY_EXTENSION, ssh_identity, ssh_identity_value};
 pub use identity_x509::{X509_IDENTITY_OID, X509Naming, x509_identity, x509_naming};
 pub use inventory::{KubeRecord, NodeRecord};

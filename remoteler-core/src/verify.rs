@@ -1,7 +1,9 @@
 //! What verification of a certificate yields: values that only the two verification functions can make, and the
 //! reasons for refusing.
 
-use crate::{ClusterName, HostIdentity, IdentityError, NameError, SystemRole, Timestamp, UserIdentity};
+use crate::{
+    ClusterName, HostIdentity, IdentityError, KubeClusterName, NameError, SystemRole, Timestamp, UserIdentity,
+};
 
 /// Proof that a certificate of a user authority was verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,11 +11,22 @@ pub struct VerifiedUser {
     identity: UserIdentity,
     expires: Timestamp,
     serial: String,
+    only_at: Option<KubeClusterName>,
 }
 
 impl VerifiedUser {
     pub(crate) const fn new(identity: UserIdentity, expires: Timestamp, serial: String) -> Self {
-        Self { identity, expires, serial }
+        Self { identity, expires, serial, only_at: None }
+    }
+
+    pub(crate) fn restricted(self, only_at: KubeClusterName) -> Self {
+        Self { only_at: Some(only_at), ..self }
+    }
+
+    /// The one Kubernetes cluster where the certificate counts; `None`: everywhere. Decisions about anything else refuse where there is one.
+    #[must_use]
+    pub const fn only_at(&self) -> Option<&KubeClusterName> {
+        self.only_at.as_ref()
     }
 
     /// Who it is.
@@ -111,6 +124,9 @@ pub enum VerifyError {
         /// What was shown.
         found: &'static str,
     },
+    /// The certificate counts at one Kubernetes cluster only.
+    #[error("this certificate is for Kubernetes cluster {0} and nothing else; log in for more")]
+    Restricted(KubeClusterName),
     /// The name inside is of another cluster than the authority that signed.
     #[error("the certificate says cluster {named}, but the authority of {signed_by} signed it")]
     WrongCluster {

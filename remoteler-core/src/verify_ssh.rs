@@ -91,6 +91,9 @@ pub fn verify_ssh_certificate(
             }
             Ok(Verified::Host(VerifiedHost::new(host)))
         }
+        (Identity::KubeUser(restricted), SshCertificatePurpose::User | SshCertificatePurpose::Host(_)) => {
+            Err(VerifyError::Restricted(restricted.kube_cluster))
+        }
         (Identity::User(_), SshCertificatePurpose::Host(_)) => {
             Err(VerifyError::WrongType { expected: "host", found: "user" })
         }

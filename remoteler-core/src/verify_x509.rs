@@ -8,7 +8,8 @@ use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert, ring as algorith
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{
-    CaKind, Identity, Timestamp, TrustBundle, Verified, VerifiedHost, VerifiedUser, VerifyError, x509_identity,
+    CaKind, Identity, KubeUserIdentity, Timestamp, TrustBundle, Verified, VerifiedHost, VerifiedUser, VerifyError,
+    x509_identity,
 };
 
 /// In which place of a TLS handshake the certificate stands.
@@ -16,6 +17,9 @@ use crate::{
 pub enum X509Purpose {
     /// The peer is a TLS client: users and hosts may be.
     Client,
+    /// The peer is a client of a Kubernetes API server: whoever [`X509Purpose::Client`] takes, and users restricted to one Kubernetes
+    /// cluster. Which one, [`crate::authorize_kube`] compares.
+    KubeClient,
     /// The peer is a TLS server: only hosts may be.
     Server,
 }
@@ -40,7 +44,7 @@ pub fn verify_x509_chain(
         return Err(VerifyError::Malformed("octets follow the certificate".into()));
     }
     let kinds: &[CaKind] = match purpose {
-        X509Purpose::Client => &[CaKind::User, CaKind::Host],
+        X509Purpose::Client | X509Purpose::KubeClient => &[CaKind::User, CaKind::Host],
         X509Purpose::Server => &[CaKind::Host],
     };
     let mut failure = None;
@@ -56,7 +60,7 @@ pub fn verify_x509_chain(
     });
     let Some(kind) = signed_by else {
         let purpose = match purpose {
-            X509Purpose::Client => "user or host",
+            X509Purpose::Client | X509Purpose::KubeClient => "user or host",
             X509Purpose::Server => "host",
         };
         return Err(
@@ -68,21 +72,24 @@ pub fn verify_x509_chain(
     if *identity.cluster() != trust.cluster {
         return Err(VerifyError::WrongCluster { named: identity.cluster().clone(), signed_by: trust.cluster.clone() });
     }
-    match (kind, identity) {
-        (CaKind::User, Identity::User(user)) => {
-            let end = parsed.validity().not_after.timestamp();
-            if end >= NO_END {
-                return Err(VerifyError::ForEver);
-            }
-            Ok(Verified::User(VerifiedUser::new(
-                user,
-                Timestamp::from_unix_seconds(end),
-                parsed.raw_serial_as_string(),
-            )))
+    let verified_user = |user| {
+        let end = parsed.validity().not_after.timestamp();
+        if end >= NO_END {
+            return Err(VerifyError::ForEver);
         }
+        Ok(VerifiedUser::new(user, Timestamp::from_unix_seconds(end), parsed.raw_serial_as_string()))
+    };
+    match (kind, identity) {
+        (CaKind::User, Identity::User(user)) => Ok(Verified::User(verified_user(user)?)),
+        (CaKind::User, Identity::KubeUser(KubeUserIdentity { user, kube_cluster })) => match purpose {
+            X509Purpose::KubeClient => Ok(Verified::User(verified_user(user)?.restricted(kube_cluster))),
+            X509Purpose::Client | X509Purpose::Server => Err(VerifyError::Restricted(kube_cluster)),
+        },
         (CaKind::Host, Identity::Host(host)) => Ok(Verified::Host(VerifiedHost::new(host))),
         (CaKind::User, Identity::Host(_)) => Err(VerifyError::WrongType { expected: "user", found: "host" }),
-        (CaKind::Host, Identity::User(_)) => Err(VerifyError::WrongType { expected: "host", found: "user" }),
+        (CaKind::Host, Identity::User(_) | Identity::KubeUser(_)) => {
+            Err(VerifyError::WrongType { expected: "host", found: "user" })
+        }
     }
 }
 
@@ -116,7 +123,7 @@ fn usage(purpose: X509Purpose) -> KeyUsage {
     // DER of 1.3.6.1.5.5.7.3.1 (serverAuth) and 1.3.6.1.5.5.7.3.2 (clientAuth), without tag and length.
     match purpose {
         X509Purpose::Server => KeyUsage::required(&[0x2b, 6, 1, 5, 5, 7, 3, 1]),
-        X509Purpose::Client => KeyUsage::required(&[0x2b, 6, 1, 5, 5, 7, 3, 2]),
+        X509Purpose::Client | X509Purpose::KubeClient => KeyUsage::required(&[0x2b, 6, 1, 5, 5, 7, 3, 2]),
     }
 }
 

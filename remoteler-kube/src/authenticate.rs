@@ -65,7 +65,7 @@ impl Peer {
             return Ok(user.clone());
         }
         *verified = None;
-        match verify_x509_chain(&self.chain, &policy.trust, X509Purpose::Client, now)? {
+        match verify_x509_chain(&self.chain, &policy.trust, X509Purpose::KubeClient, now)? {
             Verified::User(user) if user.expires() <= now => Err(VerifyError::Expired(user.expires())),
             Verified::User(user) => {
                 *verified = Some((policy, user.clone()));

@@ -53,14 +53,6 @@ pub fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// `text` without what could steer a terminal.
-pub(crate) fn escaped(text: &str) -> String {
-    let escape = |character: char| {
-        if character.is_control() { character.escape_unicode().to_string() } else { character.to_string() }
-    };
-    text.chars().map(escape).collect()
-}
-
 /// Body of `remoteler sftp-server`.
 #[must_use]
 pub fn sftp_server() -> ExitCode {

@@ -54,7 +54,7 @@ fn text(status: &DaemonStatus) -> String {
         let reason = tunnel.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
         format!("Tunnel:    {proxy} {} since {}{reason}", tunnel.state, tunnel.since)
     }));
-    lines.iter().map(|line| crate::escaped(line) + "\n").collect()
+    lines.iter().map(|line| remoteler_core::printable(line) + "\n").collect()
 }
 
 /// The status of the daemon that uses `data_dir`.

@@ -2,6 +2,8 @@
 
 use std::io::Write;
 
+use remoteler_client::usage_mistake;
+
 /// Shows what clap has to say: help and versions as they are, mistakes in one line on standard error. The exit code.
 pub fn show(program: &str, refusal: &clap::Error) -> u8 {
     use clap::error::ErrorKind;
@@ -11,31 +13,8 @@ pub fn show(program: &str, refusal: &clap::Error) -> u8 {
         let _ = refusal.print();
         return if refusal.use_stderr() { 2 } else { 0 };
     }
-    let _ = write!(std::io::stderr(), "{}", explained(program, &refusal.render().to_string()));
+    let _ = write!(std::io::stderr(), "{}", usage_mistake(program, &refusal.render().to_string()));
     2
-}
-
-/// The mistake in one line, and the hint in another.
-fn explained(program: &str, rendered: &str) -> String {
-    let (mut mistake, mut hint) = (String::new(), Vec::new());
-    for line in rendered.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        if line.starts_with("Usage: ") || !hint.is_empty() {
-            hint.push(line);
-        } else if let Some(tip) = line.strip_prefix("tip: ") {
-            mistake.push_str("; ");
-            mistake.push_str(tip);
-        } else if line.starts_with("For more information") {
-            hint.push(line);
-        } else {
-            if !mistake.is_empty() {
-                mistake.push(' ');
-            }
-            mistake.push_str(line.strip_prefix("error: ").unwrap_or(line));
-        }
-    }
-    // Usage says it all; where there is none, it is said how to come by it.
-    let hint = hint.first().copied().unwrap_or("For more information, try '--help'.");
-    format!("{program}: {}\n{hint}\n", crate::escaped(&mistake))
 }
 
 #[cfg(test)]
@@ -47,7 +26,7 @@ mod tests {
 
     fn said(line: &str) -> String {
         let refusal = Cli::try_parse_from(line.split(' ')).unwrap_err();
-        explained("remoteler", &refusal.render().to_string())
+        usage_mistake("remoteler", &refusal.render().to_string())
     }
 
     #[test]

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use remoteler_auth::{AuthConfig, AuthService, Caller};
+use remoteler_auth::{AuthConfig, AuthService, Caller, HostQuotas};
 use remoteler_core::{
     ApiErrorKind, AuditKind, AuthApi, CaKind, Clock, HostCerts, OsEntropy, RotateRequest, RotationPhase, RotationPlan,
     RotationStatus, SshCertificatePurpose, SystemRole, TrustAck, TrustBundle, Verified, VerifyError, X509Purpose,
@@ -200,6 +200,8 @@ async fn a_service_that_starts_anew_is_in_the_same_phase_with_the_same_keys() {
         cluster_name: before.cluster.clone(),
         clock: clock.clone(),
         entropy: std::sync::Arc::new(OsEntropy),
+        quotas: HostQuotas::default(),
+        key_ring: None,
     };
     let again = AuthService::open(config).await.unwrap();
     assert_eq!(again.trust_bundle(), before);

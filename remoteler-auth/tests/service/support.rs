@@ -52,6 +52,7 @@ impl Cluster {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             entropy: Arc::new(OsEntropy),
             quotas,
+            key_ring: None,
         };
         Self { service: AuthService::open(config).await.unwrap(), clock, dir }
     }

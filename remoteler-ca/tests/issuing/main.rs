@@ -3,6 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails ends its test")]
 
 mod clients;
+mod kinds;
 mod profiles;
 mod purposes;
+mod revocation;
+mod sealing;
+mod sshd;
+mod suites;
 mod support;

@@ -16,7 +16,7 @@ use crate::support::{Cluster, host_profile, now, tls_key, user_profile, verify_s
 #[test]
 fn a_user_certificate_lasts_from_a_minute_ago_to_the_end_that_was_asked_for() {
     let root = Cluster::new("root");
-    let prepared = user_profile(&root.name).prepare(now(), &OsEntropy).unwrap();
+    let prepared = user_profile(&root.name).prepare(&root.user, now(), &OsEntropy).unwrap();
     let (end, ssh_serial, tls_serial) = (prepared.not_after(), prepared.ssh_serial(), prepared.tls_serial());
     assert_eq!(end, now().plus(Duration::from_secs(8 * 3600)));
     let issued = root.user.issue_user(prepared).unwrap();
@@ -117,7 +117,7 @@ fn a_permit_that_was_not_given_is_absent() {
     let root = Cluster::new("root");
     let permits = |permits: SshPermits| {
         let profile = UserProfile { permits, ..user_profile(&root.name) };
-        let issued = root.user.issue_user(profile.prepare(now(), &OsEntropy).unwrap()).unwrap();
+        let issued = root.user.issue_user(profile.prepare(&root.user, now(), &OsEntropy).unwrap()).unwrap();
         let certificate = Certificate::from_openssh(&issued.ssh_certificate).unwrap();
         assert!(certificate.critical_options().is_empty());
         certificate.extensions().keys().cloned().collect::<Vec<String>>()
@@ -133,10 +133,11 @@ fn a_permit_that_was_not_given_is_absent() {
 
 #[test]
 fn a_user_without_logins_or_with_one_twice_or_with_too_many_is_refused() {
+    let root = Cluster::new("root");
     let with = |logins: Vec<String>| {
-        let mut profile = user_profile(&ClusterName::new("root").unwrap());
+        let mut profile = user_profile(&root.name);
         profile.identity.logins = logins.iter().map(|login| Login::new(login).unwrap()).collect();
-        profile.prepare(now(), &OsEntropy).map(|_| ())
+        profile.prepare(&root.user, now(), &OsEntropy).map(|_| ())
     };
     assert!(matches!(with(Vec::new()), Err(ProfileError::PrincipalCount { count: 0, .. }))); // I4
     let many = |count| (0..count).map(|at| format!("u{at}")).collect();
@@ -147,34 +148,37 @@ fn a_user_without_logins_or_with_one_twice_or_with_too_many_is_refused() {
 
 #[test]
 fn keys_outside_the_list_are_refused_before_anything_is_signed() {
-    let root = ClusterName::new("root").unwrap();
+    let root = Cluster::new("root");
     let security_key = "sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29tAAAAICFo/k5LU8863u66YC9eUO2170QduohPURkQnbLa/dczAAAABHNzaDo=";
-    let issued = Certificate::from_openssh(&Cluster::new("root").issue_user().ssh_certificate).unwrap();
+    let issued = Certificate::from_openssh(&root.issue_user().ssh_certificate).unwrap();
     let certificate_as_key = PublicKey::new(KeyData::from(issued), "");
     for key in [PublicKey::from_openssh(security_key).unwrap(), certificate_as_key] {
-        let user = UserProfile { ssh_key: key.clone(), ..user_profile(&root) };
-        assert!(matches!(user.prepare(now(), &OsEntropy), Err(ProfileError::SshKey { .. }))); // I2 I7
-        let host = HostProfile { ssh_key: key, ..host_profile(&root) };
-        assert!(matches!(host.prepare(now(), &OsEntropy), Err(ProfileError::SshKey { .. }))); // I2 I7
+        let user = UserProfile { ssh_key: key.clone(), ..user_profile(&root.name) };
+        assert!(matches!(user.prepare(&root.user, now(), &OsEntropy), Err(ProfileError::SshKey { .. }))); // I2 I7
+        let host = HostProfile { ssh_key: key, ..host_profile(&root.name) };
+        assert!(matches!(host.prepare(&root.host, now(), &OsEntropy), Err(ProfileError::SshKey { .. }))); // I2 I7
     }
 }
 
 #[test]
 fn an_identity_too_large_for_its_readers_is_refused() {
-    let mut profile = user_profile(&ClusterName::new("root").unwrap());
+    let root = Cluster::new("root");
+    let mut profile = user_profile(&root.name);
     profile.identity.traits.insert("groups".into(), vec!["x".repeat(1024); 64]);
-    assert!(matches!(profile.prepare(now(), &OsEntropy), Err(ProfileError::Identity { .. })));
+    assert!(matches!(profile.prepare(&root.user, now(), &OsEntropy), Err(ProfileError::Identity { .. })));
 }
 
 #[test]
 fn a_host_without_a_role_or_with_a_name_that_dns_cannot_hold_is_refused() {
     let long = ["a".repeat(63), "b".repeat(63), "c".repeat(63)].join(".");
-    let mut profile = host_profile(&ClusterName::new(&long).unwrap());
+    let far = Cluster::new(&long);
+    let mut profile = host_profile(&far.name);
     profile.identity.name = NodeName::new(&long).unwrap();
-    assert!(matches!(profile.prepare(now(), &OsEntropy), Err(ProfileError::DnsName { .. })));
-    let mut profile = host_profile(&ClusterName::new("root").unwrap());
+    assert!(matches!(profile.prepare(&far.host, now(), &OsEntropy), Err(ProfileError::DnsName { .. })));
+    let root = Cluster::new("root");
+    let mut profile = host_profile(&root.name);
     profile.identity.roles.clear();
-    assert!(matches!(profile.prepare(now(), &OsEntropy), Err(ProfileError::NoRole { .. })));
+    assert!(matches!(profile.prepare(&root.host, now(), &OsEntropy), Err(ProfileError::NoRole { .. })));
 }
 
 #[test]
@@ -188,7 +192,7 @@ fn serials_are_sixteen_octets_with_a_clear_sign_bit_whatever_is_drawn() {
     }
     let root = Cluster::new("root");
     for octet in [0, 0x7f, 0x80, 0xff] {
-        let prepared = user_profile(&root.name).prepare(now(), &Constant(octet)).unwrap();
+        let prepared = user_profile(&root.name).prepare(&root.user, now(), &Constant(octet)).unwrap();
         let (ssh, tls) = (prepared.ssh_serial(), prepared.tls_serial());
         assert_ne!(ssh, "0");
         let issued = root.user.issue_user(prepared).unwrap();
@@ -208,10 +212,10 @@ fn an_authority_reads_back_as_it_was_stored_and_shows_no_key_when_printed() {
     let again = Authority::from_stored(&serde_json::from_str(&json).unwrap()).unwrap();
     assert_eq!(again.public(), root.user.public());
     assert_eq!((again.kind(), again.cluster()), (CaKind::User, &root.name));
-    let issued = again.issue_user(user_profile(&root.name).prepare(now(), &OsEntropy).unwrap()).unwrap();
+    let issued = again.issue_user(user_profile(&root.name).prepare(&root.user, now(), &OsEntropy).unwrap()).unwrap();
     assert!(verify_ssh(&issued.ssh_certificate, &root.trust(), SshCertificatePurpose::User, now()).is_ok());
 
-    let secret = stored.ssh_key.reveal().lines().nth(1).unwrap();
+    let secret = stored.ssh_key.clear().unwrap().reveal().lines().nth(1).unwrap();
     for printed in [format!("{stored:?}"), format!("{:?}", root.user)] {
         assert!(!printed.contains(secret) && !printed.contains("PRIVATE"), "{printed}"); // I8 I76
     }
@@ -244,7 +248,7 @@ proptest! {
         let clock = Timestamp::from_unix_millis(clock);
         let not_after = Timestamp::from_unix_millis(clock.unix_millis().saturating_add(ttl));
         let profile = UserProfile { not_after, ..cached_user_profile() };
-        if let Ok(prepared) = profile.prepare(clock, &OsEntropy) {
+        if let Ok(prepared) = with_root(|root| profile.prepare(&root.user, clock, &OsEntropy)) {
             prop_assert!(prepared.not_after() > clock || prepared.not_after().unix_seconds() > clock.unix_seconds());
             prop_assert!(prepared.not_after().since(clock) <= MAX_USER_TTL);
             prop_assert!((0..253_402_300_799).contains(&prepared.not_after().unix_seconds()));

@@ -1,8 +1,8 @@
 //! Each authority has one cluster and one purpose: the matrix of signer, certificate and verifier (I1, I12).
 
-use remoteler_ca::{Authority, CaError};
+use remoteler_ca::{Authority, CaError, ProfileError};
 use remoteler_core::{
-    CaKind, CaSet, ClusterName, OsEntropy, SshCertificatePurpose, TrustBundle, Verified, VerifyError, X509Purpose,
+    CaKind, CaSet, OsEntropy, SshCertificatePurpose, TrustBundle, Verified, VerifyError, X509Purpose,
 };
 
 use crate::support::{Cluster, host_profile, now, user_profile, verify_ssh, verify_x509};
@@ -140,16 +140,25 @@ fn a_leaf_that_mints_certificates_naming_root_is_refused_by_both() {
 #[test]
 fn an_authority_issues_only_its_own_kind_and_only_for_its_own_cluster() {
     let root = Cluster::new("root");
-    let user = || user_profile(&root.name).prepare(now(), &OsEntropy).unwrap();
-    let host = || host_profile(&root.name).prepare(now(), &OsEntropy).unwrap();
-    assert!(matches!(root.host.issue_user(user()), Err(CaError::WrongKind { .. }))); // I1
-    assert!(matches!(root.user.issue_host(host()), Err(CaError::WrongKind { .. }))); // I1
+    let user = |cluster, authority| user_profile(cluster).prepare(authority, now(), &OsEntropy);
+    let host = |cluster, authority| host_profile(cluster).prepare(authority, now(), &OsEntropy);
+    assert!(matches!(user(&root.name, &root.host), Err(ProfileError::WrongKind { .. }))); // I1
+    assert!(matches!(host(&root.name, &root.user), Err(ProfileError::WrongKind { .. }))); // I1
 
-    let leaf = ClusterName::new("leaf").unwrap();
-    let user = user_profile(&leaf).prepare(now(), &OsEntropy).unwrap();
-    let host = host_profile(&leaf).prepare(now(), &OsEntropy).unwrap();
-    assert!(matches!(root.user.issue_user(user), Err(CaError::WrongCluster { .. }))); // I12
-    assert!(matches!(root.host.issue_host(host), Err(CaError::WrongCluster { .. }))); // I12
+    let leaf = Cluster::new("leaf");
+    assert!(matches!(user(&leaf.name, &root.user), Err(ProfileError::WrongCluster { .. }))); // I12
+    assert!(matches!(host(&leaf.name, &root.host), Err(ProfileError::WrongCluster { .. }))); // I12
+
+    // What was prepared for one authority, no other signs: not of the other kind, not of another cluster, not after a rotation.
+    let rotated = Cluster::new("root");
+    for other in [&root.host, &leaf.user, &rotated.user] {
+        let prepared = user(&root.name, &root.user).unwrap();
+        assert!(matches!(other.issue_user(prepared), Err(CaError::PreparedForAnother { .. }))); // I1
+    }
+    for other in [&root.user, &leaf.host, &rotated.host] {
+        let prepared = host(&root.name, &root.host).unwrap();
+        assert!(matches!(other.issue_host(prepared), Err(CaError::PreparedForAnother { .. }))); // I1
+    }
 }
 
 #[test]

@@ -33,11 +33,11 @@ impl Cluster {
     }
 
     pub(crate) fn issue_user(&self) -> IssuedUser {
-        self.user.issue_user(user_profile(&self.name).prepare(now(), &OsEntropy).unwrap()).unwrap()
+        self.user.issue_user(user_profile(&self.name).prepare(&self.user, now(), &OsEntropy).unwrap()).unwrap()
     }
 
     pub(crate) fn issue_host(&self) -> IssuedHost {
-        self.host.issue_host(host_profile(&self.name).prepare(now(), &OsEntropy).unwrap()).unwrap()
+        self.host.issue_host(host_profile(&self.name).prepare(&self.host, now(), &OsEntropy).unwrap()).unwrap()
     }
 }
 
@@ -77,8 +77,11 @@ pub(crate) fn host_profile(cluster: &ClusterName) -> HostProfile {
 }
 
 pub(crate) fn ssh_key(seed: u8) -> PublicKey {
-    let pair = KeypairData::Ed25519(Ed25519Keypair::from_seed(&[seed; 32]));
-    PrivateKey::new(pair, "").unwrap().public_key().clone()
+    private_ssh_key(seed).public_key().clone()
+}
+
+pub(crate) fn private_ssh_key(seed: u8) -> PrivateKey {
+    PrivateKey::new(KeypairData::Ed25519(Ed25519Keypair::from_seed(&[seed; 32])), "").unwrap()
 }
 
 pub(crate) fn tls_key() -> TlsPublicKey {

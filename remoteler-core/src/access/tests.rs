@@ -26,6 +26,14 @@ proptest! {
     }
 
     #[test]
+    fn a_certificate_for_one_kubernetes_cluster_opens_that_one_as_a_login_does_and_nothing_else(case in cases()) {
+        let at = |name: &str| case.user().restricted(KubeClusterName::new(name).unwrap());
+        prop_assert!(case.ssh_by(&at("staging")).is_err()); // I1
+        prop_assert!(case.kube_by(&at("production")).is_err()); // I1
+        prop_assert_eq!(case.kube_by(&at("staging")).is_ok(), case.kube().is_ok());
+    }
+
+    #[test]
     fn adding_a_denial_to_any_role_never_opens_anything(case in cases(), at in any::<prop::sample::Index>(), deny in conditions()) {
         let mut stricter = case.clone();
         if !stricter.roles.is_empty() {
@@ -151,6 +159,10 @@ impl Case {
     }
 
     fn ssh(&self) -> Result<SshAccess, AccessDenied> {
+        self.ssh_by(&self.user())
+    }
+
+    fn ssh_by(&self, user: &VerifiedUser) -> Result<SshAccess, AccessDenied> {
         let node = NodeRecord {
             host_id: host_id(),
             name: NodeName::new("web-1").unwrap(),
@@ -159,10 +171,14 @@ impl Case {
             version: "1".into(),
             last_seen: Timestamp::default(),
         };
-        authorize_ssh(&self.user(), &self.policy(), &node, &Login::new(&self.login).unwrap())
+        authorize_ssh(user, &self.policy(), &node, &Login::new(&self.login).unwrap())
     }
 
     fn kube(&self) -> Result<KubeAccess, AccessDenied> {
+        self.kube_by(&self.user())
+    }
+
+    fn kube_by(&self, user: &VerifiedUser) -> Result<KubeAccess, AccessDenied> {
         let kube = KubeRecord {
             host_id: host_id(),
             name: KubeClusterName::new("staging").unwrap(),
@@ -171,7 +187,7 @@ impl Case {
             version: "1".into(),
             last_seen: Timestamp::default(),
         };
-        authorize_kube(&self.user(), &self.policy(), &kube)
+        authorize_kube(user, &self.policy(), &kube)
     }
 
     fn rule(&self) -> Option<crate::RuleAccess> {

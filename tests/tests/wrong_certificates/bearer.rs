@@ -114,6 +114,9 @@ fn forge_ssh(
     let (kind, principals) = match identity {
         Identity::User(user) => (CertType::User, user.logins.iter().map(ToString::to_string).collect()),
         Identity::Host(host) => (CertType::Host, host.principals()),
+        Identity::KubeUser(restricted) => {
+            (CertType::User, restricted.user.logins.iter().map(ToString::to_string).collect())
+        }
     };
     let subject = key.public_key().key_data().clone();
     let nonce: [u8; 32] = fill_random(&OsEntropy);
@@ -129,7 +132,7 @@ fn forge_ssh(
 
 fn forge_tls(signer: &StoredAuthority, identity: &Identity, from: Timestamp, until: Timestamp) -> TlsIdentity {
     let moment = |at: Timestamp| time::OffsetDateTime::from_unix_timestamp(at.unix_seconds()).unwrap();
-    let authority_key = KeyPair::from_pem(signer.x509_key.reveal()).unwrap();
+    let authority_key = KeyPair::from_pem(signer.x509_key.clear().unwrap().reveal()).unwrap();
     let issuer = Issuer::from_ca_cert_pem(&signer.x509_certificate, authority_key).unwrap();
     let naming = x509_naming(identity);
     let mut params = CertificateParams::default();
@@ -146,7 +149,7 @@ fn forge_tls(signer: &StoredAuthority, identity: &Identity, from: Timestamp, unt
 
 /// PKCS#8 of Ed25519 (RFC 8410) has the seed behind 16 octets.
 fn ssh_signer(signer: &StoredAuthority) -> PrivateKey {
-    let pkcs8 = PrivatePkcs8KeyDer::from_pem_slice(signer.ssh_key.reveal().as_bytes()).unwrap();
+    let pkcs8 = PrivatePkcs8KeyDer::from_pem_slice(signer.ssh_key.clear().unwrap().reveal().as_bytes()).unwrap();
     ed25519(pkcs8.secret_pkcs8_der()[16..48].try_into().unwrap())
 }
 

@@ -46,7 +46,8 @@ fn issue(cluster: &Cluster, name: &str, role: SystemRole, dir: &Path) -> anyhow:
     profile.identity.name = NodeName::new(name)?;
     profile.identity.roles = [role].into();
     let (host_id, cluster_name) = (profile.identity.id, profile.identity.cluster.clone());
-    let issued = cluster.host_authority.issue_host(profile.prepare(cluster.now, &OsEntropy)?)?;
+    let issued =
+        cluster.host_authority.issue_host(profile.prepare(&cluster.host_authority, cluster.now, &OsEntropy)?)?;
     let certs = HostCerts {
         host_id,
         cluster_name,

@@ -107,6 +107,8 @@ pub struct AuthService {
     pub authentication: Option<Authentication>,
     /// `node` or `off`
     pub session_recording: Option<String>,
+    /// File of 32 random octets that seals the authorities' keys.
+    pub key_encryption_file: Option<PathBuf>,
 }
 
 /// `authentication:`

@@ -102,6 +102,8 @@ pub struct AuthSettings {
     pub listen: SocketAddr,
     /// Name of the cluster; absent: the one in the data directory, or `remoteler.local` at the first start.
     pub cluster: Option<ClusterName>,
+    /// File with the key that seals the authorities' keys; absent: they lie in the clear.
+    pub key_encryption_file: Option<PathBuf>,
 }
 
 /// The proxy.
@@ -410,6 +412,7 @@ fn auth(service: Option<AuthService>, flags: &Flags, ip: IpAddr) -> Result<AuthS
     Ok(AuthSettings {
         listen: socket_addr("auth_service.listen_addr", service.listen_addr.as_deref(), ip, 3025)?,
         cluster: cluster.map(|name| named("cluster_name", ClusterName::new(name))).transpose()?,
+        key_encryption_file: service.key_encryption_file,
     })
 }
 

@@ -24,7 +24,11 @@ pub(super) async fn base(settings: &Settings, auth: &AuthSettings, data_dir: &Da
             None => ClusterName::new("remoteler.local")?,
         },
     };
-    let service = AuthService::open(AuthConfig::new(data_dir.path(), cluster)).await?;
+    let mut config = AuthConfig::new(data_dir.path(), cluster);
+    if let Some(file) = &auth.key_encryption_file {
+        config = config.sealed_with_file(file)?;
+    }
+    let service = AuthService::open(config).await?;
     let state = host::local(settings, data_dir, &service, &*clock).await?;
     let verified = verified_self(&state, &service.trust_bundle(), &*clock)?;
     let policy = service.policy_source();
