@@ -114,8 +114,7 @@ pub fn ssh_certificate(octets: &[u8]) {
     let parser = std::thread::Builder::new().stack_size(remoteler_core::SSH_PARSER_STACK);
     let verifying = parser.spawn(move || {
         let Ok(certificate) = ssh_key::Certificate::from_bytes(&octets) else { return };
-        let trust =
-            TrustBundle { cluster: cluster(), user: CaSet { ssh: vec![ssh_authority()], ..nobody() }, host: nobody() };
+        let trust = TrustBundle::new(cluster(), CaSet { ssh: vec![ssh_authority()], ..nobody() }, nobody());
         if let Ok(verified) = verify_ssh_certificate(&certificate, &trust, SshCertificatePurpose::User, NOW) {
             let Verified::User(user) = verified else { panic!("no host authority is believed") };
             assert_eq!(user.identity().cluster, cluster());
@@ -163,8 +162,7 @@ pub fn x509_chain(octets: &[u8]) {
     {
         assert_eq!(Identity::decode(&identity.encode()).expect("what was read can be read again"), identity);
     }
-    let trust =
-        TrustBundle { cluster: cluster(), user: CaSet { x509: vec![authority.to_vec()], ..nobody() }, host: nobody() };
+    let trust = TrustBundle::new(cluster(), CaSet { x509: vec![authority.to_vec()], ..nobody() }, nobody());
     let chain = [rustls_pki_types::CertificateDer::from_slice(leaf)];
     if let Ok(verified) = verify_x509_chain(&chain, &trust, X509Purpose::Client, NOW) {
         let Verified::User(user) = verified else { panic!("no host authority is believed") };

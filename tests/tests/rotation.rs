@@ -19,7 +19,7 @@ use std::{
 };
 
 use remoteler_tests::{
-    ApiServer, Cluster, ClusterOptions, Edge, Process, User, binary, eventually, eventually_within, need, run,
+    ApiServer, Cluster, ClusterOptions, Process, User, binary, eventually, eventually_within, need, run,
 };
 use serde_json::json;
 

@@ -13,7 +13,7 @@ fn at(seconds: i64) -> Timestamp {
 fn service(number: u8, generation: u64, last_contact: Timestamp) -> ServiceContact {
     ServiceContact {
         host_id: format!("00000000-0000-4000-8000-0000000000{number:02}").parse::<HostId>().unwrap(),
-        name: NodeName::new(&format!("node-{number}")).unwrap(),
+        name: NodeName::new(format!("node-{number}")).unwrap(),
         roles: [].into(),
         generation,
         last_contact,

@@ -28,7 +28,7 @@ fn every_suite_issues_what_the_verifiers_take() {
         [(Suite::Balanced, "ssh-ed25519"), (Suite::Token, "ecdsa-sha2-nistp256"), (Suite::Legacy, "rsa-sha2-512")]
     {
         let root = cluster(suite);
-        let trust = TrustBundle { cluster: root.name.clone(), user: root.user.public(), host: root.host.public() };
+        let trust = TrustBundle::new(root.name.clone(), root.user.public(), root.host.public());
         let (user, host) = (root.issue_user(), root.issue_host());
         for line in [&user.ssh_certificate, &host.ssh_certificate] {
             let certificate = Certificate::from_openssh(line).unwrap();
