@@ -153,7 +153,7 @@ impl Inner {
             let what = format!("Kubernetes cluster {kube}");
             (key::of(key::KUBE_OWNERS, kube), what, format!("kube_cluster/{kube}"))
         }));
-        let _turn = self.changes.lock().await; // claims of one host are taken together
+        let _turn = self.changes.write().await; // claims of one host are taken together
         let mut taken = Vec::new();
         let mut outcome = Ok(());
         for (key, what, resource) in &claims {
@@ -194,8 +194,8 @@ impl Inner {
             return Err(self.refuse(caller, "renew host certificates").await);
         };
         let identity = host.identity();
-        // A host that is removed at this moment is renewed before that or not at all.
-        let _turn = self.changes.lock().await;
+        // A host that is removed at this moment is renewed before that or not at all; others are renewed beside it.
+        let _turn = self.changes.read().await;
         let Some(record) = self.records.read::<HostRecord>(&key::of(key::HOSTS, identity.id)).await? else {
             return Err(not_found(format!("host {} is not known any more; it must join again", identity.id)));
         };

@@ -59,7 +59,7 @@ impl Inner {
         let actor = self.admit(caller, RESOURCE, Verb::Update).await?;
         let RotateRequest { kind, phase, plan, force } = request;
         // One step at a time: of two administrators who ask for the same, the second is told what the first has done.
-        let _turn = self.changes.lock().await;
+        let _turn = self.changes.write().await;
         let services = self.services().await?;
         let (authorities, now) = (self.issuer.authorities(), self.clock.now());
         let generation = authorities.trust().rotation.generation + 1;
@@ -78,7 +78,7 @@ impl Inner {
             if due(&[]).is_none() {
                 continue; // whoever the services are
             }
-            let _turn = self.changes.lock().await;
+            let _turn = self.changes.write().await;
             if self.issuer.trust().rotation.generation + 1 != generation {
                 continue; // somebody took a step meanwhile; the next look decides anew
             }

@@ -7,7 +7,7 @@ use remoteler_core::{
     AuditKind, AuditSink, AuthApi, BoundedRefusals, Clock, ClusterName, Entropy, HostCerts, OsEntropy, Policy,
     PolicySource, RecordingStore, SharedPolicy, Storage, SystemClock, TrustBundle,
 };
-use tokio::sync::Mutex;
+use tokio::sync::RwLock;
 
 use crate::{
     AuditLog, Caller, Database, EventLog, OpenError, RecordError, RecordingFiles, SqliteStorage,
@@ -117,7 +117,7 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     /// Held while users, roles and tokens change, so that what one change checks, another does not undo meanwhile.
-    pub(crate) changes: Mutex<()>,
+    pub(crate) changes: RwLock<()>,
 }
 
 /// Counters of failures, and of what hosts store.
@@ -190,7 +190,7 @@ impl AuthService {
             recorded: Quota::recorded(&quotas),
         };
         let policy = Arc::new(SharedPolicy::new(policy));
-        let changes = Mutex::new(());
+        let changes = RwLock::new(());
         let inner = Inner {
             cluster,
             records,
