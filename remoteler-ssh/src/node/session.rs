@@ -584,9 +584,9 @@ fn ssh_signal(number: i32) -> Option<Sig> {
 /// Exit status of a session that could not begin or had to end.
 const NOT_STARTED: u32 = 254;
 const MAX_COMMAND: usize = 8 * 1024;
-/// Octets read from a terminal at once; Linux gives no more than 4 KiB.
-const TTY_PIECE: usize = 4 * 1024;
-/// A whole pipe.
+/// Octets of a terminal in one message; Linux gives no more than 4 KiB at once.
+const TTY_PIECE: usize = 16 * 1024;
+/// Two packets of the size that OpenSSH takes.
 const PIPE_PIECE: usize = 64 * 1024;
 /// How long a program has for ending after SIGHUP before its end is not waited for any more.
 const REAP: Duration = Duration::from_secs(5);
