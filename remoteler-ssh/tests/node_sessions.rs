@@ -164,11 +164,12 @@ async fn nothing_starts_when_the_audit_log_takes_no_events() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_whose_command_is_not_audited_is_ended_in_the_log() {
+async fn a_file_session_that_is_not_audited_is_ended_in_the_log() {
     let cluster = Cluster::start().await;
     let key = cluster.user("ann", &Wish::default());
-    *cluster.audit.broken_for.lock().unwrap() = Some("exec");
-    assert_eq!(cluster.run(&key, "true").await.status.code(), Some(254));
+    *cluster.audit.broken_for.lock().unwrap() = Some("sftp");
+    let done = finish(cluster.ssh(&key, &["-s"]).arg("sftp")).await;
+    assert_eq!(done.status.code(), Some(254));
     let (start, end) =
         (cluster.audit.wait_for("session.start", 1).await, cluster.audit.wait_for("session.end", 1).await);
     assert_eq!(start[0]["sid"], end[0]["sid"]);

@@ -14,6 +14,7 @@ mod daemon;
 mod heartbeat;
 mod host;
 mod logging;
+mod memory;
 mod notify;
 mod paths;
 mod services;
