@@ -248,6 +248,21 @@ async fn who_does_not_log_in_in_time_is_cut_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn programs_ignore_no_signal_though_the_node_was_started_by_nohup() {
+    for signal in [nix::sys::signal::SIGHUP, nix::sys::signal::SIGQUIT] {
+        #[expect(unsafe_code, reason = "signal has no safe form")]
+        // SAFETY: to ignore a signal calls no code of ours.
+        unsafe {
+            nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigIgn).unwrap();
+        }
+    }
+    let cluster = Cluster::start().await;
+    let key = cluster.user("ann", &Wish::default());
+    let done = cluster.run(&key, "grep SigIgn /proc/self/status").await;
+    assert_eq!(text(&done.stdout), "SigIgn:\t0000000000000000\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_sessions_run_at_once() {
     let cluster = Cluster::start().await;
     let key = cluster.user("ann", &Wish::default());
