@@ -52,7 +52,7 @@ impl Inner {
         let remote = caller.address();
         let address = remote.map(|addr| SourceNet::of(addr.ip()).to_string());
         if let Some(address) = &address
-            && !self.limits.join.attempt(address, self.clock.now())
+            && !self.limits.join.is_open(address, self.clock.now())
         {
             // Strangers cause this at will: the audit log bounds how often it is said, a log line would not be (I26).
             let answer = rate_limited("too many failed joins from this address; wait five minutes");
@@ -79,13 +79,11 @@ impl Inner {
             Err(cause) => Err(cause),
         };
         match joined {
-            Ok(certs) => {
-                if let Some(address) = &address {
-                    self.limits.join.succeeded(address);
-                }
-                Ok(certs)
-            }
+            Ok(certs) => Ok(certs),
             Err(cause) => {
+                if let Some(address) = &address {
+                    self.limits.join.failed(address, self.clock.now());
+                }
                 self.record(event(None, Some(cause.message.clone()))).await?;
                 Err(cause)
             }
