@@ -19,6 +19,7 @@ mod password;
 mod quota;
 mod recordings;
 mod records;
+mod rejoin;
 mod resources;
 mod roles;
 mod rotation;

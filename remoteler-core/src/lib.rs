@@ -19,6 +19,7 @@ mod label;
 mod name;
 mod policy;
 mod recording;
+mod rejoin;
 mod resource;
 mod role;
 mod rotation;
@@ -55,6 +56,7 @@ pub use name::{
 };
 pub use policy::{Policy, PolicySource, SharedPolicy};
 pub use recording::{RecordingError, RecordingInfo, RecordingStore};
+pub use rejoin::{RejoinError, RejoinProof, RejoinStatement};
 pub use resource::{Metadata, Resource, ResourceError, ResourceKind};
 pub use role::{
     ConditionsSpec, EnabledSpec, OptionsSpec, PortForwarding, PortForwardingEach, PortForwardingSpec, Role,

@@ -52,9 +52,10 @@ pub(super) fn schemas() -> Map<String, Value> {
                 ("ssh_public_key", text()),
                 ("tls_public_key", text()),
             ],
-            &[("kube_clusters", list(text())), ("without_pin", boolean())],
+            &[("kube_clusters", list(text())), ("without_pin", boolean()), ("rejoin", to("RejoinProof"))],
         ),
     );
+    add("RejoinProof", object(&[("host_id", text()), ("signed_at", text()), ("signature", text())], &[]));
     add(
         "HostCerts",
         object(
@@ -244,9 +245,9 @@ mod tests {
     use remoteler_core::{
         ApiError, ApiErrorKind, AuditEvent, AuditKind, CaKind, CaSet, ClusterName, EventQuery, HostCerts, HostId,
         Invite, JoinRequest, KubeClusterName, KubeRecord, Labels, LoginRequest, Metadata, NewToken, NewUser, NodeName,
-        NodeRecord, Ping, RecordingInfo, Resource, RotateRequest, RotationPhase, RotationPlan, RotationStatus,
-        RotationView, Secret, ServiceContact, SessionId, SignUpRequest, SystemRole, Timestamp, TokenCreated,
-        TokenSummary, Traits, TrustAck, TrustBundle, UserCerts, UserName, UserSummary, wire,
+        NodeRecord, Ping, RecordingInfo, RejoinProof, Resource, RotateRequest, RotationPhase, RotationPlan,
+        RotationStatus, RotationView, Secret, ServiceContact, SessionId, SignUpRequest, SystemRole, Timestamp,
+        TokenCreated, TokenSummary, Traits, TrustAck, TrustBundle, UserCerts, UserName, UserSummary, wire,
     };
     use serde::Serialize;
     use uuid::Uuid;
@@ -317,8 +318,10 @@ mod tests {
                     ssh_public_key: "k".into(),
                     tls_public_key: "k".into(),
                     without_pin: true,
+                    rejoin: Some(RejoinProof { host_id, signed_at: now, signature: "s".into() }),
                 }),
             ),
+            ("RejoinProof", value(RejoinProof { host_id, signed_at: now, signature: "s".into() })),
             (
                 "HostCerts",
                 value(HostCerts {

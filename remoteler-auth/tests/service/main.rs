@@ -7,6 +7,7 @@ mod inventory;
 mod join;
 mod login;
 mod recordings;
+mod rejoin;
 mod resources;
 mod rotation;
 mod support;
