@@ -15,6 +15,7 @@ mod identity;
 mod identity_ssh;
 mod identity_x509;
 mod inventory;
+mod jwk;
 mod label;
 mod name;
 mod policy;
@@ -50,6 +51,7 @@ pub use identity::{
 pub use identity_ssh::{SSH_IDENTITY_EXTENSION, ssh_identity, ssh_identity_value};
 pub use identity_x509::{X509_IDENTITY_OID, X509Naming, x509_identity, x509_naming};
 pub use inventory::{KubeRecord, NodeRecord};
+pub use jwk::{Jwk, JwkSet};
 pub use label::{LabelError, LabelMatcher, Labels, OneOrMany, Pattern};
 pub use name::{
     ClusterName, HostId, KubeClusterName, Login, NameError, NodeName, RoleName, SessionId, UserName, check_principal,
@@ -63,7 +65,7 @@ pub use role::{
     RoleConditions, RoleError, RoleOptions, RoleSpec, RuleSpec, parse_duration, preset_roles,
 };
 pub use rotation::{
-    RotateRequest, RotationPhase, RotationPlan, RotationStatus, RotationView, ServiceContact, TrustAck,
+    RotateRequest, RotationKind, RotationPhase, RotationPlan, RotationStatus, RotationView, ServiceContact, TrustAck,
 };
 pub use rule::{RuleAccess, Verb, authorize_rule};
 pub use secret::Secret;

@@ -3,6 +3,7 @@
 
 mod audit;
 mod http;
+mod identity_tokens;
 mod inventory;
 mod join;
 mod login;

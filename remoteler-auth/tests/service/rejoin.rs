@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use remoteler_core::{
-    ApiErrorKind, AuditKind, AuthApi, CaKind, Clock, HostCerts, HostId, JoinRequest, NodeName, RejoinProof,
-    RejoinStatement, ResourceKind, RotateRequest, RotationPhase, RotationPlan, Secret, SystemRole, Timestamp,
-    TrustBundle, VerifyError, X509Purpose, verify_x509_chain,
+    ApiErrorKind, AuditKind, Clock, HostCerts, HostId, JoinRequest, NodeName, RejoinProof, RejoinStatement,
+    ResourceKind, RotateRequest, RotationKind, RotationPhase, RotationPlan, Secret, SystemRole, Timestamp, TrustBundle,
+    VerifyError, X509Purpose, verify_x509_chain,
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use ssh_key::{
@@ -65,7 +65,7 @@ async fn rotate_hosts(cluster: &Cluster) {
     for phase in
         [RotationPhase::Init, RotationPhase::UpdateClients, RotationPhase::UpdateServers, RotationPhase::Standby]
     {
-        let request = RotateRequest { kind: CaKind::Host, phase, plan: RotationPlan::Manual, force: true };
+        let request = RotateRequest { kind: RotationKind::Host, phase, plan: RotationPlan::Manual, force: true };
         cluster.admin().rotate(request).await.unwrap();
     }
 }
