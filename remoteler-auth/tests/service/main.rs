@@ -11,6 +11,7 @@ mod recordings;
 mod rejoin;
 mod resources;
 mod rotation;
+mod rotation_crashes;
 mod support;
 mod users;
 mod web;
