@@ -223,7 +223,7 @@ pub struct TokenCreated {
     pub expires: Timestamp,
     /// What may join with it.
     pub roles: BTreeSet<SystemRole>,
-    /// Pin of the host authority, to be given as `--ca-pin`.
+    /// Pin of the host authority whose certificates servers show now, to be given as `--ca-pin`.
     pub ca_pin: String,
     /// All pins: during a rotation one of each authority, of which servers show either.
     #[serde(default)]

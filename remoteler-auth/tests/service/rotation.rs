@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use remoteler_auth::{AuthConfig, AuthService, Caller, HostQuotas};
 use remoteler_core::{
-    ApiErrorKind, AuditKind, AuthApi, Clock, HostCerts, OsEntropy, RotateRequest, RotationKind, RotationPhase,
+    ApiErrorKind, AuditKind, AuthApi, Clock, HostCerts, NewToken, OsEntropy, RotateRequest, RotationKind, RotationPhase,
     RotationPlan, RotationStatus, SshCertificatePurpose, SystemRole, TrustAck, TrustBundle, Verified, VerifyError,
     X509Purpose, verify_ssh_certificate, verify_x509_chain,
 };
@@ -245,4 +245,20 @@ async fn renewing_gives_what_the_host_was_let_in_as_and_nothing_more() {
     let key =
         |certs: &HostCerts| ssh_key::Certificate::from_openssh(&certs.ssh_certificate).unwrap().public_key().clone();
     assert_eq!(key(&renewed), key(&first));
+}
+
+#[tokio::test]
+async fn the_pin_of_a_token_is_that_of_the_authority_that_servers_show() {
+    let cluster = Cluster::start().await;
+    let token = || NewToken { roles: [SystemRole::Node].into(), ttl_seconds: None, value: None };
+    let old = cluster.admin().create_token(token()).await.unwrap().ca_pin;
+    let mut seen = Vec::new();
+    for phase in [Init, UpdateClients, UpdateServers, Rollback] {
+        step(&cluster, RotationKind::Host, phase).await;
+        let created = cluster.admin().create_token(token()).await.unwrap();
+        assert_eq!(created.ca_pins.len(), 2);
+        assert!(created.ca_pins.contains(&created.ca_pin));
+        seen.push(created.ca_pin == old);
+    }
+    assert_eq!(seen, [true, true, false, true]);
 }
