@@ -2,9 +2,9 @@ use std::time::Duration;
 
 use remoteler_auth::{AuthConfig, AuthService, Caller, HostQuotas};
 use remoteler_core::{
-    ApiErrorKind, AuditKind, AuthApi, Clock, HostCerts, NewToken, OsEntropy, RotateRequest, RotationKind, RotationPhase,
-    RotationPlan, RotationStatus, SshCertificatePurpose, SystemRole, TrustAck, TrustBundle, Verified, VerifyError,
-    X509Purpose, verify_ssh_certificate, verify_x509_chain,
+    ApiErrorKind, AuditKind, AuthApi, Clock, HostCerts, NewToken, OsEntropy, RotateRequest, RotationKind,
+    RotationPhase, RotationPlan, RotationStatus, SshCertificatePurpose, SystemRole, TrustAck, TrustBundle, Verified,
+    VerifyError, X509Purpose, verify_ssh_certificate, verify_x509_chain,
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 
