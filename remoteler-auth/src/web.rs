@@ -2,6 +2,7 @@
 //! Pages are rendered here, without script; every value in them is escaped.
 
 mod invite;
+mod jwks;
 mod page;
 
 use std::{net::SocketAddr, sync::Arc};
@@ -34,6 +35,7 @@ pub fn web_router(api: ApiForAddress) -> Router {
         .route(wire::WEB_LOGIN, post(login))
         .route(wire::WEB_INVITE, get(invite::show).post(invite::accept))
         .route(page::STYLE_PATH, get(page::style))
+        .route(wire::WEB_JWKS, get(jwks::show))
         .fallback(async || {
             page::message(
                 StatusCode::NOT_FOUND,

@@ -124,6 +124,9 @@ pub struct JoinRequest {
     /// The host believed whoever answered, because it was given no pin of the host authority; it says so itself, for the audit log.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub without_pin: bool,
+    /// The host has joined before and wants to be that host again: same id, name and services.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejoin: Option<crate::RejoinProof>,
 }
 
 /// Certificates of a host, and what to trust.
@@ -220,7 +223,7 @@ pub struct TokenCreated {
     pub expires: Timestamp,
     /// What may join with it.
     pub roles: BTreeSet<SystemRole>,
-    /// Pin of the host authority, to be given as `--ca-pin`.
+    /// Pin of the host authority whose certificates servers show now, to be given as `--ca-pin`.
     pub ca_pin: String,
     /// All pins: during a rotation one of each authority, of which servers show either.
     #[serde(default)]
@@ -291,7 +294,8 @@ pub trait AuthApi: Send + Sync {
     async fn sign_up(&self, request: SignUpRequest) -> Result<UserName, ApiError>;
     /// For whom a sign-up link is, without using it. Anybody with the link.
     async fn invited_user(&self, token: Secret) -> Result<UserName, ApiError>;
-    /// Lets a host in. Anybody with a token. Conflict when the name belongs to another host.
+    /// Lets a host in, or in again. Anybody with a token. Conflict when the name belongs to another host, which a host that was in
+    /// before proves itself to be by [`JoinRequest::rejoin`].
     async fn join(&self, request: JoinRequest) -> Result<HostCerts, ApiError>;
 
     /// New certificates for the calling host, for the keys it joined with: same id, name and services (I10). Hosts.

@@ -231,6 +231,9 @@ audit_kinds! {
         /// Whether it believed whoever answered, by its own word; only then there (I15).
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         without_pin: bool,
+        /// Whether it asked to be a host that joined before; only then there.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        rejoined: bool,
     }
     /// A node, cluster or other thing was removed from the inventory.
     ResourceDelete = "resource.delete", "T9500I" {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use ssh_key::PublicKey;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::{ClusterName, RotationPhase, RotationView};
+use crate::{ClusterName, Jwk, RotationPhase, RotationView};
 
 /// What an authority signs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -49,9 +49,12 @@ pub struct TrustBundle {
     pub user: CaSet,
     /// Signs hosts.
     pub host: CaSet,
-    /// Where the rotations of the two stand.
+    /// Where the rotations stand.
     #[serde(default)]
     pub rotation: RotationView,
+    /// Public keys of identity tokens, the one that signs first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tokens: Vec<Jwk>,
 }
 
 /// Why an authority certificate cannot be used.
@@ -80,7 +83,7 @@ impl TrustBundle {
     /// With no rotation going on.
     #[must_use]
     pub fn new(cluster: ClusterName, user: CaSet, host: CaSet) -> Self {
-        Self { cluster, user, host, rotation: RotationView::default() }
+        Self { cluster, user, host, rotation: RotationView::default(), tokens: Vec::new() }
     }
 
     /// The bundle in which the only authority of hosts is the one whose certificates servers show now: in

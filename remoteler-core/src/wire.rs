@@ -94,6 +94,8 @@ pub const OPENAPI: &str = "/v1/openapi.json";
 pub const WEB_LOGIN: &str = "/v1/webapi/login";
 /// Proxy's web API: `GET` → [`crate::Ping`].
 pub const WEB_PING: &str = "/v1/webapi/ping";
+/// The proxy: `GET` → [`crate::JwkSet`], the public keys of identity tokens (RFC 7517).
+pub const WEB_JWKS: &str = "/.well-known/jwks.json";
 /// Page of the proxy on which an invited user sets a password: `GET` and `POST`, HTML.
 pub const WEB_INVITE: &str = "/web/invite/{token}";
 

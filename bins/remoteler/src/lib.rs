@@ -6,6 +6,7 @@ pub mod config;
 pub mod configure;
 #[cfg(feature = "server")]
 pub mod demo;
+pub mod rejoin;
 pub mod start;
 pub mod status;
 pub mod usage;

@@ -213,7 +213,7 @@ pub(crate) enum AuthCommand {
         after_help = "Example: tctl auth rotate --type host --grace-period 48h\n         tctl auth rotate --type user --manual --phase init"
     )]
     Rotate {
-        /// user, host, or all
+        /// user, host, token, or all
         #[arg(
             long = "type",
             env = "REMOTELER_ROTATE_TYPE",
@@ -257,6 +257,8 @@ pub(crate) enum RotateKind {
     User,
     /// That of hosts.
     Host,
+    /// The key of identity tokens.
+    Token,
     /// One after the other.
     All,
 }
@@ -288,6 +290,8 @@ pub(crate) enum ExportKind {
     TlsUser,
     /// X.509 certificates that sign hosts.
     TlsHost,
+    /// Keys that sign identity tokens, as a JWKS (RFC 7517).
+    Token,
 }
 
 #[derive(Debug, Subcommand)]

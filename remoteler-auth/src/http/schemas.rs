@@ -16,9 +16,11 @@ pub(super) fn schemas() -> Map<String, Value> {
         "TrustBundle",
         object(
             &[("cluster", text()), ("user", to("CaSet")), ("host", to("CaSet"))],
-            &[("rotation", to("RotationView"))],
+            &[("rotation", to("RotationView")), ("tokens", list(to("Jwk")))],
         ),
     );
+    let members = ["kty", "crv", "use", "alg", "kid", "x", "y"].map(|member| (member, text()));
+    add("Jwk", object(&members, &[]));
     add(
         "LoginRequest",
         object(
@@ -52,9 +54,10 @@ pub(super) fn schemas() -> Map<String, Value> {
                 ("ssh_public_key", text()),
                 ("tls_public_key", text()),
             ],
-            &[("kube_clusters", list(text())), ("without_pin", boolean())],
+            &[("kube_clusters", list(text())), ("without_pin", boolean()), ("rejoin", to("RejoinProof"))],
         ),
     );
+    add("RejoinProof", object(&[("host_id", text()), ("signed_at", text()), ("signature", text())], &[]));
     add(
         "HostCerts",
         object(
@@ -86,7 +89,10 @@ pub(super) fn schemas() -> Map<String, Value> {
 
 fn add_rotation(all: &mut Map<String, Value>) {
     let mut add = |name: &str, schema: Value| all.insert(name.to_owned(), schema);
-    add("RotationView", object(&[("generation", integer()), ("user", text()), ("host", text())], &[]));
+    add(
+        "RotationView",
+        object(&[("generation", integer()), ("user", text()), ("host", text()), ("token", text())], &[]),
+    );
     add("TrustAck", object(&[("generation", integer())], &[]));
     add("RotationPlan", object(&[("mode", text())], &[("grace_seconds", integer())]));
     add(
@@ -242,11 +248,11 @@ fn to(name: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use remoteler_core::{
-        ApiError, ApiErrorKind, AuditEvent, AuditKind, CaKind, CaSet, ClusterName, EventQuery, HostCerts, HostId,
-        Invite, JoinRequest, KubeClusterName, KubeRecord, Labels, LoginRequest, Metadata, NewToken, NewUser, NodeName,
-        NodeRecord, Ping, RecordingInfo, Resource, RotateRequest, RotationPhase, RotationPlan, RotationStatus,
-        RotationView, Secret, ServiceContact, SessionId, SignUpRequest, SystemRole, Timestamp, TokenCreated,
-        TokenSummary, Traits, TrustAck, TrustBundle, UserCerts, UserName, UserSummary, wire,
+        ApiError, ApiErrorKind, AuditEvent, AuditKind, CaSet, ClusterName, EventQuery, HostCerts, HostId, Invite,
+        JoinRequest, Jwk, KubeClusterName, KubeRecord, Labels, LoginRequest, Metadata, NewToken, NewUser, NodeName,
+        NodeRecord, Ping, RecordingInfo, RejoinProof, Resource, RotateRequest, RotationKind, RotationPhase,
+        RotationPlan, RotationStatus, RotationView, Secret, ServiceContact, SessionId, SignUpRequest, SystemRole,
+        Timestamp, TokenCreated, TokenSummary, Traits, TrustAck, TrustBundle, UserCerts, UserName, UserSummary, wire,
     };
     use serde::Serialize;
     use uuid::Uuid;
@@ -265,7 +271,8 @@ mod tests {
         let host_id = HostId::from_uuid(Uuid::nil());
         let labels = || Labels::from([("a".into(), "b".into())]);
         let authority = || CaSet { ssh: Vec::new(), x509: vec![vec![1]] };
-        let trust = || TrustBundle::new(cluster(), authority(), authority());
+        let jwk = || Jwk::es256(&[4; 65]).unwrap();
+        let trust = || TrustBundle { tokens: vec![jwk()], ..TrustBundle::new(cluster(), authority(), authority()) };
         let roles = || std::collections::BTreeSet::from([SystemRole::Node]);
         let traits = || Traits::from([("logins".into(), vec!["root".into()])]);
         let text = |text: &str| Some(text.to_owned());
@@ -317,8 +324,10 @@ mod tests {
                     ssh_public_key: "k".into(),
                     tls_public_key: "k".into(),
                     without_pin: true,
+                    rejoin: Some(RejoinProof { host_id, signed_at: now, signature: "s".into() }),
                 }),
             ),
+            ("RejoinProof", value(RejoinProof { host_id, signed_at: now, signature: "s".into() })),
             (
                 "HostCerts",
                 value(HostCerts {
@@ -330,13 +339,14 @@ mod tests {
                     trust: trust(),
                 }),
             ),
+            ("Jwk", value(jwk())),
             ("RotationView", value(RotationView::default())),
             ("TrustAck", value(TrustAck { generation: 1 })),
             ("RotationPlan", value(RotationPlan::Automatic { grace_seconds: 1 })),
             (
                 "RotateRequest",
                 value(RotateRequest {
-                    kind: CaKind::User,
+                    kind: RotationKind::User,
                     phase: RotationPhase::Init,
                     plan: RotationPlan::Manual,
                     force: true,
@@ -346,7 +356,7 @@ mod tests {
             (
                 "RotationStatus",
                 value(RotationStatus {
-                    kind: CaKind::User,
+                    kind: RotationKind::User,
                     phase: RotationPhase::Init,
                     since: now,
                     plan: RotationPlan::Manual,

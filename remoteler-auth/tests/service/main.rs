@@ -3,12 +3,15 @@
 
 mod audit;
 mod http;
+mod identity_tokens;
 mod inventory;
 mod join;
 mod login;
 mod recordings;
+mod rejoin;
 mod resources;
 mod rotation;
+mod rotation_crashes;
 mod support;
 mod users;
 mod web;
