@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use remoteler_ca::{Authority, CaError, KeyRing, Rotation, StoredAuthority, Suite};
 use remoteler_core::{
-    CaKind, CaSet, ClusterName, Entropy, Revision, RotationPhase, RotationView, Timestamp, TrustBundle,
+    CaKind, CaSet, ClusterName, Entropy, Revision, Revocations, RotationPhase, RotationView, Timestamp, TrustBundle,
 };
 use serde::{Deserialize, Serialize};
 
@@ -117,10 +117,18 @@ impl Authorities {
     /// With one of the two replaced.
     pub(crate) fn with(&self, set: AuthoritySet) -> Self {
         let cluster = self.trust.cluster.clone();
-        match set.rotation.kind() {
+        let replaced = match set.rotation.kind() {
             CaKind::User => Self::new(cluster, set, self.host.clone()),
             CaKind::Host => Self::new(cluster, self.user.clone(), set),
-        }
+        };
+        replaced.revoking(self.trust.revoked.clone())
+    }
+
+    /// With this revoked, and nothing else.
+    pub(crate) fn revoking(&self, revoked: Revocations) -> Self {
+        let mut replaced = self.clone();
+        replaced.trust.revoked = revoked;
+        replaced
     }
 }
 
@@ -164,6 +172,11 @@ impl AuthoritySet {
             (RotationPhase::UpdateClients, Some(other)) => other,
             _ => &self.active,
         }
+    }
+
+    /// All key pairs, the active one first.
+    pub(crate) fn believed(&self) -> impl Iterator<Item = &Arc<Authority>> {
+        std::iter::once(&self.active).chain(&self.other)
     }
 
     /// The public halves, the active one first.

@@ -20,6 +20,7 @@ mod quota;
 mod recordings;
 mod records;
 mod resources;
+mod revocations;
 mod roles;
 mod rotation;
 mod secret_hash;

@@ -8,6 +8,7 @@ mod join;
 mod login;
 mod recordings;
 mod resources;
+mod revocations;
 mod rotation;
 mod support;
 mod users;
