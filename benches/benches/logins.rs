@@ -79,6 +79,7 @@ impl Service {
             ssh_public_key: keys.ssh_public.clone(),
             tls_public_key: keys.tls_public.clone(),
             without_pin: false,
+            rejoin: None,
         };
         let certs = service.as_caller(anonymous()).join(join).await.expect("the token is good");
         let certificate =

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use remoteler_ca::{Authority, CaError, KeyRing, Rotation, StoredAuthority, Suite};
 use remoteler_core::{
-    CaKind, CaSet, ClusterName, Entropy, Revision, RotationKind, RotationPhase, RotationView, Timestamp, TrustBundle,
+    CaKind, CaSet, ClusterName, Entropy, Revision, Revocations, RotationKind, RotationPhase, RotationView, Timestamp,
+    TrustBundle,
 };
 use serde::{Deserialize, Serialize};
 
@@ -139,15 +140,24 @@ impl Authorities {
     /// With the keys of identity tokens replaced.
     pub(crate) fn with_tokens(&self, tokens: TokenKeys) -> Self {
         Self::new(self.trust.cluster.clone(), self.user.clone(), self.host.clone(), tokens)
+            .revoking(self.trust.revoked.clone())
     }
 
     /// With one of the two authorities replaced.
     pub(crate) fn with(&self, set: AuthoritySet) -> Self {
         let cluster = self.trust.cluster.clone();
-        match set.active.kind() {
+        let replaced = match set.active.kind() {
             CaKind::User => Self::new(cluster, set, self.host.clone(), self.tokens.clone()),
             CaKind::Host => Self::new(cluster, self.user.clone(), set, self.tokens.clone()),
-        }
+        };
+        replaced.revoking(self.trust.revoked.clone())
+    }
+
+    /// With this revoked, and nothing else.
+    pub(crate) fn revoking(&self, revoked: Revocations) -> Self {
+        let mut replaced = self.clone();
+        replaced.trust.revoked = revoked;
+        replaced
     }
 }
 
@@ -191,6 +201,11 @@ impl AuthoritySet {
             (RotationPhase::UpdateClients, Some(other)) => other,
             _ => &self.active,
         }
+    }
+
+    /// All key pairs, the active one first.
+    pub(crate) fn believed(&self) -> impl Iterator<Item = &Arc<Authority>> {
+        std::iter::once(&self.active).chain(&self.other)
     }
 
     /// The public halves, the active one first.

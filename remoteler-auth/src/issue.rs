@@ -18,6 +18,7 @@ use crate::{
     authorities::{Authorities, AuthorityKeys},
     failure::{self, ApiResult, bad_request},
     records::Records,
+    revocations,
     service::StartError,
 };
 
@@ -138,6 +139,7 @@ impl Issuer {
         keys: SubjectKeys,
         requested: Option<Duration>,
     ) -> ApiResult<UserIssue> {
+        revocations::check_keys(self.authorities().trust(), &keys.ssh, &keys.tls)?;
         let limits = roles.iter().map(|role| role.options().max_session_ttl);
         let ttl = limits.chain(requested).fold(MAX_TTL, Duration::min);
         if ttl < Duration::from_secs(1) {
@@ -180,6 +182,7 @@ impl Issuer {
     /// Checks everything about a host's certificates.
     pub(crate) fn prepare_host(&self, identity: HostIdentity, keys: SubjectKeys) -> ApiResult<HostIssue> {
         let authorities = self.authorities();
+        revocations::check_keys(authorities.trust(), &keys.ssh, &keys.tls)?;
         let host = &authorities.host;
         let profile = HostProfile { identity, ssh_key: keys.ssh, tls_key: keys.tls };
         let client = if host.rotation.phase() == RotationPhase::UpdateClients {

@@ -22,6 +22,7 @@ mod recordings;
 mod records;
 mod rejoin;
 mod resources;
+mod revocations;
 mod roles;
 mod rotation;
 mod secret_hash;

@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AuditEvent, ClusterName, HostId, KubeClusterName, KubeRecord, NodeName, NodeRecord, RecordingInfo, Resource,
-    ResourceKind, RoleName, RotateRequest, RotationStatus, Secret, SessionId, SystemRole, Timestamp, Traits, TrustAck,
-    TrustBundle, UserName,
+    AuditEvent, ClusterName, HostId, KubeClusterName, KubeRecord, NewRevocation, NodeName, NodeRecord, RecordingInfo,
+    Resource, ResourceKind, Revocation, RevocationList, RevocationListName, RevocationTarget, RoleName, RotateRequest,
+    RotationStatus, Secret, SessionId, SystemRole, Timestamp, Traits, TrustAck, TrustBundle, UserName,
 };
 
 /// What kind of failure it is; becomes the HTTP status.
@@ -307,6 +307,16 @@ pub trait AuthApi: Send + Sync {
     /// Takes a step in a rotation. Users who may update `cert_authority`. Conflict when the phase cannot follow the present one, or
     /// services have not acknowledged that one.
     async fn rotate(&self, request: RotateRequest) -> Result<RotationStatus, ApiError>;
+
+    /// Revokes a certificate or a key; once more what is revoked already: its reason and end become the new ones. Users who may update
+    /// `cert_authority`. Conflict when too much is revoked.
+    async fn revoke(&self, wanted: NewRevocation) -> Result<Revocation, ApiError>;
+    /// What is revoked. Users who may read `cert_authority`.
+    async fn revocations(&self) -> Result<Vec<Revocation>, ApiError>;
+    /// Takes a revocation back. Users who may update `cert_authority`.
+    async fn unrevoke(&self, target: RevocationTarget) -> Result<(), ApiError>;
+    /// The list of what is revoked, for programs that are not ours. Anybody.
+    async fn revocation_list(&self, name: RevocationListName) -> Result<RevocationList, ApiError>;
 
     /// All role documents. Hosts, and users who may read roles.
     async fn roles(&self) -> Result<Vec<Resource>, ApiError>;

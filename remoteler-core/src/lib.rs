@@ -22,6 +22,8 @@ mod policy;
 mod recording;
 mod rejoin;
 mod resource;
+mod revocation;
+mod revocation_list;
 mod role;
 mod rotation;
 mod rule;
@@ -60,6 +62,11 @@ pub use policy::{Policy, PolicySource, SharedPolicy};
 pub use recording::{RecordingError, RecordingInfo, RecordingStore};
 pub use rejoin::{RejoinError, RejoinProof, RejoinStatement};
 pub use resource::{Metadata, Resource, ResourceError, ResourceKind};
+pub use revocation::{RevocationTarget, RevocationTargetError, Revocations, ShownCertificate, TlsSerial};
+pub use revocation_list::{
+    NewRevocation, Revocation, RevocationList, RevocationListFormat, RevocationListName, RevocationReason,
+    UnknownRevocationList,
+};
 pub use role::{
     ConditionsSpec, EnabledSpec, OptionsSpec, PortForwarding, PortForwardingEach, PortForwardingSpec, Role,
     RoleConditions, RoleError, RoleOptions, RoleSpec, RuleSpec, parse_duration, preset_roles,

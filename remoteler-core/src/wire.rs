@@ -46,6 +46,13 @@ pub const TRUST_ACK: &str = "/v1/host/trust";
 /// `GET` → `[`[`crate::RotationStatus`]`]`; `POST` [`crate::RotateRequest`] → [`crate::RotationStatus`].
 pub const ROTATIONS: &str = "/v1/rotations";
 
+/// `GET` → `[`[`crate::Revocation`]`]`; `POST` [`crate::NewRevocation`] → [`crate::Revocation`].
+pub const REVOCATIONS: &str = "/v1/revocations";
+/// `DELETE` → nothing. `{revocation}` is a [`crate::RevocationTarget`].
+pub const REVOCATION: &str = "/v1/revocations/{revocation}";
+/// `GET` → [`crate::RevocationList`]. `{list}` is a [`crate::RevocationListName`].
+pub const REVOCATION_LIST: &str = "/v1/revocation_lists/{list}";
+
 /// `GET` → `[`[`crate::Resource`]`]`, roles only.
 pub const ROLES: &str = "/v1/roles";
 /// `GET` → `[`[`crate::NodeRecord`]`]`.
@@ -96,6 +103,9 @@ pub const WEB_LOGIN: &str = "/v1/webapi/login";
 pub const WEB_PING: &str = "/v1/webapi/ping";
 /// The proxy: `GET` → [`crate::JwkSet`], the public keys of identity tokens (RFC 7517).
 pub const WEB_JWKS: &str = "/.well-known/jwks.json";
+/// Proxy's web API: `GET` → a revocation list as OpenSSH and TLS programs read it. `{list}` is a [`crate::RevocationListName`], or one with
+/// `.pem` behind it for an X.509 list.
+pub const WEB_REVOCATION_LIST: &str = "/v1/webapi/revocations/{list}";
 /// Page of the proxy on which an invited user sets a password: `GET` and `POST`, HTML.
 pub const WEB_INVITE: &str = "/web/invite/{token}";
 

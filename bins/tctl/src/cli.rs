@@ -1,10 +1,13 @@
 //! Flags and subcommands. Every flag has an environment variable; every level has an example.
 
+mod revocation;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
 use remoteler_core::{RoleName, SystemRole, UserName};
 
+pub(crate) use self::revocation::{ListArgs, RevokeArgs, RevokedWhat, UnrevokeArgs};
 use crate::{
     commands::{Moment, ResourceRef, Trait, Ttl},
     output::Format,
@@ -248,6 +251,23 @@ pub(crate) enum AuthCommand {
         #[arg(long, env = "REMOTELER_ROTATE_FORCE", requires = "manual", value_parser = BoolishValueParser::new())]
         force: bool,
     },
+    /// Refuse a certificate or key from now on, everywhere in the cluster
+    #[command(
+        after_help = "Example: tctl auth revoke --ssh-serial 4711 --reason key-compromise --comment 'laptop was stolen'\n         tctl auth revoke --tls-serial 4F01A2 --type host\n         tctl auth revoke --key id_ed25519.pub"
+    )]
+    Revoke(RevokeArgs),
+    /// List what is revoked
+    #[command(after_help = "Example: tctl auth revoked --format json")]
+    Revoked,
+    /// Believe a certificate or key again
+    #[command(after_help = "Example: tctl auth unrevoke ssh-user-4711")]
+    Unrevoke(UnrevokeArgs),
+    /// Write what is revoked as OpenSSH reads it, for sshd's RevokedKeys and ssh's RevokedHostKeys
+    #[command(after_help = "Example: tctl auth krl -o /etc/ssh/remoteler_revoked_keys")]
+    Krl(ListArgs),
+    /// Write what is revoked as TLS programs read it: PEM
+    #[command(after_help = "Example: tctl auth crl --type user -o /etc/postgresql/remoteler_user.crl")]
+    Crl(ListArgs),
 }
 
 /// Which authorities are rotated.

@@ -16,7 +16,7 @@ pub(super) fn schemas() -> Map<String, Value> {
         "TrustBundle",
         object(
             &[("cluster", text()), ("user", to("CaSet")), ("host", to("CaSet"))],
-            &[("rotation", to("RotationView")), ("tokens", list(to("Jwk")))],
+            &[("rotation", to("RotationView")), ("tokens", list(to("Jwk"))), ("revoked", list(text()))],
         ),
     );
     let members = ["kty", "crv", "use", "alg", "kid", "x", "y"].map(|member| (member, text()));
@@ -84,6 +84,7 @@ pub(super) fn schemas() -> Map<String, Value> {
     add_audit(&mut all);
     add_administration(&mut all);
     add_rotation(&mut all);
+    add_revocation(&mut all);
     all
 }
 
@@ -123,6 +124,34 @@ fn add_rotation(all: &mut Map<String, Value>) {
                 ("generation", integer()),
                 ("waiting", list(to("ServiceContact"))),
                 ("offline", list(to("ServiceContact"))),
+            ],
+            &[],
+        ),
+    );
+}
+
+fn add_revocation(all: &mut Map<String, Value>) {
+    let mut add = |name: &str, schema: Value| all.insert(name.to_owned(), schema);
+    add(
+        "NewRevocation",
+        object(&[("target", text())], &[("reason", text()), ("comment", text()), ("ttl_seconds", integer())]),
+    );
+    add(
+        "Revocation",
+        object(
+            &[("target", text()), ("reason", text()), ("revoked_by", text()), ("since", time())],
+            &[("comment", text()), ("until", time())],
+        ),
+    );
+    add(
+        "RevocationList",
+        object(
+            &[
+                ("name", text()),
+                ("number", integer()),
+                ("made", time()),
+                ("next_update", time()),
+                ("files", list(text())),
             ],
             &[],
         ),
@@ -272,7 +301,12 @@ mod tests {
         let labels = || Labels::from([("a".into(), "b".into())]);
         let authority = || CaSet { ssh: Vec::new(), x509: vec![vec![1]] };
         let jwk = || Jwk::es256(&[4; 65]).unwrap();
-        let trust = || TrustBundle { tokens: vec![jwk()], ..TrustBundle::new(cluster(), authority(), authority()) };
+        let target = || "ssh-user-1".parse::<remoteler_core::RevocationTarget>().unwrap();
+        let trust = || TrustBundle {
+            tokens: vec![jwk()],
+            revoked: std::iter::once(target()).collect(),
+            ..TrustBundle::new(cluster(), authority(), authority())
+        };
         let roles = || std::collections::BTreeSet::from([SystemRole::Node]);
         let traits = || Traits::from([("logins".into(), vec!["root".into()])]);
         let text = |text: &str| Some(text.to_owned());
@@ -340,6 +374,36 @@ mod tests {
                 }),
             ),
             ("Jwk", value(jwk())),
+            (
+                "NewRevocation",
+                value(remoteler_core::NewRevocation {
+                    target: target(),
+                    reason: Default::default(),
+                    comment: "c".into(),
+                    ttl_seconds: Some(1),
+                }),
+            ),
+            (
+                "Revocation",
+                value(remoteler_core::Revocation {
+                    target: target(),
+                    reason: Default::default(),
+                    comment: "c".into(),
+                    revoked_by: "ann".into(),
+                    since: now,
+                    until: Some(now),
+                }),
+            ),
+            (
+                "RevocationList",
+                value(remoteler_core::RevocationList {
+                    name: "user.krl".parse().unwrap(),
+                    number: 1,
+                    made: now,
+                    next_update: now,
+                    files: vec![vec![1]],
+                }),
+            ),
             ("RotationView", value(RotationView::default())),
             ("TrustAck", value(TrustAck { generation: 1 })),
             ("RotationPlan", value(RotationPlan::Automatic { grace_seconds: 1 })),

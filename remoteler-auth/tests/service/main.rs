@@ -10,6 +10,7 @@ mod login;
 mod recordings;
 mod rejoin;
 mod resources;
+mod revocations;
 mod rotation;
 mod rotation_crashes;
 mod support;
