@@ -4,6 +4,7 @@
 
 mod api;
 mod authorities;
+mod blocking;
 mod caller;
 mod database;
 mod event_log;
@@ -13,6 +14,7 @@ mod inventory;
 mod issue;
 mod join;
 mod key_file;
+mod key_params;
 mod limiter;
 mod login;
 mod password;
@@ -26,6 +28,8 @@ mod secret_hash;
 mod service;
 mod sessions;
 mod storage;
+#[cfg(feature = "pkcs11")]
+mod token_config;
 mod tokens;
 mod users;
 mod web;
@@ -36,10 +40,13 @@ pub use event_log::{AuditLog, EventLog, EventLogError};
 pub use http::{AdminSocketError, HttpApi, ServeError, bind_admin_socket, openapi_document};
 pub use join::LocalHost;
 pub use key_file::KeyFileError;
+pub use key_params::{KeyParams, NewKeys};
 pub use password::PasswordError;
 pub use quota::HostQuotas;
 pub use recordings::{RecordingFiles, RecordingState};
 pub use records::RecordError;
 pub use service::{AuthConfig, AuthService, StartError};
 pub use storage::{MemoryStorage, SqliteStorage};
+#[cfg(feature = "pkcs11")]
+pub use token_config::{TokenConfig, TokenConfigError};
 pub use web::{ApiForAddress, RemoteAddr, web_router};

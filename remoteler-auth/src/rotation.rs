@@ -1,16 +1,17 @@
 //! Rotating an authority: who asks may, the services are asked who has followed, the event is recorded, the keys change places. The
 //! order of phases is the machine's of `remoteler-ca`.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use remoteler_ca::{KeyMove, RotationError, Step};
+use remoteler_ca::{Authority, KeyMove, RotationError, Step};
 use remoteler_core::{
     ApiError, ApiErrorKind, AuditKind, CaKind, Policy, PolicySource, RotateRequest, RotationStatus, ServiceContact,
-    TrustAck, Verb,
+    Timestamp, TrustAck, Verb,
 };
 
 use crate::{
     AuthService, Caller,
+    authorities::{AuthoritySet, discard},
     failure::{self, ApiResult, bad_request, conflict},
     records::key,
     service::Inner,
@@ -52,7 +53,7 @@ impl Inner {
         self.admit(caller, RESOURCE, Verb::Read).await?;
         let services = self.services().await?;
         let (authorities, now) = (self.issuer.authorities(), self.clock.now());
-        Ok([CaKind::User, CaKind::Host].map(|kind| authorities.set(kind).rotation.status(&services, now)).into())
+        Ok([CaKind::User, CaKind::Host].map(|kind| status(authorities.set(kind), &services, now)).into())
     }
 
     pub(crate) async fn rotate(&self, caller: &Caller, request: RotateRequest) -> ApiResult<RotationStatus> {
@@ -65,7 +66,7 @@ impl Inner {
         let generation = authorities.trust().rotation.generation + 1;
         let step = authorities.set(kind).rotation.step(phase, plan, &services, force, generation, now);
         self.take(actor, kind, step.map_err(|cause| refusal(&cause))?, force).await?;
-        Ok(self.issuer.authorities().set(kind).rotation.status(&services, now))
+        Ok(status(self.issuer.authorities().set(kind), &services, now))
     }
 
     /// Takes the steps that are due in automatic rotations.
@@ -97,27 +98,50 @@ impl Inner {
         let set = authorities.set(kind);
         let fresh = match step.keys() {
             KeyMove::Generate => {
-                let made = set.generate(self.clock.now(), self.issuer.keys());
+                let made = set.generate(self.clock.now(), self.issuer.keys()).await;
                 Some(made.map_err(|cause| failure::authority(&cause))?)
             }
             KeyMove::Swap | KeyMove::Keep | KeyMove::Retire => None,
         };
+        let moved = match self.write(actor, set, &step, forced, fresh.clone()).await {
+            Ok(moved) => moved,
+            Err(cause) => {
+                if let Some(fresh) = fresh {
+                    discard(&fresh, self.issuer.keys()).await;
+                }
+                return Err(cause);
+            }
+        };
+        let authorities = authorities.with(moved.clone());
+        let trust = authorities.trust().clone();
+        self.issuer.replace(authorities);
+        let roles = self.policy.policy().roles.clone();
+        self.policy.replace(Policy { trust, roles });
+        // Only now that nobody is to believe them any more, and the record says so.
+        let cleaned = moved.destroy_retired(&self.records, self.issuer.keys()).await;
+        self.issuer.replace(self.issuer.authorities().with(cleaned));
+        Ok(())
+    }
+
+    /// Records the step and writes it.
+    async fn write(
+        &self,
+        actor: String,
+        set: &AuthoritySet,
+        step: &Step,
+        forced: bool,
+        fresh: Option<Arc<Authority>>,
+    ) -> ApiResult<AuthoritySet> {
         self.record(AuditKind::CaRotate {
             user: actor,
-            ca_type: kind.as_str().into(),
+            ca_type: step.next().kind().as_str().into(),
             phase: step.next().phase().to_string(),
             generation: step.next().generation(),
             forced: forced && !step.passed_over().is_empty(),
             passed_over: step.passed_over().iter().take(MAX_NAMED).map(|service| service.name.to_string()).collect(),
         })
         .await?;
-        let moved = set.moved(step.next().clone(), step.keys(), fresh).save(&self.records).await?;
-        let authorities = authorities.with(moved);
-        let trust = authorities.trust().clone();
-        self.issuer.replace(authorities);
-        let roles = self.policy.policy().roles.clone();
-        self.policy.replace(Policy { trust, roles });
-        Ok(())
+        Ok(set.moved(step.next().clone(), step.keys(), fresh).save(&self.records).await?)
     }
 
     async fn services(&self) -> ApiResult<Vec<ServiceContact>> {
@@ -139,6 +163,11 @@ impl AuthService {
 
 /// Services that one event names.
 const MAX_NAMED: usize = 100;
+
+/// What an administrator is shown of one authority.
+fn status(set: &AuthoritySet, services: &[ServiceContact], now: Timestamp) -> RotationStatus {
+    RotationStatus { keys: set.key_places(), ..set.rotation.status(services, now) }
+}
 
 fn refusal(cause: &RotationError) -> ApiError {
     match cause {

@@ -10,5 +10,6 @@ mod recordings;
 mod resources;
 mod rotation;
 mod support;
+mod token;
 mod users;
 mod web;

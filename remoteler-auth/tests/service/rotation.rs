@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use remoteler_auth::{AuthConfig, AuthService, Caller, HostQuotas};
+use remoteler_auth::{AuthConfig, AuthService, Caller, HostQuotas, KeyParams};
 use remoteler_core::{
     ApiErrorKind, AuditKind, AuthApi, CaKind, Clock, HostCerts, OsEntropy, RotateRequest, RotationPhase, RotationPlan,
     RotationStatus, SshCertificatePurpose, SystemRole, TrustAck, TrustBundle, Verified, VerifyError, X509Purpose,
@@ -202,6 +202,7 @@ async fn a_service_that_starts_anew_is_in_the_same_phase_with_the_same_keys() {
         entropy: std::sync::Arc::new(OsEntropy),
         quotas: HostQuotas::default(),
         key_ring: None,
+        keys: KeyParams::default(),
     };
     let again = AuthService::open(config).await.unwrap();
     assert_eq!(again.trust_bundle(), before);
