@@ -14,6 +14,8 @@ mod daemon;
 mod heartbeat;
 mod host;
 mod logging;
+#[cfg(feature = "server")]
+mod memory;
 mod notify;
 mod paths;
 mod services;
