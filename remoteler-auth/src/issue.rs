@@ -15,8 +15,10 @@ use ssh_key::PublicKey;
 
 use crate::{
     AuditLog,
-    authorities::{Authorities, AuthorityKeys},
+    authorities::Authorities,
+    blocking::sign,
     failure::{self, ApiResult, bad_request},
+    key_params::{AuthorityKeys, KeyParams},
     records::Records,
     revocations,
     service::StartError,
@@ -32,7 +34,7 @@ const NO_LOGIN: &str = "no-login";
 /// Both authorities, with all they need to issue.
 pub(crate) struct Issuer {
     authorities: ArcSwap<Authorities>,
-    keys: AuthorityKeys,
+    keys: Arc<AuthorityKeys>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     audit: AuditLog,
@@ -106,8 +108,9 @@ impl Issuer {
         entropy: Arc<dyn Entropy>,
         audit: AuditLog,
         ring: Option<Arc<KeyRing>>,
+        params: KeyParams,
     ) -> Result<Self, StartError> {
-        let keys = AuthorityKeys::new(Arc::clone(&entropy), ring);
+        let keys = Arc::new(AuthorityKeys::new(Arc::clone(&entropy), ring, params));
         let authorities = Authorities::open(cluster, records, clock.now(), &keys).await?;
         Ok(Self { authorities: ArcSwap::from_pointee(authorities), keys, clock, entropy, audit })
     }
@@ -123,7 +126,7 @@ impl Issuer {
     }
 
     /// Where their private keys are made and kept.
-    pub(crate) const fn keys(&self) -> &AuthorityKeys {
+    pub(crate) const fn keys(&self) -> &Arc<AuthorityKeys> {
         &self.keys
     }
 
@@ -176,7 +179,7 @@ impl Issuer {
             expires: Some(prepared.not_after()),
         };
         self.record(event).await?;
-        authority.issue_user(prepared).map_err(|cause| failure::authority(&cause))
+        sign(&authority, |authority| authority.issue_user(prepared)).await
     }
 
     /// Checks everything about a host's certificates.
@@ -224,7 +227,7 @@ impl Issuer {
             expires: None,
         };
         self.record(event).await?;
-        authority.issue_host(prepared).map_err(|cause| failure::authority(&cause))
+        sign(&authority, |authority| authority.issue_host(prepared)).await
     }
 
     async fn record(&self, event: AuditKind) -> ApiResult<()> {

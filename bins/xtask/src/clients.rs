@@ -31,6 +31,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("tmux", "tmux"),
     ("bash", "bash"),
     ("mount", "mount"),
+    ("softhsm2-util", "softhsm2"),
+    ("pkcs11-tool", "opensc"),
 ];
 
 /// Where system administrators' programs are, which `PATH` of other users leaves out.

@@ -14,5 +14,6 @@ mod revocations;
 mod rotation;
 mod rotation_crashes;
 mod support;
+mod token;
 mod users;
 mod web;

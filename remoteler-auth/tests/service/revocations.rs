@@ -124,8 +124,12 @@ async fn a_revocation_ends_with_what_it_revokes_and_outlives_the_process() {
 async fn revocations_survive_the_rotation_of_an_authority() {
     let cluster = Cluster::start().await;
     cluster.admin().revoke(wanted(target("ssh-user-7"))).await.unwrap();
-    let request =
-        RotateRequest { kind: CaKind::Host, phase: RotationPhase::Init, plan: RotationPlan::Manual, force: false };
+    let request = RotateRequest {
+        kind: CaKind::Host.into(),
+        phase: RotationPhase::Init,
+        plan: RotationPlan::Manual,
+        force: false,
+    };
     cluster.admin().rotate(request).await.unwrap();
     assert!(cluster.service.trust_bundle().revoked.contains(&target("ssh-user-7")));
     assert!(cluster.service.policy_source().policy().trust.revoked.contains(&target("ssh-user-7")));
@@ -316,8 +320,12 @@ async fn the_lists_of_one_authority_hold_what_it_signed_and_their_numbers_grow()
 
     // While an authority is replaced, there is one of each of its keys.
     assert_eq!(list("user.crl").await.files.len(), 1);
-    let request =
-        RotateRequest { kind: CaKind::User, phase: RotationPhase::Init, plan: RotationPlan::Manual, force: false };
+    let request = RotateRequest {
+        kind: CaKind::User.into(),
+        phase: RotationPhase::Init,
+        plan: RotationPlan::Manual,
+        force: false,
+    };
     admin.rotate(request).await.unwrap();
     let both = list("user.crl").await;
     assert_eq!(both.files.len(), 2);
