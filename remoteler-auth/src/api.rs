@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use remoteler_core::{
     ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, HostCerts, Invite, JoinRequest, KubeRecord, LoginRequest,
     NewToken, NewUser, NodeRecord, Ping, RecordingChunk, RecordingInfo, Resource, ResourceKind, RotateRequest,
-    RotationStatus, Secret, SessionId, SignUpRequest, TokenCreated, TokenSummary, TrustAck, TrustBundle, UserCerts,
-    UserName, UserSummary,
+    RotationStatus, Secret, SessionId, SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary,
+    TrustAck, TrustBundle, UserCerts, UserName, UserSummary,
 };
 
 use crate::{Caller, failure::ApiResult, service::Inner};
@@ -88,6 +88,10 @@ impl AuthApi for Handle {
 
     async fn rotate(&self, request: RotateRequest) -> Result<RotationStatus, ApiError> {
         change!(self, rotate(request))
+    }
+
+    async fn sign_certificates(&self, request: SignRequest) -> Result<SignedCertificates, ApiError> {
+        change!(self, sign_certificates(request))
     }
 
     async fn roles(&self) -> Result<Vec<Resource>, ApiError> {

@@ -25,6 +25,7 @@ mod rotation;
 mod secret_hash;
 mod service;
 mod sessions;
+mod sign;
 mod storage;
 mod tokens;
 mod users;

@@ -9,8 +9,8 @@ use http::Method;
 use remoteler_core::{
     ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, HostCerts, Invite, JoinRequest, KubeRecord, LoginRequest,
     NewToken, NewUser, NodeRecord, Ping, RecordingChunk, RecordingInfo, Resource, ResourceKind, RotateRequest,
-    RotationStatus, Secret, SessionId, SignUpRequest, TokenCreated, TokenSummary, TrustAck, TrustBundle, UserCerts,
-    UserName, UserSummary, printable, wire,
+    RotationStatus, Secret, SessionId, SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary,
+    TrustAck, TrustBundle, UserCerts, UserName, UserSummary, printable, wire,
 };
 use remoteler_tunnel::SharedTlsIdentity;
 use serde::{Serialize, de::DeserializeOwned};
@@ -160,6 +160,10 @@ impl AuthApi for RemoteAuth {
 
     async fn rotate(&self, request: RotateRequest) -> Result<RotationStatus, ApiError> {
         self.call(send(Method::POST, wire::ROTATIONS, &request)).await
+    }
+
+    async fn sign_certificates(&self, request: SignRequest) -> Result<SignedCertificates, ApiError> {
+        self.call(send(Method::POST, wire::CERTIFICATES, &request)).await
     }
 
     async fn roles(&self) -> Result<Vec<Resource>, ApiError> {

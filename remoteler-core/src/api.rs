@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AuditEvent, ClusterName, HostId, KubeClusterName, KubeRecord, NodeName, NodeRecord, RecordingInfo, Resource,
-    ResourceKind, RoleName, RotateRequest, RotationStatus, Secret, SessionId, SystemRole, Timestamp, Traits, TrustAck,
-    TrustBundle, UserName,
+    ResourceKind, RoleName, RotateRequest, RotationStatus, Secret, SessionId, SignRequest, SignedCertificates,
+    SystemRole, Timestamp, Traits, TrustAck, TrustBundle, UserName,
 };
 
 /// What kind of failure it is; becomes the HTTP status.
@@ -303,6 +303,9 @@ pub trait AuthApi: Send + Sync {
     /// Takes a step in a rotation. Users who may update `cert_authority`. Conflict when the phase cannot follow the present one, or
     /// services have not acknowledged that one.
     async fn rotate(&self, request: RotateRequest) -> Result<RotationStatus, ApiError>;
+
+    /// Issues what an administrator asks for. Users who may create `user_cert` or `host_cert`. Not found when there is no such user.
+    async fn sign_certificates(&self, request: SignRequest) -> Result<SignedCertificates, ApiError>;
 
     /// All role documents. Hosts, and users who may read roles.
     async fn roles(&self) -> Result<Vec<Resource>, ApiError>;

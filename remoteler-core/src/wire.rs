@@ -46,6 +46,9 @@ pub const TRUST_ACK: &str = "/v1/host/trust";
 /// `GET` → `[`[`crate::RotationStatus`]`]`; `POST` [`crate::RotateRequest`] → [`crate::RotationStatus`].
 pub const ROTATIONS: &str = "/v1/rotations";
 
+/// `POST` [`crate::SignRequest`] → [`crate::SignedCertificates`].
+pub const CERTIFICATES: &str = "/v1/certificates";
+
 /// `GET` → `[`[`crate::Resource`]`]`, roles only.
 pub const ROLES: &str = "/v1/roles";
 /// `GET` → `[`[`crate::NodeRecord`]`]`.

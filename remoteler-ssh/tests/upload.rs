@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use remoteler_core::{
     ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, HostCerts, Invite, JoinRequest, KubeRecord, LoginRequest,
     NewToken, NewUser, NodeRecord, OsEntropy, Ping, RecordingChunk, RecordingInfo, Resource, ResourceKind,
-    RotateRequest, RotationStatus, Secret, SessionId, SignUpRequest, TokenCreated, TokenSummary, TrustAck, TrustBundle,
-    UserCerts, UserName, UserSummary,
+    RotateRequest, RotationStatus, Secret, SessionId, SignRequest, SignUpRequest, SignedCertificates, TokenCreated,
+    TokenSummary, TrustAck, TrustBundle, UserCerts, UserName, UserSummary,
 };
 use remoteler_ssh::Uploader;
 use tokio::sync::Notify;
@@ -98,6 +98,9 @@ impl AuthApi for Store {
         absent()
     }
     async fn rotate(&self, _: RotateRequest) -> Result<RotationStatus, ApiError> {
+        absent()
+    }
+    async fn sign_certificates(&self, _: SignRequest) -> Result<SignedCertificates, ApiError> {
         absent()
     }
     async fn roles(&self) -> Result<Vec<Resource>, ApiError> {

@@ -11,8 +11,8 @@ use axum::{
 use http::{HeaderValue, Method, header::CONTENT_TYPE};
 use remoteler_core::{
     ApiError, AuditEvent, EventQuery, HostId, JoinRequest, KubeClusterName, KubeRecord, LoginRequest, NewToken,
-    NewUser, NodeRecord, RecordingChunk, Resource, ResourceKind, RotateRequest, SessionId, SignUpRequest, TrustAck,
-    UserName,
+    NewUser, NodeRecord, RecordingChunk, Resource, ResourceKind, RotateRequest, SessionId, SignRequest, SignUpRequest,
+    TrustAck, UserName,
     wire::{
         self, ChunkQuery, InviteQuery, OffsetQuery, PasswordChange, ProxyAnnouncement, ReplaceQuery, TokenRevocation,
     },
@@ -304,6 +304,14 @@ fn administration() -> Vec<Route> {
             post(async |Api(api): Api, Input(request): Input<RotateRequest>| json(api.rotate(request).await)),
         )
         .takes("RotateRequest"),
+        Route::new(
+            "Issues what an administrator asks for",
+            wire::CERTIFICATES,
+            Method::POST,
+            One("SignedCertificates"),
+            post(async |Api(api): Api, Input(request): Input<SignRequest>| json(api.sign_certificates(request).await)),
+        )
+        .takes("SignRequest"),
         Route::new(
             "All users",
             wire::USERS,

@@ -112,6 +112,7 @@ async fn every_operation_that_is_not_for_anybody_refuses_a_stranger() {
         ("AuditEvent", json!([])),
         ("TrustAck", json!({ "generation": 1 })),
         ("RotateRequest", json!({ "kind": "user", "phase": "init", "plan": { "mode": "manual" } })),
+        ("SignRequest", json!({ "purpose": "server", "names": ["x"], "tls_public_key": "x" })),
         ("NodeRecord", record.clone()),
         ("KubeRecord", record),
         ("ProxyAnnouncement", json!({ "public_addr": "a:1" })),

@@ -9,6 +9,7 @@ mod login;
 mod recordings;
 mod resources;
 mod rotation;
+mod sign;
 mod support;
 mod users;
 mod web;
