@@ -7,10 +7,12 @@ mod input;
 mod inventory;
 mod resources;
 mod rotation;
+mod sign;
 mod status;
 mod tokens;
 mod users;
 
+use anyhow::Context;
 use remoteler_core::{AuthApi, Clock, SystemClock};
 
 pub(crate) use self::input::{Moment, ResourceRef, Trait, Ttl};
@@ -31,6 +33,10 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<Report> {
     let mut password = None;
     if let Command::Users(UsersCommand::Passwd { name }) = &cli.command {
         password = Some(secret_input::new_password(name.as_str())?);
+    }
+    let mut order = None;
+    if let (Command::Auth(AuthCommand::Sign(args)), Some(format)) = (&cli.command, cli.sign_format()) {
+        order = Some(sign::Order::new(args, format)?);
     }
     let api = connect(&cli.connection)?;
     let api: &dyn AuthApi = api.as_ref();
@@ -54,6 +60,7 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<Report> {
         Command::Nodes(ListCommand::Ls) => inventory::nodes(api).await,
         Command::Kube(ListCommand::Ls) => inventory::kube_clusters(api).await,
         Command::Auth(AuthCommand::Export { kind }) => authorities::export(api, *kind).await,
+        Command::Auth(AuthCommand::Sign(_)) => sign::sign(api, order.context("no order was made")?).await,
         Command::Auth(AuthCommand::Status) => authorities::status(api).await,
         Command::Auth(AuthCommand::Rotate { kind, grace_period, manual: _, phase, force }) => {
             let wanted = match phase {

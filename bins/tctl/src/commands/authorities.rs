@@ -52,7 +52,7 @@ fn lines(authority: &CaSet, line: impl Fn(&str) -> String) -> anyhow::Result<Str
     Ok(text)
 }
 
-fn certificates(authority: &CaSet) -> String {
+pub(crate) fn certificates(authority: &CaSet) -> String {
     let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
     authority.x509.iter().map(|der| pem::encode_config(&Pem::new("CERTIFICATE", der.as_slice()), config)).collect()
 }
