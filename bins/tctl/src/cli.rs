@@ -9,7 +9,7 @@ use remoteler_core::{RoleName, SystemRole, UserName};
 
 pub(crate) use self::sign::{AnyFormat, SignArgs, SignFormat};
 use crate::{
-    commands::{Moment, ResourceRef, Trait, Ttl},
+    commands::{HostPattern, Moment, ResourceRef, Trait, Ttl},
     output::Format,
 };
 
@@ -37,6 +37,11 @@ impl Cli {
                     Some(AnyFormat::Print(_)) | None => None,
                 };
                 args.check(format).map_err(wrong)?;
+            }
+            (Command::Auth(AuthCommand::Export { kind, hosts }), _)
+                if *kind != ExportKind::Host && !hosts.is_empty() =>
+            {
+                return Err(wrong("--hosts goes with --type host only".into()));
             }
             (_, Some(AnyFormat::Sign(format))) => {
                 let format = format.as_str();
@@ -233,7 +238,8 @@ pub(crate) enum AuthCommand {
     /// Print the public part of an authority, for programs that shall believe it
     #[command(after_help = "Example: tctl auth export --type host >> ~/.ssh/known_hosts")]
     Export {
-        /// user: lines for sshd's TrustedUserCAKeys; host: lines for known_hosts; tls-user, tls-host: PEM certificates
+        /// user: lines for sshd's TrustedUserCAKeys; host: lines for known_hosts; tls-user, tls-host: PEM certificates, as openssl, kubectl
+        /// and PostgreSQL read them
         #[arg(
             long = "type",
             env = "REMOTELER_EXPORT_TYPE",
@@ -242,6 +248,9 @@ pub(crate) enum AuthCommand {
             value_name = "TYPE"
         )]
         kind: ExportKind,
+        /// Hosts that the known_hosts lines are for besides those below the cluster's name, such as db.example.com or *.example.com
+        #[arg(long, env = "REMOTELER_EXPORT_HOSTS", value_name = "HOST,…", value_delimiter = ',')]
+        hosts: Vec<HostPattern>,
     },
     /// Make keys and certificates for a user, a program or a server, and write them into files
     #[command(after_help = "Example: tctl auth sign --user jenkins -o jenkins.id --ttl 10h

@@ -3,6 +3,7 @@
 mod audit;
 mod authorities;
 mod documents;
+mod host_pattern;
 mod input;
 mod inventory;
 mod resources;
@@ -15,6 +16,7 @@ mod users;
 use anyhow::Context;
 use remoteler_core::{AuthApi, Clock, SystemClock};
 
+pub(crate) use self::host_pattern::HostPattern;
 pub(crate) use self::input::{Moment, ResourceRef, Trait, Ttl};
 use self::rotation::Rotate;
 use crate::{
@@ -59,7 +61,7 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<Report> {
         Command::Rm { resource } => resources::remove(api, resource).await,
         Command::Nodes(ListCommand::Ls) => inventory::nodes(api).await,
         Command::Kube(ListCommand::Ls) => inventory::kube_clusters(api).await,
-        Command::Auth(AuthCommand::Export { kind }) => authorities::export(api, *kind).await,
+        Command::Auth(AuthCommand::Export { kind, hosts }) => authorities::export(api, *kind, hosts).await,
         Command::Auth(AuthCommand::Sign(_)) => sign::sign(api, order.context("no order was made")?).await,
         Command::Auth(AuthCommand::Status) => authorities::status(api).await,
         Command::Auth(AuthCommand::Rotate { kind, grace_period, manual: _, phase, force }) => {

@@ -243,8 +243,12 @@ fn advice(args: &SignArgs, format: SignFormat, subject: &Subject, answer: &Signe
         }
         SignFormat::Openssh if host => {
             let made = listed(&format!("{out} is the key, {out}-cert.pub the certificate"));
+            let below = format!(".{}", answer.trust.cluster);
+            let others: Vec<_> =
+                answer.logins.iter().filter(|name| !name.ends_with(&below)).map(String::as_str).collect();
+            let hosts = if others.is_empty() { String::new() } else { format!(" --hosts {}", others.join(",")) };
             format!(
-                "{made}In sshd_config:\n  HostKey {0}\n  HostCertificate {0}-cert.pub\nClients believe it with: tctl auth export --type host >> ~/.ssh/known_hosts\n",
+                "{made}In sshd_config:\n  HostKey {0}\n  HostCertificate {0}-cert.pub\nClients believe it with: tctl auth export --type host{hosts} >> ~/.ssh/known_hosts\n",
                 absolute(&args.out)
             )
         }
