@@ -1,5 +1,5 @@
-//! What a login and a connection cost in certificates: issuing both of a user's and both of a host's, verifying the user's at a node,
-//! and the decision. Beside each stands the bare signature operation of ring, in the same run.
+//! What a login and a connection cost in certificates: issuing one alone, both of a user's and both of a host's, verifying the user's at a
+//! node, and the decision. Beside each stands the bare signature operation of ring, in the same run.
 
 use std::hint::black_box;
 
@@ -46,7 +46,33 @@ fn issue(criterion: &mut Criterion) {
             BatchSize::SmallInput,
         );
     });
+    group.bench_function("issue_ssh_certificate", |bencher| {
+        bencher.iter_batched(
+            || cluster.openssh_profile(),
+            |profile| {
+                let prepared =
+                    profile.prepare(&cluster.user_authority, cluster.now, &OsEntropy).expect("the profile is good");
+                cluster.user_authority.issue_ssh(prepared).expect("the authority signs")
+            },
+            BatchSize::SmallInput,
+        );
+    });
+    group.bench_function("issue_x509_certificate", |bencher| {
+        bencher.iter_batched(
+            || cluster.kube_profile(),
+            |profile| {
+                let prepared =
+                    profile.prepare(&cluster.user_authority, cluster.now, &OsEntropy).expect("the profile is good");
+                cluster.user_authority.issue_x509(prepared).expect("the authority signs")
+            },
+            BatchSize::SmallInput,
+        );
+    });
     let (ed25519, p256, random) = (key_pair(), p256_key_pair(), SystemRandom::new());
+    group.bench_function("ring_ed25519_signature", |bencher| bencher.iter(|| ed25519.sign(black_box(&[7; 600]))));
+    group.bench_function("ring_p256_signature", |bencher| {
+        bencher.iter(|| p256.sign(&random, black_box(&[7; 600])).expect("the key signs"));
+    });
     group.bench_function("ring_both_signatures", |bencher| {
         bencher.iter(|| {
             let message = black_box(&[7; 600]);
@@ -75,7 +101,7 @@ fn verify(criterion: &mut Criterion) {
 
     let mut group = criterion.benchmark_group("verify");
     group.throughput(Throughput::Elements(1));
-    group.bench_function("verify_ssh_user_certificate", |bencher| bencher.iter(verified));
+    group.bench_function("verify_user_certificate", |bencher| bencher.iter(verified));
     group.bench_function("decide_ssh_access", |bencher| bencher.iter(|| decide(black_box(&user))));
     group.bench_function("verify_and_decide", |bencher| bencher.iter(|| decide(&verified())));
     let key = key_pair();

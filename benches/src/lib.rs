@@ -2,11 +2,12 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use remoteler_ca::{Authority, HostProfile, SshPermits, TlsPublicKey, UserProfile};
+use remoteler_ca::{Authority, HostProfile, KubeProfile, OpensshUserProfile, SshPermits, TlsPublicKey, UserProfile};
 use remoteler_client::KeyPairs;
 use remoteler_core::{
-    CaKind, Clock, ClusterName, HostId, HostIdentity, Labels, Login, NodeName, NodeRecord, OsEntropy, Policy, Role,
-    RoleName, SystemClock, SystemRole, Timestamp, TrustBundle, UserIdentity, UserName, preset_roles, random_uuid,
+    CaKind, Clock, ClusterName, HostId, HostIdentity, KubeClusterName, Labels, Login, NodeName, NodeRecord, OsEntropy,
+    Policy, Role, RoleName, SystemClock, SystemRole, Timestamp, TrustBundle, UserIdentity, UserName, preset_roles,
+    random_uuid,
 };
 use ssh_key::PublicKey;
 
@@ -80,6 +81,28 @@ impl Cluster {
             permits: SshPermits { pty: true, port_forwarding: true, agent_forwarding: true },
             not_after: self.now.plus(Duration::from_secs(12 * 3600)),
         }
+    }
+
+    /// The SSH certificate alone, for the same user.
+    ///
+    /// # Panics
+    /// Never: the constants are names.
+    #[must_use]
+    pub fn openssh_profile(&self) -> OpensshUserProfile {
+        let UserProfile { identity, ssh_key, permits, not_after, .. } = self.user_profile();
+        let principals = identity.logins.iter().map(ToString::to_string).collect();
+        OpensshUserProfile { user: identity.user, principals, ssh_key, permits, not_after }
+    }
+
+    /// An X.509 certificate alone, for the same user at one Kubernetes cluster.
+    ///
+    /// # Panics
+    /// Never: the constants are names.
+    #[must_use]
+    pub fn kube_profile(&self) -> KubeProfile {
+        let UserProfile { identity, tls_key, not_after, .. } = self.user_profile();
+        let kube_cluster = KubeClusterName::new("staging").expect("the constant is a name");
+        KubeProfile { identity, kube_cluster, tls_key, not_after }
     }
 
     /// Certificates for a node.

@@ -6,9 +6,10 @@ use std::{future::Future, sync::Arc};
 use async_trait::async_trait;
 use remoteler_core::{
     ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, HostCerts, Invite, JoinRequest, KubeRecord, LoginRequest,
-    NewToken, NewUser, NodeRecord, Ping, RecordingChunk, RecordingInfo, Resource, ResourceKind, RotateRequest,
-    RotationStatus, Secret, SessionId, SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary,
-    TrustAck, TrustBundle, UserCerts, UserName, UserSummary,
+    NewRevocation, NewToken, NewUser, NodeRecord, Ping, RecordingChunk, RecordingInfo, Resource, ResourceKind,
+    Revocation, RevocationList, RevocationListName, RevocationTarget, RotateRequest, RotationStatus, Secret, SessionId,
+    SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary, TrustAck, TrustBundle, UserCerts,
+    UserName, UserSummary,
 };
 
 use crate::{Caller, failure::ApiResult, service::Inner};
@@ -92,6 +93,23 @@ impl AuthApi for Handle {
 
     async fn sign_certificates(&self, request: SignRequest) -> Result<SignedCertificates, ApiError> {
         change!(self, sign_certificates(request))
+    }
+
+    async fn revoke(&self, wanted: NewRevocation) -> Result<Revocation, ApiError> {
+        change!(self, revoke(wanted))
+    }
+
+    async fn revocations(&self) -> Result<Vec<Revocation>, ApiError> {
+        self.inner.revocations(&self.caller).await
+    }
+
+    async fn unrevoke(&self, target: RevocationTarget) -> Result<(), ApiError> {
+        change!(self, unrevoke(target))
+    }
+
+    async fn revocation_list(&self, name: RevocationListName) -> Result<RevocationList, ApiError> {
+        let inner = Arc::clone(&self.inner);
+        detached(async move { inner.revocation_list(name).await }).await
     }
 
     async fn roles(&self) -> Result<Vec<Resource>, ApiError> {

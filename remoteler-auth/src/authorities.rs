@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use remoteler_ca::{Authority, CaError, KeyRing, Rotation, StoredAuthority, Suite};
 use remoteler_core::{
-    CaKind, CaSet, ClusterName, Entropy, Revision, RotationPhase, RotationView, Timestamp, TrustBundle,
+    CaKind, CaSet, ClusterName, Entropy, Revision, Revocations, RotationKind, RotationPhase, RotationView, Timestamp,
+    TrustBundle,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     records::{RecordError, Records, key},
     service::StartError,
+    token_keys::TokenKeys,
 };
 
 /// Both authorities at one moment.
@@ -19,7 +21,9 @@ use crate::{
 pub(crate) struct Authorities {
     pub(crate) user: AuthoritySet,
     pub(crate) host: AuthoritySet,
-    /// What everybody is to believe, made of the two.
+    /// Beside them: the keys of identity tokens, which rotate in the same way.
+    pub(crate) tokens: TokenKeys,
+    /// What everybody is to believe, made of all of these.
     trust: TrustBundle,
 }
 
@@ -41,6 +45,11 @@ pub(crate) struct AuthorityKeys {
 impl AuthorityKeys {
     pub(crate) const fn new(entropy: Arc<dyn Entropy>, ring: Option<Arc<KeyRing>>) -> Self {
         Self { entropy, ring }
+    }
+
+    /// What seals them, if anything does.
+    pub(crate) fn ring(&self) -> Option<&KeyRing> {
+        self.ring.as_deref()
     }
 
     fn generate(
@@ -90,17 +99,23 @@ impl Authorities {
     ) -> Result<Self, StartError> {
         let user = AuthoritySet::open(cluster, CaKind::User, records, now, keys).await?;
         let host = AuthoritySet::open(cluster, CaKind::Host, records, now, keys).await?;
-        Ok(Self::new(cluster.clone(), user, host))
+        let tokens = TokenKeys::open(cluster, records, now, keys.ring()).await?;
+        Ok(Self::new(cluster.clone(), user, host, tokens))
     }
 
-    fn new(cluster: ClusterName, user: AuthoritySet, host: AuthoritySet) -> Self {
+    fn new(cluster: ClusterName, user: AuthoritySet, host: AuthoritySet, tokens: TokenKeys) -> Self {
         let mut trust = TrustBundle::new(cluster, user.public(), host.public());
         trust.rotation = RotationView {
-            generation: user.rotation.generation().max(host.rotation.generation()),
+            generation: [&user.rotation, &host.rotation, &tokens.rotation]
+                .map(Rotation::generation)
+                .into_iter()
+                .fold(0, u64::max),
             user: user.rotation.phase(),
             host: host.rotation.phase(),
+            token: tokens.rotation.phase(),
         };
-        Self { user, host, trust }
+        trust.tokens = tokens.public();
+        Self { user, host, tokens, trust }
     }
 
     pub(crate) const fn trust(&self) -> &TrustBundle {
@@ -114,13 +129,35 @@ impl Authorities {
         }
     }
 
-    /// With one of the two replaced.
+    /// Where one of the rotations stands.
+    pub(crate) const fn rotation(&self, kind: RotationKind) -> &Rotation {
+        match kind.authority() {
+            Some(kind) => &self.set(kind).rotation,
+            None => &self.tokens.rotation,
+        }
+    }
+
+    /// With the keys of identity tokens replaced.
+    pub(crate) fn with_tokens(&self, tokens: TokenKeys) -> Self {
+        Self::new(self.trust.cluster.clone(), self.user.clone(), self.host.clone(), tokens)
+            .revoking(self.trust.revoked.clone())
+    }
+
+    /// With one of the two authorities replaced.
     pub(crate) fn with(&self, set: AuthoritySet) -> Self {
         let cluster = self.trust.cluster.clone();
-        match set.rotation.kind() {
-            CaKind::User => Self::new(cluster, set, self.host.clone()),
-            CaKind::Host => Self::new(cluster, self.user.clone(), set),
-        }
+        let replaced = match set.active.kind() {
+            CaKind::User => Self::new(cluster, set, self.host.clone(), self.tokens.clone()),
+            CaKind::Host => Self::new(cluster, self.user.clone(), set, self.tokens.clone()),
+        };
+        replaced.revoking(self.trust.revoked.clone())
+    }
+
+    /// With this revoked, and nothing else.
+    pub(crate) fn revoking(&self, revoked: Revocations) -> Self {
+        let mut replaced = self.clone();
+        replaced.trust.revoked = revoked;
+        replaced
     }
 }
 
@@ -147,7 +184,7 @@ impl AuthoritySet {
             return Ok(set);
         }
         let active = Arc::new(keys.generate(cluster, kind, Suite::default(), now)?);
-        let rotation = Rotation::standby(kind, 1, now);
+        let rotation = Rotation::standby(kind.into(), 1, now);
         let stored = StoredSet { rotation: rotation.clone(), active: active.to_stored(), other: None };
         let revision = records.create(&key, &stored, None).await?;
         Ok(Self { rotation, active, other: None, revision })
@@ -164,6 +201,11 @@ impl AuthoritySet {
             (RotationPhase::UpdateClients, Some(other)) => other,
             _ => &self.active,
         }
+    }
+
+    /// All key pairs, the active one first.
+    pub(crate) fn believed(&self) -> impl Iterator<Item = &Arc<Authority>> {
+        std::iter::once(&self.active).chain(&self.other)
     }
 
     /// The public halves, the active one first.

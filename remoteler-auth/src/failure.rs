@@ -1,6 +1,6 @@
 //! Where failures inside become what a caller may see: kind and one line. The full cause goes to the log, not to the caller.
 
-use remoteler_ca::{CaError, ProfileError};
+use remoteler_ca::{CaError, ProfileError, RevokeError};
 use remoteler_core::{ApiError, ApiErrorKind, AuditError, RecordingError, with_causes};
 
 use crate::{DatabaseError, RecordError, event_log::EventLogError, password::PasswordError};
@@ -76,6 +76,10 @@ pub(crate) fn profile(cause: &ProfileError) -> ApiError {
 
 pub(crate) fn authority(cause: &CaError) -> ApiError {
     internal(cause, "the certificate authority failed")
+}
+
+pub(crate) fn revocation_list(cause: &RevokeError) -> ApiError {
+    internal(cause, "the revocation list cannot be written")
 }
 
 /// What was not recorded is not done.

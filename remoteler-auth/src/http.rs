@@ -8,7 +8,7 @@ mod schemas;
 mod serve;
 mod unix;
 
-pub(crate) use body::{Input, json};
+pub(crate) use body::{Failure, Input, json};
 pub use openapi::openapi_document;
 pub use serve::{HttpApi, ServeError};
 pub use unix::{AdminSocketError, bind_admin_socket};

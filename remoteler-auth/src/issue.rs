@@ -14,7 +14,8 @@ use remoteler_core::{
     AuditKind, AuditSink, CaKind, Clock, ClusterName, Entropy, HostIdentity, Login, Role, RotationPhase, Timestamp,
     TrustBundle, UserIdentity, UserName,
 };
-pub(crate) use single::{About, SingleIssue, ssh_key, tls_key};
+pub(crate) use single::{About, SingleIssue};
+use single::{ssh_key, tls_key};
 use ssh_key::PublicKey;
 
 use crate::{
@@ -22,6 +23,7 @@ use crate::{
     authorities::{Authorities, AuthorityKeys},
     failure::{self, ApiResult, bad_request},
     records::Records,
+    revocations,
     service::StartError,
 };
 
@@ -142,6 +144,7 @@ impl Issuer {
         keys: SubjectKeys,
         requested: Option<Duration>,
     ) -> ApiResult<UserIssue> {
+        revocations::check_keys(self.authorities().trust(), &keys.ssh, &keys.tls)?;
         let now = self.clock.now();
         let not_after = user_end(now, roles, requested)?;
         let permits = permits(roles);
@@ -175,6 +178,7 @@ impl Issuer {
     /// Checks everything about a host's certificates.
     pub(crate) fn prepare_host(&self, identity: HostIdentity, keys: SubjectKeys) -> ApiResult<HostIssue> {
         let authorities = self.authorities();
+        revocations::check_keys(authorities.trust(), &keys.ssh, &keys.tls)?;
         let host = &authorities.host;
         let profile = HostProfile { identity, ssh_key: keys.ssh, tls_key: keys.tls };
         let client = if host.rotation.phase() == RotationPhase::UpdateClients {

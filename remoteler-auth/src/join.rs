@@ -36,10 +36,10 @@ pub struct LocalHost {
 /// What a host was let in as, and its keys.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct HostRecord {
-    identity: HostIdentity,
+pub(crate) struct HostRecord {
+    pub(crate) identity: HostIdentity,
     /// OpenSSH's one-line form.
-    ssh_public_key: String,
+    pub(crate) ssh_public_key: String,
     /// PEM of a SubjectPublicKeyInfo.
     tls_public_key: String,
 }
@@ -52,7 +52,7 @@ impl Inner {
         let remote = caller.address();
         let address = remote.map(|addr| SourceNet::of(addr.ip()).to_string());
         if let Some(address) = &address
-            && !self.limits.join.attempt(address, self.clock.now())
+            && !self.limits.join.is_open(address, self.clock.now())
         {
             // Strangers cause this at will: the audit log bounds how often it is said, a log line would not be (I26).
             let answer = rate_limited("too many failed joins from this address; wait five minutes");
@@ -60,6 +60,7 @@ impl Inner {
             return Err(answer);
         }
         let (node_name, without_pin) = (request.node_name.to_string(), request.without_pin);
+        let rejoined = request.rejoin.is_some();
         let roles: Vec<String> = request.roles.iter().map(ToString::to_string).collect();
         let event = |host_id: Option<HostId>, error: Option<String>| AuditKind::InstanceJoin {
             node_name: node_name.clone(),
@@ -69,8 +70,10 @@ impl Inner {
             error,
             remote: remote.map(|addr| addr.to_string()),
             without_pin,
+            rejoined,
         };
         let joined = match self.check_token(&request).await {
+            Ok(()) if rejoined => self.readmit(request, &event).await,
             Ok(()) => {
                 let JoinRequest { node_name: name, roles, kube_clusters, ssh_public_key, tls_public_key, .. } = request;
                 let host = LocalHost { name, roles, kube_clusters, ssh_public_key, tls_public_key, host_id: None };
@@ -79,13 +82,11 @@ impl Inner {
             Err(cause) => Err(cause),
         };
         match joined {
-            Ok(certs) => {
-                if let Some(address) = &address {
-                    self.limits.join.succeeded(address);
-                }
-                Ok(certs)
-            }
+            Ok(certs) => Ok(certs),
             Err(cause) => {
+                if let Some(address) = &address {
+                    self.limits.join.failed(address, self.clock.now());
+                }
                 self.record(event(None, Some(cause.message.clone()))).await?;
                 Err(cause)
             }
@@ -102,6 +103,7 @@ impl Inner {
             error,
             remote: None,
             without_pin: false,
+            rejoined: false,
         })
         .await
     }
@@ -123,7 +125,7 @@ impl Inner {
         Ok(())
     }
 
-    async fn admit_new(
+    pub(crate) async fn admit_new(
         &self,
         host: LocalHost,
         event: &(dyn Fn(Option<HostId>, Option<String>) -> AuditKind + Send + Sync),
@@ -153,7 +155,7 @@ impl Inner {
             let what = format!("Kubernetes cluster {kube}");
             (key::of(key::KUBE_OWNERS, kube), what, format!("kube_cluster/{kube}"))
         }));
-        let _turn = self.changes.lock().await; // claims of one host are taken together
+        let _turn = self.changes.write().await; // claims of one host are taken together
         let mut taken = Vec::new();
         let mut outcome = Ok(());
         for (key, what, resource) in &claims {
@@ -194,8 +196,8 @@ impl Inner {
             return Err(self.refuse(caller, "renew host certificates").await);
         };
         let identity = host.identity();
-        // A host that is removed at this moment is renewed before that or not at all.
-        let _turn = self.changes.lock().await;
+        // A host that is removed at this moment is renewed before that or not at all; others are renewed beside it.
+        let _turn = self.changes.read().await;
         let Some(record) = self.records.read::<HostRecord>(&key::of(key::HOSTS, identity.id)).await? else {
             return Err(not_found(format!("host {} is not known any more; it must join again", identity.id)));
         };
@@ -225,7 +227,8 @@ impl Inner {
             Err(cause) if cause.is_conflict() => match self.records.read::<HostId>(key).await? {
                 Some(owner) if owner == host => Ok(false),
                 Some(owner) => Err(conflict(format!(
-                    "{what} belongs to host {owner}; choose another name, or free it with tctl rm {resource}"
+                    "{what} belongs to host {owner}; on that host run remoteler rejoin, else choose another name, or free it with \
+                     tctl rm {resource}"
                 ))),
                 None => Err(conflict(format!("{what} was freed at this moment; try again"))),
             },

@@ -35,6 +35,27 @@ impl Limiter {
     /// Counts an attempt, or refuses it. It is counted before its outcome is known, so that attempts at once cannot
     /// pass together; [`Limiter::succeeded`] takes it back.
     pub(crate) fn attempt(&self, key: &str, now: Timestamp) -> bool {
+        self.count(key, now, |window| {
+            let allowed = window.attempts < self.attempts;
+            window.attempts += u32::from(allowed);
+            allowed
+        })
+    }
+
+    /// Whether an attempt may go ahead; it is not counted. For attempts that many honest hosts behind one address make at once:
+    /// [`Limiter::failed`] counts those that turn out to be failures. As many guesses as are under way together can pass the limit
+    /// together, so what is guessed must be long.
+    pub(crate) fn is_open(&self, key: &str, now: Timestamp) -> bool {
+        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.get(short(key)).is_none_or(|window| !self.lasts(window, now) || window.attempts < self.attempts)
+    }
+
+    /// Counts a failure of an attempt that [`Limiter::is_open`] let go ahead.
+    pub(crate) fn failed(&self, key: &str, now: Timestamp) {
+        self.count(key, now, |window| window.attempts = window.attempts.saturating_add(1));
+    }
+
+    fn count<T>(&self, key: &str, now: Timestamp, change: impl FnOnce(&mut Window) -> T) -> T {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         let key = short(key);
         if keys.len() >= MAX_KEYS && !keys.contains_key(key) {
@@ -50,11 +71,7 @@ impl Limiter {
         if !self.lasts(window, now) {
             *window = Window { began: now, attempts: 0 };
         }
-        if window.attempts >= self.attempts {
-            return false;
-        }
-        window.attempts += 1;
-        true
+        change(window)
     }
 
     /// Takes one attempt back: it was no failure.
@@ -86,6 +103,21 @@ mod tests {
     use super::*;
 
     const START: Timestamp = Timestamp::from_unix_seconds(1_000);
+
+    #[test]
+    fn attempts_at_once_wait_for_no_outcome_and_failures_close_the_door() {
+        let limiter = Limiter::new(2, Duration::from_secs(60));
+        assert!((0..1000).all(|_| limiter.is_open("nat", START)));
+        limiter.failed("nat", START);
+        assert!(limiter.is_open("nat", START));
+        limiter.failed("nat", START);
+        limiter.failed("nat", START); // one that was under way
+        assert!(!limiter.is_open("nat", START) && limiter.is_open("other", START));
+        assert!(!limiter.is_open("nat", START.plus(Duration::from_secs(59))));
+        assert!(limiter.is_open("nat", START.plus(Duration::from_secs(60))));
+        limiter.failed("nat", START.plus(Duration::from_secs(60)));
+        assert!(limiter.is_open("nat", START.plus(Duration::from_secs(60))));
+    }
 
     #[test]
     fn the_attempt_after_the_last_allowed_one_waits_for_the_next_window() {

@@ -35,6 +35,10 @@ pub(crate) mod key {
     pub(crate) const CLUSTER: &str = "cluster";
     /// `authorities/user`, `authorities/host`.
     pub(crate) const AUTHORITIES: &str = "authorities/";
+    /// `revocations/<what is revoked>`
+    pub(crate) const REVOCATIONS: &str = "revocations/";
+    /// `revocation-lists/<name>` holds the number of the last one.
+    pub(crate) const REVOCATION_LISTS: &str = "revocation-lists/";
     /// `roles/<name>`
     pub(crate) const ROLES: &str = "roles/";
     /// `users/<name>`

@@ -63,7 +63,7 @@ impl Inner {
         if replace {
             actor = self.admit(caller, kind.as_str(), Verb::Update).await?;
         }
-        let _turn = self.changes.lock().await;
+        let _turn = self.changes.write().await;
         match kind {
             ResourceKind::Role => self.write_role(actor, document, replace).await,
             ResourceKind::User => {
@@ -93,7 +93,7 @@ impl Inner {
             ResourceKind::Token => self.delete_token(caller, &Secret::new(name)).await,
             ResourceKind::Role | ResourceKind::Node | ResourceKind::KubeCluster => {
                 let actor = self.admit(caller, kind.as_str(), Verb::Delete).await?;
-                let _turn = self.changes.lock().await;
+                let _turn = self.changes.write().await;
                 match kind {
                     ResourceKind::Role => self.delete_role(actor, &name).await,
                     ResourceKind::Node => self.delete_node(actor, &name).await,

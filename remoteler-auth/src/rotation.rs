@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use remoteler_ca::{KeyMove, RotationError, Step};
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuditKind, CaKind, Policy, PolicySource, RotateRequest, RotationStatus, ServiceContact,
-    TrustAck, Verb,
+    ApiError, ApiErrorKind, AuditKind, Policy, PolicySource, RotateRequest, RotationKind, RotationStatus,
+    ServiceContact, TrustAck, Verb,
 };
 
 use crate::{
     AuthService, Caller,
+    authorities::AuthoritySet,
     failure::{self, ApiResult, bad_request, conflict},
     records::key,
     service::Inner,
+    token_keys::TokenKeys,
 };
 
 /// What roles call the authorities.
@@ -22,6 +24,12 @@ const RESOURCE: &str = "cert_authority";
 const AUTOMATIC: &str = "local:rotation";
 /// A service that was not heard of for so long is forgotten: nobody waits for it any more.
 const FORGOTTEN: Duration = Duration::from_secs(30 * 86_400);
+
+/// What a step has changed, not written yet.
+enum Moved {
+    Authority(AuthoritySet),
+    Tokens(TokenKeys),
+}
 
 impl Inner {
     /// Remembers which generation of the trust bundle a host acts by.
@@ -52,33 +60,33 @@ impl Inner {
         self.admit(caller, RESOURCE, Verb::Read).await?;
         let services = self.services().await?;
         let (authorities, now) = (self.issuer.authorities(), self.clock.now());
-        Ok([CaKind::User, CaKind::Host].map(|kind| authorities.set(kind).rotation.status(&services, now)).into())
+        Ok(RotationKind::ALL.map(|kind| authorities.rotation(kind).status(&services, now)).into())
     }
 
     pub(crate) async fn rotate(&self, caller: &Caller, request: RotateRequest) -> ApiResult<RotationStatus> {
         let actor = self.admit(caller, RESOURCE, Verb::Update).await?;
         let RotateRequest { kind, phase, plan, force } = request;
         // One step at a time: of two administrators who ask for the same, the second is told what the first has done.
-        let _turn = self.changes.lock().await;
+        let _turn = self.changes.write().await;
         let services = self.services().await?;
         let (authorities, now) = (self.issuer.authorities(), self.clock.now());
         let generation = authorities.trust().rotation.generation + 1;
-        let step = authorities.set(kind).rotation.step(phase, plan, &services, force, generation, now);
+        let step = authorities.rotation(kind).step(phase, plan, &services, force, generation, now);
         self.take(actor, kind, step.map_err(|cause| refusal(&cause))?, force).await?;
-        Ok(self.issuer.authorities().set(kind).rotation.status(&services, now))
+        Ok(self.issuer.authorities().rotation(kind).status(&services, now))
     }
 
     /// Takes the steps that are due in automatic rotations.
     async fn rotate_when_due(&self) -> ApiResult<()> {
-        for kind in [CaKind::User, CaKind::Host] {
+        for kind in RotationKind::ALL {
             let authorities = self.issuer.authorities();
             let now = self.clock.now();
             let generation = authorities.trust().rotation.generation + 1;
-            let due = |services: &[ServiceContact]| authorities.set(kind).rotation.due(services, generation, now);
+            let due = |services: &[ServiceContact]| authorities.rotation(kind).due(services, generation, now);
             if due(&[]).is_none() {
                 continue; // whoever the services are
             }
-            let _turn = self.changes.lock().await;
+            let _turn = self.changes.write().await;
             if self.issuer.trust().rotation.generation + 1 != generation {
                 continue; // somebody took a step meanwhile; the next look decides anew
             }
@@ -92,15 +100,23 @@ impl Inner {
     }
 
     /// Records the step, writes it, and puts it in force; [`Inner::changes`] is held by the caller.
-    async fn take(&self, actor: String, kind: CaKind, step: Step, forced: bool) -> ApiResult<()> {
+    async fn take(&self, actor: String, kind: RotationKind, step: Step, forced: bool) -> ApiResult<()> {
         let authorities = self.issuer.authorities();
-        let set = authorities.set(kind);
-        let fresh = match step.keys() {
-            KeyMove::Generate => {
-                let made = set.generate(self.clock.now(), self.issuer.keys());
-                Some(made.map_err(|cause| failure::authority(&cause))?)
+        let generates = step.keys() == KeyMove::Generate;
+        let failed = |cause| failure::authority(&cause);
+        let (next, keys, issuer) = (step.next().clone(), step.keys(), &self.issuer);
+        // The keys that a step needs are there before the event says that it is taken.
+        let moved = match kind.authority() {
+            Some(kind) => {
+                let set = authorities.set(kind);
+                let fresh =
+                    generates.then(|| set.generate(self.clock.now(), issuer.keys())).transpose().map_err(failed)?;
+                Moved::Authority(set.moved(next, keys, fresh))
             }
-            KeyMove::Swap | KeyMove::Keep | KeyMove::Retire => None,
+            None => {
+                let fresh = generates.then(|| TokenKeys::generate(&self.cluster, issuer.keys().ring()));
+                Moved::Tokens(authorities.tokens.moved(next, keys, fresh.transpose().map_err(failed)?))
+            }
         };
         self.record(AuditKind::CaRotate {
             user: actor,
@@ -111,8 +127,10 @@ impl Inner {
             passed_over: step.passed_over().iter().take(MAX_NAMED).map(|service| service.name.to_string()).collect(),
         })
         .await?;
-        let moved = set.moved(step.next().clone(), step.keys(), fresh).save(&self.records).await?;
-        let authorities = authorities.with(moved);
+        let authorities = match moved {
+            Moved::Authority(set) => authorities.with(set.save(&self.records).await?),
+            Moved::Tokens(keys) => authorities.with_tokens(keys.save(&self.records).await?),
+        };
         let trust = authorities.trust().clone();
         self.issuer.replace(authorities);
         let roles = self.policy.policy().roles.clone();

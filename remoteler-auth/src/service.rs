@@ -7,7 +7,7 @@ use remoteler_core::{
     AuditKind, AuditSink, AuthApi, BoundedRefusals, Clock, ClusterName, Entropy, HostCerts, OsEntropy, Policy,
     PolicySource, RecordingStore, SharedPolicy, Storage, SystemClock, TrustBundle,
 };
-use tokio::sync::Mutex;
+use tokio::sync::RwLock;
 
 use crate::{
     AuditLog, Caller, Database, EventLog, OpenError, RecordError, RecordingFiles, SqliteStorage,
@@ -19,6 +19,7 @@ use crate::{
     password::{PasswordError, Passwords},
     quota::{HostQuotas, Quota},
     records::{Records, key},
+    revocations::Ledger,
     roles,
 };
 
@@ -112,12 +113,13 @@ pub(crate) struct Inner {
     pub(crate) recordings: RecordingFiles,
     pub(crate) policy: Arc<SharedPolicy>,
     pub(crate) issuer: Issuer,
+    pub(crate) ledger: Ledger,
     pub(crate) passwords: Passwords,
     pub(crate) limits: Limits,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     /// Held while users, roles and tokens change, so that what one change checks, another does not undo meanwhile.
-    pub(crate) changes: Mutex<()>,
+    pub(crate) changes: RwLock<()>,
 }
 
 /// Counters of failures, and of what hosts store.
@@ -172,6 +174,8 @@ impl AuthService {
         let audit = AuditLog::new(events.clone(), Arc::clone(&clock), Arc::clone(&entropy), cluster.clone());
         let (for_issuer, draws) = (Arc::clone(&clock), Arc::clone(&entropy));
         let issuer = Issuer::open(&cluster, &records, for_issuer, draws, audit.clone(), key_ring).await?;
+        let ledger = Ledger::open(&records).await?;
+        issuer.replace(issuer.authorities().revoking(ledger.targets()));
         let audit = Arc::new(BoundedRefusals::new(Arc::new(audit), Arc::clone(&clock)));
         roles::write_presets(&records).await?;
         let policy = Policy { trust: issuer.trust(), roles: roles::load(&records).await? };
@@ -190,7 +194,7 @@ impl AuthService {
             recorded: Quota::recorded(&quotas),
         };
         let policy = Arc::new(SharedPolicy::new(policy));
-        let changes = Mutex::new(());
+        let changes = RwLock::new(());
         let inner = Inner {
             cluster,
             records,
@@ -199,6 +203,7 @@ impl AuthService {
             recordings,
             policy,
             issuer,
+            ledger,
             passwords,
             limits,
             clock,

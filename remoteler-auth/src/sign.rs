@@ -13,7 +13,7 @@ use remoteler_core::{
 use crate::{
     Caller,
     failure::{ApiResult, bad_request, not_found},
-    issue::{About, SubjectKeys, ssh_key, tls_key, user_identity},
+    issue::{About, SubjectKeys, user_identity},
     records::key,
     service::Inner,
     users::UserRecord,
@@ -83,7 +83,7 @@ impl Inner {
                 self.sign_openssh_user(by, &user, &ssh_public_key, life(ttl_seconds)?).await
             }
             SignRequest::Kubernetes { user, kube_cluster, tls_public_key, ttl_seconds } => {
-                let tls_key = tls_key(&tls_public_key)?;
+                let tls_key = self.issuer.tls_key(&tls_public_key)?;
                 let ttl = life(ttl_seconds)?;
                 self.sign_for_elsewhere(by, &user, ttl, |holder, not_after| {
                     let profile = KubeProfile {
@@ -100,7 +100,7 @@ impl Inner {
                 .await
             }
             SignRequest::Database { user, database_user, tls_public_key, ttl_seconds } => {
-                let tls_key = tls_key(&tls_public_key)?;
+                let tls_key = self.issuer.tls_key(&tls_public_key)?;
                 let ttl = life(ttl_seconds)?;
                 self.sign_for_elsewhere(by, &user, ttl, |holder, not_after| {
                     let database_user = holder.account(DATABASE_USERS, "--db-user", database_user)?;
@@ -113,7 +113,7 @@ impl Inner {
                 .await
             }
             SignRequest::SmartCard { user, windows_user, domain, sid, crl_url, tls_public_key, ttl_seconds } => {
-                let tls_key = tls_key(&tls_public_key)?;
+                let tls_key = self.issuer.tls_key(&tls_public_key)?;
                 let ttl = life(ttl_seconds)?;
                 self.sign_for_elsewhere(by, &user, ttl, |holder, not_after| {
                     let windows_user = holder.account(WINDOWS_USERS, "--windows-user", windows_user)?;
@@ -163,7 +163,7 @@ impl Inner {
         key: &str,
         ttl: Option<Duration>,
     ) -> ApiResult<Issued> {
-        let ssh_key = ssh_key(key)?;
+        let ssh_key = self.issuer.ssh_key(key)?;
         let holder = self.holder(user).await?;
         let logins: Vec<String> = holder
             .roles
@@ -233,7 +233,7 @@ impl Inner {
         key: &str,
         ttl: Option<Duration>,
     ) -> ApiResult<Issued> {
-        let ssh_key = ssh_key(key)?;
+        let ssh_key = self.issuer.ssh_key(key)?;
         let (names, first) = host_names(names)?;
         let not_after = self.issuer.host_end(ttl);
         let profile = OpensshHostProfile { names: names.clone(), ssh_key, not_after };
@@ -247,7 +247,7 @@ impl Inner {
     }
 
     async fn sign_server(&self, by: String, names: Vec<String>, key: &str, ttl: Option<Duration>) -> ApiResult<Issued> {
-        let tls_key = tls_key(key)?;
+        let tls_key = self.issuer.tls_key(key)?;
         let (names, first) = host_names(names)?;
         let addresses: Vec<IpAddr> = names.iter().filter_map(|name| name.parse().ok()).collect();
         let dns_names = names.iter().filter(|name| name.parse::<IpAddr>().is_err()).cloned().collect();

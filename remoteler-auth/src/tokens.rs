@@ -53,7 +53,9 @@ impl Inner {
         let expires = self.clock.now().plus(Duration::from_secs(ttl));
         let trust = self.issuer.trust();
         let ca_pins = trust.host_pins().map_err(|cause| conflict(cause.to_string()))?;
-        let ca_pin = ca_pins.first().cloned().unwrap_or_default();
+        // The one pin is that of what servers show now, which in the midst of a rotation is not the authority that signs.
+        let serving = trust.serving_only().host_pins().map_err(|cause| conflict(cause.to_string()))?;
+        let ca_pin = serving.into_iter().next().unwrap_or_default();
         self.record(AuditKind::TokenCreate {
             user: actor,
             roles: roles.iter().map(ToString::to_string).collect(),

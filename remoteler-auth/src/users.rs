@@ -49,7 +49,7 @@ const LINK_GONE: &str = "the sign-up link is wrong, was used or has expired; ask
 impl Inner {
     pub(crate) async fn create_user(&self, caller: &Caller, user: NewUser) -> ApiResult<Invite> {
         let actor = self.admit(caller, "user", Verb::Create).await?;
-        let _turn = self.changes.lock().await;
+        let _turn = self.changes.write().await;
         self.check_user(&user)?;
         let key = key::of(key::USERS, &user.name);
         if self.records.read::<UserRecord>(&key).await?.is_some() {
@@ -83,7 +83,7 @@ impl Inner {
 
     pub(crate) async fn update_user(&self, caller: &Caller, user: NewUser) -> ApiResult<()> {
         let actor = self.admit(caller, "user", Verb::Update).await?;
-        let _turn = self.changes.lock().await;
+        let _turn = self.changes.write().await;
         self.replace_user(actor, user).await
     }
 
@@ -117,7 +117,7 @@ impl Inner {
 
     pub(crate) async fn delete_user(&self, caller: &Caller, name: UserName) -> ApiResult<()> {
         let actor = self.admit(caller, "user", Verb::Delete).await?;
-        let _turn = self.changes.lock().await;
+        let _turn = self.changes.write().await;
         let key = key::of(key::USERS, &name);
         let record = self.records.read::<UserRecord>(&key).await?.ok_or_else(|| unknown(&name))?;
         self.record(AuditKind::UserDelete { user: actor, name: name.to_string() }).await?;
@@ -130,7 +130,7 @@ impl Inner {
 
     pub(crate) async fn reset_user(&self, caller: &Caller, name: UserName) -> ApiResult<Invite> {
         let actor = self.admit(caller, "user", Verb::Update).await?;
-        let _turn = self.changes.lock().await;
+        let _turn = self.changes.write().await;
         let key = key::of(key::USERS, &name);
         let found = self.records.read_at::<UserRecord>(&key).await?;
         let (record, revision) = found.ok_or_else(|| unknown(&name))?;

@@ -1,8 +1,11 @@
-//! What a proxy shows to clients without a certificate: the login of `tsh` and the page on which an invited user sets a password.
+//! What a proxy shows to clients without a certificate: the login of `tsh`, the page on which an invited user sets a password, and what is
+//! revoked.
 //! Pages are rendered here, without script; every value in them is escaped.
 
 mod invite;
+mod jwks;
 mod page;
+mod revocations;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -33,7 +36,9 @@ pub fn web_router(api: ApiForAddress) -> Router {
         .route(wire::WEB_PING, get(ping))
         .route(wire::WEB_LOGIN, post(login))
         .route(wire::WEB_INVITE, get(invite::show).post(invite::accept))
+        .route(wire::WEB_REVOCATION_LIST, get(revocations::show).layer(Extension(revocations::Fetched::default())))
         .route(page::STYLE_PATH, get(page::style))
+        .route(wire::WEB_JWKS, get(jwks::show))
         .fallback(async || {
             page::message(
                 StatusCode::NOT_FOUND,

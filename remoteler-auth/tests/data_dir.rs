@@ -4,7 +4,7 @@
 use std::{fs, os::unix::fs::MetadataExt, path::Path, process::Command, sync::Arc};
 
 use remoteler_auth::{AuthConfig, AuthService, Caller, Database, OpenError, SqliteStorage, StartError};
-use remoteler_ca::{CaError, KeyEncryptionKey, KeyRing, StoredAuthority};
+use remoteler_ca::{CaError, KeyEncryptionKey, KeyRing, StoredAuthority, StoredTokenKey};
 use remoteler_core::{ClusterName, Storage, Timestamp};
 
 fn config(dir: &Path) -> AuthConfig {
@@ -36,7 +36,7 @@ async fn sealed_authorities_leave_no_private_key_in_any_file_and_open_with_their
     let dir = tempfile::tempdir().unwrap();
     let trust = AuthService::open(config(dir.path())).await.unwrap().trust_bundle();
     let keys = private_keys(dir.path()).await;
-    assert_eq!(keys.len(), 4);
+    assert_eq!(keys.len(), 5);
     assert!(keys.iter().all(|key| found_in(dir.path(), key)), "the search finds what is in the clear");
 
     let sealed = AuthService::open(AuthConfig { key_ring: ring(1), ..config(dir.path()) }).await.unwrap();
@@ -73,6 +73,10 @@ async fn private_keys(dir: &Path) -> Vec<String> {
         let clear = [&stored.ssh_key, &stored.x509_key].into_iter().filter_map(|key| key.clear());
         keys.extend(clear.map(|text| text.reveal().lines().nth(1).unwrap().to_owned()));
     }
+    let item = storage.get("authorities/token", now).await.unwrap().unwrap();
+    let set: serde_json::Value = serde_json::from_slice(&item.value).unwrap();
+    let stored: StoredTokenKey = serde_json::from_value(set["active"].clone()).unwrap();
+    keys.extend(stored.key.clear().map(|text| text.reveal().lines().nth(1).unwrap().to_owned()));
     keys
 }
 

@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use remoteler_core::{CaKind, RotationPhase, RotationPlan, RotationStatus, ServiceContact, Timestamp};
+use remoteler_core::{RotationKind, RotationPhase, RotationPlan, RotationStatus, ServiceContact, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// Services announce themselves every 30 s; one that was not heard of for this long is offline.
@@ -24,7 +24,7 @@ pub const MAX_GRACE: Duration = Duration::from_secs(90 * 86_400);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rotation {
-    kind: CaKind,
+    kind: RotationKind,
     phase: RotationPhase,
     since: Timestamp,
     plan: RotationPlan,
@@ -80,7 +80,7 @@ pub enum RotationError {
     #[error("the {} authority is in phase {present}; {wanted} cannot follow, {} can", .kind.as_str(), alternatives(.present))]
     Order {
         /// Which authority.
-        kind: CaKind,
+        kind: RotationKind,
         /// Where it stands.
         present: RotationPhase,
         /// What was asked for.
@@ -93,7 +93,7 @@ pub enum RotationError {
     )]
     Unacknowledged {
         /// Which authority.
-        kind: CaKind,
+        kind: RotationKind,
         /// Where it stands.
         present: RotationPhase,
         /// Who is missing.
@@ -109,7 +109,7 @@ pub enum RotationError {
     #[error("an automatic rotation begins with phase {}; the {} authority is in phase {present}", RotationPhase::Init, .kind.as_str())]
     Automatic {
         /// Which authority.
-        kind: CaKind,
+        kind: RotationKind,
         /// Where it stands.
         present: RotationPhase,
     },
@@ -118,13 +118,13 @@ pub enum RotationError {
 impl Rotation {
     /// Nothing going on.
     #[must_use]
-    pub const fn standby(kind: CaKind, generation: u64, now: Timestamp) -> Self {
+    pub const fn standby(kind: RotationKind, generation: u64, now: Timestamp) -> Self {
         Self { kind, phase: RotationPhase::Standby, since: now, plan: RotationPlan::Manual, generation }
     }
 
     /// Which authority.
     #[must_use]
-    pub const fn kind(&self) -> CaKind {
+    pub const fn kind(&self) -> RotationKind {
         self.kind
     }
 

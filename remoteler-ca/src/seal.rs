@@ -2,7 +2,7 @@
 //! AES-256-GCM (NIST SP 800-38D, by ring), bound to the cluster, authority and purpose, so that a sealed key opens only in its own place.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use remoteler_core::{CaKind, ClusterName, Secret};
+use remoteler_core::{ClusterName, Secret};
 use ring::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
     hmac,
@@ -94,7 +94,7 @@ pub struct SealedKey {
 /// Where a key belongs. It is authenticated with the key and not kept in it.
 pub(crate) struct Place<'a> {
     pub(crate) cluster: &'a ClusterName,
-    pub(crate) kind: CaKind,
+    pub(crate) kind: &'static str,
     pub(crate) purpose: &'static str,
     pub(crate) algorithm: SignerAlgorithm,
 }
@@ -102,13 +102,7 @@ pub(crate) struct Place<'a> {
 impl Place<'_> {
     /// Each part behind its length, so that no two places are written alike.
     fn aad(&self) -> Aad<Vec<u8>> {
-        let parts = [
-            "remoteler sealed key 1",
-            self.cluster.as_str(),
-            self.kind.as_str(),
-            self.purpose,
-            self.algorithm.as_str(),
-        ];
+        let parts = ["remoteler sealed key 1", self.cluster.as_str(), self.kind, self.purpose, self.algorithm.as_str()];
         let mut octets = Vec::new();
         for part in parts {
             octets.extend((part.len() as u64).to_be_bytes());

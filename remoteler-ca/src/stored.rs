@@ -87,7 +87,7 @@ impl StoredAuthority {
         change: impl Fn(&StoredKey, &Place<'_>) -> Result<StoredKey, SealError>,
     ) -> Result<Self, SealError> {
         let Self { cluster, kind, suite, ssh_key, x509_key, x509_certificate } = self;
-        let place = |purpose, algorithm| Place { cluster, kind: *kind, purpose, algorithm };
+        let place = |purpose, algorithm| Place { cluster, kind: kind.as_str(), purpose, algorithm };
         Ok(Self {
             cluster: cluster.clone(),
             kind: *kind,

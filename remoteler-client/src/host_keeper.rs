@@ -1,16 +1,19 @@
 //! Keeps what a host shows to what the trust bundle demands: when a rotation of the host authority reaches another phase, its
 //! certificates are renewed, put on disk, put in use, and only then is the phase acknowledged. Owns the identities that
-//! configurations share; opens no connection of its own.
+//! configurations share. Opens no connection but the one that finds out whether the host is shut out.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use remoteler_core::{ApiError, AuthApi, Clock, PolicySource, TrustAck};
+use remoteler_core::{ApiError, AuthApi, Clock, Policy, PolicySource, SharedPolicy, TrustAck};
 use remoteler_tunnel::SharedTlsIdentity;
 use ssh_key::{Certificate, PrivateKey};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::host_state::{HostState, HostStateError};
+use crate::{
+    host_state::{HostState, HostStateError},
+    standing::{ShutOut, shut_out},
+};
 
 /// Why a host does not show what it should.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +60,14 @@ pub struct HostKeeper {
     clock: Arc<dyn Clock>,
     shown: HostIdentities,
     ssh: watch::Sender<SshHostKey>,
+    elsewhere: Option<Elsewhere>,
+    standing: watch::Sender<Option<ShutOut>>,
+}
+
+/// What a host needs whose auth service is in another process: it may be shut out, and comes back by what a rejoin writes.
+struct Elsewhere {
+    addr: String,
+    policy: Arc<SharedPolicy>,
 }
 
 impl HostKeeper {
@@ -76,7 +87,20 @@ impl HostKeeper {
             client: SharedTlsIdentity::new(state.tls_client_identity()?),
             ssh: changes,
         };
-        Ok(Self { state, data_dir, policy, clock, shown, ssh })
+        let standing = watch::Sender::new(None);
+        Ok(Self { state, data_dir, policy, clock, shown, ssh, elsewhere: None, standing })
+    }
+
+    /// Says where the auth service is, and whose view of it to replace when this host has joined again while it runs.
+    #[must_use]
+    pub fn with_auth_at(self, addr: impl Into<String>, policy: Arc<SharedPolicy>) -> Self {
+        Self { elsewhere: Some(Elsewhere { addr: addr.into(), policy }), ..self }
+    }
+
+    /// Whether the host is shut out of its cluster, and why; changes are told.
+    #[must_use]
+    pub fn standing(&self) -> watch::Receiver<Option<ShutOut>> {
+        self.standing.subscribe()
     }
 
     /// What is shown, for configurations that follow every change.
@@ -115,41 +139,92 @@ impl HostKeeper {
     }
 
     /// Follows every change until `stop`, and says every 30 s that this host is there. A failure is logged once, and once more
-    /// when it is over.
+    /// when it is over. A host that is shut out asks every 30 s only, and takes over what a rejoin writes within 2 s.
     pub async fn run(mut self, auth: Arc<dyn AuthApi>, stop: CancellationToken) {
         let mut acknowledged = None;
         let mut failing = false;
         let mut next = Instant::now();
         loop {
             let changed = acknowledged != Some(self.policy.policy().trust.rotation.generation);
+            if self.standing.borrow().is_some() && self.take_over() {
+                next = Instant::now();
+            }
             if Instant::now() >= next || (changed && !failing) {
                 let Some(outcome) = stop.run_until_cancelled(self.follow(&*auth)).await else { return };
                 next = Instant::now()
                     + match outcome {
                         Ok(generation) => {
                             acknowledged = Some(generation);
+                            self.standing.send_if_modified(|standing| standing.take().is_some());
                             if std::mem::take(&mut failing) {
                                 tracing::info!(generation, "the trust bundle is acknowledged again");
                             }
                             PERIOD
                         }
                         Err(error) => {
-                            if !std::mem::replace(&mut failing, true) {
-                                tracing::warn!(%error, "this host does not follow the rotation of authorities; it tries again");
+                            let first = !std::mem::replace(&mut failing, true);
+                            let Some(shut_out) = stop.run_until_cancelled(self.examine()).await else { return };
+                            match shut_out {
+                                Some(()) => PERIOD,
+                                None => {
+                                    if first {
+                                        tracing::warn!(%error, "this host does not follow the rotation of authorities; it tries again");
+                                    }
+                                    RETRY
+                                }
                             }
-                            RETRY
                         }
                     };
             }
-            if stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_none() {
+            let look = if self.standing.borrow().is_some() { RETRY } else { LOOK };
+            if stop.run_until_cancelled(tokio::time::sleep(look)).await.is_none() {
                 return;
             }
         }
     }
 
+    /// Looks whether a failure is one that only a rejoin ends, and says so, once.
+    async fn examine(&self) -> Option<()> {
+        let elsewhere = self.elsewhere.as_ref()?;
+        let found = shut_out(&elsewhere.addr, self.shown.client.clone(), self.policy.clone()).await;
+        // Who is shut out stays so while nobody answers.
+        let Some(reason) = found else { return self.standing.borrow().map(drop) };
+        if self.standing.send_replace(Some(reason)) != Some(reason) {
+            tracing::error!("this host is shut out of cluster {}: {reason}", self.state.cluster_name());
+        }
+        Some(())
+    }
+
+    /// Takes over what a rejoin has written meanwhile; whether there was anything.
+    fn take_over(&mut self) -> bool {
+        let Some(elsewhere) = &self.elsewhere else { return false };
+        let state = match HostState::load(&self.data_dir) {
+            Ok(Some(state)) if state.succeeds(&self.state) => state,
+            Ok(_) => return false,
+            Err(error) => {
+                tracing::debug!(%error, "the host's state on disk cannot be read");
+                return false;
+            }
+        };
+        // Whom to believe goes first: with it the certificates are shown to nobody who cannot judge them.
+        let trust = state.trust().clone();
+        elsewhere.policy.replace(Policy { trust, roles: elsewhere.policy.policy().roles.clone() });
+        if let Err(error) = self.put_in_use(state) {
+            tracing::warn!(%error, "what a rejoin wrote cannot be used");
+            return false;
+        }
+        self.standing.send_replace(None);
+        tracing::info!("this host has joined again; its new certificates are in use");
+        true
+    }
+
     fn show(&mut self, state: HostState) -> Result<(), HostStateError> {
-        let (server, client, ssh) = (state.tls_identity()?, state.tls_client_identity()?, ssh(&state)?);
         state.save(&self.data_dir)?;
+        self.put_in_use(state)
+    }
+
+    fn put_in_use(&mut self, state: HostState) -> Result<(), HostStateError> {
+        let (server, client, ssh) = (state.tls_identity()?, state.tls_client_identity()?, ssh(&state)?);
         self.shown.server.replace(server);
         self.shown.client.replace(client);
         self.ssh.send_if_modified(|shown| {

@@ -17,6 +17,7 @@ use ssh_key::{Certificate, PrivateKey};
 use crate::{
     files::{FileError, PATIENCE, Privacy, PrivateDir},
     keys::{KeyError, KeyPairs, same_ssh_key},
+    policy,
 };
 
 /// Why a host's state was not read, written or believed.
@@ -158,6 +159,13 @@ impl HostState {
         Self { trust, ..self.clone() }
     }
 
+    /// Whether this is the same host as `before`, with other certificates or authorities: what a rejoin leaves.
+    pub(crate) fn succeeds(&self, before: &Self) -> bool {
+        let is = |state: &Self| (state.host_id, state.node_name.clone(), state.cluster_name.clone());
+        let shows = |state: &Self| (state.ssh_certificate.clone(), state.tls_certificate.clone(), state.trust.clone());
+        is(self) == is(before) && shows(self) != shows(before)
+    }
+
     /// Whether the certificates are those that a host is to show by `trust` at `now`: servers', and clients', each of the authority
     /// that the phase of a rotation asks for.
     #[must_use]
@@ -209,6 +217,16 @@ impl HostState {
         let _lock = dir.lock(PATIENCE)?;
         let content = serde_json::to_vec_pretty(self).expect("strings, lists and maps with string keys always encode");
         Ok(dir.write(FILE, &content)?)
+    }
+
+    /// Writes the state of a host that joined again, in place of everything that `data_dir` holds of the authorities before. A daemon that
+    /// runs there takes it over.
+    ///
+    /// # Errors
+    /// [`HostStateError::File`]; the rejoin can be done again then.
+    pub fn save_rejoined(&self, data_dir: &Path) -> Result<(), HostStateError> {
+        policy::forget(data_dir)?;
+        self.save(data_dir)
     }
 
     /// The host's id.

@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 
 use remoteler_core::{
-    ApiError, AuthApi, Clock, JoinRequest, KubeClusterName, NodeName, Secret, SystemClock, SystemRole,
+    ApiError, AuthApi, Clock, HostCerts, JoinRequest, KubeClusterName, NodeName, RejoinError, RejoinStatement, Secret,
+    SystemClock, SystemRole,
 };
 
 use crate::{
@@ -47,6 +48,9 @@ pub enum JoinError {
         /// Where.
         addr: String,
     },
+    /// The host cannot prove which one it is.
+    #[error(transparent)]
+    Proof(#[from] RejoinError),
     /// What was issued is not good.
     #[error(transparent)]
     State(#[from] HostStateError),
@@ -88,15 +92,68 @@ pub async fn join(params: JoinParams) -> Result<HostState, JoinError> {
         ssh_public_key: keys.ssh_public.clone(),
         tls_public_key: keys.tls_public.clone(),
         without_pin: ca_pins.is_empty(),
+        rejoin: None,
     };
-    let certs = auth.join(request).await.map_err(|source| JoinError::Refused { addr: addr.clone(), source })?;
+    let certs = ask(&auth, request, &addr, &ca_pins).await?;
+    Ok(HostState::new(keys, certs, SystemClock.now())?)
+}
+
+/// How to join again.
+#[derive(Clone, Debug)]
+pub struct RejoinParams {
+    /// `host:port` of an auth service or of a proxy.
+    pub addr: String,
+    /// A fresh join token, for the services of the host.
+    pub token: Secret,
+    /// Pins of the host authority as it is now; one of them must fit.
+    pub ca_pins: Vec<String>,
+    /// Go without a pin (I15).
+    pub insecure: bool,
+}
+
+/// Joins again as the host of `state`: same id, name, services and keys, with certificates and authorities as they are now. The keys stay
+/// so that nothing is lost with an answer that does not arrive: it is asked for again. Nothing is written: the caller saves the state.
+///
+/// # Errors
+/// [`JoinError`]; `state` is as good as it was.
+pub async fn rejoin(state: &HostState, params: RejoinParams) -> Result<HostState, JoinError> {
+    let RejoinParams { addr, token, ca_pins, insecure } = params;
+    let trust = first_trust(&addr, &ca_pins, insecure)?;
+    let keys = state.keys()?;
+    let auth = RemoteAuth::tls(&addr, None, trust)?;
+    let statement = RejoinStatement {
+        cluster: state.cluster_name(),
+        token: &token,
+        host_id: state.host_id(),
+        node_name: state.node_name(),
+        ssh_public_key: &keys.ssh_public,
+        tls_public_key: &keys.tls_public,
+        signed_at: SystemClock.now(),
+    };
+    let proof = statement.prove(&keys.ssh_key()?)?;
+    let request = JoinRequest {
+        token: token.clone(),
+        node_name: state.node_name().clone(),
+        roles: state.roles().clone(),
+        kube_clusters: state.kube_clusters().clone(),
+        ssh_public_key: keys.ssh_public.clone(),
+        tls_public_key: keys.tls_public.clone(),
+        without_pin: ca_pins.is_empty(),
+        rejoin: Some(proof),
+    };
+    let certs = ask(&auth, request, &addr, &ca_pins).await?;
+    Ok(state.renewed(certs, SystemClock.now())?)
+}
+
+async fn ask(auth: &RemoteAuth, request: JoinRequest, addr: &str, ca_pins: &[String]) -> Result<HostCerts, JoinError> {
+    let certs = auth.join(request).await.map_err(|source| JoinError::Refused { addr: addr.into(), source })?;
     if !ca_pins.is_empty() {
         let pins = certs.trust.host_pins().unwrap_or_default();
         if !pins.iter().any(|pin| ca_pins.iter().any(|wanted| wanted.eq_ignore_ascii_case(pin))) {
-            return Err(JoinError::OtherAuthority { addr });
+            return Err(JoinError::OtherAuthority { addr: addr.into() });
         }
     }
-    Ok(HostState::new(keys, certs, SystemClock.now())?)
+    Ok(certs)
 }
 
 /// What is believed before anything of the cluster is known.

@@ -13,9 +13,13 @@ use remoteler_core::{
     RoleSpec, SharedPolicy, TrustBundle, fill_random,
 };
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::files::{FileError, Privacy, PrivateDir};
+use crate::{
+    files::{FileError, Privacy, PrivateDir},
+    standing::ShutOut,
+};
 
 /// Why the rules are not the newest.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +49,7 @@ pub struct PolicyRefresher {
     shared: Arc<SharedPolicy>,
     data_dir: PathBuf,
     kept: Kept,
+    standing: Option<watch::Receiver<Option<ShutOut>>>,
 }
 
 /// What was last heard, as it is kept.
@@ -72,7 +77,13 @@ impl PolicyRefresher {
         });
         let kept = kept.unwrap_or(Kept { v: FORMAT, trust: joined, roles: Vec::new() });
         let shared = Arc::new(SharedPolicy::new(policy(&kept)));
-        Ok(Self { shared, data_dir: data_dir.into(), kept })
+        Ok(Self { shared, data_dir: data_dir.into(), kept, standing: None })
+    }
+
+    /// Asks seldom while the host is shut out by `standing`, and at once when it is not any more.
+    #[must_use]
+    pub fn resting_while(self, standing: watch::Receiver<Option<ShutOut>>) -> Self {
+        Self { standing: Some(standing), ..self }
     }
 
     /// The view, for everybody who decides by it.
@@ -133,9 +144,12 @@ impl PolicyRefresher {
                     tracing::warn!(%error, "the cluster's rules are not refreshed; the last known ones stay in force");
                 }
             }
+            let rests = self.standing.as_ref().is_some_and(|standing| standing.borrow().is_some());
+            let wait = if rests { REST } else { period };
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(jittered(period, &OsEntropy)) => {}
+                () = tokio::time::sleep(jittered(wait, &OsEntropy)) => {}
+                () = turn(&mut self.standing) => {}
             }
         }
     }
@@ -147,6 +161,18 @@ impl PolicyRefresher {
     }
 }
 
+/// Waits until the standing changes; for ever without one.
+async fn turn(standing: &mut Option<watch::Receiver<Option<ShutOut>>>) {
+    if let Some(changes) = standing
+        && changes.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
+/// How often a host asks that is shut out.
+const REST: Duration = Duration::from_secs(30);
 /// How often the rules are fetched when nothing else is said.
 pub const POLICY_PERIOD: Duration = Duration::from_secs(3);
 
@@ -177,6 +203,14 @@ fn role(document: &Resource) -> Result<(RoleName, Role), String> {
 pub(crate) fn jittered(period: Duration, entropy: &dyn Entropy) -> Duration {
     let share = f64::from(u16::from_le_bytes(fill_random(entropy))) / f64::from(u16::MAX);
     period.mul_f64(0.8 + 0.4 * share)
+}
+
+/// Removes the copy in `data_dir`: the next start goes by what the host was told when it joined.
+pub(crate) fn forget(data_dir: &Path) -> Result<(), FileError> {
+    match PrivateDir::open(data_dir, Privacy::Keep)? {
+        Some(dir) => dir.remove(FILE).map(drop),
+        None => Ok(()),
+    }
 }
 
 const FORMAT: u32 = 1;

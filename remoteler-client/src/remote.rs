@@ -8,9 +8,10 @@ use bytes::Bytes;
 use http::Method;
 use remoteler_core::{
     ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, HostCerts, Invite, JoinRequest, KubeRecord, LoginRequest,
-    NewToken, NewUser, NodeRecord, Ping, RecordingChunk, RecordingInfo, Resource, ResourceKind, RotateRequest,
-    RotationStatus, Secret, SessionId, SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary,
-    TrustAck, TrustBundle, UserCerts, UserName, UserSummary, printable, wire,
+    NewRevocation, NewToken, NewUser, NodeRecord, Ping, RecordingChunk, RecordingInfo, Resource, ResourceKind,
+    Revocation, RevocationList, RevocationListName, RevocationTarget, RotateRequest, RotationStatus, Secret, SessionId,
+    SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary, TrustAck, TrustBundle, UserCerts,
+    UserName, UserSummary, printable, wire,
 };
 use remoteler_tunnel::SharedTlsIdentity;
 use serde::{Serialize, de::DeserializeOwned};
@@ -164,6 +165,22 @@ impl AuthApi for RemoteAuth {
 
     async fn sign_certificates(&self, request: SignRequest) -> Result<SignedCertificates, ApiError> {
         self.call(send(Method::POST, wire::CERTIFICATES, &request)).await
+    }
+
+    async fn revoke(&self, wanted: NewRevocation) -> Result<Revocation, ApiError> {
+        self.call(send(Method::POST, wire::REVOCATIONS, &wanted)).await
+    }
+
+    async fn revocations(&self) -> Result<Vec<Revocation>, ApiError> {
+        self.call(get(wire::REVOCATIONS)).await
+    }
+
+    async fn unrevoke(&self, target: RevocationTarget) -> Result<(), ApiError> {
+        self.run(delete(wire::path(wire::REVOCATION, &target.to_string()))).await
+    }
+
+    async fn revocation_list(&self, name: RevocationListName) -> Result<RevocationList, ApiError> {
+        self.call(get(wire::path(wire::REVOCATION_LIST, &name.to_string()))).await
     }
 
     async fn roles(&self) -> Result<Vec<Resource>, ApiError> {

@@ -7,9 +7,10 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AuditEvent, ClusterName, HostId, KubeClusterName, KubeRecord, NodeName, NodeRecord, RecordingInfo, Resource,
-    ResourceKind, RoleName, RotateRequest, RotationStatus, Secret, SessionId, SignRequest, SignedCertificates,
-    SystemRole, Timestamp, Traits, TrustAck, TrustBundle, UserName,
+    AuditEvent, ClusterName, HostId, KubeClusterName, KubeRecord, NewRevocation, NodeName, NodeRecord, RecordingInfo,
+    Resource, ResourceKind, Revocation, RevocationList, RevocationListName, RevocationTarget, RoleName, RotateRequest,
+    RotationStatus, Secret, SessionId, SignRequest, SignedCertificates, SystemRole, Timestamp, Traits, TrustAck,
+    TrustBundle, UserName,
 };
 
 /// What kind of failure it is; becomes the HTTP status.
@@ -124,6 +125,9 @@ pub struct JoinRequest {
     /// The host believed whoever answered, because it was given no pin of the host authority; it says so itself, for the audit log.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub without_pin: bool,
+    /// The host has joined before and wants to be that host again: same id, name and services.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejoin: Option<crate::RejoinProof>,
 }
 
 /// Certificates of a host, and what to trust.
@@ -220,7 +224,7 @@ pub struct TokenCreated {
     pub expires: Timestamp,
     /// What may join with it.
     pub roles: BTreeSet<SystemRole>,
-    /// Pin of the host authority, to be given as `--ca-pin`.
+    /// Pin of the host authority whose certificates servers show now, to be given as `--ca-pin`.
     pub ca_pin: String,
     /// All pins: during a rotation one of each authority, of which servers show either.
     #[serde(default)]
@@ -291,7 +295,8 @@ pub trait AuthApi: Send + Sync {
     async fn sign_up(&self, request: SignUpRequest) -> Result<UserName, ApiError>;
     /// For whom a sign-up link is, without using it. Anybody with the link.
     async fn invited_user(&self, token: Secret) -> Result<UserName, ApiError>;
-    /// Lets a host in. Anybody with a token. Conflict when the name belongs to another host.
+    /// Lets a host in, or in again. Anybody with a token. Conflict when the name belongs to another host, which a host that was in
+    /// before proves itself to be by [`JoinRequest::rejoin`].
     async fn join(&self, request: JoinRequest) -> Result<HostCerts, ApiError>;
 
     /// New certificates for the calling host, for the keys it joined with: same id, name and services (I10). Hosts.
@@ -306,6 +311,15 @@ pub trait AuthApi: Send + Sync {
 
     /// Issues what an administrator asks for. Users who may create `user_cert` or `host_cert`. Not found when there is no such user.
     async fn sign_certificates(&self, request: SignRequest) -> Result<SignedCertificates, ApiError>;
+    /// Revokes a certificate or a key; once more what is revoked already: its reason and end become the new ones. Users who may update
+    /// `cert_authority`. Conflict when too much is revoked.
+    async fn revoke(&self, wanted: NewRevocation) -> Result<Revocation, ApiError>;
+    /// What is revoked. Users who may read `cert_authority`.
+    async fn revocations(&self) -> Result<Vec<Revocation>, ApiError>;
+    /// Takes a revocation back. Users who may update `cert_authority`.
+    async fn unrevoke(&self, target: RevocationTarget) -> Result<(), ApiError>;
+    /// The list of what is revoked, for programs that are not ours. Anybody.
+    async fn revocation_list(&self, name: RevocationListName) -> Result<RevocationList, ApiError>;
 
     /// All role documents. Hosts, and users who may read roles.
     async fn roles(&self) -> Result<Vec<Resource>, ApiError>;

@@ -192,6 +192,28 @@ audit_kinds! {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         passed_over: Vec<String>,
     }
+    /// A certificate or key is about to be revoked.
+    CertRevocationCreate = "cert_revocation.create", "TC200I" {
+        /// Who did it.
+        user: String,
+        /// What: its name in the list of revocations.
+        name: String,
+        /// As RFC 5280 calls it.
+        reason: String,
+        /// What the administrator had to say.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        comment: String,
+        /// Until when it is refused; absent: as long as nobody takes it back.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expires: Option<Timestamp>,
+    }
+    /// A revocation is about to be taken back.
+    CertRevocationDelete = "cert_revocation.delete", "TC201I" {
+        /// Who did it.
+        user: String,
+        /// What is believed again: its name in the list of revocations.
+        name: String,
+    }
     /// A role was made or changed.
     RoleCreate = "role.create", "T9000I" {
         /// Who did it.
@@ -242,6 +264,9 @@ audit_kinds! {
         /// Whether it believed whoever answered, by its own word; only then there (I15).
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         without_pin: bool,
+        /// Whether it asked to be a host that joined before; only then there.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        rejoined: bool,
     }
     /// A node, cluster or other thing was removed from the inventory.
     ResourceDelete = "resource.delete", "T9500I" {

@@ -15,11 +15,15 @@ mod identity;
 mod identity_ssh;
 mod identity_x509;
 mod inventory;
+mod jwk;
 mod label;
 mod name;
 mod policy;
 mod recording;
+mod rejoin;
 mod resource;
+mod revocation;
+mod revocation_list;
 mod role;
 mod rotation;
 mod rule;
@@ -50,19 +54,26 @@ pub use identity::{
 pub use identity_ssh::{SSH_IDENTITY_EXTENSION, ssh_identity, ssh_identity_value};
 pub use identity_x509::{X509_IDENTITY_OID, X509Naming, x509_identity, x509_naming};
 pub use inventory::{KubeRecord, NodeRecord};
+pub use jwk::{Jwk, JwkSet};
 pub use label::{LabelError, LabelMatcher, Labels, OneOrMany, Pattern};
 pub use name::{
     ClusterName, HostId, KubeClusterName, Login, NameError, NodeName, RoleName, SessionId, UserName, check_principal,
 };
 pub use policy::{Policy, PolicySource, SharedPolicy};
 pub use recording::{RecordingError, RecordingInfo, RecordingStore};
+pub use rejoin::{RejoinError, RejoinProof, RejoinStatement};
 pub use resource::{Metadata, Resource, ResourceError, ResourceKind};
+pub use revocation::{RevocationTarget, RevocationTargetError, Revocations, ShownCertificate, TlsSerial};
+pub use revocation_list::{
+    NewRevocation, Revocation, RevocationList, RevocationListFormat, RevocationListName, RevocationReason,
+    UnknownRevocationList,
+};
 pub use role::{
     ConditionsSpec, EnabledSpec, OptionsSpec, PortForwarding, PortForwardingEach, PortForwardingSpec, Role,
     RoleConditions, RoleError, RoleOptions, RoleSpec, RuleSpec, parse_duration, preset_roles,
 };
 pub use rotation::{
-    RotateRequest, RotationPhase, RotationPlan, RotationStatus, RotationView, ServiceContact, TrustAck,
+    RotateRequest, RotationKind, RotationPhase, RotationPlan, RotationStatus, RotationView, ServiceContact, TrustAck,
 };
 pub use rule::{RuleAccess, Verb, authorize_rule};
 pub use secret::Secret;

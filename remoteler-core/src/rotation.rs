@@ -7,6 +7,52 @@ use serde::{Deserialize, Serialize};
 
 use crate::{CaKind, HostId, NodeName, SystemRole, Timestamp};
 
+/// What is rotated: an authority, or the key of identity tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RotationKind {
+    /// The authority of users.
+    User,
+    /// The authority of hosts.
+    Host,
+    /// The key that signs identity tokens.
+    Token,
+}
+
+impl RotationKind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::User, Self::Host, Self::Token];
+
+    /// As it is written.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Host => "host",
+            Self::Token => "token",
+        }
+    }
+
+    /// The authority, if it is one.
+    #[must_use]
+    pub const fn authority(self) -> Option<CaKind> {
+        match self {
+            Self::User => Some(CaKind::User),
+            Self::Host => Some(CaKind::Host),
+            Self::Token => None,
+        }
+    }
+}
+
+impl From<CaKind> for RotationKind {
+    fn from(kind: CaKind) -> Self {
+        match kind {
+            CaKind::User => Self::User,
+            CaKind::Host => Self::Host,
+        }
+    }
+}
+
 /// Where the rotation of one authority stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -53,6 +99,9 @@ pub struct RotationView {
     pub user: RotationPhase,
     /// Of the authority of hosts.
     pub host: RotationPhase,
+    /// Of the key of identity tokens.
+    #[serde(default)]
+    pub token: RotationPhase,
 }
 
 /// A service says which generation of the trust bundle it believes and acts by.
@@ -96,7 +145,7 @@ pub enum RotationPlan {
 #[serde(deny_unknown_fields)]
 pub struct RotateRequest {
     /// Which authority.
-    pub kind: CaKind,
+    pub kind: RotationKind,
     /// The phase wanted. `init` begins a rotation.
     pub phase: RotationPhase,
     /// How it goes on from `init`; in other phases it must be manual, which makes the rest of the rotation so.
@@ -110,7 +159,7 @@ pub struct RotateRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RotationStatus {
     /// Which authority.
-    pub kind: CaKind,
+    pub kind: RotationKind,
     /// Where it stands.
     pub phase: RotationPhase,
     /// Since when.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use ssh_key::PublicKey;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::{ClusterName, RotationPhase, RotationView};
+use crate::{ClusterName, Jwk, Revocations, RotationPhase, RotationView};
 
 /// What an authority signs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -49,9 +49,15 @@ pub struct TrustBundle {
     pub user: CaSet,
     /// Signs hosts.
     pub host: CaSet,
-    /// Where the rotations of the two stand.
+    /// Where the rotations stand.
     #[serde(default)]
     pub rotation: RotationView,
+    /// Public keys of identity tokens, the one that signs first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tokens: Vec<Jwk>,
+    /// What is refused although one of the two signed it and its end has not come.
+    #[serde(default, skip_serializing_if = "Revocations::is_empty")]
+    pub revoked: Revocations,
 }
 
 /// Why an authority certificate cannot be used.
@@ -77,10 +83,17 @@ impl CaSet {
 }
 
 impl TrustBundle {
-    /// With no rotation going on.
+    /// With no rotation going on, and nothing revoked.
     #[must_use]
     pub fn new(cluster: ClusterName, user: CaSet, host: CaSet) -> Self {
-        Self { cluster, user, host, rotation: RotationView::default() }
+        Self {
+            cluster,
+            user,
+            host,
+            rotation: RotationView::default(),
+            tokens: Vec::new(),
+            revoked: Revocations::default(),
+        }
     }
 
     /// The bundle in which the only authority of hosts is the one whose certificates servers show now: in
@@ -148,14 +161,14 @@ mod openssh_keys {
     }
 }
 
-mod base64_list {
+pub(crate) mod base64_list {
     use super::{Deserialize, Deserializer, Engine, STANDARD, Serializer, de};
 
-    pub(super) fn serialize<S: Serializer>(list: &[Vec<u8>], serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(list: &[Vec<u8>], serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(list.iter().map(|octets| STANDARD.encode(octets)))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Vec<u8>>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Vec<u8>>, D::Error> {
         let list = Vec::<String>::deserialize(deserializer)?;
         list.iter().map(|text| STANDARD.decode(text).map_err(de::Error::custom)).collect()
     }

@@ -2,7 +2,8 @@
 //! reasons for refusing.
 
 use crate::{
-    ClusterName, HostIdentity, IdentityError, KubeClusterName, NameError, SystemRole, Timestamp, UserIdentity,
+    ClusterName, HostIdentity, IdentityError, KubeClusterName, NameError, RevocationTarget, ShownCertificate,
+    SystemRole, Timestamp, UserIdentity,
 };
 
 /// Proof that a certificate of a user authority was verified.
@@ -12,11 +13,23 @@ pub struct VerifiedUser {
     expires: Timestamp,
     serial: String,
     only_at: Option<KubeClusterName>,
+    shown: ShownCertificate,
 }
 
 impl VerifiedUser {
-    pub(crate) const fn new(identity: UserIdentity, expires: Timestamp, serial: String) -> Self {
-        Self { identity, expires, serial, only_at: None }
+    pub(crate) const fn new(
+        identity: UserIdentity,
+        expires: Timestamp,
+        serial: String,
+        shown: ShownCertificate,
+    ) -> Self {
+        Self { identity, expires, serial, only_at: None, shown }
+    }
+
+    /// By what the certificate can be revoked.
+    #[must_use]
+    pub const fn shown(&self) -> &ShownCertificate {
+        &self.shown
     }
 
     pub(crate) fn restricted(self, only_at: KubeClusterName) -> Self {
@@ -52,11 +65,18 @@ impl VerifiedUser {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifiedHost {
     identity: HostIdentity,
+    shown: ShownCertificate,
 }
 
 impl VerifiedHost {
-    pub(crate) const fn new(identity: HostIdentity) -> Self {
-        Self { identity }
+    pub(crate) const fn new(identity: HostIdentity, shown: ShownCertificate) -> Self {
+        Self { identity, shown }
+    }
+
+    /// By what the certificate can be revoked.
+    #[must_use]
+    pub const fn shown(&self) -> &ShownCertificate {
+        &self.shown
     }
 
     /// Which host it is.
@@ -144,6 +164,9 @@ pub enum VerifyError {
     /// A user certificate without an end.
     #[error("a user certificate must have an end")]
     ForEver,
+    /// An administrator revoked it, or its key.
+    #[error("the certificate was revoked ({0}); a new one is needed, ask an administrator why")]
+    Revoked(RevocationTarget),
     /// The signature does not verify.
     #[error("the certificate's signature is wrong")]
     BadSignature,

@@ -9,8 +9,8 @@ use ssh_key::{
 };
 
 use crate::{
-    CaKind, Identity, Timestamp, TrustBundle, Verified, VerifiedHost, VerifiedUser, VerifyError, check_principal,
-    ssh_identity,
+    CaKind, Identity, RevocationTarget, ShownCertificate, Timestamp, TrustBundle, Verified, VerifiedHost, VerifiedUser,
+    VerifyError, check_principal, ssh_identity,
 };
 
 /// What the certificate is shown for.
@@ -33,7 +33,7 @@ pub const SSH_PARSER_STACK: usize = 16 * 1024 * 1024;
 ///
 /// Checked, in this order: signing key is an authority of the purpose; certificate type; algorithms of both keys; validity
 /// window (60 s of skew at the beginning, none at the end); no critical options (none is issued, so none is accepted); principals;
-/// signature; identity, its cluster, and that principals and identity agree; for hosts, the name.
+/// signature; that neither serial nor key is revoked; identity, its cluster, and that principals and identity agree; for hosts, the name.
 ///
 /// # Errors
 /// [`VerifyError`] with the first reason found. Nothing of the certificate may be used then.
@@ -62,6 +62,13 @@ pub fn verify_ssh_certificate(
     }
     check_principals(certificate.valid_principals())?;
     certificate.verify_signature().map_err(|_| VerifyError::BadSignature)?;
+    let shown = ShownCertificate {
+        serial: RevocationTarget::ssh_serial(kind, certificate.serial()).ok(),
+        key: RevocationTarget::ssh_key(certificate.public_key()),
+    };
+    if let Some(revoked) = trust.revoked.of(&shown) {
+        return Err(VerifyError::Revoked(revoked));
+    }
 
     let identity = ssh_identity(certificate)?;
     if *identity.cluster() != trust.cluster {
@@ -77,7 +84,7 @@ pub fn verify_ssh_certificate(
             if !same {
                 return Err(VerifyError::PrincipalMismatch);
             }
-            Ok(Verified::User(VerifiedUser::new(user, expires, certificate.serial().to_string())))
+            Ok(Verified::User(VerifiedUser::new(user, expires, certificate.serial().to_string(), shown)))
         }
         (Identity::Host(host), SshCertificatePurpose::Host(wanted)) => {
             if !certificate.valid_principals().iter().any(|principal| principal == wanted) {
@@ -89,7 +96,7 @@ pub fn verify_ssh_certificate(
             if host.principals() != certificate.valid_principals() {
                 return Err(VerifyError::PrincipalMismatch);
             }
-            Ok(Verified::Host(VerifiedHost::new(host)))
+            Ok(Verified::Host(VerifiedHost::new(host, shown)))
         }
         (Identity::KubeUser(restricted), SshCertificatePurpose::User | SshCertificatePurpose::Host(_)) => {
             Err(VerifyError::Restricted(restricted.kube_cluster))

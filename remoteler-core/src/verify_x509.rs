@@ -8,8 +8,8 @@ use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert, ring as algorith
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{
-    CaKind, Identity, KubeUserIdentity, Timestamp, TrustBundle, Verified, VerifiedHost, VerifiedUser, VerifyError,
-    x509_identity,
+    CaKind, Identity, KubeUserIdentity, RevocationTarget, ShownCertificate, Timestamp, TlsSerial, TrustBundle,
+    Verified, VerifiedHost, VerifiedUser, VerifyError, x509_identity,
 };
 
 /// In which place of a TLS handshake the certificate stands.
@@ -27,7 +27,7 @@ pub enum X509Purpose {
 /// Verifies the leaf `chain[0]` against the authorities in `trust` at `now`.
 ///
 /// A leaf must be signed by an authority itself: further certificates in the chain are not looked at. User certificates must
-/// end; a host certificate may last until 9999-12-31T23:59:59Z (RFC 5280 section 4.1.2.5).
+/// end; a host certificate may last until 9999-12-31T23:59:59Z (RFC 5280 section 4.1.2.5). Neither its serial nor its key is revoked.
 ///
 /// # Errors
 /// [`VerifyError`] with the reason. Nothing of the certificate may be used then.
@@ -68,6 +68,14 @@ pub fn verify_x509_chain(
         );
     };
 
+    let serial = TlsSerial::from_octets(parsed.raw_serial()).ok();
+    let shown = ShownCertificate {
+        serial: serial.map(|serial| RevocationTarget::TlsSerial { authority: kind, serial }),
+        key: RevocationTarget::tls_key(parsed.public_key().raw),
+    };
+    if let Some(revoked) = trust.revoked.of(&shown) {
+        return Err(VerifyError::Revoked(revoked));
+    }
     let identity = x509_identity(&parsed)?;
     if *identity.cluster() != trust.cluster {
         return Err(VerifyError::WrongCluster { named: identity.cluster().clone(), signed_by: trust.cluster.clone() });
@@ -77,7 +85,7 @@ pub fn verify_x509_chain(
         if end >= NO_END {
             return Err(VerifyError::ForEver);
         }
-        Ok(VerifiedUser::new(user, Timestamp::from_unix_seconds(end), parsed.raw_serial_as_string()))
+        Ok(VerifiedUser::new(user, Timestamp::from_unix_seconds(end), parsed.raw_serial_as_string(), shown))
     };
     match (kind, identity) {
         (CaKind::User, Identity::User(user)) => Ok(Verified::User(verified_user(user)?)),
@@ -85,7 +93,7 @@ pub fn verify_x509_chain(
             X509Purpose::KubeClient => Ok(Verified::User(verified_user(user)?.restricted(kube_cluster))),
             X509Purpose::Client | X509Purpose::Server => Err(VerifyError::Restricted(kube_cluster)),
         },
-        (CaKind::Host, Identity::Host(host)) => Ok(Verified::Host(VerifiedHost::new(host))),
+        (CaKind::Host, Identity::Host(host)) => Ok(Verified::Host(VerifiedHost::new(host, shown))),
         (CaKind::User, Identity::Host(_)) => Err(VerifyError::WrongType { expected: "user", found: "host" }),
         (CaKind::Host, Identity::User(_) | Identity::KubeUser(_)) => {
             Err(VerifyError::WrongType { expected: "host", found: "user" })

@@ -48,6 +48,12 @@ pub const ROTATIONS: &str = "/v1/rotations";
 
 /// `POST` [`crate::SignRequest`] → [`crate::SignedCertificates`].
 pub const CERTIFICATES: &str = "/v1/certificates";
+/// `GET` → `[`[`crate::Revocation`]`]`; `POST` [`crate::NewRevocation`] → [`crate::Revocation`].
+pub const REVOCATIONS: &str = "/v1/revocations";
+/// `DELETE` → nothing. `{revocation}` is a [`crate::RevocationTarget`].
+pub const REVOCATION: &str = "/v1/revocations/{revocation}";
+/// `GET` → [`crate::RevocationList`]. `{list}` is a [`crate::RevocationListName`].
+pub const REVOCATION_LIST: &str = "/v1/revocation_lists/{list}";
 
 /// `GET` → `[`[`crate::Resource`]`]`, roles only.
 pub const ROLES: &str = "/v1/roles";
@@ -97,6 +103,11 @@ pub const OPENAPI: &str = "/v1/openapi.json";
 pub const WEB_LOGIN: &str = "/v1/webapi/login";
 /// Proxy's web API: `GET` → [`crate::Ping`].
 pub const WEB_PING: &str = "/v1/webapi/ping";
+/// The proxy: `GET` → [`crate::JwkSet`], the public keys of identity tokens (RFC 7517).
+pub const WEB_JWKS: &str = "/.well-known/jwks.json";
+/// Proxy's web API: `GET` → a revocation list as OpenSSH and TLS programs read it. `{list}` is a [`crate::RevocationListName`], or one with
+/// `.pem` behind it for an X.509 list.
+pub const WEB_REVOCATION_LIST: &str = "/v1/webapi/revocations/{list}";
 /// Page of the proxy on which an invited user sets a password: `GET` and `POST`, HTML.
 pub const WEB_INVITE: &str = "/web/invite/{token}";
 

@@ -11,9 +11,10 @@ use std::{
 use async_trait::async_trait;
 use remoteler_core::{
     ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, HostCerts, Invite, JoinRequest, KubeRecord, LoginRequest,
-    NewToken, NewUser, NodeRecord, OsEntropy, Ping, RecordingChunk, RecordingInfo, Resource, ResourceKind,
-    RotateRequest, RotationStatus, Secret, SessionId, SignRequest, SignUpRequest, SignedCertificates, TokenCreated,
-    TokenSummary, TrustAck, TrustBundle, UserCerts, UserName, UserSummary,
+    NewRevocation, NewToken, NewUser, NodeRecord, OsEntropy, Ping, RecordingChunk, RecordingInfo, Resource,
+    ResourceKind, Revocation, RevocationList, RevocationListName, RevocationTarget, RotateRequest, RotationStatus,
+    Secret, SessionId, SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary, TrustAck,
+    TrustBundle, UserCerts, UserName, UserSummary,
 };
 use remoteler_ssh::Uploader;
 use tokio::sync::Notify;
@@ -101,6 +102,18 @@ impl AuthApi for Store {
         absent()
     }
     async fn sign_certificates(&self, _: SignRequest) -> Result<SignedCertificates, ApiError> {
+        absent()
+    }
+    async fn revoke(&self, _: NewRevocation) -> Result<Revocation, ApiError> {
+        absent()
+    }
+    async fn revocations(&self) -> Result<Vec<Revocation>, ApiError> {
+        absent()
+    }
+    async fn unrevoke(&self, _: RevocationTarget) -> Result<(), ApiError> {
+        absent()
+    }
+    async fn revocation_list(&self, _: RevocationListName) -> Result<RevocationList, ApiError> {
         absent()
     }
     async fn roles(&self) -> Result<Vec<Resource>, ApiError> {

@@ -167,6 +167,8 @@ struct Keeper {
 impl Keeper {
     async fn run(mut self) {
         let stop = self.stop.clone();
+        // Why the last attempt failed: said once, not at each.
+        let mut last: Option<Arc<str>> = None;
         while !stop.is_cancelled() {
             self.shown.send_replace(AgentState::Connecting);
             let attempt = tokio::select! {
@@ -174,14 +176,23 @@ impl Keeper {
                 () = stop.cancelled() => break,
             };
             let reason: Arc<str> = match attempt {
-                Ok((link, control)) => self.keep(link, control).await.to_string().into(),
+                Ok((link, control)) => {
+                    last = None;
+                    self.keep(link, control).await.to_string().into()
+                }
                 Err(error) => readable(&error).into(),
             };
             if stop.is_cancelled() {
                 break;
             }
             let wait = self.backoff.next(u64::from_ne_bytes(fill_random(&*self.config.entropy)));
-            tracing::info!(proxy = %self.config.proxy, %reason, "tunnel is down, next attempt in {} ms", wait.as_millis());
+            let wait_ms = wait.as_millis();
+            if last.as_ref() == Some(&reason) {
+                tracing::debug!(proxy = %self.config.proxy, %reason, "tunnel is still down, next attempt in {wait_ms} ms");
+            } else {
+                tracing::info!(proxy = %self.config.proxy, %reason, "tunnel is down, next attempt in {wait_ms} ms");
+            }
+            last = Some(reason.clone());
             self.shown.send_replace(AgentState::Waiting { until: self.config.clock.now().plus(wait), reason });
             tokio::select! {
                 () = sleep(wait) => {}

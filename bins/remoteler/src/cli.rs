@@ -24,6 +24,11 @@ pub enum Command {
         after_help = "Example: remoteler start --auth-server proxy.example.com:3080 --token /etc/remoteler.token --ca-pin sha256:…"
     )]
     Start(Box<StartArgs>),
+    /// Be the same host of the cluster again, after the host authority was replaced while this machine was away
+    #[command(
+        after_help = "Example: remoteler rejoin --data-dir ./data --token /etc/remoteler.token --ca-pin sha256:…"
+    )]
+    Rejoin(RejoinArgs),
     #[cfg(feature = "server")]
     /// Run an all-in-one cluster and an edge node on this machine, and tell what happens
     #[command(after_help = "Example: remoteler demo --once")]
@@ -104,6 +109,32 @@ impl StartArgs {
             debug: self.debug,
         }
     }
+}
+
+/// Flags of `rejoin`.
+#[derive(Debug, Args)]
+pub struct RejoinArgs {
+    /// The daemon's config file
+    #[arg(short = 'c', long = "config", env = "REMOTELER_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The daemon's data directory
+    #[arg(long, env = "REMOTELER_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// HOST:PORT of an auth service or a proxy; without it the one that this host joined through
+    #[arg(long, visible_alias = "auth", env = "REMOTELER_AUTH_SERVER", value_name = "ADDR")]
+    pub auth_server: Option<String>,
+    /// Fresh join token, or the path of a file that holds it
+    #[arg(long, env = "REMOTELER_TOKEN", hide_env_values = true, value_name = "TOKEN|FILE")]
+    pub token: String,
+    /// Pin of the cluster's host authority as it is now, as `tctl tokens add` prints it
+    #[arg(long, env = "REMOTELER_CA_PIN", value_delimiter = ',', value_name = "sha256:…")]
+    pub ca_pin: Vec<String>,
+    /// Go without a CA pin, believing whoever answers
+    #[arg(long, env = "REMOTELER_INSECURE", value_parser = BoolishValueParser::new())]
+    pub insecure: bool,
+    /// How the result is printed
+    #[arg(long, env = "REMOTELER_FORMAT", default_value = "text", value_enum)]
+    pub format: Format,
 }
 
 /// Flags of `demo`.

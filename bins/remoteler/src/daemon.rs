@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use remoteler_client::SshHostKey;
+use remoteler_client::{ShutOut, SshHostKey};
 use remoteler_core::{BoundedRefusals, Labels, NodeRecord, Timestamp, with_causes};
 #[cfg(feature = "kube")]
 use remoteler_kube::KubeService;
@@ -105,6 +105,7 @@ impl Daemon {
         };
         daemon.compose(&settings, listeners, &base).await?;
         if let Some(keeper) = keeper {
+            tokio::spawn(until(daemon.stop.clone(), show_standing(keeper.standing(), daemon.board.clone())));
             tokio::spawn(keeper.run(base.api.clone(), daemon.stop.clone()));
         }
         daemon.board.update(|status| status.ready = true);
@@ -281,6 +282,14 @@ async fn follow_host_key(mut shown: tokio::sync::watch::Receiver<SshHostKey>, no
         if let Err(cause) = node.replace_host_certificate(&now.key, &now.certificate) {
             tracing::error!(%cause, "the node cannot show its new host certificate and goes on with the old one");
         }
+    }
+}
+
+/// Shows on the board whether this host is shut out of its cluster.
+async fn show_standing(mut standing: tokio::sync::watch::Receiver<Option<ShutOut>>, board: Arc<StatusBoard>) {
+    while standing.changed().await.is_ok() {
+        let shut_out = standing.borrow_and_update().map(|reason| reason.to_string());
+        board.update(|status| status.shut_out = shut_out);
     }
 }
 

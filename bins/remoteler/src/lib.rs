@@ -6,6 +6,7 @@ pub mod config;
 pub mod configure;
 #[cfg(feature = "server")]
 pub mod demo;
+pub mod rejoin;
 pub mod start;
 pub mod status;
 pub mod usage;
@@ -14,6 +15,7 @@ mod daemon;
 mod heartbeat;
 mod host;
 mod logging;
+mod memory;
 mod notify;
 mod paths;
 mod services;

@@ -22,6 +22,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Start(args) => remoteler::start::start(args),
+        Command::Rejoin(args) => remoteler::rejoin::rejoin(&args),
         #[cfg(feature = "server")]
         Command::Demo(args) => remoteler::demo::demo(args),
         Command::Configure(args) => remoteler::configure::configure(&args),

@@ -43,6 +43,8 @@ impl Drop for DataDir {
 }
 
 const LOCK: &str = "daemon.lock";
+/// Holds what answered at the address that this host joined through, and that address.
+pub(crate) const PEER: &str = "peer";
 
 /// Why the data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -139,7 +141,7 @@ impl DataDir {
 
     /// What answered at the address this host joined through.
     pub(crate) fn peer_file(&self) -> PathBuf {
-        self.dir.join("peer")
+        self.dir.join(PEER)
     }
 
     #[cfg(feature = "server")]

@@ -10,7 +10,7 @@ use crate::{
     cli::StartArgs,
     config::{ConfigFile, Settings},
     daemon::Daemon,
-    logging,
+    logging, memory,
     notify::notify,
 };
 
@@ -27,6 +27,7 @@ pub fn start(args: Box<StartArgs>) -> anyhow::Result<ExitCode> {
     if let Some(said) = unasked(&file, &args, &settings) {
         tracing::info!("{said}");
     }
+    memory::give_back_what_is_free();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_stack_size(SSH_PARSER_STACK)

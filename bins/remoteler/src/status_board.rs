@@ -31,6 +31,9 @@ pub struct DaemonStatus {
     pub listeners: BTreeMap<String, SocketAddr>,
     /// Reverse tunnels, by proxy.
     pub tunnels: BTreeMap<String, TunnelStatus>,
+    /// Why this host has no part in its cluster any more, and what to do; absent while it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shut_out: Option<String>,
 }
 
 /// State of one reverse tunnel.

@@ -1,5 +1,6 @@
 //! Flags and subcommands. Every flag has an environment variable; every level has an example.
 
+mod revocation;
 mod sign;
 
 use std::path::PathBuf;
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, builder::BoolishValueParser, error::ErrorKind};
 use remoteler_core::{RoleName, SystemRole, UserName};
 
+pub(crate) use self::revocation::{ListArgs, RevokeArgs, RevokedWhat, UnrevokeArgs};
 pub(crate) use self::sign::{AnyFormat, SignArgs, SignFormat};
 use crate::{
     commands::{HostPattern, Moment, ResourceRef, Trait, Ttl},
@@ -267,10 +269,10 @@ pub(crate) enum AuthCommand {
     Status,
     /// Replace an authority by a new one, step by step, while everything works on
     #[command(
-        after_help = "Examples: tctl auth rotate --type host --grace-period 48h\n          tctl auth rotate --type user --manual --phase init"
+        after_help = "Example: tctl auth rotate --type host --grace-period 48h\n         tctl auth rotate --type user --manual --phase init"
     )]
     Rotate {
-        /// user, host, or all
+        /// user, host, token, or all
         #[arg(
             long = "type",
             env = "REMOTELER_ROTATE_TYPE",
@@ -305,6 +307,23 @@ pub(crate) enum AuthCommand {
         #[arg(long, env = "REMOTELER_ROTATE_FORCE", requires = "manual", value_parser = BoolishValueParser::new())]
         force: bool,
     },
+    /// Refuse a certificate or key from now on, everywhere in the cluster
+    #[command(
+        after_help = "Example: tctl auth revoke --ssh-serial 4711 --reason key-compromise --comment 'laptop was stolen'\n         tctl auth revoke --tls-serial 4F01A2 --type host\n         tctl auth revoke --key id_ed25519.pub"
+    )]
+    Revoke(RevokeArgs),
+    /// List what is revoked
+    #[command(after_help = "Example: tctl auth revoked --format json")]
+    Revoked,
+    /// Believe a certificate or key again
+    #[command(after_help = "Example: tctl auth unrevoke ssh-user-4711")]
+    Unrevoke(UnrevokeArgs),
+    /// Write what is revoked as OpenSSH reads it, for sshd's RevokedKeys and ssh's RevokedHostKeys
+    #[command(after_help = "Example: tctl auth krl -o /etc/ssh/remoteler_revoked_keys")]
+    Krl(ListArgs),
+    /// Write what is revoked as TLS programs read it: PEM
+    #[command(after_help = "Example: tctl auth crl --type user -o /etc/postgresql/remoteler_user.crl")]
+    Crl(ListArgs),
 }
 
 /// Which authorities are rotated.
@@ -314,6 +333,8 @@ pub(crate) enum RotateKind {
     User,
     /// That of hosts.
     Host,
+    /// The key of identity tokens.
+    Token,
     /// One after the other.
     All,
 }
@@ -345,6 +366,8 @@ pub(crate) enum ExportKind {
     TlsUser,
     /// X.509 certificates that sign hosts.
     TlsHost,
+    /// Keys that sign identity tokens, as a JWKS (RFC 7517).
+    Token,
 }
 
 #[derive(Debug, Subcommand)]

@@ -7,6 +7,7 @@ mod host_pattern;
 mod input;
 mod inventory;
 mod resources;
+mod revocations;
 mod rotation;
 mod sign;
 mod status;
@@ -14,7 +15,7 @@ mod tokens;
 mod users;
 
 use anyhow::Context;
-use remoteler_core::{AuthApi, Clock, SystemClock};
+use remoteler_core::{AuthApi, Clock, RevocationListFormat, SystemClock};
 
 pub(crate) use self::host_pattern::HostPattern;
 pub(crate) use self::input::{Moment, ResourceRef, Trait, Ttl};
@@ -71,6 +72,11 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<Report> {
             };
             rotation::rotate(api, *kind, wanted).await
         }
+        Command::Auth(AuthCommand::Revoke(args)) => revocations::revoke(api, revocations::wanted(args)?).await,
+        Command::Auth(AuthCommand::Revoked) => revocations::list(api).await,
+        Command::Auth(AuthCommand::Unrevoke(args)) => revocations::unrevoke(api, args.name).await,
+        Command::Auth(AuthCommand::Krl(args)) => revocations::write(api, RevocationListFormat::Krl, args).await,
+        Command::Auth(AuthCommand::Crl(args)) => revocations::write(api, RevocationListFormat::Crl, args).await,
         Command::Audit(AuditCommand::Ls { from, to, event, user, limit }) => {
             let now = SystemClock.now();
             let query = audit::query(*from, *to, event.as_deref(), user.as_deref(), *limit, now);

@@ -31,7 +31,7 @@ fn document(routes: &[Route]) -> Value {
             "title": "Remoteler auth service",
             "version": env!("CARGO_PKG_VERSION"),
             "description": "Callers are known by their TLS client certificate. Without one, only the calls under \
-                /v1/ping, /v1/trust, /v1/login, /v1/signup and /v1/join are answered.",
+                /v1/ping, /v1/trust, /v1/revocation_lists, /v1/login, /v1/signup and /v1/join are answered.",
             "license": { "name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0" }
         },
         "paths": paths,

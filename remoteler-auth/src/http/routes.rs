@@ -10,9 +10,9 @@ use axum::{
 };
 use http::{HeaderValue, Method, header::CONTENT_TYPE};
 use remoteler_core::{
-    ApiError, AuditEvent, EventQuery, HostId, JoinRequest, KubeClusterName, KubeRecord, LoginRequest, NewToken,
-    NewUser, NodeRecord, RecordingChunk, Resource, ResourceKind, RotateRequest, SessionId, SignRequest, SignUpRequest,
-    TrustAck, UserName,
+    ApiError, AuditEvent, EventQuery, HostId, JoinRequest, KubeClusterName, KubeRecord, LoginRequest, NewRevocation,
+    NewToken, NewUser, NodeRecord, RecordingChunk, Resource, ResourceKind, RevocationListName, RevocationTarget,
+    RotateRequest, SessionId, SignRequest, SignUpRequest, TrustAck, UserName,
     wire::{
         self, ChunkQuery, InviteQuery, OffsetQuery, PasswordChange, ProxyAnnouncement, ReplaceQuery, TokenRevocation,
     },
@@ -85,6 +85,7 @@ pub(super) fn table() -> Vec<Route> {
     let mut routes = open_to_anybody();
     routes.extend(cluster());
     routes.extend(audit());
+    routes.extend(revocation());
     routes.extend(administration());
     routes
 }
@@ -282,6 +283,41 @@ fn audit() -> Vec<Route> {
             Method::GET,
             One("Size"),
             get(async |Api(api): Api, Path(id): Path<SessionId>| json(api.recording_size(id).await)),
+        ),
+    ]
+}
+
+fn revocation() -> Vec<Route> {
+    use Shape::{Many, Nothing, One};
+    vec![
+        Route::new(
+            "What is revoked, in the form that OpenSSH (krl) or TLS programs (crl) read",
+            wire::REVOCATION_LIST,
+            Method::GET,
+            One("RevocationList"),
+            get(async |Api(api): Api, Path(name): Path<RevocationListName>| json(api.revocation_list(name).await)),
+        ),
+        Route::new(
+            "Certificates and keys that are revoked",
+            wire::REVOCATIONS,
+            Method::GET,
+            Many("Revocation"),
+            get(async |Api(api): Api| json(api.revocations().await)),
+        ),
+        Route::new(
+            "Revokes a certificate or a key",
+            wire::REVOCATIONS,
+            Method::POST,
+            One("Revocation"),
+            post(async |Api(api): Api, Input(wanted): Input<NewRevocation>| json(api.revoke(wanted).await)),
+        )
+        .takes("NewRevocation"),
+        Route::new(
+            "Takes a revocation back",
+            wire::REVOCATION,
+            Method::DELETE,
+            Nothing,
+            delete(async |Api(api): Api, Path(target): Path<RevocationTarget>| done(api.unrevoke(target).await)),
         ),
     ]
 }

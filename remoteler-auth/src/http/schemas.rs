@@ -18,9 +18,11 @@ pub(super) fn schemas() -> Map<String, Value> {
         "TrustBundle",
         object(
             &[("cluster", text()), ("user", to("CaSet")), ("host", to("CaSet"))],
-            &[("rotation", to("RotationView"))],
+            &[("rotation", to("RotationView")), ("tokens", list(to("Jwk"))), ("revoked", list(text()))],
         ),
     );
+    let members = ["kty", "crv", "use", "alg", "kid", "x", "y"].map(|member| (member, text()));
+    add("Jwk", object(&members, &[]));
     add(
         "LoginRequest",
         object(
@@ -54,9 +56,10 @@ pub(super) fn schemas() -> Map<String, Value> {
                 ("ssh_public_key", text()),
                 ("tls_public_key", text()),
             ],
-            &[("kube_clusters", list(text())), ("without_pin", boolean())],
+            &[("kube_clusters", list(text())), ("without_pin", boolean()), ("rejoin", to("RejoinProof"))],
         ),
     );
+    add("RejoinProof", object(&[("host_id", text()), ("signed_at", text()), ("signature", text())], &[]));
     add(
         "HostCerts",
         object(
@@ -84,12 +87,16 @@ pub(super) fn schemas() -> Map<String, Value> {
     add_administration(&mut all);
     add_rotation(&mut all);
     sign::add(&mut all);
+    add_revocation(&mut all);
     all
 }
 
 fn add_rotation(all: &mut Map<String, Value>) {
     let mut add = |name: &str, schema: Value| all.insert(name.to_owned(), schema);
-    add("RotationView", object(&[("generation", integer()), ("user", text()), ("host", text())], &[]));
+    add(
+        "RotationView",
+        object(&[("generation", integer()), ("user", text()), ("host", text()), ("token", text())], &[]),
+    );
     add("TrustAck", object(&[("generation", integer())], &[]));
     add("RotationPlan", object(&[("mode", text())], &[("grace_seconds", integer())]));
     add(
@@ -120,6 +127,34 @@ fn add_rotation(all: &mut Map<String, Value>) {
                 ("generation", integer()),
                 ("waiting", list(to("ServiceContact"))),
                 ("offline", list(to("ServiceContact"))),
+            ],
+            &[],
+        ),
+    );
+}
+
+fn add_revocation(all: &mut Map<String, Value>) {
+    let mut add = |name: &str, schema: Value| all.insert(name.to_owned(), schema);
+    add(
+        "NewRevocation",
+        object(&[("target", text())], &[("reason", text()), ("comment", text()), ("ttl_seconds", integer())]),
+    );
+    add(
+        "Revocation",
+        object(
+            &[("target", text()), ("reason", text()), ("revoked_by", text()), ("since", time())],
+            &[("comment", text()), ("until", time())],
+        ),
+    );
+    add(
+        "RevocationList",
+        object(
+            &[
+                ("name", text()),
+                ("number", integer()),
+                ("made", time()),
+                ("next_update", time()),
+                ("files", list(text())),
             ],
             &[],
         ),
@@ -245,11 +280,11 @@ fn to(name: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use remoteler_core::{
-        ApiError, ApiErrorKind, AuditEvent, AuditKind, CaKind, CaSet, ClusterName, EventQuery, HostCerts, HostId,
-        Invite, JoinRequest, KubeClusterName, KubeRecord, Labels, LoginRequest, Metadata, NewToken, NewUser, NodeName,
-        NodeRecord, Ping, RecordingInfo, Resource, RotateRequest, RotationPhase, RotationPlan, RotationStatus,
-        RotationView, Secret, ServiceContact, SessionId, SignUpRequest, SystemRole, Timestamp, TokenCreated,
-        TokenSummary, Traits, TrustAck, TrustBundle, UserCerts, UserName, UserSummary, wire,
+        ApiError, ApiErrorKind, AuditEvent, AuditKind, CaSet, ClusterName, EventQuery, HostCerts, HostId, Invite,
+        JoinRequest, Jwk, KubeClusterName, KubeRecord, Labels, LoginRequest, Metadata, NewToken, NewUser, NodeName,
+        NodeRecord, Ping, RecordingInfo, RejoinProof, Resource, RotateRequest, RotationKind, RotationPhase,
+        RotationPlan, RotationStatus, RotationView, Secret, ServiceContact, SessionId, SignUpRequest, SystemRole,
+        Timestamp, TokenCreated, TokenSummary, Traits, TrustAck, TrustBundle, UserCerts, UserName, UserSummary, wire,
     };
     use serde::Serialize;
     use uuid::Uuid;
@@ -268,7 +303,13 @@ mod tests {
         let host_id = HostId::from_uuid(Uuid::nil());
         let labels = || Labels::from([("a".into(), "b".into())]);
         let authority = || CaSet { ssh: Vec::new(), x509: vec![vec![1]] };
-        let trust = || TrustBundle::new(cluster(), authority(), authority());
+        let jwk = || Jwk::es256(&[4; 65]).unwrap();
+        let target = || "ssh-user-1".parse::<remoteler_core::RevocationTarget>().unwrap();
+        let trust = || TrustBundle {
+            tokens: vec![jwk()],
+            revoked: std::iter::once(target()).collect(),
+            ..TrustBundle::new(cluster(), authority(), authority())
+        };
         let roles = || std::collections::BTreeSet::from([SystemRole::Node]);
         let traits = || Traits::from([("logins".into(), vec!["root".into()])]);
         let text = |text: &str| Some(text.to_owned());
@@ -320,8 +361,10 @@ mod tests {
                     ssh_public_key: "k".into(),
                     tls_public_key: "k".into(),
                     without_pin: true,
+                    rejoin: Some(RejoinProof { host_id, signed_at: now, signature: "s".into() }),
                 }),
             ),
+            ("RejoinProof", value(RejoinProof { host_id, signed_at: now, signature: "s".into() })),
             (
                 "HostCerts",
                 value(HostCerts {
@@ -333,13 +376,44 @@ mod tests {
                     trust: trust(),
                 }),
             ),
+            ("Jwk", value(jwk())),
+            (
+                "NewRevocation",
+                value(remoteler_core::NewRevocation {
+                    target: target(),
+                    reason: Default::default(),
+                    comment: "c".into(),
+                    ttl_seconds: Some(1),
+                }),
+            ),
+            (
+                "Revocation",
+                value(remoteler_core::Revocation {
+                    target: target(),
+                    reason: Default::default(),
+                    comment: "c".into(),
+                    revoked_by: "ann".into(),
+                    since: now,
+                    until: Some(now),
+                }),
+            ),
+            (
+                "RevocationList",
+                value(remoteler_core::RevocationList {
+                    name: "user.krl".parse().unwrap(),
+                    number: 1,
+                    made: now,
+                    next_update: now,
+                    files: vec![vec![1]],
+                }),
+            ),
             ("RotationView", value(RotationView::default())),
             ("TrustAck", value(TrustAck { generation: 1 })),
             ("RotationPlan", value(RotationPlan::Automatic { grace_seconds: 1 })),
             (
                 "RotateRequest",
                 value(RotateRequest {
-                    kind: CaKind::User,
+                    kind: RotationKind::User,
                     phase: RotationPhase::Init,
                     plan: RotationPlan::Manual,
                     force: true,
@@ -349,7 +423,7 @@ mod tests {
             (
                 "RotationStatus",
                 value(RotationStatus {
-                    kind: CaKind::User,
+                    kind: RotationKind::User,
                     phase: RotationPhase::Init,
                     since: now,
                     plan: RotationPlan::Manual,

@@ -1,7 +1,7 @@
 //! Serves the API on one authenticated stream: the stream's caller is put into each request, and nothing in a request can change it.
 //! Every connection has limits on headers, streams and time.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{Router, body::Body};
 use http::{Request, Response};
@@ -75,11 +75,17 @@ impl HttpApi {
             Caller::Anonymous { .. } => (MAX_STREAMS_OF_NOBODY, MAX_BODY_OF_NOBODY),
             Caller::User { .. } | Caller::Host { .. } | Caller::LocalAdmin => (MAX_STREAMS, usize::MAX),
         };
-        let api = Api(self.service.as_caller(caller));
-        let router = self.router.clone();
+        let api = Api(self.service.as_caller(caller.clone()));
+        let (router, inner, caller) = (self.router.clone(), self.service.inner(), Arc::new(caller));
         let respond = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(api.clone());
-            answer(router.clone(), request.map(|body| Body::new(Limited::new(body, octets))))
+            let (router, inner, caller) = (router.clone(), Arc::clone(&inner), Arc::clone(&caller));
+            async move {
+                if let Err(cause) = inner.still_stands(&caller).await {
+                    return Ok(axum::response::IntoResponse::into_response(Failure(cause)));
+                }
+                answer(router, request.map(|body| Body::new(Limited::new(body, octets)))).await
+            }
         });
         let server = builder(streams);
         let connection = server.serve_connection(TokioIo::new(stream), respond);

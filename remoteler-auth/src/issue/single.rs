@@ -7,7 +7,10 @@ use remoteler_core::{AuditKind, CaKind, Entropy, Role, Timestamp, with_causes};
 use ssh_key::PublicKey;
 
 use super::{Issuer, MAX_KEY, permits, user_end};
-use crate::failure::{self, ApiResult, bad_request};
+use crate::{
+    failure::{self, ApiResult, bad_request},
+    revocations,
+};
 
 /// One certificate that was checked and may be issued once, by the authority it was prepared for.
 pub(crate) struct SingleIssue<P> {
@@ -30,15 +33,15 @@ pub(crate) struct About {
     pub(crate) logins: Vec<String>,
 }
 
-/// An SSH public key of a request; algorithm and size are checked when the profile is prepared.
-pub(crate) fn ssh_key(text: &str) -> ApiResult<PublicKey> {
+/// The text of an SSH public key; algorithm and size are checked when the profile is prepared.
+pub(super) fn ssh_key(text: &str) -> ApiResult<PublicKey> {
     check_length(text)?;
     PublicKey::from_openssh(text.trim())
         .map_err(|cause| bad_request(format!("ssh_public_key is no public key in OpenSSH's form: {cause}")))
 }
 
-/// A TLS public key of a request.
-pub(crate) fn tls_key(text: &str) -> ApiResult<TlsPublicKey> {
+/// The text of a TLS public key.
+pub(super) fn tls_key(text: &str) -> ApiResult<TlsPublicKey> {
     check_length(text)?;
     TlsPublicKey::from_pem(text)
         .map_err(|cause| bad_request(format!("tls_public_key is refused: {}", with_causes(&cause))))
@@ -85,6 +88,20 @@ impl SingleIssue<PreparedX509> {
 }
 
 impl Issuer {
+    /// An SSH public key of a request, if it is not revoked.
+    pub(crate) fn ssh_key(&self, text: &str) -> ApiResult<PublicKey> {
+        let key = ssh_key(text)?;
+        revocations::check_ssh_key(self.authorities().trust(), &key)?;
+        Ok(key)
+    }
+
+    /// A TLS public key of a request, if it is not revoked.
+    pub(crate) fn tls_key(&self, text: &str) -> ApiResult<TlsPublicKey> {
+        let key = tls_key(text)?;
+        revocations::check_tls_key(self.authorities().trust(), &key)?;
+        Ok(key)
+    }
+
     /// The end that `roles` allow a user, and what they permit in an SSH session.
     pub(crate) fn user_limits(
         &self,

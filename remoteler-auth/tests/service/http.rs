@@ -105,7 +105,16 @@ async fn every_operation_that_is_not_for_anybody_refuses_a_stranger() {
     // Driven by the document, so that a new operation is covered by being there.
     let cluster = Cluster::start().await;
     let document: Value = serde_json::from_str(&remoteler_auth::openapi_document()).unwrap();
-    let open = [wire::PING, wire::TRUST, wire::LOGIN, wire::SIGN_UP, wire::INVITED_USER, wire::JOIN, wire::OPENAPI];
+    let open = [
+        wire::PING,
+        wire::TRUST,
+        wire::LOGIN,
+        wire::SIGN_UP,
+        wire::INVITED_USER,
+        wire::JOIN,
+        wire::OPENAPI,
+        wire::REVOCATION_LIST,
+    ];
     let host_id = "67e55044-10b1-426f-9247-bb680e5fe0c8";
     let record = json!({ "host_id": host_id, "name": "x", "version": "1", "last_seen": "2026-03-01T12:00:00Z" });
     let bodies = [
@@ -113,6 +122,7 @@ async fn every_operation_that_is_not_for_anybody_refuses_a_stranger() {
         ("TrustAck", json!({ "generation": 1 })),
         ("RotateRequest", json!({ "kind": "user", "phase": "init", "plan": { "mode": "manual" } })),
         ("SignRequest", json!({ "purpose": "server", "names": ["x"], "tls_public_key": "x" })),
+        ("NewRevocation", json!({ "target": "ssh-user-1" })),
         ("NodeRecord", record.clone()),
         ("KubeRecord", record),
         ("ProxyAnnouncement", json!({ "public_addr": "a:1" })),
@@ -134,6 +144,7 @@ async fn every_operation_that_is_not_for_anybody_refuses_a_stranger() {
             let path = path
                 .replace("{host_id}", host_id)
                 .replace("{session_id}", host_id)
+                .replace("{revocation}", "ssh-user-1")
                 .replace("{kind}", "role")
                 .replace("{name}", "x");
             let path = if schema.contains("octet-stream") { format!("{path}?offset=0") } else { path };

@@ -185,3 +185,19 @@ async fn a_host_that_joined_without_a_pin_is_marked_in_the_log() {
     let marks = events.iter().map(|event| serde_json::to_value(event).unwrap()["without_pin"].clone());
     assert_eq!(marks.collect::<Vec<_>>(), [serde_json::Value::Null, true.into()]); // I15
 }
+
+#[tokio::test]
+async fn many_hosts_behind_one_address_join_at_once() {
+    let cluster = Cluster::start().await;
+    let token = cluster.token(&[Node]).await;
+    let attempts: Vec<_> = (0..40)
+        .map(|number| {
+            let request = join_request(&token, &format!("edge-{number}"), &[Node], &[]);
+            let api = cluster.anonymous();
+            tokio::spawn(async move { api.join(request).await })
+        })
+        .collect();
+    for attempt in attempts {
+        attempt.await.unwrap().unwrap();
+    }
+}

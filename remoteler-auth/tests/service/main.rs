@@ -3,12 +3,16 @@
 
 mod audit;
 mod http;
+mod identity_tokens;
 mod inventory;
 mod join;
 mod login;
 mod recordings;
+mod rejoin;
 mod resources;
+mod revocations;
 mod rotation;
+mod rotation_crashes;
 mod sign;
 mod support;
 mod users;

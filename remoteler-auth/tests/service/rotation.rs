@@ -2,9 +2,9 @@ use std::time::Duration;
 
 use remoteler_auth::{AuthConfig, AuthService, Caller, HostQuotas};
 use remoteler_core::{
-    ApiErrorKind, AuditKind, AuthApi, CaKind, Clock, HostCerts, OsEntropy, RotateRequest, RotationPhase, RotationPlan,
-    RotationStatus, SshCertificatePurpose, SystemRole, TrustAck, TrustBundle, Verified, VerifyError, X509Purpose,
-    verify_ssh_certificate, verify_x509_chain,
+    ApiErrorKind, AuditKind, AuthApi, Clock, HostCerts, NewToken, OsEntropy, RotateRequest, RotationKind,
+    RotationPhase, RotationPlan, RotationStatus, SshCertificatePurpose, SystemRole, TrustAck, TrustBundle, Verified,
+    VerifyError, X509Purpose, verify_ssh_certificate, verify_x509_chain,
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 
@@ -12,13 +12,13 @@ use crate::support::{Cluster, kind};
 
 use RotationPhase::{Init, Rollback, Standby, UpdateClients, UpdateServers};
 
-async fn step(cluster: &Cluster, kind: CaKind, phase: RotationPhase) -> RotationStatus {
+async fn step(cluster: &Cluster, kind: RotationKind, phase: RotationPhase) -> RotationStatus {
     try_step(&*cluster.admin(), kind, phase).await.unwrap()
 }
 
 async fn try_step(
     api: &dyn AuthApi,
-    kind: CaKind,
+    kind: RotationKind,
     phase: RotationPhase,
 ) -> Result<RotationStatus, remoteler_core::ApiError> {
     api.rotate(RotateRequest { kind, phase, plan: RotationPlan::Manual, force: false }).await
@@ -51,7 +51,7 @@ async fn users_certificates_of_both_authorities_work_until_the_old_one_is_retire
     let before = cluster.log_in("ann").await;
     let mut of_init = None;
     for phase in [Init, UpdateClients, UpdateServers] {
-        step(&cluster, CaKind::User, phase).await;
+        step(&cluster, RotationKind::User, phase).await;
         let trust = cluster.service.trust_bundle();
         assert_eq!((trust.user.ssh.len(), trust.user.x509.len(), trust.host.ssh.len()), (2, 2, 1));
         let fresh = cluster.log_in("ann").await;
@@ -65,7 +65,7 @@ async fn users_certificates_of_both_authorities_work_until_the_old_one_is_retire
         of_init.get_or_insert(fresh);
     }
     let latest = cluster.log_in("ann").await;
-    step(&cluster, CaKind::User, Standby).await;
+    step(&cluster, RotationKind::User, Standby).await;
     let trust = cluster.service.trust_bundle();
     assert_eq!(cluster.service.policy_source().policy().trust, trust);
     for old in [before, of_init.unwrap()] {
@@ -85,9 +85,9 @@ async fn hosts_show_clients_the_new_authority_before_their_servers_do() {
     let old = certs.trust.clone();
     assert_eq!(certs.tls_client_certificate, None);
 
-    step(&cluster, CaKind::Host, Init).await;
+    step(&cluster, RotationKind::Host, Init).await;
     acknowledge(&cluster, &certs).await;
-    step(&cluster, CaKind::Host, UpdateClients).await;
+    step(&cluster, RotationKind::Host, UpdateClients).await;
     certs = cluster.as_host(&certs).renew_host().await.unwrap();
     let name = SshCertificatePurpose::Host("edge");
     ssh_verified(&cluster, &certs.ssh_certificate, &old, name).unwrap();
@@ -103,7 +103,7 @@ async fn hosts_show_clients_the_new_authority_before_their_servers_do() {
 
     acknowledge(&cluster, &certs).await;
     acknowledge(&cluster, &joined).await;
-    step(&cluster, CaKind::Host, UpdateServers).await;
+    step(&cluster, RotationKind::Host, UpdateServers).await;
     certs = cluster.as_host(&certs).renew_host().await.unwrap();
     assert_eq!(certs.tls_client_certificate, None);
     assert!(ssh_verified(&cluster, &certs.ssh_certificate, &old, name).is_err());
@@ -116,7 +116,7 @@ async fn a_rollback_from_any_phase_brings_the_old_authority_back() {
         let cluster = Cluster::start().await;
         let before = cluster.service.trust_bundle();
         for phase in path.iter().chain(&[Rollback, Standby]) {
-            step(&cluster, CaKind::Host, *phase).await;
+            step(&cluster, RotationKind::Host, *phase).await;
         }
         let after = cluster.service.trust_bundle();
         assert_eq!((after.host, after.user), (before.host, before.user), "{path:?}");
@@ -132,20 +132,21 @@ async fn a_phase_waits_for_hosts_in_contact_and_names_them() {
     let cluster = Cluster::start().await;
     let certs = cluster.join("edge", &[SystemRole::Node], &[]).await;
     acknowledge(&cluster, &certs).await;
-    step(&cluster, CaKind::User, Init).await;
-    let refused = try_step(&*cluster.admin(), CaKind::User, UpdateClients).await.unwrap_err();
+    step(&cluster, RotationKind::User, Init).await;
+    let refused = try_step(&*cluster.admin(), RotationKind::User, UpdateClients).await.unwrap_err();
     assert_eq!(refused.kind, ApiErrorKind::Conflict);
     assert!(refused.message.contains("is not acknowledged by edge (last heard of at 2026-03-01T12:00:00"), "{refused}");
-    let [user, _] = cluster.admin().rotations().await.unwrap().try_into().unwrap();
+    let user = cluster.admin().rotations().await.unwrap().remove(0);
     assert_eq!(user.waiting.len(), 1);
 
     let future = TrustAck { generation: user.generation + 1 };
     assert_eq!(kind(cluster.as_host(&certs).acknowledge_trust(future).await), ApiErrorKind::BadRequest);
     acknowledge(&cluster, &certs).await;
-    step(&cluster, CaKind::User, UpdateClients).await;
+    step(&cluster, RotationKind::User, UpdateClients).await;
 
     // By force it goes on without, and the event says without whom.
-    let request = RotateRequest { kind: CaKind::User, phase: UpdateServers, plan: RotationPlan::Manual, force: true };
+    let request =
+        RotateRequest { kind: RotationKind::User, phase: UpdateServers, plan: RotationPlan::Manual, force: true };
     cluster.admin().rotate(request).await.unwrap();
     let forced = cluster.events("ca.rotate").await.pop().unwrap().kind;
     let AuditKind::CaRotate { forced: true, passed_over, .. } = forced else { panic!("{forced:?}") };
@@ -156,7 +157,8 @@ async fn a_phase_waits_for_hosts_in_contact_and_names_them() {
 async fn of_two_administrators_who_rotate_at_once_one_wins() {
     let cluster = Cluster::start().await;
     let (one, two) = (cluster.admin(), cluster.admin());
-    let (first, second) = tokio::join!(try_step(&*one, CaKind::Host, Init), try_step(&*two, CaKind::Host, Init));
+    let (first, second) =
+        tokio::join!(try_step(&*one, RotationKind::Host, Init), try_step(&*two, RotationKind::Host, Init));
     let refused = [first, second].into_iter().filter_map(Result::err).collect::<Vec<_>>();
     let [refused] = <[_; 1]>::try_from(refused).unwrap();
     assert_eq!(refused.kind, ApiErrorKind::Conflict);
@@ -169,7 +171,7 @@ async fn an_automatic_rotation_ends_by_itself() {
     let cluster = Cluster::start().await;
     let plan = RotationPlan::Automatic { grace_seconds: 30 };
     let before = cluster.service.trust_bundle();
-    cluster.admin().rotate(RotateRequest { kind: CaKind::User, phase: Init, plan, force: false }).await.unwrap();
+    cluster.admin().rotate(RotateRequest { kind: RotationKind::User, phase: Init, plan, force: false }).await.unwrap();
     for expected in [Init, UpdateClients, UpdateServers, Standby] {
         assert_eq!(cluster.service.trust_bundle().rotation.user, expected);
         cluster.clock.advance(Duration::from_secs(9));
@@ -190,7 +192,7 @@ async fn an_automatic_rotation_ends_by_itself() {
 async fn a_service_that_starts_anew_is_in_the_same_phase_with_the_same_keys() {
     let cluster = Cluster::start().await;
     for phase in [Init, UpdateClients] {
-        step(&cluster, CaKind::User, phase).await;
+        step(&cluster, RotationKind::User, phase).await;
     }
     let before = cluster.service.trust_bundle();
     let Cluster { service, clock, dir } = cluster;
@@ -206,8 +208,8 @@ async fn a_service_that_starts_anew_is_in_the_same_phase_with_the_same_keys() {
     let again = AuthService::open(config).await.unwrap();
     assert_eq!(again.trust_bundle(), before);
     let api = again.as_caller(Caller::LocalAdmin);
-    try_step(&*api, CaKind::User, UpdateServers).await.unwrap();
-    try_step(&*api, CaKind::User, Standby).await.unwrap();
+    try_step(&*api, RotationKind::User, UpdateServers).await.unwrap();
+    try_step(&*api, RotationKind::User, Standby).await.unwrap();
     assert_eq!(again.trust_bundle().user, before.user.active());
 }
 
@@ -219,14 +221,14 @@ async fn only_who_may_change_authorities_rotates_them_and_only_hosts_renew() {
     let certs = cluster.join("edge", &[SystemRole::Node], &[]).await;
     let (ann, eve, host) = (cluster.as_user("ann").await, cluster.as_user("eve").await, cluster.as_host(&certs));
     for api in [&ann, &host, &cluster.anonymous()] {
-        assert!(try_step(&**api, CaKind::User, Init).await.is_err());
+        assert!(try_step(&**api, RotationKind::User, Init).await.is_err());
         assert!(api.rotations().await.is_err());
     }
     for api in [&ann, &eve, &cluster.anonymous(), &cluster.admin()] {
         assert!(api.renew_host().await.is_err());
         assert!(api.acknowledge_trust(TrustAck { generation: 1 }).await.is_err());
     }
-    try_step(&*eve, CaKind::User, Init).await.unwrap();
+    try_step(&*eve, RotationKind::User, Init).await.unwrap();
 }
 
 // I10
@@ -243,4 +245,20 @@ async fn renewing_gives_what_the_host_was_let_in_as_and_nothing_more() {
     let key =
         |certs: &HostCerts| ssh_key::Certificate::from_openssh(&certs.ssh_certificate).unwrap().public_key().clone();
     assert_eq!(key(&renewed), key(&first));
+}
+
+#[tokio::test]
+async fn the_pin_of_a_token_is_that_of_the_authority_that_servers_show() {
+    let cluster = Cluster::start().await;
+    let token = || NewToken { roles: [SystemRole::Node].into(), ttl_seconds: None, value: None };
+    let old = cluster.admin().create_token(token()).await.unwrap().ca_pin;
+    let mut seen = Vec::new();
+    for phase in [Init, UpdateClients, UpdateServers, Rollback] {
+        step(&cluster, RotationKind::Host, phase).await;
+        let created = cluster.admin().create_token(token()).await.unwrap();
+        assert_eq!(created.ca_pins.len(), 2);
+        assert!(created.ca_pins.contains(&created.ca_pin));
+        seen.push(created.ca_pin == old);
+    }
+    assert_eq!(seen, [true, true, false, true]);
 }

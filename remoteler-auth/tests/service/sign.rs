@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use remoteler_auth::Caller;
 use remoteler_core::{
-    ApiErrorKind, AuditKind, AuthApi, Clock, Resource, SignRequest, SignedCertificates, SshCertificatePurpose,
-    SystemRole, UserName, Verified, VerifyError, X509Purpose, verify_ssh_certificate, verify_x509_chain,
+    ApiErrorKind, AuditKind, AuthApi, Clock, Resource, RevocationTarget, SignRequest, SignedCertificates,
+    SshCertificatePurpose, SystemRole, UserName, Verified, VerifyError, X509Purpose, spki_pin, verify_ssh_certificate,
+    verify_x509_chain,
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde_json::json;
@@ -257,6 +258,26 @@ async fn only_who_may_create_certificates_gets_any() {
     }
     let event = cluster.events("cert.create").await.pop().unwrap();
     assert!(matches!(event.kind, AuditKind::CertCreate { by, .. } if by == "sam"));
+}
+
+#[tokio::test]
+async fn a_key_that_is_revoked_is_certified_for_nobody() {
+    let cluster = with_ann().await;
+    for (request, purpose) in all() {
+        let signed = cluster.admin().sign_certificates(request.clone()).await.unwrap();
+        let target = match &signed.ssh_certificate {
+            Some(_) => RevocationTarget::ssh_key(ssh(&signed).public_key()),
+            None => {
+                let pem = signed.tls_certificate.as_deref().unwrap();
+                let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+                RevocationTarget::key(&spki_pin(&certificate).unwrap()).unwrap()
+            }
+        };
+        let wanted = json!({ "target": target.to_string() });
+        cluster.admin().revoke(serde_json::from_value(wanted).unwrap()).await.unwrap();
+        let refused = cluster.admin().sign_certificates(request).await.unwrap_err();
+        assert!(refused.message.contains("the key is revoked"), "{purpose}: {refused}");
+    }
 }
 
 #[tokio::test]

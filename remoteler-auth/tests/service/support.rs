@@ -147,6 +147,7 @@ pub(crate) fn join_request(token: &Secret, name: &str, roles: &[SystemRole], kub
         ssh_public_key: ssh,
         tls_public_key: tls,
         without_pin: false,
+        rejoin: None,
     }
 }
 

@@ -21,7 +21,7 @@ fn service(number: u8, generation: u64, last_contact: Timestamp) -> ServiceConta
 }
 
 fn standby() -> Rotation {
-    Rotation::standby(CaKind::Host, 1, at(0))
+    Rotation::standby(RotationKind::Host, 1, at(0))
 }
 
 /// Goes there with nobody to wait for.

@@ -1,12 +1,12 @@
 //! One program at the server: starting it, and carrying its input, output, window size, signals and end. Never touches a
 //! terminal: sizes and signals come in through a channel.
 
-use std::{collections::VecDeque, io};
+use std::{collections::VecDeque, future::poll_fn, io, pin::pin, task::Poll};
 
 use bytes::Bytes;
 use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Pty, Sig, client::Msg};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter},
     sync::mpsc,
 };
 
@@ -288,38 +288,75 @@ async fn pass_controls(write: &ChannelWriteHalf<Msg>, mut controls: mpsc::Receiv
 async fn receive<O, E>(
     mut read: ChannelReadHalf,
     mut early: VecDeque<ChannelMsg>,
-    mut stdout: O,
-    mut stderr: E,
+    stdout: O,
+    stderr: E,
 ) -> Result<Exit, SessionError>
 where
     O: AsyncWrite + Unpin,
     E: AsyncWrite + Unpin,
 {
+    let (mut stdout, mut stderr) = (Local::new(stdout, "standard output"), Local::new(stderr, "standard error"));
     let mut exit = Exit::Unknown;
     loop {
-        let message = match early.pop_front() {
-            Some(message) => Some(message),
-            None => read.wait().await,
+        let here = match early.pop_front() {
+            Some(message) => Poll::Ready(Some(message)),
+            None => poll_fn(|cx| Poll::Ready(pin!(read.wait()).poll(cx))).await,
+        };
+        let message = match here {
+            Poll::Ready(message) => message,
+            Poll::Pending => {
+                stdout.flush().await?;
+                stderr.flush().await?;
+                read.wait().await
+            }
         };
         match message {
-            Some(ChannelMsg::Data { data }) => put(&mut stdout, &data, "standard output").await?,
-            Some(ChannelMsg::ExtendedData { data, ext: STDERR }) => put(&mut stderr, &data, "standard error").await?,
+            Some(ChannelMsg::Data { data }) => {
+                stderr.flush().await?; // what was said first is shown first
+                stdout.put(&data).await?;
+            }
+            Some(ChannelMsg::ExtendedData { data, ext: STDERR }) => {
+                stdout.flush().await?;
+                stderr.put(&data).await?;
+            }
             Some(ChannelMsg::ExitStatus { exit_status }) => exit = Exit::Status(exit_status),
             Some(ChannelMsg::ExitSignal { signal_name, error_message, .. }) => {
                 exit = Exit::Signal { name: signal_text(&signal_name), message: printable(&error_message) };
             }
-            Some(ChannelMsg::Close) | None => return Ok(exit),
+            Some(ChannelMsg::Close) | None => {
+                stdout.flush().await?;
+                stderr.flush().await?;
+                return Ok(exit);
+            }
             Some(_) => {}
         }
     }
 }
 
-async fn put<W: AsyncWrite + Unpin>(stream: &mut W, octets: &[u8], what: &'static str) -> Result<(), SessionError> {
-    let written = async {
-        stream.write_all(octets).await?;
-        stream.flush().await
-    };
-    written.await.map_err(|source| SessionError::Local { what, source })
+/// A local stream for output. What comes in a row is written at once; the owner flushes when nothing more is there.
+struct Local<W> {
+    stream: BufWriter<W>,
+    flushed: bool,
+    what: &'static str,
+}
+
+impl<W: AsyncWrite + Unpin> Local<W> {
+    fn new(stream: W, what: &'static str) -> Self {
+        Self { stream: BufWriter::with_capacity(OUTPUT, stream), flushed: true, what }
+    }
+
+    async fn put(&mut self, octets: &[u8]) -> Result<(), SessionError> {
+        self.flushed = false;
+        self.stream.write_all(octets).await.map_err(|source| SessionError::Local { what: self.what, source })
+    }
+
+    async fn flush(&mut self) -> Result<(), SessionError> {
+        if self.flushed {
+            return Ok(());
+        }
+        self.flushed = true;
+        self.stream.flush().await.map_err(|source| SessionError::Local { what: self.what, source })
+    }
 }
 
 fn signal_text(signal: &Sig) -> String {
@@ -381,4 +418,6 @@ fn server_text(messages: VecDeque<ChannelMsg>) -> String {
 /// `SSH_EXTENDED_DATA_STDERR` (RFC 4254 section 5.2).
 const STDERR: u32 = 1;
 const INPUT: usize = 64 * 1024;
+/// Octets that are joined into one write of output.
+const OUTPUT: usize = 256 * 1024;
 const MAX_EARLY: usize = 256;

@@ -1,6 +1,6 @@
 //! `ssh -L`: one channel to one TCP connection dialled from this machine (RFC 4254 section 7.2).
 
-use std::{io, net::IpAddr, sync::Arc, sync::atomic::AtomicU64, time::Duration};
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use remoteler_core::{SessionId, random_uuid};
 use russh::{
@@ -15,7 +15,7 @@ use crate::{
         Node,
         authorize::{Permit, Refusal},
         inflow,
-        outflow::{self, Stream},
+        outflow::{self, Progress, Stream},
     },
     process::Account,
 };
@@ -97,11 +97,10 @@ async fn dial(destination: &Destination) -> io::Result<TcpStream> {
 async fn copy(node: &Node, channel: Channel<Msg>, stream: TcpStream, gone: CancellationToken) {
     let (source, sink) = channel.split();
     let (from, to) = stream.into_split();
-    let moved = AtomicU64::new(0);
     let input_done = CancellationToken::new();
     let inward = inflow::feed(source, to, node.config.limits.stall_limit, &input_done);
     let outward = async {
-        let ended = outflow::copy(from, &sink, Stream::Output, None, (PIECE, &moved)).await;
+        let ended = outflow::copy(from, &sink, Stream::Output, None, (PIECE, &Progress::default())).await;
         // The client may go on after our end of file; when it has ended, too, it waits for us to close (as `ssh -W` does).
         if ended.is_ok() && sink.eof().await.is_ok() {
             input_done.cancelled().await;

@@ -7,10 +7,7 @@ use std::{
     net::SocketAddr,
     os::unix::{ffi::OsStringExt, process::ExitStatusExt},
     process::ExitStatus,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -23,7 +20,7 @@ use rustix::process::Signal;
 use tokio::{
     io::AsyncWrite,
     sync::{mpsc, oneshot, watch},
-    time::{Instant, timeout},
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -33,7 +30,7 @@ use crate::{
         authorize::Permit,
         environment::{self, Origin},
         inflow,
-        outflow::{self, Stream},
+        outflow::{self, Progress, Quiet, Stream},
         report::SessionReport,
         sftp_watch::Watched,
     },
@@ -329,16 +326,20 @@ impl Running<'_> {
     ) {
         let Self { place, kind, report, started, mut process, streams, recorder } = self;
         let stall_limit = place.node.config.limits.stall_limit;
-        let moved = AtomicU64::new(0);
+        let progress = Progress::default();
         let mut recording_files = None;
         let with_terminal = matches!(streams, Streams::Terminal(_));
         let outcome = match streams {
             Streams::Terminal(terminal) => {
                 let output =
-                    outflow::copy(terminal.clone(), &sink, Stream::Output, recorder.as_ref(), (TTY_PIECE, &moved));
+                    outflow::copy(terminal.clone(), &sink, Stream::Output, recorder.as_ref(), (TTY_PIECE, &progress));
                 let mut wires = Wires { controls: &mut controls, sizes: &mut sizes, terminal: Some(terminal.clone()) };
-                let life =
-                    Life { process: &mut process, recorder: recorder.as_ref(), moved: &moved, gone: &place.gone };
+                let life = Life {
+                    process: &mut process,
+                    recorder: recorder.as_ref(),
+                    progress: Some(&progress),
+                    gone: &place.gone,
+                };
                 life.live(source, terminal, output, &mut wires, stall_limit).await
             }
             Streams::Pipes(pipes) => {
@@ -350,15 +351,16 @@ impl Running<'_> {
                     }
                     Kind::Shell | Kind::Exec(_) => Watched::unwatched(pipes.input),
                 };
+                let (out, err) = (Progress::default(), Progress::default());
                 let output = async {
                     let (output, errors) = tokio::join!(
-                        outflow::copy(pipes.output, &sink, Stream::Output, None, (PIPE_PIECE, &moved)),
-                        outflow::copy(pipes.errors, &sink, Stream::Errors, None, (PIPE_PIECE, &moved)),
+                        outflow::copy(pipes.output, &sink, Stream::Output, None, (PIPE_PIECE, &out)),
+                        outflow::copy(pipes.errors, &sink, Stream::Errors, None, (PIPE_PIECE, &err)),
                     );
                     output.and(errors)
                 };
                 let mut wires = Wires { controls: &mut controls, sizes: &mut sizes, terminal: None };
-                let life = Life { process: &mut process, recorder: None, moved: &moved, gone: &place.gone };
+                let life = Life { process: &mut process, recorder: None, progress: None, gone: &place.gone };
                 life.live(source, input, output, &mut wires, stall_limit).await
             }
         };
@@ -393,7 +395,8 @@ struct Wires<'a> {
 struct Life<'a> {
     process: &'a mut Process,
     recorder: Option<&'a Recorder>,
-    moved: &'a AtomicU64,
+    /// Of the output, when its end may not come with the program's.
+    progress: Option<&'a Progress>,
     gone: &'a CancellationToken,
 }
 
@@ -417,7 +420,7 @@ impl Life<'_> {
         let mut output_ended = false;
         let mut ended: Option<ExitStatus> = None;
         // A terminal may be held open by a process left behind; what the program itself wrote arrives at once.
-        let mut quiet = Quiet::new(wires.terminal.is_some());
+        let mut quiet = Quiet::new(self.progress);
         loop {
             if let (Some(status), true) = (ended, output_ended) {
                 return Outcome::Exited(status);
@@ -439,12 +442,12 @@ impl Life<'_> {
                 status = self.process.wait(), if ended.is_none() => match status {
                     Ok(status) => {
                         ended = Some(status);
-                        quiet.begin(self.moved.load(Ordering::Relaxed));
+                        quiet.begin();
                     }
                     Err(error) => return Outcome::Stopped(format!("the program's end is unknown: {error}")),
                 },
                 () = quiet.wait() => {
-                    output_ended = quiet.is_quiet(self.moved.load(Ordering::Relaxed));
+                    output_ended = quiet.is_quiet();
                 }
                 Some(Control::Signal(signal)) = wires.controls.recv() => {
                     if let Some(signal) = unix_signal(&signal) {
@@ -471,37 +474,6 @@ async fn recording_failed(recorder: Option<&Recorder>) -> String {
     match recorder {
         Some(recorder) => recorder.failed().await.to_string(),
         None => std::future::pending().await,
-    }
-}
-
-/// Waits, after a program with a terminal has ended, until nothing more comes out.
-struct Quiet {
-    applies: bool,
-    until: Option<Instant>,
-    seen: u64,
-}
-
-impl Quiet {
-    const fn new(applies: bool) -> Self {
-        Self { applies, until: None, seen: 0 }
-    }
-
-    fn begin(&mut self, moved: u64) {
-        self.seen = moved;
-        self.until = self.applies.then(|| Instant::now() + QUIET);
-    }
-
-    async fn wait(&self) {
-        match self.until {
-            Some(until) => tokio::time::sleep_until(until).await,
-            None => std::future::pending().await,
-        }
-    }
-
-    fn is_quiet(&mut self, moved: u64) -> bool {
-        let quiet = moved == self.seen;
-        self.begin(moved);
-        quiet
     }
 }
 
@@ -612,12 +584,10 @@ fn ssh_signal(number: i32) -> Option<Sig> {
 /// Exit status of a session that could not begin or had to end.
 const NOT_STARTED: u32 = 254;
 const MAX_COMMAND: usize = 8 * 1024;
-/// Octets read from a terminal at once; Linux gives no more than 4 KiB.
-const TTY_PIECE: usize = 4 * 1024;
-/// A whole pipe.
+/// Octets of a terminal in one message; Linux gives no more than 4 KiB at once.
+const TTY_PIECE: usize = 16 * 1024;
+/// Two packets of the size that OpenSSH takes.
 const PIPE_PIECE: usize = 64 * 1024;
-/// Silence after which a terminal whose program has ended is closed.
-const QUIET: Duration = Duration::from_millis(100);
 /// How long a program has for ending after SIGHUP before its end is not waited for any more.
 const REAP: Duration = Duration::from_secs(5);
 const FAREWELL: Duration = Duration::from_secs(3);

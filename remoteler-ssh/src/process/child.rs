@@ -1,6 +1,6 @@
-//! What a new process does between fork and exec: session, terminal, ids, directory, file descriptors (I68). The only unsafe code of
-//! the crate: the standard library cannot set groups, and requires care of what runs after fork.
-#![expect(unsafe_code, reason = "pre_exec and close_range have no safe form")]
+//! What a new process does between fork and exec: signals, session, terminal, ids, directory, file descriptors (I68). The only unsafe
+//! code of the crate: the standard library cannot set groups, and requires care of what runs after fork.
+#![expect(unsafe_code, reason = "pre_exec, signal and close_range have no safe form")]
 
 use std::{ffi::CString, io, os::unix::ffi::OsStrExt};
 
@@ -28,6 +28,7 @@ pub(super) fn prepare(command: &mut Command, account: &Account, terminal: Termin
         groups: account.groups().to_vec(),
     });
     let in_child = move || {
+        take_usual_signals();
         nix::unistd::setsid()?;
         // The daemon's own mask keeps its files private; a user's programs get the usual one.
         rustix::process::umask(UMASK);
@@ -53,6 +54,15 @@ pub(super) fn prepare(command: &mut Command, account: &Account, terminal: Termin
 }
 
 const UMASK: rustix::fs::Mode = rustix::fs::Mode::WGRP.union(rustix::fs::Mode::WOTH);
+
+/// What the daemon was told to ignore is not ignored by a user's programs: started by `nohup` or behind an `&`, it would leave them running
+/// when the client goes away, and deaf to Ctrl-C.
+fn take_usual_signals() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: the call takes two integers, touches no memory of ours and is async-signal-safe. That it refuses SIGKILL and SIGSTOP is right.
+        let _before = unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
 
 /// Groups, then group, then user; then makes sure that there is no way back (I68).
 fn become_user(ids: &Ids) -> io::Result<()> {

@@ -15,8 +15,12 @@ pub fn handshake_failure(cause: &io::Error) -> String {
     };
     match error {
         rustls::Error::InvalidCertificate(CertificateError::Other(other)) => with_causes(&*other.0),
+        rustls::Error::InvalidCertificate(CertificateError::Revoked) => "the peer's certificate was revoked".into(),
         rustls::Error::AlertReceived(alert) => match alert {
             AlertDescription::CertificateExpired => "the certificate shown to it has expired; log in again".into(),
+            AlertDescription::CertificateRevoked => {
+                "the certificate shown to it was revoked; ask an administrator why".into()
+            }
             AlertDescription::UnknownCA | AlertDescription::BadCertificate | AlertDescription::CertificateUnknown => {
                 "it does not believe the certificate shown to it; log in again".into()
             }

@@ -179,6 +179,7 @@ pub(crate) fn alert(error: PeerError) -> rustls::Error {
         PeerError::Refused(VerifyError::Expired(_)) => CertificateError::Expired,
         PeerError::Refused(VerifyError::NotYetValid(_)) => CertificateError::NotValidYet,
         PeerError::Refused(VerifyError::UnknownAuthority { .. }) => CertificateError::UnknownIssuer,
+        PeerError::Refused(VerifyError::Revoked(_)) => CertificateError::Revoked,
         PeerError::Refused(VerifyError::BadSignature) => CertificateError::BadSignature,
         PeerError::Refused(_) | PeerError::Anonymous | PeerError::Role { .. } => {
             CertificateError::Other(OtherError(Arc::new(error)))

@@ -85,7 +85,8 @@ pub(crate) fn authority(cluster: &str, kind: CaKind) -> StoredAuthority {
 pub(crate) fn stolen_authority(cluster: &Cluster, kind: CaKind) -> StoredAuthority {
     let query = format!("SELECT value FROM items WHERE key = 'authorities/{}'", kind.as_str());
     let out = run(Command::new("sqlite3").arg("-readonly").arg(cluster.data_dir().join("auth.sqlite")).arg(query)).ok();
-    serde_json::from_slice(&out.stdout).unwrap()
+    let set: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    serde_json::from_value(set["active"].clone()).unwrap()
 }
 
 /// Signs certificates of `identity` with the keys of `signer`, whatever it would say to that.

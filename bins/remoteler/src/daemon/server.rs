@@ -88,6 +88,7 @@ impl Daemon {
         }
         tokio::spawn(server.clone().serve_local(bind_admin_socket(self.data_dir.path())?));
         tokio::spawn(super::until(self.stop.clone(), rotate_when_due(service.clone())));
+        tokio::spawn(super::until(self.stop.clone(), drop_ended_revocations(service.clone())));
         Ok(server)
     }
 
@@ -185,6 +186,14 @@ async fn rotate_when_due(service: AuthService) {
                 tracing::error!(%cause, "the rotation of an authority does not go on; it is tried again");
             }
         }
+    }
+}
+
+/// Lets go of revocations at their end.
+async fn drop_ended_revocations(service: AuthService) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        service.drop_ended_revocations().await;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use pem::Pem;
-use remoteler_core::{AuthApi, CaKind, CaSet, RotationStatus, TrustBundle, spki_pin};
+use remoteler_core::{AuthApi, CaKind, CaSet, JwkSet, RotationStatus, TrustBundle, spki_pin};
 use serde::Serialize;
 use serde_json::json;
 
@@ -26,6 +26,7 @@ const fn type_name(kind: ExportKind) -> &'static str {
         ExportKind::Host => "host",
         ExportKind::TlsUser => "tls-user",
         ExportKind::TlsHost => "tls-host",
+        ExportKind::Token => "token",
     }
 }
 
@@ -41,6 +42,7 @@ fn exported(trust: &TrustBundle, kind: ExportKind, hosts: &[HostPattern]) -> any
         }
         ExportKind::TlsUser => Ok(certificates(&trust.user)),
         ExportKind::TlsHost => Ok(certificates(&trust.host)),
+        ExportKind::Token => Ok(serde_json::to_string_pretty(&JwkSet { keys: trust.tokens.clone() })? + "\n"),
     }
 }
 
@@ -84,12 +86,15 @@ fn shown(trust: &TrustBundle, rotations: &[RotationStatus]) -> anyhow::Result<Re
         text.push_str(&format!("\nAuthority of {}s\n", each.kind));
         text.push_str(&fields(&[("  SSH", each.ssh_fingerprints.join(", ")), ("  X.509", each.tls_pins.join(", "))]));
     }
+    let token_keys: Vec<_> = trust.tokens.iter().map(|key| key.key_id().to_owned()).collect();
+    text.push_str(&format!("\nIdentity tokens\n{}", fields(&[("  Keys", token_keys.join(", "))])));
     text.push('\n');
     text.push_str(&rotation::shown(rotations));
     let value = json!({
         "cluster_name": trust.cluster,
         "ca_pins": pins,
         "authorities": authorities,
+        "token_keys": token_keys,
         "rotations": rotations,
     });
     Report::new(text, &value)

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use remoteler_core::{AuthApi, CaKind, RotateRequest, RotationPhase, RotationPlan, RotationStatus, ServiceContact};
+use remoteler_core::{
+    AuthApi, RotateRequest, RotationKind, RotationPhase, RotationPlan, RotationStatus, ServiceContact,
+};
 
 use super::Ttl;
 use crate::{
@@ -51,11 +53,12 @@ pub(crate) async fn rotate(api: &dyn AuthApi, kind: RotateKind, wanted: Rotate) 
     Report::new(text, &done)
 }
 
-const fn kinds(kind: RotateKind) -> &'static [CaKind] {
+const fn kinds(kind: RotateKind) -> &'static [RotationKind] {
     match kind {
-        RotateKind::User => &[CaKind::User],
-        RotateKind::Host => &[CaKind::Host],
-        RotateKind::All => &[CaKind::User, CaKind::Host],
+        RotateKind::User => &[RotationKind::User],
+        RotateKind::Host => &[RotationKind::Host],
+        RotateKind::Token => &[RotationKind::Token],
+        RotateKind::All => &RotationKind::ALL,
     }
 }
 

@@ -86,12 +86,23 @@ const ROWS: &[Row] = &[
     Row { bench: "issue/issue_user_certificate", unit: Unit::Microseconds, beside: Some("issue/ring_both_signatures") },
     Row { bench: "issue/issue_host_certificate", unit: Unit::Microseconds, beside: Some("issue/ring_both_signatures") },
     Row {
-        bench: "verify/verify_ssh_user_certificate",
+        bench: "issue/issue_ssh_certificate",
+        unit: Unit::Microseconds,
+        beside: Some("issue/ring_ed25519_signature"),
+    },
+    Row { bench: "issue/issue_x509_certificate", unit: Unit::Microseconds, beside: Some("issue/ring_p256_signature") },
+    Row {
+        bench: "verify/verify_user_certificate",
         unit: Unit::Microseconds,
         beside: Some("verify/ring_ed25519_verify"),
     },
     Row { bench: "verify/verify_and_decide", unit: Unit::Microseconds, beside: Some("verify/ring_ed25519_verify") },
     Row { bench: "verify/decide_ssh_access", unit: Unit::Microseconds, beside: None },
+    Row { bench: "login_storm/renew_1_at_once", unit: Unit::PerSecond(1.0), beside: Some("login_storm/durable_write") },
+    Row { bench: "login_storm/renew_64_at_once", unit: Unit::PerSecond(64.0), beside: None },
+    Row { bench: "login_storm/renew_256_at_once", unit: Unit::PerSecond(256.0), beside: None },
+    Row { bench: "login_storm/login_1_at_once", unit: Unit::PerSecond(1.0), beside: None },
+    Row { bench: "login_storm/login_16_at_once", unit: Unit::PerSecond(16.0), beside: None },
     Row { bench: "relay_throughput/64KiB", unit: STREAM, beside: Some("mux_throughput/connection_alone") },
     Row { bench: "mux_throughput/link", unit: STREAM, beside: Some("mux_throughput/yamux") },
     Row { bench: "mux/open_stream_and_echo", unit: Unit::Microseconds, beside: None },
@@ -126,14 +137,14 @@ mod tests {
     #[test]
     fn every_bench_that_a_row_names_exists() {
         let benches = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../benches/benches");
-        let source: String = ["certificates.rs", "streams.rs", "kube.rs"]
+        let source: String = ["certificates.rs", "logins.rs", "streams.rs", "kube.rs"]
             .iter()
             .map(|file| fs::read_to_string(benches.join(file)).unwrap())
             .collect();
         for bench in ROWS.iter().flat_map(|row| [Some(row.bench), row.beside]).flatten() {
             let (group, function) = bench.split_once('/').unwrap();
             assert!(source.contains(&format!("benchmark_group(\"{group}\")")), "{group}");
-            let counted = function.ends_with("_connections");
+            let counted = function.ends_with("_connections") || function.ends_with("_at_once");
             assert!(counted || source.contains(&format!("bench_function(\"{function}\"")), "{function}");
         }
     }

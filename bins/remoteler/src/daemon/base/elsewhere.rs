@@ -29,7 +29,9 @@ pub(super) async fn base(
     let state = host::joined(settings, join, data_dir).await?;
     let mut refresher = PolicyRefresher::load(data_dir.path(), state.trust().clone())?;
     let policy = refresher.source();
-    let keeper = HostKeeper::new(state.clone(), data_dir.path().to_owned(), policy.clone(), clock.clone())?;
+    let keeper = HostKeeper::new(state.clone(), data_dir.path().to_owned(), policy.clone(), clock.clone())?
+        .with_auth_at(&join.addr, refresher.shared());
+    refresher = refresher.resting_while(keeper.standing());
     let keys = HostKeys::new(&state, keeper.identities());
     let trust = AuthTrust::Policy(policy.clone());
     let api: Arc<dyn AuthApi> = Arc::new(RemoteAuth::tls(&join.addr, Some(keys.shown.client.clone()), trust.clone())?);

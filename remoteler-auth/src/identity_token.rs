@@ -1,0 +1,78 @@
+//! Identity tokens: what a web application is shown of who its user is. Owns what stands in one, and for how long. The key that signs is
+//! that of `token_keys`.
+
+use std::{sync::Arc, time::Duration};
+
+use remoteler_ca::TokenClaims;
+use remoteler_core::{ApiError, ApiErrorKind, AuditKind, VerifiedUser, random_uuid};
+
+use crate::{
+    AuthService,
+    failure::{self, ApiResult, bad_request},
+    service::Inner,
+};
+
+/// Longest audience, in octets.
+const MAX_AUDIENCE: usize = 512;
+
+impl AuthService {
+    /// A token for `audience` that says who `user` is: a JWT with ES256 (RFC 7519), which any JWT library checks against the keys at the
+    /// proxy's `/.well-known/jwks.json`. It ends after `ttl` or with the user's certificate, whichever is first (I51). Everything in it but
+    /// the audience is of the verified certificate (I9), and its issue is on record before it is signed (I75).
+    ///
+    /// # Errors
+    /// [`ApiErrorKind::BadRequest`] for an audience that is none, [`ApiErrorKind::Denied`] when the certificate is restricted or has ended.
+    pub async fn issue_identity_token(
+        &self,
+        user: &VerifiedUser,
+        audience: &str,
+        ttl: Duration,
+    ) -> Result<String, ApiError> {
+        let (inner, user, audience) = (Arc::clone(&self.inner()), user.clone(), audience.to_owned());
+        crate::api::detached(async move { inner.issue_identity_token(&user, audience, ttl).await }).await
+    }
+}
+
+impl Inner {
+    async fn issue_identity_token(&self, user: &VerifiedUser, audience: String, ttl: Duration) -> ApiResult<String> {
+        if audience.is_empty() || audience.len() > MAX_AUDIENCE || audience.chars().any(char::is_control) {
+            return Err(bad_request(format!(
+                "an audience has 1 to {MAX_AUDIENCE} octets and no control characters; give the application's address"
+            )));
+        }
+        let denied = |message: String| ApiError::new(ApiErrorKind::Denied, message);
+        if let Some(kube) = user.only_at() {
+            return Err(denied(format!("the certificate counts at Kubernetes cluster {kube} only; log in for more")));
+        }
+        let now = self.clock.now();
+        let expires = now.plus(ttl).min(user.expires());
+        if expires.unix_seconds() <= now.unix_seconds() {
+            return Err(denied("the token would end at once; log in again".into()));
+        }
+        let identity = user.identity();
+        let claims = TokenClaims {
+            issuer: self.cluster.clone(),
+            subject: identity.user.to_string(),
+            audience,
+            roles: identity.roles.iter().map(ToString::to_string).collect(),
+            issued_at: now,
+            expires,
+            token_id: random_uuid(self.entropy.as_ref()).to_string(),
+        };
+        let event = AuditKind::CertCreate {
+            purpose: String::new(),
+            by: String::new(),
+            subject: String::new(),
+            cert_type: "identity-token".into(),
+            user: claims.subject.clone(),
+            ssh_serial: String::new(),
+            tls_serial: claims.token_id.clone(),
+            roles: claims.roles.clone(),
+            logins: Vec::new(),
+            expires: Some(expires),
+        };
+        self.record(event).await?;
+        let signed = self.issuer.authorities().tokens.active().sign(&claims);
+        signed.map_err(|cause| failure::authority(&cause))
+    }
+}

@@ -1,0 +1,222 @@
+//! Revoking certificates and keys: who asks may, the event is recorded, the record is written, and from then on it stands in the trust bundle
+//! that every door verifies by. Owns the records and when they end; the lists for programs that are not ours are made next door.
+
+mod lists;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use remoteler_ca::{MAX_USER_TTL, TlsPublicKey};
+use remoteler_core::{
+    ApiError, ApiErrorKind, AuditKind, CaKind, NewRevocation, Policy, PolicySource, Revocation, RevocationTarget,
+    Revocations, ShownCertificate, Timestamp, TrustBundle, Verb, VerifyError, steers_terminal,
+};
+use ssh_key::PublicKey;
+
+use self::lists::PublishedLists;
+use crate::{
+    AuthService, Caller, RecordError,
+    failure::{ApiResult, bad_request, conflict, not_found, unauthenticated},
+    records::{Records, key},
+    service::Inner,
+};
+
+/// What roles call the authorities.
+const RESOURCE: &str = "cert_authority";
+/// Most that is revoked at once: every service keeps all of it, and every list holds it.
+const MAX_REVOKED: usize = 10_000;
+const MAX_COMMENT: usize = 200;
+const MAX_TTL: u64 = 10 * 366 * 86_400;
+/// A user's certificate ends so long after its issue at the latest; the clocks of those who look may be behind by the rest.
+const USERS_END: Duration = MAX_USER_TTL.saturating_add(Duration::from_secs(120));
+
+/// What is revoked, as the process knows it. Changed under [`Inner::changes`] alone.
+#[derive(Default)]
+pub(crate) struct Ledger {
+    revoked: Mutex<Revoked>,
+    lists: PublishedLists,
+}
+
+#[derive(Clone, Default)]
+struct Revoked {
+    records: BTreeMap<RevocationTarget, Revocation>,
+    /// Grows with each change.
+    generation: u64,
+}
+
+impl Ledger {
+    /// As it was when the service ended; what has ended meanwhile is gone.
+    pub(crate) async fn open(records: &Records) -> Result<Self, RecordError> {
+        let stored = records.list::<Revocation>(key::REVOCATIONS).await?;
+        let records = stored.into_iter().map(|(_, revocation, _)| (revocation.target, revocation)).collect();
+        Ok(Self { revoked: Mutex::new(Revoked { records, generation: 0 }), lists: PublishedLists::default() })
+    }
+
+    /// For the trust bundle.
+    pub(crate) fn targets(&self) -> Revocations {
+        self.lock().records.keys().copied().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Revoked> {
+        self.revoked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut BTreeMap<RevocationTarget, Revocation>)) {
+        let mut revoked = self.lock();
+        change(&mut revoked.records);
+        revoked.generation += 1;
+    }
+}
+
+impl Inner {
+    pub(crate) async fn revoke(&self, caller: &Caller, wanted: NewRevocation) -> ApiResult<Revocation> {
+        let actor = self.admit(caller, RESOURCE, Verb::Update).await?;
+        let NewRevocation { target, reason, comment, ttl_seconds } = wanted;
+        if comment.chars().count() > MAX_COMMENT || comment.chars().any(steers_terminal) {
+            return Err(bad_request(format!("a comment has at most {MAX_COMMENT} characters on one line")));
+        }
+        if let Some(ttl) = ttl_seconds.filter(|ttl| !(1..=MAX_TTL).contains(ttl)) {
+            return Err(bad_request(format!("a revocation lasts 1 second to ten years, {ttl} seconds were asked for")));
+        }
+        // One change at a time, so that what is counted is what is there.
+        let _turn = self.changes.write().await;
+        if is_authority(&self.issuer.trust(), target) {
+            return Err(bad_request("this is the key of an authority of the cluster; replace it: tctl auth rotate"));
+        }
+        let now = self.clock.now();
+        let (known, count) = {
+            let revoked = self.ledger.lock();
+            (revoked.records.get(&target).cloned(), revoked.records.len())
+        };
+        if known.is_none() && count >= MAX_REVOKED {
+            return Err(conflict(format!(
+                "{MAX_REVOKED} certificates and keys are revoked, more is not possible; take back what has ended, or rotate the authority"
+            )));
+        }
+        let until = match (ttl_seconds, target) {
+            (Some(ttl), _) => Some(now.plus(Duration::from_secs(ttl))),
+            (None, RevocationTarget::SshSerial { authority, .. } | RevocationTarget::TlsSerial { authority, .. }) => {
+                (authority == CaKind::User).then(|| now.plus(USERS_END))
+            }
+            (None, RevocationTarget::SshKey(_) | RevocationTarget::TlsKey(_)) => None,
+        };
+        let since = known.map_or(now, |known| known.since);
+        self.record(AuditKind::CertRevocationCreate {
+            user: actor.clone(),
+            name: target.to_string(),
+            reason: reason.as_str().into(),
+            comment: comment.clone(),
+            expires: until,
+        })
+        .await?;
+        let revocation = Revocation { target, reason, comment, revoked_by: actor, since, until };
+        self.records.write(&key::of(key::REVOCATIONS, target), &revocation, until).await?;
+        self.ledger.change(|records| drop(records.insert(target, revocation.clone())));
+        self.believe_ledger();
+        Ok(revocation)
+    }
+
+    pub(crate) async fn revocations(&self, caller: &Caller) -> ApiResult<Vec<Revocation>> {
+        self.admit(caller, RESOURCE, Verb::Read).await?;
+        Ok(self.ledger.lock().records.values().cloned().collect())
+    }
+
+    pub(crate) async fn unrevoke(&self, caller: &Caller, target: RevocationTarget) -> ApiResult<()> {
+        let actor = self.admit(caller, RESOURCE, Verb::Update).await?;
+        let _turn = self.changes.write().await;
+        if !self.ledger.lock().records.contains_key(&target) {
+            return Err(not_found(format!("{target} is not revoked; tctl auth revoked lists what is")));
+        }
+        self.record(AuditKind::CertRevocationDelete { user: actor, name: target.to_string() }).await?;
+        self.records.delete(&key::of(key::REVOCATIONS, target)).await?;
+        self.ledger.change(|records| drop(records.remove(&target)));
+        self.believe_ledger();
+        Ok(())
+    }
+
+    /// Lets go of what has ended; the store does so by itself.
+    async fn drop_ended_revocations(&self) {
+        let now = self.clock.now();
+        let ended = |revocation: &Revocation| revocation.until.is_some_and(|until| until <= now);
+        if !self.ledger.lock().records.values().any(ended) {
+            return;
+        }
+        let _turn = self.changes.write().await;
+        self.ledger.change(|records| records.retain(|_, revocation| !ended(revocation)));
+        self.believe_ledger();
+    }
+
+    /// Puts the ledger into the trust bundle; [`Inner::changes`] is held by the caller.
+    fn believe_ledger(&self) {
+        let authorities = self.issuer.authorities().revoking(self.ledger.targets());
+        let trust = authorities.trust().clone();
+        self.issuer.replace(authorities);
+        let roles = self.policy.policy().roles.clone();
+        self.policy.replace(Policy { trust, roles });
+    }
+
+    /// Whether the certificate that a connection was made with is still good. Connections live on; calls of a revoked one do not.
+    pub(crate) async fn still_stands(&self, caller: &Caller) -> ApiResult<()> {
+        let shown: &ShownCertificate = match caller {
+            Caller::User { user, .. } => user.shown(),
+            Caller::Host { host, .. } => host.shown(),
+            Caller::Anonymous { .. } | Caller::LocalAdmin => return Ok(()),
+        };
+        let Some(revoked) = self.policy.policy().trust.revoked.of(shown) else { return Ok(()) };
+        let answer = VerifyError::Revoked(revoked).to_string();
+        let remote = caller.address().map(|addr| addr.to_string());
+        self.record_attempt(caller.name(), answer.clone(), remote).await?;
+        Err(unauthenticated(answer))
+    }
+}
+
+impl AuthService {
+    /// Lets go of revocations that have ended; to be called every second or so by whoever runs the service.
+    pub async fn drop_ended_revocations(&self) {
+        self.inner().drop_ended_revocations().await;
+    }
+}
+
+/// Refuses a key that is revoked: a new certificate for it would be refused everywhere.
+pub(crate) fn check_keys(trust: &TrustBundle, ssh: &PublicKey, tls: &TlsPublicKey) -> ApiResult<()> {
+    check_ssh_key(trust, ssh)?;
+    check_tls_key(trust, tls)
+}
+
+/// The same for one key.
+pub(crate) fn check_ssh_key(trust: &TrustBundle, key: &PublicKey) -> ApiResult<()> {
+    check_key(trust, RevocationTarget::ssh_key(key.key_data()))
+}
+
+/// The same for one key.
+pub(crate) fn check_tls_key(trust: &TrustBundle, key: &TlsPublicKey) -> ApiResult<()> {
+    check_key(trust, RevocationTarget::tls_key(key.as_der()))
+}
+
+fn check_key(trust: &TrustBundle, key: RevocationTarget) -> ApiResult<()> {
+    if !trust.revoked.contains(&key) {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        ApiErrorKind::Denied,
+        format!("no certificate was issued: the key is revoked ({key}); make a new key, or take that back"),
+    ))
+}
+
+fn is_authority(trust: &TrustBundle, target: RevocationTarget) -> bool {
+    [&trust.user, &trust.host].into_iter().any(|set| {
+        let ssh = set.ssh.iter().any(|key| RevocationTarget::ssh_key(key.key_data()) == target);
+        ssh || set.x509.iter().any(|certificate| {
+            let pin = remoteler_core::spki_pin(certificate).ok();
+            pin.and_then(|pin| RevocationTarget::key(&pin).ok()) == Some(target)
+        })
+    })
+}
+
+/// What of one authority is revoked now.
+fn of_authority(records: &BTreeMap<RevocationTarget, Revocation>, now: Timestamp) -> impl Iterator<Item = &Revocation> {
+    records.values().filter(move |revocation| revocation.until.is_none_or(|until| until > now))
+}

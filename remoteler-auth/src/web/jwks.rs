@@ -1,0 +1,30 @@
+//! The public keys of identity tokens, for applications that are shown one (RFC 7517). Nothing secret: anybody may ask.
+
+use axum::{
+    Extension,
+    http::{
+        HeaderValue,
+        header::{CACHE_CONTROL, CONTENT_TYPE},
+    },
+    response::{IntoResponse, Response},
+};
+use remoteler_core::JwkSet;
+
+use super::{RemoteAddr, State};
+use crate::http::json;
+
+/// `GET`: the set. It may be kept for a minute; a new key is published a phase of the rotation before it signs.
+pub(super) async fn show(
+    axum::extract::State(api): State,
+    Extension(RemoteAddr(addr)): Extension<RemoteAddr>,
+) -> Response {
+    let keys = match api(addr).trust_bundle().await {
+        Ok(trust) => JwkSet { keys: trust.tokens },
+        Err(cause) => return json::<()>(Err(cause)),
+    };
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json")),
+        (CACHE_CONTROL, HeaderValue::from_static("public, max-age=60")),
+    ];
+    (headers, serde_json::to_string(&keys).unwrap_or_default()).into_response()
+}

@@ -1,0 +1,112 @@
+//! Revocation lists over HTTP, for servers that fetch them by the clock: no login, conditional requests, caching. Owns the proxy's short memory of
+//! them, so that strangers who ask do not ask the auth service.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use axum::{
+    Extension,
+    extract::{Path, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use pem::Pem;
+use remoteler_core::{RevocationList, RevocationListFormat, RevocationListName};
+use tokio::{sync::Mutex, time::Instant};
+
+use super::{ApiForAddress, RemoteAddr};
+use crate::{failure::not_found, http::Failure};
+
+/// How long a list is given out before the auth service is asked for a newer one.
+const AGE: Duration = Duration::from_secs(5);
+/// How long others may keep it.
+const MAX_AGE: &str = "public, max-age=60";
+
+/// The lists that were fetched last.
+#[derive(Clone, Default)]
+pub(super) struct Fetched(Arc<Mutex<BTreeMap<RevocationListName, (Instant, Arc<RevocationList>)>>>);
+
+/// A list by its name, `user.krl`; with `.pem` behind it an X.509 one in that form, and while an authority is rotated one of each of its keys.
+pub(super) async fn show(
+    State(api): State<ApiForAddress>,
+    Extension(RemoteAddr(addr)): Extension<RemoteAddr>,
+    Extension(fetched): Extension<Fetched>,
+    Path(file): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    let (name, as_pem) = file.strip_suffix(".pem").map_or((file.as_str(), false), |name| (name, true));
+    let name = match name.parse::<RevocationListName>() {
+        Ok(name) if !as_pem || name.format == RevocationListFormat::Crl => name,
+        Ok(_) | Err(_) => {
+            let known = "user.krl, host.krl, user.crl, host.crl, user.crl.pem and host.crl.pem";
+            return Failure(not_found(format!("there is no such revocation list; there are {known}"))).into_response();
+        }
+    };
+    let mut fetched = fetched.0.lock().await;
+    let known = fetched.get(&name).cloned();
+    let list = match known {
+        Some((at, list)) if at.elapsed() < AGE => list,
+        known => match (api(addr).revocation_list(name).await, known) {
+            (Ok(list), _) => {
+                let list = Arc::new(list);
+                fetched.insert(name, (Instant::now(), Arc::clone(&list)));
+                list
+            }
+            // What was true a moment ago is better than nothing: who cannot fetch a list may let everybody in, or nobody.
+            (Err(cause), Some((_, list))) => {
+                tracing::warn!(%cause, %name, "the newest revocation list cannot be fetched; the last one is shown");
+                list
+            }
+            (Err(cause), None) => return Failure(cause).into_response(),
+        },
+    };
+    drop(fetched);
+    answer(&list, &file, as_pem, &headers)
+}
+
+fn answer(list: &RevocationList, file: &str, as_pem: bool, request: &HeaderMap) -> Response {
+    let tag = format!("\"{file}-{}\"", list.number);
+    let made = SystemTime::UNIX_EPOCH + Duration::from_secs(list.made.unix_seconds_unsigned());
+    let mut headers = HeaderMap::new();
+    for (header, value) in [
+        (header::ETAG, tag.clone()),
+        (header::LAST_MODIFIED, httpdate::fmt_http_date(made)),
+        (header::CACHE_CONTROL, MAX_AGE.to_owned()),
+    ] {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(header, value);
+        }
+    }
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if is_known(&tag, made, request) {
+        return (StatusCode::NOT_MODIFIED, headers).into_response();
+    }
+    // RFC 2585 section 4.2 for DER; OpenSSH's form has no type of its own.
+    let content_type = match (list.name.format, as_pem) {
+        (RevocationListFormat::Krl, _) => "application/octet-stream",
+        (RevocationListFormat::Crl, false) => "application/pkix-crl",
+        (RevocationListFormat::Crl, true) => "application/x-pem-file",
+    };
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    let body = if as_pem {
+        let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+        let blocks = list.files.iter().map(|der| pem::encode_config(&Pem::new("X509 CRL", der.as_slice()), config));
+        blocks.collect::<String>().into_bytes()
+    } else {
+        list.files.first().cloned().unwrap_or_default()
+    };
+    (StatusCode::OK, headers, body).into_response()
+}
+
+/// RFC 9110 section 13.2.2: with `If-None-Match` the date does not count.
+fn is_known(tag: &str, made: SystemTime, request: &HeaderMap) -> bool {
+    if let Some(tags) = request.get(header::IF_NONE_MATCH) {
+        let tags = tags.to_str().unwrap_or_default();
+        return tags.split(',').map(str::trim).any(|known| known == "*" || known.trim_start_matches("W/") == tag);
+    }
+    let since = request.get(header::IF_MODIFIED_SINCE).and_then(|since| since.to_str().ok());
+    since.and_then(|since| httpdate::parse_http_date(since).ok()).is_some_and(|since| made <= since)
+}
