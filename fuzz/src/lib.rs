@@ -1,10 +1,11 @@
 //! What the fuzz targets do with one input, without a fuzzer: the targets call these functions, and so does a plain test of the workspace
 //! (`tests/tests/fuzz_corpus.rs`) with every input of the corpus. A function panics where a promise is broken; every other outcome is good.
 
-use remoteler_client::Kubeconfig;
+use remoteler_client::{IdentityFile, Kubeconfig};
 use remoteler_core::{
     CaSet, ClusterName, Identity, Resource, Role, RoleName, RoleSpec, SshCertificatePurpose, Timestamp, TrustBundle,
-    Verified, X509Purpose, printable, steers_terminal, verify_ssh_certificate, verify_x509_chain, x509_identity,
+    Verified, X509Purpose, check_ssh_key, printable, steers_terminal, verify_ssh_certificate, verify_x509_chain,
+    x509_identity,
 };
 use remoteler_kube::{KubePath, Upstream};
 use remoteler_ssh::{CastReader, PlainText};
@@ -18,11 +19,13 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("cast_player", cast_player),
     ("dial_header", dial_header),
     ("identity", identity),
+    ("identity_file", identity_file),
     ("kube_path", kube_path),
     ("kubeconfig", kubeconfig),
     ("origin_header", origin_header),
     ("role_document", role_document),
     ("ssh_certificate", ssh_certificate),
+    ("ssh_key_file", ssh_key_file),
     ("terminal_text", terminal_text),
     ("x509_chain", x509_chain),
 ];
@@ -60,6 +63,23 @@ pub fn identity(octets: &[u8]) {
     let Ok(text) = std::str::from_utf8(octets) else { return };
     if let Ok(identity) = Identity::decode(text) {
         assert_eq!(Identity::decode(&identity.encode()).expect("what was read can be read again"), identity);
+    }
+}
+
+/// An identity file. Input: its text.
+pub fn identity_file(octets: &[u8]) {
+    let Ok(text) = std::str::from_utf8(octets) else { return };
+    let Ok(file) = IdentityFile::parse(text) else { return };
+    let trust = file.trust();
+    assert!(trust.user.ssh.is_empty() && trust.user.x509.is_empty(), "nobody is believed to sign users");
+    assert_eq!(trust.cluster, file.identity().cluster);
+    let Ok(written) = file.to_text() else { return };
+    // What is written has line ends that what was read may lack, so that the longest file may not be read again.
+    if written.reveal().len() < 128 * 1024 {
+        let again = IdentityFile::parse(written.reveal()).expect("what was written can be read again");
+        assert_eq!((again.identity(), again.proxy(), again.expires()), (file.identity(), file.proxy(), file.expires()));
+        assert_eq!(again.trust().host.x509, trust.host.x509);
+        assert_eq!(again.trust().host.ssh.len(), trust.host.ssh.len());
     }
 }
 
@@ -122,6 +142,32 @@ pub fn ssh_certificate(octets: &[u8]) {
         }
     });
     if let Err(panic) = verifying.expect("a thread can be started").join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// A file with an SSH key. Input: a private key in OpenSSH's format, or a public one in its one-line form.
+pub fn ssh_key_file(octets: &[u8]) {
+    let Ok(text) = std::str::from_utf8(octets.get(..MAX_PACKET).unwrap_or(octets)) else { return };
+    let text = text.to_owned();
+    let parser = std::thread::Builder::new().stack_size(remoteler_core::SSH_PARSER_STACK);
+    let reading = parser.spawn(move || {
+        if let Ok(key) = ssh_key::PrivateKey::from_openssh(&text)
+            && let Ok(written) = key.to_openssh(ssh_key::LineEnding::LF)
+        {
+            let again =
+                ssh_key::PrivateKey::from_openssh(written.as_str()).expect("what was written can be read again");
+            assert!(again.public_key().key_data() == key.public_key().key_data());
+        }
+        if let Ok(key) = ssh_key::PublicKey::from_openssh(&text)
+            && check_ssh_key(key.key_data()).is_ok()
+        {
+            let written = key.to_openssh().expect("a key of the list has a form");
+            let again = ssh_key::PublicKey::from_openssh(&written).expect("what was written can be read again");
+            assert!(again.key_data() == key.key_data());
+        }
+    });
+    if let Err(panic) = reading.expect("a thread can be started").join() {
         std::panic::resume_unwind(panic);
     }
 }

@@ -8,7 +8,8 @@ use remoteler_core::{
     ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, HostCerts, Invite, JoinRequest, KubeRecord, LoginRequest,
     NewRevocation, NewToken, NewUser, NodeRecord, Ping, RecordingChunk, RecordingInfo, Resource, ResourceKind,
     Revocation, RevocationList, RevocationListName, RevocationTarget, RotateRequest, RotationStatus, Secret, SessionId,
-    SignUpRequest, TokenCreated, TokenSummary, TrustAck, TrustBundle, UserCerts, UserName, UserSummary,
+    SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary, TrustAck, TrustBundle, UserCerts,
+    UserName, UserSummary,
 };
 
 use crate::{Caller, failure::ApiResult, service::Inner};
@@ -88,6 +89,10 @@ impl AuthApi for Handle {
 
     async fn rotate(&self, request: RotateRequest) -> Result<RotationStatus, ApiError> {
         change!(self, rotate(request))
+    }
+
+    async fn sign_certificates(&self, request: SignRequest) -> Result<SignedCertificates, ApiError> {
+        change!(self, sign_certificates(request))
     }
 
     async fn revoke(&self, wanted: NewRevocation) -> Result<Revocation, ApiError> {

@@ -60,6 +60,9 @@ impl Inner {
             token_id: random_uuid(self.entropy.as_ref()).to_string(),
         };
         let event = AuditKind::CertCreate {
+            purpose: String::new(),
+            by: String::new(),
+            subject: String::new(),
             cert_type: "identity-token".into(),
             user: claims.subject.clone(),
             ssh_serial: String::new(),

@@ -1,16 +1,21 @@
 //! The cluster's two authorities and what they issue. Every certificate passes through here: checked profile, audit event, signature,
 //! in that order (I75).
 
+mod single;
+
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use remoteler_ca::{
-    Authority, HostProfile, IssuedUser, KeyRing, PreparedHost, PreparedUser, SshPermits, TlsPublicKey, UserProfile,
+    Authority, HostProfile, IssuedUser, KeyRing, PreparedHost, PreparedUser, Purpose, SshPermits, TlsPublicKey,
+    UserProfile,
 };
 use remoteler_core::{
     AuditKind, AuditSink, CaKind, Clock, ClusterName, Entropy, HostIdentity, Login, Role, RotationPhase, Timestamp,
-    TrustBundle, UserIdentity, UserName, with_causes,
+    TrustBundle, UserIdentity, UserName,
 };
+pub(crate) use single::{About, SingleIssue};
+use single::{ssh_key, tls_key};
 use ssh_key::PublicKey;
 
 use crate::{
@@ -53,6 +58,8 @@ pub(crate) struct IssuedHost {
 pub(crate) struct UserIssue {
     prepared: PreparedUser,
     authority: Arc<Authority>,
+    /// The administrator who asked for it; empty where the user did.
+    by: String,
 }
 
 /// The same for a host: one for its servers and, while the two differ, one for its clients.
@@ -72,6 +79,11 @@ impl UserIssue {
         self.prepared.identity()
     }
 
+    /// The same, on the word of an administrator.
+    pub(crate) fn asked_by(self, by: String) -> Self {
+        Self { by, ..self }
+    }
+
     /// When the certificates will end.
     pub(crate) const fn expires(&self) -> Timestamp {
         self.prepared.not_after()
@@ -88,14 +100,7 @@ pub(crate) struct SubjectKeys {
 impl SubjectKeys {
     /// Reads them; algorithms and sizes are checked when the profile is prepared.
     pub(crate) fn parse(ssh: &str, tls: &str) -> ApiResult<Self> {
-        if ssh.len() > MAX_KEY || tls.len() > MAX_KEY {
-            return Err(bad_request(format!("a public key has at most {MAX_KEY} octets")));
-        }
-        let ssh = PublicKey::from_openssh(ssh.trim())
-            .map_err(|cause| bad_request(format!("ssh_public_key is no public key in OpenSSH's form: {cause}")))?;
-        let tls = TlsPublicKey::from_pem(tls)
-            .map_err(|cause| bad_request(format!("tls_public_key is refused: {}", with_causes(&cause))))?;
-        Ok(Self { ssh, tls })
+        Ok(Self { ssh: ssh_key(ssh)?, tls: tls_key(tls)? })
     }
 }
 
@@ -143,35 +148,26 @@ impl Issuer {
         requested: Option<Duration>,
     ) -> ApiResult<UserIssue> {
         revocations::check_keys(self.authorities().trust(), &keys.ssh, &keys.tls)?;
-        let limits = roles.iter().map(|role| role.options().max_session_ttl);
-        let ttl = limits.chain(requested).fold(MAX_TTL, Duration::min);
-        if ttl < Duration::from_secs(1) {
-            return Err(bad_request("a certificate lives at least 1 second"));
-        }
         let now = self.clock.now();
-        let not_after = Timestamp::from_unix_seconds(now.plus(ttl).unix_seconds()); // certificates count whole seconds
-        let permits = SshPermits {
-            pty: true,
-            port_forwarding: roles.iter().any(|role| {
-                let forwarding = role.options().port_forwarding;
-                forwarding.local || forwarding.remote
-            }),
-            agent_forwarding: roles.iter().any(|role| role.options().forward_agent),
-        };
+        let not_after = user_end(now, roles, requested)?;
+        let permits = permits(roles);
         let profile = UserProfile { identity, ssh_key: keys.ssh, tls_key: keys.tls, not_after, permits };
         let authority = Arc::clone(self.authorities().user.active());
         let prepared =
             profile.prepare(&authority, now, self.entropy.as_ref()).map_err(|cause| failure::profile(&cause))?;
-        Ok(UserIssue { prepared, authority })
+        Ok(UserIssue { prepared, authority, by: String::new() })
     }
 
     /// Audits and signs a user certificate.
     pub(crate) async fn issue_user(&self, issue: UserIssue) -> ApiResult<IssuedUser> {
-        let UserIssue { prepared, authority } = issue;
+        let UserIssue { prepared, authority, by } = issue;
         let identity = prepared.identity();
         let event = AuditKind::CertCreate {
             cert_type: CaKind::User.as_str().into(),
+            purpose: Purpose::User.as_str().into(),
+            by,
             user: identity.user.to_string(),
+            subject: String::new(),
             ssh_serial: prepared.ssh_serial().to_string(),
             tls_serial: prepared.tls_serial().to_string(),
             roles: identity.roles.iter().map(ToString::to_string).collect(),
@@ -219,7 +215,10 @@ impl Issuer {
         let identity = prepared.identity();
         let event = AuditKind::CertCreate {
             cert_type: CaKind::Host.as_str().into(),
+            purpose: Purpose::Host.as_str().into(),
+            by: String::new(),
             user: identity.id.to_string(),
+            subject: String::new(),
             ssh_serial: prepared.ssh_serial().to_string(),
             tls_serial: prepared.tls_serial().to_string(),
             roles: identity.roles.iter().map(ToString::to_string).collect(),
@@ -232,6 +231,28 @@ impl Issuer {
 
     async fn record(&self, event: AuditKind) -> ApiResult<()> {
         self.audit.record(event).await.map_err(|cause| failure::audit(&cause))
+    }
+}
+
+/// When a user's certificate ends: the earliest of what all `roles` and the request allow (I6), in whole seconds, as certificates count.
+fn user_end(now: Timestamp, roles: &[Arc<Role>], requested: Option<Duration>) -> ApiResult<Timestamp> {
+    let limits = roles.iter().map(|role| role.options().max_session_ttl);
+    let ttl = limits.chain(requested).fold(MAX_TTL, Duration::min);
+    if ttl < Duration::from_secs(1) {
+        return Err(bad_request("a certificate lives at least 1 second"));
+    }
+    Ok(Timestamp::from_unix_seconds(now.plus(ttl).unix_seconds()))
+}
+
+/// What the roles permit in an SSH session.
+fn permits(roles: &[Arc<Role>]) -> SshPermits {
+    SshPermits {
+        pty: true,
+        port_forwarding: roles.iter().any(|role| {
+            let forwarding = role.options().port_forwarding;
+            forwarding.local || forwarding.remote
+        }),
+        agent_forwarding: roles.iter().any(|role| role.options().forward_agent),
     }
 }
 

@@ -31,6 +31,7 @@ mod rotation;
 mod secret_hash;
 mod service;
 mod sessions;
+mod sign;
 mod storage;
 #[cfg(feature = "pkcs11")]
 mod token_config;

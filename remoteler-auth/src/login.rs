@@ -117,7 +117,7 @@ impl Inner {
         Ok(())
     }
 
-    fn roles_of(&self, user: &UserRecord) -> Result<Vec<Arc<Role>>, ApiError> {
+    pub(crate) fn roles_of(&self, user: &UserRecord) -> Result<Vec<Arc<Role>>, ApiError> {
         let policy = self.policy.policy();
         let roles = user.roles.iter().map(|name| {
             policy.roles.get(name).cloned().ok_or_else(|| {

@@ -182,14 +182,28 @@ impl AuthService {
 
 /// Refuses a key that is revoked: a new certificate for it would be refused everywhere.
 pub(crate) fn check_keys(trust: &TrustBundle, ssh: &PublicKey, tls: &TlsPublicKey) -> ApiResult<()> {
-    let keys = [RevocationTarget::ssh_key(ssh.key_data()), RevocationTarget::tls_key(tls.as_der())];
-    match keys.iter().find(|key| trust.revoked.contains(key)) {
-        None => Ok(()),
-        Some(key) => Err(ApiError::new(
-            ApiErrorKind::Denied,
-            format!("no certificate was issued: the key is revoked ({key}); make a new key, or take that back"),
-        )),
+    check_ssh_key(trust, ssh)?;
+    check_tls_key(trust, tls)
+}
+
+/// The same for one key.
+pub(crate) fn check_ssh_key(trust: &TrustBundle, key: &PublicKey) -> ApiResult<()> {
+    check_key(trust, RevocationTarget::ssh_key(key.key_data()))
+}
+
+/// The same for one key.
+pub(crate) fn check_tls_key(trust: &TrustBundle, key: &TlsPublicKey) -> ApiResult<()> {
+    check_key(trust, RevocationTarget::tls_key(key.as_der()))
+}
+
+fn check_key(trust: &TrustBundle, key: RevocationTarget) -> ApiResult<()> {
+    if !trust.revoked.contains(&key) {
+        return Ok(());
     }
+    Err(ApiError::new(
+        ApiErrorKind::Denied,
+        format!("no certificate was issued: the key is revoked ({key}); make a new key, or take that back"),
+    ))
 }
 
 fn is_authority(trust: &TrustBundle, target: RevocationTarget) -> bool {

@@ -10,8 +10,8 @@ use remoteler_core::{
     ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, HostCerts, Invite, JoinRequest, KubeRecord, LoginRequest,
     NewRevocation, NewToken, NewUser, NodeRecord, Ping, RecordingChunk, RecordingInfo, Resource, ResourceKind,
     Revocation, RevocationList, RevocationListName, RevocationTarget, RotateRequest, RotationStatus, Secret, SessionId,
-    SignUpRequest, TokenCreated, TokenSummary, TrustAck, TrustBundle, UserCerts, UserName, UserSummary, printable,
-    wire,
+    SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary, TrustAck, TrustBundle, UserCerts,
+    UserName, UserSummary, printable, wire,
 };
 use remoteler_tunnel::SharedTlsIdentity;
 use serde::{Serialize, de::DeserializeOwned};
@@ -161,6 +161,10 @@ impl AuthApi for RemoteAuth {
 
     async fn rotate(&self, request: RotateRequest) -> Result<RotationStatus, ApiError> {
         self.call(send(Method::POST, wire::ROTATIONS, &request)).await
+    }
+
+    async fn sign_certificates(&self, request: SignRequest) -> Result<SignedCertificates, ApiError> {
+        self.call(send(Method::POST, wire::CERTIFICATES, &request)).await
     }
 
     async fn revoke(&self, wanted: NewRevocation) -> Result<Revocation, ApiError> {

@@ -423,11 +423,11 @@ fn read_text(dir: &PrivateDir, name: &str) -> Result<Option<String>, StoreError>
     Ok(Some(text))
 }
 
-fn expiry(certificate: &Certificate) -> Timestamp {
+pub(crate) fn expiry(certificate: &Certificate) -> Timestamp {
     Timestamp::from_unix_seconds(i64::try_from(certificate.valid_before()).unwrap_or(i64::MAX))
 }
 
-fn host_trust(cluster: ClusterName, host: CaSet) -> TrustBundle {
+pub(crate) fn host_trust(cluster: ClusterName, host: CaSet) -> TrustBundle {
     TrustBundle::new(cluster, CaSet { ssh: Vec::new(), x509: Vec::new() }, host)
 }
 

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     AuditEvent, ClusterName, HostId, KubeClusterName, KubeRecord, NewRevocation, NodeName, NodeRecord, RecordingInfo,
     Resource, ResourceKind, Revocation, RevocationList, RevocationListName, RevocationTarget, RoleName, RotateRequest,
-    RotationStatus, Secret, SessionId, SystemRole, Timestamp, Traits, TrustAck, TrustBundle, UserName,
+    RotationStatus, Secret, SessionId, SignRequest, SignedCertificates, SystemRole, Timestamp, Traits, TrustAck,
+    TrustBundle, UserName,
 };
 
 /// What kind of failure it is; becomes the HTTP status.
@@ -308,6 +309,8 @@ pub trait AuthApi: Send + Sync {
     /// services have not acknowledged that one.
     async fn rotate(&self, request: RotateRequest) -> Result<RotationStatus, ApiError>;
 
+    /// Issues what an administrator asks for. Users who may create `user_cert` or `host_cert`. Not found when there is no such user.
+    async fn sign_certificates(&self, request: SignRequest) -> Result<SignedCertificates, ApiError>;
     /// Revokes a certificate or a key; once more what is revoked already: its reason and end become the new ones. Users who may update
     /// `cert_authority`. Conflict when too much is revoked.
     async fn revoke(&self, wanted: NewRevocation) -> Result<Revocation, ApiError>;

@@ -149,18 +149,29 @@ audit_kinds! {
     CertCreate = "cert.create", "TC000I" {
         /// `user` or `host`.
         cert_type: String,
-        /// User name or host id.
+        /// What it will be good for, such as `database client`.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        purpose: String,
+        /// Who asked for it, where that is an administrator.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        by: String,
+        /// User name or host id; of a host that is not ours, its first name.
         user: String,
-        /// Serial of the SSH certificate.
+        /// Who the certificate says its holder is, where that is another name: the account in a database or a domain.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        subject: String,
+        /// Serial of the SSH certificate, if there is one.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
         ssh_serial: String,
-        /// Serial of the X.509 certificate.
+        /// Serial of the X.509 certificate, if there is one.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
         tls_serial: String,
         /// Roles in it.
         roles: Vec<String>,
         /// Operating-system accounts in it.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         logins: Vec<String>,
-        /// Its end; absent for hosts.
+        /// Its end; absent where it ends with its authority.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         expires: Option<Timestamp>,
     }

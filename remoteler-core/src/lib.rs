@@ -28,6 +28,7 @@ mod role;
 mod rotation;
 mod rule;
 mod secret;
+mod sign;
 mod source;
 mod storage;
 mod template;
@@ -77,6 +78,7 @@ pub use rotation::{
 };
 pub use rule::{RuleAccess, Verb, authorize_rule};
 pub use secret::Secret;
+pub use sign::{SignRequest, SignedCertificates};
 pub use source::SourceNet;
 pub use storage::{Expected, Item, Page, Revision, Storage, StorageError};
 pub use template::TemplateError;

@@ -46,6 +46,8 @@ pub const TRUST_ACK: &str = "/v1/host/trust";
 /// `GET` → `[`[`crate::RotationStatus`]`]`; `POST` [`crate::RotateRequest`] → [`crate::RotationStatus`].
 pub const ROTATIONS: &str = "/v1/rotations";
 
+/// `POST` [`crate::SignRequest`] → [`crate::SignedCertificates`].
+pub const CERTIFICATES: &str = "/v1/certificates";
 /// `GET` → `[`[`crate::Revocation`]`]`; `POST` [`crate::NewRevocation`] → [`crate::Revocation`].
 pub const REVOCATIONS: &str = "/v1/revocations";
 /// `DELETE` → nothing. `{revocation}` is a [`crate::RevocationTarget`].

@@ -13,8 +13,8 @@ use remoteler_core::{
     ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, HostCerts, Invite, JoinRequest, KubeRecord, LoginRequest,
     NewRevocation, NewToken, NewUser, NodeRecord, OsEntropy, Ping, RecordingChunk, RecordingInfo, Resource,
     ResourceKind, Revocation, RevocationList, RevocationListName, RevocationTarget, RotateRequest, RotationStatus,
-    Secret, SessionId, SignUpRequest, TokenCreated, TokenSummary, TrustAck, TrustBundle, UserCerts, UserName,
-    UserSummary,
+    Secret, SessionId, SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary, TrustAck,
+    TrustBundle, UserCerts, UserName, UserSummary,
 };
 use remoteler_ssh::Uploader;
 use tokio::sync::Notify;
@@ -99,6 +99,9 @@ impl AuthApi for Store {
         absent()
     }
     async fn rotate(&self, _: RotateRequest) -> Result<RotationStatus, ApiError> {
+        absent()
+    }
+    async fn sign_certificates(&self, _: SignRequest) -> Result<SignedCertificates, ApiError> {
         absent()
     }
     async fn revoke(&self, _: NewRevocation) -> Result<Revocation, ApiError> {

@@ -19,6 +19,9 @@ impl Client {
 pub fn client(name: &str) -> Option<Client> {
     let path = env::var_os("PATH").unwrap_or_default();
     let dirs = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into(), "/usr/lib/openssh".into()]);
+    // Debian keeps the server's programs of each version of PostgreSQL apart.
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let dirs = dirs.chain(versions.map(|version| version.path().join("bin")));
     dirs.map(|dir| dir.join(name)).find(|candidate| candidate.is_file()).map(Client)
 }
 

@@ -1,15 +1,17 @@
 //! Flags and subcommands. Every flag has an environment variable; every level has an example.
 
 mod revocation;
+mod sign;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, builder::BoolishValueParser, error::ErrorKind};
 use remoteler_core::{RoleName, SystemRole, UserName};
 
 pub(crate) use self::revocation::{ListArgs, RevokeArgs, RevokedWhat, UnrevokeArgs};
+pub(crate) use self::sign::{AnyFormat, SignArgs, SignFormat};
 use crate::{
-    commands::{Moment, ResourceRef, Trait, Ttl},
+    commands::{HostPattern, Moment, ResourceRef, Trait, Ttl},
     output::Format,
 };
 
@@ -19,19 +21,56 @@ use crate::{
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
-    /// How results are printed; text, but for `get`, which prints YAML
-    #[arg(
-        long,
-        global = true,
-        env = "REMOTELER_FORMAT",
-        value_enum,
-        hide_possible_values = true,
-        value_name = "text|json|yaml",
-        help_heading = "Output"
-    )]
-    pub(crate) format: Option<Format>,
+    /// How results are printed; text, but for `get`, which prints YAML. For `auth sign` what is made
+    #[arg(long, global = true, env = "REMOTELER_FORMAT", value_name = "text|json|yaml", help_heading = "Output")]
+    pub(crate) format: Option<AnyFormat>,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// This, if its flags go together in ways that their definitions do not say.
+    pub(crate) fn checked(self) -> Result<Self, clap::Error> {
+        let wrong = |reason: String| Self::command().error(ErrorKind::ValueValidation, reason);
+        match (&self.command, self.format) {
+            (Command::Auth(AuthCommand::Sign(args)), format) => {
+                let format = match format {
+                    Some(AnyFormat::Sign(format)) => Some(format),
+                    Some(AnyFormat::Print(_)) | None => None,
+                };
+                args.check(format).map_err(wrong)?;
+            }
+            (Command::Auth(AuthCommand::Export { kind, hosts }), _)
+                if *kind != ExportKind::Host && !hosts.is_empty() =>
+            {
+                return Err(wrong("--hosts goes with --type host only".into()));
+            }
+            (_, Some(AnyFormat::Sign(format))) => {
+                let format = format.as_str();
+                return Err(wrong(format!("--format {format} goes with auth sign only; text, json and yaml print")));
+            }
+            (_, Some(AnyFormat::Print(_)) | None) => {}
+        }
+        Ok(self)
+    }
+
+    /// How the result is printed.
+    pub(crate) fn printed(&self) -> Format {
+        match self.format {
+            Some(AnyFormat::Print(format)) => format,
+            Some(AnyFormat::Sign(_)) | None => self.command.usual_format(),
+        }
+    }
+
+    /// What `auth sign` makes; `None` for other commands.
+    pub(crate) fn sign_format(&self) -> Option<SignFormat> {
+        let Command::Auth(AuthCommand::Sign(args)) = &self.command else { return None };
+        let format = match self.format {
+            Some(AnyFormat::Sign(format)) => Some(format),
+            Some(AnyFormat::Print(_)) | None => None,
+        };
+        args.check(format).ok()
+    }
 }
 
 /// Which auth service is meant: one on this machine, or one far away with what `tsh login` got.
@@ -48,6 +87,9 @@ pub(crate) struct ConnectionArgs {
     /// HOST:PORT of an auth service or a proxy, to be asked as the user who is logged in with tsh
     #[arg(long, global = true, env = "REMOTELER_AUTH_SERVER", value_name = "ADDR")]
     pub(crate) auth_server: Option<String>,
+    /// Identity file made by `tctl auth sign`: ask as its user, at --auth-server or the proxy that the file names
+    #[arg(short = 'i', long, global = true, env = "REMOTELER_IDENTITY", value_name = "FILE")]
+    pub(crate) identity: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -198,7 +240,8 @@ pub(crate) enum AuthCommand {
     /// Print the public part of an authority, for programs that shall believe it
     #[command(after_help = "Example: tctl auth export --type host >> ~/.ssh/known_hosts")]
     Export {
-        /// user: lines for sshd's TrustedUserCAKeys; host: lines for known_hosts; tls-user, tls-host: PEM certificates
+        /// user: lines for sshd's TrustedUserCAKeys; host: lines for known_hosts; tls-user, tls-host: PEM certificates, as openssl, kubectl
+        /// and PostgreSQL read them
         #[arg(
             long = "type",
             env = "REMOTELER_EXPORT_TYPE",
@@ -207,7 +250,20 @@ pub(crate) enum AuthCommand {
             value_name = "TYPE"
         )]
         kind: ExportKind,
+        /// Hosts that the known_hosts lines are for besides those below the cluster's name, such as db.example.com or *.example.com
+        #[arg(long, env = "REMOTELER_EXPORT_HOSTS", value_name = "HOST,…", value_delimiter = ',')]
+        hosts: Vec<HostPattern>,
     },
+    /// Make keys and certificates for a user, a program or a server, and write them into files
+    #[command(after_help = "Example: tctl auth sign --user jenkins -o jenkins.id --ttl 10h
+         tctl auth sign --user ann --format openssh -o ann
+         tctl auth sign --user ann --format tls -o ann
+         tctl auth sign --user ann --format kubernetes --kube-cluster-name staging -o ann.kubeconfig
+         tctl auth sign --user ann --format db --db-user reader -o ann
+         tctl auth sign --user ann --format rdp --windows-domain corp.example.com --crl-url http://crl.example.com/user.crl -o ann
+         tctl auth sign --host db.example.com,192.0.2.7 --format db -o server
+         tctl auth sign --host web-1.example.com --format openssh -o ssh_host_ed25519_key")]
+    Sign(Box<SignArgs>),
     /// Show the authorities, the pins of joining hosts, and where rotations stand
     #[command(after_help = "Example: tctl auth status")]
     Status,
@@ -339,8 +395,6 @@ pub(crate) enum AuditCommand {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn each_level(command: &clap::Command, check: &mut impl FnMut(&clap::Command)) {
@@ -378,7 +432,7 @@ mod tests {
         let cli =
             Cli::parse_from(["tctl", "--data-dir", "/d", "tokens", "add", "--type", "node,kube", "--format", "json"]);
         assert_eq!(cli.connection.data_dir, Some("/d".into()));
-        assert_eq!(cli.format, Some(Format::Json));
+        assert_eq!(cli.format, Some(AnyFormat::Print(Format::Json)));
         let Command::Tokens(TokensCommand::Add { roles, .. }) = cli.command else { panic!("not tokens add") };
         assert_eq!(roles, [SystemRole::Node, SystemRole::Kube]);
     }

@@ -3,17 +3,21 @@
 mod audit;
 mod authorities;
 mod documents;
+mod host_pattern;
 mod input;
 mod inventory;
 mod resources;
 mod revocations;
 mod rotation;
+mod sign;
 mod status;
 mod tokens;
 mod users;
 
+use anyhow::Context;
 use remoteler_core::{AuthApi, Clock, RevocationListFormat, SystemClock};
 
+pub(crate) use self::host_pattern::HostPattern;
 pub(crate) use self::input::{Moment, ResourceRef, Trait, Ttl};
 use self::rotation::Rotate;
 use crate::{
@@ -32,6 +36,10 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<Report> {
     let mut password = None;
     if let Command::Users(UsersCommand::Passwd { name }) = &cli.command {
         password = Some(secret_input::new_password(name.as_str())?);
+    }
+    let mut order = None;
+    if let (Command::Auth(AuthCommand::Sign(args)), Some(format)) = (&cli.command, cli.sign_format()) {
+        order = Some(sign::Order::new(args, format)?);
     }
     let api = connect(&cli.connection)?;
     let api: &dyn AuthApi = api.as_ref();
@@ -54,7 +62,8 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<Report> {
         Command::Rm { resource } => resources::remove(api, resource).await,
         Command::Nodes(ListCommand::Ls) => inventory::nodes(api).await,
         Command::Kube(ListCommand::Ls) => inventory::kube_clusters(api).await,
-        Command::Auth(AuthCommand::Export { kind }) => authorities::export(api, *kind).await,
+        Command::Auth(AuthCommand::Export { kind, hosts }) => authorities::export(api, *kind, hosts).await,
+        Command::Auth(AuthCommand::Sign(_)) => sign::sign(api, order.context("no order was made")?).await,
         Command::Auth(AuthCommand::Status) => authorities::status(api).await,
         Command::Auth(AuthCommand::Rotate { kind, grace_period, manual: _, phase, force }) => {
             let wanted = match phase {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail};
-use remoteler_client::{AuthTrust, ProxyAddr, RemoteAuth, Store};
+use remoteler_client::{AuthTrust, IdentityFile, ProxyAddr, RemoteAuth, Store};
 use remoteler_core::{AuthApi, Clock, SystemClock};
 use remoteler_tunnel::SharedTlsIdentity;
 
@@ -21,6 +21,7 @@ pub(crate) fn connect(args: &ConnectionArgs) -> anyhow::Result<Arc<dyn AuthApi>>
     match place(args, &usual)? {
         Place::Local(data_dir) => local(&data_dir),
         Place::Remote(addr) => remote(addr, usual.tsh_home.as_deref()),
+        Place::Identity(file, addr) => with_identity(&file, addr),
     }
 }
 
@@ -31,6 +32,8 @@ enum Place {
     Local(PathBuf),
     /// The one at this address; without one, that behind the proxy that tsh is logged in to.
     Remote(Option<String>),
+    /// The same, as the holder of this identity file; without an address that behind the proxy which the file names.
+    Identity(PathBuf, Option<String>),
 }
 
 /// Where things are if nothing says otherwise.
@@ -54,6 +57,9 @@ impl Default for Usual {
 
 /// What is named goes first; then the auth service that this machine runs; then the cluster that tsh is logged in to.
 fn place(args: &ConnectionArgs, usual: &Usual) -> anyhow::Result<Place> {
+    if let Some(file) = &args.identity {
+        return Ok(Place::Identity(file.clone(), args.auth_server.clone()));
+    }
     if let Some(addr) = &args.auth_server {
         return Ok(Place::Remote(Some(addr.clone())));
     }
@@ -122,6 +128,19 @@ fn remote(addr: Option<String>, tsh_home: Option<&Path>) -> anyhow::Result<Arc<d
     Ok(Arc::new(RemoteAuth::tls(&addr.to_string(), Some(identity), AuthTrust::Bundle(login.trust))?))
 }
 
+fn with_identity(file: &Path, addr: Option<String>) -> anyhow::Result<Arc<dyn AuthApi>> {
+    let identity = IdentityFile::read(file)?;
+    if identity.expires() <= SystemClock.now() {
+        bail!("the identity in {} ended at {}; make another with tctl auth sign", file.display(), identity.expires());
+    }
+    // Without a port it is a proxy's usual one.
+    let addr = addr.map(|addr| addr.parse::<ProxyAddr>()).transpose()?.map(|addr| addr.to_string());
+    if addr.is_none() && identity.proxy().is_none() {
+        bail!("{} names no proxy; give --auth-server HOST:PORT", file.display());
+    }
+    Ok(Arc::new(identity.auth(addr.as_deref())?))
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -158,7 +177,9 @@ mod tests {
         args.data_dir = Some("/srv/dir".into());
         assert_eq!(found(args.clone(), &usual), Place::Local("/srv/dir".into()));
         args.auth_server = Some("p:3080".into());
-        assert_eq!(found(args, &usual), Place::Remote(Some("p:3080".into())));
+        assert_eq!(found(args.clone(), &usual), Place::Remote(Some("p:3080".into())));
+        args.identity = Some("id".into());
+        assert_eq!(found(args, &usual), Place::Identity("id".into(), Some("p:3080".into())));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use clap::Parser;
 use crate::cli::Cli;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse().and_then(Cli::checked) {
         Ok(cli) => cli,
         Err(refusal) => return usage::show("tctl", &refusal).into(),
     };
@@ -37,8 +37,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     let report = runtime.block_on(commands::run(&cli))?;
-    let format = cli.format.unwrap_or(cli.command.usual_format());
-    print(&report.render(format)?)
+    print(&report.render(cli.printed())?)
 }
 
 /// A reader who has seen enough, such as `head`, is no failure.

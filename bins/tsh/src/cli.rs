@@ -41,6 +41,9 @@ pub(crate) struct Common {
     /// Where keys and the profile are; default: ~/.tsh.
     #[arg(long, env = "TSH_HOME", value_name = "DIR", global = true)]
     pub(crate) home: Option<PathBuf>,
+    /// Acts as the user in this identity file, made by `tctl auth sign`; no login is used, asked for or kept.
+    #[arg(short, long, env = "TSH_IDENTITY", value_name = "FILE", global = true)]
+    pub(crate) identity: Option<PathBuf>,
     /// Believes the proxy's web certificate whatever it is. Who is in the path then sees the password.
     #[arg(long, env = "TSH_INSECURE", global = true, value_parser = BoolishValueParser::new())]
     pub(crate) insecure: bool,

@@ -1,19 +1,22 @@
-//! Which login a command works with: what the flags say, completed by the profile. Owns the runtime of one command.
+//! Which login a command works with: what the flags say, completed by the profile, or the identity file alone. Owns the runtime of one
+//! command.
 
 use std::{env, future::Future, path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, bail};
-use remoteler_client::{AuthTrust, Profile, ProxyAddr, RemoteAuth, Store, StoreError, StoredLogin};
+use remoteler_client::{AuthTrust, IdentityFile, Profile, ProxyAddr, RemoteAuth, Store, StoreError, StoredLogin};
 use remoteler_core::{Clock, ClusterName, SystemClock, Timestamp, UserName};
 use remoteler_tunnel::SharedTlsIdentity;
 
-use crate::cli::Common;
+use crate::cli::{Command, Common, Kube};
 
 /// Flags and store of one command.
 #[derive(Clone, Debug)]
 pub(crate) struct Context {
     pub(crate) common: Common,
     pub(crate) store: Store,
+    /// The identity that was named; the store is not touched then.
+    pub(crate) identity: Option<IdentityFile>,
 }
 
 /// Why there is no usable login.
@@ -38,14 +41,55 @@ fn ending(at: Timestamp) -> String {
 
 impl Context {
     pub(crate) fn new(common: Common) -> anyhow::Result<Self> {
+        let identity = common.identity.as_deref().map(IdentityFile::read).transpose()?;
         let home = match &common.home {
             Some(home) => std::path::absolute(home).with_context(|| format!("{} is no path", home.display()))?,
+            // Services have no home, and need none.
+            None if identity.is_some() => PathBuf::from("/nonexistent"),
             None => {
                 let home = env::var_os("HOME").filter(|home| !home.is_empty());
                 PathBuf::from(home.context("HOME is not set; set it, or TSH_HOME")?).join(".tsh")
             }
         };
-        Ok(Self { common, store: Store::new(home) })
+        Ok(Self { common, store: Store::new(home), identity })
+    }
+
+    /// Whether the command makes sense with what was named: an identity file takes the place of a login, so there is nothing to log in or out,
+    /// and what would be written into other programs' files would not name it.
+    pub(crate) fn may_run(&self, command: &Command) -> anyhow::Result<()> {
+        if self.identity.is_none() {
+            return Ok(());
+        }
+        let advice = match command {
+            Command::Login(_) | Command::Logout => "leave out -i and TSH_IDENTITY",
+            Command::Config(_) => "give stock ssh its own files: tctl auth sign --format openssh",
+            Command::Kube { command: Kube::Login { .. } } => {
+                "make a kubeconfig that stands alone: tctl auth sign --format kubernetes"
+            }
+            Command::Status(_)
+            | Command::Clusters(_)
+            | Command::Ls(_)
+            | Command::Ssh(_)
+            | Command::Scp(_)
+            | Command::Proxy { .. }
+            | Command::Kube { command: Kube::Ls(_) | Kube::Credentials { .. } }
+            | Command::Recordings { .. }
+            | Command::Play(_)
+            | Command::Version(_) => return Ok(()),
+        };
+        bail!("this command writes files of a login, and an identity file is none; {advice}")
+    }
+
+    /// The login that the identity file stands for, valid or not.
+    pub(crate) fn identity_login(&self) -> anyhow::Result<StoredLogin> {
+        let identity = self.identity.clone().context("no identity file was named")?;
+        let user = &identity.identity().user;
+        if let Some(wanted) = self.common.user.as_ref().filter(|wanted| *wanted != user) {
+            bail!("the identity file is {user}'s, not {wanted}'s; leave out --user");
+        }
+        let proxy = self.common.proxy.as_ref().or(identity.proxy()).cloned();
+        let proxy = proxy.context("the identity file names no proxy; give --proxy HOST[:PORT]")?;
+        Ok(identity.into_login(proxy))
     }
 
     /// The profile that flags and the profile file select; `None` when there is no login for them.
@@ -62,6 +106,15 @@ impl Context {
 
     /// The login to use, if it is valid now.
     pub(crate) fn login(&self) -> anyhow::Result<StoredLogin> {
+        if self.identity.is_some() {
+            let login = self.identity_login()?;
+            if !login.is_valid(SystemClock.now()) {
+                let (user, end) = (&login.profile.user, ending(login.expires));
+                bail!("the identity file's certificates of {user} {end}; make another with tctl auth sign");
+            }
+            self.cluster(&login)?;
+            return Ok(login);
+        }
         let nobody = || NoLogin::Nobody(self.common.proxy.clone());
         let profile = self.profile()?.ok_or_else(nobody)?;
         let login = match self.store.login(&profile) {

@@ -64,6 +64,9 @@ fn run(command: Command, common: cli::Common) -> u8 {
         Ok(context) => context,
         Err(error) => return report(Err(error)),
     };
+    if let Err(error) = context.may_run(&command) {
+        return report(Err(error));
+    }
     report(match command {
         Command::Ssh(_) => Ok(()),
         Command::Login(login) => commands::login::run(&context, &login),

@@ -277,7 +277,11 @@ fn flag_with_value(parsed: &mut SshArgs, flag: char, value: &str) -> Result<(), 
         'E' => return unsupported("redirect standard error instead"),
         'F' if value.eq_ignore_ascii_case("none") => parsed.config = ConfigFiles::None,
         'F' => parsed.config = ConfigFiles::Only(value.into()),
-        'I' | 'i' => return unsupported("the certificate of `tsh login` is the only identity"),
+        'I' | 'i' => {
+            return unsupported(
+                "the certificate of `tsh login` is the identity, or a file made by `tctl auth sign`: tsh -i FILE ssh …",
+            );
+        }
         'J' => return unsupported("the cluster's proxy finds the way to every node"),
         'O' | 'S' => return unsupported(options::NO_MULTIPLEXING),
         'Q' => return unsupported("algorithms are not chosen by hand"),

@@ -34,6 +34,10 @@ pub(crate) async fn refresh(context: &Context, login: &StoredLogin) -> anyhow::R
 
 /// The same if that was not done lately. That it fails is no failure of the command: what is known still counts.
 pub(crate) async fn refresh_when_old(context: &Context, login: &StoredLogin) {
+    // What an identity file does not say is not believed, and the files of logins are not its.
+    if context.identity.is_some() {
+        return;
+    }
     if context.store.trust_age(&login.profile.proxy).is_some_and(|age| age < AGE) {
         return;
     }

@@ -33,6 +33,9 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("mount", "mount"),
     ("softhsm2-util", "softhsm2"),
     ("pkcs11-tool", "opensc"),
+    ("psql", "postgresql-client"),
+    ("initdb", "postgresql"),
+    ("postgres", "postgresql"),
 ];
 
 /// Where system administrators' programs are, which `PATH` of other users leaves out.
@@ -96,6 +99,9 @@ fn packages(programs: &[&str]) -> Vec<&'static str> {
 fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let dirs = env::split_paths(&path).chain(SYSTEM_DIRS.iter().map(PathBuf::from));
+    // Debian keeps the server's programs of each version of PostgreSQL apart.
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let dirs = dirs.chain(versions.map(|version| version.path().join("bin")));
     dirs.map(|dir| dir.join(program)).find(|candidate| candidate.is_file())
 }
 

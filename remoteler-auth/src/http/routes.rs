@@ -12,7 +12,7 @@ use http::{HeaderValue, Method, header::CONTENT_TYPE};
 use remoteler_core::{
     ApiError, AuditEvent, EventQuery, HostId, JoinRequest, KubeClusterName, KubeRecord, LoginRequest, NewRevocation,
     NewToken, NewUser, NodeRecord, RecordingChunk, Resource, ResourceKind, RevocationListName, RevocationTarget,
-    RotateRequest, SessionId, SignUpRequest, TrustAck, UserName,
+    RotateRequest, SessionId, SignRequest, SignUpRequest, TrustAck, UserName,
     wire::{
         self, ChunkQuery, InviteQuery, OffsetQuery, PasswordChange, ProxyAnnouncement, ReplaceQuery, TokenRevocation,
     },
@@ -340,6 +340,14 @@ fn administration() -> Vec<Route> {
             post(async |Api(api): Api, Input(request): Input<RotateRequest>| json(api.rotate(request).await)),
         )
         .takes("RotateRequest"),
+        Route::new(
+            "Issues what an administrator asks for",
+            wire::CERTIFICATES,
+            Method::POST,
+            One("SignedCertificates"),
+            post(async |Api(api): Api, Input(request): Input<SignRequest>| json(api.sign_certificates(request).await)),
+        )
+        .takes("SignRequest"),
         Route::new(
             "All users",
             wire::USERS,

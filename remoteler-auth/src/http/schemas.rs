@@ -1,6 +1,8 @@
 //! JSON schemas of what travels. A test serialises a value of each type and compares: a field that is added to a type and not here,
 //! or here and not there, fails it.
 
+mod sign;
+
 use serde_json::{Map, Value, json};
 
 /// All schemas by name.
@@ -84,6 +86,7 @@ pub(super) fn schemas() -> Map<String, Value> {
     add_audit(&mut all);
     add_administration(&mut all);
     add_rotation(&mut all);
+    sign::add(&mut all);
     add_revocation(&mut all);
     all
 }
@@ -516,6 +519,9 @@ mod tests {
             ),
             ("ReplaceQuery", value(wire::ReplaceQuery { replace: true })),
         ]
+        .into_iter()
+        .chain(sign::tests::samples(&trust()))
+        .collect()
     }
 
     #[test]
@@ -525,7 +531,7 @@ mod tests {
         for (name, sample) in &samples {
             check(name, schemas.get(*name).unwrap(), sample);
         }
-        let plain = ["Name", "Size"];
+        let plain = ["Name", "Size", "SignRequest"];
         let shown: Vec<&str> = samples.iter().map(|(name, _)| *name).chain(plain).collect();
         assert!(schemas.keys().all(|name| shown.contains(&name.as_str())), "a schema has no sample");
     }

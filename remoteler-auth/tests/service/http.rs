@@ -121,6 +121,7 @@ async fn every_operation_that_is_not_for_anybody_refuses_a_stranger() {
         ("AuditEvent", json!([])),
         ("TrustAck", json!({ "generation": 1 })),
         ("RotateRequest", json!({ "kind": "user", "phase": "init", "plan": { "mode": "manual" } })),
+        ("SignRequest", json!({ "purpose": "server", "names": ["x"], "tls_public_key": "x" })),
         ("NewRevocation", json!({ "target": "ssh-user-1" })),
         ("NodeRecord", record.clone()),
         ("KubeRecord", record),

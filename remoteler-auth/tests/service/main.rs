@@ -13,6 +13,7 @@ mod resources;
 mod revocations;
 mod rotation;
 mod rotation_crashes;
+mod sign;
 mod support;
 mod token;
 mod users;

@@ -4,6 +4,7 @@
 
 mod agent;
 mod cluster;
+mod identity_file;
 mod join;
 mod login;
 mod policy;

@@ -6,16 +6,16 @@ use remoteler_core::{AuthApi, CaKind, CaSet, JwkSet, KeyPlace, KeyPlaces, Rotati
 use serde::Serialize;
 use serde_json::json;
 
-use super::rotation;
+use super::{host_pattern::HostPattern, rotation};
 use crate::{
     cli::ExportKind,
     output::{Report, fields},
 };
 
 /// Prints an authority in the form that other programs read.
-pub(crate) async fn export(api: &dyn AuthApi, kind: ExportKind) -> anyhow::Result<Report> {
+pub(crate) async fn export(api: &dyn AuthApi, kind: ExportKind, hosts: &[HostPattern]) -> anyhow::Result<Report> {
     let trust = api.trust_bundle().await?;
-    let text = exported(&trust, kind)?;
+    let text = exported(&trust, kind, hosts)?;
     let value = json!({ "cluster_name": trust.cluster, "type": type_name(kind), "export": text });
     Report::new(text, &value)
 }
@@ -30,12 +30,15 @@ const fn type_name(kind: ExportKind) -> &'static str {
     }
 }
 
-fn exported(trust: &TrustBundle, kind: ExportKind) -> anyhow::Result<String> {
+fn exported(trust: &TrustBundle, kind: ExportKind, hosts: &[HostPattern]) -> anyhow::Result<String> {
     match kind {
         ExportKind::User => lines(&trust.user, |key| format!("{key} user-ca@{}\n", trust.cluster)),
-        // Only hosts of this cluster: a line for `*` would let it sign for every host of the world (I71).
+        // Only hosts of this cluster and those that are named: a line for `*` would let it sign for every host of the world (I71).
         ExportKind::Host => {
-            lines(&trust.host, |key| format!("@cert-authority *.{} {key} host-ca@{0}\n", trust.cluster))
+            let mut names = vec![format!("*.{}", trust.cluster)];
+            names.extend(hosts.iter().map(ToString::to_string));
+            let names = names.join(",");
+            lines(&trust.host, |key| format!("@cert-authority {names} {key} host-ca@{}\n", trust.cluster))
         }
         ExportKind::TlsUser => Ok(certificates(&trust.user)),
         ExportKind::TlsHost => Ok(certificates(&trust.host)),
@@ -54,7 +57,7 @@ fn lines(authority: &CaSet, line: impl Fn(&str) -> String) -> anyhow::Result<Str
     Ok(text)
 }
 
-fn certificates(authority: &CaSet) -> String {
+pub(crate) fn certificates(authority: &CaSet) -> String {
     let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
     authority.x509.iter().map(|der| pem::encode_config(&Pem::new("CERTIFICATE", der.as_slice()), config)).collect()
 }
@@ -136,14 +139,17 @@ mod tests {
 
     #[test]
     fn users_authority_is_what_trusted_user_ca_keys_reads() {
-        assert_eq!(exported(&trust(), ExportKind::User).unwrap(), format!("{KEY} user-ca@root.example.com\n"));
+        assert_eq!(exported(&trust(), ExportKind::User, &[]).unwrap(), format!("{KEY} user-ca@root.example.com\n"));
     }
 
     // I71
     #[test]
     fn hosts_authority_is_believed_for_hosts_of_its_cluster_only() {
-        let line = exported(&trust(), ExportKind::Host).unwrap();
+        let line = exported(&trust(), ExportKind::Host, &[]).unwrap();
         assert_eq!(line, format!("@cert-authority *.root.example.com {KEY} host-ca@root.example.com\n"));
+        let named = ["db.example.org".parse().unwrap(), "192.0.2.7".parse().unwrap()];
+        let line = exported(&trust(), ExportKind::Host, &named).unwrap();
+        assert!(line.starts_with("@cert-authority *.root.example.com,db.example.org,192.0.2.7 ssh-"), "{line}");
     }
 
     #[test]

@@ -85,6 +85,7 @@ fn merged(common: Common, parsed: &SshArgs) -> Common {
         user: scope.user.or(common.user),
         cluster: scope.cluster.or(common.cluster),
         home: scope.home.or(common.home),
+        identity: common.identity,
         insecure: scope.insecure || common.insecure,
         debug: common.debug,
     }

@@ -28,6 +28,15 @@ pub(crate) struct Shown {
 }
 
 pub(crate) fn run(context: &Context, format: Format) -> anyhow::Result<()> {
+    if context.identity.is_some() {
+        // Shown also when it is of no use any more.
+        let login = context.identity_login()?;
+        let now = SystemClock.now();
+        output::print(format, &[of_login(&login, true, now)][..], |shown| {
+            shown.iter().map(|login| text(login, now)).collect()
+        })?;
+        return context.login().map(|_| ());
+    }
     let current = context.profile()?;
     let mut shown = Vec::new();
     if let Some(current) = &current {
