@@ -3,17 +3,19 @@
 
 use std::sync::Arc;
 
-use remoteler_ca::{Authority, CaError, KeyRing, Rotation, StoredAuthority, Suite};
+use remoteler_ca::{Authority, CaError, Rotation, StoredAuthority, Suite, TokenKey};
 use remoteler_core::{
-    CaKind, CaSet, ClusterName, Entropy, Revision, Revocations, RotationKind, RotationPhase, RotationView, Timestamp,
+    CaKind, CaSet, ClusterName, KeyPlaces, Revision, Revocations, RotationKind, RotationPhase, RotationView, Timestamp,
     TrustBundle,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    blocking::blocking,
+    identity_token_keys::IdentityTokenKeys,
+    key_params::AuthorityKeys,
     records::{RecordError, Records, key},
     service::StartError,
-    token_keys::TokenKeys,
 };
 
 /// Both authorities at one moment.
@@ -22,7 +24,7 @@ pub(crate) struct Authorities {
     pub(crate) user: AuthoritySet,
     pub(crate) host: AuthoritySet,
     /// Beside them: the keys of identity tokens, which rotate in the same way.
-    pub(crate) tokens: TokenKeys,
+    pub(crate) tokens: IdentityTokenKeys,
     /// What everybody is to believe, made of all of these.
     trust: TrustBundle,
 }
@@ -33,50 +35,9 @@ pub(crate) struct AuthoritySet {
     pub(crate) rotation: Rotation,
     active: Arc<Authority>,
     other: Option<Arc<Authority>>,
+    /// Keys of authorities that were let go, not destroyed yet.
+    retired: Vec<TokenKey>,
     revision: Revision,
-}
-
-/// Where private keys are made, and how they are kept at rest (I8).
-pub(crate) struct AuthorityKeys {
-    entropy: Arc<dyn Entropy>,
-    ring: Option<Arc<KeyRing>>,
-}
-
-impl AuthorityKeys {
-    pub(crate) const fn new(entropy: Arc<dyn Entropy>, ring: Option<Arc<KeyRing>>) -> Self {
-        Self { entropy, ring }
-    }
-
-    /// What seals them, if anything does.
-    pub(crate) fn ring(&self) -> Option<&KeyRing> {
-        self.ring.as_deref()
-    }
-
-    fn generate(
-        &self,
-        cluster: &ClusterName,
-        kind: CaKind,
-        suite: Suite,
-        now: Timestamp,
-    ) -> Result<Authority, CaError> {
-        let made = Authority::generate_with(cluster, kind, suite, now, self.entropy.as_ref())?;
-        match &self.ring {
-            Some(ring) => Authority::from_sealed(&made.to_stored(), ring),
-            None => Ok(made),
-        }
-    }
-
-    fn open(&self, stored: &StoredAuthority) -> Result<Authority, CaError> {
-        match &self.ring {
-            Some(ring) => Authority::from_sealed(stored, ring),
-            None => Authority::from_stored(stored),
-        }
-    }
-
-    /// Whether the record is as it would be written now.
-    fn are_kept(&self, stored: &StoredAuthority) -> bool {
-        self.ring.as_ref().is_none_or(|ring| stored.is_sealed_by(ring))
-    }
 }
 
 /// The same as it is kept, private keys included (I8).
@@ -87,6 +48,8 @@ struct StoredSet {
     active: StoredAuthority,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     other: Option<StoredAuthority>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    retired: Vec<TokenKey>,
 }
 
 impl Authorities {
@@ -95,15 +58,15 @@ impl Authorities {
         cluster: &ClusterName,
         records: &Records,
         now: Timestamp,
-        keys: &AuthorityKeys,
+        keys: &Arc<AuthorityKeys>,
     ) -> Result<Self, StartError> {
         let user = AuthoritySet::open(cluster, CaKind::User, records, now, keys).await?;
         let host = AuthoritySet::open(cluster, CaKind::Host, records, now, keys).await?;
-        let tokens = TokenKeys::open(cluster, records, now, keys.ring()).await?;
+        let tokens = IdentityTokenKeys::open(cluster, records, now, keys.ring()).await?;
         Ok(Self::new(cluster.clone(), user, host, tokens))
     }
 
-    fn new(cluster: ClusterName, user: AuthoritySet, host: AuthoritySet, tokens: TokenKeys) -> Self {
+    fn new(cluster: ClusterName, user: AuthoritySet, host: AuthoritySet, tokens: IdentityTokenKeys) -> Self {
         let mut trust = TrustBundle::new(cluster, user.public(), host.public());
         trust.rotation = RotationView {
             generation: [&user.rotation, &host.rotation, &tokens.rotation]
@@ -138,7 +101,7 @@ impl Authorities {
     }
 
     /// With the keys of identity tokens replaced.
-    pub(crate) fn with_tokens(&self, tokens: TokenKeys) -> Self {
+    pub(crate) fn with_tokens(&self, tokens: IdentityTokenKeys) -> Self {
         Self::new(self.trust.cluster.clone(), self.user.clone(), self.host.clone(), tokens)
             .revoking(self.trust.revoked.clone())
     }
@@ -167,27 +130,43 @@ impl AuthoritySet {
         kind: CaKind,
         records: &Records,
         now: Timestamp,
-        keys: &AuthorityKeys,
+        keys: &Arc<AuthorityKeys>,
     ) -> Result<Self, StartError> {
         let key = key::of(key::AUTHORITIES, kind.as_str());
-        if let Some((stored, revision)) = records.read_at::<StoredSet>(&key).await? {
-            let StoredSet { rotation, active, other } = stored;
-            let sealed = std::iter::once(&active).chain(&other).all(|stored| keys.are_kept(stored));
-            let active = Arc::new(keys.open(&active)?);
-            let other = other.as_ref().map(|other| keys.open(other)).transpose()?.map(Arc::new);
-            let set = Self { rotation, active, other, revision };
-            if sealed {
-                return Ok(set);
+        let Some((stored, revision)) = records.read_at::<StoredSet>(&key).await? else {
+            let active = Arc::new(generate(cluster, kind, None, now, keys).await?);
+            let rotation = Rotation::standby(kind.into(), 1, now);
+            let mut set = Self { rotation, active, other: None, retired: Vec::new(), revision: Revision(0) };
+            match records.create(&key, &set.stored(), None).await {
+                Ok(revision) => set.revision = revision,
+                Err(cause) => {
+                    discard(&set.active, keys).await;
+                    return Err(cause.into());
+                }
             }
-            let set = set.save(records).await?;
-            tracing::info!(cluster = %cluster, kind = kind.as_str(), "the authority's keys were sealed");
             return Ok(set);
+        };
+        let StoredSet { rotation, active, other, retired } = stored;
+        let (opened, opener) = ((active, other), Arc::clone(keys));
+        let (active, other, kept) = blocking(move || {
+            let (active, other) = opened;
+            let kept = std::iter::once(&active).chain(&other).all(|stored| opener.are_kept(stored));
+            let other = other.as_ref().map(|other| opener.open(other)).transpose()?;
+            Ok::<_, CaError>((opener.open(&active)?, other, kept))
+        })
+        .await?;
+        let mut set = Self { rotation, active: Arc::new(active), other: other.map(Arc::new), retired, revision };
+        if !kept {
+            set = set.save(records).await?;
+            tracing::info!(cluster = %cluster, kind = kind.as_str(), "the authority's keys were sealed");
         }
-        let active = Arc::new(keys.generate(cluster, kind, Suite::default(), now)?);
-        let rotation = Rotation::standby(kind.into(), 1, now);
-        let stored = StoredSet { rotation: rotation.clone(), active: active.to_stored(), other: None };
-        let revision = records.create(&key, &stored, None).await?;
-        Ok(Self { rotation, active, other: None, revision })
+        if set.rotation.phase() == RotationPhase::Standby && !keys.would_make(&set.active) {
+            tracing::info!(
+                kind = kind.as_str(),
+                "the authority's keys are not of the kind or at the place that is configured; rotate it to change that"
+            );
+        }
+        Ok(set.destroy_retired(records, keys).await)
     }
 
     /// The one that signs for users and for outgoing connections.
@@ -220,31 +199,82 @@ impl AuthoritySet {
     }
 
     /// The set after `rotation` with these keys, not written yet.
-    pub(crate) fn moved(&self, rotation: Rotation, keys: remoteler_ca::KeyMove, fresh: Option<Authority>) -> Self {
+    pub(crate) fn moved(&self, rotation: Rotation, keys: remoteler_ca::KeyMove, fresh: Option<Arc<Authority>>) -> Self {
         use remoteler_ca::KeyMove;
         let (active, other) = match (keys, &self.other) {
-            (KeyMove::Generate, _) => (self.active.clone(), fresh.map(Arc::new)),
+            (KeyMove::Generate, _) => (self.active.clone(), fresh),
             (KeyMove::Swap, Some(other)) => (other.clone(), Some(self.active.clone())),
             (KeyMove::Retire, _) => (self.active.clone(), None),
             (KeyMove::Keep | KeyMove::Swap, other) => (self.active.clone(), other.clone()),
         };
-        Self { rotation, active, other, revision: self.revision }
+        let mut retired = self.retired.clone();
+        if keys == KeyMove::Retire {
+            retired.extend(self.other.iter().flat_map(|gone| gone.token_keys()));
+        }
+        Self { rotation, active, other, retired, revision: self.revision }
+    }
+
+    fn stored(&self) -> StoredSet {
+        StoredSet {
+            rotation: self.rotation.clone(),
+            active: self.active.to_stored(),
+            other: self.other.as_ref().map(|other| other.to_stored()),
+            retired: self.retired.clone(),
+        }
+    }
+
+    /// Destroys the keys of authorities that were let go, in the token that has them, and writes that it is done. What cannot be destroyed now
+    /// stays in the record, and is tried again at the next step and the next start.
+    pub(crate) async fn destroy_retired(self, records: &Records, keys: &Arc<AuthorityKeys>) -> Self {
+        let (before, retired, keys) = (self.retired.len(), self.retired.clone(), Arc::clone(keys));
+        if before == 0 {
+            return self;
+        }
+        let left = blocking(move || keys.destroy(retired)).await;
+        if left.len() == before {
+            return self;
+        }
+        match (Self { retired: left, ..self.clone() }).save(records).await {
+            Ok(set) => set,
+            Err(cause) => {
+                tracing::warn!(%cause, "it is not written that keys of a former authority were destroyed");
+                self
+            }
+        }
+    }
+
+    /// Where the private keys lie, those of the one that signs first.
+    pub(crate) fn key_places(&self) -> Vec<KeyPlaces> {
+        std::iter::once(&self.active).chain(&self.other).map(|authority| authority.key_places()).collect()
     }
 
     /// Writes the set, if nobody else has written meanwhile.
     pub(crate) async fn save(self, records: &Records) -> Result<Self, RecordError> {
         let key = key::of(key::AUTHORITIES, self.rotation.kind().as_str());
-        let stored = StoredSet {
-            rotation: self.rotation.clone(),
-            active: self.active.to_stored(),
-            other: self.other.as_ref().map(|other| other.to_stored()),
-        };
-        let revision = records.replace(&key, self.revision, &stored).await?;
+        let revision = records.replace(&key, self.revision, &self.stored()).await?;
         Ok(Self { revision, ..self })
     }
 
     /// A new key pair for a rotation that begins.
-    pub(crate) fn generate(&self, now: Timestamp, keys: &AuthorityKeys) -> Result<Authority, CaError> {
-        keys.generate(self.active.cluster(), self.active.kind(), self.active.suite(), now)
+    pub(crate) async fn generate(&self, now: Timestamp, keys: &Arc<AuthorityKeys>) -> Result<Arc<Authority>, CaError> {
+        let present = &self.active;
+        generate(present.cluster(), present.kind(), Some(present.suite()), now, keys).await.map(Arc::new)
     }
+}
+
+async fn generate(
+    cluster: &ClusterName,
+    kind: CaKind,
+    present: Option<Suite>,
+    now: Timestamp,
+    keys: &Arc<AuthorityKeys>,
+) -> Result<Authority, CaError> {
+    let (cluster, keys) = (cluster.clone(), Arc::clone(keys));
+    blocking(move || keys.generate(&cluster, kind, present, now)).await
+}
+
+/// Undoes [`AuthoritySet::generate`] for an authority that no record names.
+pub(crate) async fn discard(made: &Authority, keys: &Arc<AuthorityKeys>) {
+    let (made, keys) = (made.token_keys(), Arc::clone(keys));
+    blocking(move || drop(keys.destroy(made))).await;
 }

@@ -1,6 +1,6 @@
 //! Where failures inside become what a caller may see: kind and one line. The full cause goes to the log, not to the caller.
 
-use remoteler_ca::{CaError, ProfileError, RevokeError};
+use remoteler_ca::{CaError, ProfileError, RevokeError, SignerError};
 use remoteler_core::{ApiError, ApiErrorKind, AuditError, RecordingError, with_causes};
 
 use crate::{DatabaseError, RecordError, event_log::EventLogError, password::PasswordError};
@@ -75,6 +75,11 @@ pub(crate) fn profile(cause: &ProfileError) -> ApiError {
 }
 
 pub(crate) fn authority(cause: &CaError) -> ApiError {
+    if matches!(cause, CaError::Token { .. } | CaError::Signer(SignerError::Token(_))) {
+        tracing::error!(error = cause as &dyn std::error::Error, "the token with the authority's keys failed");
+        let message = "the token with the certificate authority's keys failed; nothing was issued, try again";
+        return ApiError::new(ApiErrorKind::Unavailable, message);
+    }
     internal(cause, "the certificate authority failed")
 }
 

@@ -20,8 +20,10 @@ use ssh_key::PublicKey;
 
 use crate::{
     AuditLog,
-    authorities::{Authorities, AuthorityKeys},
+    authorities::Authorities,
+    blocking::sign,
     failure::{self, ApiResult, bad_request},
+    key_params::{AuthorityKeys, KeyParams},
     records::Records,
     revocations,
     service::StartError,
@@ -37,7 +39,7 @@ const NO_LOGIN: &str = "no-login";
 /// Both authorities, with all they need to issue.
 pub(crate) struct Issuer {
     authorities: ArcSwap<Authorities>,
-    keys: AuthorityKeys,
+    keys: Arc<AuthorityKeys>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     audit: AuditLog,
@@ -111,8 +113,9 @@ impl Issuer {
         entropy: Arc<dyn Entropy>,
         audit: AuditLog,
         ring: Option<Arc<KeyRing>>,
+        params: KeyParams,
     ) -> Result<Self, StartError> {
-        let keys = AuthorityKeys::new(Arc::clone(&entropy), ring);
+        let keys = Arc::new(AuthorityKeys::new(Arc::clone(&entropy), ring, params));
         let authorities = Authorities::open(cluster, records, clock.now(), &keys).await?;
         Ok(Self { authorities: ArcSwap::from_pointee(authorities), keys, clock, entropy, audit })
     }
@@ -128,7 +131,7 @@ impl Issuer {
     }
 
     /// Where their private keys are made and kept.
-    pub(crate) const fn keys(&self) -> &AuthorityKeys {
+    pub(crate) const fn keys(&self) -> &Arc<AuthorityKeys> {
         &self.keys
     }
 
@@ -172,7 +175,7 @@ impl Issuer {
             expires: Some(prepared.not_after()),
         };
         self.record(event).await?;
-        authority.issue_user(prepared).map_err(|cause| failure::authority(&cause))
+        sign(&authority, |authority| authority.issue_user(prepared)).await
     }
 
     /// Checks everything about a host's certificates.
@@ -223,7 +226,7 @@ impl Issuer {
             expires: None,
         };
         self.record(event).await?;
-        authority.issue_host(prepared).map_err(|cause| failure::authority(&cause))
+        sign(&authority, |authority| authority.issue_host(prepared)).await
     }
 
     async fn record(&self, event: AuditKind) -> ApiResult<()> {

@@ -4,16 +4,19 @@
 
 mod api;
 mod authorities;
+mod blocking;
 mod caller;
 mod database;
 mod event_log;
 mod failure;
 mod http;
 mod identity_token;
+mod identity_token_keys;
 mod inventory;
 mod issue;
 mod join;
 mod key_file;
+mod key_params;
 mod limiter;
 mod login;
 mod password;
@@ -30,7 +33,8 @@ mod service;
 mod sessions;
 mod sign;
 mod storage;
-mod token_keys;
+#[cfg(feature = "pkcs11")]
+mod token_config;
 mod tokens;
 mod users;
 mod web;
@@ -41,10 +45,13 @@ pub use event_log::{AuditLog, EventLog, EventLogError};
 pub use http::{AdminSocketError, HttpApi, ServeError, bind_admin_socket, openapi_document};
 pub use join::LocalHost;
 pub use key_file::KeyFileError;
+pub use key_params::{KeyParams, NewKeys};
 pub use password::PasswordError;
 pub use quota::HostQuotas;
 pub use recordings::{RecordingFiles, RecordingState};
 pub use records::RecordError;
 pub use service::{AuthConfig, AuthService, StartError};
 pub use storage::{MemoryStorage, SqliteStorage};
+#[cfg(feature = "pkcs11")]
+pub use token_config::{TokenConfig, TokenConfigError};
 pub use web::{ApiForAddress, RemoteAddr, web_router};

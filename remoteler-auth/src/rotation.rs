@@ -6,16 +6,16 @@ use std::time::Duration;
 use remoteler_ca::{KeyMove, RotationError, Step};
 use remoteler_core::{
     ApiError, ApiErrorKind, AuditKind, Policy, PolicySource, RotateRequest, RotationKind, RotationStatus,
-    ServiceContact, TrustAck, Verb,
+    ServiceContact, Timestamp, TrustAck, Verb,
 };
 
 use crate::{
     AuthService, Caller,
-    authorities::AuthoritySet,
+    authorities::{Authorities, AuthoritySet, discard},
     failure::{self, ApiResult, bad_request, conflict},
+    identity_token_keys::IdentityTokenKeys,
     records::key,
     service::Inner,
-    token_keys::TokenKeys,
 };
 
 /// What roles call the authorities.
@@ -25,10 +25,10 @@ const AUTOMATIC: &str = "local:rotation";
 /// A service that was not heard of for so long is forgotten: nobody waits for it any more.
 const FORGOTTEN: Duration = Duration::from_secs(30 * 86_400);
 
-/// What a step has changed, not written yet.
+/// What a step has changed.
 enum Moved {
     Authority(AuthoritySet),
-    Tokens(TokenKeys),
+    Tokens(IdentityTokenKeys),
 }
 
 impl Inner {
@@ -60,7 +60,7 @@ impl Inner {
         self.admit(caller, RESOURCE, Verb::Read).await?;
         let services = self.services().await?;
         let (authorities, now) = (self.issuer.authorities(), self.clock.now());
-        Ok(RotationKind::ALL.map(|kind| authorities.rotation(kind).status(&services, now)).into())
+        Ok(RotationKind::ALL.map(|kind| status(&authorities, kind, &services, now)).into())
     }
 
     pub(crate) async fn rotate(&self, caller: &Caller, request: RotateRequest) -> ApiResult<RotationStatus> {
@@ -73,7 +73,7 @@ impl Inner {
         let generation = authorities.trust().rotation.generation + 1;
         let step = authorities.rotation(kind).step(phase, plan, &services, force, generation, now);
         self.take(actor, kind, step.map_err(|cause| refusal(&cause))?, force).await?;
-        Ok(self.issuer.authorities().rotation(kind).status(&services, now))
+        Ok(status(&self.issuer.authorities(), kind, &services, now))
     }
 
     /// Takes the steps that are due in automatic rotations.
@@ -106,36 +106,61 @@ impl Inner {
         let failed = |cause| failure::authority(&cause);
         let (next, keys, issuer) = (step.next().clone(), step.keys(), &self.issuer);
         // The keys that a step needs are there before the event says that it is taken.
-        let moved = match kind.authority() {
+        let (moved, fresh) = match kind.authority() {
             Some(kind) => {
                 let set = authorities.set(kind);
-                let fresh =
-                    generates.then(|| set.generate(self.clock.now(), issuer.keys())).transpose().map_err(failed)?;
-                Moved::Authority(set.moved(next, keys, fresh))
+                let fresh = if generates {
+                    Some(set.generate(self.clock.now(), issuer.keys()).await.map_err(failed)?)
+                } else {
+                    None
+                };
+                (Moved::Authority(set.moved(next, keys, fresh.clone())), fresh)
             }
             None => {
-                let fresh = generates.then(|| TokenKeys::generate(&self.cluster, issuer.keys().ring()));
-                Moved::Tokens(authorities.tokens.moved(next, keys, fresh.transpose().map_err(failed)?))
+                let fresh = generates.then(|| IdentityTokenKeys::generate(&self.cluster, issuer.keys().ring()));
+                (Moved::Tokens(authorities.tokens.moved(next, keys, fresh.transpose().map_err(failed)?)), None)
             }
         };
+        let moved = match self.write(actor, &step, forced, moved).await {
+            Ok(moved) => moved,
+            Err(cause) => {
+                if let Some(fresh) = fresh {
+                    discard(&fresh, issuer.keys()).await;
+                }
+                return Err(cause);
+            }
+        };
+        let authorities = match &moved {
+            Moved::Authority(set) => authorities.with(set.clone()),
+            Moved::Tokens(keys) => authorities.with_tokens(keys.clone()),
+        };
+        let trust = authorities.trust().clone();
+        issuer.replace(authorities);
+        let roles = self.policy.policy().roles.clone();
+        self.policy.replace(Policy { trust, roles });
+        if let Moved::Authority(set) = moved {
+            // Only now that nobody is to believe them any more, and the record says so.
+            let cleaned = set.destroy_retired(&self.records, issuer.keys()).await;
+            issuer.replace(issuer.authorities().with(cleaned));
+        }
+        Ok(())
+    }
+
+    /// Records the step and writes it.
+    async fn write(&self, actor: String, step: &Step, forced: bool, moved: Moved) -> ApiResult<Moved> {
         self.record(AuditKind::CaRotate {
             user: actor,
-            ca_type: kind.as_str().into(),
+            ca_type: step.next().kind().as_str().into(),
             phase: step.next().phase().to_string(),
             generation: step.next().generation(),
             forced: forced && !step.passed_over().is_empty(),
             passed_over: step.passed_over().iter().take(MAX_NAMED).map(|service| service.name.to_string()).collect(),
         })
         .await?;
-        let authorities = match moved {
-            Moved::Authority(set) => authorities.with(set.save(&self.records).await?),
-            Moved::Tokens(keys) => authorities.with_tokens(keys.save(&self.records).await?),
-        };
-        let trust = authorities.trust().clone();
-        self.issuer.replace(authorities);
-        let roles = self.policy.policy().roles.clone();
-        self.policy.replace(Policy { trust, roles });
-        Ok(())
+        Ok(match moved {
+            Moved::Authority(set) => Moved::Authority(set.save(&self.records).await?),
+            Moved::Tokens(keys) => Moved::Tokens(keys.save(&self.records).await?),
+        })
     }
 
     async fn services(&self) -> ApiResult<Vec<ServiceContact>> {
@@ -157,6 +182,17 @@ impl AuthService {
 
 /// Services that one event names.
 const MAX_NAMED: usize = 100;
+
+/// What an administrator is shown of one rotation.
+fn status(
+    authorities: &Authorities,
+    kind: RotationKind,
+    services: &[ServiceContact],
+    now: Timestamp,
+) -> RotationStatus {
+    let keys = kind.authority().map(|kind| authorities.set(kind).key_places()).unwrap_or_default();
+    RotationStatus { keys, ..authorities.rotation(kind).status(services, now) }
+}
 
 fn refusal(cause: &RotationError) -> ApiError {
     match cause {

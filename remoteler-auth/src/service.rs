@@ -10,7 +10,7 @@ use remoteler_core::{
 use tokio::sync::RwLock;
 
 use crate::{
-    AuditLog, Caller, Database, EventLog, OpenError, RecordError, RecordingFiles, SqliteStorage,
+    AuditLog, Caller, Database, EventLog, KeyParams, OpenError, RecordError, RecordingFiles, SqliteStorage,
     api::Handle,
     failure::{self, ApiResult},
     issue::Issuer,
@@ -74,6 +74,8 @@ pub struct AuthConfig {
     pub quotas: HostQuotas,
     /// Seals the authorities' keys at rest. Without it they lie in the clear; with it, those that do are sealed at the next start.
     pub key_ring: Option<Arc<KeyRing>>,
+    /// How the authorities' keys are made, and where.
+    pub keys: KeyParams,
 }
 
 impl AuthConfig {
@@ -87,6 +89,7 @@ impl AuthConfig {
             entropy: Arc::new(OsEntropy),
             quotas: HostQuotas::default(),
             key_ring: None,
+            keys: KeyParams::default(),
         }
     }
 }
@@ -168,12 +171,12 @@ impl AuthService {
         events: EventLog,
         recordings: RecordingFiles,
     ) -> Result<Self, StartError> {
-        let AuthConfig { data_dir: _, cluster_name: cluster, clock, entropy, quotas, key_ring } = config;
+        let AuthConfig { data_dir: _, cluster_name: cluster, clock, entropy, quotas, key_ring, keys } = config;
         let records = Records::new(storage, Arc::clone(&clock));
         check_cluster(&records, &cluster).await?;
         let audit = AuditLog::new(events.clone(), Arc::clone(&clock), Arc::clone(&entropy), cluster.clone());
         let (for_issuer, draws) = (Arc::clone(&clock), Arc::clone(&entropy));
-        let issuer = Issuer::open(&cluster, &records, for_issuer, draws, audit.clone(), key_ring).await?;
+        let issuer = Issuer::open(&cluster, &records, for_issuer, draws, audit.clone(), key_ring, keys).await?;
         let ledger = Ledger::open(&records).await?;
         issuer.replace(issuer.authorities().revoking(ledger.targets()));
         let audit = Arc::new(BoundedRefusals::new(Arc::new(audit), Arc::clone(&clock)));

@@ -5,8 +5,8 @@ use ring::digest::{Context, SHA256};
 use ssh_key::{PublicKey, encoding::Encode, public::KeyData};
 
 use crate::{
-    FileSigner, KeyRing, PreparedHost, PreparedSsh, PreparedUser, PreparedX509, ProfileError, Purpose, SealError,
-    Signer, SignerAlgorithm, SignerError, StoredAuthority, Suite,
+    FileSigner, KeyHomes, KeyRing, PreparedHost, PreparedSsh, PreparedUser, PreparedX509, ProfileError, Purpose,
+    SealError, Signer, SignerAlgorithm, SignerError, StoredAuthority, Suite, TokenError,
     prepared::AuthorityId,
     profile, ssh_certificate,
     x509_authority::{self, IssuerName},
@@ -49,6 +49,28 @@ pub enum CaError {
         kind: &'static str,
         /// Why.
         source: SealError,
+    },
+    /// Its keys are in a token and none was given.
+    #[error(
+        "the keys of the {kind} authority of {cluster} are in token {token}, and no token is configured; name it in ca_key_params"
+    )]
+    NoToken {
+        /// Whose.
+        cluster: ClusterName,
+        /// Which.
+        kind: &'static str,
+        /// The token's label.
+        token: String,
+    },
+    /// The token did not make, find or use its keys.
+    #[error("the {kind} authority of {cluster} cannot use its token")]
+    Token {
+        /// Whose.
+        cluster: ClusterName,
+        /// Which.
+        kind: &'static str,
+        /// Why.
+        source: TokenError,
     },
     /// The key is not of the algorithm that the authority's suite demands.
     #[error("a {suite} authority signs {what} with {expected:?}, this key is {found:?}")]
@@ -155,13 +177,7 @@ impl Authority {
     /// # Errors
     /// [`CaError`] when a key is sealed or does not parse, or the parts do not belong together.
     pub fn from_stored(stored: &StoredAuthority) -> Result<Self, CaError> {
-        let key = |key: &crate::StoredKey, algorithm| match key.clear() {
-            Some(text) => Ok(FileSigner::from_pem(algorithm, text)?),
-            None => Err(sealed(stored, SealError::NoKey)),
-        };
-        let ssh = key(&stored.ssh_key, stored.suite.ssh())?;
-        let x509 = key(&stored.x509_key, stored.suite.x509())?;
-        Self::new(stored.clone(), Box::new(ssh), Box::new(x509))
+        Self::open(stored, KeyHomes::default())
     }
 
     /// Takes up a stored authority whose keys may be sealed with a key of `ring`. The opened keys are held by the signers only:
@@ -170,9 +186,7 @@ impl Authority {
     /// # Errors
     /// [`CaError::Sealed`] when the ring does not open them; else as [`Authority::from_stored`].
     pub fn from_sealed(stored: &StoredAuthority, ring: &KeyRing) -> Result<Self, CaError> {
-        let opened = stored.unsealed(ring).map_err(|source| sealed(stored, source))?;
-        let kept = stored.sealed(ring).map_err(|source| sealed(stored, source))?;
-        Ok(Self { stored: kept, ..Self::from_stored(&opened)? })
+        Self::open(stored, KeyHomes { ring: Some(ring), token: None })
     }
 
     /// Puts an authority together from its public record and the two keys, wherever they are.
@@ -240,6 +254,10 @@ impl Authority {
     #[must_use]
     pub fn certificate_pem(&self) -> &str {
         &self.stored.x509_certificate
+    }
+
+    pub(crate) const fn stored(&self) -> &StoredAuthority {
+        &self.stored
     }
 
     pub(crate) const fn id(&self) -> AuthorityId {
@@ -333,11 +351,11 @@ impl std::fmt::Debug for Authority {
     }
 }
 
-fn sealed(stored: &StoredAuthority, source: SealError) -> CaError {
+pub(crate) fn sealed(stored: &StoredAuthority, source: SealError) -> CaError {
     CaError::Sealed { cluster: stored.cluster.clone(), kind: stored.kind.as_str(), source }
 }
 
-fn certificate_pem(der: Vec<u8>) -> String {
+pub(crate) fn certificate_pem(der: Vec<u8>) -> String {
     let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
     pem::encode_config(&pem::Pem::new("CERTIFICATE", der), config)
 }

@@ -7,6 +7,8 @@
 mod authority;
 mod krl;
 mod lint;
+#[cfg(feature = "pkcs11")]
+mod pkcs11;
 mod prepared;
 mod profile;
 mod purpose;
@@ -18,6 +20,8 @@ mod ssh_certificate;
 mod stored;
 mod suite;
 mod tls_key;
+mod token;
+mod token_authority;
 mod token_key;
 mod x509_authority;
 mod x509_leaf;
@@ -26,6 +30,8 @@ mod x509_revocation;
 pub use authority::{Authority, CaError, IssuedHost, IssuedUser};
 pub use krl::{Krl, KrlError, RevokeError};
 pub use lint::LintError;
+#[cfg(feature = "pkcs11")]
+pub use pkcs11::{Pkcs11Config, Pkcs11Signer, Pkcs11Token, TokenChoice};
 pub use prepared::{PreparedHost, PreparedSsh, PreparedUser, PreparedX509};
 pub use profile::{
     DatabaseProfile, HostProfile, KubeProfile, MAX_USER_TTL, OpensshHostProfile, OpensshUserProfile, ProfileError,
@@ -38,5 +44,7 @@ pub use signer::{FileSigner, Signer, SignerAlgorithm, SignerError};
 pub use stored::{StoredAuthority, StoredKey};
 pub use suite::{Suite, UnknownSuite};
 pub use tls_key::{TlsKeyError, TlsPublicKey};
+pub use token::{ModuleAnswer, TokenError, TokenKey, TokenKeyId, TokenKeys};
+pub use token_authority::KeyHomes;
 pub use token_key::{StoredTokenKey, TokenClaims, TokenSigner};
 pub use x509_revocation::{Reason, RevocationList, RevokedCertificate};

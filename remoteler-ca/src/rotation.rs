@@ -201,7 +201,7 @@ impl Rotation {
         self.to(next, self.plan, offline, generation, now).ok()
     }
 
-    /// What an administrator is shown.
+    /// What an administrator is shown; where the keys lie is for whoever has them to add.
     #[must_use]
     pub fn status(&self, services: &[ServiceContact], now: Timestamp) -> RotationStatus {
         let missing = if self.phase == RotationPhase::Standby { Vec::new() } else { self.missing(services) };
@@ -214,6 +214,7 @@ impl Rotation {
             generation: self.generation,
             waiting,
             offline,
+            keys: Vec::new(),
         }
     }
 

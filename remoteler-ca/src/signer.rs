@@ -11,7 +11,10 @@ use ring::{
 };
 use zeroize::Zeroizing;
 
-use crate::rsa_key::{self, RSA_BITS};
+use crate::{
+    TokenError,
+    rsa_key::{self, RSA_BITS},
+};
 
 /// How a key signs, and the form its public half and its signatures have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -76,6 +79,9 @@ pub enum SignerError {
     /// The key did not sign.
     #[error("the {0:?} key did not sign; the same request may be sent again")]
     Failed(SignerAlgorithm),
+    /// The token that has the key did not sign.
+    #[error(transparent)]
+    Token(#[from] TokenError),
 }
 
 /// A key in this process's memory. All signing is done by ring, whose RSA is blinded.

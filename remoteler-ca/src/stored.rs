@@ -3,7 +3,7 @@
 use remoteler_core::{CaKind, ClusterName, Secret};
 use serde::{Deserialize, Serialize};
 
-use crate::{KeyRing, SealError, SealedKey, Suite, seal::Place};
+use crate::{KeyRing, SealError, SealedKey, Suite, TokenKey, seal::Place};
 
 /// An authority as it is kept, private keys included: belongs into the auth service's store and nowhere else (I8).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,7 +24,7 @@ pub struct StoredAuthority {
     pub x509_certificate: String,
 }
 
-/// A private key as it is kept: a text in the clear, as all were once, or a sealed one.
+/// A private key as it is kept: a text in the clear, as all were once, a sealed one, or what names one in a token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 #[non_exhaustive]
@@ -33,6 +33,8 @@ pub enum StoredKey {
     Clear(Secret),
     /// The same, sealed.
     Sealed(SealedKey),
+    /// No private key at all: it is in a token.
+    Token(TokenKey),
 }
 
 impl StoredKey {
@@ -41,7 +43,7 @@ impl StoredKey {
     pub const fn clear(&self) -> Option<&Secret> {
         match self {
             Self::Clear(text) => Some(text),
-            Self::Sealed(_) => None,
+            Self::Sealed(_) | Self::Token(_) => None,
         }
     }
 }
@@ -53,12 +55,13 @@ impl From<Secret> for StoredKey {
 }
 
 impl StoredAuthority {
-    /// Whether each key in it is sealed with the active key of `ring`, so that there is nothing to be written again.
+    /// Whether each key in it is sealed with the active key of `ring` or in a token, so that there is nothing to be written again.
     #[must_use]
     pub fn is_sealed_by(&self, ring: &KeyRing) -> bool {
         [&self.ssh_key, &self.x509_key].into_iter().all(|key| match key {
             StoredKey::Clear(_) => false,
             StoredKey::Sealed(sealed) => ring.is_active(sealed),
+            StoredKey::Token(_) => true,
         })
     }
 
@@ -71,6 +74,7 @@ impl StoredAuthority {
             StoredKey::Sealed(sealed) if ring.is_active(sealed) => Ok(key.clone()),
             StoredKey::Sealed(sealed) => Ok(StoredKey::Sealed(ring.seal(place, &ring.open(place, sealed)?)?)),
             StoredKey::Clear(text) => Ok(StoredKey::Sealed(ring.seal(place, text)?)),
+            StoredKey::Token(_) => Ok(key.clone()),
         })
     }
 
@@ -78,7 +82,7 @@ impl StoredAuthority {
     pub(crate) fn unsealed(&self, ring: &KeyRing) -> Result<Self, SealError> {
         self.with_keys(|key, place| match key {
             StoredKey::Sealed(sealed) => Ok(StoredKey::Clear(ring.open(place, sealed)?)),
-            StoredKey::Clear(_) => Ok(key.clone()),
+            StoredKey::Clear(_) | StoredKey::Token(_) => Ok(key.clone()),
         })
     }
 

@@ -73,6 +73,10 @@ impl TokenSigner {
             (StoredKey::Clear(text), _) => text.clone(),
             (StoredKey::Sealed(key), Some(ring)) => ring.open(&place, key).map_err(sealed)?,
             (StoredKey::Sealed(_), None) => return Err(sealed(SealError::NoKey)),
+            (StoredKey::Token(_), _) => {
+                let what = "keys of identity tokens are never in a PKCS#11 token";
+                return Err(CaError::Stored { cluster: cluster.clone(), kind: KIND, what });
+            }
         };
         let key = match (&stored.key, ring) {
             (StoredKey::Sealed(key), Some(ring)) if ring.is_active(key) => stored.key.clone(),

@@ -73,7 +73,8 @@ pub use role::{
     RoleConditions, RoleError, RoleOptions, RoleSpec, RuleSpec, parse_duration, preset_roles,
 };
 pub use rotation::{
-    RotateRequest, RotationKind, RotationPhase, RotationPlan, RotationStatus, RotationView, ServiceContact, TrustAck,
+    KeyPlace, KeyPlaces, RotateRequest, RotationKind, RotationPhase, RotationPlan, RotationStatus, RotationView,
+    ServiceContact, TrustAck,
 };
 pub use rule::{RuleAccess, Verb, authorize_rule};
 pub use secret::Secret;

@@ -173,4 +173,32 @@ pub struct RotationStatus {
     /// Services not heard of lately that have not acknowledged either: an automatic rotation goes on without them, a manual one
     /// only by force, and afterwards they must rejoin.
     pub offline: Vec<ServiceContact>,
+    /// Where the private keys lie: of the key pairs that sign, and, while a rotation goes on, of the other ones.
+    #[serde(default)]
+    pub keys: Vec<KeyPlaces>,
+}
+
+/// Where the two private keys of an authority lie.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyPlaces {
+    /// Of the key that signs SSH certificates.
+    pub ssh: KeyPlace,
+    /// Of the key that signs X.509 certificates.
+    pub x509: KeyPlace,
+}
+
+/// Where a private key lies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "place")]
+#[non_exhaustive]
+pub enum KeyPlace {
+    /// In the auth service's database, in the clear.
+    File,
+    /// In the auth service's database, sealed with a key that is not there.
+    Sealed,
+    /// In a token, which does not give it out.
+    Token {
+        /// The token's label.
+        token: String,
+    },
 }

@@ -16,11 +16,24 @@ pub struct ClusterOptions {
     pub extra_config: String,
     /// IP address that the services listen on.
     pub listen_ip: String,
+    /// Further lines of the section `remoteler`.
+    pub common_config: String,
+    /// Further lines of the section `auth_service`.
+    pub auth_config: String,
+    /// What is added to the daemon's environment.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Default for ClusterOptions {
     fn default() -> Self {
-        Self { roles: "auth,proxy,node".into(), extra_config: String::new(), listen_ip: "127.0.0.1".into() }
+        Self {
+            roles: "auth,proxy,node".into(),
+            extra_config: String::new(),
+            listen_ip: "127.0.0.1".into(),
+            common_config: String::new(),
+            auth_config: String::new(),
+            environment: Vec::new(),
+        }
     }
 }
 
@@ -65,21 +78,32 @@ impl Cluster {
         cluster.auth = listener("auth").unwrap_or_default();
         cluster.node = listener("node");
         // From now on the ports stay, also through a restart.
-        let node = cluster.node.clone().unwrap_or_else(|| format!("{ip}:0"));
-        let (auth, proxy) = (cluster.auth.clone(), cluster.proxy.clone());
-        cluster.write_config(&auth, &proxy, &node);
+        cluster.rewrite_config();
         cluster
+    }
+
+    /// Writes other lines of `auth_service` into the config, for the next start.
+    pub fn configure_auth(&mut self, lines: &str) {
+        self.options.auth_config = lines.to_owned();
+        self.rewrite_config();
+    }
+
+    fn rewrite_config(&self) {
+        let node = self.node.clone().unwrap_or_else(|| format!("{}:0", self.options.listen_ip));
+        self.write_config(&self.auth, &self.proxy, &node);
     }
 
     fn write_config(&self, auth: &str, proxy: &str, node: &str) {
         let on = |role: &str| if self.options.roles.split(',').any(|r| r == role) { "yes" } else { "no" };
         let text = format!(
-            "version: v1\nremoteler:\n  nodename: {}\n  data_dir: {}\nauth_service:\n  enabled: {}\n  listen_addr: {auth}\n  cluster_name: {}\n\
+            "version: v1\nremoteler:\n  nodename: {}\n  data_dir: {}\n{}auth_service:\n  enabled: {}\n  listen_addr: {auth}\n  cluster_name: {}\n{}\
              proxy_service:\n  enabled: {}\n  listen_addr: {proxy}\nssh_service:\n  enabled: {}\n  listen_addr: {node}\n  labels: {{ env: test }}\n{}",
             Self::NODE,
             self.data_dir().display(),
+            self.options.common_config,
             on("auth"),
             Self::NAME,
+            self.options.auth_config,
             on("proxy"),
             on("node"),
             self.options.extra_config,
@@ -87,10 +111,18 @@ impl Cluster {
         std::fs::write(self.config(), text).expect("the config can be written");
     }
 
-    /// Starts the daemon (again).
-    pub fn start_daemon(&mut self) {
+    /// The command that starts the daemon.
+    #[must_use]
+    pub fn daemon_command(&self) -> Command {
         let mut command = Command::new(binary("remoteler"));
         command.args(["start", "-c"]).arg(self.config()).arg("--drain-timeout=5s");
+        command.envs(self.options.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Starts the daemon (again).
+    pub fn start_daemon(&mut self) {
+        let mut command = self.daemon_command();
         self.daemon = Some(Process::start(&mut command, &self.dir.path().join("daemon.log")));
     }
 

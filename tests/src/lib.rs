@@ -9,6 +9,7 @@ mod edge;
 mod kube;
 mod process;
 mod real_apiserver;
+mod token;
 mod user;
 mod wait;
 
@@ -20,5 +21,6 @@ pub use edge::Edge;
 pub use kube::{Certificate, Issue, KubeFixture, RecordedAudit, Signer};
 pub use process::{Outcome, Process, run, run_with_input};
 pub use real_apiserver::RealApiServer;
+pub use token::SoftHsm;
 pub use user::{User, os_login};
 pub use wait::{eventually, eventually_within};

@@ -42,8 +42,9 @@ const OUTSIDE: &[&str] = &["remoteler-tests", "remoteler-examples", "remoteler-b
 /// What an agent is made of.
 const AGENT: &[&str] = &["remoteler-core", "remoteler-tunnel", "remoteler-client", "remoteler-ssh", "remoteler-kube"];
 
-/// What must not be in an agent: the database, the auth service and its pages.
-const NOT_IN_AN_AGENT: &[&str] = &["remoteler-auth", "remoteler-ca", "rusqlite", "libsqlite3-sys", "axum", "utoipa"];
+/// What must not be in an agent: the database, the auth service and its pages, and what speaks to tokens.
+const NOT_IN_AN_AGENT: &[&str] =
+    &["remoteler-auth", "remoteler-ca", "rusqlite", "libsqlite3-sys", "axum", "utoipa", "cryptoki"];
 
 /// Two versions of one of these would be two TLS stacks, two crypto providers, or types that do not fit each other.
 const ONLY_ONE: &[&str] = &["rustls", "ring", "ssh-key", "russh"];

@@ -2,6 +2,7 @@
 //! administrator and nothing else; starts nothing.
 
 mod file;
+mod keys;
 mod labels;
 mod settings;
 mod template;
@@ -11,6 +12,7 @@ pub use file::{
     AuthService, Authentication, Common, ConfigFile, JoinParams, KeyPairFiles, KubernetesService, LabelCommand, Log,
     LogFormatConfig, OneOrMany, ProxyService, SshService, StorageConfig,
 };
+pub use keys::{CaKeyParams, KeySettings, Pkcs11, SuiteName, TokenName, TokenSettings};
 pub use labels::parse_labels;
 pub use settings::{
     AuthSettings, CommandLabel, ConfigError, Flags, JoinSettings, JoinToken, KubeSettings, LogFormat, LogSettings,

@@ -1,4 +1,5 @@
-//! What the allocator keeps of freed memory. The only unsafe code of the daemon: the setting has no safe form.
+//! What the system may do with this process's memory, and what the allocator keeps of it. Owns the switch that keeps keys out of core files and
+//! away from other programs of the same user (I8), and the only unsafe code of the daemon: the allocator's setting has no safe form.
 #![cfg_attr(all(target_os = "linux", target_env = "gnu"), expect(unsafe_code, reason = "mallopt has no safe form"))]
 
 /// Makes the allocator give memory back when a burst is over. Left alone, glibc raises its own limit with each large buffer that is
@@ -17,3 +18,22 @@ pub(crate) fn give_back_what_is_free() {
 /// Free octets at the end of a thread's heap that may stay; enough for the buffers of a transfer that goes on.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const KEPT: nix::libc::c_int = 256 * 1024;
+
+/// From now on the process leaves no core file, whatever limits and handlers say, and nobody but root can look into its memory.
+///
+/// # Errors
+/// The system refused.
+#[cfg(all(feature = "server", target_os = "linux"))]
+pub(crate) fn keep_to_ourselves() -> std::io::Result<()> {
+    Ok(rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?)
+}
+
+/// The same as far as other systems have it: no core file.
+///
+/// # Errors
+/// The system refused.
+#[cfg(all(feature = "server", not(target_os = "linux")))]
+pub(crate) fn keep_to_ourselves() -> std::io::Result<()> {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    Ok(setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?)
+}

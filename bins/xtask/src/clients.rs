@@ -34,6 +34,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("psql", "postgresql-client"),
     ("initdb", "postgresql"),
     ("postgres", "postgresql"),
+    ("softhsm2-util", "softhsm2"),
+    ("pkcs11-tool", "opensc"),
 ];
 
 /// Where system administrators' programs are, which `PATH` of other users leaves out.

@@ -127,10 +127,13 @@ fn add_rotation(all: &mut Map<String, Value>) {
                 ("generation", integer()),
                 ("waiting", list(to("ServiceContact"))),
                 ("offline", list(to("ServiceContact"))),
+                ("keys", list(to("KeyPlaces"))),
             ],
             &[],
         ),
     );
+    add("KeyPlaces", object(&[("ssh", to("KeyPlace")), ("x509", to("KeyPlace"))], &[]));
+    add("KeyPlace", object(&[("place", text())], &[("token", text())]));
 }
 
 fn add_revocation(all: &mut Map<String, Value>) {
@@ -281,10 +284,11 @@ fn to(name: &str) -> Value {
 mod tests {
     use remoteler_core::{
         ApiError, ApiErrorKind, AuditEvent, AuditKind, CaSet, ClusterName, EventQuery, HostCerts, HostId, Invite,
-        JoinRequest, Jwk, KubeClusterName, KubeRecord, Labels, LoginRequest, Metadata, NewToken, NewUser, NodeName,
-        NodeRecord, Ping, RecordingInfo, RejoinProof, Resource, RotateRequest, RotationKind, RotationPhase,
-        RotationPlan, RotationStatus, RotationView, Secret, ServiceContact, SessionId, SignUpRequest, SystemRole,
-        Timestamp, TokenCreated, TokenSummary, Traits, TrustAck, TrustBundle, UserCerts, UserName, UserSummary, wire,
+        JoinRequest, Jwk, KeyPlace, KeyPlaces, KubeClusterName, KubeRecord, Labels, LoginRequest, Metadata, NewToken,
+        NewUser, NodeName, NodeRecord, Ping, RecordingInfo, RejoinProof, Resource, RotateRequest, RotationKind,
+        RotationPhase, RotationPlan, RotationStatus, RotationView, Secret, ServiceContact, SessionId, SignUpRequest,
+        SystemRole, Timestamp, TokenCreated, TokenSummary, Traits, TrustAck, TrustBundle, UserCerts, UserName,
+        UserSummary, wire,
     };
     use serde::Serialize;
     use uuid::Uuid;
@@ -313,6 +317,10 @@ mod tests {
         let roles = || std::collections::BTreeSet::from([SystemRole::Node]);
         let traits = || Traits::from([("logins".into(), vec!["root".into()])]);
         let text = |text: &str| Some(text.to_owned());
+        let key_places = || {
+            let place = KeyPlace::Token { token: "ca".into() };
+            KeyPlaces { ssh: place.clone(), x509: place }
+        };
         let contact = || ServiceContact {
             host_id,
             name: NodeName::new("n").unwrap(),
@@ -430,8 +438,11 @@ mod tests {
                     generation: 1,
                     waiting: vec![contact()],
                     offline: vec![contact()],
+                    keys: vec![key_places()],
                 }),
             ),
+            ("KeyPlaces", value(key_places())),
+            ("KeyPlace", value(key_places().ssh)),
             (
                 "NodeRecord",
                 value(NodeRecord {

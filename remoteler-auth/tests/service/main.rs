@@ -15,5 +15,6 @@ mod rotation;
 mod rotation_crashes;
 mod sign;
 mod support;
+mod token;
 mod users;
 mod web;

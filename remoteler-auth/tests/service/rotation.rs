@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use remoteler_auth::{AuthConfig, AuthService, Caller, HostQuotas};
+use remoteler_auth::{AuthConfig, AuthService, Caller, HostQuotas, KeyParams};
 use remoteler_core::{
     ApiErrorKind, AuditKind, AuthApi, Clock, HostCerts, NewToken, OsEntropy, RotateRequest, RotationKind,
     RotationPhase, RotationPlan, RotationStatus, SshCertificatePurpose, SystemRole, TrustAck, TrustBundle, Verified,
@@ -204,6 +204,7 @@ async fn a_service_that_starts_anew_is_in_the_same_phase_with_the_same_keys() {
         entropy: std::sync::Arc::new(OsEntropy),
         quotas: HostQuotas::default(),
         key_ring: None,
+        keys: KeyParams::default(),
     };
     let again = AuthService::open(config).await.unwrap();
     assert_eq!(again.trust_bundle(), before);

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use remoteler_auth::{AuthConfig, AuthService, Caller, HostQuotas};
+use remoteler_auth::{AuthConfig, AuthService, Caller, HostQuotas, KeyParams};
 use remoteler_core::{
     ApiError, ApiErrorKind, AuditEvent, AuthApi, Clock, ClusterName, EventQuery, HostCerts, JoinRequest, LoginRequest,
     ManualClock, NewToken, NewUser, NodeName, OsEntropy, RoleName, Secret, SystemRole, Timestamp, Traits, UserCerts,
@@ -53,6 +53,7 @@ impl Cluster {
             entropy: Arc::new(OsEntropy),
             quotas,
             key_ring: None,
+            keys: KeyParams::default(),
         };
         Self { service: AuthService::open(config).await.unwrap(), clock, dir }
     }

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::Deserialize;
 
+use super::keys::CaKeyParams;
+
 /// The whole file.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -109,6 +111,8 @@ pub struct AuthService {
     pub session_recording: Option<String>,
     /// File of 32 random octets that seals the authorities' keys.
     pub key_encryption_file: Option<PathBuf>,
+    /// The token that has the authorities' keys.
+    pub ca_key_params: Option<CaKeyParams>,
 }
 
 /// `authentication:`
@@ -118,6 +122,9 @@ pub struct Authentication {
     /// `local`
     #[serde(rename = "type")]
     pub kind: String,
+    /// `balanced`, `legacy` or `token`
+    #[serde(default)]
+    pub signature_algorithm_suite: Option<String>,
 }
 
 /// `proxy_service:`

@@ -9,7 +9,7 @@ use std::{
 use remoteler_core::{ClusterName, KubeClusterName, Labels, NameError, NodeName, Secret, SystemRole, parse_duration};
 
 use super::{
-    ConfigFile,
+    ConfigFile, KeySettings,
     file::{AuthService, Common, KubernetesService, LabelCommand, ProxyService, SshService},
     labels::check_label,
 };
@@ -104,6 +104,8 @@ pub struct AuthSettings {
     pub cluster: Option<ClusterName>,
     /// File with the key that seals the authorities' keys; absent: they lie in the clear.
     pub key_encryption_file: Option<PathBuf>,
+    /// How the authorities' keys are made, and where.
+    pub keys: KeySettings,
 }
 
 /// The proxy.
@@ -408,11 +410,14 @@ fn auth(service: Option<AuthService>, flags: &Flags, ip: IpAddr) -> Result<AuthS
     {
         return Err(value("authentication.type", format!("{:?} is not available; local is", authentication.kind)));
     }
+    let suite = service.authentication.as_ref().and_then(|given| given.signature_algorithm_suite.as_deref());
+    let keys = KeySettings::new(suite, service.ca_key_params)?;
     let cluster = flags.cluster_name.clone().or(service.cluster_name);
     Ok(AuthSettings {
         listen: socket_addr("auth_service.listen_addr", service.listen_addr.as_deref(), ip, 3025)?,
         cluster: cluster.map(|name| named("cluster_name", ClusterName::new(name))).transpose()?,
         key_encryption_file: service.key_encryption_file,
+        keys,
     })
 }
 

@@ -59,9 +59,16 @@ const JOIN: &str =
 const AUTH: &str = "  listen_addr: 0.0.0.0:3025
   # Part of every certificate; cannot be changed later.
   cluster_name: remoteler.local
-  authentication: { type: local }
+  # What the authorities sign with: balanced (Ed25519 and P-256), token (P-256 only) or legacy (RSA). A rotation brings a change.
+  authentication: { type: local, signature_algorithm_suite: balanced }
   # Where terminal sessions are recorded: node or off.
   session_recording: node
+  # Seals the authorities' keys: 32 random octets in a file outside of data_dir and its backup.
+  # key_encryption_file: /etc/remoteler/key-encryption.key
+  # Makes new keys of the authorities in a hardware token; with new_keys: database, the token keeps those it has until they are rotated out.
+  # ca_key_params:
+  #   new_keys: token
+  #   pkcs11: { module_path: /usr/lib/softhsm/libsofthsm2.so, token_label: ca, pin_path: /etc/remoteler/token.pin }
 ";
 
 const PROXY: &str = "  listen_addr: 0.0.0.0:3080

@@ -4,6 +4,8 @@
 mod elsewhere;
 #[cfg(feature = "server")]
 mod here;
+#[cfg(feature = "server")]
+mod keys;
 
 use std::sync::Arc;
 

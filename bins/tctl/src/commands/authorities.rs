@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use pem::Pem;
-use remoteler_core::{AuthApi, CaKind, CaSet, JwkSet, RotationStatus, TrustBundle, spki_pin};
+use remoteler_core::{AuthApi, CaKind, CaSet, JwkSet, KeyPlace, KeyPlaces, RotationStatus, TrustBundle, spki_pin};
 use serde::Serialize;
 use serde_json::json;
 
@@ -84,7 +84,14 @@ fn shown(trust: &TrustBundle, rotations: &[RotationStatus]) -> anyhow::Result<Re
     let mut text = fields(&[("Cluster", trust.cluster.to_string()), ("CA pin", pins.join(", "))]);
     for each in &authorities {
         text.push_str(&format!("\nAuthority of {}s\n", each.kind));
-        text.push_str(&fields(&[("  SSH", each.ssh_fingerprints.join(", ")), ("  X.509", each.tls_pins.join(", "))]));
+        let places =
+            rotations.iter().filter(|status| status.kind.as_str() == each.kind).flat_map(|status| &status.keys);
+        let places: Vec<_> = places.map(keys_lie).collect();
+        text.push_str(&fields(&[
+            ("  SSH", each.ssh_fingerprints.join(", ")),
+            ("  X.509", each.tls_pins.join(", ")),
+            ("  Keys", places.join(", then ")),
+        ]));
     }
     let token_keys: Vec<_> = trust.tokens.iter().map(|key| key.key_id().to_owned()).collect();
     text.push_str(&format!("\nIdentity tokens\n{}", fields(&[("  Keys", token_keys.join(", "))])));
@@ -98,6 +105,18 @@ fn shown(trust: &TrustBundle, rotations: &[RotationStatus]) -> anyhow::Result<Re
         "rotations": rotations,
     });
     Report::new(text, &value)
+}
+
+/// Where a pair of private keys lies.
+fn keys_lie(places: &KeyPlaces) -> String {
+    let lies = |place: &KeyPlace| match place {
+        KeyPlace::File => "in the database, not sealed".to_owned(),
+        KeyPlace::Sealed => "in the database, sealed".to_owned(),
+        KeyPlace::Token { token } => format!("in token {token}"),
+        other => format!("{other:?}"),
+    };
+    let KeyPlaces { ssh, x509 } = places;
+    if ssh == x509 { lies(ssh) } else { format!("SSH {}, X.509 {}", lies(ssh), lies(x509)) }
 }
 
 fn authority(trust: &TrustBundle, kind: CaKind) -> anyhow::Result<Authority> {

@@ -2,20 +2,23 @@
 
 use std::sync::Arc;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use remoteler_auth::{AuthConfig, AuthService, Caller};
 use remoteler_client::{HostKeeper, HostState};
 use remoteler_core::{Clock, ClusterName, OsEntropy, SystemClock, TrustBundle, X509Purpose, verify_x509_chain};
 
-use super::{Base, Place};
+use super::{Base, Place, keys};
 use crate::{
     config::{AuthSettings, Settings},
     host::{self, HostKeys},
+    memory,
     paths::DataDir,
 };
 
 /// Opens the auth service and gets this host's identity from it.
 pub(super) async fn base(settings: &Settings, auth: &AuthSettings, data_dir: &DataDir) -> anyhow::Result<Base> {
+    // Before there is a key in memory.
+    memory::keep_to_ourselves().context("this process cannot keep its memory out of core files")?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let cluster = match &auth.cluster {
         Some(configured) => configured.clone(),
@@ -28,7 +31,7 @@ pub(super) async fn base(settings: &Settings, auth: &AuthSettings, data_dir: &Da
     if let Some(file) = &auth.key_encryption_file {
         config = config.sealed_with_file(file)?;
     }
-    let service = AuthService::open(config).await?;
+    let service = AuthService::open(keys::apply(config, &auth.keys).await?).await?;
     let state = host::local(settings, data_dir, &service, &*clock).await?;
     let verified = verified_self(&state, &service.trust_bundle(), &*clock)?;
     let policy = service.policy_source();

@@ -14,7 +14,7 @@ use crate::{
 
 /// The keys at one moment.
 #[derive(Clone)]
-pub(crate) struct TokenKeys {
+pub(crate) struct IdentityTokenKeys {
     pub(crate) rotation: Rotation,
     active: Arc<TokenSigner>,
     other: Option<Arc<TokenSigner>>,
@@ -24,14 +24,14 @@ pub(crate) struct TokenKeys {
 /// The same as it is kept, private keys included (I8).
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct StoredTokenKeys {
+struct StoredKeys {
     rotation: Rotation,
     active: StoredTokenKey,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     other: Option<StoredTokenKey>,
 }
 
-impl TokenKeys {
+impl IdentityTokenKeys {
     /// Loads them, or makes the first one. Those that are not sealed though there is a `ring` are sealed now.
     pub(crate) async fn open(
         cluster: &ClusterName,
@@ -39,7 +39,7 @@ impl TokenKeys {
         now: Timestamp,
         ring: Option<&KeyRing>,
     ) -> Result<Self, StartError> {
-        if let Some((stored, revision)) = records.read_at::<StoredTokenKeys>(&record()).await? {
+        if let Some((stored, revision)) = records.read_at::<StoredKeys>(&record()).await? {
             let active = Arc::new(TokenSigner::open(&stored.active, ring)?);
             let other = stored.other.as_ref().map(|other| TokenSigner::open(other, ring)).transpose()?.map(Arc::new);
             let kept = (&stored.active, &stored.other);
@@ -55,7 +55,7 @@ impl TokenKeys {
         let active = Arc::new(TokenSigner::generate(cluster, ring)?);
         // Generation 0: a cluster of before there were such keys has nothing to follow.
         let rotation = Rotation::standby(RotationKind::Token, 0, now);
-        let stored = StoredTokenKeys { rotation: rotation.clone(), active: active.to_stored(), other: None };
+        let stored = StoredKeys { rotation: rotation.clone(), active: active.to_stored(), other: None };
         let revision = records.create(&record(), &stored, None).await?;
         Ok(Self { rotation, active, other: None, revision })
     }
@@ -88,7 +88,7 @@ impl TokenKeys {
 
     /// Writes them, if nobody else has written meanwhile.
     pub(crate) async fn save(self, records: &Records) -> Result<Self, RecordError> {
-        let stored = StoredTokenKeys {
+        let stored = StoredKeys {
             rotation: self.rotation.clone(),
             active: self.active.to_stored(),
             other: self.other.as_ref().map(|other| other.to_stored()),
