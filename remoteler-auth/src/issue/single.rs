@@ -8,6 +8,7 @@ use ssh_key::PublicKey;
 
 use super::{Issuer, MAX_KEY, permits, user_end};
 use crate::{
+    blocking::sign,
     failure::{self, ApiResult, bad_request},
     revocations,
 };
@@ -132,13 +133,15 @@ impl Issuer {
     pub(crate) async fn issue_ssh(&self, issue: SingleIssue<PreparedSsh>, about: About) -> ApiResult<String> {
         let (purpose, serial) = (issue.prepared.purpose(), issue.prepared.serial());
         self.record(issue.event(purpose.as_str(), (serial, String::new()), issue.expires(), about)).await?;
-        issue.authority.issue_ssh(issue.prepared).map_err(|cause| failure::authority(&cause))
+        let SingleIssue { prepared, authority } = issue;
+        sign(&authority, |authority| authority.issue_ssh(prepared)).await
     }
 
     /// Audits and signs an X.509 certificate: PEM.
     pub(crate) async fn issue_x509(&self, issue: SingleIssue<PreparedX509>, about: About) -> ApiResult<String> {
         let (purpose, serial) = (issue.prepared.purpose(), issue.prepared.serial());
         self.record(issue.event(purpose.as_str(), (String::new(), serial), issue.expires(), about)).await?;
-        issue.authority.issue_x509(issue.prepared).map_err(|cause| failure::authority(&cause))
+        let SingleIssue { prepared, authority } = issue;
+        sign(&authority, |authority| authority.issue_x509(prepared)).await
     }
 }

@@ -142,7 +142,7 @@ fn the_private_keys_stay_in_their_files() {
         }
         let octets = fs::read(&path).unwrap();
         let text = String::from_utf8_lossy(&octets);
-        assert!(secrets.iter().all(|secret| !text.contains(secret)), "{}", path.display()); // I8
+        assert!(secrets.iter().all(|secret| !text.contains(secret)), "{}", path.display());
         seen += 1;
     }
     assert!(seen > 1, "{seen}");
