@@ -7,6 +7,7 @@ mod cluster;
 mod join;
 mod login;
 mod policy;
+mod rejoin;
 mod remote;
 mod service;
 mod spool;
