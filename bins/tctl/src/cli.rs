@@ -210,7 +210,7 @@ pub(crate) enum AuthCommand {
     Status,
     /// Replace an authority by a new one, step by step, while everything works on
     #[command(
-        after_help = "Examples: tctl auth rotate --type host --grace-period 48h\n          tctl auth rotate --type user --manual --phase init"
+        after_help = "Example: tctl auth rotate --type host --grace-period 48h\n         tctl auth rotate --type user --manual --phase init"
     )]
     Rotate {
         /// user, host, token, or all

@@ -144,7 +144,7 @@ mod tests {
     fn a_cell_cannot_make_a_second_row() {
         let mut table = Table::new(["Name"]);
         table.row(["a\nroot\u{1b}[1m".into()]);
-        assert_eq!(table.render(), "Name\na\\u{a}root\\u{1b}[1m\n");
+        assert_eq!(table.render(), "Name\na\\nroot\\u{1b}[1m\n");
     }
 
     #[test]
