@@ -36,6 +36,9 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("psql", "postgresql-client"),
     ("initdb", "postgresql"),
     ("postgres", "postgresql"),
+    // Libraries, by a file of theirs: PyJWT, and what it needs for ES256.
+    ("/usr/lib/python3/dist-packages/jwt/__init__.py", "python3-jwt"),
+    ("/usr/lib/python3/dist-packages/cryptography/__init__.py", "python3-cryptography"),
 ];
 
 /// Where system administrators' programs are, which `PATH` of other users leaves out.

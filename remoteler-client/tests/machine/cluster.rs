@@ -97,8 +97,19 @@ impl Cluster {
     }
 
     pub(crate) fn host_certs(&self, name: &str, roles: &[SystemRole], ssh_key: &str, tls_key: &str) -> HostCerts {
+        self.host_certs_of(HostId::from_uuid(random_uuid(&OsEntropy)), name, roles, ssh_key, tls_key)
+    }
+
+    pub(crate) fn host_certs_of(
+        &self,
+        id: HostId,
+        name: &str,
+        roles: &[SystemRole],
+        ssh_key: &str,
+        tls_key: &str,
+    ) -> HostCerts {
         let host = HostIdentity {
-            id: HostId::from_uuid(random_uuid(&OsEntropy)),
+            id,
             name: NodeName::new(name).unwrap(),
             cluster: self.name.clone(),
             roles: roles.iter().copied().collect(),

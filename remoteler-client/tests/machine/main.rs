@@ -8,6 +8,7 @@ mod identity_file;
 mod join;
 mod login;
 mod policy;
+mod rejoin;
 mod remote;
 mod service;
 mod spool;

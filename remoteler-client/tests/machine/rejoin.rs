@@ -1,0 +1,131 @@
+//! Joining again: the proof that is sent, what is kept of the answer, and a running host that is shut out and comes back.
+
+use std::{sync::Arc, time::Duration};
+
+use remoteler_client::{
+    AuthTrust, HostKeeper, HostState, JoinError, KeyPairs, PolicyRefresher, RejoinParams, RemoteAuth, ShutOut, rejoin,
+};
+use remoteler_core::{
+    ApiError, ApiErrorKind, Clock, HostId, JoinRequest, OsEntropy, PolicySource, RejoinStatement, Secret, SystemClock,
+    SystemRole, random_uuid, wire,
+};
+use remoteler_tunnel::ClientAuth;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cluster::Cluster,
+    service::{self, Handler, Service, ok, refused},
+};
+
+const NODE: &[SystemRole] = &[SystemRole::Node];
+
+/// A host of the cluster as it was, and the cluster as it is now: the same name, other authorities.
+struct Story {
+    state: HostState,
+    keys: KeyPairs,
+    now: Arc<Cluster>,
+    dir: tempfile::TempDir,
+}
+
+impl Story {
+    fn new() -> Self {
+        let before = Cluster::new("root");
+        let keys = KeyPairs::generate("gw-17").unwrap();
+        let certs = before.host_certs("gw-17", NODE, &keys.ssh_public, &keys.tls_public);
+        let state = HostState::new(keys.clone(), certs, SystemClock.now()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        state.save(dir.path()).unwrap();
+        Self { state, keys, now: Arc::new(Cluster::new("root")), dir }
+    }
+
+    /// An auth service of today, which takes `id` back if the proof is good.
+    async fn auth_service(&self, id: HostId) -> Service {
+        let (cluster, host, keys) = (self.now.clone(), self.state.host_id(), self.keys.clone());
+        let handler: Handler = Arc::new(move |what, body| {
+            if what != "POST /v1/join" {
+                return refused(&ApiError::new(ApiErrorKind::NotFound, "only joins are answered here"));
+            }
+            let request: JoinRequest = serde_json::from_slice(body).unwrap();
+            let proof = request.rejoin.as_ref().unwrap();
+            let statement = RejoinStatement {
+                cluster: &cluster.name,
+                token: &Secret::new("token-token-token"),
+                host_id: host,
+                node_name: &request.node_name,
+                ssh_public_key: &keys.ssh_public,
+                tls_public_key: &keys.tls_public,
+                signed_at: proof.signed_at,
+            };
+            let key = ssh_key::PublicKey::from_openssh(&keys.ssh_public).unwrap();
+            statement.verify(&proof.signature, &key, SystemClock.now()).unwrap();
+            let (name, ssh, tls) = (request.node_name.as_str(), &request.ssh_public_key, &request.tls_public_key);
+            ok(&cluster.host_certs_of(id, name, NODE, ssh, tls))
+        });
+        service::tls(&self.now, self.now.service(SystemRole::Auth), wire::ALPN_AUTH, ClientAuth::Optional, handler)
+            .await
+    }
+
+    fn params(&self, service: &Service) -> RejoinParams {
+        let token = Secret::new("token-token-token");
+        RejoinParams { addr: service.addr.clone(), token, ca_pins: vec![self.now.pin()], insecure: false }
+    }
+}
+
+#[tokio::test]
+async fn a_host_proves_which_one_it_is_and_keeps_its_keys() {
+    let story = Story::new();
+    let service = story.auth_service(story.state.host_id()).await;
+    let again = rejoin(&story.state, story.params(&service)).await.unwrap();
+    assert_eq!((again.host_id(), again.node_name()), (story.state.host_id(), story.state.node_name()));
+    assert_eq!(again.trust(), &story.now.trust());
+    assert_eq!(again.keys().unwrap().ssh_public, story.keys.ssh_public);
+
+    // What was known of the authorities before goes with the old certificates.
+    PolicyRefresher::load(story.dir.path(), story.state.trust().clone()).unwrap();
+    let old = serde_json::json!({ "v": 1, "trust": story.state.trust(), "roles": [] });
+    std::fs::write(story.dir.path().join("policy.json"), old.to_string()).unwrap();
+    again.save_rejoined(story.dir.path()).unwrap();
+    let view = PolicyRefresher::load(story.dir.path(), again.trust().clone()).unwrap().source().policy();
+    assert_eq!(view.trust, story.now.trust());
+}
+
+#[tokio::test]
+async fn an_answer_that_makes_it_another_host_is_not_kept_and_a_wrong_pin_sends_nothing() {
+    let story = Story::new();
+    let service = story.auth_service(HostId::from_uuid(random_uuid(&OsEntropy))).await;
+    let error = rejoin(&story.state, story.params(&service)).await.unwrap_err();
+    assert!(matches!(error, JoinError::State(_)), "{error:?}");
+
+    let other = RejoinParams { ca_pins: vec![Cluster::new("root").pin()], ..story.params(&service) };
+    let error = rejoin(&story.state, other).await.unwrap_err();
+    assert!(matches!(error, JoinError::Refused { .. }), "{error:?}"); // I15
+    let without = RejoinParams { ca_pins: Vec::new(), ..story.params(&service) };
+    assert!(matches!(rejoin(&story.state, without).await, Err(JoinError::NoPin { .. })));
+}
+
+#[tokio::test]
+async fn a_running_host_says_that_it_is_shut_out_and_takes_over_what_a_rejoin_writes() {
+    let story = Story::new();
+    let service = story.auth_service(story.state.host_id()).await;
+    let refresher = PolicyRefresher::load(story.dir.path(), story.state.trust().clone()).unwrap();
+    let (shared, clock) = (refresher.shared(), Arc::new(SystemClock));
+    let keeper = HostKeeper::new(story.state.clone(), story.dir.path().to_owned(), shared.clone(), clock).unwrap();
+    let keeper = keeper.with_auth_at(&service.addr, shared.clone());
+    let (mut standing, shown, stop) = (keeper.standing(), keeper.identities(), CancellationToken::new());
+    let trust = AuthTrust::Policy(shared.clone());
+    let auth = Arc::new(RemoteAuth::tls(&service.addr, Some(shown.client.clone()), trust).unwrap());
+    let running = tokio::spawn(keeper.run(auth, stop.clone()));
+    let limit = Duration::from_secs(30);
+    let seen = tokio::time::timeout(limit, standing.wait_for(Option::is_some)).await.unwrap().unwrap();
+    assert_eq!(*seen, Some(ShutOut::UnknownAuthority));
+    drop(seen);
+    assert_eq!(shared.policy().trust, *story.state.trust());
+
+    let again = rejoin(&story.state, story.params(&service)).await.unwrap();
+    again.save_rejoined(story.dir.path()).unwrap();
+    tokio::time::timeout(limit, standing.wait_for(Option::is_none)).await.unwrap().unwrap();
+    assert_eq!(shared.policy().trust, story.now.trust());
+    assert_eq!(shown.ssh.borrow().certificate, again.ssh_certificate().unwrap());
+    stop.cancel();
+    running.await.unwrap();
+}
