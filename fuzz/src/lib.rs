@@ -1,10 +1,12 @@
 //! What the fuzz targets do with one input, without a fuzzer: the targets call these functions, and so does a plain test of the workspace
 //! (`tests/tests/fuzz_corpus.rs`) with every input of the corpus. A function panics where a promise is broken; every other outcome is good.
 
+use remoteler_ca::Krl;
 use remoteler_client::Kubeconfig;
 use remoteler_core::{
-    CaSet, ClusterName, Identity, Resource, Role, RoleName, RoleSpec, SshCertificatePurpose, Timestamp, TrustBundle,
-    Verified, X509Purpose, printable, steers_terminal, verify_ssh_certificate, verify_x509_chain, x509_identity,
+    CaSet, ClusterName, Identity, Resource, RevocationTarget, Role, RoleName, RoleSpec, SshCertificatePurpose,
+    Timestamp, TrustBundle, Verified, X509Purpose, printable, steers_terminal, verify_ssh_certificate,
+    verify_x509_chain, x509_identity,
 };
 use remoteler_kube::{KubePath, Upstream};
 use remoteler_ssh::{CastReader, PlainText};
@@ -18,9 +20,11 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("cast_player", cast_player),
     ("dial_header", dial_header),
     ("identity", identity),
+    ("krl", krl),
     ("kube_path", kube_path),
     ("kubeconfig", kubeconfig),
     ("origin_header", origin_header),
+    ("revocation_target", revocation_target),
     ("role_document", role_document),
     ("ssh_certificate", ssh_certificate),
     ("terminal_text", terminal_text),
@@ -60,6 +64,24 @@ pub fn identity(octets: &[u8]) {
     let Ok(text) = std::str::from_utf8(octets) else { return };
     if let Ok(identity) = Identity::decode(text) {
         assert_eq!(Identity::decode(&identity.encode()).expect("what was read can be read again"), identity);
+    }
+}
+
+/// A key revocation list of OpenSSH. Input: the file.
+pub fn krl(octets: &[u8]) {
+    if let Ok(list) = Krl::from_bytes(octets) {
+        assert_eq!(Krl::from_bytes(&list.to_bytes()).expect("what was read can be read again"), list);
+    }
+}
+
+/// What is revoked, by name, and as an administrator shows a key. Input: the text.
+pub fn revocation_target(octets: &[u8]) {
+    let text = String::from_utf8_lossy(octets);
+    if let Ok(target) = text.parse::<RevocationTarget>() {
+        assert_eq!(target.to_string(), text, "there is one spelling");
+    }
+    if let Ok(target) = RevocationTarget::key(&text) {
+        assert_eq!(target.to_string().parse(), Ok(target));
     }
 }
 
