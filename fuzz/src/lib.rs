@@ -1,11 +1,12 @@
 //! What the fuzz targets do with one input, without a fuzzer: the targets call these functions, and so does a plain test of the workspace
 //! (`tests/tests/fuzz_corpus.rs`) with every input of the corpus. A function panics where a promise is broken; every other outcome is good.
 
+use remoteler_ca::Krl;
 use remoteler_client::{IdentityFile, Kubeconfig};
 use remoteler_core::{
-    CaSet, ClusterName, Identity, Resource, Role, RoleName, RoleSpec, SshCertificatePurpose, Timestamp, TrustBundle,
-    Verified, X509Purpose, check_ssh_key, printable, steers_terminal, verify_ssh_certificate, verify_x509_chain,
-    x509_identity,
+    CaSet, ClusterName, Identity, Resource, RevocationTarget, Role, RoleName, RoleSpec, SshCertificatePurpose,
+    Timestamp, TrustBundle, Verified, X509Purpose, check_ssh_key, printable, steers_terminal, verify_ssh_certificate,
+    verify_x509_chain, x509_identity,
 };
 use remoteler_kube::{KubePath, Upstream};
 use remoteler_ssh::{CastReader, PlainText};
@@ -20,9 +21,11 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("dial_header", dial_header),
     ("identity", identity),
     ("identity_file", identity_file),
+    ("krl", krl),
     ("kube_path", kube_path),
     ("kubeconfig", kubeconfig),
     ("origin_header", origin_header),
+    ("revocation_target", revocation_target),
     ("role_document", role_document),
     ("ssh_certificate", ssh_certificate),
     ("ssh_key_file", ssh_key_file),
@@ -80,6 +83,24 @@ pub fn identity_file(octets: &[u8]) {
         assert_eq!((again.identity(), again.proxy(), again.expires()), (file.identity(), file.proxy(), file.expires()));
         assert_eq!(again.trust().host.x509, trust.host.x509);
         assert_eq!(again.trust().host.ssh.len(), trust.host.ssh.len());
+    }
+}
+
+/// A key revocation list of OpenSSH. Input: the file.
+pub fn krl(octets: &[u8]) {
+    if let Ok(list) = Krl::from_bytes(octets) {
+        assert_eq!(Krl::from_bytes(&list.to_bytes()).expect("what was read can be read again"), list);
+    }
+}
+
+/// What is revoked, by name, and as an administrator shows a key. Input: the text.
+pub fn revocation_target(octets: &[u8]) {
+    let text = String::from_utf8_lossy(octets);
+    if let Ok(target) = text.parse::<RevocationTarget>() {
+        assert_eq!(target.to_string(), text, "there is one spelling");
+    }
+    if let Ok(target) = RevocationTarget::key(&text) {
+        assert_eq!(target.to_string().parse(), Ok(target));
     }
 }
 

@@ -219,6 +219,22 @@ mod tests {
         assert!(Krl::from_bytes(&[&octets[..], &[1]].concat()).is_err());
     }
 
+    // I22
+    #[test]
+    fn a_bitmap_cannot_make_the_reader_keep_much_more_than_it_has_octets() {
+        let string = |octets: &[u8]| [&u32::try_from(octets.len()).unwrap().to_be_bytes()[..], octets].concat();
+        let section = |kind: u8, body: &[u8]| [&[kind][..], &string(body)].concat();
+        let list = |bitmaps: u64| {
+            let every_second = string(&[0x55; 1024]);
+            let bitmap =
+                |at: u64| section(CERTIFICATES_BITMAP, &[&(1 + at * 8192).to_be_bytes()[..], &every_second].concat());
+            let body = [string(b""), string(b""), (0..bitmaps).flat_map(bitmap).collect()].concat();
+            [&Krl::new(1, Timestamp::default(), "").to_bytes()[..], &section(SECTION_CERTIFICATES, &body)].concat()
+        };
+        assert!(Krl::from_bytes(&list(2)).unwrap().revokes_certificate(&key(1), 4097, ""));
+        assert_eq!(Krl::from_bytes(&list(300)), Err(KrlError::TooMany));
+    }
+
     proptest! {
         #[test]
         fn what_is_written_reads_back_and_revokes_exactly_what_was_revoked(

@@ -18,6 +18,9 @@ pub enum KrlError {
     /// Not a list, or of another format.
     #[error("this is no OpenSSH key revocation list of format {FORMAT}")]
     Format,
+    /// It would take much more room than it has octets.
+    #[error("the revocation list has more than {MAX_SERIALS} serials; use ranges")]
+    TooMany,
     /// A section that is not known here.
     #[error("the revocation list has a section of unknown type {0}")]
     Section(u8),
@@ -26,8 +29,10 @@ pub enum KrlError {
     Malformed(&'static str),
 }
 
-/// What is read at the most. A bitmap may say eight serials an octet, so what is kept of it is larger.
+/// What is read at the most.
 const MAX_OCTETS: usize = 16 * 1024 * 1024;
+/// How many serials and ranges are read at the most. A bitmap says eight serials an octet, and what is kept of one takes many.
+const MAX_SERIALS: usize = 1024 * 1024;
 
 pub(super) fn list(mut octets: &[u8]) -> Result<Krl, KrlError> {
     if octets.len() > MAX_OCTETS {
@@ -44,6 +49,7 @@ pub(super) fn list(mut octets: &[u8]) -> Result<Krl, KrlError> {
     let _reserved = string(reader)?;
     let comment = text(string(reader)?)?;
     let mut krl = Krl::new(version, Timestamp::from_unix_seconds(generated), comment);
+    let mut left = MAX_SERIALS;
     while !reader.is_empty() {
         let (kind, mut body) = section(reader)?;
         let body = &mut body;
@@ -54,7 +60,7 @@ pub(super) fn list(mut octets: &[u8]) -> Result<Krl, KrlError> {
                 let revoked = krl.certificates.entry(authority).or_default();
                 while !body.is_empty() {
                     let (kind, inner) = section(body)?;
-                    certificates(revoked, kind, inner)?;
+                    certificates(revoked, kind, inner, &mut left)?;
                 }
             }
             SECTION_KEYS => {
@@ -77,18 +83,18 @@ pub(super) fn list(mut octets: &[u8]) -> Result<Krl, KrlError> {
 /// The year 9999.
 const MAX_SECONDS: i64 = 253_402_300_799;
 
-fn certificates(revoked: &mut Revoked, kind: u8, mut body: &[u8]) -> Result<(), KrlError> {
+fn certificates(revoked: &mut Revoked, kind: u8, mut body: &[u8], left: &mut usize) -> Result<(), KrlError> {
     let body = &mut body;
     match kind {
         CERTIFICATES_SERIALS => {
             while !body.is_empty() {
                 let serial = number(body)?;
-                insert(revoked, serial, serial)?;
+                insert(revoked, serial, serial, left)?;
             }
         }
         CERTIFICATES_RANGE => {
             let (first, last) = (number(body)?, number(body)?);
-            insert(revoked, first, last)?;
+            insert(revoked, first, last, left)?;
         }
         CERTIFICATES_BITMAP => {
             let first = number(body)?;
@@ -97,7 +103,7 @@ fn certificates(revoked: &mut Revoked, kind: u8, mut body: &[u8]) -> Result<(), 
             for (at, octet) in (0_u64..).zip(bits.iter().rev()) {
                 for bit in (0..8).filter(|bit| octet & (1 << bit) != 0) {
                     let serial = first.checked_add(at * 8 + bit).ok_or(KrlError::Malformed("a bitmap is too long"))?;
-                    insert(revoked, serial, serial)?;
+                    insert(revoked, serial, serial, left)?;
                 }
             }
         }
@@ -115,7 +121,8 @@ fn certificates(revoked: &mut Revoked, kind: u8, mut body: &[u8]) -> Result<(), 
     if body.is_empty() { Ok(()) } else { Err(KrlError::Malformed("octets follow a section's content")) }
 }
 
-fn insert(revoked: &mut Revoked, first: u64, last: u64) -> Result<(), KrlError> {
+fn insert(revoked: &mut Revoked, first: u64, last: u64, left: &mut usize) -> Result<(), KrlError> {
+    *left = left.checked_sub(1).ok_or(KrlError::TooMany)?;
     if first == 0 || first > last {
         return Err(KrlError::Malformed("a serial is zero, or a range is empty"));
     }

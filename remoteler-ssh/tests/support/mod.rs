@@ -142,7 +142,13 @@ pub(crate) fn user_certificate(ca: &PrivateKey, key: &PrivateKey, wish: &Wish) -
     sign(ca, key, &identity, &principals, wish)
 }
 
-fn sign(ca: &PrivateKey, key: &PrivateKey, identity: &Identity, principals: &[String], wish: &Wish) -> Certificate {
+pub(crate) fn sign(
+    ca: &PrivateKey,
+    key: &PrivateKey,
+    identity: &Identity,
+    principals: &[String],
+    wish: &Wish,
+) -> Certificate {
     let now = Timestamp::from(std::time::SystemTime::now()).unix_seconds();
     let at = |offset: i64| u64::try_from(now.saturating_add(offset)).unwrap();
     let (after, before) = (at(wish.window.0), if wish.window.1 == i64::MAX { u64::MAX } else { at(wish.window.1) });

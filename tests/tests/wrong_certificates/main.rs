@@ -6,6 +6,7 @@
 mod bearer;
 mod door;
 mod node;
+mod revoked;
 
 use std::future::Future;
 
@@ -42,7 +43,7 @@ struct Scene {
     right: Bearer,
     /// Of the daemon.
     host: Bearer,
-    _edge: Edge,
+    edge: Edge,
     _kubeconfig: tempfile::TempDir,
 }
 
@@ -65,7 +66,7 @@ impl Scene {
         let edge = Edge::join(&cluster, EDGE, &["-c", config.to_str().unwrap()]);
         let eve = User::create_with_traits(&cluster, "eve", "access,editor", &["kubernetes_groups=developers"]);
         let (right, host) = (Bearer::of_login(&eve), Bearer::of_host(&cluster.data_dir()));
-        Self { cluster, api_server, right, host, _edge: edge, _kubeconfig: dir }
+        Self { cluster, api_server, right, host, edge, _kubeconfig: dir }
     }
 
     /// Who is let in at `door`.
