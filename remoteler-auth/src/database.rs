@@ -2,6 +2,7 @@
 //! writes. Knows no table: what is read and written comes as closures.
 
 mod data_dir;
+mod log;
 
 use std::{
     path::{Path, PathBuf},
@@ -15,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use data_dir::OpenError;
 pub(crate) use data_dir::private_dir;
 use data_dir::{DataDir, SCHEMA_VERSION};
+pub(crate) use log::empty as empty_log;
 
 /// File name of the database in a data directory.
 const FILE_NAME: &str = "auth.sqlite";

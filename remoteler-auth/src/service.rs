@@ -12,6 +12,8 @@ use tokio::sync::RwLock;
 use crate::{
     AuditLog, Caller, Database, EventLog, KeyParams, OpenError, RecordError, RecordingFiles, SqliteStorage,
     api::Handle,
+    blocking::blocking,
+    database,
     failure::{self, ApiResult},
     issue::Issuer,
     join::LocalHost,
@@ -158,7 +160,11 @@ impl AuthService {
         };
         let database = Arc::new(database);
         let storage = Arc::new(SqliteStorage::new(Arc::clone(&database)));
-        Self::with_stores(config, storage, EventLog::new(database), recordings).await
+        let dir = config.data_dir.clone();
+        let service = Self::with_stores(config, storage, EventLog::new(database), recordings).await?;
+        // Keys that were sealed just now lay in the clear before (I8).
+        blocking(move || database::empty_log(&dir)).await;
+        Ok(service)
     }
 
     /// Like [`AuthService::open`], over stores that the caller made; `data_dir` of the configuration is not used.

@@ -8,6 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use remoteler_tests::{Cluster, ClusterOptions, SoftHsm, User, eventually, need, run};
@@ -101,6 +102,9 @@ fn a_cluster_with_its_keys_in_a_token_works_and_survives_a_power_cut() {
     certificates_are_good(&cluster, &ann);
     runs_a_command(&ann);
     assert_eq!(hsm.private_keys(), KEYS);
+    // The module and its threads are let go of in order.
+    cluster.daemon().signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(cluster.daemon().wait(Duration::from_secs(30)), Some(0));
 }
 
 /// Takes one step for both authorities, as soon as every service has followed.

@@ -98,6 +98,24 @@ fn an_agent_contains_no_database_no_auth_service_and_no_web_pages() {
 }
 
 #[test]
+fn the_daemon_built_as_an_agent_contains_none_of_that_either() {
+    let packages = |features: &[&str]| {
+        let mut command = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        command.args(["tree", "--package", "remoteler", "--locked", "--edges", "normal", "--prefix", "none"]);
+        let output = command.args(["--format", "{p}"]).args(features).current_dir(root()).output().expect("cargo runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).expect("cargo prints text");
+        text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    let (whole, agent) = (packages(&[]), packages(&["--no-default-features"]));
+    for name in ["remoteler-auth", "rusqlite", "cryptoki"] {
+        assert!(whole.contains(name), "{name} is not in {whole:?}");
+    }
+    let heavy: Vec<_> = NOT_IN_AN_AGENT.iter().filter(|name| agent.contains(**name)).collect();
+    assert!(heavy.is_empty(), "built as an agent it contains {heavy:?}");
+}
+
+#[test]
 fn there_is_one_tls_stack_one_crypto_provider_and_one_ssh_implementation() {
     let metadata = metadata();
     let mut versions: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();

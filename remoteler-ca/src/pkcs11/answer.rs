@@ -10,6 +10,8 @@ pub(super) enum Asked {
     Module(Error),
     /// The token answered, and the answer cannot be used.
     Unusable(&'static str),
+    /// Somebody else in this process has logged out.
+    LoggedOut,
     /// There is no session to ask in.
     NoSession(TokenError),
 }
@@ -25,17 +27,18 @@ impl Asked {
     pub(super) const fn lost(&self) -> bool {
         matches!(
             self,
-            Self::Module(Error::Pkcs11(
-                RvError::SessionHandleInvalid
-                    | RvError::SessionClosed
-                    | RvError::DeviceRemoved
-                    | RvError::DeviceError
-                    | RvError::TokenNotPresent
-                    | RvError::UserNotLoggedIn
-                    | RvError::KeyHandleInvalid
-                    | RvError::ObjectHandleInvalid,
-                _
-            ))
+            Self::LoggedOut
+                | Self::Module(Error::Pkcs11(
+                    RvError::SessionHandleInvalid
+                        | RvError::SessionClosed
+                        | RvError::DeviceRemoved
+                        | RvError::DeviceError
+                        | RvError::TokenNotPresent
+                        | RvError::UserNotLoggedIn
+                        | RvError::KeyHandleInvalid
+                        | RvError::ObjectHandleInvalid,
+                    _
+                ))
         )
     }
 }

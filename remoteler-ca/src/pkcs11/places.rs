@@ -22,6 +22,8 @@ pub(super) fn load(module: &Path) -> Result<Pkcs11, TokenError> {
         return Err(failed(told("its path is not absolute")));
     }
     let context = Pkcs11::new(module).map_err(|cause| failed(answer(&cause)))?;
+    // It stays loaded: modules have threads and last wishes of their own, whose code must not be gone.
+    std::mem::forget(context.clone());
     match context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
         Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => Ok(context),
         Err(cause) => Err(failed(answer(&cause))),

@@ -8,6 +8,7 @@ use std::{
         Arc, Mutex, PoisonError,
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -33,10 +34,17 @@ use crate::{TokenError, TokenKeyId};
 const SESSIONS: usize = 4;
 /// Questions that wait for a session.
 const WAITING: usize = 256;
+/// How long the end of the threads is waited for.
+const PARTING: Duration = Duration::from_secs(5);
 
-/// The threads, and the queue they serve. Ends with the last user; each thread then ends after the question it is at.
+/// The threads, and the queue they serve. Ends with the last user, and waits until the threads have: a module that is asked something while its
+/// process ends takes the process down.
 pub(super) struct Workers {
-    queue: SyncSender<Job>,
+    /// There until the end.
+    queue: Option<SyncSender<Job>>,
+    threads: Vec<JoinHandle<()>>,
+    /// Nothing ever comes; closed when the last thread is done.
+    done: Mutex<Receiver<()>>,
     token: String,
 }
 
@@ -59,10 +67,11 @@ struct Login {
     over: Option<TokenError>,
 }
 
-/// One thread.
+/// One thread. What it holds ends in this order.
 struct Worker {
-    shared: Arc<Shared>,
     connection: Option<Connection>,
+    shared: Arc<Shared>,
+    _done: SyncSender<()>,
 }
 
 /// One session, logged in.
@@ -83,17 +92,22 @@ impl Workers {
         let login = Mutex::new(Login { pin, over: None });
         let shared = Arc::new(Shared { context, module, choice, token: token.clone(), login });
         let (queue, jobs) = sync_channel::<Job>(WAITING);
+        let (done, all_done) = sync_channel(1);
         let jobs = Arc::new(Mutex::new(jobs));
+        let mut workers =
+            Self { queue: Some(queue), threads: Vec::new(), done: Mutex::new(all_done), token: token.clone() };
         for number in 0..SESSIONS {
-            let (jobs, worker) = (jobs.clone(), Worker { shared: shared.clone(), connection: None });
+            let jobs = jobs.clone();
+            let worker = Worker { connection: None, shared: shared.clone(), _done: done.clone() };
             let thread = std::thread::Builder::new().name(format!("token {number}"));
-            thread.spawn(move || worker.serve(&jobs)).map_err(|cause| TokenError::Failed {
+            let thread = thread.spawn(move || worker.serve(&jobs)).map_err(|cause| TokenError::Failed {
                 token: token.clone(),
                 doing: "be given a thread",
                 source: told(&cause.to_string()),
             })?;
+            workers.threads.push(thread);
         }
-        Ok(Self { queue, token })
+        Ok(workers)
     }
 
     /// Label of the token.
@@ -117,7 +131,8 @@ impl Workers {
             }
         });
         let token = || self.token.clone();
-        self.queue.try_send(job).map_err(|cause| match cause {
+        let queue = self.queue.as_ref().ok_or_else(|| ended(token(), doing))?;
+        queue.try_send(job).map_err(|cause| match cause {
             TrySendError::Full(_) => TokenError::Busy { token: token() },
             TrySendError::Disconnected(_) => ended(token(), doing),
         })?;
@@ -125,6 +140,19 @@ impl Workers {
             Ok(answer) => answer,
             Err(RecvTimeoutError::Timeout) => Err(TokenError::Silent { token: token(), doing, limit }),
             Err(RecvTimeoutError::Disconnected) => Err(ended(token(), doing)),
+        }
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.queue = None;
+        let done = self.done.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // One that the token keeps waiting is left to itself.
+        if done.recv_timeout(PARTING) == Err(RecvTimeoutError::Disconnected) {
+            for thread in self.threads.drain(..) {
+                let _ = thread.join(); // a panic in there was reported by the panic hook
+            }
         }
     }
 }
@@ -163,6 +191,7 @@ impl Worker {
             let failed = |source| TokenError::Failed { token: self.shared.token.clone(), doing, source };
             match asked {
                 Asked::NoSession(cause) => cause,
+                Asked::LoggedOut => failed(told("the session is not logged in")),
                 Asked::Unusable(what) => failed(told(what)),
                 Asked::Module(cause) => failed(answer(&cause)),
             }
@@ -265,6 +294,10 @@ impl Connection {
     }
 
     fn objects(&self, class: ObjectClass, id: TokenKeyId) -> Result<Vec<ObjectHandle>, Asked> {
+        // To who is not logged in, private keys are not refused: they are not there.
+        if self.session.get_session_info()?.session_state() != SessionState::RwUser {
+            return Err(Asked::LoggedOut);
+        }
         let wanted = [Attribute::Class(class), Attribute::Token(true), Attribute::Id(id.octets().to_vec())];
         Ok(self.session.find_objects(&wanted)?)
     }

@@ -1,5 +1,7 @@
 //! Authority keys in a real token, SoftHSM's: made there, used from there, and never anywhere else.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails ends its test")]
+
 mod softhsm;
 
 use cryptoki::{
@@ -215,7 +217,7 @@ fn a_destroyed_key_signs_no_more_and_leaves_nothing_behind() {
 fn a_session_that_is_lost_is_opened_anew() {
     with_token("a_session_that_is_lost_is_opened_anew", |hsm| {
         let token = hsm.open();
-        let (signer, _) = token.generate(SignerAlgorithm::EcdsaP256, id(), "a key").unwrap();
+        let (signer, key) = token.generate(SignerAlgorithm::EcdsaP256, id(), "a key").unwrap();
         for _ in 0..3 {
             // Logging out makes every session of the process forget its login and its private keys.
             inside(|session| session.logout().unwrap());
@@ -223,6 +225,9 @@ fn a_session_that_is_lost_is_opened_anew() {
                 signer.sign(b"message").unwrap();
             }
         }
+        inside(|session| session.logout().unwrap());
+        token.destroy(&key).unwrap(); // and not "there is none", which is what who is not logged in sees
+        inside(|session| assert_eq!(session.find_objects(&[]).unwrap().len(), 0));
     });
 }
 

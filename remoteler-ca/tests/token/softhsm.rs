@@ -44,7 +44,7 @@ pub(crate) fn with_token(test: &str, body: impl FnOnce(&SoftHsm)) {
         .output()
         .unwrap();
     let said = [ran.stdout, ran.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
-    assert!(ran.status.success() && said.contains("1 passed"), "{said}");
+    assert!(ran.status.success() && said.contains("1 passed"), "{}: {said}", ran.status);
 }
 
 /// The token.
