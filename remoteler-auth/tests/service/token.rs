@@ -14,7 +14,7 @@ use remoteler_ca::{
     CaError, FileSigner, Signer, SignerAlgorithm, SignerError, Suite, TokenError, TokenKey, TokenKeyId, TokenKeys,
 };
 use remoteler_core::{
-    ApiErrorKind, CaKind, Clock, ClusterName, KeyPlace, KeyPlaces, OsEntropy, RotateRequest, RotationPhase,
+    ApiErrorKind, AuthApi, CaKind, Clock, ClusterName, KeyPlace, KeyPlaces, OsEntropy, RotateRequest, RotationPhase,
     RotationPlan, RotationStatus, Secret, with_causes,
 };
 
@@ -161,7 +161,7 @@ async fn a_rotation_moves_keys_into_a_token_and_another_one_out_of_it_while_logi
     let drawer = Drawer::default();
 
     let cluster = restarted(cluster, params(Some(&drawer), NewKeys::InToken)).await;
-    let statuses = cluster.admin().rotations().await.unwrap();
+    let statuses = of_authorities(&*cluster.admin()).await;
     assert!(statuses.iter().all(|status| status.keys == [in_file()]), "{statuses:?}"); // configuring moves nothing
     assert!(drawer.labels().is_empty());
     for (phase, expected) in [
@@ -239,7 +239,7 @@ async fn while_the_token_does_not_answer_nothing_is_issued_and_it_may_be_asked_a
     assert_eq!(kind(cluster.admin().rotate(request).await), ApiErrorKind::Unavailable);
     drawer.locked.store(false, Ordering::SeqCst);
     cluster.log_in("ann").await;
-    let phases: Vec<_> = cluster.admin().rotations().await.unwrap().iter().map(|status| status.phase).collect();
+    let phases: Vec<_> = of_authorities(&*cluster.admin()).await.iter().map(|status| status.phase).collect();
     assert_eq!(phases, [Standby, Standby]);
     assert_eq!(drawer.labels().len(), 2);
 }
@@ -288,6 +288,14 @@ async fn a_first_start_makes_its_keys_in_the_token() {
     let keys = params(Some(&drawer), NewKeys::InToken);
     let service = AuthService::open(config(&dir, clock, keys)).await.unwrap();
     assert_eq!(drawer.labels(), ["root host ssh", "root host x509", "root user ssh", "root user x509"]);
-    let statuses = service.as_caller(Caller::LocalAdmin).rotations().await.unwrap();
+    let statuses = of_authorities(&*service.as_caller(Caller::LocalAdmin)).await;
     assert!(statuses.iter().all(|status| status.keys == [in_drawer()]), "{statuses:?}");
+}
+
+/// How the rotations of the two authorities stand; keys of identity tokens are in the database whatever is configured.
+async fn of_authorities(api: &dyn AuthApi) -> Vec<RotationStatus> {
+    let mut statuses = api.rotations().await.unwrap();
+    statuses.retain(|status| status.kind.authority().is_some());
+    assert_eq!(statuses.len(), 2);
+    statuses
 }
