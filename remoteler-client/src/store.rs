@@ -1,6 +1,8 @@
 //! `~/.tsh`: the profile, and for each proxy and user the keys and certificates of one login. Owns the files listed in the contract,
 //! their modes and their consistency (I67). Never shows a key to anybody but the caller.
 
+mod revoked;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -192,7 +194,8 @@ impl Store {
 
         let cluster = identity.cluster.clone();
         let profile = Profile { proxy: proxy.clone(), user: user.clone(), cluster, insecure: false };
-        let trust = host_trust(identity.cluster.clone(), certs.trust.host.clone());
+        let mut trust = host_trust(identity.cluster.clone(), certs.trust.host.clone());
+        trust.revoked = revoked::of_hosts(&certs.trust.revoked);
         let (dir, _lock) = self.open_for_change()?;
         let keys_dir = dir.create_dir(KEYS)?.create_dir(proxy.host())?;
         let name = Names::of(user);
@@ -204,6 +207,7 @@ impl Store {
         keys_dir.write(&name.ssh_public, format!("{}\n", keys.ssh_public.trim_end()).as_bytes())?;
         keys_dir.write(&name.tls_private, keys.tls_private.reveal().as_bytes())?;
         keys_dir.write(CAS, pem_certificates(&trust.host.x509).as_bytes())?;
+        revoked::write(&keys_dir, &trust.revoked)?;
         let lines = read_text(&dir, KNOWN_HOSTS)?.unwrap_or_default();
         let scope = HostScope::cluster(identity.cluster.clone());
         dir.write(KNOWN_HOSTS, known_hosts::with_authority(&lines, proxy, &scope, &trust.host).as_bytes())?;
@@ -274,10 +278,12 @@ impl Store {
         let x509 = x509.into_iter().filter(|block| block.tag() == "CERTIFICATE").map(pem::Pem::into_contents).collect();
         let lines = read_text(&dir, KNOWN_HOSTS)?.unwrap_or_default();
         let ssh = known_hosts::authorities(&lines, &profile.proxy, &identity.cluster);
+        let mut trust = host_trust(identity.cluster.clone(), CaSet { ssh, x509 });
+        trust.revoked = revoked::read(&keys)?.ok_or_else(|| broken("revoked.json does not parse"))?;
         Ok(StoredLogin {
             profile: profile.clone(),
             expires: expiry(&ssh_certificate),
-            trust: host_trust(identity.cluster.clone(), CaSet { ssh, x509 }),
+            trust,
             identity,
             ssh_key,
             ssh_certificate,
@@ -313,6 +319,7 @@ impl Store {
         if lines != wanted {
             dir.write(KNOWN_HOSTS, wanted.as_bytes())?;
         }
+        revoked::write(&keys, &revoked::of_hosts(&trust.revoked))?;
         // Written also when it is the same: its age is that of what is known.
         keys.write(CAS, roots.as_bytes())?;
         Ok(others)
@@ -343,9 +350,10 @@ impl Store {
                 for name in Names::of(&profile.user).all() {
                     found |= of_proxy.remove(name)?;
                 }
-                last_user = !of_proxy.files()?.iter().any(|name| name != CAS);
+                last_user = !of_proxy.files()?.iter().any(|name| name != CAS && name != revoked::REVOKED);
                 if last_user {
                     of_proxy.remove(CAS)?;
+                    of_proxy.remove(revoked::REVOKED)?;
                 }
             }
             keys.remove_dir_if_empty(host)?;
