@@ -125,11 +125,8 @@ impl RevocationTarget {
     /// All SSH certificates of a key.
     #[must_use]
     pub fn ssh_key(key: &KeyData) -> Self {
-        match key.fingerprint(HashAlg::Sha256) {
-            Fingerprint::Sha256(digest) => Self::SshKey(digest),
-            // SHA-256 was asked for. A key of no certificate stands for what cannot be.
-            _ => Self::SshKey([0; 32]),
-        }
+        let fingerprint = key.fingerprint(HashAlg::Sha256);
+        Self::SshKey(fingerprint.as_bytes().try_into().expect("a SHA-256 has 32 octets"))
     }
 
     /// All X.509 certificates of a key, given as the DER of its SubjectPublicKeyInfo.
@@ -165,7 +162,7 @@ impl RevocationTarget {
         }
         let spki = SubjectPublicKeyInfoDer::from_pem_slice(text.as_bytes()).map_err(|_| RevocationTargetError::Key)?;
         match SubjectPublicKeyInfo::from_der(&spki) {
-            Ok((rest, _)) if rest.is_empty() => Ok(Self::tls_key(&spki)),
+            Ok(([], _)) => Ok(Self::tls_key(&spki)),
             Ok(_) | Err(_) => Err(RevocationTargetError::Key),
         }
     }

@@ -13,22 +13,18 @@ pub struct VerifiedUser {
     expires: Timestamp,
     serial: String,
     only_at: Option<KubeClusterName>,
-    shown: ShownCertificate,
+    /// Apart, for proofs travel by value.
+    shown: Box<ShownCertificate>,
 }
 
 impl VerifiedUser {
-    pub(crate) const fn new(
-        identity: UserIdentity,
-        expires: Timestamp,
-        serial: String,
-        shown: ShownCertificate,
-    ) -> Self {
-        Self { identity, expires, serial, only_at: None, shown }
+    pub(crate) fn new(identity: UserIdentity, expires: Timestamp, serial: String, shown: ShownCertificate) -> Self {
+        Self { identity, expires, serial, only_at: None, shown: Box::new(shown) }
     }
 
     /// By what the certificate can be revoked.
     #[must_use]
-    pub const fn shown(&self) -> &ShownCertificate {
+    pub fn shown(&self) -> &ShownCertificate {
         &self.shown
     }
 
@@ -65,17 +61,18 @@ impl VerifiedUser {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifiedHost {
     identity: HostIdentity,
-    shown: ShownCertificate,
+    /// Apart, for proofs travel by value.
+    shown: Box<ShownCertificate>,
 }
 
 impl VerifiedHost {
-    pub(crate) const fn new(identity: HostIdentity, shown: ShownCertificate) -> Self {
-        Self { identity, shown }
+    pub(crate) fn new(identity: HostIdentity, shown: ShownCertificate) -> Self {
+        Self { identity, shown: Box::new(shown) }
     }
 
     /// By what the certificate can be revoked.
     #[must_use]
-    pub const fn shown(&self) -> &ShownCertificate {
+    pub fn shown(&self) -> &ShownCertificate {
         &self.shown
     }
 

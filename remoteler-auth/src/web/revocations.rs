@@ -14,7 +14,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use pem::Pem;
-use remoteler_core::{RevocationList, RevocationListFormat, RevocationListName};
+use remoteler_core::{ApiError, ApiErrorKind, RevocationList, RevocationListFormat, RevocationListName};
 use tokio::{sync::Mutex, time::Instant};
 
 use super::{ApiForAddress, RemoteAddr};
@@ -22,12 +22,16 @@ use crate::{failure::not_found, http::Failure};
 
 /// How long a list is given out before the auth service is asked for a newer one.
 const AGE: Duration = Duration::from_secs(5);
+/// How long the auth service has to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How long others may keep it.
 const MAX_AGE: &str = "public, max-age=60";
 
 /// The lists that were fetched last.
 #[derive(Clone, Default)]
-pub(super) struct Fetched(Arc<Mutex<BTreeMap<RevocationListName, (Instant, Arc<RevocationList>)>>>);
+pub(super) struct Fetched(Arc<Mutex<Lists>>);
+
+type Lists = BTreeMap<RevocationListName, (Instant, Arc<RevocationList>)>;
 
 /// A list by its name, `user.krl`; with `.pem` behind it an X.509 one in that form, and while an authority is rotated one of each of its keys.
 pub(super) async fn show(
@@ -49,7 +53,8 @@ pub(super) async fn show(
     let known = fetched.get(&name).cloned();
     let list = match known {
         Some((at, list)) if at.elapsed() < AGE => list,
-        known => match (api(addr).revocation_list(name).await, known) {
+        // One asks, the others wait for its answer; so it must not take long.
+        known => match (within(PATIENCE, api(addr).revocation_list(name)).await, known) {
             (Ok(list), _) => {
                 let list = Arc::new(list);
                 fetched.insert(name, (Instant::now(), Arc::clone(&list)));
@@ -58,6 +63,7 @@ pub(super) async fn show(
             // What was true a moment ago is better than nothing: who cannot fetch a list may let everybody in, or nobody.
             (Err(cause), Some((_, list))) => {
                 tracing::warn!(%cause, %name, "the newest revocation list cannot be fetched; the last one is shown");
+                fetched.insert(name, (Instant::now(), Arc::clone(&list)));
                 list
             }
             (Err(cause), None) => return Failure(cause).into_response(),
@@ -65,6 +71,12 @@ pub(super) async fn show(
     };
     drop(fetched);
     answer(&list, &file, as_pem, &headers)
+}
+
+async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
+    tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
+        Err(ApiError::new(ApiErrorKind::Unavailable, "the auth service did not send the list in time; try again"))
+    })
 }
 
 fn answer(list: &RevocationList, file: &str, as_pem: bool, request: &HeaderMap) -> Response {
