@@ -21,17 +21,18 @@ pub(crate) struct Canary {
 }
 
 impl Canary {
-    /// The keys of both authorities, read from the auth service's database while they lie there in the clear.
+    /// The keys of both authorities and the one of identity tokens, read from the auth service's database while they lie there in the clear.
     pub(crate) fn of(data_dir: &Path) -> Self {
         let database = Connection::open_with_flags(database(data_dir), OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
-        let mut statement = database.prepare("SELECT value FROM items WHERE key LIKE 'authorities/%'").unwrap();
-        let values = statement.query_map([], |row| row.get::<_, Vec<u8>>(0)).unwrap();
+        let mut statement = database.prepare("SELECT key, value FROM items WHERE key LIKE 'authorities/%'").unwrap();
+        let records = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
         let mut forms = Vec::new();
-        for value in values {
-            let record: Value = serde_json::from_slice(&value.unwrap()).unwrap();
+        for record in records {
+            let (of, value): (String, Vec<u8>) = record.unwrap();
+            let record: Value = serde_json::from_slice(&value).unwrap();
             let active = &record["active"];
-            for purpose in ["ssh_key", "x509_key"] {
-                let name = format!("{} {purpose}", active["kind"].as_str().unwrap());
+            for purpose in ["ssh_key", "x509_key", "key"].into_iter().filter(|purpose| !active[purpose].is_null()) {
+                let name = format!("{of} {purpose}");
                 let key = octets(active[purpose].as_str().expect("the key lies there in the clear"));
                 forms.extend(written(&name, &key));
                 if purpose == "ssh_key" {
@@ -43,7 +44,7 @@ impl Canary {
                 }
             }
         }
-        assert_eq!(forms.len(), 4 * 12 + 2 * 2, "four keys were there");
+        assert_eq!(forms.len(), 5 * 12 + 2 * 2, "five keys were there");
         let mut begins = vec![false; 1 << 16];
         for (_, form) in &forms {
             begins[pair(form)] = true;

@@ -186,6 +186,8 @@ fn administer(cluster: &Cluster) -> Tap {
         "auth export --type host",
         "auth export --type tls-user",
         "auth export --type tls-host",
+        "auth export --type token",
+        "auth revoked",
         "users ls",
         "tokens ls",
         "nodes ls",
