@@ -47,6 +47,7 @@ pub(crate) struct Answer {
 
 pub(crate) struct HttpClient {
     connector: Connector,
+    kept_for: Duration,
     idle: Mutex<Vec<Kept>>,
 }
 
@@ -75,8 +76,14 @@ enum Failed {
 }
 
 impl HttpClient {
+    /// For a service of ours that keeps unused connections for longer than [`KEPT`].
     pub(crate) const fn new(connector: Connector) -> Self {
-        Self { connector, idle: Mutex::new(Vec::new()) }
+        Self { connector, kept_for: KEPT, idle: Mutex::new(Vec::new()) }
+    }
+
+    /// For a server that anybody may call, and that soon ends what is not used.
+    pub(crate) const fn for_web(connector: Connector) -> Self {
+        Self { connector, kept_for: KEPT_WEB, idle: Mutex::new(Vec::new()) }
     }
 
     pub(crate) fn place(&self) -> String {
@@ -105,7 +112,7 @@ impl HttpClient {
 
     fn take_idle(&self) -> Option<Kept> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|kept| !kept.sender.is_closed() && kept.since.elapsed() < KEPT);
+        idle.retain(|kept| !kept.sender.is_closed() && kept.since.elapsed() < self.kept_for);
         idle.pop()
     }
 
@@ -179,8 +186,10 @@ impl HttpClient {
 
 /// Deadline of one request, answer included.
 const REQUEST: Duration = Duration::from_secs(30);
-/// How long a connection is kept unused: less than servers usually do.
+/// How long a connection is kept unused: half of what the auth service does, so that none is used at the moment in which it is ended.
 const KEPT: Duration = Duration::from_secs(45);
+/// The same for the proxy's web API, which gives a request 10 s to come.
+const KEPT_WEB: Duration = Duration::from_secs(5);
 /// How many connections are kept.
 const MAX_KEPT: usize = 4;
 /// Largest answer read.

@@ -23,7 +23,7 @@ impl WebClient {
     /// # Errors
     /// [`ConnectError`] when this machine has no root certificates and `trust` wants them.
     pub fn new(addr: &ProxyAddr, trust: WebTrust) -> Result<Self, ConnectError> {
-        Ok(Self { http: HttpClient::new(Connector::web(&addr.to_string(), trust)?) })
+        Ok(Self { http: HttpClient::for_web(Connector::web(&addr.to_string(), trust)?) })
     }
 
     /// Who the proxy is.

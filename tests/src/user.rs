@@ -67,6 +67,12 @@ impl User {
         run_with_input(&mut command, format!("{}\n", self.password).as_bytes())
     }
 
+    /// What the user logs in with.
+    #[must_use]
+    pub fn password(&self) -> &str {
+        &self.password
+    }
+
     /// Logs in anew with certificates that end within a second: those that may be asked for live longer, so a role cuts them short.
     ///
     /// # Panics

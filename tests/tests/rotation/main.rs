@@ -1,27 +1,24 @@
-//! An authority is replaced while everything works: logins, live SSH sessions, a reverse tunnel and a `kubectl --watch` go through each
+//! An authority is replaced while everything works: logins, live SSH sessions, reverse tunnels and a `kubectl --watch` go through each
 //! phase and through a rollback from each. Afterwards what the old authority issued is refused everywhere.
 //!
-//! `REMOTELER_ROTATION_SESSIONS` and `REMOTELER_ROTATION_EDGES` set the load; 8 sessions and 2 edge nodes without them.
+//! `REMOTELER_ROTATION_SESSIONS`, `REMOTELER_ROTATION_EDGES` and `REMOTELER_ROTATION_LOGINS` set the load; without them it is 8 sessions,
+//! 2 edge nodes and 4 logins a second.
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails ends its test")]
 
+mod load;
+
 use std::{
     env, fs,
-    io::{BufRead, BufReader, Write},
     path::Path,
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    thread::JoinHandle,
+    process::Command,
     time::{Duration, SystemTime},
 };
 
-use remoteler_tests::{
-    ApiServer, Cluster, ClusterOptions, Process, User, binary, eventually, eventually_within, need, run,
-};
+use remoteler_tests::{ApiServer, Cluster, ClusterOptions, Process, User, binary, eventually, need, run};
 use serde_json::json;
+
+use load::{Logins, Session, Visitors};
 
 /// Every way through the phases: a rollback from each, then to the end.
 const PATHS: [&[&str]; 4] = [
@@ -31,85 +28,13 @@ const PATHS: [&[&str]; 4] = [
     &["init", "update_clients", "update_servers", "standby"],
 ];
 
+/// What is rotated, one after the other.
+const KINDS: [&str; 3] = ["user", "host", "token"];
+/// How many nodes somebody logs in to anew in each phase; all have their turn.
+const VISITED: usize = 8;
+
 fn load(name: &str, usual: usize) -> usize {
     env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
-}
-
-/// A stock `ssh` that lives through the test.
-struct Session {
-    child: Child,
-    stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
-}
-
-impl Session {
-    fn open(user: &User, host: &str) -> Self {
-        let mut command = user.openssh("ssh");
-        command.args([host, "cat"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let (stdin, stdout) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
-        let mut session = Self { child, stdin, stdout };
-        session.echoes("first");
-        session
-    }
-
-    /// What is written comes back.
-    #[track_caller]
-    fn echoes(&mut self, word: &str) {
-        writeln!(self.stdin, "{word}").unwrap();
-        let mut line = String::new();
-        self.stdout.read_line(&mut line).unwrap();
-        assert_eq!(line.trim_end(), word, "a session was lost");
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Somebody who logs in again and again, and runs a command each time.
-struct Visitors {
-    stop: Arc<AtomicBool>,
-    done: Arc<AtomicUsize>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Visitors {
-    fn start(users: Vec<User>) -> Self {
-        let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let threads = users.into_iter().map(|user| {
-            let (stop, done) = (stop.clone(), done.clone());
-            std::thread::spawn(move || {
-                while !stop.load(Ordering::SeqCst) {
-                    user.tsh(&["logout"]).ok();
-                    user.login(&[]).ok();
-                    user.tsh(&["ssh", Cluster::NODE, "true"]).ok();
-                    done.fetch_add(1, Ordering::SeqCst);
-                }
-            })
-        });
-        Self { threads: threads.collect(), stop, done }
-    }
-
-    /// Waits until each of them has come and gone again; a failure of one shows here.
-    fn pass_by(&self) {
-        let wanted = self.done.load(Ordering::SeqCst) + 2 * self.threads.len();
-        eventually_within(Duration::from_secs(60), "visitors log in", || {
-            assert!(self.threads.iter().all(|thread| !thread.is_finished()), "a login or command failed");
-            if self.done.load(Ordering::SeqCst) >= wanted { Ok(()) } else { Err("not yet".into()) }
-        });
-    }
-
-    fn end(self) -> usize {
-        self.stop.store(true, Ordering::SeqCst);
-        for thread in self.threads {
-            thread.join().expect("no login and no command failed");
-        }
-        self.done.load(Ordering::SeqCst)
-    }
 }
 
 /// Takes a step as soon as every service has followed the one before.
@@ -184,13 +109,18 @@ async fn authorities_are_replaced_and_rolled_back_while_everything_works() {
     });
     let visitors = Visitors::start((0..2).map(|number| cluster.user(&format!("visitor-{number}"), "access")).collect());
 
-    for kind in ["user", "host"] {
+    let regulars: Vec<_> = (0..4).map(|number| cluster.user(&format!("regular-{number}"), "access")).collect();
+    let a_second = u32::try_from(load("REMOTELER_ROTATION_LOGINS", 4)).unwrap();
+    let logins = Logins::start(cluster.proxy(), &regulars, a_second);
+
+    let mut round = hosts.iter().cycle();
+    for kind in KINDS {
         for path in PATHS {
             for phase in path {
                 step(&cluster, kind, phase);
                 a_minute_later(&ann, &cluster);
                 ann.tsh(&["ls"]).ok();
-                for host in &hosts {
+                for host in round.by_ref().take(VISITED.min(hosts.len())) {
                     runs(&ann, host);
                 }
                 for session in &mut sessions {
@@ -217,17 +147,19 @@ async fn authorities_are_replaced_and_rolled_back_while_everything_works() {
     for edge in &edges {
         edge.wait_connected();
     }
-    let logins = visitors.end();
+    let visits = visitors.end();
+    let (told, count) = logins.end().await;
+    assert!(count > 0);
     eprintln!(
-        "{logins} logins, {} sessions, {} tunnels went through {} rotations",
+        "{told}; {visits} visits by tsh, {} sessions, {} tunnels and a watch went through {} rotations",
         sessions.len(),
         edges.len(),
-        2 * PATHS.len()
+        KINDS.len() * PATHS.len()
     );
     // What the tunnels went through is in the audit log: each connected once, and never again.
     let connected = cluster.events("tunnel.connect");
     assert_eq!(connected.len(), edges.len(), "{connected:?}");
-    assert_eq!(cluster.events("ca.rotate").len(), 2 * PATHS.iter().map(|path| path.len()).sum::<usize>());
+    assert_eq!(cluster.events("ca.rotate").len(), KINDS.len() * PATHS.iter().map(|path| path.len()).sum::<usize>());
 }
 
 // I1, I14
