@@ -81,9 +81,10 @@ impl HttpClient {
         Self { connector, kept_for: KEPT, idle: Mutex::new(Vec::new()) }
     }
 
-    /// For a server that anybody may call, and that soon ends what is not used.
+    /// For the proxy's web API: it ends each connection 10 s after it was opened, whatever goes on there then (I30), so each request has one of
+    /// its own.
     pub(crate) const fn for_web(connector: Connector) -> Self {
-        Self { connector, kept_for: KEPT_WEB, idle: Mutex::new(Vec::new()) }
+        Self { connector, kept_for: Duration::ZERO, idle: Mutex::new(Vec::new()) }
     }
 
     pub(crate) fn place(&self) -> String {
@@ -188,8 +189,6 @@ impl HttpClient {
 const REQUEST: Duration = Duration::from_secs(30);
 /// How long a connection is kept unused: half of what the auth service does, so that none is used at the moment in which it is ended.
 const KEPT: Duration = Duration::from_secs(45);
-/// The same for the proxy's web API, which gives a request 10 s to come.
-const KEPT_WEB: Duration = Duration::from_secs(5);
 /// How many connections are kept.
 const MAX_KEPT: usize = 4;
 /// Largest answer read.
