@@ -41,7 +41,7 @@ pub(crate) struct HostRecord {
     /// OpenSSH's one-line form.
     pub(crate) ssh_public_key: String,
     /// PEM of a SubjectPublicKeyInfo.
-    tls_public_key: String,
+    pub(crate) tls_public_key: String,
 }
 
 /// Most Kubernetes clusters of one host.
