@@ -298,9 +298,9 @@ async fn a_connection_ends_with_the_authority_that_it_was_opened_under() {
     rotate(CaKind::Host, RotationPhase::Standby).await;
     assert_eq!(user.call(wire::USERS).await.0, StatusCode::OK);
     host.ends(wire::ROLES, "was not signed by the host authority of cluster root").await; // I1
-    let attempts = cluster.events("auth").await.into_iter().filter_map(|event| match event.kind {
-        AuditKind::AuthAttempt { user, error, .. } => Some((user, error)),
-        _ => None,
+    let attempts = cluster.events("auth").await.into_iter().filter_map(|event| {
+        let AuditKind::AuthAttempt { user, error, .. } = event.kind else { return None };
+        Some((user, error))
     });
     let attempts: Vec<_> = attempts.filter(|(_, error)| error.contains("was not signed by")).collect();
     let users: Vec<_> = attempts.iter().map(|(user, _)| user.as_str()).collect();
