@@ -102,12 +102,17 @@ impl Inner {
         }
     }
 
-    /// The user behind a certificate, if it has not ended and the user still exists.
+    /// The user behind a certificate, if it has not ended, is believed as it was when it was verified, and the user still exists.
     pub(crate) async fn current<'a>(&self, user: &'a VerifiedUser) -> ApiResult<&'a UserIdentity> {
         let identity = user.identity();
         if user.expires() <= self.clock.now() {
             return Err(unauthenticated(format!("the certificate expired at {}; log in again", user.expires())));
         }
+        self.policy
+            .policy()
+            .trust
+            .still_believes(user.shown())
+            .map_err(|cause| unauthenticated(format!("{cause}; log in again")))?;
         let exists = self.records.read::<UserRecord>(&key::of(key::USERS, &identity.user)).await?.is_some();
         if identity.cluster != self.cluster || !exists {
             return Err(unauthenticated(format!("user {} is not known any more", identity.user)));

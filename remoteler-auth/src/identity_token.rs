@@ -21,7 +21,8 @@ impl AuthService {
     /// the audience is of the verified certificate (I9), and its issue is on record before it is signed (I75).
     ///
     /// # Errors
-    /// [`ApiErrorKind::BadRequest`] for an audience that is none, [`ApiErrorKind::Denied`] when the certificate is restricted or has ended.
+    /// [`ApiErrorKind::BadRequest`] for an audience that is none, [`ApiErrorKind::Denied`] when the certificate is restricted or has ended,
+    /// [`ApiErrorKind::Unauthenticated`] when it is not believed any more or its user was removed.
     pub async fn issue_identity_token(
         &self,
         user: &VerifiedUser,
@@ -49,7 +50,7 @@ impl Inner {
         if expires.unix_seconds() <= now.unix_seconds() {
             return Err(denied("the token would end at once; log in again".into()));
         }
-        let identity = user.identity();
+        let identity = self.current(user).await?;
         let claims = TokenClaims {
             issuer: self.cluster.clone(),
             subject: identity.user.to_string(),

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use remoteler_core::{
-    ApiError, AuditKind, HostCerts, HostId, HostIdentity, JoinRequest, KubeClusterName, NodeName, SourceNet,
-    SystemRole, random_uuid,
+    ApiError, ApiErrorKind, AuditKind, HostCerts, HostId, HostIdentity, JoinRequest, KubeClusterName, NodeName,
+    SourceNet, SystemRole, random_uuid,
 };
 use serde::{Deserialize, Serialize};
 
@@ -41,7 +41,13 @@ pub(crate) struct HostRecord {
     /// OpenSSH's one-line form.
     pub(crate) ssh_public_key: String,
     /// PEM of a SubjectPublicKeyInfo.
-    tls_public_key: String,
+    pub(crate) tls_public_key: String,
+}
+
+/// Whether a failure is of who asks and may be a guess, so that it counts against the address. A store that does not answer says nothing of
+/// the device, and neither does a name that is taken.
+const fn is_the_devices(kind: ApiErrorKind) -> bool {
+    matches!(kind, ApiErrorKind::Unauthenticated | ApiErrorKind::Denied | ApiErrorKind::BadRequest)
 }
 
 /// Most Kubernetes clusters of one host.
@@ -84,7 +90,9 @@ impl Inner {
         match joined {
             Ok(certs) => Ok(certs),
             Err(cause) => {
-                if let Some(address) = &address {
+                if let Some(address) = &address
+                    && is_the_devices(cause.kind)
+                {
                     self.limits.join.failed(address, self.clock.now());
                 }
                 self.record(event(None, Some(cause.message.clone()))).await?;
@@ -118,7 +126,7 @@ impl Inner {
         }
         if let Some(role) = request.roles.iter().find(|role| !token.roles.contains(role)) {
             return Err(ApiError::new(
-                remoteler_core::ApiErrorKind::Denied,
+                ApiErrorKind::Denied,
                 format!("the join token is not for service {role}; make one with tctl tokens add --type {role}"),
             ));
         }

@@ -2,7 +2,9 @@
 //! under the same id, name and services. For hosts that were away while the host authority was replaced, which nobody believes any
 //! more. Owns the proof's check; the rest is as in joining.
 
-use remoteler_core::{ApiError, ApiErrorKind, AuditKind, HostCerts, HostId, JoinRequest, RejoinStatement};
+use remoteler_core::{
+    ApiError, ApiErrorKind, AuditKind, HostCerts, HostId, JoinRequest, PolicySource, RejoinStatement, RevocationTarget,
+};
 use ssh_key::PublicKey;
 
 use crate::{
@@ -29,7 +31,8 @@ impl Inner {
                 "host {id} is not known here; remove host.json from its data directory and join as a new host"
             )));
         };
-        let HostRecord { identity, ssh_public_key, .. } = record;
+        let HostRecord { identity, ssh_public_key, tls_public_key } = record;
+        self.check_recorded_keys(id, &ssh_public_key, &tls_public_key)?;
         let statement = RejoinStatement {
             cluster: &self.cluster,
             token: &request.token,
@@ -63,5 +66,25 @@ impl Inner {
             host_id: Some(id),
         };
         self.admit_new(host, event).await
+    }
+
+    /// A revoked key proves nothing, and a host of which one was revoked was shut out on purpose: with the other it does not come back.
+    fn check_recorded_keys(&self, id: HostId, ssh: &str, tls: &str) -> ApiResult<()> {
+        let revoked = &self.policy.policy().trust.revoked;
+        for recorded in [ssh, tls] {
+            let key = RevocationTarget::key(recorded).map_err(|cause| {
+                ApiError::new(ApiErrorKind::Internal, format!("the key on record of host {id}: {cause}"))
+            })?;
+            if revoked.contains(&key) {
+                return Err(ApiError::new(
+                    ApiErrorKind::Denied,
+                    format!(
+                        "host {id} is not taken back: the key that it joined with is revoked ({key}); take that back with tctl auth \
+                         unrevoke, or remove host.json from its data directory, free its name and join as a new host"
+                    ),
+                ));
+            }
+        }
+        Ok(())
     }
 }

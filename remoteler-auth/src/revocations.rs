@@ -12,7 +12,7 @@ use std::{
 use remoteler_ca::{MAX_USER_TTL, TlsPublicKey};
 use remoteler_core::{
     ApiError, ApiErrorKind, AuditKind, CaKind, NewRevocation, Policy, PolicySource, Revocation, RevocationTarget,
-    Revocations, ShownCertificate, Timestamp, TrustBundle, Verb, VerifyError, steers_terminal,
+    Revocations, ShownCertificate, Timestamp, TrustBundle, Verb, steers_terminal,
 };
 use ssh_key::PublicKey;
 
@@ -158,15 +158,16 @@ impl Inner {
         self.policy.replace(Policy { trust, roles });
     }
 
-    /// Whether the certificate that a connection was made with is still good. Connections live on; calls of a revoked one do not.
+    /// Whether the certificate that a connection was made with is still good: it is not revoked, and its authority was not replaced.
+    /// Otherwise the connection ends with this answer.
     pub(crate) async fn still_stands(&self, caller: &Caller) -> ApiResult<()> {
         let shown: &ShownCertificate = match caller {
             Caller::User { user, .. } => user.shown(),
             Caller::Host { host, .. } => host.shown(),
             Caller::Anonymous { .. } | Caller::LocalAdmin => return Ok(()),
         };
-        let Some(revoked) = self.policy.policy().trust.revoked.of(shown) else { return Ok(()) };
-        let answer = VerifyError::Revoked(revoked).to_string();
+        let Err(cause) = self.policy.policy().trust.still_believes(shown) else { return Ok(()) };
+        let answer = cause.to_string();
         let remote = caller.address().map(|addr| addr.to_string());
         self.record_attempt(caller.name(), answer.clone(), remote).await?;
         Err(unauthenticated(answer))
@@ -207,13 +208,7 @@ fn check_key(trust: &TrustBundle, key: RevocationTarget) -> ApiResult<()> {
 }
 
 fn is_authority(trust: &TrustBundle, target: RevocationTarget) -> bool {
-    [&trust.user, &trust.host].into_iter().any(|set| {
-        let ssh = set.ssh.iter().any(|key| RevocationTarget::ssh_key(key.key_data()) == target);
-        ssh || set.x509.iter().any(|certificate| {
-            let pin = remoteler_core::spki_pin(certificate).ok();
-            pin.and_then(|pin| RevocationTarget::key(&pin).ok()) == Some(target)
-        })
-    })
+    trust.user.holds(target) || trust.host.holds(target)
 }
 
 /// What of one authority is revoked now.

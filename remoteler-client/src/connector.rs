@@ -6,7 +6,7 @@ use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 use remoteler_core::{PolicySource, SystemClock, SystemRole, TrustBundle, wire, with_causes};
 use remoteler_tunnel::{
     BoxedStream, ClientTls, ConnectError as TunnelError, FirstContact, PolicyTrust, SharedTlsIdentity, TlsConfigError,
-    TrustSource, connect_tls,
+    TlsIdentity, TrustSource, connect_tls,
 };
 use rustls::{AlertDescription, ClientConfig, RootCertStore};
 use tokio::net::UnixStream;
@@ -104,8 +104,8 @@ pub enum WebTrust {
 
 /// A way to one service.
 pub(crate) enum Connector {
-    /// TLS over TCP.
-    Tls { addr: String, config: Arc<ClientConfig>, hint: &'static str },
+    /// TLS over TCP; the identity is what the configuration shows.
+    Tls { addr: String, config: Arc<ClientConfig>, identity: Option<Arc<SharedTlsIdentity>>, hint: &'static str },
     /// A socket of this machine.
     Unix(PathBuf),
 }
@@ -116,8 +116,8 @@ impl Connector {
         identity: Option<Arc<SharedTlsIdentity>>,
         trust: AuthTrust,
     ) -> Result<Self, ConnectError> {
-        let config = trust.config(identity, &[SystemRole::Auth], wire::ALPN_AUTH)?;
-        Ok(Self::Tls { addr: addr.into(), config, hint: "" })
+        let config = trust.config(identity.clone(), &[SystemRole::Auth], wire::ALPN_AUTH)?;
+        Ok(Self::Tls { addr: addr.into(), config, identity, hint: "" })
     }
 
     pub(crate) fn web(addr: &str, trust: WebTrust) -> Result<Self, ConnectError> {
@@ -129,7 +129,7 @@ impl Connector {
             WebTrust::SystemRoots => "; for a proxy with a certificate of its own making use --insecure",
             WebTrust::Insecure => "",
         };
-        Ok(Self::Tls { addr: addr.into(), config, hint })
+        Ok(Self::Tls { addr: addr.into(), config, identity: None, hint })
     }
 
     /// What the service is called in messages.
@@ -148,10 +148,18 @@ impl Connector {
         }
     }
 
+    /// What a connection opened now shows of us.
+    pub(crate) fn identity(&self) -> Option<TlsIdentity> {
+        match self {
+            Self::Tls { identity, .. } => identity.as_ref().map(|identity| identity.current()),
+            Self::Unix(_) => None,
+        }
+    }
+
     /// Connects: 10 s for TCP and for TLS each at the most.
     pub(crate) async fn connect(&self) -> Result<BoxedStream, ConnectError> {
         match self {
-            Self::Tls { addr, config, hint } => match connect_tls(addr, config.clone()).await {
+            Self::Tls { addr, config, hint, .. } => match connect_tls(addr, config.clone()).await {
                 Ok(stream) => Ok(Box::new(stream)),
                 Err(error) => Err(failure(error, hint)),
             },

@@ -12,6 +12,7 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use remoteler_core::with_causes;
+use remoteler_tunnel::TlsIdentity;
 use tokio::task::AbortHandle;
 
 use crate::connector::{ConnectError, Connector};
@@ -56,6 +57,8 @@ struct Kept {
     sender: SendRequest<Full<Bytes>>,
     _driver: AbortOnDrop,
     since: Instant,
+    /// What it was opened as.
+    shown: Option<TlsIdentity>,
 }
 
 /// The task that moves a connection's octets; it ends with the connection's last user.
@@ -113,7 +116,20 @@ impl HttpClient {
 
     fn take_idle(&self) -> Option<Kept> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+<<<<<<< HEAD
         idle.retain(|kept| !kept.sender.is_closed() && kept.since.elapsed() < self.kept_for);
+=======
+        if idle.is_empty() {
+            return None;
+        }
+        // Who got other certificates meanwhile is not to be judged by the ones before.
+        let now = self.connector.identity();
+        let now = now.as_ref().map(TlsIdentity::chain);
+        idle.retain(|kept| {
+            let same = kept.shown.as_ref().map(TlsIdentity::chain) == now;
+            same && !kept.sender.is_closed() && kept.since.elapsed() < KEPT
+        });
+>>>>>>> fixa
         idle.pop()
     }
 
@@ -128,7 +144,13 @@ impl HttpClient {
         }
     }
 
+    /// Closes what is kept: the server does not believe who opened it.
+    fn keep_none(&self) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     async fn open(&self) -> Result<Kept, HttpError> {
+        let shown = self.connector.identity();
         let stream = self.connector.connect().await?;
         let handshake = http1::handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(|cause| self.broken(&cause.to_string()))?;
@@ -137,7 +159,7 @@ impl HttpClient {
                 tracing::debug!(%cause, "an HTTP connection ended");
             }
         });
-        Ok(Kept { sender, _driver: AbortOnDrop(driver.abort_handle()), since: Instant::now() })
+        Ok(Kept { sender, _driver: AbortOnDrop(driver.abort_handle()), since: Instant::now(), shown })
     }
 
     async fn exchange(&self, mut kept: Kept, call: &Call) -> Result<Answer, Failed> {
@@ -164,7 +186,11 @@ impl HttpClient {
         let answer = tokio::time::timeout(REQUEST, exchange)
             .await
             .unwrap_or_else(|_| Err(Failed::Lost(HttpError::Timeout { place: self.place(), within: REQUEST })))?;
-        self.keep(kept);
+        if answer.status == StatusCode::UNAUTHORIZED {
+            self.keep_none();
+        } else {
+            self.keep(kept);
+        }
         Ok(answer)
     }
 

@@ -1,5 +1,5 @@
-//! Whether a host and its cluster still believe each other. A host that was away while the host authority was replaced is shut out:
-//! nothing it does by itself ends that, and somebody must be told what does. Owns the question and the words for the answer; mends
+//! Whether a host and its cluster still believe each other. A host that was away while the host authority was replaced is shut out, and so
+//! is one whose certificate was revoked: nothing it does by itself ends that, and somebody must be told what does. Owns the question and the words for the answer; mends
 //! nothing.
 
 use std::{fmt, io, sync::Arc, time::Duration};
@@ -18,6 +18,8 @@ pub enum ShutOut {
     UnknownAuthority,
     /// The auth service does not believe the host's certificate.
     Refused,
+    /// An administrator revoked the certificate, or its key.
+    Revoked,
 }
 
 impl fmt::Display for ShutOut {
@@ -30,6 +32,10 @@ impl fmt::Display for ShutOut {
             Self::Refused => {
                 "the cluster does not believe this host's certificates any more: their authority was replaced while this host was away; "
             }
+            Self::Revoked => {
+                "an administrator revoked this host's certificate, or its key; ask why: a revoked key must be taken back first with \
+                 `tctl auth unrevoke`; "
+            }
         })?;
         f.write_str(
             "make a token with `tctl tokens add` and run `remoteler rejoin --token FILE --ca-pin sha256:…` here to be the same host again",
@@ -38,7 +44,7 @@ impl fmt::Display for ShutOut {
 }
 
 /// Connects to the auth service at `addr`, or behind the proxy there, as the host, and says whether one of the two does not believe the
-/// other for the sake of its authority. `None` is everything else: they get on, nobody answers, or something fails for another reason.
+/// other for the sake of its authority, or the host because it was revoked. `None` is everything else: they get on, nobody answers, or something fails for another reason.
 ///
 /// In TLS 1.3 a server refuses a client's certificate after the client's side of the handshake is done, so its first word is waited
 /// for, at most 3 s.
@@ -58,11 +64,12 @@ pub(crate) async fn shut_out(
     }
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "only these of many foreign variants are about authorities")]
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these of many foreign variants end by a rejoin alone")]
 fn judged(cause: &io::Error) -> Option<ShutOut> {
     match cause.get_ref()?.downcast_ref::<rustls::Error>()? {
         rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => Some(ShutOut::UnknownAuthority),
         rustls::Error::AlertReceived(AlertDescription::UnknownCA) => Some(ShutOut::Refused),
+        rustls::Error::AlertReceived(AlertDescription::CertificateRevoked) => Some(ShutOut::Revoked),
         _ => None,
     }
 }
@@ -74,11 +81,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_about_authorities_shuts_a_host_out() {
+    fn only_what_is_about_authorities_and_revocation_shuts_a_host_out() {
         let of = |error: rustls::Error| judged(&io::Error::new(io::ErrorKind::InvalidData, error));
         let unknown = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
         assert_eq!(of(unknown), Some(ShutOut::UnknownAuthority));
         assert_eq!(of(rustls::Error::AlertReceived(AlertDescription::UnknownCA)), Some(ShutOut::Refused));
+        assert_eq!(of(rustls::Error::AlertReceived(AlertDescription::CertificateRevoked)), Some(ShutOut::Revoked));
         for other in [
             rustls::Error::InvalidCertificate(CertificateError::Expired),
             rustls::Error::AlertReceived(AlertDescription::CertificateExpired),
@@ -91,7 +99,7 @@ mod tests {
 
     #[test]
     fn the_words_are_one_line_and_name_the_way_back() {
-        for reason in [ShutOut::UnknownAuthority, ShutOut::Refused] {
+        for reason in [ShutOut::UnknownAuthority, ShutOut::Refused, ShutOut::Revoked] {
             let text = reason.to_string();
             assert!(text.contains("remoteler rejoin") && !text.contains('\n'), "{text}");
         }

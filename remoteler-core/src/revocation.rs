@@ -272,9 +272,14 @@ impl<'de> Deserialize<'de> for Revocations {
     }
 }
 
-/// By what a verified certificate can be revoked later: kept with the proof, so that a proof that outlives a handshake can be looked at again.
+/// By what a verified certificate can lose its worth later: kept with the proof, so that a proof that outlives a handshake can be looked at
+/// again ([`crate::TrustBundle::still_believes`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShownCertificate {
+    /// What the authority that signed it signs.
+    pub(crate) authority: CaKind,
+    /// Key of that authority.
+    pub(crate) authority_key: RevocationTarget,
     /// Its serial; none is revoked by number 0.
     pub(crate) serial: Option<RevocationTarget>,
     /// Its key.

@@ -6,7 +6,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use ssh_key::PublicKey;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::{ClusterName, Jwk, Revocations, RotationPhase, RotationView};
+use crate::{
+    ClusterName, Jwk, RevocationTarget, Revocations, RotationPhase, RotationView, ShownCertificate, VerifyError,
+};
 
 /// What an authority signs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -80,6 +82,18 @@ impl CaSet {
     pub fn others(&self) -> Self {
         Self { ssh: self.ssh.iter().skip(1).cloned().collect(), x509: self.x509.iter().skip(1).cloned().collect() }
     }
+
+    /// Whether one of its keys is `key`, named as if it were to be revoked.
+    #[must_use]
+    pub fn holds(&self, key: RevocationTarget) -> bool {
+        let ssh = || self.ssh.iter().any(|each| RevocationTarget::ssh_key(each.key_data()) == key);
+        let x509 = || self.x509.iter().any(|each| authority_key(each).is_ok_and(|each| each == key));
+        match key {
+            RevocationTarget::SshKey(_) => ssh(),
+            RevocationTarget::TlsKey(_) => x509(),
+            RevocationTarget::SshSerial { .. } | RevocationTarget::TlsSerial { .. } => false,
+        }
+    }
 }
 
 impl TrustBundle {
@@ -117,6 +131,21 @@ impl TrustBundle {
         Self { host: self.host.active(), ..self.clone() }
     }
 
+    /// Looks again at a certificate that was verified before: its authority still stands here for the same purpose, and neither its
+    /// serial nor its key is revoked. Its end is not looked at.
+    ///
+    /// # Errors
+    /// [`VerifyError::UnknownAuthority`] or [`VerifyError::Revoked`]. The proof counts for nothing then.
+    pub fn still_believes(&self, shown: &ShownCertificate) -> Result<(), VerifyError> {
+        if !self.authority(shown.authority).holds(shown.authority_key) {
+            return Err(VerifyError::UnknownAuthority {
+                purpose: shown.authority.as_str(),
+                cluster: self.cluster.clone(),
+            });
+        }
+        self.revoked.of(shown).map_or(Ok(()), |revoked| Err(VerifyError::Revoked(revoked)))
+    }
+
     /// The set of one kind.
     #[must_use]
     pub const fn authority(&self, kind: CaKind) -> &CaSet {
@@ -145,6 +174,13 @@ pub fn spki_pin(certificate: &[u8]) -> Result<String, TrustError> {
     let digest = ring::digest::digest(&ring::digest::SHA256, certificate.public_key().raw);
     let hex: String = digest.as_ref().iter().map(|octet| format!("{octet:02x}")).collect();
     Ok(format!("sha256:{hex}"))
+}
+
+/// The key of an authority's certificate.
+pub(crate) fn authority_key(certificate: &[u8]) -> Result<RevocationTarget, TrustError> {
+    let (_, certificate) =
+        X509Certificate::from_der(certificate).map_err(|cause| TrustError::Malformed(cause.to_string()))?;
+    Ok(RevocationTarget::tls_key(certificate.public_key().raw))
 }
 
 mod openssh_keys {

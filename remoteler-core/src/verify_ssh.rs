@@ -63,6 +63,8 @@ pub fn verify_ssh_certificate(
     check_principals(certificate.valid_principals())?;
     certificate.verify_signature().map_err(|_| VerifyError::BadSignature)?;
     let shown = ShownCertificate {
+        authority: kind,
+        authority_key: RevocationTarget::ssh_key(certificate.signature_key()),
         serial: RevocationTarget::ssh_serial(kind, certificate.serial()).ok(),
         key: RevocationTarget::ssh_key(certificate.public_key()),
     };

@@ -9,7 +9,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{
     CaKind, Identity, KubeUserIdentity, RevocationTarget, ShownCertificate, Timestamp, TlsSerial, TrustBundle,
-    Verified, VerifiedHost, VerifiedUser, VerifyError, x509_identity,
+    Verified, VerifiedHost, VerifiedUser, VerifyError, trust::authority_key, x509_identity,
 };
 
 /// In which place of a TLS handshake the certificate stands.
@@ -48,17 +48,19 @@ pub fn verify_x509_chain(
         X509Purpose::Server => &[CaKind::Host],
     };
     let mut failure = None;
-    let signed_by = kinds.iter().copied().find(|kind| {
-        trust.authority(*kind).x509.iter().any(|authority| match verify_path(&end_entity, authority, purpose, now) {
+    let signed_by = kinds.iter().copied().find_map(|kind| {
+        let mut authorities = trust.authority(kind).x509.iter();
+        let signed_by = authorities.find(|authority| match verify_path(&end_entity, authority, purpose, now) {
             Ok(()) => true,
             Err(webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey) => false,
             Err(cause) => {
                 failure = Some(refusal(cause, VerifyError::Path));
                 false
             }
-        })
+        });
+        signed_by.map(|authority| (kind, authority))
     });
-    let Some(kind) = signed_by else {
+    let Some((kind, authority)) = signed_by else {
         let purpose = match purpose {
             X509Purpose::Client | X509Purpose::KubeClient => "user or host",
             X509Purpose::Server => "host",
@@ -70,6 +72,8 @@ pub fn verify_x509_chain(
 
     let serial = TlsSerial::from_octets(parsed.raw_serial()).ok();
     let shown = ShownCertificate {
+        authority: kind,
+        authority_key: authority_key(authority).map_err(|cause| VerifyError::Malformed(cause.to_string()))?,
         serial: serial.map(|serial| RevocationTarget::TlsSerial { authority: kind, serial }),
         key: RevocationTarget::tls_key(parsed.public_key().raw),
     };

@@ -9,7 +9,7 @@ use remoteler_auth::{AuthService, LocalHost};
 use remoteler_client::KeyPairs;
 use remoteler_client::{HostIdentities, HostState, JoinParams, join};
 #[cfg(feature = "server")]
-use remoteler_core::Clock;
+use remoteler_core::{Clock, RevocationTarget, TrustBundle};
 use remoteler_core::{HostIdentity, KubeClusterName, SystemRole};
 
 use crate::{
@@ -41,7 +41,8 @@ fn kube_clusters(settings: &Settings) -> BTreeSet<KubeClusterName> {
 }
 
 #[cfg(feature = "server")]
-/// The identity of a host whose process runs the auth service: issued here, and again when name or services change.
+/// The identity of a host whose process runs the auth service: issued here, and again when name or services change. Keys that were revoked
+/// are replaced: nothing is certified for them, and without this host nobody could take the revocation back.
 pub(crate) async fn local(
     settings: &Settings,
     data_dir: &DataDir,
@@ -66,8 +67,13 @@ pub(crate) async fn local(
             return Ok(stored.expect("it was just looked at"));
         }
     }
-    let keys = match &stored {
-        Some(state) => state.keys()?,
+    let kept = stored.as_ref().map(HostState::keys).transpose()?;
+    let keys = match kept {
+        Some(keys) if !is_revoked(&keys, &auth.trust_bundle())? => keys,
+        Some(_) => {
+            tracing::warn!("a key of this host is revoked; it gets new ones and stays the same host");
+            KeyPairs::generate(settings.nodename.as_str())?
+        }
         None => KeyPairs::generate(settings.nodename.as_str())?,
     };
     let certs = auth
@@ -83,6 +89,16 @@ pub(crate) async fn local(
     let state = HostState::new(keys, certs, clock.now())?;
     state.save(data_dir.path())?;
     Ok(state)
+}
+
+#[cfg(feature = "server")]
+fn is_revoked(keys: &KeyPairs, trust: &TrustBundle) -> anyhow::Result<bool> {
+    for key in [&keys.ssh_public, &keys.tls_public] {
+        if trust.revoked.contains(&RevocationTarget::key(key)?) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The identity of a host that joined a cluster elsewhere; joins at the first start.
@@ -134,4 +150,55 @@ pub(crate) async fn joined(
 
 fn names(roles: &BTreeSet<SystemRole>) -> String {
     roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(all(test, feature = "server"))]
+mod tests {
+    use remoteler_auth::{AuthConfig, Caller};
+    use remoteler_core::{ClusterName, NewRevocation, RevocationReason, SystemClock};
+
+    use super::*;
+    use crate::config::{ConfigFile, Flags};
+
+    #[tokio::test]
+    async fn a_revoked_key_of_the_host_of_the_auth_service_keeps_nobody_from_taking_that_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let flags = Flags {
+            data_dir: Some(dir.path().to_owned()),
+            roles: Some(vec![SystemRole::Auth, SystemRole::Node]),
+            nodename: Some("main".into()),
+            ..Flags::default()
+        };
+        let settings = Settings::new(ConfigFile::default(), flags).unwrap();
+        let data_dir = DataDir::open(dir.path()).unwrap();
+        let open = async || {
+            let config = AuthConfig::new(dir.path(), ClusterName::new("root").unwrap());
+            AuthService::open(config).await.unwrap()
+        };
+        let mut before = local(&settings, &data_dir, &open().await, &SystemClock).await.unwrap();
+        for of_ssh in [true, false] {
+            let KeyPairs { ssh_public, tls_public, .. } = before.keys().unwrap();
+            let target = RevocationTarget::key(if of_ssh { &ssh_public } else { &tls_public }).unwrap();
+            let wanted = NewRevocation {
+                target,
+                reason: RevocationReason::Unspecified,
+                comment: String::new(),
+                ttl_seconds: None,
+            };
+            open().await.as_caller(Caller::LocalAdmin).revoke(wanted).await.unwrap();
+
+            let service = open().await;
+            let after = local(&settings, &data_dir, &service, &SystemClock).await.unwrap();
+            assert_eq!((after.host_id(), after.node_name()), (before.host_id(), before.node_name()));
+            let keys = after.keys().unwrap();
+            assert!(keys.ssh_public != ssh_public && keys.tls_public != tls_public);
+            assert!(after.fits(&service.trust_bundle(), SystemClock.now()));
+            service.as_caller(Caller::LocalAdmin).unrevoke(target).await.unwrap();
+            drop(service);
+            // Once it has new ones, it keeps them.
+            let again = local(&settings, &data_dir, &open().await, &SystemClock).await.unwrap();
+            assert_eq!(again.keys().unwrap().ssh_public, keys.ssh_public);
+            before = again;
+        }
+    }
 }

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{Router, body::Body};
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, Version, header};
 use http_body_util::Limited;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -56,7 +56,8 @@ impl HttpApi {
     }
 
     /// Serves `stream` for `caller` until the peer ends it. On `shutdown` the requests under way are answered and no more are
-    /// taken.
+    /// taken. The same happens when a request comes after the caller's certificate has lost its worth: that request is refused, and the
+    /// connection ends.
     ///
     /// The stream is ready to be read: TLS is done, and `caller` is what it proved ([`Caller::from_tls`]).
     ///
@@ -77,12 +78,16 @@ impl HttpApi {
         };
         let api = Api(self.service.as_caller(caller.clone()));
         let (router, inner, caller) = (self.router.clone(), self.service.inner(), Arc::new(caller));
+        let fallen = CancellationToken::new();
+        let falls = fallen.clone();
         let respond = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(api.clone());
             let (router, inner, caller) = (router.clone(), Arc::clone(&inner), Arc::clone(&caller));
+            let falls = falls.clone();
             async move {
                 if let Err(cause) = inner.still_stands(&caller).await {
-                    return Ok(axum::response::IntoResponse::into_response(Failure(cause)));
+                    falls.cancel();
+                    return Ok(last_answer(cause, request.version()));
                 }
                 answer(router, request.map(|body| Body::new(Limited::new(body, octets)))).await
             }
@@ -93,6 +98,7 @@ impl HttpApi {
         tokio::select! {
             ended = connection.as_mut() => return ended.map_err(ServeError),
             () = shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
+            () = fallen.cancelled() => connection.as_mut().graceful_shutdown(),
         }
         connection.await.map_err(ServeError)
     }
@@ -102,6 +108,15 @@ impl HttpApi {
     pub async fn serve_unix(&self, listener: UnixListener, shutdown: CancellationToken) {
         unix::serve(self, &self.service, listener, shutdown).await;
     }
+}
+
+/// After which nothing more is taken on the connection; in HTTP/2 another frame says so (RFC 9113 section 8.2.2).
+fn last_answer(cause: ApiError, version: Version) -> Response<Body> {
+    let mut response = axum::response::IntoResponse::into_response(Failure(cause));
+    if version < Version::HTTP_2 {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 async fn answer(router: Router, request: Request<Body>) -> Result<Response<Body>, std::convert::Infallible> {

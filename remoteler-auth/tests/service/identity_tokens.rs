@@ -4,8 +4,8 @@ use std::{process::Command, time::Duration};
 
 use remoteler_auth::Caller;
 use remoteler_core::{
-    ApiErrorKind, AuditKind, Clock, JwkSet, RotateRequest, RotationKind, RotationPhase, RotationPlan, Timestamp,
-    UserCerts, VerifiedUser,
+    ApiErrorKind, AuditKind, Clock, JwkSet, NewRevocation, RevocationReason, RevocationTarget, RotateRequest,
+    RotationKind, RotationPhase, RotationPlan, Timestamp, UserCerts, UserName, VerifiedUser,
 };
 
 use crate::support::{Cluster, kind};
@@ -173,4 +173,24 @@ async fn keys_outlive_a_restart_and_lie_in_the_database_only() {
     let statuses = again.as_caller(Caller::LocalAdmin).rotations().await.unwrap();
     let token = statuses.iter().find(|status| status.kind == RotationKind::Token).unwrap();
     assert_eq!(token.phase, Init);
+}
+
+#[tokio::test]
+async fn no_token_is_made_for_a_revoked_certificate_or_a_user_who_was_removed() {
+    let cluster = Cluster::start().await;
+    let ann = ann(&cluster).await;
+    let ask = async || cluster.service.issue_identity_token(&ann, APP, Duration::from_secs(300)).await;
+    ask().await.unwrap();
+    let serial = ann.serial().replace(':', "").to_lowercase();
+    let target: RevocationTarget = format!("tls-user-{serial}").parse().unwrap();
+    let wanted =
+        NewRevocation { target, reason: RevocationReason::KeyCompromise, comment: String::new(), ttl_seconds: None };
+    cluster.admin().revoke(wanted).await.unwrap();
+    let refused = ask().await.unwrap_err();
+    assert!(refused.kind == ApiErrorKind::Unauthenticated && refused.message.contains("revoked"), "{refused}");
+    cluster.admin().unrevoke(target).await.unwrap();
+    ask().await.unwrap();
+    cluster.admin().delete_user(UserName::new("ann").unwrap()).await.unwrap();
+    let refused = ask().await.unwrap_err();
+    assert!(refused.kind == ApiErrorKind::Unauthenticated && refused.message.contains("ann"), "{refused}");
 }

@@ -78,6 +78,18 @@ async fn failed_joins_lock_their_address_out() {
 }
 
 #[tokio::test]
+async fn a_name_that_is_taken_locks_nobody_out() {
+    let cluster = Cluster::start().await;
+    cluster.join("edge", &[Node], &[]).await;
+    let token = cluster.token(&[Node]).await;
+    for _ in 0..12 {
+        let refused = cluster.anonymous().join(join_request(&token, "edge", &[Node], &[])).await;
+        assert_eq!(kind(refused), ApiErrorKind::Conflict);
+    }
+    cluster.anonymous().join(join_request(&token, "other", &[Node], &[])).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_name_belongs_to_the_first_host_until_it_is_removed() {
     let cluster = Cluster::start().await;
     cluster.join("edge", &[Kube], &["staging"]).await;

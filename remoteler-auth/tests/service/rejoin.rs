@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use remoteler_core::{
-    ApiErrorKind, AuditKind, Clock, HostCerts, HostId, JoinRequest, NodeName, RejoinProof, RejoinStatement,
-    ResourceKind, RotateRequest, RotationKind, RotationPhase, RotationPlan, Secret, SystemRole, Timestamp, TrustBundle,
-    VerifyError, X509Purpose, verify_x509_chain,
+    ApiErrorKind, AuditKind, Clock, HostCerts, HostId, JoinRequest, NewRevocation, NodeName, RejoinProof,
+    RejoinStatement, ResourceKind, RevocationReason, RevocationTarget, RotateRequest, RotationKind, RotationPhase,
+    RotationPlan, Secret, SystemRole, Timestamp, TrustBundle, VerifyError, X509Purpose, verify_x509_chain,
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use ssh_key::{
@@ -174,4 +174,30 @@ async fn a_name_that_went_to_another_host_is_not_given_back() {
     let request = device.rejoin(&cluster, device.request(&token, "edge", &[Node], &[]), id, &device.key);
     assert_eq!(kind(api.join(request).await), ApiErrorKind::Conflict); // I28
     assert_eq!(NodeName::new("edge").unwrap(), cluster.verify(&heir.tls_certificate).host().unwrap().identity().name);
+}
+
+#[tokio::test]
+async fn a_revoked_key_proves_nothing_and_its_host_is_not_taken_back() {
+    let cluster = Cluster::start().await;
+    let (device, fresh) = (Device::new(1), Device::new(2));
+    let token = cluster.token(&[Node]).await;
+    let api = cluster.anonymous();
+    let id = api.join(device.request(&token, "edge", &[Node], &[])).await.unwrap().host_id;
+    // Signed by the key on record, for keys that nobody has revoked.
+    let ask = || device.rejoin(&cluster, fresh.request(&token, "edge", &[Node], &[]), id, &device.key);
+    let ssh = RevocationTarget::ssh_key(device.key.public_key().key_data());
+    for target in [ssh, RevocationTarget::key(&device.tls).unwrap()] {
+        let wanted = NewRevocation {
+            target,
+            reason: RevocationReason::KeyCompromise,
+            comment: String::new(),
+            ttl_seconds: None,
+        };
+        cluster.admin().revoke(wanted).await.unwrap();
+        let refused = api.join(ask()).await.unwrap_err();
+        assert_eq!(refused.kind, ApiErrorKind::Denied);
+        assert!(refused.message.contains(&target.to_string()), "{refused}");
+        cluster.admin().unrevoke(target).await.unwrap();
+    }
+    assert_eq!(api.join(ask()).await.unwrap().host_id, id);
 }

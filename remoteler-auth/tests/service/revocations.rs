@@ -211,36 +211,122 @@ async fn no_certificate_is_issued_for_a_revoked_key() {
     assert_eq!(kind(cluster.as_host(&certs).renew_host().await), ApiErrorKind::Denied);
 }
 
+/// A connection of `caller` to the API that stays open: what a call of it is answered with, as long as there is a connection.
+struct Open(hyper::client::conn::http1::SendRequest<http_body_util::Empty<bytes::Bytes>>);
+
+impl Open {
+    async fn new(cluster: &Cluster, caller: Caller) -> Self {
+        let (client, server) = tokio::io::duplex(64 * 1024);
+        let api = HttpApi::new(cluster.service.clone());
+        let never = tokio_util::sync::CancellationToken::new();
+        tokio::spawn(async move { api.serve_connection(server, caller, never).await });
+        let io = hyper_util::rt::TokioIo::new(client);
+        let (sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+        tokio::spawn(connection);
+        Self(sender)
+    }
+
+    async fn call(&mut self, path: &str) -> (StatusCode, HeaderMap, String) {
+        self.0.ready().await.unwrap();
+        let request = Request::get(path).header("host", "auth").body(http_body_util::Empty::new()).unwrap();
+        let (head, body) = self.0.send_request(request).await.unwrap().into_parts();
+        let body = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes();
+        (head.status, head.headers, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    /// The next call is refused for `why`, and there is no call after it.
+    async fn ends(mut self, path: &str, why: &str) {
+        let (status, headers, body) = self.call(path).await;
+        assert!(status == StatusCode::UNAUTHORIZED && headers["connection"] == "close", "{status} {headers:?}");
+        assert!(body.contains(why), "{body}");
+        let closed = tokio::time::timeout(Duration::from_secs(10), self.0.ready()).await.unwrap();
+        assert!(closed.is_err());
+    }
+}
+
+fn user_caller(cluster: &Cluster, certs: &UserCerts) -> Caller {
+    let user = cluster.verify(&certs.tls_certificate).user().unwrap();
+    Caller::User { user, addr: Some("192.0.2.7:41000".parse().unwrap()) }
+}
+
 #[tokio::test]
 async fn the_next_call_on_a_connection_that_was_open_before_is_refused_and_recorded() {
     let cluster = Cluster::start().await;
     cluster.user("eve", &["editor"], &[]).await;
     let certs = cluster.log_in("eve").await;
-    let user = cluster.verify(&certs.tls_certificate).user().unwrap();
-    let (client, server) = tokio::io::duplex(64 * 1024);
-    let api = HttpApi::new(cluster.service.clone());
-    let caller = Caller::User { user, addr: Some("192.0.2.7:41000".parse().unwrap()) };
-    tokio::spawn(async move { api.serve_connection(server, caller, tokio_util::sync::CancellationToken::new()).await });
-    let io = hyper_util::rt::TokioIo::new(client);
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake::<_, http_body_util::Empty<bytes::Bytes>>(io).await.unwrap();
-    tokio::spawn(connection);
-    let mut call = async || {
-        sender.ready().await.unwrap();
-        let request = Request::get(wire::USERS).header("host", "auth").body(http_body_util::Empty::new()).unwrap();
-        let answer = sender.send_request(request).await.unwrap();
-        let status = answer.status();
-        (status, http_body_util::BodyExt::collect(answer.into_body()).await.unwrap().to_bytes())
-    };
-    assert_eq!(call().await.0, StatusCode::OK);
+    let mut open = Open::new(&cluster, user_caller(&cluster, &certs)).await;
+    assert_eq!(open.call(wire::USERS).await.0, StatusCode::OK);
     let [_, tls] = serials(&certs);
     cluster.admin().revoke(wanted(tls)).await.unwrap();
-    let (status, body) = call().await;
-    assert_eq!(status, StatusCode::UNAUTHORIZED);
-    assert!(String::from_utf8_lossy(&body).contains(&tls.to_string()));
+    open.ends(wire::USERS, &tls.to_string()).await;
     let events = cluster.events("auth").await;
     let AuditKind::AuthAttempt { user, error, .. } = &events.last().unwrap().kind else { panic!() };
     assert!(user == "eve" && error.contains("revoked"), "{error}");
+}
+
+#[tokio::test]
+async fn a_connection_ends_with_the_authority_that_it_was_opened_under() {
+    let cluster = Cluster::start().await;
+    cluster.user("eve", &["editor"], &[]).await;
+    let certs = cluster.log_in("eve").await;
+    let before = user_caller(&cluster, &certs);
+    let mut user = Open::new(&cluster, before.clone()).await;
+    // It does not follow, and is passed over.
+    let joined = cluster.join("edge", &[SystemRole::Node], &[]).await;
+    let mut host = Open::new(&cluster, cluster.host_caller(&joined)).await;
+    let rotate = async |kind: CaKind, phase| {
+        let request = RotateRequest { kind: kind.into(), phase, plan: RotationPlan::Manual, force: true };
+        cluster.admin().rotate(request).await.unwrap();
+    };
+    for kind in [CaKind::User, CaKind::Host] {
+        for phase in [RotationPhase::Init, RotationPhase::UpdateClients, RotationPhase::UpdateServers] {
+            rotate(kind, phase).await;
+            assert_eq!(user.call(wire::USERS).await.0, StatusCode::OK, "{kind:?} {phase}");
+            assert_eq!(host.call(wire::ROLES).await.0, StatusCode::OK, "{kind:?} {phase}");
+        }
+        if kind == CaKind::User {
+            rotate(kind, RotationPhase::Standby).await;
+            assert_eq!(host.call(wire::ROLES).await.0, StatusCode::OK, "another authority's");
+            let refusal = "was not signed by the user authority of cluster root";
+            user.ends(wire::USERS, refusal).await; // I1
+            // The proof itself is worth no more where no connection is.
+            let refused = cluster.service.as_caller(before.clone()).users().await.unwrap_err();
+            assert!(refused.kind == ApiErrorKind::Unauthenticated && refused.message.contains(refusal), "{refused}");
+            user = Open::new(&cluster, user_caller(&cluster, &cluster.log_in("eve").await)).await;
+        }
+    }
+    rotate(CaKind::Host, RotationPhase::Standby).await;
+    assert_eq!(user.call(wire::USERS).await.0, StatusCode::OK);
+    host.ends(wire::ROLES, "was not signed by the host authority of cluster root").await; // I1
+    let attempts = cluster.events("auth").await.into_iter().filter_map(|event| {
+        let AuditKind::AuthAttempt { user, error, .. } = event.kind else { return None };
+        Some((user, error))
+    });
+    let attempts: Vec<_> = attempts.filter(|(_, error)| error.contains("was not signed by")).collect();
+    let users: Vec<_> = attempts.iter().map(|(user, _)| user.as_str()).collect();
+    assert_eq!(users, ["eve", joined.host_id.to_string().as_str()]); // I75
+}
+
+#[tokio::test]
+async fn an_http_2_connection_ends_too_when_its_certificate_is_revoked() {
+    let cluster = Cluster::start().await;
+    let joined = cluster.join("edge", &[SystemRole::Node], &[]).await;
+    let request = || Request::get(format!("http://auth{}", wire::ROLES)).body(axum::body::Body::empty()).unwrap();
+    let (client, server) = tokio::io::duplex(64 * 1024);
+    let (api, caller) = (HttpApi::new(cluster.service.clone()), cluster.host_caller(&joined));
+    let never = tokio_util::sync::CancellationToken::new();
+    let served = tokio::spawn(async move { api.serve_connection(server, caller, never).await });
+    let (executor, io) = (hyper_util::rt::TokioExecutor::new(), hyper_util::rt::TokioIo::new(client));
+    let (mut client, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+    tokio::spawn(connection);
+    assert_eq!(client.send_request(request()).await.unwrap().status(), StatusCode::OK);
+    let key = CertificateDer::from_pem_slice(joined.tls_certificate.as_bytes()).unwrap();
+    let key = RevocationTarget::key(&remoteler_core::spki_pin(&key).unwrap()).unwrap();
+    cluster.admin().revoke(wanted(key)).await.unwrap();
+    assert_eq!(client.send_request(request()).await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    // Who hangs up first is chance, so the outcome is not looked at.
+    let _ = tokio::time::timeout(Duration::from_secs(10), served).await.unwrap().unwrap();
+    assert!(client.ready().await.is_err());
 }
 
 #[tokio::test]

@@ -63,6 +63,10 @@ impl Authority {
 
         let naming = x509_naming(identity);
         let mut params = CertificateParams::default();
+        // Two certificates of one key are two.
+        let mut serial: [u8; 16] = fill_random(&OsEntropy);
+        serial[0] = 0x40;
+        params.serial_number = Some(serial.to_vec().into());
         params.distinguished_name.push(DnType::CommonName, naming.common_name);
         params.custom_extensions = vec![CustomExtension::from_oid_content(&X509_IDENTITY_OID, naming.extension)];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];

@@ -6,8 +6,8 @@ use remoteler_client::{
     AuthTrust, HostKeeper, HostState, JoinError, KeyPairs, PolicyRefresher, RejoinParams, RemoteAuth, ShutOut, rejoin,
 };
 use remoteler_core::{
-    ApiError, ApiErrorKind, Clock, HostId, JoinRequest, OsEntropy, PolicySource, RejoinStatement, Secret, SystemClock,
-    SystemRole, random_uuid, wire,
+    ApiError, ApiErrorKind, CaKind, Clock, HostId, JoinRequest, OsEntropy, PolicySource, RejoinStatement,
+    RevocationTarget, Secret, SystemClock, SystemRole, TlsSerial, TrustBundle, random_uuid, wire,
 };
 use remoteler_tunnel::ClientAuth;
 use tokio_util::sync::CancellationToken;
@@ -126,6 +126,54 @@ async fn a_running_host_says_that_it_is_shut_out_and_takes_over_what_a_rejoin_wr
     tokio::time::timeout(limit, standing.wait_for(Option::is_none)).await.unwrap().unwrap();
     assert_eq!(shared.policy().trust, story.now.trust());
     assert_eq!(shown.ssh.borrow().certificate, again.ssh_certificate().unwrap());
+    stop.cancel();
+    running.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_running_host_whose_certificate_was_revoked_says_so_and_comes_back_by_a_rejoin() {
+    let cluster = Arc::new(Cluster::new("root"));
+    let keys = KeyPairs::generate("gw-17").unwrap();
+    let certs = cluster.host_certs("gw-17", NODE, &keys.ssh_public, &keys.tls_public);
+    let (host, was) = (certs.host_id, certs.ssh_certificate.clone());
+    let state = HostState::new(keys.clone(), certs, SystemClock.now()).unwrap();
+    let leaf = state.tls_identity().unwrap().chain()[0].clone();
+    let serial = x509_parser::parse_x509_certificate(&leaf).unwrap().1.raw_serial().to_vec();
+    let target =
+        RevocationTarget::TlsSerial { authority: CaKind::Host, serial: TlsSerial::from_octets(&serial).unwrap() };
+    let dir = tempfile::tempdir().unwrap();
+    state.save(dir.path()).unwrap();
+
+    let known = cluster.clone();
+    let handler: Handler = Arc::new(move |what, body| match what {
+        "POST /v1/join" => {
+            let JoinRequest { ssh_public_key, tls_public_key, .. } = serde_json::from_slice(body).unwrap();
+            ok(&known.host_certs_of(host, "gw-17", NODE, &ssh_public_key, &tls_public_key))
+        }
+        _ => ok(&()),
+    });
+    let trust = TrustBundle { revoked: [target].into_iter().collect(), ..cluster.trust() };
+    let shown = cluster.service(SystemRole::Auth);
+    let service = service::tls_by(trust, shown, wire::ALPN_AUTH, ClientAuth::Optional, handler).await;
+
+    let refresher = PolicyRefresher::load(dir.path(), state.trust().clone()).unwrap();
+    let (shared, clock) = (refresher.shared(), Arc::new(SystemClock));
+    let keeper = HostKeeper::new(state.clone(), dir.path().to_owned(), shared.clone(), clock).unwrap();
+    let keeper = keeper.with_auth_at(&service.addr, shared.clone());
+    let (mut standing, shown, stop) = (keeper.standing(), keeper.identities(), CancellationToken::new());
+    let auth = RemoteAuth::tls(&service.addr, Some(shown.client.clone()), AuthTrust::Policy(shared)).unwrap();
+    let running = tokio::spawn(keeper.run(Arc::new(auth), stop.clone()));
+    let limit = Duration::from_secs(30);
+    let seen = tokio::time::timeout(limit, standing.wait_for(Option::is_some)).await.unwrap().unwrap();
+    assert_eq!(*seen, Some(ShutOut::Revoked));
+    drop(seen);
+
+    let token = Secret::new("token-token-token");
+    let params = RejoinParams { addr: service.addr.clone(), token, ca_pins: vec![cluster.pin()], insecure: false };
+    rejoin(&state, params).await.unwrap().save_rejoined(dir.path()).unwrap();
+    tokio::time::timeout(limit, standing.wait_for(Option::is_none)).await.unwrap().unwrap();
+    assert_ne!(shown.ssh.borrow().certificate.to_openssh().unwrap(), was);
+    assert_ne!(shown.client.current().chain()[0], leaf);
     stop.cancel();
     running.await.unwrap();
 }

@@ -40,6 +40,33 @@ async fn calls_one_after_the_other_share_a_connection_and_a_closed_one_is_replac
 }
 
 #[tokio::test]
+async fn a_connection_is_not_kept_past_the_identity_or_the_trust_it_was_opened_with() {
+    let cluster = Arc::new(Cluster::new("root"));
+    let known = cluster.clone();
+    let doubts = Arc::new(AtomicUsize::new(0));
+    let refusals = doubts.clone();
+    let handler: Handler = Arc::new(move |_, _| {
+        let doubted = refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        if doubted { refused(&ApiError::new(ApiErrorKind::Unauthenticated, "who?")) } else { ping(&known) }
+    });
+    let service = start(&cluster, SystemRole::Auth, handler).await;
+    let identity = cluster.service(SystemRole::Node);
+    let trust = AuthTrust::Bundle(cluster.trust());
+    let remote = RemoteAuth::tls(&service.addr, Some(identity.clone()), trust).unwrap();
+    let opened = async || {
+        remote.ping().await.unwrap();
+        remote.ping().await.unwrap();
+        service.connections.load(Ordering::SeqCst)
+    };
+    assert_eq!(opened().await, 1);
+    identity.replace(cluster.service(SystemRole::Node).current());
+    assert_eq!(opened().await, 2);
+    doubts.store(1, Ordering::SeqCst);
+    assert_eq!(remote.ping().await.unwrap_err().kind, ApiErrorKind::Unauthenticated);
+    assert_eq!(opened().await, 3);
+}
+
+#[tokio::test]
 async fn failures_keep_their_kind_over_the_wire() {
     let cluster = Arc::new(Cluster::new("root"));
     let turn = AtomicUsize::new(0);

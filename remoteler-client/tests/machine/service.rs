@@ -13,7 +13,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use remoteler_core::{ApiError, Ping, SystemClock, Timestamp};
+use remoteler_core::{ApiError, Ping, SystemClock, Timestamp, TrustBundle};
 use remoteler_tunnel::{ClientAuth, ServerTls, SharedTlsIdentity};
 use serde::Serialize;
 use tokio::{
@@ -62,7 +62,18 @@ pub(crate) async fn tls(
     auth: ClientAuth,
     handler: Handler,
 ) -> Service {
-    let server = ServerTls { identity, trust: Arc::new(cluster.trust()), clock: Arc::new(SystemClock) };
+    tls_by(cluster.trust(), identity, alpn, auth, handler).await
+}
+
+/// The same, where clients are believed by `trust`.
+pub(crate) async fn tls_by(
+    trust: TrustBundle,
+    identity: Arc<SharedTlsIdentity>,
+    alpn: &str,
+    auth: ClientAuth,
+    handler: Handler,
+) -> Service {
+    let server = ServerTls { identity, trust: Arc::new(trust), clock: Arc::new(SystemClock) };
     listen(server.own_protocol(alpn, auth).unwrap(), handler).await
 }
 

@@ -206,7 +206,8 @@ impl Case {
             traits: self.traits.clone(),
             logins: self.logins.iter().map(|login| Login::new(login).unwrap()).collect(),
         };
-        let shown = crate::ShownCertificate { serial: None, key: crate::RevocationTarget::SshKey([0; 32]) };
+        let key = crate::RevocationTarget::SshKey([0; 32]);
+        let shown = crate::ShownCertificate { authority: crate::CaKind::User, authority_key: key, serial: None, key };
         VerifiedUser::new(identity, Timestamp::from_unix_seconds(1), "1".into(), shown)
     }
 
