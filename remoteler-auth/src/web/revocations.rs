@@ -56,7 +56,7 @@ fn answer(list: &RevocationList, file: &str, as_pem: bool, request: &HeaderMap) 
         }
     }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    if is_known(&tag, made, request) {
+    if is_known(&tag, list, made, request) {
         return (StatusCode::NOT_MODIFIED, headers).into_response();
     }
     // RFC 2585 section 4.2 for DER; OpenSSH's form has no type of its own.
@@ -77,11 +77,18 @@ fn answer(list: &RevocationList, file: &str, as_pem: bool, request: &HeaderMap) 
 }
 
 /// RFC 9110 section 13.2.2: with `If-None-Match` the date does not count.
-fn is_known(tag: &str, made: SystemTime, request: &HeaderMap) -> bool {
+///
+/// Without it the date that was told with the list counts, and no other: a reader who sends the time of his last visit may have been shown an
+/// older list at that time. It counts only for a list that is the first one of its second, since others were told the same date before
+/// (section 8.8.2.2); the number tells, as it grows with each list and is the time otherwise.
+fn is_known(tag: &str, list: &RevocationList, made: SystemTime, request: &HeaderMap) -> bool {
     if let Some(tags) = request.get(header::IF_NONE_MATCH) {
         let tags = tags.to_str().unwrap_or_default();
         return tags.split(',').map(str::trim).any(|known| known == "*" || known.trim_start_matches("W/") == tag);
     }
+    if list.number != list.made.unix_seconds_unsigned() {
+        return false;
+    }
     let since = request.get(header::IF_MODIFIED_SINCE).and_then(|since| since.to_str().ok());
-    since.and_then(|since| httpdate::parse_http_date(since).ok()).is_some_and(|since| made <= since)
+    since.and_then(|since| httpdate::parse_http_date(since).ok()) == Some(made)
 }

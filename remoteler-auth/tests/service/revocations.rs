@@ -386,6 +386,8 @@ async fn the_proxy_shows_the_lists_to_anybody_and_a_reader_that_has_them_gets_no
         for header in [
             ("if-none-match", "\"other\""),
             ("if-modified-since", "Sat, 28 Feb 2026 12:00:00 GMT"),
+            // Who tells the time of his last visit was shown who knows what.
+            ("if-modified-since", "Sun, 01 Mar 2026 12:00:01 GMT"),
             ("if-modified-since", "soon"),
         ] {
             assert_eq!(get(file, Some(header)).await.0, StatusCode::OK, "{file} {header:?}");
@@ -400,4 +402,32 @@ async fn the_proxy_shows_the_lists_to_anybody_and_a_reader_that_has_them_gets_no
     for none in ["user", "user.krl.pem", "robot.krl", "..%2Fuser.krl", "user.crl.pem.pem"] {
         assert_eq!(get(none, None).await.0, StatusCode::NOT_FOUND, "{none}");
     }
+}
+
+#[tokio::test]
+async fn a_list_made_within_the_second_of_the_one_before_is_not_hidden_by_its_date() {
+    let cluster = Cluster::start().await;
+    // A proxy of its own each time: none remembers the list of before.
+    let get = async |since: Option<&str>| {
+        let service = cluster.service.clone();
+        let router = web_router(Arc::new(move |addr| service.as_caller(Caller::Anonymous { addr })));
+        let router = router.layer(axum::Extension(RemoteAddr("192.0.2.1:1".parse().unwrap())));
+        let mut request = Request::get(wire::path(wire::WEB_REVOCATION_LIST, "user.krl"));
+        if let Some(since) = since {
+            request = request.header("if-modified-since", since);
+        }
+        let answer = router.oneshot(request.body(axum::body::Body::empty()).unwrap()).await.unwrap();
+        (answer.status(), answer.headers()["last-modified"].to_str().unwrap().to_owned())
+    };
+    let (status, first) = get(None).await;
+    assert_eq!((status, get(Some(&first)).await.0), (StatusCode::OK, StatusCode::NOT_MODIFIED));
+    cluster.clock.advance(Duration::from_millis(300));
+    cluster.admin().revoke(wanted(target("ssh-user-7"))).await.unwrap();
+    assert_eq!(get(Some(&first)).await, (StatusCode::OK, first.clone()));
+
+    cluster.clock.advance(Duration::from_secs(2));
+    cluster.admin().revoke(wanted(target("ssh-user-8"))).await.unwrap();
+    let (status, later) = get(Some(&first)).await;
+    assert!(status == StatusCode::OK && later != first);
+    assert_eq!(get(Some(&later)).await.0, StatusCode::NOT_MODIFIED);
 }
