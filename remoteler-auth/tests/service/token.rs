@@ -368,6 +368,46 @@ async fn a_list_that_could_not_be_signed_is_not_tried_for_each_who_asks_and_take
     assert_eq!(ask().await.unwrap().number, first.number + 1);
 }
 
+/// Whether a step and what follows from it wait for the token while other changes are made.
+async fn other_changes_go_on_during(cluster: &Cluster, drawer: &Drawer, phase: RotationPhase, user: &str) {
+    let before = drawer.asked.load(Ordering::SeqCst);
+    let held = drawer.busy.lock().unwrap();
+    let request = RotateRequest { kind: CaKind::User.into(), phase, plan: RotationPlan::Manual, force: false };
+    let (first, second) = (cluster.admin(), cluster.admin());
+    let again = request.clone();
+    let stepping = tokio::spawn(async move { first.rotate(request).await });
+    asked_more_than(drawer, before).await;
+    let late = tokio::spawn(async move { second.rotate(again).await });
+    tokio::time::timeout(Duration::from_secs(20), async {
+        cluster.admin().create_user(crate::support::new_user(user, &["access"], &[])).await.unwrap();
+        // Automatic rotations do not queue behind it.
+        cluster.service.rotate_when_due().await.unwrap();
+    })
+    .await
+    .unwrap();
+    assert!(!stepping.is_finished() && !late.is_finished());
+    drop(held);
+    assert_eq!(stepping.await.unwrap().unwrap().phase, phase);
+    assert_eq!(kind(late.await.unwrap()), ApiErrorKind::Conflict, "the second is told what the first has done");
+}
+
+#[tokio::test]
+async fn users_are_made_while_a_token_makes_or_destroys_the_keys_of_a_rotation() {
+    let drawer = Drawer::default();
+    let cluster = users_in_drawer(&drawer).await;
+    other_changes_go_on_during(&cluster, &drawer, Init, "ann").await;
+    assert_eq!(drawer.labels().len(), 4, "what the second would have made was not made");
+    step(&cluster, CaKind::User, UpdateClients).await;
+    step(&cluster, CaKind::User, UpdateServers).await;
+    other_changes_go_on_during(&cluster, &drawer, Standby, "eve").await;
+    assert_eq!(drawer.labels().len(), 2);
+    // It is written that they are destroyed: a token that has them no more is not asked again.
+    let before = drawer.asked.load(Ordering::SeqCst);
+    let cluster = restarted(cluster, params(Some(&drawer), NewKeys::InToken)).await;
+    assert_eq!(drawer.asked.load(Ordering::SeqCst) - before, 2, "both keys are opened, none is destroyed");
+    drop(cluster);
+}
+
 /// How the rotations of the two authorities stand; keys of identity tokens are in the database whatever is configured.
 async fn of_authorities(api: &dyn AuthApi) -> Vec<RotationStatus> {
     let mut statuses = api.rotations().await.unwrap();
