@@ -120,19 +120,71 @@ async fn a_revocation_ends_with_what_it_revokes_and_outlives_the_process() {
     assert_eq!(names(again.as_caller(Caller::LocalAdmin).revocations().await.unwrap()), ["ssh-host-9", "tls-user-4f"]);
 }
 
+/// Takes the steps, a minute after each other.
+async fn rotate(cluster: &Cluster, kind: CaKind, phases: &[RotationPhase]) {
+    for phase in phases {
+        cluster.clock.advance(Duration::from_secs(60));
+        let request = RotateRequest { kind: kind.into(), phase: *phase, plan: RotationPlan::Manual, force: false };
+        cluster.admin().rotate(request).await.unwrap();
+    }
+}
+
+fn revoked(cluster: &Cluster) -> Vec<String> {
+    let trust = cluster.service.trust_bundle();
+    assert_eq!(cluster.service.policy_source().policy().trust, trust);
+    let names = ["ssh-host-7", "ssh-host-8", "ssh-host-9", "tls-host-4f", "ssh-user-7"];
+    names.iter().filter(|name| trust.revoked.contains(&target(name))).map(ToString::to_string).collect()
+}
+
+const KEY: &str = "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE";
+
 #[tokio::test]
-async fn revocations_survive_the_rotation_of_an_authority() {
+async fn revocations_survive_the_rotation_of_an_authority_but_not_the_authority_itself() {
+    use RotationPhase::{Init, Standby, UpdateClients, UpdateServers};
     let cluster = Cluster::start().await;
-    cluster.admin().revoke(wanted(target("ssh-user-7"))).await.unwrap();
-    let request = RotateRequest {
-        kind: CaKind::Host.into(),
-        phase: RotationPhase::Init,
-        plan: RotationPlan::Manual,
-        force: false,
-    };
-    cluster.admin().rotate(request).await.unwrap();
-    assert!(cluster.service.trust_bundle().revoked.contains(&target("ssh-user-7")));
-    assert!(cluster.service.policy_source().policy().trust.revoked.contains(&target("ssh-user-7")));
+    let admin = cluster.admin();
+    for name in ["ssh-host-7", "tls-host-4f", "ssh-user-7"] {
+        admin.revoke(wanted(target(name))).await.unwrap();
+    }
+    let key = RevocationTarget::key(KEY).unwrap();
+    admin.revoke(wanted(key)).await.unwrap();
+    rotate(&cluster, CaKind::Host, &[Init]).await;
+    // Either authority's, as of the next step: nobody knows which one's.
+    admin.revoke(wanted(target("ssh-host-8"))).await.unwrap();
+    rotate(&cluster, CaKind::Host, &[UpdateClients, UpdateServers]).await;
+    let now = cluster.clock.now();
+    cluster.clock.set(Timestamp::from_unix_seconds(now.unix_seconds() - 3600));
+    admin.revoke(wanted(target("ssh-host-9"))).await.unwrap(); // by a clock that is behind
+    cluster.clock.set(now);
+    admin.revoke(wanted(target("ssh-host-7"))).await.unwrap(); // again: since when it is, stays
+    cluster.service.drop_ended_revocations().await;
+    let all = ["ssh-host-7", "ssh-host-8", "ssh-host-9", "tls-host-4f", "ssh-user-7"];
+    assert_eq!(revoked(&cluster), all, "both are believed");
+
+    rotate(&cluster, CaKind::Host, &[Standby]).await;
+    cluster.service.drop_ended_revocations().await;
+    let left = ["ssh-host-8", "ssh-host-9", "ssh-user-7"];
+    assert_eq!(revoked(&cluster), left);
+    assert!(cluster.service.trust_bundle().revoked.contains(&key));
+    assert_eq!(admin.revocations().await.unwrap().len(), 4);
+    assert!(cluster.events("cert_revocation.delete").await.is_empty(), "the event is that of the rotation");
+
+    let Cluster { service, clock, dir } = cluster;
+    drop((service, admin));
+    let mut config = AuthConfig::new(dir.path(), ClusterName::new("root").unwrap());
+    config.clock = Arc::clone(&clock) as Arc<dyn Clock>;
+    let cluster = Cluster { service: AuthService::open(config).await.unwrap(), clock, dir };
+    assert_eq!(revoked(&cluster), left);
+}
+
+#[tokio::test]
+async fn a_rotation_that_was_rolled_back_takes_no_revocation_with_it() {
+    use RotationPhase::{Init, Rollback, Standby, UpdateClients, UpdateServers};
+    let cluster = Cluster::start().await;
+    cluster.admin().revoke(wanted(target("ssh-host-7"))).await.unwrap();
+    rotate(&cluster, CaKind::Host, &[Init, UpdateClients, UpdateServers, Rollback, Standby]).await;
+    cluster.service.drop_ended_revocations().await;
+    assert_eq!(revoked(&cluster), ["ssh-host-7"]);
 }
 
 #[tokio::test]
@@ -271,6 +323,7 @@ async fn ten_thousand_are_revoked_and_no_more() {
 
     let refused = admin.revoke(wanted(serial(10_001))).await.unwrap_err();
     assert!(refused.kind == ApiErrorKind::Conflict && refused.message.contains("10000"), "{refused}");
+    assert!(refused.message.contains("tctl auth unrevoke") && refused.message.contains("replace the authority"));
     // What is revoked already may be revoked anew.
     admin.revoke(wanted(serial(1))).await.unwrap();
     let list = admin.revocation_list("user.krl".parse().unwrap()).await.unwrap();
