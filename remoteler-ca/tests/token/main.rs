@@ -204,9 +204,19 @@ fn a_key_that_the_token_would_give_out_is_refused() {
 fn a_key_that_the_token_could_once_give_out_is_refused() {
     with_token("a_key_that_the_token_could_once_give_out_is_refused", |hsm| {
         let token = hsm.open();
-        for (was, is, what) in [
-            (Attribute::Sensitive(false), Attribute::Sensitive(true), "not sensitive from its making on"),
-            (Attribute::Extractable(true), Attribute::Extractable(false), "not made unextractable in the token"),
+        for (was, kept, is, what) in [
+            (
+                Attribute::Sensitive(false),
+                Attribute::Extractable(false),
+                Attribute::Sensitive(true),
+                "not sensitive from its making on",
+            ),
+            (
+                Attribute::Extractable(true),
+                Attribute::Sensitive(true),
+                Attribute::Extractable(false),
+                "not made unextractable in the token",
+            ),
         ] {
             let (_, key) = token.generate(SignerAlgorithm::EcdsaP256, id(), "first").unwrap();
             token.destroy(&key).unwrap();
@@ -214,10 +224,6 @@ fn a_key_that_the_token_could_once_give_out_is_refused() {
             inside(|session| {
                 let curve = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07].to_vec(); // prime256v1
                 let public = [Attribute::Token(true), Attribute::EcParams(curve)];
-                let kept = match was {
-                    Attribute::Sensitive(_) => Attribute::Extractable(false),
-                    _ => Attribute::Sensitive(true),
-                };
                 let private = [Attribute::Token(true), Attribute::Sign(true), Attribute::Id(number), was, kept];
                 let (_, made) = session.generate_key_pair(&Mechanism::EccKeyPairGen, &public, &private).unwrap();
                 session.update_attributes(made, &[is]).unwrap();
