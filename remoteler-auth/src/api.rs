@@ -109,7 +109,7 @@ impl AuthApi for Handle {
 
     async fn revocation_list(&self, name: RevocationListName) -> Result<RevocationList, ApiError> {
         let inner = Arc::clone(&self.inner);
-        detached(async move { inner.revocation_list(name).await }).await
+        inner.revocation_list(name).await
     }
 
     async fn roles(&self) -> Result<Vec<Resource>, ApiError> {

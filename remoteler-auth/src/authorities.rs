@@ -166,7 +166,10 @@ impl AuthoritySet {
                 "the authority's keys are not of the kind or at the place that is configured; rotate it to change that"
             );
         }
-        Ok(set.destroy_retired(records, keys).await)
+        match set.destroy_retired(keys).await {
+            Some(left) => Ok(set.save_retired(left, records).await),
+            None => Ok(set),
+        }
     }
 
     /// The one that signs for users and for outgoing connections.
@@ -223,17 +226,19 @@ impl AuthoritySet {
         }
     }
 
-    /// Destroys the keys of authorities that were let go, in the token that has them, and writes that it is done. What cannot be destroyed now
-    /// stays in the record, and is tried again at the next step and the next start.
-    pub(crate) async fn destroy_retired(self, records: &Records, keys: &Arc<AuthorityKeys>) -> Self {
+    /// Destroys the keys of authorities that were let go, in the token that has them; those that are left, for [`AuthoritySet::save_retired`],
+    /// if there are fewer. What cannot be destroyed now stays in the record, and is tried again at the next step and the next start.
+    pub(crate) async fn destroy_retired(&self, keys: &Arc<AuthorityKeys>) -> Option<Vec<TokenKey>> {
         let (before, retired, keys) = (self.retired.len(), self.retired.clone(), Arc::clone(keys));
         if before == 0 {
-            return self;
+            return None;
         }
         let left = blocking(move || keys.destroy(retired)).await;
-        if left.len() == before {
-            return self;
-        }
+        (left.len() < before).then_some(left)
+    }
+
+    /// Writes that no more than these keys are left of those that were let go.
+    pub(crate) async fn save_retired(self, left: Vec<TokenKey>, records: &Records) -> Self {
         match (Self { retired: left, ..self.clone() }).save(records).await {
             Ok(set) => set,
             Err(cause) => {

@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{self, Read},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -23,6 +24,14 @@ pub enum KeyFileError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// Everybody on this machine may read or change it.
+    #[error(
+        "the key-encryption key {path} is open to every user of this machine; allow it to the daemon's user only: chmod 0600 {path}"
+    )]
+    Open {
+        /// Which file.
+        path: PathBuf,
     },
     /// It lies in the data directory: beside the database it would be in the same backup and protect nothing.
     #[error(
@@ -56,7 +65,12 @@ impl AuthConfig {
             return Err(KeyFileError::BesideTheDatabase { path: path() });
         }
         let mut octets = Zeroizing::new(Vec::with_capacity(MAX_OCTETS));
-        File::open(&place).and_then(|file| file.take(MAX_OCTETS as u64).read_to_end(&mut octets)).map_err(failed)?;
+        let opened = File::open(&place).map_err(failed)?;
+        // The file that was opened is the one that is asked about.
+        if opened.metadata().map_err(failed)?.mode() & OTHERS != 0 {
+            return Err(KeyFileError::Open { path: path() });
+        }
+        opened.take(MAX_OCTETS as u64).read_to_end(&mut octets).map_err(failed)?;
         let key = KeyEncryptionKey::new(&octets).map_err(|source| KeyFileError::Content { path: path(), source })?;
         self.key_ring = Some(Arc::new(KeyRing::new(key)));
         Ok(self)
@@ -65,9 +79,13 @@ impl AuthConfig {
 
 /// More than a key has, so that a longer file is seen to be one.
 const MAX_OCTETS: usize = 64;
+/// Permission bits of everybody.
+const OTHERS: u32 = 0o007;
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use remoteler_core::ClusterName;
 
     use super::*;
@@ -79,6 +97,7 @@ mod tests {
         let write = |dir: &Path, octets: &[u8]| {
             let path = dir.join("key");
             std::fs::write(&path, octets).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
             path
         };
         let key: Vec<u8> = (0..32).collect();
@@ -91,6 +110,14 @@ mod tests {
         for bad in [&[][..], &key[..31], &[0; 32], &[&key[..], b"\n"].concat(), &[7; 100]] {
             let refused = config().sealed_with_file(&write(elsewhere.path(), bad));
             assert!(matches!(refused, Err(KeyFileError::Content { .. })), "{}", bad.len());
+        }
+        for (mode, allowed) in [(0o400, true), (0o440, true), (0o604, false), (0o602, false), (0o644, false)] {
+            let path = write(elsewhere.path(), &key);
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let outcome = config().sealed_with_file(&path);
+            assert_eq!(matches!(outcome, Err(KeyFileError::Open { .. })), !allowed, "{mode:o}"); // I67
+            assert_eq!(outcome.is_ok(), allowed, "{mode:o}");
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         }
         let missing = config().sealed_with_file(&elsewhere.path().join("none"));
         assert!(matches!(missing, Err(KeyFileError::Read { .. })));

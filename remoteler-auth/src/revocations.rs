@@ -4,7 +4,7 @@
 mod lists;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -19,6 +19,7 @@ use ssh_key::PublicKey;
 use self::lists::PublishedLists;
 use crate::{
     AuthService, Caller, RecordError,
+    authorities::Authorities,
     failure::{ApiResult, bad_request, conflict, not_found, unauthenticated},
     records::{Records, key},
     service::Inner,
@@ -28,6 +29,8 @@ use crate::{
 const RESOURCE: &str = "cert_authority";
 /// Most that is revoked at once: every service keeps all of it, and every list holds it.
 const MAX_REVOKED: usize = 10_000;
+/// Most records that are deleted while nothing else changes.
+const FORGOTTEN_AT_ONCE: usize = 100;
 const MAX_COMMENT: usize = 200;
 const MAX_TTL: u64 = 10 * 366 * 86_400;
 /// A user's certificate ends so long after its issue at the latest; the clocks of those who look may be behind by the rest.
@@ -93,7 +96,7 @@ impl Inner {
         };
         if known.is_none() && count >= MAX_REVOKED {
             return Err(conflict(format!(
-                "{MAX_REVOKED} certificates and keys are revoked, more is not possible; take back what has ended, or rotate the authority"
+                "{MAX_REVOKED} certificates and keys are revoked, more is not possible; take some back with tctl auth unrevoke, or replace the authority: those of serials that were made before go with it"
             )));
         }
         let until = match (ttl_seconds, target) {
@@ -103,7 +106,10 @@ impl Inner {
             }
             (None, RevocationTarget::SshKey(_) | RevocationTarget::TlsKey(_)) => None,
         };
-        let since = known.map_or(now, |known| known.since);
+        // Not before the begin of a rotation that goes on, also with a clock that was set back: see `is_of_retired`.
+        let begun =
+            authority_of(target).and_then(|authority| self.issuer.authorities().set(authority).rotation.begun());
+        let since = known.map_or(now.max(begun.unwrap_or(now)), |known| known.since);
         self.record(AuditKind::CertRevocationCreate {
             user: actor.clone(),
             name: target.to_string(),
@@ -137,16 +143,38 @@ impl Inner {
         Ok(())
     }
 
-    /// Lets go of what has ended; the store does so by itself.
-    async fn drop_ended_revocations(&self) {
+    /// Lets go of what has ended, which the store does by itself, and of some serials of authorities that are believed no longer.
+    async fn drop_ended_revocations(&self) -> ApiResult<()> {
         let now = self.clock.now();
         let ended = |revocation: &Revocation| revocation.until.is_some_and(|until| until <= now);
-        if !self.ledger.lock().records.values().any(ended) {
-            return;
+        {
+            let (revoked, authorities) = (self.ledger.lock(), self.issuer.authorities());
+            if !revoked.records.values().any(|each| ended(each) || is_of_retired(&authorities, each)) {
+                return Ok(());
+            }
         }
         let _turn = self.changes.write().await;
-        self.ledger.change(|records| records.retain(|_, revocation| !ended(revocation)));
+        let authorities = self.issuer.authorities();
+        let retired: Vec<_> = {
+            let revoked = self.ledger.lock();
+            let retired = revoked.records.values().filter(|each| !ended(each) && is_of_retired(&authorities, each));
+            retired.map(|each| each.target).take(FORGOTTEN_AT_ONCE).collect()
+        };
+        let mut gone = BTreeSet::new();
+        let mut outcome = Ok(());
+        for target in retired {
+            // No event of its own: that the rotation was completed is one, and says it of all.
+            match self.records.delete(&key::of(key::REVOCATIONS, target)).await {
+                Ok(_) => gone.insert(target),
+                Err(cause) => {
+                    outcome = Err(cause.into());
+                    break;
+                }
+            };
+        }
+        self.ledger.change(|records| records.retain(|target, each| !ended(each) && !gone.contains(target)));
         self.believe_ledger();
+        outcome
     }
 
     /// Puts the ledger into the trust bundle; [`Inner::changes`] is held by the caller.
@@ -177,7 +205,10 @@ impl Inner {
 impl AuthService {
     /// Lets go of revocations that have ended; to be called every second or so by whoever runs the service.
     pub async fn drop_ended_revocations(&self) {
-        self.inner().drop_ended_revocations().await;
+        let inner = self.inner();
+        if let Err(cause) = crate::api::detached(async move { inner.drop_ended_revocations().await }).await {
+            tracing::warn!(%cause, "revocations of a former authority are kept for now");
+        }
     }
 }
 
@@ -209,6 +240,22 @@ fn check_key(trust: &TrustBundle, key: RevocationTarget) -> ApiResult<()> {
 
 fn is_authority(trust: &TrustBundle, target: RevocationTarget) -> bool {
     trust.user.holds(target) || trust.host.holds(target)
+}
+
+const fn authority_of(target: RevocationTarget) -> Option<CaKind> {
+    match target {
+        RevocationTarget::SshSerial { authority, .. } | RevocationTarget::TlsSerial { authority, .. } => {
+            Some(authority)
+        }
+        RevocationTarget::SshKey(_) | RevocationTarget::TlsKey(_) => None,
+    }
+}
+
+/// Whether the certificate is believed no longer, revoked or not: its serial was revoked before the rotation began that let go of the
+/// authority which alone had signed until then.
+fn is_of_retired(authorities: &Authorities, revocation: &Revocation) -> bool {
+    let before = authority_of(revocation.target).and_then(|kind| authorities.set(kind).rotation.retired_before());
+    before.is_some_and(|before| revocation.since < before)
 }
 
 /// What of one authority is revoked now.

@@ -1,11 +1,11 @@
 //! Rotating an authority: who asks may, the services are asked who has followed, the event is recorded, the keys change places. The
 //! order of phases is the machine's of `remoteler-ca`.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use remoteler_ca::{KeyMove, RotationError, Step};
+use remoteler_ca::{Authority, KeyMove, RotationError, Step, TokenSigner};
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuditKind, Policy, PolicySource, RotateRequest, RotationKind, RotationStatus,
+    ApiError, ApiErrorKind, AuditKind, CaKind, Policy, PolicySource, RotateRequest, RotationKind, RotationStatus,
     ServiceContact, Timestamp, TrustAck, Verb,
 };
 
@@ -24,6 +24,15 @@ const RESOURCE: &str = "cert_authority";
 const AUTOMATIC: &str = "local:rotation";
 /// A service that was not heard of for so long is forgotten: nobody waits for it any more.
 const FORGOTTEN: Duration = Duration::from_secs(30 * 86_400);
+
+/// Held by whoever takes a step, from the look at where the rotation stands to the end of what follows from it.
+type Turn<'a> = tokio::sync::MutexGuard<'a, ()>;
+
+/// Keys that a step needs.
+enum Fresh {
+    Authority(Arc<Authority>),
+    Token(Box<TokenSigner>),
+}
 
 /// What a step has changed.
 enum Moved {
@@ -66,83 +75,126 @@ impl Inner {
     pub(crate) async fn rotate(&self, caller: &Caller, request: RotateRequest) -> ApiResult<RotationStatus> {
         let actor = self.admit(caller, RESOURCE, Verb::Update).await?;
         let RotateRequest { kind, phase, plan, force } = request;
-        // One step at a time: of two administrators who ask for the same, the second is told what the first has done.
-        let _turn = self.changes.write().await;
+        // One rotation at a time: of two administrators who ask for the same, the second is told what the first has done.
+        let turn = self.rotating.lock().await;
+        let step = |services: &[ServiceContact]| {
+            let (authorities, now) = (self.issuer.authorities(), self.clock.now());
+            let generation = authorities.trust().rotation.generation + 1;
+            let step = authorities.rotation(kind).step(phase, plan, services, force, generation, now);
+            step.map_err(|cause| refusal(&cause))
+        };
+        let keys = step(&self.services().await?)?.keys();
+        let fresh = self.generate(kind, keys, &turn).await?;
         let services = self.services().await?;
-        let (authorities, now) = (self.issuer.authorities(), self.clock.now());
-        let generation = authorities.trust().rotation.generation + 1;
-        let step = authorities.rotation(kind).step(phase, plan, &services, force, generation, now);
-        self.take(actor, kind, step.map_err(|cause| refusal(&cause))?, force).await?;
-        Ok(status(&self.issuer.authorities(), kind, &services, now))
+        self.take(actor, kind, || step(&services), force, fresh, turn).await?;
+        Ok(status(&self.issuer.authorities(), kind, &services, self.clock.now()))
     }
 
     /// Takes the steps that are due in automatic rotations.
     async fn rotate_when_due(&self) -> ApiResult<()> {
         for kind in RotationKind::ALL {
-            let authorities = self.issuer.authorities();
-            let now = self.clock.now();
-            let generation = authorities.trust().rotation.generation + 1;
-            let due = |services: &[ServiceContact]| authorities.rotation(kind).due(services, generation, now);
+            let due = |services: &[ServiceContact]| {
+                let authorities = self.issuer.authorities();
+                let generation = authorities.trust().rotation.generation + 1;
+                authorities.rotation(kind).due(services, generation, self.clock.now())
+            };
             if due(&[]).is_none() {
                 continue; // whoever the services are
             }
-            let _turn = self.changes.write().await;
-            if self.issuer.trust().rotation.generation + 1 != generation {
-                continue; // somebody took a step meanwhile; the next look decides anew
-            }
-            if let Some(step) = due(&self.services().await?) {
-                tracing::info!(authority = kind.as_str(), phase = %step.next().phase(), "the rotation goes on by itself");
-                let forced = !step.passed_over().is_empty();
-                self.take(AUTOMATIC.to_owned(), kind, step, forced).await?;
-            }
+            // While a step is taken, which may wait for a token; the next look decides anew.
+            let Ok(turn) = self.rotating.try_lock() else { continue };
+            let services = self.services().await?;
+            let Some(step) = due(&services) else { continue };
+            tracing::info!(authority = kind.as_str(), phase = %step.next().phase(), "the rotation goes on by itself");
+            let forced = !step.passed_over().is_empty();
+            let fresh = self.generate(kind, step.keys(), &turn).await?;
+            self.take(AUTOMATIC.to_owned(), kind, || Ok(step), forced, fresh, turn).await?;
         }
         Ok(())
     }
 
-    /// Records the step, writes it, and puts it in force; [`Inner::changes`] is held by the caller.
-    async fn take(&self, actor: String, kind: RotationKind, step: Step, forced: bool) -> ApiResult<()> {
+    /// Makes the keys that a step needs, which may take minutes in a token. Nobody else waits for it: [`Inner::changes`] is not held.
+    async fn generate(&self, kind: RotationKind, keys: KeyMove, _: &Turn<'_>) -> ApiResult<Option<Fresh>> {
+        if keys != KeyMove::Generate {
+            return Ok(None);
+        }
+        let (authorities, keys) = (self.issuer.authorities(), self.issuer.keys());
+        let made = match kind.authority() {
+            Some(kind) => authorities.set(kind).generate(self.clock.now(), keys).await.map(Fresh::Authority),
+            None => IdentityTokenKeys::generate(&self.cluster, keys.ring()).map(|key| Fresh::Token(Box::new(key))),
+        };
+        made.map(Some).map_err(|cause| failure::authority(&cause))
+    }
+
+    /// Decides on the step with [`Inner::changes`] held, records it, writes it, and puts it in force; then destroys what nobody is to believe
+    /// any more, which may wait for a token again. Keys that were made for a step which is not taken are destroyed.
+    async fn take(
+        &self,
+        actor: String,
+        kind: RotationKind,
+        decide: impl FnOnce() -> ApiResult<Step>,
+        forced: bool,
+        fresh: Option<Fresh>,
+        _: Turn<'_>,
+    ) -> ApiResult<()> {
+        let made = match &fresh {
+            Some(Fresh::Authority(made)) => Some(Arc::clone(made)),
+            Some(Fresh::Token(_)) | None => None,
+        };
+        let changes = self.changes.write().await;
+        let taken = match decide() {
+            Ok(step) => self.put_in_force(actor, kind, step, forced, fresh).await,
+            Err(cause) => Err(cause),
+        };
+        drop(changes);
+        if let Err(cause) = taken {
+            if let Some(made) = made {
+                discard(&made, self.issuer.keys()).await;
+            }
+            return Err(cause);
+        }
+        if let Some(kind) = kind.authority() {
+            self.destroy_retired(kind).await;
+        }
+        Ok(())
+    }
+
+    /// Only now that nobody is to believe them any more, and the record says so.
+    async fn destroy_retired(&self, kind: CaKind) {
+        let Some(left) = self.issuer.authorities().set(kind).destroy_retired(self.issuer.keys()).await else { return };
+        let _changes = self.changes.write().await;
         let authorities = self.issuer.authorities();
-        let generates = step.keys() == KeyMove::Generate;
-        let failed = |cause| failure::authority(&cause);
-        let (next, keys, issuer) = (step.next().clone(), step.keys(), &self.issuer);
-        // The keys that a step needs are there before the event says that it is taken.
-        let (moved, fresh) = match kind.authority() {
-            Some(kind) => {
-                let set = authorities.set(kind);
-                let fresh = if generates {
-                    Some(set.generate(self.clock.now(), issuer.keys()).await.map_err(failed)?)
-                } else {
-                    None
-                };
-                (Moved::Authority(set.moved(next, keys, fresh.clone())), fresh)
+        let set = authorities.set(kind).clone().save_retired(left, &self.records).await;
+        self.issuer.replace(authorities.with(set));
+    }
+
+    /// [`Inner::changes`] is held by the caller.
+    async fn put_in_force(
+        &self,
+        actor: String,
+        kind: RotationKind,
+        step: Step,
+        forced: bool,
+        fresh: Option<Fresh>,
+    ) -> ApiResult<()> {
+        let authorities = self.issuer.authorities();
+        let (next, keys) = (step.next().clone(), step.keys());
+        let moved = match (kind.authority(), fresh) {
+            (Some(kind), Some(Fresh::Authority(fresh))) => {
+                Moved::Authority(authorities.set(kind).moved(next, keys, Some(fresh)))
             }
-            None => {
-                let fresh = generates.then(|| IdentityTokenKeys::generate(&self.cluster, issuer.keys().ring()));
-                (Moved::Tokens(authorities.tokens.moved(next, keys, fresh.transpose().map_err(failed)?)), None)
-            }
+            (Some(kind), _) => Moved::Authority(authorities.set(kind).moved(next, keys, None)),
+            (None, Some(Fresh::Token(fresh))) => Moved::Tokens(authorities.tokens.moved(next, keys, Some(*fresh))),
+            (None, _) => Moved::Tokens(authorities.tokens.moved(next, keys, None)),
         };
-        let moved = match self.write(actor, &step, forced, moved).await {
-            Ok(moved) => moved,
-            Err(cause) => {
-                if let Some(fresh) = fresh {
-                    discard(&fresh, issuer.keys()).await;
-                }
-                return Err(cause);
-            }
-        };
-        let authorities = match &moved {
-            Moved::Authority(set) => authorities.with(set.clone()),
-            Moved::Tokens(keys) => authorities.with_tokens(keys.clone()),
+        let authorities = match self.write(actor, &step, forced, moved).await? {
+            Moved::Authority(set) => authorities.with(set),
+            Moved::Tokens(keys) => authorities.with_tokens(keys),
         };
         let trust = authorities.trust().clone();
-        issuer.replace(authorities);
+        self.issuer.replace(authorities);
         let roles = self.policy.policy().roles.clone();
         self.policy.replace(Policy { trust, roles });
-        if let Moved::Authority(set) = moved {
-            // Only now that nobody is to believe them any more, and the record says so.
-            let cleaned = set.destroy_retired(&self.records, issuer.keys()).await;
-            issuer.replace(issuer.authorities().with(cleaned));
-        }
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use remoteler_core::{
     AuditKind, AuditSink, AuthApi, BoundedRefusals, Clock, ClusterName, Entropy, HostCerts, OsEntropy, Policy,
     PolicySource, RecordingStore, SharedPolicy, Storage, SystemClock, TrustBundle,
 };
-use tokio::sync::RwLock;
+use tokio::sync::{Mutex, RwLock};
 
 use crate::{
     AuditLog, Caller, Database, EventLog, KeyParams, OpenError, RecordError, RecordingFiles, SqliteStorage,
@@ -124,7 +124,10 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     /// Held while users, roles and tokens change, so that what one change checks, another does not undo meanwhile.
+    /// Not while a token makes or destroys a key.
     pub(crate) changes: RwLock<()>,
+    /// Held while a step of a rotation is taken, before [`Inner::changes`]: tokens take minutes to make a key.
+    pub(crate) rotating: Mutex<()>,
 }
 
 /// Counters of failures, and of what hosts store.
@@ -218,6 +221,7 @@ impl AuthService {
             clock,
             entropy,
             changes,
+            rotating: Mutex::new(()),
         };
         Ok(Self { inner: Arc::new(inner) })
     }

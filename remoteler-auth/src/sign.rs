@@ -12,7 +12,7 @@ use remoteler_core::{
 
 use crate::{
     Caller,
-    failure::{ApiResult, bad_request, not_found},
+    failure::{ApiResult, bad_request, conflict, not_found},
     issue::{About, SubjectKeys, user_identity},
     records::key,
     service::Inner,
@@ -60,6 +60,9 @@ impl Inner {
             | SignRequest::SmartCard { .. } => USER_CERTIFICATE,
         };
         let by = self.admit(caller, kind, Verb::Create).await?;
+        if matches!(request, SignRequest::Kubernetes { needs_proxy: true, .. }) && self.proxy_addr().await.is_none() {
+            return Err(conflict("no certificate was issued: no proxy has told its address yet; give it with --proxy"));
+        }
         let Issued { ssh, tls, subject, expires, identity, logins } = self.sign(by, request).await?;
         Ok(SignedCertificates {
             ssh_certificate: ssh,
@@ -82,7 +85,7 @@ impl Inner {
             SignRequest::OpensshUser { user, ssh_public_key, ttl_seconds } => {
                 self.sign_openssh_user(by, &user, &ssh_public_key, life(ttl_seconds)?).await
             }
-            SignRequest::Kubernetes { user, kube_cluster, tls_public_key, ttl_seconds } => {
+            SignRequest::Kubernetes { user, kube_cluster, tls_public_key, ttl_seconds, needs_proxy: _ } => {
                 let tls_key = self.issuer.tls_key(&tls_public_key)?;
                 let ttl = life(ttl_seconds)?;
                 self.sign_for_elsewhere(by, &user, ttl, |holder, not_after| {

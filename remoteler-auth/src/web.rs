@@ -5,6 +5,7 @@
 mod invite;
 mod jwks;
 mod page;
+mod remembered;
 mod revocations;
 
 use std::{net::SocketAddr, sync::Arc};
@@ -38,7 +39,7 @@ pub fn web_router(api: ApiForAddress) -> Router {
         .route(wire::WEB_INVITE, get(invite::show).post(invite::accept))
         .route(wire::WEB_REVOCATION_LIST, get(revocations::show).layer(Extension(revocations::Fetched::default())))
         .route(page::STYLE_PATH, get(page::style))
-        .route(wire::WEB_JWKS, get(jwks::show))
+        .route(wire::WEB_JWKS, get(jwks::show).layer(Extension(jwks::Fetched::default())))
         .fallback(async || {
             page::message(
                 StatusCode::NOT_FOUND,

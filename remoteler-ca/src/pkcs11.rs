@@ -103,21 +103,17 @@ impl Pkcs11Token {
 
     /// Whether the token keeps the key to itself.
     fn check_kept(&self, id: TokenKeyId, label: &str) -> Result<(), TokenError> {
-        let asked = [AttributeType::Sensitive, AttributeType::Extractable];
+        let asked = KEPT.map(|(kind, _)| kind);
         let said =
             self.workers.call("describe a key", ANSWER, move |connection| match connection.private_key(id)? {
                 Some(key) => connection.session().get_attributes(key, &asked).map(Some).map_err(Asked::from),
                 None => Ok(None),
             })?;
         let Some(said) = said else { return Err(self.gone(id, label)) };
-        let given_out = |what| TokenError::GivenOut { token: self.token().to_owned(), label: label.to_owned(), what };
-        if !said.contains(&Attribute::Sensitive(true)) {
-            return Err(given_out("not sensitive"));
+        match given_out(&said) {
+            None => Ok(()),
+            Some(what) => Err(TokenError::GivenOut { token: self.token().to_owned(), label: label.to_owned(), what }),
         }
-        if !said.contains(&Attribute::Extractable(false)) {
-            return Err(given_out("extractable"));
-        }
-        Ok(())
     }
 
     /// A signer for `id`, once it has signed for `public`.
@@ -243,6 +239,25 @@ impl std::fmt::Debug for Pkcs11Signer {
 
 fn gone(workers: &Workers, id: TokenKeyId, label: &str) -> TokenError {
     TokenError::KeyGone { token: workers.token().to_owned(), label: label.to_owned(), id: id.to_string() }
+}
+
+/// What a token must say of a key, and what it is called otherwise. It may be kept now and have been given out before, or have come from elsewhere.
+const KEPT: [(AttributeType, &str); 4] = [
+    (AttributeType::Sensitive, "not sensitive"),
+    (AttributeType::Extractable, "extractable"),
+    (AttributeType::AlwaysSensitive, "not sensitive from its making on"),
+    (AttributeType::NeverExtractable, "not made unextractable in the token"),
+];
+
+/// Why a key that is so described is not kept by the token alone. What is not said counts as not kept.
+fn given_out(said: &[Attribute]) -> Option<&'static str> {
+    let wanted = [
+        Attribute::Sensitive(true),
+        Attribute::Extractable(false),
+        Attribute::AlwaysSensitive(true),
+        Attribute::NeverExtractable(true),
+    ];
+    wanted.iter().zip(KEPT).find(|(wanted, _)| !said.contains(wanted)).map(|(_, (_, what))| what)
 }
 
 /// What a key signs to prove itself. It is the begin of no certificate: those of X.509 begin with 0x30, those of SSH with a zero octet.

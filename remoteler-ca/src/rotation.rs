@@ -29,6 +29,9 @@ pub struct Rotation {
     since: Timestamp,
     plan: RotationPlan,
     generation: u64,
+    /// When the rotation that goes on began; in standby the last one that was completed, unless it was rolled back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    begun: Option<Timestamp>,
 }
 
 /// What a step does to the two keys of an authority.
@@ -119,7 +122,7 @@ impl Rotation {
     /// Nothing going on.
     #[must_use]
     pub const fn standby(kind: RotationKind, generation: u64, now: Timestamp) -> Self {
-        Self { kind, phase: RotationPhase::Standby, since: now, plan: RotationPlan::Manual, generation }
+        Self { kind, phase: RotationPhase::Standby, since: now, plan: RotationPlan::Manual, generation, begun: None }
     }
 
     /// Which authority.
@@ -138,6 +141,18 @@ impl Rotation {
     #[must_use]
     pub const fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// When the rotation that goes on began: who signed before then was not the new authority.
+    #[must_use]
+    pub fn begun(&self) -> Option<Timestamp> {
+        self.begun.filter(|_| self.phase != RotationPhase::Standby)
+    }
+
+    /// Whoever signed before this time is believed no longer: the begin of the last rotation that was completed. Unknown while one goes on.
+    #[must_use]
+    pub fn retired_before(&self) -> Option<Timestamp> {
+        self.begun.filter(|_| self.phase == RotationPhase::Standby)
     }
 
     /// Checks a step that somebody asks for. `generation` is the one that the cluster will have afterwards, greater than all before.
@@ -243,7 +258,13 @@ impl Rotation {
         let plan = if wanted == Standby { RotationPlan::Manual } else { plan };
         // Nobody waits for a service to believe less: what is missing at the begin of a rotation is of the one before.
         let passed_over = if self.phase == Standby { Vec::new() } else { passed_over };
-        let next = Self { kind: self.kind, phase: wanted, since: now, plan, generation };
+        let begun = match (self.phase, wanted) {
+            (Standby, _) => Some(now),
+            // The authority of before is still there.
+            (Rollback, Standby) => None,
+            (Rollback | Init | UpdateClients | UpdateServers, _) => self.begun,
+        };
+        let next = Self { kind: self.kind, phase: wanted, since: now, plan, generation, begun };
         Ok(Step { next, keys, passed_over })
     }
 

@@ -18,10 +18,14 @@ use crate::SignerAlgorithm;
 #[non_exhaustive]
 pub enum SealError {
     /// The file that should be the key-encryption key is none.
-    #[error("a key-encryption key has 32 random octets, this has {0}; make one with: head -c 32 /dev/urandom")]
+    #[error(
+        "a key-encryption key has 32 random octets, this has {0}; make one with: (umask 077; head -c 32 /dev/urandom > FILE)"
+    )]
     Length(usize),
     /// Every octet is the same: a file of zeros, most likely.
-    #[error("every octet of the key-encryption key is the same; make one with: head -c 32 /dev/urandom")]
+    #[error(
+        "every octet of the key-encryption key is the same; make one with: (umask 077; head -c 32 /dev/urandom > FILE)"
+    )]
     NotRandom,
     /// Something is sealed and no key-encryption key was given.
     #[error("its keys are sealed and no key-encryption key was given")]

@@ -47,6 +47,9 @@ pub enum SignRequest {
         /// Life.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         ttl_seconds: Option<u64>,
+        /// Whether the answer is of use only with the address of a proxy in it: without one nothing is issued then.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        needs_proxy: bool,
     },
     /// An X.509 certificate for a client of a database.
     Database {

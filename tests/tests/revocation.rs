@@ -130,15 +130,26 @@ fn a_host_replaces_a_revoked_certificate_and_with_a_revoked_key_tsh_refuses_it()
     });
     // A login brings the newest rules along; without one they are fetched within a minute.
     log_in_anew();
+    let identity = cluster.dir().join("ann.id");
+    cluster.tctl(&["auth", "sign", "--user", "ann", "-o", identity.to_str().unwrap()]).ok();
+    let with_identity =
+        || ann.tsh(&["-i", identity.to_str().unwrap(), "--proxy", cluster.proxy(), "ssh", &destination, "true"]);
     ann.tsh(&["ssh", &destination, "true"]).ok();
+    with_identity().ok();
 
     // A key is not certified again.
     let key = cluster.dir().join("edge.pub");
     fs::write(&key, certificate().to_openssh().unwrap()).unwrap();
     revoke(&cluster, &["--key", key.to_str().unwrap()]);
+    // The first command after a pause, and whoever comes with an identity file, ask before the node is believed.
+    let heard_of = ann.tsh_home().join("keys/127.0.0.1/cas.pem");
+    let long_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
+    fs::File::options().append(true).open(heard_of).unwrap().set_modified(long_ago).unwrap();
+    let refused = [ann.tsh(&["ssh", &destination, "true"]), with_identity()];
     log_in_anew();
-    let out = ann.tsh(&["ssh", &destination, "true"]);
-    assert!(out.code != Some(0) && out.stderr.contains("revoked"), "{:?} {}", out.code, out.stderr); // I73
+    for out in refused.into_iter().chain([ann.tsh(&["ssh", &destination, "true"])]) {
+        assert!(out.code != Some(0) && out.stderr.contains("revoked"), "{:?} {}", out.code, out.stderr); // I73
+    }
 }
 
 // The lists that `tctl` writes and the proxy serves, by programs that are not ours.

@@ -1,12 +1,16 @@
 //! The lists of what is revoked, for programs that are not ours: OpenSSH's for `RevokedKeys`, X.509 ones for `-crl_check`. Owns when a list is made
 //! anew and its number; `remoteler-ca` writes and signs.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use remoteler_ca::{CaError, Krl, Reason, RevokeError, RevokedCertificate};
 use remoteler_core::{
-    CaSet, Revocation, RevocationList, RevocationListFormat, RevocationListName, RevocationReason, RevocationTarget,
-    Timestamp,
+    ApiError, CaSet, Revocation, RevocationList, RevocationListFormat, RevocationListName, RevocationReason,
+    RevocationTarget, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
@@ -14,6 +18,7 @@ use tokio::sync::Mutex;
 use super::{Revoked, of_authority};
 use crate::{
     authorities::Authorities,
+    blocking::blocking,
     failure::{self, ApiResult},
     records::key,
     service::Inner,
@@ -24,9 +29,26 @@ const FRESH: Duration = Duration::from_secs(3600);
 /// How long readers may go on with one: longer than it is fresh, so that a reader who cannot reach us for a day does not stop.
 const VALID: Duration = Duration::from_secs(24 * 3600);
 
-/// The newest of each.
+/// How long a list that could not be made is not tried again: anybody may ask, and a token that does not answer is not asked by each.
+const FAILURE_LASTS: Duration = Duration::from_secs(5);
+
+/// The newest of each. Whoever makes one holds the lock of that name; the others are not kept waiting by it.
 #[derive(Default)]
-pub(super) struct PublishedLists(Mutex<BTreeMap<RevocationListName, Published>>);
+pub(super) struct PublishedLists(std::sync::Mutex<BTreeMap<RevocationListName, Arc<Mutex<Newest>>>>);
+
+impl PublishedLists {
+    fn of(&self, name: RevocationListName) -> Arc<Mutex<Newest>> {
+        Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default())
+    }
+}
+
+/// What is known of one name.
+#[derive(Default)]
+struct Newest {
+    published: Option<Published>,
+    /// Why there is no newer one, and since when.
+    failed: Option<(Timestamp, ApiError)>,
+}
 
 /// A list, and of what it was made.
 struct Published {
@@ -42,31 +64,69 @@ struct LastList {
     number: u64,
 }
 
-impl Inner {
-    /// The newest list of that name. Anybody may ask, so one is made at most at each change and once an hour.
-    pub(crate) async fn revocation_list(&self, name: RevocationListName) -> ApiResult<RevocationList> {
-        let mut lists = self.ledger.lists.0.lock().await;
-        let (authorities, revoked, now) = (self.issuer.authorities(), self.ledger.lock().clone(), self.clock.now());
-        let authority = authorities.trust().authority(name.authority);
-        if let Some(Published { list, .. }) = lists.get(&name).filter(|published| {
-            published.generation == revoked.generation
+impl Newest {
+    /// What is answered without making anything.
+    fn known(&self, generation: u64, authority: &CaSet, now: Timestamp) -> Option<ApiResult<RevocationList>> {
+        let fresh = |published: &&Published| {
+            published.generation == generation
                 && published.authority == *authority
                 && (published.list.made..published.list.made.plus(FRESH)).contains(&now)
-        }) {
-            return Ok(list.clone());
+        };
+        if let Some(published) = self.published.as_ref().filter(fresh) {
+            return Some(Ok(published.list.clone()));
         }
+        let (since, cause) = self.failed.as_ref()?;
+        (*since..since.plus(FAILURE_LASTS)).contains(&now).then(|| Err(cause.clone()))
+    }
+}
+
+impl Inner {
+    /// The newest list of that name. Anybody may ask, so one is made at most at each change and once an hour.
+    ///
+    /// # Cancel safety
+    /// Who stops waiting leaves nothing behind but the one making of that name, which the next one waits for.
+    pub(crate) async fn revocation_list(self: &Arc<Self>, name: RevocationListName) -> ApiResult<RevocationList> {
+        let mut newest = self.ledger.lists.of(name).lock_owned().await;
+        let (authorities, revoked, now) = (self.issuer.authorities(), self.ledger.lock().clone(), self.clock.now());
+        let authority = authorities.trust().authority(name.authority).clone();
+        if let Some(known) = newest.known(revoked.generation, &authority, now) {
+            return known;
+        }
+        // In a task that has the lock: however many stop waiting for a slow token, it is asked by one of them.
+        let inner = Arc::clone(self);
+        crate::api::detached(async move {
+            let generation = revoked.generation;
+            match inner.make_list(name, authorities, revoked, now).await {
+                Ok(list) => {
+                    *newest = Newest {
+                        published: Some(Published { list: list.clone(), generation, authority }),
+                        failed: None,
+                    };
+                    Ok(list)
+                }
+                Err(cause) => {
+                    newest.failed = Some((inner.clock.now(), cause.clone()));
+                    Err(cause)
+                }
+            }
+        })
+        .await
+    }
+
+    async fn make_list(
+        &self,
+        name: RevocationListName,
+        authorities: Arc<Authorities>,
+        revoked: Revoked,
+        now: Timestamp,
+    ) -> ApiResult<RevocationList> {
         let record = key::of(key::REVOCATION_LISTS, name);
         let last = self.records.read::<LastList>(&record).await?.map_or(0, |last| last.number);
         // By the clock, so that a database restored from a copy does not count the same numbers again.
         let number = now.unix_seconds_unsigned().max(last.saturating_add(1));
+        let list = blocking(move || make(name, number, &authorities, &revoked, now)).await?;
+        // Before anybody sees it, and only for one that there is.
         self.records.write(&record, &LastList { number }, None).await?;
-        let (generation, authority) = (revoked.generation, authority.clone());
-        let made = tokio::task::spawn_blocking(move || make(name, number, &authorities, &revoked, now)).await;
-        let list = match made {
-            Ok(made) => made?,
-            Err(cause) => std::panic::resume_unwind(cause.into_panic()),
-        };
-        lists.insert(name, Published { list: list.clone(), generation, authority });
         Ok(list)
     }
 }

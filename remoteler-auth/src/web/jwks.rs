@@ -10,21 +10,27 @@ use axum::{
 };
 use remoteler_core::JwkSet;
 
-use super::{RemoteAddr, State};
+use super::{RemoteAddr, State, remembered::Remembered};
 use crate::http::json;
+
+/// The set that was fetched last.
+pub(super) type Fetched = Remembered<(), JwkSet>;
 
 /// `GET`: the set. It may be kept for a minute; a new key is published a phase of the rotation before it signs.
 pub(super) async fn show(
     axum::extract::State(api): State,
     Extension(RemoteAddr(addr)): Extension<RemoteAddr>,
+    Extension(fetched): Extension<Fetched>,
 ) -> Response {
-    let keys = match api(addr).trust_bundle().await {
-        Ok(trust) => JwkSet { keys: trust.tokens },
+    // The bundle holds everything that is revoked; it is not fetched for each who asks.
+    let fetch = async { Ok(JwkSet { keys: api(addr).trust_bundle().await?.tokens }) };
+    let keys = match fetched.get((), fetch).await {
+        Ok(keys) => keys,
         Err(cause) => return json::<()>(Err(cause)),
     };
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json")),
         (CACHE_CONTROL, HeaderValue::from_static("public, max-age=60")),
     ];
-    (headers, serde_json::to_string(&keys).unwrap_or_default()).into_response()
+    (headers, serde_json::to_string(&*keys).unwrap_or_default()).into_response()
 }

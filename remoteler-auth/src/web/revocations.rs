@@ -1,11 +1,6 @@
-//! Revocation lists over HTTP, for servers that fetch them by the clock: no login, conditional requests, caching. Owns the proxy's short memory of
-//! them, so that strangers who ask do not ask the auth service.
+//! Revocation lists over HTTP, for servers that fetch them by the clock: no login, conditional requests, caching.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use axum::{
     Extension,
@@ -14,24 +9,16 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use pem::Pem;
-use remoteler_core::{ApiError, ApiErrorKind, RevocationList, RevocationListFormat, RevocationListName};
-use tokio::{sync::Mutex, time::Instant};
+use remoteler_core::{RevocationList, RevocationListFormat, RevocationListName};
 
-use super::{ApiForAddress, RemoteAddr};
+use super::{ApiForAddress, RemoteAddr, remembered::Remembered};
 use crate::{failure::not_found, http::Failure};
 
-/// How long a list is given out before the auth service is asked for a newer one.
-const AGE: Duration = Duration::from_secs(5);
-/// How long the auth service has to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// How long others may keep it.
 const MAX_AGE: &str = "public, max-age=60";
 
 /// The lists that were fetched last.
-#[derive(Clone, Default)]
-pub(super) struct Fetched(Arc<Mutex<Lists>>);
-
-type Lists = BTreeMap<RevocationListName, (Instant, Arc<RevocationList>)>;
+pub(super) type Fetched = Remembered<RevocationListName, RevocationList>;
 
 /// A list by its name, `user.krl`; with `.pem` behind it an X.509 one in that form, and while an authority is rotated one of each of its keys.
 pub(super) async fn show(
@@ -49,34 +36,10 @@ pub(super) async fn show(
             return Failure(not_found(format!("there is no such revocation list; there are {known}"))).into_response();
         }
     };
-    let mut fetched = fetched.0.lock().await;
-    let known = fetched.get(&name).cloned();
-    let list = match known {
-        Some((at, list)) if at.elapsed() < AGE => list,
-        // One asks, the others wait for its answer; so it must not take long.
-        known => match (within(PATIENCE, api(addr).revocation_list(name)).await, known) {
-            (Ok(list), _) => {
-                let list = Arc::new(list);
-                fetched.insert(name, (Instant::now(), Arc::clone(&list)));
-                list
-            }
-            // What was true a moment ago is better than nothing: who cannot fetch a list may let everybody in, or nobody.
-            (Err(cause), Some((_, list))) => {
-                tracing::warn!(%cause, %name, "the newest revocation list cannot be fetched; the last one is shown");
-                fetched.insert(name, (Instant::now(), Arc::clone(&list)));
-                list
-            }
-            (Err(cause), None) => return Failure(cause).into_response(),
-        },
-    };
-    drop(fetched);
-    answer(&list, &file, as_pem, &headers)
-}
-
-async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
-    tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
-        Err(ApiError::new(ApiErrorKind::Unavailable, "the auth service did not send the list in time; try again"))
-    })
+    match fetched.get(name, api(addr).revocation_list(name)).await {
+        Ok(list) => answer(&list, &file, as_pem, &headers),
+        Err(cause) => Failure(cause).into_response(),
+    }
 }
 
 fn answer(list: &RevocationList, file: &str, as_pem: bool, request: &HeaderMap) -> Response {
@@ -93,7 +56,7 @@ fn answer(list: &RevocationList, file: &str, as_pem: bool, request: &HeaderMap) 
         }
     }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    if is_known(&tag, made, request) {
+    if is_known(&tag, list, made, request) {
         return (StatusCode::NOT_MODIFIED, headers).into_response();
     }
     // RFC 2585 section 4.2 for DER; OpenSSH's form has no type of its own.
@@ -114,11 +77,18 @@ fn answer(list: &RevocationList, file: &str, as_pem: bool, request: &HeaderMap) 
 }
 
 /// RFC 9110 section 13.2.2: with `If-None-Match` the date does not count.
-fn is_known(tag: &str, made: SystemTime, request: &HeaderMap) -> bool {
+///
+/// Without it the date that was told with the list counts, and no other: a reader who sends the time of his last visit may have been shown an
+/// older list at that time. It counts only for a list that is the first one of its second, since others were told the same date before
+/// (section 8.8.2.2); the number tells, as it grows with each list and is the time otherwise.
+fn is_known(tag: &str, list: &RevocationList, made: SystemTime, request: &HeaderMap) -> bool {
     if let Some(tags) = request.get(header::IF_NONE_MATCH) {
         let tags = tags.to_str().unwrap_or_default();
         return tags.split(',').map(str::trim).any(|known| known == "*" || known.trim_start_matches("W/") == tag);
     }
+    if list.number != list.made.unix_seconds_unsigned() {
+        return false;
+    }
     let since = request.get(header::IF_MODIFIED_SINCE).and_then(|since| since.to_str().ok());
-    since.and_then(|since| httpdate::parse_http_date(since).ok()).is_some_and(|since| made <= since)
+    since.and_then(|since| httpdate::parse_http_date(since).ok()) == Some(made)
 }

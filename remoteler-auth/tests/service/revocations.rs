@@ -120,19 +120,71 @@ async fn a_revocation_ends_with_what_it_revokes_and_outlives_the_process() {
     assert_eq!(names(again.as_caller(Caller::LocalAdmin).revocations().await.unwrap()), ["ssh-host-9", "tls-user-4f"]);
 }
 
+/// Takes the steps, a minute after each other.
+async fn rotate(cluster: &Cluster, kind: CaKind, phases: &[RotationPhase]) {
+    for phase in phases {
+        cluster.clock.advance(Duration::from_secs(60));
+        let request = RotateRequest { kind: kind.into(), phase: *phase, plan: RotationPlan::Manual, force: false };
+        cluster.admin().rotate(request).await.unwrap();
+    }
+}
+
+fn revoked(cluster: &Cluster) -> Vec<String> {
+    let trust = cluster.service.trust_bundle();
+    assert_eq!(cluster.service.policy_source().policy().trust, trust);
+    let names = ["ssh-host-7", "ssh-host-8", "ssh-host-9", "tls-host-4f", "ssh-user-7"];
+    names.iter().filter(|name| trust.revoked.contains(&target(name))).map(ToString::to_string).collect()
+}
+
+const KEY: &str = "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE";
+
 #[tokio::test]
-async fn revocations_survive_the_rotation_of_an_authority() {
+async fn revocations_survive_the_rotation_of_an_authority_but_not_the_authority_itself() {
+    use RotationPhase::{Init, Standby, UpdateClients, UpdateServers};
     let cluster = Cluster::start().await;
-    cluster.admin().revoke(wanted(target("ssh-user-7"))).await.unwrap();
-    let request = RotateRequest {
-        kind: CaKind::Host.into(),
-        phase: RotationPhase::Init,
-        plan: RotationPlan::Manual,
-        force: false,
-    };
-    cluster.admin().rotate(request).await.unwrap();
-    assert!(cluster.service.trust_bundle().revoked.contains(&target("ssh-user-7")));
-    assert!(cluster.service.policy_source().policy().trust.revoked.contains(&target("ssh-user-7")));
+    let admin = cluster.admin();
+    for name in ["ssh-host-7", "tls-host-4f", "ssh-user-7"] {
+        admin.revoke(wanted(target(name))).await.unwrap();
+    }
+    let key = RevocationTarget::key(KEY).unwrap();
+    admin.revoke(wanted(key)).await.unwrap();
+    rotate(&cluster, CaKind::Host, &[Init]).await;
+    // Either authority's, as of the next step: nobody knows which one's.
+    admin.revoke(wanted(target("ssh-host-8"))).await.unwrap();
+    rotate(&cluster, CaKind::Host, &[UpdateClients, UpdateServers]).await;
+    let now = cluster.clock.now();
+    cluster.clock.set(Timestamp::from_unix_seconds(now.unix_seconds() - 3600));
+    admin.revoke(wanted(target("ssh-host-9"))).await.unwrap(); // by a clock that is behind
+    cluster.clock.set(now);
+    admin.revoke(wanted(target("ssh-host-7"))).await.unwrap(); // again: since when it is, stays
+    cluster.service.drop_ended_revocations().await;
+    let all = ["ssh-host-7", "ssh-host-8", "ssh-host-9", "tls-host-4f", "ssh-user-7"];
+    assert_eq!(revoked(&cluster), all, "both are believed");
+
+    rotate(&cluster, CaKind::Host, &[Standby]).await;
+    cluster.service.drop_ended_revocations().await;
+    let left = ["ssh-host-8", "ssh-host-9", "ssh-user-7"];
+    assert_eq!(revoked(&cluster), left);
+    assert!(cluster.service.trust_bundle().revoked.contains(&key));
+    assert_eq!(admin.revocations().await.unwrap().len(), 4);
+    assert!(cluster.events("cert_revocation.delete").await.is_empty(), "the event is that of the rotation");
+
+    let Cluster { service, clock, dir } = cluster;
+    drop((service, admin));
+    let mut config = AuthConfig::new(dir.path(), ClusterName::new("root").unwrap());
+    config.clock = Arc::clone(&clock) as Arc<dyn Clock>;
+    let cluster = Cluster { service: AuthService::open(config).await.unwrap(), clock, dir };
+    assert_eq!(revoked(&cluster), left);
+}
+
+#[tokio::test]
+async fn a_rotation_that_was_rolled_back_takes_no_revocation_with_it() {
+    use RotationPhase::{Init, Rollback, Standby, UpdateClients, UpdateServers};
+    let cluster = Cluster::start().await;
+    cluster.admin().revoke(wanted(target("ssh-host-7"))).await.unwrap();
+    rotate(&cluster, CaKind::Host, &[Init, UpdateClients, UpdateServers, Rollback, Standby]).await;
+    cluster.service.drop_ended_revocations().await;
+    assert_eq!(revoked(&cluster), ["ssh-host-7"]);
 }
 
 #[tokio::test]
@@ -357,6 +409,7 @@ async fn ten_thousand_are_revoked_and_no_more() {
 
     let refused = admin.revoke(wanted(serial(10_001))).await.unwrap_err();
     assert!(refused.kind == ApiErrorKind::Conflict && refused.message.contains("10000"), "{refused}");
+    assert!(refused.message.contains("tctl auth unrevoke") && refused.message.contains("replace the authority"));
     // What is revoked already may be revoked anew.
     admin.revoke(wanted(serial(1))).await.unwrap();
     let list = admin.revocation_list("user.krl".parse().unwrap()).await.unwrap();
@@ -472,6 +525,8 @@ async fn the_proxy_shows_the_lists_to_anybody_and_a_reader_that_has_them_gets_no
         for header in [
             ("if-none-match", "\"other\""),
             ("if-modified-since", "Sat, 28 Feb 2026 12:00:00 GMT"),
+            // Who tells the time of his last visit was shown who knows what.
+            ("if-modified-since", "Sun, 01 Mar 2026 12:00:01 GMT"),
             ("if-modified-since", "soon"),
         ] {
             assert_eq!(get(file, Some(header)).await.0, StatusCode::OK, "{file} {header:?}");
@@ -486,4 +541,32 @@ async fn the_proxy_shows_the_lists_to_anybody_and_a_reader_that_has_them_gets_no
     for none in ["user", "user.krl.pem", "robot.krl", "..%2Fuser.krl", "user.crl.pem.pem"] {
         assert_eq!(get(none, None).await.0, StatusCode::NOT_FOUND, "{none}");
     }
+}
+
+#[tokio::test]
+async fn a_list_made_within_the_second_of_the_one_before_is_not_hidden_by_its_date() {
+    let cluster = Cluster::start().await;
+    // A proxy of its own each time: none remembers the list of before.
+    let get = async |since: Option<&str>| {
+        let service = cluster.service.clone();
+        let router = web_router(Arc::new(move |addr| service.as_caller(Caller::Anonymous { addr })));
+        let router = router.layer(axum::Extension(RemoteAddr("192.0.2.1:1".parse().unwrap())));
+        let mut request = Request::get(wire::path(wire::WEB_REVOCATION_LIST, "user.krl"));
+        if let Some(since) = since {
+            request = request.header("if-modified-since", since);
+        }
+        let answer = router.oneshot(request.body(axum::body::Body::empty()).unwrap()).await.unwrap();
+        (answer.status(), answer.headers()["last-modified"].to_str().unwrap().to_owned())
+    };
+    let (status, first) = get(None).await;
+    assert_eq!((status, get(Some(&first)).await.0), (StatusCode::OK, StatusCode::NOT_MODIFIED));
+    cluster.clock.advance(Duration::from_millis(300));
+    cluster.admin().revoke(wanted(target("ssh-user-7"))).await.unwrap();
+    assert_eq!(get(Some(&first)).await, (StatusCode::OK, first.clone()));
+
+    cluster.clock.advance(Duration::from_secs(2));
+    cluster.admin().revoke(wanted(target("ssh-user-8"))).await.unwrap();
+    let (status, later) = get(Some(&first)).await;
+    assert!(status == StatusCode::OK && later != first);
+    assert_eq!(get(Some(&later)).await.0, StatusCode::NOT_MODIFIED);
 }

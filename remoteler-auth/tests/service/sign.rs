@@ -28,7 +28,13 @@ fn openssh_user() -> SignRequest {
 
 fn kubernetes(kube_cluster: &str) -> SignRequest {
     let kube_cluster = kube_cluster.parse().unwrap();
-    SignRequest::Kubernetes { user: ann(), kube_cluster, tls_public_key: Keys::new().tls, ttl_seconds: None }
+    SignRequest::Kubernetes {
+        user: ann(),
+        kube_cluster,
+        tls_public_key: Keys::new().tls,
+        ttl_seconds: None,
+        needs_proxy: false,
+    }
 }
 
 fn database(user: &str, database_user: Option<&str>) -> SignRequest {
@@ -285,4 +291,26 @@ async fn for_a_user_who_is_not_there_nothing_is_issued() {
     let cluster = with_ann().await;
     assert_eq!(kind(cluster.admin().sign_certificates(database("bob", None)).await), ApiErrorKind::NotFound);
     assert_eq!(cluster.events("cert.create").await.len(), 0);
+}
+
+#[tokio::test]
+async fn nothing_is_issued_for_a_kubeconfig_that_would_name_no_proxy() {
+    let cluster = Cluster::start().await;
+    cluster.user("ann", &["access"], &[]).await;
+    let request = |needs_proxy| SignRequest::Kubernetes {
+        user: ann(),
+        kube_cluster: "staging".parse().unwrap(),
+        tls_public_key: Keys::new().tls,
+        ttl_seconds: None,
+        needs_proxy,
+    };
+    let refused = cluster.admin().sign_certificates(request(true)).await.unwrap_err();
+    assert!(refused.kind == ApiErrorKind::Conflict && refused.message.contains("--proxy"), "{refused}");
+    assert!(cluster.events("cert.create").await.is_empty());
+    cluster.admin().sign_certificates(request(false)).await.unwrap();
+
+    let proxy = cluster.join("proxy-1", &[SystemRole::Proxy], &[]).await;
+    cluster.as_host(&proxy).announce_proxy("p.example.com:443".into()).await.unwrap();
+    let signed = cluster.admin().sign_certificates(request(true)).await.unwrap();
+    assert_eq!(signed.proxy_addr.as_deref(), Some("p.example.com:443"));
 }

@@ -5,8 +5,9 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use remoteler_auth::{AuthConfig, AuthService, Caller, HostQuotas, KeyParams, NewKeys, StartError};
@@ -15,7 +16,7 @@ use remoteler_ca::{
 };
 use remoteler_core::{
     ApiErrorKind, AuthApi, CaKind, Clock, ClusterName, KeyPlace, KeyPlaces, OsEntropy, RotateRequest, RotationPhase,
-    RotationPlan, RotationStatus, Secret, with_causes,
+    RotationPlan, RotationStatus, Secret, Timestamp, with_causes,
 };
 
 use crate::support::{Cluster, kind};
@@ -30,6 +31,10 @@ struct Drawer {
     keys: Arc<Keys>,
     /// Answers nothing while it is so.
     locked: Arc<AtomicBool>,
+    /// Held by whoever wants to be sure that it is in the middle of something: it makes, signs and destroys with this.
+    busy: Arc<Mutex<()>>,
+    /// What it was asked for and has begun, or waits to begin.
+    asked: Arc<AtomicU32>,
 }
 
 struct DrawerSigner {
@@ -46,6 +51,8 @@ impl Drawer {
     }
 
     fn answers(&self) -> Result<(), TokenError> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        drop(self.busy.lock());
         if self.locked.load(Ordering::SeqCst) {
             return Err(TokenError::Busy { token: "drawer".into() });
         }
@@ -290,6 +297,115 @@ async fn a_first_start_makes_its_keys_in_the_token() {
     assert_eq!(drawer.labels(), ["root host ssh", "root host x509", "root user ssh", "root user x509"]);
     let statuses = of_authorities(&*service.as_caller(Caller::LocalAdmin)).await;
     assert!(statuses.iter().all(|status| status.keys == [in_drawer()]), "{statuses:?}");
+}
+
+/// A cluster whose authority of users is in the drawer.
+async fn users_in_drawer(drawer: &Drawer) -> Cluster {
+    let cluster = restarted(Cluster::start().await, params(Some(drawer), NewKeys::InToken)).await;
+    rotate_fully(&cluster, CaKind::User).await;
+    cluster
+}
+
+/// Waits until the drawer was asked more than `before` times.
+async fn asked_more_than(drawer: &Drawer, before: u32) {
+    let more = async {
+        while drawer.asked.load(Ordering::SeqCst) <= before {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), more).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_list_that_a_slow_token_signs_keeps_no_other_list_waiting_and_is_asked_for_once() {
+    let drawer = Drawer::default();
+    let cluster = users_in_drawer(&drawer).await;
+    let before = drawer.asked.load(Ordering::SeqCst);
+    let held = drawer.busy.lock().unwrap();
+    // Each of them gives up; the first has asked the token.
+    for _ in 0..20 {
+        let api = cluster.anonymous();
+        let asking = tokio::spawn(async move { api.revocation_list("user.crl".parse().unwrap()).await });
+        asked_more_than(&drawer, before).await;
+        asking.abort();
+        assert!(asking.await.unwrap_err().is_cancelled());
+    }
+    assert_eq!(drawer.asked.load(Ordering::SeqCst), before + 1);
+    for other in ["user.krl", "host.krl", "host.crl"] {
+        let list = tokio::time::timeout(Duration::from_secs(20), async {
+            cluster.anonymous().revocation_list(other.parse().unwrap()).await.unwrap()
+        });
+        assert_eq!(list.await.unwrap().name.to_string(), other);
+    }
+    drop(held);
+    let list = cluster.anonymous().revocation_list("user.crl".parse().unwrap()).await.unwrap();
+    assert_eq!((list.files.len(), drawer.asked.load(Ordering::SeqCst)), (1, before + 1));
+}
+
+#[tokio::test]
+async fn a_list_that_could_not_be_signed_is_not_tried_for_each_who_asks_and_takes_no_number() {
+    let drawer = Drawer::default();
+    let cluster = users_in_drawer(&drawer).await;
+    let ask = async || cluster.anonymous().revocation_list("user.crl".parse().unwrap()).await;
+    let first = ask().await.unwrap();
+    let revoked = remoteler_core::NewRevocation {
+        target: "tls-user-4f".parse().unwrap(),
+        reason: remoteler_core::RevocationReason::Superseded,
+        comment: String::new(),
+        ttl_seconds: None,
+    };
+    cluster.admin().revoke(revoked).await.unwrap();
+    drawer.locked.store(true, Ordering::SeqCst);
+    let before = drawer.asked.load(Ordering::SeqCst);
+    for _ in 0..3 {
+        ask().await.unwrap_err();
+    }
+    assert_eq!(drawer.asked.load(Ordering::SeqCst), before + 1);
+    drawer.locked.store(false, Ordering::SeqCst);
+    ask().await.unwrap_err();
+    // With the clock set back the numbers go on from the last one that was used.
+    cluster.clock.set(Timestamp::from_unix_seconds(first.made.unix_seconds() - 60));
+    assert_eq!(ask().await.unwrap().number, first.number + 1);
+}
+
+/// Whether a step and what follows from it wait for the token while other changes are made.
+async fn other_changes_go_on_during(cluster: &Cluster, drawer: &Drawer, phase: RotationPhase, user: &str) {
+    let before = drawer.asked.load(Ordering::SeqCst);
+    let held = drawer.busy.lock().unwrap();
+    let request = RotateRequest { kind: CaKind::User.into(), phase, plan: RotationPlan::Manual, force: false };
+    let (first, second) = (cluster.admin(), cluster.admin());
+    let again = request.clone();
+    let stepping = tokio::spawn(async move { first.rotate(request).await });
+    asked_more_than(drawer, before).await;
+    let late = tokio::spawn(async move { second.rotate(again).await });
+    tokio::time::timeout(Duration::from_secs(20), async {
+        cluster.admin().create_user(crate::support::new_user(user, &["access"], &[])).await.unwrap();
+        // Automatic rotations do not queue behind it.
+        cluster.service.rotate_when_due().await.unwrap();
+    })
+    .await
+    .unwrap();
+    assert!(!stepping.is_finished() && !late.is_finished());
+    drop(held);
+    assert_eq!(stepping.await.unwrap().unwrap().phase, phase);
+    assert_eq!(kind(late.await.unwrap()), ApiErrorKind::Conflict, "the second is told what the first has done");
+}
+
+#[tokio::test]
+async fn users_are_made_while_a_token_makes_or_destroys_the_keys_of_a_rotation() {
+    let drawer = Drawer::default();
+    let cluster = users_in_drawer(&drawer).await;
+    other_changes_go_on_during(&cluster, &drawer, Init, "ann").await;
+    assert_eq!(drawer.labels().len(), 4, "what the second would have made was not made");
+    step(&cluster, CaKind::User, UpdateClients).await;
+    step(&cluster, CaKind::User, UpdateServers).await;
+    other_changes_go_on_during(&cluster, &drawer, Standby, "eve").await;
+    assert_eq!(drawer.labels().len(), 2);
+    // It is written that they are destroyed: a token that has them no more is not asked again.
+    let before = drawer.asked.load(Ordering::SeqCst);
+    let cluster = restarted(cluster, params(Some(&drawer), NewKeys::InToken)).await;
+    assert_eq!(drawer.asked.load(Ordering::SeqCst) - before, 2, "both keys are opened, none is destroyed");
+    drop(cluster);
 }
 
 /// How the rotations of the two authorities stand; keys of identity tokens are in the database whatever is configured.

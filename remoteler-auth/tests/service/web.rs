@@ -1,6 +1,12 @@
 //! What a proxy shows to clients without a certificate.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 
 use axum::{Router, body::Body};
 use http::{Request, Response, StatusCode};
@@ -117,4 +123,21 @@ async fn without_the_clients_address_nothing_is_answered() {
     let request = Request::get(wire::WEB_PING).body(Body::empty()).unwrap();
     let answer = router(&cluster).oneshot(request).await.unwrap();
     assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+}
+
+#[tokio::test]
+async fn however_many_ask_for_the_keys_of_tokens_the_auth_service_is_asked_once() {
+    let cluster = Cluster::start().await;
+    let (service, asked) = (cluster.service.clone(), Arc::new(AtomicU32::new(0)));
+    let count = Arc::clone(&asked);
+    let router = web_router(Arc::new(move |addr| {
+        count.fetch_add(1, Ordering::SeqCst);
+        service.as_caller(Caller::Anonymous { addr })
+    }));
+    for _ in 0..10 {
+        let (head, body) = send(&router, Request::get(wire::WEB_JWKS).body(Body::empty()).unwrap()).await;
+        let keys: remoteler_core::JwkSet = serde_json::from_str(&body).unwrap();
+        assert_eq!((head.status(), keys.keys), (StatusCode::OK, cluster.service.trust_bundle().tokens));
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
 }

@@ -201,3 +201,23 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_signed_before_a_rotation_is_gone_when_it_is_completed_and_not_when_it_is_rolled_back() {
+    let go = |rotation: Rotation, phase, second| {
+        rotation.step(phase, MANUAL, &[], false, rotation.generation() + 1, at(second)).unwrap().next
+    };
+    let mut rotation = go(standby(), Init, 10);
+    for (second, phase) in [(20, UpdateClients), (30, UpdateServers)] {
+        rotation = go(rotation, phase, second);
+        assert_eq!((rotation.begun(), rotation.retired_before()), (Some(at(10)), None), "{phase}");
+    }
+    let done = go(rotation.clone(), Standby, 40);
+    assert_eq!((done.begun(), done.retired_before()), (None, Some(at(10))));
+    let back = go(go(rotation, Rollback, 40), Standby, 50);
+    assert_eq!((back.begun(), back.retired_before()), (None, None));
+    // Records of before there was such a time are read, and what is read is what was written.
+    assert!(!serde_json::to_string(&standby()).unwrap().contains("begun"));
+    let again: Rotation = serde_json::from_str(&serde_json::to_string(&done).unwrap()).unwrap();
+    assert_eq!(again, done);
+}

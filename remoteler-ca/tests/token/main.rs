@@ -6,6 +6,7 @@ mod softhsm;
 
 use cryptoki::{
     context::{CInitializeArgs, CInitializeFlags, Pkcs11},
+    mechanism::Mechanism,
     object::{Attribute, AttributeType, ObjectClass},
     session::UserType,
     types::AuthPin,
@@ -196,6 +197,41 @@ fn a_key_that_the_token_would_give_out_is_refused() {
         assert!(made.contains("Key pair generated"), "{made}");
         let refused = hsm.open().open(SignerAlgorithm::EcdsaP256, &key).map(|_| ());
         assert!(matches!(&refused, Err(TokenError::GivenOut { what: "extractable", .. })), "{refused:?}"); // I8
+    });
+}
+
+#[test]
+fn a_key_that_the_token_could_once_give_out_is_refused() {
+    with_token("a_key_that_the_token_could_once_give_out_is_refused", |hsm| {
+        let token = hsm.open();
+        for (was, kept, is, what) in [
+            (
+                Attribute::Sensitive(false),
+                Attribute::Extractable(false),
+                Attribute::Sensitive(true),
+                "not sensitive from its making on",
+            ),
+            (
+                Attribute::Extractable(true),
+                Attribute::Sensitive(true),
+                Attribute::Extractable(false),
+                "not made unextractable in the token",
+            ),
+        ] {
+            let (_, key) = token.generate(SignerAlgorithm::EcdsaP256, id(), "first").unwrap();
+            token.destroy(&key).unwrap();
+            let number = key.id().unwrap().octets().to_vec();
+            inside(|session| {
+                let curve = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07].to_vec(); // prime256v1
+                let public = [Attribute::Token(true), Attribute::EcParams(curve)];
+                let private = [Attribute::Token(true), Attribute::Sign(true), Attribute::Id(number), was, kept];
+                let (_, made) = session.generate_key_pair(&Mechanism::EccKeyPairGen, &public, &private).unwrap();
+                session.update_attributes(made, &[is]).unwrap();
+            });
+            let refused = hsm.open().open(SignerAlgorithm::EcdsaP256, &key).map(|_| ());
+            let Err(TokenError::GivenOut { what: said, .. }) = &refused else { panic!("{refused:?}") };
+            assert_eq!(*said, what); // I8
+        }
     });
 }
 

@@ -9,7 +9,10 @@ mod relay;
 use std::{
     fs,
     io::{BufRead, BufReader, PipeReader, Read, Write},
-    os::{fd::AsFd, unix::process::ExitStatusExt},
+    os::{
+        fd::AsFd,
+        unix::{fs::PermissionsExt, process::ExitStatusExt},
+    },
     path::Path,
     process::{Child, Command, Stdio},
 };
@@ -120,6 +123,7 @@ fn cluster(at_rest: AtRest) -> (Cluster, Canary) {
         let key = cluster.dir().join("key-encryption.key");
         let octets: Vec<u8> = (0..32_u8).map(|at| at.wrapping_mul(29).wrapping_add(at_rest as u8)).collect();
         fs::write(&key, octets).unwrap();
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
         cluster.kill_daemon();
         cluster.configure_auth(&format!("  key_encryption_file: {}\n", key.display()));
         cluster.start_daemon();

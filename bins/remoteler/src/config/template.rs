@@ -63,7 +63,8 @@ const AUTH: &str = "  listen_addr: 0.0.0.0:3025
   authentication: { type: local, signature_algorithm_suite: balanced }
   # Where terminal sessions are recorded: node or off.
   session_recording: node
-  # Seals the authorities' keys: 32 random octets in a file outside of data_dir and its backup.
+  # Seals the authorities' keys: 32 random octets in a file outside of data_dir and its backup, which others may not read:
+  # (umask 077; head -c 32 /dev/urandom > /etc/remoteler/key-encryption.key)
   # key_encryption_file: /etc/remoteler/key-encryption.key
   # Makes new keys of the authorities in a hardware token; with new_keys: database, the token keeps those it has until they are rotated out.
   # ca_key_params:

@@ -136,7 +136,9 @@ fn user_request(user: &UserName, args: &SignArgs, format: SignFormat, keys: &Key
         SignFormat::Openssh => SignRequest::OpensshUser { user, ssh_public_key, ttl_seconds },
         SignFormat::Kubernetes => {
             let kube_cluster = args.kube_cluster_name.clone().context("--kube-cluster-name is missing")?;
-            SignRequest::Kubernetes { user, kube_cluster, tls_public_key, ttl_seconds }
+            // A kubeconfig that names no proxy is of no use: then nothing is to be issued.
+            let needs_proxy = args.proxy.is_none();
+            SignRequest::Kubernetes { user, kube_cluster, tls_public_key, ttl_seconds, needs_proxy }
         }
         SignFormat::Db => {
             SignRequest::Database { user, database_user: args.db_user.clone(), tls_public_key, ttl_seconds }
@@ -336,6 +338,19 @@ mod tests {
         ] {
             let refused = parsed(wrong).unwrap_err();
             assert_eq!(refused.exit_code(), 2, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_kubeconfig_without_a_proxy_is_refused_before_anything_is_issued() {
+        let keys = KeyPairs::generate("ann").unwrap();
+        for (proxy, needs) in [(&[][..], true), (&["--proxy", "p.example.com:443"][..], false)] {
+            let line = ["-o", "x", "--user", "ann", "--format", "kubernetes", "--kube-cluster-name", "staging"];
+            let line: Vec<&str> = line.iter().chain(proxy).copied().collect();
+            let (args, format) = parsed(&line).unwrap();
+            let request = user_request(&UserName::new("ann").unwrap(), &args, format, &keys).unwrap();
+            let SignRequest::Kubernetes { needs_proxy, .. } = request else { panic!("{request:?}") };
+            assert_eq!(needs_proxy, needs);
         }
     }
 

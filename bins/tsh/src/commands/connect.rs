@@ -8,10 +8,11 @@ use remoteler_core::{ClusterName, Login};
 use remoteler_ssh::{ClientConfig, SshClient};
 
 use crate::{
-    context::{clock, os_user},
+    context::{Context, clock, os_user},
     dial,
     openssh::Family,
     output::say,
+    trust::Refresh,
 };
 
 /// How to connect.
@@ -24,8 +25,10 @@ pub(crate) struct How {
     pub(crate) quiet: bool,
 }
 
-/// Connects to `host` and logs in there as `account`, by default the name on this machine.
+/// Connects to `host` and logs in there as `account`, by default the name on this machine. What is revoked is fetched meanwhile if it was not
+/// lately, and the node is verified with it.
 pub(crate) async fn connect(
+    context: &Context,
     login: &StoredLogin,
     cluster: &ClusterName,
     host: &str,
@@ -41,11 +44,16 @@ pub(crate) async fn connect(
         }
     };
     let timeout = how.timeout.unwrap_or(PATIENCE);
+    let mut refresh = Refresh::start(context, login);
     let stream = dial::dial(login, cluster, &node, how.family, timeout).await?;
+    let mut trust = login.trust.clone();
+    if let Some(revoked) = refresh.revoked().await {
+        trust.revoked = revoked;
+    }
     let mut config = ClientConfig::new(
         account,
         format!("{node}.{cluster}"),
-        Arc::new(login.trust.clone()),
+        Arc::new(trust),
         Arc::new(login.ssh_key.clone()),
         login.ssh_certificate.clone(),
         clock(),

@@ -20,8 +20,8 @@ pub(crate) fn run(context: &Context, target: &str) -> anyhow::Result<()> {
     let cluster = context.cluster(&login)?;
     let node = dial::node_name(host, &cluster)?;
     block_on(async {
-        let mut stream = dial::dial(&login, &cluster, &node, Family::Any, PATIENCE).await?;
         let refresh = Refresh::start(context, &login);
+        let mut stream = dial::dial(&login, &cluster, &node, Family::Any, PATIENCE).await?;
         let relayed = relay(&mut Stdio::new(), &mut stream).await;
         refresh.finish().await;
         match relayed.error {

@@ -45,7 +45,7 @@ pub(crate) fn run(context: &Context, options: &cli::Scp) -> anyhow::Result<()> {
         let (account, host) = match &copy {
             Copy::Upload { account, host, .. } | Copy::Download { account, host, .. } => (account.clone(), host),
         };
-        let client = connect(&login, &cluster, host, account, how).await?;
+        let client = connect(context, &login, &cluster, host, account, how).await?;
         let sftp = sftp_session(client.subsystem("sftp").await?).await?;
         let copying = CopyOptions { recursive: options.recursive, preserve: options.preserve };
         let mut progress: Box<dyn Progress> =

@@ -30,7 +30,6 @@ use crate::{
     output::{self, Format, one_line, say},
     stdio::{self, Stdin, Stdio},
     terminal::{self, RawMode},
-    trust::Refresh,
 };
 
 /// How this program was called; `ssh` reads OpenSSH's configuration, `tsh ssh` only one that is named.
@@ -101,8 +100,7 @@ async fn run(context: &Context, args: &SshArgs) -> anyhow::Result<u8> {
         keepalive_max: args.keepalive_max,
         quiet: args.quiet,
     };
-    let client = Arc::new(connect(&login, &cluster, &args.host, args.login.clone(), how).await?);
-    let refresh = Refresh::start(context, &login);
+    let client = Arc::new(connect(context, &login, &cluster, &args.host, args.login.clone(), how).await?);
     let _forwards = start_forwards(&client, args).await?;
     let status = match &args.stdio_forward {
         Some((host, port)) => forward_stdio(&client, host, *port).await,
@@ -110,7 +108,6 @@ async fn run(context: &Context, args: &SshArgs) -> anyhow::Result<u8> {
         None => session(&client, args).await,
     };
     client.disconnect().await;
-    refresh.finish().await;
     status
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{integer, list, object, text, time, to};
+use super::{boolean, integer, list, object, text, time, to};
 
 /// The schema of each variant, and its tag.
 const VARIANTS: [(&str, &str); 7] = [
@@ -39,7 +39,10 @@ pub(super) fn add(all: &mut Map<String, Value>) {
             required.push(("tls_public_key", text()));
         }
         match tag {
-            "kubernetes" => required.push(("kube_cluster", text())),
+            "kubernetes" => {
+                required.push(("kube_cluster", text()));
+                optional.push(("needs_proxy", boolean()));
+            }
             "database" => optional.push(("database_user", text())),
             "smart_card" => {
                 required.extend([("domain", text()), ("crl_url", text())]);
@@ -84,6 +87,7 @@ pub(super) mod tests {
                 kube_cluster: KubeClusterName::new("k").unwrap(),
                 tls_public_key: key(),
                 ttl_seconds,
+                needs_proxy: true,
             },
             SignRequest::Database { user: user(), database_user: some("d"), tls_public_key: key(), ttl_seconds },
             SignRequest::SmartCard {
