@@ -116,9 +116,6 @@ impl HttpClient {
 
     fn take_idle(&self) -> Option<Kept> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-<<<<<<< HEAD
-        idle.retain(|kept| !kept.sender.is_closed() && kept.since.elapsed() < self.kept_for);
-=======
         if idle.is_empty() {
             return None;
         }
@@ -127,9 +124,8 @@ impl HttpClient {
         let now = now.as_ref().map(TlsIdentity::chain);
         idle.retain(|kept| {
             let same = kept.shown.as_ref().map(TlsIdentity::chain) == now;
-            same && !kept.sender.is_closed() && kept.since.elapsed() < KEPT
+            same && !kept.sender.is_closed() && kept.since.elapsed() < self.kept_for
         });
->>>>>>> fixa
         idle.pop()
     }
 
