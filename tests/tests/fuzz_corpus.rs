@@ -1,4 +1,6 @@
-//! Every input of the fuzz corpora goes through its target's function, without a fuzzer: what was found once stays found.
+//! Every input of the fuzz corpora goes through its target's function, without a fuzzer: what was found once stays found. So do a few hundred
+//! changes of each, drawn anew from a seed: a short run that needs no compiler of its own. `REMOTELER_FUZZ_ROUNDS` makes it longer and
+//! `REMOTELER_FUZZ_SEED` another one.
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails ends its test")]
 
@@ -19,6 +21,77 @@ fn every_input_of_the_corpora_keeps_its_targets_promises() {
             assert!(outcome.is_ok(), "{path} breaks a promise of {name}");
         }
     }
+}
+
+// I25
+#[test]
+fn changes_of_the_corpora_keep_the_targets_promises_too() {
+    let setting = |name: &str, usual: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual);
+    let (rounds, seed) = (setting("REMOTELER_FUZZ_ROUNDS", 200), setting("REMOTELER_FUZZ_SEED", 1));
+    let run = move || {
+        for (name, target) in targets::TARGETS {
+            let corpus = inputs(name);
+            for (at, (path, octets)) in corpus.iter().enumerate() {
+                let mut draw = Draw(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (at as u64 + 1));
+                for _ in 0..rounds {
+                    let (_, other) = &corpus[draw.below(corpus.len())];
+                    let changed = changed(octets, other, &mut draw);
+                    let outcome = std::panic::catch_unwind(|| target(&changed));
+                    let shown = || changed.iter().map(|octet| format!("{octet:02x}")).collect::<String>();
+                    assert!(outcome.is_ok(), "a change of {path} breaks a promise of {name}, in hex: {}", shown());
+                }
+            }
+        }
+    };
+    // As much stack as the programs have where they read what peers send.
+    let thread = std::thread::Builder::new().stack_size(remoteler_core::SSH_PARSER_STACK).spawn(run).unwrap();
+    assert!(thread.join().is_ok(), "see above");
+}
+
+/// Draws numbers, the same ones each time (xorshift64, Marsaglia 2003).
+struct Draw(u64);
+
+impl Draw {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 33).unwrap() % bound.max(1)
+    }
+}
+
+/// One to four changes: a bit, an octet that means something, a piece left out, doubled or cut off, a piece of another input.
+fn changed(octets: &[u8], other: &[u8], draw: &mut Draw) -> Vec<u8> {
+    const TELLING: [u8; 12] = [0, 1, 0x7f, 0x80, 0xff, b'\n', b'"', b'{', b'[', b'/', b'-', b' '];
+    let mut changed = octets.to_vec();
+    for _ in 0..=draw.below(4) {
+        let (from, len) = (draw.below(changed.len()), 1 + draw.below(16));
+        let to = (from + len).min(changed.len());
+        match draw.below(6) {
+            0 => {
+                if let Some(octet) = changed.get_mut(from) {
+                    *octet ^= 1 << draw.below(8);
+                }
+            }
+            1 => {
+                if let Some(octet) = changed.get_mut(from) {
+                    *octet = TELLING[draw.below(TELLING.len())];
+                }
+            }
+            2 => drop(changed.drain(from..to)),
+            3 => {
+                let piece = changed[from..to].to_vec();
+                changed.splice(from..from, piece);
+            }
+            4 => changed.truncate(from),
+            _ => {
+                let begin = draw.below(other.len());
+                let piece = other[begin..(begin + len).min(other.len())].to_vec();
+                changed.splice(from..to, piece);
+            }
+        }
+    }
+    changed
 }
 
 #[test]
