@@ -68,7 +68,7 @@ fn the_key_of_identity_tokens_is_replaced_and_applications_see_each_step() {
     let status = cluster.tctl_json(&["auth", "status"]);
     assert_eq!(status["token_keys"], serde_json::json!(swapped));
     let shown = cluster.tctl(&["auth", "status"]).ok().text();
-    assert!(shown.contains("Authority of tokens: phase update_clients"), "{shown}");
+    assert!(shown.contains("Keys of identity tokens: phase update_clients"), "{shown}");
     step(&cluster, "token", "update_servers");
     step(&cluster, "token", "standby");
     assert_eq!(published_as_exported(&cluster), [both[1].clone()]);

@@ -83,15 +83,20 @@ pub(crate) fn shown(statuses: &[RotationStatus]) -> String {
 }
 
 fn headline(status: &RotationStatus) -> String {
-    let kind = status.kind.as_str();
+    let what = match status.kind {
+        RotationKind::User => "Authority of users",
+        RotationKind::Host => "Authority of hosts",
+        RotationKind::Token => "Keys of identity tokens",
+    };
     let plan = match status.plan {
-        _ if status.phase == RotationPhase::Standby => return format!("Authority of {kind}s: no rotation.\n"),
+        _ if status.phase == RotationPhase::Standby => return format!("{what}: no rotation.\n"),
         RotationPlan::Manual => "by hand".to_owned(),
         RotationPlan::Automatic { grace_seconds } => {
-            format!("automatic, {} at least", humantime::format_duration(Duration::from_secs(grace_seconds)))
+            let grace = humantime::format_duration(Duration::from_secs(grace_seconds)).to_string();
+            format!("automatic, {} at least", grace.replace("day", " day"))
         }
     };
-    format!("Authority of {kind}s: phase {} since {}, {plan}.\n", status.phase, status.since)
+    format!("{what}: phase {} since {}, {plan}.\n", status.phase, status.since)
 }
 
 /// What the administrator does next.
