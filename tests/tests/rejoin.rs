@@ -228,8 +228,8 @@ fn a_device_that_is_shut_out_does_not_besiege_its_cluster() {
     std::thread::sleep(Duration::from_secs(20)); // what happens in a time is what is measured
     let knocks = door.passed() - before;
     eprintln!("{knocks} connections in 20 s");
-    // Tunnel, heartbeats, rules and events, each backing off: without that it is four times as many.
-    assert!(knocks <= 16, "{knocks} connections in 20 s:\n{}", daemon.log());
+    // Tunnel, heartbeats, rules and events, each backing off by jitter: 7 to 18 were seen, and 39 without backing off.
+    assert!(knocks <= 28, "{knocks} connections in 20 s:\n{}", daemon.log());
 }
 
 /// Passes connections on and counts them.
