@@ -117,6 +117,13 @@ async fn events_arrive_once_and_leave_nothing_behind() {
     });
     futures::future::join_all(records).await;
     store.wait_for(2500).await;
+    // The store has the last of them a moment before the spool hears of it.
+    let gone = async {
+        while !files(dir.path()).is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let _what_is_left_is_seen_below = tokio::time::timeout(Duration::from_secs(10), gone).await;
     stop.cancel();
     uploader.await.unwrap();
     assert_eq!(store.names().len(), 2500); // I75
