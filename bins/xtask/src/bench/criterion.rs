@@ -102,7 +102,7 @@ const ROWS: &[Row] = &[
     Row { bench: "login_storm/renew_64_at_once", unit: Unit::PerSecond(64.0), beside: None },
     Row { bench: "login_storm/renew_256_at_once", unit: Unit::PerSecond(256.0), beside: None },
     Row { bench: "login_storm/login_1_at_once", unit: Unit::PerSecond(1.0), beside: None },
-    Row { bench: "login_storm/login_16_at_once", unit: Unit::PerSecond(16.0), beside: None },
+    Row { bench: "login_storm/login_8_at_once", unit: Unit::PerSecond(8.0), beside: None },
     Row { bench: "relay_throughput/64KiB", unit: STREAM, beside: Some("mux_throughput/connection_alone") },
     Row { bench: "mux_throughput/link", unit: STREAM, beside: Some("mux_throughput/yamux") },
     Row { bench: "mux/open_stream_and_echo", unit: Unit::Microseconds, beside: None },
