@@ -47,4 +47,4 @@ pub use tls_key::{TlsKeyError, TlsPublicKey};
 pub use token::{ModuleAnswer, TokenError, TokenKey, TokenKeyId, TokenKeys};
 pub use token_authority::KeyHomes;
 pub use token_key::{StoredTokenKey, TokenClaims, TokenSigner};
-pub use x509_revocation::{Reason, RevocationList, RevokedCertificate};
+pub use x509_revocation::{RevocationList, RevokedCertificate};

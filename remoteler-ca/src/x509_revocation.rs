@@ -3,29 +3,12 @@
 
 use std::time::Duration;
 
-use rcgen::{CertificateRevocationListParams, Issuer, KeyIdMethod, RevocationReason, RevokedCertParams, SerialNumber};
-use remoteler_core::Timestamp;
+use rcgen::{CertificateRevocationListParams, Issuer, KeyIdMethod, RevokedCertParams, SerialNumber};
+use remoteler_core::{RevocationReason, Timestamp};
 use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
 
 use crate::{Authority, CaError, x509_authority::RcgenSigner};
-
-/// Why a certificate was revoked (RFC 5280 section 5.3.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// Not said: the entry has no reason, as the standard wants it.
-    Unspecified,
-    /// The holder's key is in other hands.
-    KeyCompromise,
-    /// Roles or names changed.
-    AffiliationChanged,
-    /// Another certificate took its place.
-    Superseded,
-    /// It is not needed any more.
-    CessationOfOperation,
-    /// It may no longer do what it was for: a lock.
-    PrivilegeWithdrawn,
-}
 
 /// A certificate of the authority that is not valid any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,8 +17,8 @@ pub struct RevokedCertificate {
     pub serial: Vec<u8>,
     /// Since when.
     pub since: Timestamp,
-    /// Why.
-    pub reason: Reason,
+    /// Why; without a reason the entry has none, as the standard wants it.
+    pub reason: RevocationReason,
 }
 
 /// A list to be signed: everything the authority revoked whose end has not come.
@@ -88,13 +71,14 @@ impl Authority {
     }
 }
 
-const fn reason(reason: Reason) -> Option<RevocationReason> {
+const fn reason(reason: RevocationReason) -> Option<rcgen::RevocationReason> {
+    use rcgen::RevocationReason as Code;
     match reason {
-        Reason::Unspecified => None,
-        Reason::KeyCompromise => Some(RevocationReason::KeyCompromise),
-        Reason::AffiliationChanged => Some(RevocationReason::AffiliationChanged),
-        Reason::Superseded => Some(RevocationReason::Superseded),
-        Reason::CessationOfOperation => Some(RevocationReason::CessationOfOperation),
-        Reason::PrivilegeWithdrawn => Some(RevocationReason::PrivilegeWithdrawn),
+        RevocationReason::Unspecified => None,
+        RevocationReason::KeyCompromise => Some(Code::KeyCompromise),
+        RevocationReason::AffiliationChanged => Some(Code::AffiliationChanged),
+        RevocationReason::Superseded => Some(Code::Superseded),
+        RevocationReason::CessationOfOperation => Some(Code::CessationOfOperation),
+        RevocationReason::PrivilegeWithdrawn => Some(Code::PrivilegeWithdrawn),
     }
 }

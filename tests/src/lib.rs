@@ -9,6 +9,7 @@ mod edge;
 mod kube;
 mod process;
 mod real_apiserver;
+mod rotation;
 mod token;
 mod user;
 mod wait;

@@ -67,6 +67,12 @@ impl User {
         run_with_input(&mut command, format!("{}\n", self.password).as_bytes())
     }
 
+    /// `IP:PORT` of the proxy.
+    #[must_use]
+    pub fn proxy(&self) -> &str {
+        &self.proxy
+    }
+
     /// What the user logs in with.
     #[must_use]
     pub fn password(&self) -> &str {

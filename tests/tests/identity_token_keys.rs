@@ -39,14 +39,6 @@ fn published_as_exported(cluster: &Cluster) -> Vec<String> {
     wanted
 }
 
-#[track_caller]
-fn step(cluster: &Cluster, kind: &str, phase: &str) {
-    eventually(&format!("{kind} goes to {phase}"), || {
-        let out = cluster.tctl(&["auth", "rotate", "--type", kind, "--manual", "--phase", phase]);
-        if out.code == Some(0) { Ok(()) } else { Err(out.stderr) }
-    });
-}
-
 #[test]
 fn the_key_of_identity_tokens_is_replaced_and_applications_see_each_step() {
     if !need(&["curl"]) {
@@ -58,19 +50,19 @@ fn the_key_of_identity_tokens_is_replaced_and_applications_see_each_step() {
     assert_eq!((first.len(), &first), (1, &exported(&cluster)));
     assert!(head.contains("content-type: application/jwk-set+json") && head.contains("max-age=60"), "{head}");
 
-    step(&cluster, "token", "init");
+    cluster.rotate("token", "init");
     let both = published_as_exported(&cluster);
     assert_eq!((both.len(), &both[0]), (2, &first[0]), "the new one is published before it signs");
     // The next step waits for the edge node too, which tells nobody by tokens: one bundle, one acknowledgement.
-    step(&cluster, "token", "update_clients");
+    cluster.rotate("token", "update_clients");
     let swapped = published_as_exported(&cluster);
     assert_eq!(swapped, [both[1].clone(), both[0].clone()]);
     let status = cluster.tctl_json(&["auth", "status"]);
     assert_eq!(status["token_keys"], serde_json::json!(swapped));
     let shown = cluster.tctl(&["auth", "status"]).ok().text();
     assert!(shown.contains("Keys of identity tokens: phase update_clients"), "{shown}");
-    step(&cluster, "token", "update_servers");
-    step(&cluster, "token", "standby");
+    cluster.rotate("token", "update_servers");
+    cluster.rotate("token", "standby");
     assert_eq!(published_as_exported(&cluster), [both[1].clone()]);
     let events = cluster.events("ca.rotate");
     assert_eq!(events.iter().filter(|event| event["ca_type"] == "token").count(), 4, "{events:?}");

@@ -7,7 +7,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use remoteler_tests::{Cluster, Edge, Outcome, Process, User, binary, eventually, eventually_within, need, run};
@@ -74,15 +74,6 @@ fn reached(user: &User, host: &str) {
     });
 }
 
-/// Makes `tsh` ask for the authorities at its next use, as it does by itself after a minute.
-fn a_minute_later(user: &User, cluster: &Cluster) {
-    let host = cluster.proxy().rsplit_once(':').unwrap().0;
-    let known = user.tsh_home().join("keys").join(host).join("cas.pem");
-    let earlier = SystemTime::now() - Duration::from_secs(120);
-    fs::File::options().write(true).open(known).unwrap().set_modified(earlier).unwrap();
-    user.tsh(&["ls"]).ok();
-}
-
 /// Both authorities go through all phases. `edge-1` is away from the beginning, `edge-2` since it knows the new authorities.
 fn everything_is_rotated(cluster: &Cluster, ann: &User, [one, two]: [&mut Edge; 2]) {
     one.process().kill_hard();
@@ -100,7 +91,7 @@ fn everything_is_rotated(cluster: &Cluster, ann: &User, [one, two]: [&mut Edge; 
     for kind in ["user", "host"] {
         for phase in ["update_clients", "update_servers", "standby"] {
             step_without(cluster, kind, phase, &away);
-            a_minute_later(ann, cluster);
+            ann.asks_a_minute_later();
             if kind == "user" && phase == "update_clients" {
                 ann.tsh(&["logout"]).ok();
                 ann.login(&[]).ok();

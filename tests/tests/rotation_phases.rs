@@ -8,7 +8,7 @@ use std::{
     fs,
     path::Path,
     process::{Command, Stdio},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use nix::sys::signal::Signal;
@@ -22,24 +22,8 @@ const BACK: Duration = Duration::from_secs(60);
 #[track_caller]
 fn step(cluster: &Cluster, phase: &str) {
     for kind in KINDS {
-        eventually_within(BACK, &format!("{kind} goes to {phase}"), || {
-            let out = cluster.tctl(&["auth", "rotate", "--type", kind, "--manual", "--phase", phase]);
-            if out.code == Some(0) {
-                return Ok(());
-            }
-            assert!(out.stderr.contains("is not acknowledged by"), "{}", out.stderr);
-            Err(out.stderr)
-        });
+        cluster.rotate(kind, phase);
     }
-}
-
-/// The user asks for the authorities of the moment, as `tsh` does by itself after a minute.
-fn a_minute_later(user: &User, cluster: &Cluster) {
-    let host = cluster.proxy().rsplit_once(':').unwrap().0;
-    let known = user.tsh_home().join("keys").join(host).join("cas.pem");
-    let earlier = SystemTime::now() - Duration::from_secs(120);
-    fs::File::options().write(true).open(known).unwrap().set_modified(earlier).unwrap();
-    user.tsh(&["ls"]).ok();
 }
 
 /// A stock `ssh` gets through: it believes the node by its certificate, and the node believes it by its own.
@@ -98,7 +82,7 @@ fn in_the_middle_of(phase: &str, cluster: &mut Cluster, ann: &User, edges: &mut 
     assert_eq!(edges.restarted.process().wait(BACK), Some(0));
     edges.restarted.restart();
     edges.joined.push(cluster.edge(&format!("joined-in-{}", phase.replace('_', "-"))));
-    a_minute_later(ann, cluster);
+    ann.asks_a_minute_later();
     for edge in edges.all() {
         edge.wait_connected();
         reached(ann, edge.name());
@@ -154,7 +138,7 @@ fn a_node_that_joins_restarts_or_is_killed_in_any_phase_is_reached_and_so_is_one
     logs_in_anew(&ann);
     in_the_middle_of("update_servers", &mut cluster, &ann, &mut edges);
     step(&cluster, "standby");
-    a_minute_later(&ann, &cluster);
+    ann.asks_a_minute_later();
     for host in edges.all().map(Edge::name).chain([Cluster::NODE]) {
         reached(&ann, host);
     }
@@ -166,7 +150,7 @@ fn a_node_that_joins_restarts_or_is_killed_in_any_phase_is_reached_and_so_is_one
     in_the_middle_of("rollback", &mut cluster, &ann, &mut edges);
     logs_in_anew(&ann);
     step(&cluster, "standby");
-    a_minute_later(&ann, &cluster);
+    ann.asks_a_minute_later();
     for edge in edges.all() {
         edge.wait_connected();
         reached(&ann, edge.name());

@@ -111,10 +111,7 @@ fn a_cluster_with_its_keys_in_a_token_works_and_survives_a_power_cut() {
 #[track_caller]
 fn step(cluster: &Cluster, phase: &str) {
     for kind in ["user", "host"] {
-        eventually(&format!("phase {phase} of {kind}s"), || {
-            let done = cluster.tctl(&["auth", "rotate", "--type", kind, "--manual", "--phase", phase]);
-            if done.code == Some(0) { Ok(()) } else { Err(done.stderr) }
-        });
+        cluster.rotate(kind, phase);
     }
 }
 

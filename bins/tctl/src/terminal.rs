@@ -2,7 +2,7 @@
 
 use remoteler_core::steers_terminal;
 
-/// JSON in which the same characters stand as `\uXXXX`: the same values, and harmless.
+/// JSON in which the same characters stand as `\u` and four hex digits: the same values, and harmless.
 pub(crate) fn escaped_json(json: &str) -> String {
     let mut harmless = String::with_capacity(json.len());
     for character in json.chars() {

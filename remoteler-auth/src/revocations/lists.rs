@@ -7,10 +7,9 @@ use std::{
     time::Duration,
 };
 
-use remoteler_ca::{CaError, Krl, Reason, RevokeError, RevokedCertificate};
+use remoteler_ca::{CaError, Krl, RevokeError, RevokedCertificate};
 use remoteler_core::{
-    ApiError, CaSet, Revocation, RevocationList, RevocationListFormat, RevocationListName, RevocationReason,
-    RevocationTarget, Timestamp,
+    ApiError, CaSet, Revocation, RevocationList, RevocationListFormat, RevocationListName, RevocationTarget, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
@@ -184,25 +183,14 @@ fn crls(
     now: Timestamp,
 ) -> Result<Vec<Vec<u8>>, CaError> {
     let mut certificates = Vec::new();
-    for Revocation { target, reason: why, since, .. } in of_authority(&revoked.records, now) {
+    for Revocation { target, reason, since, .. } in of_authority(&revoked.records, now) {
         if let RevocationTarget::TlsSerial { authority, serial } = target
             && *authority == name.authority
         {
             let serial = serial.octets().to_vec();
-            certificates.push(RevokedCertificate { serial, since: *since, reason: reason(*why) });
+            certificates.push(RevokedCertificate { serial, since: *since, reason: *reason });
         }
     }
     let list = remoteler_ca::RevocationList { number, valid_for: VALID, certificates };
     authorities.set(name.authority).believed().map(|authority| authority.sign_revocation_list(&list, now)).collect()
-}
-
-const fn reason(reason: RevocationReason) -> Reason {
-    match reason {
-        RevocationReason::Unspecified => Reason::Unspecified,
-        RevocationReason::KeyCompromise => Reason::KeyCompromise,
-        RevocationReason::AffiliationChanged => Reason::AffiliationChanged,
-        RevocationReason::Superseded => Reason::Superseded,
-        RevocationReason::CessationOfOperation => Reason::CessationOfOperation,
-        RevocationReason::PrivilegeWithdrawn => Reason::PrivilegeWithdrawn,
-    }
 }

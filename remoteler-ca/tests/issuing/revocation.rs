@@ -2,8 +2,8 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use remoteler_ca::{CaError, Krl, Reason, RevocationList, RevokedCertificate};
-use remoteler_core::{OsEntropy, Timestamp};
+use remoteler_ca::{CaError, Krl, RevocationList, RevokedCertificate};
+use remoteler_core::{OsEntropy, RevocationReason, Timestamp};
 use ssh_key::{Certificate, HashAlg, PublicKey};
 use x509_parser::{pem::parse_x509_pem, prelude::FromDer, revocation_list::CertificateRevocationList};
 
@@ -131,7 +131,10 @@ fn openssl_refuses_a_certificate_that_the_list_names_and_takes_the_others() {
     let list = RevocationList {
         number: 258,
         valid_for: Duration::from_secs(3600),
-        certificates: vec![entry(&revoked, Reason::KeyCompromise), entry(&revoked, Reason::Superseded)],
+        certificates: vec![
+            entry(&revoked, RevocationReason::KeyCompromise),
+            entry(&revoked, RevocationReason::Superseded),
+        ],
     };
     let der = root.user.sign_revocation_list(&list, now()).unwrap();
     for (name, octets) in [
@@ -172,7 +175,11 @@ fn a_revocation_list_has_each_serial_once_and_may_be_empty() {
         let list = RevocationList { number: 1, valid_for: Duration::from_secs(valid_for), certificates };
         root.user.sign_revocation_list(&list, now())
     };
-    let of = |serial: &[u8]| RevokedCertificate { serial: serial.to_vec(), since: now(), reason: Reason::Unspecified };
+    let of = |serial: &[u8]| RevokedCertificate {
+        serial: serial.to_vec(),
+        since: now(),
+        reason: RevocationReason::Unspecified,
+    };
     let der = sign(vec![of(&[0x41; 16]), of(&[0x42; 16]), of(&[0x41; 16])], 60).unwrap();
     let (rest, list) = CertificateRevocationList::from_der(&der).unwrap();
     assert!(rest.is_empty());
@@ -186,7 +193,7 @@ fn a_revocation_list_has_each_serial_once_and_may_be_empty() {
     assert!(matches!(sign(Vec::new(), 0), Err(CaError::RevocationList(_))));
 }
 
-fn entry(pem: &str, reason: Reason) -> RevokedCertificate {
+fn entry(pem: &str, reason: RevocationReason) -> RevokedCertificate {
     let (_, block) = parse_x509_pem(pem.as_bytes()).unwrap();
     RevokedCertificate { serial: block.parse_x509().unwrap().raw_serial().to_vec(), since: now(), reason }
 }

@@ -8,12 +8,7 @@
 
 mod load;
 
-use std::{
-    env, fs,
-    path::Path,
-    process::Command,
-    time::{Duration, SystemTime},
-};
+use std::{env, fs, path::Path, process::Command};
 
 use remoteler_tests::{ApiServer, Cluster, ClusterOptions, Process, User, binary, eventually, need, run};
 use serde_json::json;
@@ -35,27 +30,6 @@ const VISITED: usize = 8;
 
 fn load(name: &str, usual: usize) -> usize {
     env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
-}
-
-/// Takes a step as soon as every service has followed the one before.
-#[track_caller]
-fn step(cluster: &Cluster, kind: &str, phase: &str) {
-    eventually(&format!("{kind} goes to {phase}"), || {
-        let out = cluster.tctl(&["auth", "rotate", "--type", kind, "--manual", "--phase", phase]);
-        if out.code == Some(0) {
-            return Ok(());
-        }
-        assert!(out.stderr.contains("is not acknowledged by"), "{}", out.stderr);
-        Err(out.stderr)
-    });
-}
-
-/// Makes `tsh` ask for the authorities at its next use, as it does by itself after a minute.
-fn a_minute_later(user: &User, cluster: &Cluster) {
-    let host = cluster.proxy().rsplit_once(':').unwrap().0;
-    let known = user.tsh_home().join("keys").join(host).join("cas.pem");
-    let earlier = SystemTime::now() - Duration::from_secs(120);
-    fs::File::options().write(true).open(known).unwrap().set_modified(earlier).unwrap();
 }
 
 #[track_caller]
@@ -117,9 +91,8 @@ async fn authorities_are_replaced_and_rolled_back_while_everything_works() {
     for kind in KINDS {
         for path in PATHS {
             for phase in path {
-                step(&cluster, kind, phase);
-                a_minute_later(&ann, &cluster);
-                ann.tsh(&["ls"]).ok();
+                cluster.rotate(kind, phase);
+                ann.asks_a_minute_later();
                 for host in round.by_ref().take(VISITED.min(hosts.len())) {
                     runs(&ann, host);
                 }
@@ -183,9 +156,8 @@ fn what_a_retired_authority_issued_is_refused_at_every_door() {
 
     for kind in ["user", "host"] {
         for phase in ["init", "update_clients", "update_servers", "standby"] {
-            step(&cluster, kind, phase);
-            a_minute_later(&ann, &cluster);
-            ann.tsh(&["ls"]).ok();
+            cluster.rotate(kind, phase);
+            ann.asks_a_minute_later();
             if kind == "user" && phase == "update_clients" {
                 ann.tsh(&["logout"]).ok();
                 ann.login(&[]).ok();
