@@ -52,14 +52,14 @@ pub use registration::{MAX_REGISTRATION_LEN, Offer, OfferError, REGISTRATION_MET
 pub use relay::{Relayed, relay};
 pub use replay::ReplayBudget;
 pub use resume::{
-    Channel, EXPORT_CHANNEL, EXPORT_KEYS, LinkId, MAX_RESUME_BODY_LEN, RESUME_BODY_LEN, RESUME_MAGIC, ResumeError, ResumeKeys,
-    ResumeRequest,
+    Channel, EXPORT_CHANNEL, EXPORT_KEYS, LinkId, MAX_RESUME_BODY_LEN, RESUME_BODY_LEN, RESUME_MAGIC, ResumeError,
+    ResumeKeys, ResumeRequest,
 };
 pub use router::{AttachedAgent, Attachment, DialError, Inventory, Place, Router, StreamService};
 pub use server::{AgentEvents, AgentSession, RegistrationError, TunnelServer};
 pub use stream::{BoxedStream, ByteStream, Replayed};
 pub use tls::{
-    ClientAuth, ClientTls, FirstContact, FirstContactError, PeerError, PolicyTrust, ServerTls, SharedTlsIdentity,
-    TlsConfigError, TlsIdentity, TlsIdentityError, TrustSource, handshake_failure, is_certificate_failure,
-    judged_later, verified_peer, web_server_config,
+    ClientAuth, ClientTls, ExportsKeys, FirstContact, FirstContactError, PeerError, PolicyTrust, ServerTls,
+    SharedTlsIdentity, TlsConfigError, TlsIdentity, TlsIdentityError, TrustSource, handshake_failure,
+    is_certificate_failure, judged_later, verified_peer, web_server_config,
 };

@@ -32,7 +32,7 @@ impl Keepalive {
     /// acknowledgements are under 310 octets on the wire, 3,200 times a day, so under 1 MB a day.
     pub const CLIENT: Self = Self { ping_after: Duration::from_secs(27), dead_after: Duration::from_secs(30) };
     /// The other side hears those PINGs and asks only when they stay away.
-    pub const SERVER: Self = Self { ping_after: Duration::from_secs(29), dead_after: Duration::from_secs(34) };
+    pub const SERVER: Self = Self { ping_after: Duration::from_secs(28), dead_after: Duration::from_secs(30) };
 }
 
 /// State of the path to one peer.

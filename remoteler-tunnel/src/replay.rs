@@ -56,12 +56,13 @@ impl Replay {
     /// Keeps a frame that is sent now. Large payloads are shared with who sends them.
     pub(crate) fn keep(&mut self, header: &Header, payload: &Payload) {
         header.put(&mut self.joined);
-        match payload {
-            Payload::Data(octets) if octets.len() >= SHARE_FROM => {
-                self.chunks.push_back(self.joined.split().freeze());
-                self.chunks.push_back(octets.clone());
-            }
-            payload => payload.put(&mut self.joined),
+        if let Payload::Data(octets) = payload
+            && octets.len() >= SHARE_FROM
+        {
+            self.chunks.push_back(self.joined.split().freeze());
+            self.chunks.push_back(octets.clone());
+        } else {
+            payload.put(&mut self.joined);
         }
         self.count(HEADER_LEN + header.length);
     }

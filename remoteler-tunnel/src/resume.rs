@@ -157,8 +157,7 @@ impl ResumeRequest {
 }
 
 /// What the server answers that does not take the link up. A reason for people, cut to what the message holds.
-#[must_use]
-pub fn refusal(reason: &str) -> BytesMut {
+pub(crate) fn refusal(reason: &str) -> BytesMut {
     let end = (0..=reason.len().min(MAX_RESUME_BODY_LEN - 1)).rev().find(|end| reason.is_char_boundary(*end));
     let reason = reason.get(..end.unwrap_or(0)).unwrap_or_default();
     let mut out = prefix(1 + reason.len());
@@ -171,7 +170,7 @@ pub fn refusal(reason: &str) -> BytesMut {
 ///
 /// # Errors
 /// It is no resumption, of another version, or too long.
-pub fn body_length(prefix: &[u8; PREFIX_LEN]) -> Result<usize, ResumeError> {
+pub(crate) fn body_length(prefix: &[u8; PREFIX_LEN]) -> Result<usize, ResumeError> {
     let mut rest = prefix.strip_prefix(&RESUME_MAGIC).ok_or(ResumeError::Malformed)?;
     let (major, _minor, length) = (rest.get_u8(), rest.get_u8(), usize::from(rest.get_u16()));
     if major != MAJOR || length == 0 || length > MAX_RESUME_BODY_LEN {
