@@ -9,7 +9,7 @@ mod migrations;
 
 use std::{
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Arc, Mutex},
     thread::JoinHandle,
 };
 
@@ -22,6 +22,8 @@ use data_dir::DataDir;
 pub use data_dir::OpenError;
 pub(crate) use data_dir::private_dir;
 pub(crate) use log::empty as empty_log;
+
+use crate::storage::History;
 
 /// File name of the database in a data directory.
 const FILE_NAME: &str = "auth.sqlite";
@@ -60,6 +62,8 @@ pub struct Database {
     writer: Option<mpsc::Sender<Job>>,
     reader: Option<mpsc::Sender<Job>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Of the state store in it; here, because there must be one for each database.
+    history: Arc<History>,
 }
 
 impl Database {
@@ -91,7 +95,8 @@ impl Database {
         })?);
         let (read, jobs) = mpsc::channel(QUEUE);
         threads.push(spawn("auth-db-read", move || run_reads(&reader, jobs))?);
-        Ok(Self { name, writer: Some(write), reader: Some(read), threads: Mutex::new(threads) })
+        let history = Arc::default();
+        Ok(Self { name, writer: Some(write), reader: Some(read), threads: Mutex::new(threads), history })
     }
 
     /// A database that lives in memory and ends with the value; for tests and embedders.
@@ -107,7 +112,8 @@ impl Database {
         let (write, jobs) = mpsc::channel(QUEUE);
         let thread = spawn("auth-db", move || run_writes(&connection, ":memory:", jobs))?;
         let reader = Some(write.clone());
-        Ok(Self { name: ":memory:".into(), writer: Some(write), reader, threads: Mutex::new(vec![thread]) })
+        let (threads, history) = (Mutex::new(vec![thread]), Arc::default());
+        Ok(Self { name: ":memory:".into(), writer: Some(write), reader, threads, history })
     }
 
     /// Runs `work` in a transaction; durable when this returns. A dropped future does not stop a write that has been queued.
@@ -116,22 +122,41 @@ impl Database {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        self.submit(self.writer.as_ref(), work).await
+        self.write_then(work, |done| done).await
     }
 
-    /// Runs `work`, which only reads. It sees every write that has returned.
+    /// The same, and hands what came out to `then`: once it is durable, before this returns, and in the order in which writes were done. Also when the
+    /// future was dropped meanwhile. `then` must be quick: other writes wait for it.
+    pub(crate) async fn write_then<T, U, F, G>(&self, work: F, then: G) -> Result<U, DatabaseError>
+    where
+        T: Send + 'static,
+        U: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        G: FnOnce(T) -> U + Send + 'static,
+    {
+        self.submit(self.writer.as_ref(), work, then).await
+    }
+
+    /// The last changes of the state store.
+    pub(crate) const fn history(&self) -> &Arc<History> {
+        &self.history
+    }
+
+    /// Runs `work`, which only reads, in a transaction of its own: it sees one moment. It sees every write that has returned.
     pub(crate) async fn read<T, F>(&self, work: F) -> Result<T, DatabaseError>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        self.submit(self.reader.as_ref(), work).await
+        self.submit(self.reader.as_ref(), work, |found| found).await
     }
 
-    async fn submit<T, F>(&self, queue: Option<&mpsc::Sender<Job>>, work: F) -> Result<T, DatabaseError>
+    async fn submit<T, U, F, G>(&self, queue: Option<&mpsc::Sender<Job>>, work: F, then: G) -> Result<U, DatabaseError>
     where
         T: Send + 'static,
+        U: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        G: FnOnce(T) -> U + Send + 'static,
     {
         let queue = queue.ok_or(DatabaseError::Closed)?;
         let (answer, answered) = oneshot::channel();
@@ -141,7 +166,7 @@ impl Database {
                 .and_then(|connection| work_in_savepoint(connection, work).map_err(|cause| failure(&name, &cause)));
             Box::new(move |committed| {
                 // The caller may be gone; then nobody needs the answer.
-                let _ = answer.send(committed.and(outcome));
+                let _ = answer.send(committed.and(outcome).map(then));
             })
         });
         queue.send(job).await.map_err(|_| DatabaseError::Closed)?;

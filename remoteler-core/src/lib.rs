@@ -80,7 +80,10 @@ pub use rule::{RuleAccess, Verb, authorize_rule};
 pub use secret::Secret;
 pub use sign::{SignRequest, SignedCertificates};
 pub use source::SourceNet;
-pub use storage::{Expected, Item, Page, Revision, Storage, StorageError};
+pub use storage::{
+    Change, Changes, Expected, Item, MAX_KEY, MAX_OPERATIONS, MAX_PAGE, MAX_VALUE, Operation, Page, Revision, Storage,
+    StorageError, Transaction, check_key, check_size,
+};
 pub use template::TemplateError;
 pub use text::{printable, steers_terminal, with_causes};
 pub use trust::{CaKind, CaSet, TrustBundle, TrustError, spki_pin};

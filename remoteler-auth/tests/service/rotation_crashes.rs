@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use remoteler_auth::{AuthConfig, AuthService, Caller, Database, EventLog, MemoryStorage, RecordingFiles};
 use remoteler_core::{
-    ClusterName, Expected, Item, Page, Revision, RotateRequest, RotationKind, RotationPhase, RotationPlan, Storage,
-    StorageError, Timestamp, TrustBundle,
+    Changes, ClusterName, Expected, Item, Page, Revision, RotateRequest, RotationKind, RotationPhase, RotationPlan,
+    Storage, StorageError, Timestamp, Transaction, TrustBundle,
 };
 
 use RotationPhase::{Init, Rollback, Standby, UpdateClients, UpdateServers};
@@ -97,6 +97,15 @@ impl Storage for Mortal {
     ) -> Result<Page, StorageError> {
         self.is_alive()?;
         self.disk.range(prefix, after, limit, now).await
+    }
+
+    async fn transact(&self, transaction: Transaction, now: Timestamp) -> Result<Revision, StorageError> {
+        self.write(self.disk.transact(transaction, now)).await
+    }
+
+    async fn watch(&self, prefix: &str, after: Revision, limit: usize) -> Result<Changes, StorageError> {
+        self.is_alive()?;
+        self.disk.watch(prefix, after, limit).await
     }
 }
 
