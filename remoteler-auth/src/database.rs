@@ -17,7 +17,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::{mpsc, oneshot};
 
 use check::Checked;
-pub(crate) use copies::forget_clear_keys;
+pub(crate) use copies::{Backup, forget_clear_keys};
 use data_dir::DataDir;
 pub use data_dir::OpenError;
 pub(crate) use data_dir::private_dir;
@@ -62,6 +62,8 @@ pub struct Database {
     writer: Option<mpsc::Sender<Job>>,
     reader: Option<mpsc::Sender<Job>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Where it is, if it is on disk.
+    path: Option<PathBuf>,
     /// Of the state store in it; here, because there must be one for each database.
     history: Arc<History>,
 }
@@ -81,6 +83,7 @@ impl Database {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut writer = Connection::open_with_flags(&path, flags).map_err(failed)?;
         prepare(&writer, true).map_err(failed)?;
+        copies::forget_backup(data_dir)?;
         bring_up_to_date(&mut writer, data_dir, &path)?;
         let reader = Connection::open_with_flags(&path, flags).map_err(failed)?;
         prepare(&reader, true).map_err(failed)?;
@@ -95,8 +98,8 @@ impl Database {
         })?);
         let (read, jobs) = mpsc::channel(QUEUE);
         threads.push(spawn("auth-db-read", move || run_reads(&reader, jobs))?);
-        let history = Arc::default();
-        Ok(Self { name, writer: Some(write), reader: Some(read), threads: Mutex::new(threads), history })
+        let (threads, path, history) = (Mutex::new(threads), Some(path), Arc::default());
+        Ok(Self { name, writer: Some(write), reader: Some(read), threads, path, history })
     }
 
     /// A database that lives in memory and ends with the value; for tests and embedders.
@@ -113,7 +116,7 @@ impl Database {
         let thread = spawn("auth-db", move || run_writes(&connection, ":memory:", jobs))?;
         let reader = Some(write.clone());
         let (threads, history) = (Mutex::new(vec![thread]), Arc::default());
-        Ok(Self { name: ":memory:".into(), writer: Some(write), reader, threads, history })
+        Ok(Self { name: ":memory:".into(), writer: Some(write), reader, threads, path: None, history })
     }
 
     /// Runs `work` in a transaction; durable when this returns. A dropped future does not stop a write that has been queued.
@@ -135,6 +138,11 @@ impl Database {
         G: FnOnce(T) -> U + Send + 'static,
     {
         self.submit(self.writer.as_ref(), work, then).await
+    }
+
+    /// A copy as it is now, in a file that has no name any more; `None` where it is not on disk. Blocks, and holds up no write.
+    pub(crate) fn back_up(&self) -> Option<Result<copies::Backup, OpenError>> {
+        self.path.as_deref().map(|path| copies::back_up(path, |connection| prepare(connection, true)))
     }
 
     /// The last changes of the state store.

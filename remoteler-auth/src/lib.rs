@@ -4,6 +4,7 @@
 
 mod api;
 mod authorities;
+mod backups;
 mod blocking;
 mod caller;
 mod database;

@@ -9,6 +9,7 @@ mod access;
 mod api;
 mod audit;
 mod audit_bound;
+mod backup;
 mod clock;
 mod entropy;
 mod identity;
@@ -46,6 +47,7 @@ pub use api::{
 };
 pub use audit::{AuditError, AuditEvent, AuditKind, AuditSink, ConnectionFields, NullAudit, SessionFields};
 pub use audit_bound::BoundedRefusals;
+pub use backup::BackupStatus;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use entropy::{Entropy, OsEntropy, fill_random, random_uuid};
 pub use identity::{

@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rusqlite::{Connection, OpenFlags, backup::Backup, backup::StepResult};
+use rusqlite::{
+    Connection, OpenFlags,
+    backup::{self, StepResult},
+};
 
 use super::{FILE_NAME, OpenError, data_dir::private_file};
 
@@ -48,7 +51,7 @@ fn fill(connection: &Connection, path: &Path) -> Result<(), OpenError> {
 }
 
 fn steps(connection: &Connection, into: &mut Connection) -> rusqlite::Result<()> {
-    let backup = Backup::new(connection, into)?;
+    let backup = backup::Backup::new(connection, into)?;
     loop {
         match backup.step(STEP)? {
             StepResult::Done => return Ok(()),
@@ -77,6 +80,43 @@ pub(super) fn keep_format(connection: &Connection, data_dir: &Path, found: u32) 
     }
     Ok(path)
 }
+
+/// A backup as a file without a name: it is gone when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Backup {
+    pub(crate) file: File,
+    pub(crate) size: u64,
+    /// Whether private keys lie in it in the clear.
+    pub(crate) clear_keys: bool,
+}
+
+/// Copies the database at `path` while its owner goes on.
+pub(super) fn back_up(
+    path: &Path,
+    prepare: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+) -> Result<Backup, OpenError> {
+    let failed = |source| OpenError::from_sqlite(path, source);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    prepare(&connection).map_err(failed)?;
+    let copied = path.with_file_name(BACKUP_NAME);
+    copy(&connection, &copied)?;
+    let io = |source| OpenError::from_io(&copied, source);
+    let clear_keys = holds_clear_keys(&copied).map_err(|source| OpenError::from_sqlite(&copied, source));
+    let opened = File::open(&copied).map_err(io);
+    discard(&copied)?; // whatever else fails, it does not stay
+    let (clear_keys, file) = (clear_keys?, opened?);
+    let size = file.metadata().map_err(io)?.len();
+    Ok(Backup { file, size, clear_keys })
+}
+
+/// Removes what a process left that ended in the midst of [`back_up`].
+pub(super) fn forget_backup(data_dir: &Path) -> Result<(), OpenError> {
+    discard(&data_dir.join(BACKUP_NAME))
+}
+
+/// While it is made.
+const BACKUP_NAME: &str = "auth.backup";
 
 /// Removes copies of older formats in which keys of the authorities lie in the clear: to be called once those in the database are sealed (I8).
 pub(crate) fn forget_clear_keys(data_dir: &Path) -> Result<(), OpenError> {
