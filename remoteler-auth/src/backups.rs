@@ -55,6 +55,11 @@ impl Backups {
         let _ = self.0.database.set(database); // there is one
     }
 
+    /// What is backed up; `None` where the service keeps its state elsewhere.
+    pub(crate) fn database(&self) -> Option<&Arc<Database>> {
+        self.0.database.get()
+    }
+
     fn with<T>(&self, work: impl FnOnce(&mut Option<Held>) -> T) -> T {
         work(&mut self.0.held.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -123,7 +128,7 @@ impl Backups {
 impl Inner {
     pub(crate) async fn start_backup(&self, caller: &Caller) -> ApiResult<BackupStatus> {
         self.admit_to_backups(caller).await?;
-        let Some(database) = self.backups.0.database.get() else { return Err(no_database()) };
+        let Some(database) = self.backups.database() else { return Err(no_database()) };
         let id = random_uuid(self.entropy.as_ref()).to_string();
         self.backups.begin(&id)?;
         if let Err(cause) = self.record(AuditKind::BackupCreate { user: caller.name() }).await {

@@ -6,6 +6,7 @@ mod copies;
 mod data_dir;
 mod log;
 mod migrations;
+mod reserve;
 
 use std::{
     path::{Path, PathBuf},
@@ -22,6 +23,7 @@ use data_dir::DataDir;
 pub use data_dir::OpenError;
 pub(crate) use data_dir::private_dir;
 pub(crate) use log::empty as empty_log;
+use reserve::Reserve;
 
 use crate::storage::History;
 
@@ -64,6 +66,8 @@ pub struct Database {
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Where it is, if it is on disk.
     path: Option<PathBuf>,
+    /// What is kept back for a full disk, if it is on one.
+    reserve: Option<Arc<Reserve>>,
     /// Of the state store in it; here, because there must be one for each database.
     history: Arc<History>,
 }
@@ -79,6 +83,8 @@ impl Database {
     pub fn open(data_dir: &Path) -> Result<Self, OpenError> {
         let held = DataDir::hold(data_dir)?;
         let path = data_dir.join(FILE_NAME);
+        // Before anything is written: a service that is started on a full disk comes up.
+        let reserve = Arc::new(Reserve::keep(data_dir));
         let failed = |source| OpenError::from_sqlite(&path, source);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut writer = Connection::open_with_flags(&path, flags).map_err(failed)?;
@@ -90,16 +96,16 @@ impl Database {
         let name = path.display().to_string();
         let mut threads = Vec::new();
         let (write, jobs) = mpsc::channel(QUEUE);
-        let thread_name = name.clone();
+        let (thread_name, room) = (name.clone(), Arc::clone(&reserve));
         threads.push(spawn("auth-db-write", move || {
-            run_writes(&writer, &thread_name, jobs);
+            run_writes(&writer, &thread_name, Some(&room), jobs);
             drop(writer);
             drop(held); // last: another process may open the directory from here on
         })?);
         let (read, jobs) = mpsc::channel(QUEUE);
         threads.push(spawn("auth-db-read", move || run_reads(&reader, jobs))?);
         let (threads, path, history) = (Mutex::new(threads), Some(path), Arc::default());
-        Ok(Self { name, writer: Some(write), reader: Some(read), threads, path, history })
+        Ok(Self { name, writer: Some(write), reader: Some(read), threads, path, reserve: Some(reserve), history })
     }
 
     /// A database that lives in memory and ends with the value; for tests and embedders.
@@ -113,10 +119,10 @@ impl Database {
         prepare(&connection, false).map_err(failed)?;
         migrations::apply(&connection, 0).map_err(|cause| OpenError::migration(&name, cause))?;
         let (write, jobs) = mpsc::channel(QUEUE);
-        let thread = spawn("auth-db", move || run_writes(&connection, ":memory:", jobs))?;
+        let thread = spawn("auth-db", move || run_writes(&connection, ":memory:", None, jobs))?;
         let reader = Some(write.clone());
         let (threads, history) = (Mutex::new(vec![thread]), Arc::default());
-        Ok(Self { name: ":memory:".into(), writer: Some(write), reader, threads, path: None, history })
+        Ok(Self { name: ":memory:".into(), writer: Some(write), reader, threads, path: None, reserve: None, history })
     }
 
     /// Runs `work` in a transaction; durable when this returns. A dropped future does not stop a write that has been queued.
@@ -143,6 +149,11 @@ impl Database {
     /// A copy as it is now, in a file that has no name any more; `None` where it is not on disk. Blocks, and holds up no write.
     pub(crate) fn back_up(&self) -> Option<Result<copies::Backup, OpenError>> {
         self.path.as_deref().map(|path| copies::back_up(path, |connection| prepare(connection, true)))
+    }
+
+    /// Whether there is room for what can wait elsewhere. Without it there may still be enough for logins and administration.
+    pub(crate) fn has_room(&self) -> bool {
+        self.reserve.as_ref().is_none_or(|reserve| reserve.look())
     }
 
     /// The last changes of the state store.
@@ -239,7 +250,7 @@ fn run_reads(connection: &Connection, mut jobs: mpsc::Receiver<Job>) {
 }
 
 /// Takes what has queued up, runs it in one transaction and answers when that is on disk.
-fn run_writes(connection: &Connection, name: &str, mut jobs: mpsc::Receiver<Job>) {
+fn run_writes(connection: &Connection, name: &str, reserve: Option<&Reserve>, mut jobs: mpsc::Receiver<Job>) {
     while let Some(first) = jobs.blocking_recv() {
         let mut batch = vec![first];
         while batch.len() < BATCH
@@ -247,6 +258,8 @@ fn run_writes(connection: &Connection, name: &str, mut jobs: mpsc::Receiver<Job>
         {
             batch.push(job);
         }
+        // What was kept back is there before the write that needs it.
+        reserve.map(Reserve::look);
         if let Err(cause) = connection.execute_batch("BEGIN IMMEDIATE") {
             let failure = failure(name, &cause);
             for job in batch {

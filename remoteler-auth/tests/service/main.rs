@@ -3,6 +3,7 @@
 
 mod audit;
 mod backup;
+mod full_disk;
 mod http;
 mod identity_tokens;
 mod inventory;
