@@ -207,4 +207,16 @@ impl AuthApi for Handle {
     async fn delete_resource(&self, kind: ResourceKind, name: String) -> Result<(), ApiError> {
         change!(self, delete_resource(kind, name))
     }
+
+    async fn start_backup(&self) -> Result<remoteler_core::BackupStatus, ApiError> {
+        change!(self, start_backup())
+    }
+
+    async fn backup(&self, id: String) -> Result<remoteler_core::BackupStatus, ApiError> {
+        self.inner.backup(&self.caller, &id).await
+    }
+
+    async fn read_backup(&self, id: String, offset: u64) -> Result<Vec<u8>, ApiError> {
+        self.inner.read_backup(&self.caller, &id, offset).await
+    }
 }

@@ -1,22 +1,31 @@
 //! The one SQLite database of an auth service. Owns its connections, each in a thread of its own, and the group commit of
 //! writes. Knows no table: what is read and written comes as closures.
 
+mod check;
+mod copies;
 mod data_dir;
 mod log;
+mod migrations;
+mod reserve;
 
 use std::{
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Arc, Mutex},
     thread::JoinHandle,
 };
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::{mpsc, oneshot};
 
+use check::Checked;
+pub(crate) use copies::{Backup, forget_clear_keys};
+use data_dir::DataDir;
 pub use data_dir::OpenError;
 pub(crate) use data_dir::private_dir;
-use data_dir::{DataDir, SCHEMA_VERSION};
 pub(crate) use log::empty as empty_log;
+use reserve::Reserve;
+
+use crate::storage::History;
 
 /// File name of the database in a data directory.
 const FILE_NAME: &str = "auth.sqlite";
@@ -55,41 +64,48 @@ pub struct Database {
     writer: Option<mpsc::Sender<Job>>,
     reader: Option<mpsc::Sender<Job>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Where it is, if it is on disk.
+    path: Option<PathBuf>,
+    /// What is kept back for a full disk, if it is on one.
+    reserve: Option<Arc<Reserve>>,
+    /// Of the state store in it; here, because there must be one for each database.
+    history: Arc<History>,
 }
 
 impl Database {
     /// Opens the database of a data directory, making both when they are not there. Directory 0700, files 0600.
     ///
+    /// Looks for damage first, for a second at most. A database of an older format is copied to `auth.sqlite.format-N` beside it and then brought to
+    /// the present one, in one transaction.
+    ///
     /// # Errors
-    /// [`OpenError`]; a directory of a newer version is left untouched.
+    /// [`OpenError`]; a directory of a newer version is left untouched, and so is a database that is damaged or cannot be brought to the present format.
     pub fn open(data_dir: &Path) -> Result<Self, OpenError> {
         let held = DataDir::hold(data_dir)?;
         let path = data_dir.join(FILE_NAME);
+        // Before anything is written: a service that is started on a full disk comes up.
+        let reserve = Arc::new(Reserve::keep(data_dir));
         let failed = |source| OpenError::from_sqlite(&path, source);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let writer = Connection::open_with_flags(&path, flags).map_err(failed)?;
+        let mut writer = Connection::open_with_flags(&path, flags).map_err(failed)?;
         prepare(&writer, true).map_err(failed)?;
-        let found: u32 = writer.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
-        if found > SCHEMA_VERSION {
-            return Err(OpenError::newer(data_dir, found));
-        }
-        if found < SCHEMA_VERSION {
-            create_schema(&writer).map_err(failed)?;
-        }
+        copies::forget_backup(data_dir)?;
+        bring_up_to_date(&mut writer, data_dir, &path)?;
         let reader = Connection::open_with_flags(&path, flags).map_err(failed)?;
         prepare(&reader, true).map_err(failed)?;
         let name = path.display().to_string();
         let mut threads = Vec::new();
         let (write, jobs) = mpsc::channel(QUEUE);
-        let thread_name = name.clone();
+        let (thread_name, room) = (name.clone(), Arc::clone(&reserve));
         threads.push(spawn("auth-db-write", move || {
-            run_writes(&writer, &thread_name, jobs);
+            run_writes(&writer, &thread_name, Some(&room), jobs);
             drop(writer);
             drop(held); // last: another process may open the directory from here on
         })?);
         let (read, jobs) = mpsc::channel(QUEUE);
         threads.push(spawn("auth-db-read", move || run_reads(&reader, jobs))?);
-        Ok(Self { name, writer: Some(write), reader: Some(read), threads: Mutex::new(threads) })
+        let (threads, path, history) = (Mutex::new(threads), Some(path), Arc::default());
+        Ok(Self { name, writer: Some(write), reader: Some(read), threads, path, reserve: Some(reserve), history })
     }
 
     /// A database that lives in memory and ends with the value; for tests and embedders.
@@ -101,11 +117,12 @@ impl Database {
         let failed = |source| OpenError::from_sqlite(&name, source);
         let connection = Connection::open_in_memory().map_err(failed)?;
         prepare(&connection, false).map_err(failed)?;
-        create_schema(&connection).map_err(failed)?;
+        migrations::apply(&connection, 0).map_err(|cause| OpenError::migration(&name, cause))?;
         let (write, jobs) = mpsc::channel(QUEUE);
-        let thread = spawn("auth-db", move || run_writes(&connection, ":memory:", jobs))?;
+        let thread = spawn("auth-db", move || run_writes(&connection, ":memory:", None, jobs))?;
         let reader = Some(write.clone());
-        Ok(Self { name: ":memory:".into(), writer: Some(write), reader, threads: Mutex::new(vec![thread]) })
+        let (threads, history) = (Mutex::new(vec![thread]), Arc::default());
+        Ok(Self { name: ":memory:".into(), writer: Some(write), reader, threads, path: None, reserve: None, history })
     }
 
     /// Runs `work` in a transaction; durable when this returns. A dropped future does not stop a write that has been queued.
@@ -114,22 +131,51 @@ impl Database {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        self.submit(self.writer.as_ref(), work).await
+        self.write_then(work, |done| done).await
     }
 
-    /// Runs `work`, which only reads. It sees every write that has returned.
+    /// The same, and hands what came out to `then`: once it is durable, before this returns, and in the order in which writes were done. Also when the
+    /// future was dropped meanwhile. `then` must be quick: other writes wait for it.
+    pub(crate) async fn write_then<T, U, F, G>(&self, work: F, then: G) -> Result<U, DatabaseError>
+    where
+        T: Send + 'static,
+        U: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        G: FnOnce(T) -> U + Send + 'static,
+    {
+        self.submit(self.writer.as_ref(), work, then).await
+    }
+
+    /// A copy as it is now, in a file that has no name any more; `None` where it is not on disk. Blocks, and holds up no write.
+    pub(crate) fn back_up(&self) -> Option<Result<copies::Backup, OpenError>> {
+        self.path.as_deref().map(|path| copies::back_up(path, |connection| prepare(connection, true)))
+    }
+
+    /// Whether there is room for what can wait elsewhere. Without it there may still be enough for logins and administration.
+    pub(crate) fn has_room(&self) -> bool {
+        self.reserve.as_ref().is_none_or(|reserve| reserve.look())
+    }
+
+    /// The last changes of the state store.
+    pub(crate) const fn history(&self) -> &Arc<History> {
+        &self.history
+    }
+
+    /// Runs `work`, which only reads, in a transaction of its own: it sees one moment. It sees every write that has returned.
     pub(crate) async fn read<T, F>(&self, work: F) -> Result<T, DatabaseError>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        self.submit(self.reader.as_ref(), work).await
+        self.submit(self.reader.as_ref(), work, |found| found).await
     }
 
-    async fn submit<T, F>(&self, queue: Option<&mpsc::Sender<Job>>, work: F) -> Result<T, DatabaseError>
+    async fn submit<T, U, F, G>(&self, queue: Option<&mpsc::Sender<Job>>, work: F, then: G) -> Result<U, DatabaseError>
     where
         T: Send + 'static,
+        U: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        G: FnOnce(T) -> U + Send + 'static,
     {
         let queue = queue.ok_or(DatabaseError::Closed)?;
         let (answer, answered) = oneshot::channel();
@@ -139,7 +185,7 @@ impl Database {
                 .and_then(|connection| work_in_savepoint(connection, work).map_err(|cause| failure(&name, &cause)));
             Box::new(move |committed| {
                 // The caller may be gone; then nobody needs the answer.
-                let _ = answer.send(committed.and(outcome));
+                let _ = answer.send(committed.and(outcome).map(then));
             })
         });
         queue.send(job).await.map_err(|_| DatabaseError::Closed)?;
@@ -174,29 +220,27 @@ fn prepare(connection: &Connection, on_disk: bool) -> rusqlite::Result<()> {
     connection.pragma_update(None, "trusted_schema", false)
 }
 
-fn create_schema(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute_batch(&format!(
-        "BEGIN IMMEDIATE;
-         CREATE TABLE items (
-             key TEXT PRIMARY KEY, value BLOB NOT NULL, revision INTEGER NOT NULL, expires INTEGER
-         ) WITHOUT ROWID;
-         CREATE INDEX items_expires ON items (expires) WHERE expires IS NOT NULL;
-         CREATE TABLE counter (revision INTEGER NOT NULL);
-         INSERT INTO counter VALUES (0);
-         CREATE TABLE events (
-             seq INTEGER PRIMARY KEY, uid BLOB NOT NULL UNIQUE, time INTEGER NOT NULL,
-             event TEXT NOT NULL, user TEXT, sid TEXT, body TEXT NOT NULL, chain BLOB NOT NULL
-         );
-         CREATE INDEX events_time ON events (time);
-         CREATE INDEX events_event ON events (event, time);
-         CREATE INDEX events_user ON events (user, time);
-         CREATE INDEX events_sid ON events (sid, event) WHERE sid IS NOT NULL;
-         PRAGMA user_version = {SCHEMA_VERSION};
-         COMMIT;"
-    ))?;
+/// Checks what is there, and makes the present format of it.
+fn bring_up_to_date(writer: &mut Connection, data_dir: &Path, path: &Path) -> Result<(), OpenError> {
+    let failed = |source| OpenError::from_sqlite(path, source);
+    let found: u32 = writer.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
+    if found > migrations::LATEST {
+        return Err(OpenError::newer(data_dir, found));
+    }
+    if found > 0 && check::check(writer, path, check::LIMIT)? == Checked::InPart {
+        tracing::info!(path = %path.display(), "the database is large; it was looked at for damage in part");
+    }
+    if found == migrations::LATEST {
+        return Ok(());
+    }
+    if found > 0 {
+        let kept = copies::keep_format(writer, data_dir, found)?;
+        tracing::info!(found, copy = %kept.display(), "the database is of an older format; a copy of it was kept");
+    }
+    migrations::apply(writer, found).map_err(|cause| OpenError::migration(path, cause))?;
     // The version must stand in the file itself: it is read from there before a journal is touched.
-    let checkpoint = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-    checkpoint.or_else(|cause| if cause == rusqlite::Error::QueryReturnedNoRows { Ok(()) } else { Err(cause) })
+    let checkpoint = writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    checkpoint.map_err(failed)
 }
 
 fn run_reads(connection: &Connection, mut jobs: mpsc::Receiver<Job>) {
@@ -206,7 +250,7 @@ fn run_reads(connection: &Connection, mut jobs: mpsc::Receiver<Job>) {
 }
 
 /// Takes what has queued up, runs it in one transaction and answers when that is on disk.
-fn run_writes(connection: &Connection, name: &str, mut jobs: mpsc::Receiver<Job>) {
+fn run_writes(connection: &Connection, name: &str, reserve: Option<&Reserve>, mut jobs: mpsc::Receiver<Job>) {
     while let Some(first) = jobs.blocking_recv() {
         let mut batch = vec![first];
         while batch.len() < BATCH
@@ -214,6 +258,8 @@ fn run_writes(connection: &Connection, name: &str, mut jobs: mpsc::Receiver<Job>
         {
             batch.push(job);
         }
+        // What was kept back is there before the write that needs it.
+        reserve.map(Reserve::look);
         if let Err(cause) = connection.execute_batch("BEGIN IMMEDIATE") {
             let failure = failure(name, &cause);
             for job in batch {

@@ -1,7 +1,7 @@
 //! Where failures inside become what a caller may see: kind and one line. The full cause goes to the log, not to the caller.
 
 use remoteler_ca::{CaError, ProfileError, RevokeError, SignerError};
-use remoteler_core::{ApiError, ApiErrorKind, AuditError, RecordingError, with_causes};
+use remoteler_core::{ApiError, ApiErrorKind, AuditError, RecordingError, StorageError, with_causes};
 
 use crate::{DatabaseError, RecordError, event_log::EventLogError, password::PasswordError};
 
@@ -38,6 +38,9 @@ impl From<RecordError> for ApiError {
     fn from(cause: RecordError) -> Self {
         if cause.is_conflict() {
             return conflict(format!("{cause}; try again"));
+        }
+        if let RecordError::Storage(StorageError::Refused(reason)) = &cause {
+            return bad_request(reason.clone());
         }
         internal(&cause, "the state store failed")
     }

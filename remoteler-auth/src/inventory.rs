@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Caller,
     failure::{ApiResult, bad_request, conflict, not_found},
-    records::key,
+    records::{Batch, key},
     service::Inner,
 };
 
@@ -104,33 +104,31 @@ impl Inner {
             Err(_) => None,
         };
         let name = NodeName::new(by_id.as_deref().unwrap_or(name)).map_err(|cause| bad_request(cause.to_string()))?;
-        let keys = [key::of(key::NODES, &name), key::of(key::NODE_OWNERS, &name)];
-        let host = self.records.read::<HostId>(&key::of(key::NODE_OWNERS, &name)).await?;
-        self.forget(actor, "node", name.as_str(), keys).await?;
+        let owner = key::of(key::NODE_OWNERS, &name);
+        let host = self.records.read::<HostId>(&owner).await?;
+        let gone = Batch::new().delete(&key::of(key::NODES, &name));
         // No rotation waits for a host that was removed; one that still lives is waited for from its next word on.
-        if let Some(host) = host {
-            self.records.delete(&key::of(key::SERVICES, host)).await?;
-        }
-        Ok(())
+        let gone = match host {
+            Some(host) => gone.delete(&key::of(key::SERVICES, host)),
+            None => gone,
+        };
+        self.forget(actor, "node", name.as_str(), &owner, gone).await
     }
 
     /// Removes a Kubernetes cluster and frees its name.
     pub(crate) async fn delete_kube_cluster(&self, actor: String, name: &str) -> ApiResult<()> {
         let name = KubeClusterName::new(name).map_err(|cause| bad_request(cause.to_string()))?;
-        let keys = [key::of(key::KUBE_CLUSTERS, &name), key::of(key::KUBE_OWNERS, &name)];
-        self.forget(actor, "kube_cluster", name.as_str(), keys).await
+        let gone = Batch::new().delete(&key::of(key::KUBE_CLUSTERS, &name));
+        self.forget(actor, "kube_cluster", name.as_str(), &key::of(key::KUBE_OWNERS, &name), gone).await
     }
 
-    async fn forget(&self, actor: String, kind: &str, name: &str, keys: [String; 2]) -> ApiResult<()> {
-        let [record, owner] = keys;
-        if self.records.read::<HostId>(&owner).await?.is_none() {
+    /// Frees the name and forgets what was said under it, in one write.
+    async fn forget(&self, actor: String, kind: &str, name: &str, owner: &str, gone: Batch) -> ApiResult<()> {
+        if self.records.read::<HostId>(owner).await?.is_none() {
             return Err(not_found(format!("there is no {kind} {name}")));
         }
         self.record(AuditKind::ResourceDelete { user: actor, kind: kind.into(), name: name.into() }).await?;
-        // The owner goes first: from then on the host cannot announce itself, so the record does not come back.
-        self.records.delete(&owner).await?;
-        self.records.delete(&record).await?;
-        Ok(())
+        Ok(self.records.commit(gone.delete(owner)).await?)
     }
 
     async fn owned_by(&self, prefix: &str, host: HostId) -> ApiResult<Option<String>> {

@@ -4,6 +4,7 @@
 
 mod api;
 mod authorities;
+mod backups;
 mod blocking;
 mod caller;
 mod database;
@@ -51,6 +52,8 @@ pub use quota::HostQuotas;
 pub use recordings::{RecordingFiles, RecordingState};
 pub use records::RecordError;
 pub use service::{AuthConfig, AuthService, StartError};
+#[cfg(feature = "storage-contract")]
+pub use storage::contract as storage_contract;
 pub use storage::{MemoryStorage, SqliteStorage};
 #[cfg(feature = "pkcs11")]
 pub use token_config::{TokenConfig, TokenConfigError};

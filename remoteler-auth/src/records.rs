@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use remoteler_core::{Clock, Expected, Revision, Storage, StorageError, Timestamp};
+use remoteler_core::{Clock, Expected, Revision, Storage, StorageError, Timestamp, Transaction};
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Why a record could not be read or written.
@@ -74,6 +74,47 @@ pub(crate) struct Records {
     clock: Arc<dyn Clock>,
 }
 
+/// Writes that belong together: [`Records::commit`] does all of them or none.
+#[derive(Default)]
+pub(crate) struct Batch(Transaction);
+
+impl Batch {
+    /// That does nothing yet.
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// Also writes this, whatever stands there.
+    pub(crate) fn write<T: Serialize>(
+        self,
+        key: &str,
+        record: &T,
+        expires: Option<Timestamp>,
+    ) -> Result<Self, RecordError> {
+        Ok(Self(self.0.put(key, encode(key, record)?, expires)))
+    }
+
+    /// Also writes this, if there is none.
+    pub(crate) fn create<T: Serialize>(
+        self,
+        key: &str,
+        record: &T,
+        expires: Option<Timestamp>,
+    ) -> Result<Self, RecordError> {
+        Self(self.0.expect(key, Expected::Absent)).write(key, record, expires)
+    }
+
+    /// Also writes this, if what stands there is still that of `revision`.
+    pub(crate) fn replace<T: Serialize>(self, key: &str, revision: Revision, record: &T) -> Result<Self, RecordError> {
+        Self(self.0.expect(key, Expected::At(revision))).write(key, record, None)
+    }
+
+    /// Also removes this, if it is there.
+    pub(crate) fn delete(self, key: &str) -> Self {
+        Self(self.0.delete(key))
+    }
+}
+
 /// Records fetched at once.
 const PAGE: usize = 1000;
 
@@ -131,6 +172,12 @@ impl Records {
     ) -> Result<Revision, RecordError> {
         let value = encode(key, record)?;
         Ok(self.storage.compare_and_swap(key, expected, &value, expires, self.clock.now()).await?)
+    }
+
+    /// Does all of it or nothing, when there is nothing else than it expects.
+    pub(crate) async fn commit(&self, batch: Batch) -> Result<(), RecordError> {
+        self.storage.transact(batch.0, self.clock.now()).await?;
+        Ok(())
     }
 
     pub(crate) async fn delete(&self, key: &str) -> Result<bool, RecordError> {

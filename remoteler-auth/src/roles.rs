@@ -7,7 +7,7 @@ use remoteler_core::{ApiError, AuditKind, Policy, Resource, Role, RoleName, Role
 use crate::{
     Caller,
     failure::{ApiResult, bad_request, conflict, not_found},
-    records::{RecordError, Records, key},
+    records::{Batch, RecordError, Records, key},
     service::{Inner, StartError},
     users::UserRecord,
 };
@@ -20,10 +20,12 @@ pub(crate) async fn write_presets(records: &Records) -> Result<(), RecordError> 
     if !records.list::<Resource>(key::ROLES).await?.is_empty() {
         return Ok(());
     }
+    // In one write: a first start that is cut off must not leave a cluster with some of them.
+    let mut presets = Batch::new();
     for (name, spec) in preset_roles() {
-        records.write(&key::of(key::ROLES, &name), &Resource::role(&name, &spec), None).await?;
+        presets = presets.write(&key::of(key::ROLES, &name), &Resource::role(&name, &spec), None)?;
     }
-    Ok(())
+    records.commit(presets).await
 }
 
 /// All roles, checked. One that does not pass stops the start: what it denies would not be known (I80).

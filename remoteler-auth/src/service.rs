@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, RwLock};
 use crate::{
     AuditLog, Caller, Database, EventLog, KeyParams, OpenError, RecordError, RecordingFiles, SqliteStorage,
     api::Handle,
+    backups::Backups,
     blocking::blocking,
     database,
     failure::{self, ApiResult},
@@ -128,6 +129,7 @@ pub(crate) struct Inner {
     pub(crate) changes: RwLock<()>,
     /// Held while a step of a rotation is taken, before [`Inner::changes`]: tokens take minutes to make a key.
     pub(crate) rotating: Mutex<()>,
+    pub(crate) backups: Backups,
 }
 
 /// Counters of failures, and of what hosts store.
@@ -164,9 +166,16 @@ impl AuthService {
         let database = Arc::new(database);
         let storage = Arc::new(SqliteStorage::new(Arc::clone(&database)));
         let dir = config.data_dir.clone();
-        let service = Self::with_stores(config, storage, EventLog::new(database), recordings).await?;
+        let sealed = config.key_ring.is_some();
+        let events = EventLog::new(Arc::clone(&database));
+        let service = Self::with_stores(config, storage, events, recordings).await?;
+        service.inner.backups.over(database);
         // Keys that were sealed just now lay in the clear before (I8).
-        blocking(move || database::empty_log(&dir)).await;
+        blocking(move || {
+            database::empty_log(&dir);
+            if sealed { database::forget_clear_keys(&dir) } else { Ok(()) }
+        })
+        .await?;
         Ok(service)
     }
 
@@ -222,6 +231,7 @@ impl AuthService {
             entropy,
             changes,
             rotating: Mutex::new(()),
+            backups: Backups::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }

@@ -1,8 +1,8 @@
 //! What services report and what people look up later: audit events and session recordings. A host may report only of itself.
 
 use remoteler_core::{
-    ApiError, AuditEvent, AuditKind, EventQuery, HostId, HostIdentity, PolicySource, RecordingChunk, RecordingInfo,
-    RecordingStore, SessionFields, SessionId, SystemRole, Verb, authorize_rule,
+    ApiError, ApiErrorKind, AuditEvent, AuditKind, EventQuery, HostId, HostIdentity, PolicySource, RecordingChunk,
+    RecordingInfo, RecordingStore, SessionFields, SessionId, SystemRole, Verb, authorize_rule,
     wire::{MAX_CHUNK, MAX_EVENTS},
 };
 
@@ -29,6 +29,7 @@ impl Inner {
                 return Err(self.refuse(caller, &format!("record event {} {}", event.name(), event.uid)).await);
             }
         }
+        self.check_room()?;
         let count = u64::try_from(events.len()).unwrap_or(u64::MAX);
         if !self.limits.events.take(host.identity().id, count, self.clock.now()) {
             return Err(self.over_quota(caller, "audit events").await);
@@ -48,6 +49,7 @@ impl Inner {
         if octets.len() > MAX_CHUNK {
             return Err(bad_request(format!("at most {MAX_CHUNK} octets of a recording are taken at once")));
         }
+        self.check_room()?;
         let length = u64::try_from(octets.len()).unwrap_or(u64::MAX);
         if !self.limits.recorded.take(host, length, self.clock.now()) {
             return Err(self.over_quota(caller, "octets of recordings").await);
@@ -118,6 +120,15 @@ impl Inner {
             }
         }
         self.recordings.read(session, offset, MAX_CHUNK).await.map_err(failure::recording)
+    }
+
+    /// On a full disk what services send waits where it is, in their spools; the room that is left is for those who log in and those who can help.
+    fn check_room(&self) -> ApiResult<()> {
+        if self.backups.database().is_none_or(|database| database.has_room()) {
+            return Ok(());
+        }
+        let message = "the auth service's disk is full; it takes events and recordings again when there is room";
+        Err(ApiError::new(ApiErrorKind::Unavailable, message))
     }
 
     /// A host that sends too much is told to wait, and others can see that it was.

@@ -1,10 +1,11 @@
 //! The two implementations of the state store: in memory and in SQLite. One contract test suite runs over both.
 
+#[cfg(feature = "storage-contract")]
+pub mod contract;
+mod history;
 mod memory;
 mod sqlite;
 
+pub(crate) use history::History;
 pub use memory::MemoryStorage;
 pub use sqlite::SqliteStorage;
-
-/// Largest number of items in one page.
-const MAX_PAGE: usize = 10_000;

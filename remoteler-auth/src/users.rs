@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Caller,
     failure::{ApiResult, bad_request, conflict, not_found, rate_limited},
-    records::key,
+    records::{Batch, key},
     secret_hash,
     service::Inner,
 };
@@ -60,10 +60,10 @@ impl Inner {
         self.record(AuditKind::UserCreate { user: actor.clone(), name: name.to_string(), roles: texts(&roles) })
             .await?;
         self.record(invite_event(actor, &name, &mark)).await?;
-        self.records.write(&key::of(key::INVITES, &mark.hash), &name, Some(mark.expires)).await?;
+        let link = Batch::new().write(&key::of(key::INVITES, &mark.hash), &name, Some(mark.expires))?;
         let created = self.clock.now();
         let record = UserRecord { name, roles, traits, password: None, created, invite: Some(mark) };
-        self.records.create(&key, &record, None).await?;
+        self.records.commit(link.create(&key, &record, None)?).await?;
         Ok(self.with_proxy(invite).await)
     }
 
@@ -121,11 +121,12 @@ impl Inner {
         let key = key::of(key::USERS, &name);
         let record = self.records.read::<UserRecord>(&key).await?.ok_or_else(|| unknown(&name))?;
         self.record(AuditKind::UserDelete { user: actor, name: name.to_string() }).await?;
-        self.records.delete(&key).await?;
-        if let Some(mark) = record.invite {
-            self.records.delete(&key::of(key::INVITES, mark.hash)).await?;
-        }
-        Ok(())
+        let gone = Batch::new().delete(&key);
+        let gone = match record.invite {
+            Some(mark) => gone.delete(&key::of(key::INVITES, mark.hash)),
+            None => gone,
+        };
+        Ok(self.records.commit(gone).await?)
     }
 
     pub(crate) async fn reset_user(&self, caller: &Caller, name: UserName) -> ApiResult<Invite> {
@@ -136,13 +137,13 @@ impl Inner {
         let (record, revision) = found.ok_or_else(|| unknown(&name))?;
         let (invite, mark) = self.draw_invite(name);
         self.record(invite_event(actor, &record.name, &mark)).await?;
-        self.records.write(&key::of(key::INVITES, &mark.hash), &record.name, Some(mark.expires)).await?;
-        let old = record.invite.clone();
+        let changed = Batch::new().write(&key::of(key::INVITES, &mark.hash), &record.name, Some(mark.expires))?;
+        let changed = match &record.invite {
+            Some(old) => changed.delete(&key::of(key::INVITES, &old.hash)),
+            None => changed,
+        };
         let record = UserRecord { password: None, invite: Some(mark), ..record };
-        self.records.replace(&key, revision, &record).await?;
-        if let Some(old) = old {
-            self.records.delete(&key::of(key::INVITES, old.hash)).await?;
-        }
+        self.records.commit(changed.replace(&key, revision, &record)?).await?;
         Ok(self.with_proxy(invite).await)
     }
 
@@ -185,14 +186,13 @@ impl Inner {
         record: UserRecord,
         hash: String,
     ) -> ApiResult<()> {
-        let used = record.invite.clone();
+        let changed = match &record.invite {
+            Some(used) => Batch::new().delete(&key::of(key::INVITES, &used.hash)),
+            None => Batch::new(),
+        };
         self.limits.login_user.clear(record.name.as_str());
         let record = UserRecord { password: Some(hash), invite: None, ..record };
-        self.records.replace(key, revision, &record).await?;
-        if let Some(mark) = used {
-            self.records.delete(&key::of(key::INVITES, mark.hash)).await?;
-        }
-        Ok(())
+        Ok(self.records.commit(changed.replace(key, revision, &record)?).await?)
     }
 
     /// The user a link is for, while it works.

@@ -1,113 +1,95 @@
-//! The contract of the state store, over both implementations.
+//! The contract of the state store, over both implementations: each case is one test of each.
 #![expect(clippy::unwrap_used, reason = "a helper of tests that fails should panic where it is")]
 
 use std::{sync::Arc, time::Duration};
 
+use proptest::prelude::*;
 use remoteler_auth::{
-    AuthConfig, AuthService, Caller, Database, EventLog, MemoryStorage, RecordingFiles, SqliteStorage,
+    AuthConfig, AuthService, Caller, Database, EventLog, MemoryStorage, OpenError, RecordingFiles, SqliteStorage,
+    storage_contract::{Subject, agrees_with_the_model},
 };
-use remoteler_core::{ClusterName, Expected, Revision, Storage, StorageError, Timestamp};
+use remoteler_core::{ClusterName, Storage};
 
-const NOW: Timestamp = Timestamp::from_unix_seconds(1_000);
+/// In memory: it ends with the program.
+struct Forgotten(Arc<dyn Storage>);
 
-fn later() -> Timestamp {
-    NOW.plus(Duration::from_secs(10))
-}
+impl Subject for Forgotten {
+    fn storage(&self) -> Arc<dyn Storage> {
+        Arc::clone(&self.0)
+    }
 
-fn stores() -> Vec<(&'static str, Arc<dyn Storage>, Option<tempfile::TempDir>)> {
-    let dir = tempfile::tempdir().unwrap();
-    let on_disk = Arc::new(Database::open(dir.path()).unwrap());
-    let in_memory = Arc::new(Database::in_memory().unwrap());
-    vec![
-        ("memory", Arc::new(MemoryStorage::default()), None),
-        ("sqlite on disk", Arc::new(SqliteStorage::new(on_disk)), Some(dir)),
-        ("sqlite in memory", Arc::new(SqliteStorage::new(in_memory)), None),
-    ]
-}
-
-#[tokio::test]
-async fn what_is_put_is_found_until_it_is_deleted() {
-    for (name, store, _dir) in stores() {
-        assert_eq!(store.get("a", NOW).await.unwrap(), None, "{name}");
-        let first = store.put("a", b"1", None).await.unwrap();
-        let second = store.put("a", b"2", None).await.unwrap();
-        assert!(second > first, "{name}");
-        let item = store.get("a", NOW).await.unwrap().unwrap();
-        assert_eq!((item.key.as_str(), item.value.as_slice(), item.revision), ("a", b"2".as_slice(), second), "{name}");
-        assert!(store.delete("a", NOW).await.unwrap(), "{name}");
-        assert!(!store.delete("a", NOW).await.unwrap(), "{name}");
-        assert_eq!(store.get("a", NOW).await.unwrap(), None, "{name}");
+    fn restarted(self: Box<Self>) -> Option<Box<dyn Subject>> {
+        None
     }
 }
 
-#[tokio::test]
-async fn a_conditional_write_happens_only_over_what_was_expected() {
-    for (name, store, _dir) in stores() {
-        let write = |expected| store.compare_and_swap("a", expected, b"x", None, NOW);
-        assert!(matches!(write(Expected::At(Revision(1))).await, Err(StorageError::Conflict { .. })), "{name}");
-        let first = write(Expected::Absent).await.unwrap();
-        assert!(matches!(write(Expected::Absent).await, Err(StorageError::Conflict { .. })), "{name}");
-        let second = write(Expected::At(first)).await.unwrap();
-        assert!(second > first, "{name}");
-        assert!(matches!(write(Expected::At(first)).await, Err(StorageError::Conflict { .. })), "{name}");
-    }
+struct OnDisk {
+    storage: Arc<dyn Storage>,
+    dir: tempfile::TempDir,
 }
 
-#[tokio::test]
-async fn an_expired_item_is_as_if_deleted() {
-    for (name, store, _dir) in stores() {
-        store.put("a", b"1", Some(later())).await.unwrap();
-        assert!(store.get("a", NOW).await.unwrap().is_some(), "{name}");
-        assert_eq!(store.get("a", later()).await.unwrap(), None, "{name}");
-        assert!(store.range("", None, 10, later()).await.unwrap().items.is_empty(), "{name}");
-        assert!(!store.delete("a", later()).await.unwrap(), "{name}");
-        store.put("a", b"1", Some(later())).await.unwrap();
-        store.compare_and_swap("a", Expected::Absent, b"2", None, later()).await.unwrap();
-        assert_eq!(store.get("a", later()).await.unwrap().unwrap().value, b"2", "{name}");
+impl OnDisk {
+    fn new() -> Self {
+        Self::open(tempfile::tempdir().unwrap())
     }
-}
 
-#[tokio::test]
-async fn of_many_concurrent_deletes_and_creates_exactly_one_wins() {
-    for (name, store, _dir) in stores() {
-        let tasks = (0..50).map(|_| {
-            let store = Arc::clone(&store);
-            tokio::spawn(async move { store.compare_and_swap("a", Expected::Absent, b"x", None, NOW).await.is_ok() })
-        });
-        let mut created = 0;
-        for task in tasks.collect::<Vec<_>>() {
-            created += usize::from(task.await.unwrap());
-        }
-        let tasks = (0..50).map(|_| {
-            let store = Arc::clone(&store);
-            tokio::spawn(async move { store.delete("a", NOW).await.unwrap() })
-        });
-        let mut deleted = 0;
-        for task in tasks.collect::<Vec<_>>() {
-            deleted += usize::from(task.await.unwrap());
-        }
-        assert_eq!((created, deleted), (1, 1), "{name}");
-    }
-}
-
-#[tokio::test]
-async fn a_range_is_the_prefix_and_nothing_else_page_by_page() {
-    for (name, store, _dir) in stores() {
-        for key in ["a", "nodes", "nodes/1", "nodes/2", "nodes/ü", "nodes/3", "nodes0", "z"] {
-            store.put(key, key.as_bytes(), None).await.unwrap();
-        }
-        let mut keys = Vec::new();
-        let mut after: Option<String> = None;
-        loop {
-            let page = store.range("nodes/", after.as_deref(), 2, NOW).await.unwrap();
-            assert!(page.items.len() <= 2, "{name}");
-            keys.extend(page.items.into_iter().map(|item| item.key));
-            match page.next {
-                Some(next) => after = Some(next),
-                None => break,
+    fn open(dir: tempfile::TempDir) -> Self {
+        // A process that another test is just starting holds a copy of the lock until it runs its own program.
+        let began = std::time::Instant::now();
+        let database = loop {
+            match Database::open(dir.path()) {
+                Ok(database) => break database,
+                Err(OpenError::InUse { .. }) if began.elapsed().as_secs() < 10 => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(cause) => panic!("{cause}"),
             }
-        }
-        assert_eq!(keys, ["nodes/1", "nodes/2", "nodes/3", "nodes/ü"], "{name}");
+        };
+        Self { storage: Arc::new(SqliteStorage::new(Arc::new(database))), dir }
+    }
+}
+
+impl Subject for OnDisk {
+    fn storage(&self) -> Arc<dyn Storage> {
+        Arc::clone(&self.storage)
+    }
+
+    fn restarted(self: Box<Self>) -> Option<Box<dyn Subject>> {
+        let Self { storage, dir } = *self;
+        drop(storage);
+        Some(Box::new(Self::open(dir)))
+    }
+}
+
+fn sqlite_in_memory() -> Arc<dyn Storage> {
+    Arc::new(SqliteStorage::new(Arc::new(Database::in_memory().unwrap())))
+}
+
+mod memory {
+    use super::*;
+    remoteler_auth::storage_contract!(Box::new(Forgotten(Arc::new(MemoryStorage::default()))));
+}
+
+mod sqlite_on_disk {
+    use super::*;
+    remoteler_auth::storage_contract!(Box::new(OnDisk::new()));
+}
+
+mod sqlite_in_memory {
+    use super::*;
+    remoteler_auth::storage_contract!(Box::new(Forgotten(super::sqlite_in_memory())));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_is_done_both_hold_what_a_plain_map_holds(octets in proptest::collection::vec(any::<u8>(), 0..600)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            agrees_with_the_model(&MemoryStorage::default(), &octets).await;
+            agrees_with_the_model(&*sqlite_in_memory(), &octets).await;
+        });
     }
 }
 

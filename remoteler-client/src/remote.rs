@@ -294,6 +294,21 @@ impl AuthApi for RemoteAuth {
     async fn delete_resource(&self, kind: ResourceKind, name: String) -> Result<(), ApiError> {
         self.run(delete(wire::resource_path(kind, &name))).await
     }
+
+    async fn start_backup(&self) -> Result<remoteler_core::BackupStatus, ApiError> {
+        self.call(Call { method: Method::POST, path: wire::BACKUPS.into(), content_type: None, body: Bytes::new() })
+            .await
+    }
+
+    async fn backup(&self, id: String) -> Result<remoteler_core::BackupStatus, ApiError> {
+        self.call(get(wire::path(wire::BACKUP, &id))).await
+    }
+
+    async fn read_backup(&self, id: String, offset: u64) -> Result<Vec<u8>, ApiError> {
+        let path = wire::path(wire::BACKUP_CONTENT, &id);
+        let answer = self.exchange(&get(with_query(&path, &wire::OffsetQuery { offset }))).await?;
+        Ok(answer.body.to_vec())
+    }
 }
 
 #[cfg(test)]

@@ -375,4 +375,11 @@ pub trait AuthApi: Send + Sync {
     async fn put_resource(&self, resource: Resource, replace: bool) -> Result<(), ApiError>;
     /// Removes a document.
     async fn delete_resource(&self, kind: ResourceKind, name: String) -> Result<(), ApiError>;
+
+    /// Begins to make a backup. The administrator of the machine alone. Conflict while another one is made or fetched.
+    async fn start_backup(&self) -> Result<crate::BackupStatus, ApiError>;
+    /// How far the backup is; keeps it for another minute. The administrator of the machine alone.
+    async fn backup(&self, id: String) -> Result<crate::BackupStatus, ApiError>;
+    /// At most 1 MiB of a backup from `offset`; empty at the end, which ends it. The administrator of the machine alone.
+    async fn read_backup(&self, id: String, offset: u64) -> Result<Vec<u8>, ApiError>;
 }

@@ -175,6 +175,11 @@ audit_kinds! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         expires: Option<Timestamp>,
     }
+    /// A backup of the auth service is about to be made: everything it knows but recordings.
+    BackupCreate = "backup.create", "T9700I" {
+        /// Who asked for it.
+        user: String,
+    }
     /// A step in the rotation of an authority is about to be taken.
     CaRotate = "ca.rotate", "TC100I" {
         /// Who asked for it; `local:rotation` for steps that follow by themselves.

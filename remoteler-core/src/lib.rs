@@ -9,6 +9,7 @@ mod access;
 mod api;
 mod audit;
 mod audit_bound;
+mod backup;
 mod clock;
 mod entropy;
 mod identity;
@@ -46,6 +47,7 @@ pub use api::{
 };
 pub use audit::{AuditError, AuditEvent, AuditKind, AuditSink, ConnectionFields, NullAudit, SessionFields};
 pub use audit_bound::BoundedRefusals;
+pub use backup::BackupStatus;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use entropy::{Entropy, OsEntropy, fill_random, random_uuid};
 pub use identity::{
@@ -80,7 +82,10 @@ pub use rule::{RuleAccess, Verb, authorize_rule};
 pub use secret::Secret;
 pub use sign::{SignRequest, SignedCertificates};
 pub use source::SourceNet;
-pub use storage::{Expected, Item, Page, Revision, Storage, StorageError};
+pub use storage::{
+    Change, Changes, Expected, Item, MAX_KEY, MAX_OPERATIONS, MAX_PAGE, MAX_VALUE, Operation, Page, Revision, Storage,
+    StorageError, Transaction, check_key, check_size,
+};
 pub use template::TemplateError;
 pub use text::{printable, steers_terminal, with_causes};
 pub use trust::{CaKind, CaSet, TrustBundle, TrustError, spki_pin};

@@ -77,6 +77,13 @@ pub const RECORDING: &str = "/v1/recordings/{session_id}";
 /// `GET` → the number of octets kept (a JSON number).
 pub const RECORDING_SIZE: &str = "/v1/recordings/{session_id}/size";
 
+/// `POST` → [`crate::BackupStatus`].
+pub const BACKUPS: &str = "/v1/backups";
+/// `GET` → [`crate::BackupStatus`].
+pub const BACKUP: &str = "/v1/backups/{id}";
+/// `GET` with [`OffsetQuery`] as query → octets.
+pub const BACKUP_CONTENT: &str = "/v1/backups/{id}/content";
+
 /// `GET` → `[`[`crate::UserSummary`]`]`; `POST` [`crate::NewUser`] → [`crate::Invite`].
 pub const USERS: &str = "/v1/users";
 /// `PUT` [`crate::NewUser`] → nothing; `DELETE` → nothing. `{name}` is that of the document.

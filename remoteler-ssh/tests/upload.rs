@@ -71,6 +71,18 @@ impl AuthApi for Store {
         Ok(self.stored.lock().unwrap().get(&session).map_or(0, |(octets, _)| octets.len() as u64))
     }
 
+    async fn start_backup(&self) -> Result<remoteler_core::BackupStatus, ApiError> {
+        absent()
+    }
+
+    async fn backup(&self, _: String) -> Result<remoteler_core::BackupStatus, ApiError> {
+        absent()
+    }
+
+    async fn read_backup(&self, _: String, _: u64) -> Result<Vec<u8>, ApiError> {
+        absent()
+    }
+
     async fn ping(&self) -> Result<Ping, ApiError> {
         absent()
     }

@@ -136,6 +136,9 @@ pub(crate) enum Command {
     /// Read the audit log
     #[command(subcommand, after_help = "Example: tctl audit ls --type session.start --from 24h")]
     Audit(AuditCommand),
+    /// Copy the auth service of this machine, while it runs, into one file: everything but recordings
+    #[command(after_help = "Example: tctl backup /var/backups/remoteler-$(date +%F).sqlite")]
+    Backup(crate::commands::BackupArgs),
 }
 
 impl Command {
@@ -151,7 +154,8 @@ impl Command {
             | Self::Nodes(_)
             | Self::Kube(_)
             | Self::Auth(_)
-            | Self::Audit(_) => Format::Text,
+            | Self::Audit(_)
+            | Self::Backup(_) => Format::Text,
         }
     }
 }

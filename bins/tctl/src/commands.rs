@@ -2,6 +2,7 @@
 
 mod audit;
 mod authorities;
+mod backup;
 mod documents;
 mod host_pattern;
 mod input;
@@ -17,6 +18,7 @@ mod users;
 use anyhow::Context;
 use remoteler_core::{AuthApi, Clock, RevocationListFormat, SystemClock};
 
+pub(crate) use self::backup::BackupArgs;
 pub(crate) use self::host_pattern::HostPattern;
 pub(crate) use self::input::{Moment, ResourceRef, Trait, Ttl};
 use self::rotation::Rotate;
@@ -77,6 +79,7 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<Report> {
         Command::Auth(AuthCommand::Unrevoke(args)) => revocations::unrevoke(api, args.name).await,
         Command::Auth(AuthCommand::Krl(args)) => revocations::write(api, RevocationListFormat::Krl, args).await,
         Command::Auth(AuthCommand::Crl(args)) => revocations::write(api, RevocationListFormat::Crl, args).await,
+        Command::Backup(args) => backup::write(api, args).await,
         Command::Audit(AuditCommand::Ls { from, to, event, user, limit }) => {
             let now = SystemClock.now();
             let query = audit::query(*from, *to, event.as_deref(), user.as_deref(), *limit, now);

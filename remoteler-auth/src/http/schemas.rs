@@ -13,6 +13,8 @@ pub(super) fn schemas() -> Map<String, Value> {
     add("Ping", object(&[("cluster_name", text()), ("server_version", text()), ("server_time", time())], &[]));
     add("Name", text());
     add("Size", integer());
+    let sized = [("size", integer()), ("sha256", text()), ("clear_keys", boolean())];
+    add("BackupStatus", object(&[("id", text())], &sized));
     add("CaSet", object(&[("ssh", list(text())), ("x509", list(text()))], &[]));
     add(
         "TrustBundle",
@@ -300,6 +302,12 @@ mod tests {
         fn value<T: Serialize>(value: T) -> Value {
             serde_json::to_value(value).unwrap()
         }
+        let backup = || remoteler_core::BackupStatus {
+            id: "x".into(),
+            size: Some(1),
+            sha256: Some("y".into()),
+            clear_keys: true,
+        };
         let cluster = || ClusterName::new("root").unwrap();
         let user = || UserName::new("ann").unwrap();
         let secret = || Secret::new("s");
@@ -521,6 +529,7 @@ mod tests {
         ]
         .into_iter()
         .chain(sign::tests::samples(&trust()))
+        .chain([("BackupStatus", value(backup()))])
         .collect()
     }
 

@@ -2,11 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests that fails should panic where it is")]
 
 mod audit;
+mod backup;
+mod full_disk;
 mod http;
 mod identity_tokens;
 mod inventory;
 mod join;
 mod login;
+mod mortal;
 mod recordings;
 mod rejoin;
 mod resources;
@@ -18,3 +21,4 @@ mod support;
 mod token;
 mod users;
 mod web;
+mod write_crashes;
