@@ -1,15 +1,16 @@
 //! A machine becomes a host of a cluster: keys made here, certified there in exchange for a join token. Owns the first contact,
 //! where nothing is believed yet but a pin.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use remoteler_core::{
     ApiError, AuthApi, Clock, HostCerts, JoinRequest, KubeClusterName, NodeName, RejoinError, RejoinStatement, Secret,
-    SystemClock, SystemRole,
+    SystemRole,
 };
 
 use crate::{
     connector::{AuthTrust, ConnectError},
+    host_clock::{HostClock, TimeError, align_clock},
     host_state::{HostState, HostStateError},
     keys::{KeyError, KeyPairs},
     remote::RemoteAuth,
@@ -48,6 +49,9 @@ pub enum JoinError {
         /// Where.
         addr: String,
     },
+    /// What time it is there cannot be found out.
+    #[error(transparent)]
+    Time(#[from] TimeError),
     /// The host cannot prove which one it is.
     #[error(transparent)]
     Proof(#[from] RejoinError),
@@ -73,17 +77,26 @@ pub struct JoinParams {
     pub roles: BTreeSet<SystemRole>,
     /// Kubernetes clusters to be announced.
     pub kube_clusters: BTreeSet<KubeClusterName>,
+    /// Token of the pod's service account; then `token` is the name of the resource that lets it in.
+    pub service_account: Option<Secret>,
+    /// Keys of an attempt before, whose answer may have been lost; absent: new ones.
+    pub keys: Option<KeyPairs>,
 }
 
-/// Joins. The keys are made here; nothing is written: the caller saves the state.
+/// Joins, and corrects `clock` by the cluster's if it is wrong and there is a pin to know the cluster by. Nothing is written: the caller
+/// saves the state.
 ///
 /// # Errors
-/// [`JoinError`]. The token may have been used all the same when the answer was lost or not good.
-pub async fn join(params: JoinParams) -> Result<HostState, JoinError> {
-    let JoinParams { addr, token, ca_pins, insecure, node_name, roles, kube_clusters } = params;
+/// [`JoinError`]. The token may have been used all the same when the answer was lost or not good: asking again with the same keys gets the
+/// same answer.
+pub async fn join(params: JoinParams, clock: &HostClock) -> Result<HostState, JoinError> {
+    let JoinParams { addr, token, ca_pins, insecure, node_name, roles, kube_clusters, service_account, keys } = params;
     let trust = first_trust(&addr, &ca_pins, insecure)?;
-    let keys = KeyPairs::generate(node_name.as_str())?;
-    let auth = RemoteAuth::tls(&addr, None, trust)?;
+    let keys = match keys {
+        Some(keys) => keys,
+        None => KeyPairs::generate(node_name.as_str())?,
+    };
+    let auth = first_contact(&addr, trust, clock).await?;
     let request = JoinRequest {
         token,
         node_name,
@@ -93,9 +106,23 @@ pub async fn join(params: JoinParams) -> Result<HostState, JoinError> {
         tls_public_key: keys.tls_public.clone(),
         without_pin: ca_pins.is_empty(),
         rejoin: None,
+        service_account,
     };
     let certs = ask(&auth, request, &addr, &ca_pins).await?;
-    Ok(HostState::new(keys, certs, SystemClock.now())?)
+    Ok(HostState::new(keys, certs, clock.now())?)
+}
+
+/// The service, believed as `trust` says. A wrong clock is corrected by it, but only if it has proved who it is.
+async fn first_contact(addr: &str, trust: AuthTrust, clock: &HostClock) -> Result<RemoteAuth, JoinError> {
+    let auth = RemoteAuth::tls_by_clock(addr, None, trust.clone(), Arc::new(clock.clone()))?;
+    if let AuthTrust::Insecure = trust {
+        return Ok(auth);
+    }
+    match align_clock(clock, &auth, addr, trust).await {
+        // What is wrong but for the time, the join itself says.
+        Ok(()) | Err(TimeError::Connect(_)) => Ok(auth),
+        Err(cause @ (TimeError::Silent { .. } | TimeError::Neither { .. })) => Err(cause.into()),
+    }
 }
 
 /// How to join again.
@@ -116,11 +143,11 @@ pub struct RejoinParams {
 ///
 /// # Errors
 /// [`JoinError`]; `state` is as good as it was.
-pub async fn rejoin(state: &HostState, params: RejoinParams) -> Result<HostState, JoinError> {
+pub async fn rejoin(state: &HostState, params: RejoinParams, clock: &HostClock) -> Result<HostState, JoinError> {
     let RejoinParams { addr, token, ca_pins, insecure } = params;
     let trust = first_trust(&addr, &ca_pins, insecure)?;
     let keys = state.keys()?;
-    let auth = RemoteAuth::tls(&addr, None, trust)?;
+    let auth = first_contact(&addr, trust, clock).await?;
     let statement = RejoinStatement {
         cluster: state.cluster_name(),
         token: &token,
@@ -128,7 +155,7 @@ pub async fn rejoin(state: &HostState, params: RejoinParams) -> Result<HostState
         node_name: state.node_name(),
         ssh_public_key: &keys.ssh_public,
         tls_public_key: &keys.tls_public,
-        signed_at: SystemClock.now(),
+        signed_at: clock.now(),
     };
     let proof = statement.prove(&keys.ssh_key()?)?;
     let request = JoinRequest {
@@ -140,9 +167,10 @@ pub async fn rejoin(state: &HostState, params: RejoinParams) -> Result<HostState
         tls_public_key: keys.tls_public.clone(),
         without_pin: ca_pins.is_empty(),
         rejoin: Some(proof),
+        service_account: None,
     };
     let certs = ask(&auth, request, &addr, &ca_pins).await?;
-    Ok(state.renewed(certs, SystemClock.now())?)
+    Ok(state.renewed(certs, clock.now())?)
 }
 
 async fn ask(auth: &RemoteAuth, request: JoinRequest, addr: &str, ca_pins: &[String]) -> Result<HostCerts, JoinError> {

@@ -4,7 +4,7 @@
 use std::{path::Path, process::ExitCode};
 
 use anyhow::{Context, bail};
-use remoteler_client::{HostState, RejoinParams, rejoin as join_again};
+use remoteler_client::{HostClock, HostState, RejoinParams, rejoin as join_again};
 use remoteler_core::printable;
 use serde::Serialize;
 
@@ -32,7 +32,7 @@ struct Rejoined {
 /// This machine never joined, runs the auth service itself, or is not taken back; nothing has changed then.
 pub fn rejoin(args: &RejoinArgs) -> anyhow::Result<ExitCode> {
     let settings = settings(args)?;
-    let Some(JoinSettings { addr, token: Some(token), ca_pins, insecure }) = settings.join else {
+    let Some(JoinSettings { addr, token: Some(token), ca_pins, insecure, service_account: _ }) = settings.join else {
         bail!(
             "no auth service or proxy is named and this machine joined through none; give --auth-server HOST:PORT, but not where the \
              auth service itself runs: that host gets its certificates at each start"
@@ -49,7 +49,7 @@ pub fn rejoin(args: &RejoinArgs) -> anyhow::Result<ExitCode> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("no threads can be started")?;
     let joined = runtime
-        .block_on(join_again(&state, params))
+        .block_on(join_again(&state, params, &HostClock::not_before(state.written())))
         .context("this host was not taken back; a fresh token and the pin as it is now come from `tctl tokens add`")?;
     joined.save_rejoined(&data_dir)?;
     let done = Rejoined {

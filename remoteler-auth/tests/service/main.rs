@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests that fails should panic where it is")]
 
 mod audit;
+mod copies;
 mod http;
 mod identity_tokens;
 mod inventory;
@@ -16,5 +17,6 @@ mod rotation_crashes;
 mod sign;
 mod support;
 mod token;
+mod token_scope;
 mod users;
 mod web;

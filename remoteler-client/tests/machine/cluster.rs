@@ -8,7 +8,7 @@ use rcgen::{
 };
 use remoteler_client::KeyPairs;
 use remoteler_core::{
-    CaSet, Clock, ClusterName, HostCerts, HostId, HostIdentity, Identity, Login, NodeName, OsEntropy, RoleName,
+    CaSet, Clock, ClusterName, HostCerts, HostId, HostIdentity, Identity, Login, NodeName, OsEntropy, Ping, RoleName,
     SSH_IDENTITY_EXTENSION, SystemClock, SystemRole, Timestamp, TrustBundle, UserCerts, UserIdentity, UserName,
     X509_IDENTITY_OID, fill_random, random_uuid, ssh_identity_value, x509_naming,
 };
@@ -118,6 +118,8 @@ impl Cluster {
             cluster: self.name.clone(),
             roles: roles.iter().copied().collect(),
             kube_clusters: Default::default(),
+            labels: Default::default(),
+            generation: 0,
         };
         let (host_id, principals) = (host.id, host.principals());
         let (ssh_certificate, tls_certificate) =
@@ -130,6 +132,10 @@ impl Cluster {
             tls_client_certificate: None,
             trust: self.trust(),
         }
+    }
+
+    pub(crate) fn ping(&self, server_time: Timestamp) -> Ping {
+        Ping { cluster_name: self.name.clone(), server_version: "1".into(), server_time }
     }
 
     /// TLS identity of a service, its authority in the chain.

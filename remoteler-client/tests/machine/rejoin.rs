@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use remoteler_client::{
-    AuthTrust, HostKeeper, HostState, JoinError, KeyPairs, PolicyRefresher, RejoinParams, RemoteAuth, ShutOut, rejoin,
+    AuthTrust, HostClock, HostKeeper, HostState, JoinError, KeyPairs, PolicyRefresher, RejoinParams, RemoteAuth,
+    ShutOut, rejoin,
 };
 use remoteler_core::{
     ApiError, ApiErrorKind, CaKind, Clock, HostId, JoinRequest, OsEntropy, PolicySource, RejoinStatement,
@@ -75,7 +76,7 @@ impl Story {
 async fn a_host_proves_which_one_it_is_and_keeps_its_keys() {
     let story = Story::new();
     let service = story.auth_service(story.state.host_id()).await;
-    let again = rejoin(&story.state, story.params(&service)).await.unwrap();
+    let again = rejoin(&story.state, story.params(&service), &HostClock::default()).await.unwrap();
     assert_eq!((again.host_id(), again.node_name()), (story.state.host_id(), story.state.node_name()));
     assert_eq!(again.trust(), &story.now.trust());
     assert_eq!(again.keys().unwrap().ssh_public, story.keys.ssh_public);
@@ -93,14 +94,14 @@ async fn a_host_proves_which_one_it_is_and_keeps_its_keys() {
 async fn an_answer_that_makes_it_another_host_is_not_kept_and_a_wrong_pin_sends_nothing() {
     let story = Story::new();
     let service = story.auth_service(HostId::from_uuid(random_uuid(&OsEntropy))).await;
-    let error = rejoin(&story.state, story.params(&service)).await.unwrap_err();
+    let error = rejoin(&story.state, story.params(&service), &HostClock::default()).await.unwrap_err();
     assert!(matches!(error, JoinError::State(_)), "{error:?}");
 
     let other = RejoinParams { ca_pins: vec![Cluster::new("root").pin()], ..story.params(&service) };
-    let error = rejoin(&story.state, other).await.unwrap_err();
+    let error = rejoin(&story.state, other, &HostClock::default()).await.unwrap_err();
     assert!(matches!(error, JoinError::Refused { .. }), "{error:?}"); // I15
     let without = RejoinParams { ca_pins: Vec::new(), ..story.params(&service) };
-    assert!(matches!(rejoin(&story.state, without).await, Err(JoinError::NoPin { .. })));
+    assert!(matches!(rejoin(&story.state, without, &HostClock::default()).await, Err(JoinError::NoPin { .. })));
 }
 
 #[tokio::test]
@@ -121,7 +122,7 @@ async fn a_running_host_says_that_it_is_shut_out_and_takes_over_what_a_rejoin_wr
     drop(seen);
     assert_eq!(shared.policy().trust, *story.state.trust());
 
-    let again = rejoin(&story.state, story.params(&service)).await.unwrap();
+    let again = rejoin(&story.state, story.params(&service), &HostClock::default()).await.unwrap();
     again.save_rejoined(story.dir.path()).unwrap();
     tokio::time::timeout(limit, standing.wait_for(Option::is_none)).await.unwrap().unwrap();
     assert_eq!(shared.policy().trust, story.now.trust());
@@ -170,7 +171,7 @@ async fn a_running_host_whose_certificate_was_revoked_says_so_and_comes_back_by_
 
     let token = Secret::new("token-token-token");
     let params = RejoinParams { addr: service.addr.clone(), token, ca_pins: vec![cluster.pin()], insecure: false };
-    rejoin(&state, params).await.unwrap().save_rejoined(dir.path()).unwrap();
+    rejoin(&state, params, &HostClock::default()).await.unwrap().save_rejoined(dir.path()).unwrap();
     tokio::time::timeout(limit, standing.wait_for(Option::is_none)).await.unwrap().unwrap();
     assert_ne!(shown.ssh.borrow().certificate.to_openssh().unwrap(), was);
     assert_ne!(shown.client.current().chain()[0], leaf);

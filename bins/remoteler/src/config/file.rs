@@ -59,11 +59,14 @@ pub struct Common {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JoinParams {
-    /// `token`
+    /// `token` or `kubernetes`
     #[serde(default)]
     pub method: Option<String>,
-    /// The token, or the absolute path of a file that holds it.
+    /// The token, or the absolute path of a file that holds it; with the method `kubernetes` the name of the token resource.
     pub token_name: String,
+    /// With the method `kubernetes`: the projected service-account token of the pod.
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
 }
 
 /// `log:`

@@ -220,6 +220,8 @@ pub struct JoinSettings {
     pub ca_pins: Vec<String>,
     /// Believe whoever answers.
     pub insecure: bool,
+    /// File with the token of the pod's service account, when that is what lets this host in.
+    pub service_account: Option<PathBuf>,
 }
 
 /// Form of a log line.
@@ -354,13 +356,27 @@ fn join(common: &Common, flags: &Flags) -> Result<Option<JoinSettings>, ConfigEr
         return Ok(None);
     };
     let addr = with_port("auth_server", &addr, 3080)?;
-    if let Some(method) = common.join_params.as_ref().and_then(|params| params.method.as_deref())
-        && method != "token"
-    {
-        return Err(value("join_params.method", format!("{method:?} is not available; token is")));
-    }
-    let token = flags.token.clone().or_else(|| common.join_params.clone().map(|params| params.token_name));
-    let token = token.map(|token| JoinToken::new(&token));
+    let params = common.join_params.as_ref();
+    let token_file = params.and_then(|params| params.token_file.clone());
+    let service_account = match params.and_then(|params| params.method.as_deref()) {
+        None | Some("token") if token_file.is_some() => {
+            return Err(value(
+                "join_params.token_file",
+                "it goes with method: kubernetes; name the file of a token in token_name",
+            ));
+        }
+        None | Some("token") => None,
+        Some("kubernetes") => Some(token_file.unwrap_or_else(|| PathBuf::from(POD_TOKEN))),
+        Some(method) => {
+            return Err(value("join_params.method", format!("{method:?} is not available; token and kubernetes are")));
+        }
+    };
+    let token = flags.token.clone().or_else(|| params.map(|params| params.token_name.clone()));
+    // A pod's token_name is the name of a resource, and no secret.
+    let token = token.map(|token| match service_account {
+        Some(_) => JoinToken::Value(Secret::new(token)),
+        None => JoinToken::new(&token),
+    });
     let mut ca_pins = flags.ca_pins.clone();
     if ca_pins.is_empty() {
         ca_pins = common.ca_pin.clone().map(super::file::OneOrMany::into_vec).unwrap_or_default();
@@ -374,8 +390,11 @@ fn join(common: &Common, flags: &Flags) -> Result<Option<JoinSettings>, ConfigEr
             ));
         }
     }
-    Ok(Some(JoinSettings { addr, token, ca_pins, insecure: flags.insecure }))
+    Ok(Some(JoinSettings { addr, token, ca_pins, insecure: flags.insecure, service_account }))
 }
+
+/// Where a pod's token for its cluster is projected when nothing else is said.
+const POD_TOKEN: &str = "/var/run/secrets/remoteler/token";
 
 fn with_port(field: &'static str, addr: &str, port: u16) -> Result<String, ConfigError> {
     let addr = addr.trim().trim_start_matches("https://").trim_end_matches('/');

@@ -37,7 +37,7 @@ pub(super) async fn base(settings: &Settings, auth: &AuthSettings, data_dir: &Da
     let policy = service.policy_source();
     let keeper = HostKeeper::new(state.clone(), data_dir.path().to_owned(), policy.clone(), clock.clone())?;
     Ok(Base {
-        keys: HostKeys::new(&state, keeper.identities()),
+        keys: HostKeys::new(&state, keeper.identities())?,
         policy,
         audit: service.audit_sink(),
         api: service.as_caller(verified),
