@@ -150,6 +150,12 @@ impl Standing {
         self.generation.saturating_add(1)
     }
 
+    /// The host was let in: it has certificates that nobody else has, so that it need not renew them at once. The generation it gets.
+    pub(crate) fn admit(&mut self, now: Timestamp) -> u64 {
+        self.renewed = Some(now);
+        self.generation
+    }
+
     /// The host was let in anew: whatever was issued before is a copy's, and nobody speaks for it yet. The generation it gets.
     pub(crate) fn readmit(&mut self, now: Timestamp) -> u64 {
         // The first that was certainly never issued.

@@ -334,7 +334,7 @@ impl Inner {
     async fn issue_anew(&self, identity: HostIdentity, keys: SubjectKeys, again: bool) -> ApiResult<IssuedHost> {
         let (id, now) = (identity.id, self.clock.now());
         let generation = self
-            .change_standing(id, |standing| if again { standing.readmit(now) } else { standing.generation() })
+            .change_standing(id, |standing| if again { standing.readmit(now) } else { standing.admit(now) })
             .await?;
         let prepared = self.issuer.prepare_host(identity.of_generation(generation), keys)?;
         self.remember_issued(id, generation, &prepared).await?;

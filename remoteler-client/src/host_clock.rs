@@ -176,7 +176,7 @@ async fn tell_if_believed(
         return Err(TimeError::Neither { addr: addr.to_owned(), here, there, reason });
     }
     clock.tell(there);
-    tracing::warn!(%here, %there, addr, "this machine's clock is wrong; the cluster's time is used until it is set");
+    tracing::warn!(%here, %there, addr, "this machine's clock is wrong; the cluster's time is used until it is set, and SSH sessions are refused here until then");
     Ok(())
 }
 

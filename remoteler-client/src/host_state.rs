@@ -142,7 +142,12 @@ impl HostState {
     /// # Errors
     /// [`HostStateError`] also when they are another host's, or say anything else of it than before.
     pub fn renewed(&self, certs: HostCerts, now: Timestamp) -> Result<Self, HostStateError> {
-        let renewed = Self::new(self.keys()?, certs, now)?;
+        self.certified(self.keys()?, certs, now)
+    }
+
+    /// The same host with certificates for these keys.
+    pub(crate) fn certified(&self, keys: KeyPairs, certs: HostCerts, now: Timestamp) -> Result<Self, HostStateError> {
+        let renewed = Self::new(keys, certs, now)?;
         let says = |state: &Self| {
             (
                 state.host_id,

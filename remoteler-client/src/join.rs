@@ -4,8 +4,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use remoteler_core::{
-    ApiError, AuthApi, Clock, HostCerts, JoinRequest, KubeClusterName, NodeName, RejoinError, RejoinStatement, Secret,
-    SystemRole,
+    ApiError, ApiErrorKind, AuthApi, Clock, HostCerts, JoinRequest, KubeClusterName, NodeName, RejoinError,
+    RejoinStatement, Secret, SystemRole,
 };
 
 use crate::{
@@ -136,41 +136,55 @@ pub struct RejoinParams {
     pub ca_pins: Vec<String>,
     /// Go without a pin (I15).
     pub insecure: bool,
+    /// Keys to be certified from now on, which are on disk already; absent: those it has. With new ones a copy of its disk is worth nothing.
+    pub new_keys: Option<KeyPairs>,
 }
 
-/// Joins again as the host of `state`: same id, name, services and keys, with certificates and authorities as they are now. The keys stay
-/// so that nothing is lost with an answer that does not arrive: it is asked for again. Nothing is written: the caller saves the state.
+/// Joins again as the host of `state`: same id, name, and services, with certificates and authorities as they are now. Nothing is written: the caller saves
+/// the state. An answer that does not arrive is asked for again, which is why new keys must be on disk before: on record is then either the
+/// key that it had or the new one, and it proves by both that it is the host.
 ///
 /// # Errors
 /// [`JoinError`]; `state` is as good as it was.
 pub async fn rejoin(state: &HostState, params: RejoinParams, clock: &HostClock) -> Result<HostState, JoinError> {
-    let RejoinParams { addr, token, ca_pins, insecure } = params;
+    let RejoinParams { addr, token, ca_pins, insecure, new_keys } = params;
     let trust = first_trust(&addr, &ca_pins, insecure)?;
-    let keys = state.keys()?;
+    let present = state.keys()?;
+    let keys = new_keys.clone().unwrap_or_else(|| present.clone());
     let auth = first_contact(&addr, trust, clock).await?;
-    let statement = RejoinStatement {
-        cluster: state.cluster_name(),
-        token: &token,
-        host_id: state.host_id(),
-        node_name: state.node_name(),
-        ssh_public_key: &keys.ssh_public,
-        tls_public_key: &keys.tls_public,
-        signed_at: clock.now(),
+    let request = |prover: &KeyPairs| -> Result<JoinRequest, JoinError> {
+        let statement = RejoinStatement {
+            cluster: state.cluster_name(),
+            token: &token,
+            host_id: state.host_id(),
+            node_name: state.node_name(),
+            ssh_public_key: &keys.ssh_public,
+            tls_public_key: &keys.tls_public,
+            signed_at: clock.now(),
+        };
+        let proof = statement.prove(&prover.ssh_key()?)?;
+        Ok(JoinRequest {
+            token: token.clone(),
+            node_name: state.node_name().clone(),
+            roles: state.roles().clone(),
+            kube_clusters: state.kube_clusters().clone(),
+            ssh_public_key: keys.ssh_public.clone(),
+            tls_public_key: keys.tls_public.clone(),
+            without_pin: ca_pins.is_empty(),
+            rejoin: Some(proof),
+            service_account: None,
+        })
     };
-    let proof = statement.prove(&keys.ssh_key()?)?;
-    let request = JoinRequest {
-        token: token.clone(),
-        node_name: state.node_name().clone(),
-        roles: state.roles().clone(),
-        kube_clusters: state.kube_clusters().clone(),
-        ssh_public_key: keys.ssh_public.clone(),
-        tls_public_key: keys.tls_public.clone(),
-        without_pin: ca_pins.is_empty(),
-        rejoin: Some(proof),
-        service_account: None,
+    let asked = ask(&auth, request(&present)?, &addr, &ca_pins).await;
+    let certs = match asked {
+        Err(JoinError::Refused { source, addr }) if new_keys.is_some() && source.kind == ApiErrorKind::Denied => {
+            // The new key is on record already, if an answer before was lost; if not, the first refusal says why.
+            let asked = ask(&auth, request(&keys)?, &addr, &ca_pins).await;
+            asked.map_err(|_| JoinError::Refused { addr, source })?
+        }
+        asked => asked?,
     };
-    let certs = ask(&auth, request, &addr, &ca_pins).await?;
-    Ok(state.renewed(certs, clock.now())?)
+    Ok(state.certified(keys, certs, clock.now())?)
 }
 
 async fn ask(auth: &RemoteAuth, request: JoinRequest, addr: &str, ca_pins: &[String]) -> Result<HostCerts, JoinError> {

@@ -36,7 +36,8 @@ impl fmt::Display for ShutOut {
             }
             Self::Revoked => {
                 "this host's certificate was revoked, or its key: by an administrator, whom to ask why (a revoked key must be taken back \
-                 first with `tctl auth unrevoke`), or because another machine runs with a copy of this disk; "
+                 first with `tctl auth unrevoke`), or because another machine runs with a copy of this disk (if this is the \
+                 right one, make the token with `tctl nodes rejoin`); "
             }
             Self::Copied => {
                 "another machine is this host: it runs with a copy of this disk, or this disk was put back to a former state; if this is the \

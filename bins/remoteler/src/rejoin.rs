@@ -4,7 +4,7 @@
 use std::{path::Path, process::ExitCode};
 
 use anyhow::{Context, bail};
-use remoteler_client::{HostClock, HostState, RejoinParams, rejoin as join_again};
+use remoteler_client::{HostClock, HostState, PendingKeys, RejoinParams, rejoin as join_again};
 use remoteler_core::printable;
 use serde::Serialize;
 
@@ -42,7 +42,9 @@ pub fn rejoin(args: &RejoinArgs) -> anyhow::Result<ExitCode> {
     let Some(state) = HostState::load(&data_dir)? else {
         bail!("data directory {} holds no host; join with `remoteler start`", data_dir.display());
     };
-    let params = RejoinParams { addr, token: token.read()?, ca_pins, insecure };
+    let new_keys =
+        if args.new_keys { Some(PendingKeys::load_or_make(&data_dir, state.node_name().as_str())?) } else { None };
+    let params = RejoinParams { addr, token: token.read()?, ca_pins, insecure, new_keys };
     if params.ca_pins.is_empty() && params.insecure {
         crate::say("remoteler: rejoining without a CA pin: whoever answers is believed");
     }
@@ -52,6 +54,7 @@ pub fn rejoin(args: &RejoinArgs) -> anyhow::Result<ExitCode> {
         .block_on(join_again(&state, params, &HostClock::not_before(state.written())))
         .context("this host was not taken back; a fresh token and the pin as it is now come from `tctl tokens add`")?;
     joined.save_rejoined(&data_dir)?;
+    PendingKeys::forget(&data_dir)?;
     let done = Rejoined {
         cluster: joined.cluster_name().to_string(),
         nodename: joined.node_name().to_string(),

@@ -18,6 +18,10 @@ use ssh_key::{
     certificate::{Builder, CertType},
 };
 
+/// The years in which hosts' certificates are valid.
+pub(crate) const BEGINNING: i32 = 2020;
+pub(crate) const END: i32 = 2199;
+
 pub(crate) struct Authority {
     ssh: PrivateKey,
     x509: Issuer<'static, KeyPair>,
@@ -73,8 +77,8 @@ impl Authority {
         if matches!(identity, Identity::Host(_)) {
             params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
         }
-        params.not_before = date_time_ymd(2020, 1, 1);
-        params.not_after = date_time_ymd(2199, 1, 1);
+        params.not_before = date_time_ymd(BEGINNING, 1, 1);
+        params.not_after = date_time_ymd(END, 1, 1);
         let key = SubjectPublicKeyInfo::from_pem(tls_key).unwrap();
         (ssh, params.signed_by(&key, &self.x509).unwrap().pem())
     }

@@ -116,6 +116,16 @@ pub struct AuthService {
     pub key_encryption_file: Option<PathBuf>,
     /// The token that has the authorities' keys.
     pub ca_key_params: Option<CaKeyParams>,
+    /// Which API server vouches for pods that join.
+    pub kubernetes_join: Option<KubernetesJoin>,
+}
+
+/// `kubernetes_join:`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KubernetesJoin {
+    /// Credentials of the API server; absent: the pod's service account.
+    pub kubeconfig_file: Option<PathBuf>,
 }
 
 /// `authentication:`

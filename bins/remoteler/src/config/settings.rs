@@ -106,6 +106,8 @@ pub struct AuthSettings {
     pub key_encryption_file: Option<PathBuf>,
     /// How the authorities' keys are made, and where.
     pub keys: KeySettings,
+    /// Which API server vouches for pods that join: that of a kubeconfig, or of the pod that this runs in.
+    pub kubernetes_join: Option<Option<PathBuf>>,
 }
 
 /// The proxy.
@@ -437,6 +439,7 @@ fn auth(service: Option<AuthService>, flags: &Flags, ip: IpAddr) -> Result<AuthS
         cluster: cluster.map(|name| named("cluster_name", ClusterName::new(name))).transpose()?,
         key_encryption_file: service.key_encryption_file,
         keys,
+        kubernetes_join: service.kubernetes_join.map(|join| join.kubeconfig_file),
     })
 }
 
@@ -530,6 +533,28 @@ mod tests {
         let settings = settings("remoteler: { auth_server: proxy.example.com }").unwrap();
         assert_eq!(settings.roles(), [SystemRole::Node].into());
         assert_eq!(settings.join.unwrap().addr, "proxy.example.com:3080");
+    }
+
+    #[test]
+    fn a_pod_joins_by_the_name_of_a_token_and_the_file_of_its_own() {
+        let join = |params: &str| {
+            let settings = settings(&format!("remoteler: {{ auth_server: a, join_params: {{ {params} }} }}"));
+            settings.map(|settings| settings.join.unwrap())
+        };
+        let pod = join("method: kubernetes, token_name: pods").unwrap();
+        assert_eq!(pod.service_account.unwrap(), PathBuf::from(POD_TOKEN));
+        // A name, also when a file is called like it.
+        assert!(matches!(pod.token, Some(JoinToken::Value(_))));
+        let pod = join("method: kubernetes, token_name: /pods, token_file: /run/t").unwrap();
+        assert_eq!(pod.service_account.unwrap(), PathBuf::from("/run/t"));
+        assert!(matches!(pod.token, Some(JoinToken::Value(_))));
+        assert!(join("token_name: /t").unwrap().service_account.is_none());
+        for (bad, said) in
+            [("method: iam, token_name: x", "kubernetes are"), ("token_name: x, token_file: /t", "token_file")]
+        {
+            let cause = join(bad).unwrap_err().to_string();
+            assert!(cause.contains(said), "{cause}");
+        }
     }
 
     #[test]

@@ -54,7 +54,7 @@ fn created(token: &TokenCreated) -> anyhow::Result<Report> {
     if token.host_id.is_some() {
         text.push_str(&format!(
             "\nOn that host, put the token into a file that only root can read, and let the host join again:\n\n  \
-             remoteler rejoin --token /etc/remoteler.token --ca-pin {}\n\n\
+             remoteler rejoin --new-keys --token /etc/remoteler.token --ca-pin {}\n\n\
              From then on every other machine that has its certificates is refused.\n",
             pins(token)
         ));
