@@ -61,10 +61,9 @@ fn belongs(data_dir: &Path) {
 fn generation(data_dir: &Path) -> u64 {
     let state: Value = serde_json::from_slice(&fs::read(data_dir.join("host.json")).unwrap()).unwrap();
     let certificate = ssh_key::Certificate::from_openssh(state["ssh_certificate"].as_str().unwrap()).unwrap();
-    match remoteler_core::ssh_identity(&certificate).unwrap() {
-        remoteler_core::Identity::Host(host) => host.generation,
-        other => panic!("{other:?}"),
-    }
+    let identity = remoteler_core::ssh_identity(&certificate).unwrap();
+    let remoteler_core::Identity::Host(host) = identity else { panic!("{identity:?}") };
+    host.generation
 }
 
 // I28
