@@ -58,9 +58,11 @@ async fn copies(cluster: &Cluster) -> Vec<(u64, u64, Option<String>, Option<Stri
     let events = cluster.events("instance.copy").await;
     events
         .into_iter()
-        .map(|event| match event.kind {
-            AuditKind::InstanceCopy { generation, newest, remote, host, .. } => (generation, newest, remote, host),
-            other => panic!("{other:?}"),
+        .map(|event| {
+            let AuditKind::InstanceCopy { generation, newest, remote, host, .. } = event.kind else {
+                panic!("{event:?}")
+            };
+            (generation, newest, remote, host)
         })
         .collect()
 }

@@ -18,10 +18,12 @@ mod asked {
     #[async_trait]
     impl TokenReviewer for ApiServer {
         async fn review(&self, token: &Secret, audience: &str) -> Result<String, TokenReviewError> {
-            self.0.review_token(token, audience).await.map_err(|cause| match cause {
-                KubeError::Refused(reason) => TokenReviewError::Refused(reason),
-                // Also a reason of a later version: nobody is vouched for.
-                other => TokenReviewError::Unavailable(with_causes(&other)),
+            self.0.review_token(token, audience).await.map_err(|cause| {
+                if let KubeError::Refused(reason) = cause {
+                    return TokenReviewError::Refused(reason);
+                }
+                // Also for a reason of a later version nobody is vouched for.
+                TokenReviewError::Unavailable(with_causes(&cause))
             })
         }
     }
