@@ -68,7 +68,7 @@ impl Service {
         };
         admin.create_user(user).await.expect("the user is new");
         admin.set_password(name, Secret::new(PASSWORD)).await.expect("the password is long");
-        let token = NewToken { roles: [SystemRole::Node].into(), ttl_seconds: None, value: None };
+        let token = NewToken { roles: [SystemRole::Node].into(), ..NewToken::default() };
         let token = admin.create_token(token).await.expect("a token can be made").token;
         let keys = KeyPairs::generate("bench").expect("keys can be made");
         let join = JoinRequest {
@@ -80,6 +80,7 @@ impl Service {
             tls_public_key: keys.tls_public.clone(),
             without_pin: false,
             rejoin: None,
+            service_account: None,
         };
         let certs = service.as_caller(anonymous()).join(join).await.expect("the token is good");
         let certificate =
@@ -94,7 +95,7 @@ impl Service {
 
     /// One SSH and one X.509 certificate of a host.
     async fn renew(&self) {
-        black_box(self.host.renew_host().await.expect("the host is known"));
+        black_box(self.host.renew_host(None).await.expect("the host is known"));
     }
 
     /// A password checked, and one SSH and one X.509 certificate of a user.

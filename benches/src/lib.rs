@@ -117,6 +117,8 @@ impl Cluster {
             cluster: self.name.clone(),
             roles: [SystemRole::Node].into(),
             kube_clusters: [].into(),
+            labels: Default::default(),
+            generation: 0,
         };
         HostProfile { identity, ssh_key: self.ssh_key.clone(), tls_key: self.tls_key.clone() }
     }

@@ -5,11 +5,11 @@ use std::{future::Future, sync::Arc};
 
 use async_trait::async_trait;
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, HostCerts, Invite, JoinRequest, KubeRecord, LoginRequest,
-    NewRevocation, NewToken, NewUser, NodeRecord, Ping, RecordingChunk, RecordingInfo, Resource, ResourceKind,
-    Revocation, RevocationList, RevocationListName, RevocationTarget, RotateRequest, RotationStatus, Secret, SessionId,
-    SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary, TrustAck, TrustBundle, UserCerts,
-    UserName, UserSummary,
+    ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, HostCerts, InstanceId, Invite, JoinRequest, KubeRecord,
+    LoginRequest, NewRevocation, NewToken, NewUser, NodeRecord, Ping, RecordingChunk, RecordingInfo, Resource,
+    ResourceKind, Revocation, RevocationList, RevocationListName, RevocationTarget, RotateRequest, RotationStatus,
+    Secret, SessionId, SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary, TrustAck,
+    TrustAcked, TrustBundle, UserCerts, UserName, UserSummary,
 };
 
 use crate::{Caller, failure::ApiResult, service::Inner};
@@ -75,11 +75,11 @@ impl AuthApi for Handle {
         change!(self, join(request))
     }
 
-    async fn renew_host(&self) -> Result<HostCerts, ApiError> {
-        change!(self, renew_host())
+    async fn renew_host(&self, instance: Option<InstanceId>) -> Result<HostCerts, ApiError> {
+        change!(self, renew_host(instance))
     }
 
-    async fn acknowledge_trust(&self, ack: TrustAck) -> Result<(), ApiError> {
+    async fn acknowledge_trust(&self, ack: TrustAck) -> Result<TrustAcked, ApiError> {
         change!(self, acknowledge_trust(ack))
     }
 
@@ -218,5 +218,9 @@ impl AuthApi for Handle {
 
     async fn read_backup(&self, id: String, offset: u64) -> Result<Vec<u8>, ApiError> {
         self.inner.read_backup(&self.caller, &id, offset).await
+    }
+
+    async fn create_rejoin_token(&self, node: String) -> Result<TokenCreated, ApiError> {
+        change!(self, create_rejoin_token(&node))
     }
 }

@@ -42,7 +42,8 @@ impl Inner {
         check(&record.labels, record.addr.as_deref(), &record.version)?;
         self.check_owner(&key::of(key::NODE_OWNERS, &record.name), host, &format!("node {}", record.name)).await?;
         let now = self.clock.now();
-        let record = NodeRecord { last_seen: now, ..record };
+        // What the token gave, the host cannot take back or change.
+        let record = NodeRecord { last_seen: now, labels: host.labelled(record.labels), ..record };
         Ok(self.records.write(&key::of(key::NODES, &record.name), &record, Some(now.plus(LIFE))).await?)
     }
 
@@ -55,7 +56,7 @@ impl Inner {
         let what = format!("Kubernetes cluster {}", record.name);
         self.check_owner(&key::of(key::KUBE_OWNERS, &record.name), host, &what).await?;
         let now = self.clock.now();
-        let record = KubeRecord { last_seen: now, ..record };
+        let record = KubeRecord { last_seen: now, labels: host.labelled(record.labels), ..record };
         Ok(self.records.write(&key::of(key::KUBE_CLUSTERS, &record.name), &record, Some(now.plus(LIFE))).await?)
     }
 

@@ -62,6 +62,22 @@ pub(crate) struct UserIssue {
     by: String,
 }
 
+/// Serials of a host's certificates that are to be issued.
+pub(crate) struct HostSerials {
+    /// Decimal.
+    pub(crate) ssh: String,
+    /// Hex octets joined by colons: the server's and, if it is another, the client's.
+    pub(crate) tls: Vec<String>,
+}
+
+impl HostIssue {
+    /// What the certificates will be called.
+    pub(crate) fn serials(&self) -> HostSerials {
+        let tls = std::iter::once(&self.serving).chain(&self.client).map(|each| each.prepared.tls_serial()).collect();
+        HostSerials { ssh: self.serving.prepared.ssh_serial(), tls }
+    }
+}
+
 /// The same for a host: one for its servers and, while the two differ, one for its clients.
 pub(crate) struct HostIssue {
     serving: HostSignature,

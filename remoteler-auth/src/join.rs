@@ -1,19 +1,22 @@
-//! Letting hosts in: the token, the name that must be free, the id that is drawn here, the certificates.
+//! Letting hosts in: what lets them in, the name that must be free, the id that is drawn here, the certificates.
 
 use std::collections::BTreeSet;
 
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuditKind, HostCerts, HostId, HostIdentity, JoinRequest, KubeClusterName, NodeName,
-    SourceNet, SystemRole, random_uuid,
+    ApiError, ApiErrorKind, AuditKind, HostCerts, HostId, HostIdentity, InstanceId, JoinRequest, KubeClusterName,
+    Labels, NodeName, SourceNet, SystemRole, TokenScope, random_uuid,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Caller,
+    copies::{IssuedSerials, Standing},
     failure::{ApiResult, bad_request, conflict, not_found, rate_limited, unauthenticated},
-    issue::{IssuedHost, SubjectKeys},
+    issue::{HostIssue, IssuedHost, SubjectKeys},
     records::key,
+    secret_hash,
     service::Inner,
+    tokens::{id_of, refused, used_up},
 };
 
 /// A service of this process that wants certificates.
@@ -37,59 +40,90 @@ pub struct LocalHost {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct HostRecord {
+    /// Of no generation.
     pub(crate) identity: HostIdentity,
     /// OpenSSH's one-line form.
     pub(crate) ssh_public_key: String,
     /// PEM of a SubjectPublicKeyInfo.
     pub(crate) tls_public_key: String,
+    /// Hash of the token it joined with, so that it may ask again when the answer was lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) joined_with: Option<String>,
+}
+
+/// What lets a host in, as the request showed it.
+pub(crate) struct Pass {
+    /// Hash of the token; absent for pods, which have none.
+    pub(crate) hash: Option<String>,
+    pub(crate) scope: TokenScope,
+    /// The one host that it is for.
+    pub(crate) host: Option<HostId>,
+    /// Service account of the pod.
+    pub(crate) account: Option<String>,
+}
+
+/// A host to be let in: what is asked for, and what is given to it.
+pub(crate) struct Admission {
+    pub(crate) host: LocalHost,
+    pub(crate) labels: Labels,
+    pub(crate) pass: Option<Pass>,
+    /// Whether it was in before, and is told from now on from everybody who has its certificates.
+    pub(crate) again: bool,
 }
 
 /// Whether a failure is of who asks and may be a guess, so that it counts against the address. A store that does not answer says nothing of
 /// the device, and neither does a name that is taken.
 const fn is_the_devices(kind: ApiErrorKind) -> bool {
-    matches!(kind, ApiErrorKind::Unauthenticated | ApiErrorKind::Denied | ApiErrorKind::BadRequest)
+    matches!(kind, ApiErrorKind::Denied | ApiErrorKind::BadRequest)
 }
 
 /// Most Kubernetes clusters of one host.
 const MAX_KUBE_CLUSTERS: usize = 64;
+/// Characters of the name of a token without a secret that stand in an event.
+const MAX_SHOWN: usize = 80;
 
 impl Inner {
     pub(crate) async fn join(&self, caller: &Caller, request: JoinRequest) -> ApiResult<HostCerts> {
-        let remote = caller.address();
-        let address = remote.map(|addr| SourceNet::of(addr.ip()).to_string());
-        if let Some(address) = &address
-            && !self.limits.join.is_open(address, self.clock.now())
-        {
-            // Strangers cause this at will: the audit log bounds how often it is said, a log line would not be (I26).
-            let answer = rate_limited("too many failed joins from this address; wait five minutes");
-            self.record_attempt(String::new(), answer.message.clone(), remote.map(|addr| addr.to_string())).await?;
-            return Err(answer);
-        }
+        let remote = caller.address().map(|addr| addr.to_string());
+        let address = caller.address().map(|addr| SourceNet::of(addr.ip()).to_string());
         let (node_name, without_pin) = (request.node_name.to_string(), request.without_pin);
         let rejoined = request.rejoin.is_some();
         let roles: Vec<String> = request.roles.iter().map(ToString::to_string).collect();
+        let token = match &request.service_account {
+            Some(_) => request.token.reveal().chars().take(MAX_SHOWN).collect(),
+            None => id_of(&secret_hash::hash(&request.token)),
+        };
+        let passed = match self.pass(&request, address.as_deref()).await {
+            Ok(passed) => passed,
+            Err(answer) if answer.kind == ApiErrorKind::RateLimited => {
+                // Strangers cause this at will: the audit log bounds how often it is said, a log line would not be (I26).
+                self.record_attempt(String::new(), answer.message.clone(), remote).await?;
+                return Err(answer);
+            }
+            Err(cause) => Err(cause),
+        };
+        let service_account = passed.as_ref().ok().and_then(|pass| pass.account.clone());
         let event = |host_id: Option<HostId>, error: Option<String>| AuditKind::InstanceJoin {
             node_name: node_name.clone(),
             host_id: host_id.map(|id| id.to_string()),
             roles: roles.clone(),
             success: error.is_none(),
             error,
-            remote: remote.map(|addr| addr.to_string()),
+            remote: remote.clone(),
             without_pin,
             rejoined,
+            token: token.clone(),
+            service_account: service_account.clone(),
         };
-        let joined = match self.check_token(&request).await {
-            Ok(()) if rejoined => self.readmit(request, &event).await,
-            Ok(()) => {
-                let JoinRequest { node_name: name, roles, kube_clusters, ssh_public_key, tls_public_key, .. } = request;
-                let host = LocalHost { name, roles, kube_clusters, ssh_public_key, tls_public_key, host_id: None };
-                self.admit_new(host, &event).await
-            }
+        let joined = match passed {
+            Ok(pass) if rejoined => self.readmit(request, pass, &event).await,
+            Ok(pass) => self.admit_by_pass(request, pass, &event).await,
             Err(cause) => Err(cause),
         };
         match joined {
             Ok(certs) => Ok(certs),
             Err(cause) => {
+                // What was not let in by what it showed was counted when that was looked at.
                 if let Some(address) = &address
                     && is_the_devices(cause.kind)
                 {
@@ -103,7 +137,8 @@ impl Inner {
 
     pub(crate) async fn issue_local_host(&self, host: LocalHost) -> ApiResult<HostCerts> {
         let (name, roles) = (host.name.to_string(), host.roles.iter().map(ToString::to_string).collect());
-        self.admit_new(host, &move |host_id, error| AuditKind::InstanceJoin {
+        let admission = Admission { host, labels: Labels::new(), pass: None, again: false };
+        self.admit_new(admission, &move |host_id, error| AuditKind::InstanceJoin {
             node_name: name.clone(),
             host_id: host_id.map(|id| id.to_string()),
             roles: Vec::clone(&roles),
@@ -112,32 +147,106 @@ impl Inner {
             remote: None,
             without_pin: false,
             rejoined: false,
+            token: String::new(),
+            service_account: None,
         })
         .await
     }
 
-    /// I35: the token is looked up by its hash, and each role must be one it is for.
-    async fn check_token(&self, request: &JoinRequest) -> ApiResult<()> {
-        let Some(token) = self.token(&request.token).await? else {
-            return Err(unauthenticated("the join token is wrong or has expired; make a new one with tctl tokens add"));
+    /// What lets the host of a request in, if anything does. The outer failure is that its address may not ask now.
+    ///
+    /// I35: a token is looked up by its hash, and joins of all addresses take turns until theirs is found, so that no address has more
+    /// guesses than it may have failures, however many are under way.
+    async fn pass(&self, request: &JoinRequest, address: Option<&str>) -> ApiResult<ApiResult<Pass>> {
+        let open = |now| match address {
+            Some(address) if !self.limits.join.is_open(address, now) => {
+                Err(rate_limited("too many failed joins from this address; wait five minutes"))
+            }
+            Some(_) | None => Ok(()),
         };
-        if request.roles.is_empty() {
-            return Err(bad_request("a host joins with at least one service: node, kube or proxy"));
+        let failed = || {
+            if let Some(address) = address {
+                self.limits.join.failed(address, self.clock.now());
+            }
+        };
+        if let Some(proof) = &request.service_account {
+            open(self.clock.now())?;
+            let judged = self.judge_pod(&request.token, proof).await;
+            if judged.as_ref().is_err_and(|cause| cause.kind == ApiErrorKind::Unauthenticated) {
+                failed();
+            }
+            return Ok(judged.map(|(rule, account)| Pass {
+                hash: None,
+                scope: rule.spec.scope(),
+                host: None,
+                account: Some(account.to_string()),
+            }));
         }
-        if let Some(role) = request.roles.iter().find(|role| !token.roles.contains(role)) {
+        let found = {
+            let _turn = self.limits.guess.lock().await;
+            open(self.clock.now())?;
+            let found = self.token(&request.token).await;
+            if matches!(found, Ok(None)) {
+                failed();
+            }
+            found
+        };
+        Ok(match found {
+            Ok(Some(token)) => Ok(Pass {
+                hash: Some(secret_hash::hash(&request.token)),
+                scope: token.scope,
+                host: token.host_id,
+                account: None,
+            }),
+            Ok(None) => {
+                Err(unauthenticated("the join token is wrong or has expired; make a new one with tctl tokens add"))
+            }
+            Err(cause) => Err(cause),
+        })
+    }
+
+    async fn admit_by_pass(
+        &self,
+        request: JoinRequest,
+        pass: Pass,
+        event: &(dyn Fn(Option<HostId>, Option<String>) -> AuditKind + Send + Sync),
+    ) -> ApiResult<HostCerts> {
+        if let Some(host) = pass.host {
             return Err(ApiError::new(
                 ApiErrorKind::Denied,
-                format!("the join token is not for service {role}; make one with tctl tokens add --type {role}"),
+                format!("the join token is for host {host} to join again: run remoteler rejoin there"),
             ));
         }
-        Ok(())
+        let JoinRequest { node_name: name, roles, kube_clusters, ssh_public_key, tls_public_key, .. } = request;
+        pass.scope.admits(&roles, &name, &kube_clusters).map_err(|cause| refused(&cause))?;
+        let labels = pass.scope.labels.clone();
+        let mut host = LocalHost { name, roles, kube_clusters, ssh_public_key, tls_public_key, host_id: None };
+        host.host_id = self.asked_before(&host, &labels, &pass).await?;
+        self.admit_new(Admission { host, labels, pass: Some(pass), again: false }, event).await
+    }
+
+    /// The id of the host that joined with the same token as the same host with the same keys: it did not get the answer.
+    async fn asked_before(&self, host: &LocalHost, labels: &Labels, pass: &Pass) -> ApiResult<Option<HostId>> {
+        let Some(owner) = self.records.read::<HostId>(&key::of(key::NODE_OWNERS, &host.name)).await? else {
+            return Ok(None);
+        };
+        let Some(record) = self.records.read::<HostRecord>(&key::of(key::HOSTS, owner)).await? else {
+            return Ok(None);
+        };
+        let same = pass.hash.is_some()
+            && record.joined_with == pass.hash
+            && (&record.ssh_public_key, &record.tls_public_key) == (&host.ssh_public_key, &host.tls_public_key)
+            && (&record.identity.roles, &record.identity.kube_clusters) == (&host.roles, &host.kube_clusters)
+            && record.identity.labels == *labels;
+        Ok(same.then_some(owner))
     }
 
     pub(crate) async fn admit_new(
         &self,
-        host: LocalHost,
+        admission: Admission,
         event: &(dyn Fn(Option<HostId>, Option<String>) -> AuditKind + Send + Sync),
     ) -> ApiResult<HostCerts> {
+        let Admission { host, labels, pass, again } = admission;
         let LocalHost { name, roles, kube_clusters, ssh_public_key, tls_public_key, host_id } = host;
         self.check_node_name(&name)?;
         if kube_clusters.len() > MAX_KUBE_CLUSTERS {
@@ -154,9 +263,14 @@ impl Inner {
             cluster: self.cluster.clone(),
             roles,
             kube_clusters: kube_clusters.clone(),
+            labels,
+            generation: 0,
         };
-        let record = HostRecord { identity: identity.clone(), ssh_public_key, tls_public_key };
-        let prepared = self.issuer.prepare_host(identity, keys)?;
+        let hash = pass.and_then(|pass| pass.hash);
+        let joined_with = hash.clone();
+        let record = HostRecord { identity: identity.clone(), ssh_public_key, tls_public_key, joined_with };
+        // Everything about the certificates is checked before anything is changed.
+        self.issuer.prepare_host(identity.clone(), keys.clone())?;
 
         let mut claims = vec![(key::of(key::NODE_OWNERS, &name), format!("node {name}"), format!("node/{name}"))];
         claims.extend(kube_clusters.iter().map(|kube| {
@@ -165,55 +279,98 @@ impl Inner {
         }));
         let _turn = self.changes.write().await; // claims of one host are taken together
         let mut taken = Vec::new();
-        let mut outcome = Ok(());
+        let mut outcome = self.check_open(hash.as_deref(), id).await;
         for (key, what, resource) in &claims {
+            if outcome.is_err() {
+                break;
+            }
             match self.claim(key, id, what, resource).await {
                 Ok(true) => taken.push(key),
                 Ok(false) => {}
-                Err(cause) => {
-                    outcome = Err(cause);
-                    break;
-                }
+                Err(cause) => outcome = Err(cause),
             }
         }
         if outcome.is_ok() {
             outcome = self.record(event(Some(id), None)).await;
         }
+        // The host stands on record before its use of the token does: should this process end in between, the host asks again as itself.
         if outcome.is_ok() {
             outcome = self.records.write(&key::of(key::HOSTS, id), &record, None).await.map_err(Into::into);
         }
+        if outcome.is_ok()
+            && let Some(hash) = &hash
+        {
+            outcome = self.take_use(hash, id).await;
+        }
         let issued = match outcome {
-            Ok(()) => self.issuer.issue_host(prepared).await,
+            Ok(()) => self.issue_anew(identity, keys, again).await,
             Err(cause) => Err(cause),
         };
         match issued {
             Ok(issued) => Ok(self.host_certs(id, issued)),
             Err(cause) => {
-                for key in taken {
+                for key in &taken {
                     self.records.delete(key).await?; // a host that was not let in keeps no name
+                }
+                if host_id.is_none()
+                    && let Some(hash) = &hash
+                {
+                    self.give_use_back(hash, id).await?;
+                    self.records.delete(&key::of(key::HOSTS, id)).await?;
                 }
                 Err(cause)
             }
         }
     }
 
+    /// Whether a token lets this host in as far as its uses go.
+    async fn check_open(&self, hash: Option<&str>, host: HostId) -> ApiResult<()> {
+        let Some(hash) = hash else { return Ok(()) };
+        let token = self.records.read::<crate::tokens::TokenRecord>(&key::of(key::TOKENS, hash)).await?;
+        if token.is_some_and(|token| token.is_open_to(host)) { Ok(()) } else { Err(used_up()) }
+    }
+
+    /// The certificates of a host that was let in: of its present generation, or of a new one when it was in before.
+    async fn issue_anew(&self, identity: HostIdentity, keys: SubjectKeys, again: bool) -> ApiResult<IssuedHost> {
+        let (id, now) = (identity.id, self.clock.now());
+        let generation = self
+            .change_standing(id, |standing| if again { standing.readmit(now) } else { standing.admit(now) })
+            .await?;
+        let prepared = self.issuer.prepare_host(identity.of_generation(generation), keys)?;
+        self.remember_issued(id, generation, &prepared).await?;
+        self.issuer.issue_host(prepared).await
+    }
+
+    /// Keeps the serials of what is issued, before it is.
+    async fn remember_issued(&self, id: HostId, generation: u64, prepared: &HostIssue) -> ApiResult<()> {
+        let serials = prepared.serials();
+        let issued = IssuedSerials { generation, ssh: serials.ssh, tls: serials.tls };
+        self.change_standing(id, |standing: &mut Standing| standing.issued(issued.clone())).await
+    }
+
     /// Certificates for the keys that the calling host joined with, as what it was let in: renewing widens nothing (I10), and who
-    /// stole a certificate's key gets none for a key of their own.
-    pub(crate) async fn renew_host(&self, caller: &Caller) -> ApiResult<HostCerts> {
+    /// stole a certificate's key gets none for a key of their own. Who speaks for the host gets certificates of a new generation.
+    pub(crate) async fn renew_host(&self, caller: &Caller, instance: Option<InstanceId>) -> ApiResult<HostCerts> {
         let Caller::Host { host, .. } = caller else {
             return Err(self.refuse(caller, "renew host certificates").await);
         };
-        let identity = host.identity();
+        let heeded = self.hear_host(caller, host, instance).await?;
+        let identity = host.identity().of_generation(0);
         // A host that is removed at this moment is renewed before that or not at all; others are renewed beside it.
         let _turn = self.changes.read().await;
         let Some(record) = self.records.read::<HostRecord>(&key::of(key::HOSTS, identity.id)).await? else {
             return Err(not_found(format!("host {} is not known any more; it must join again", identity.id)));
         };
-        if record.identity != *identity {
+        if record.identity != identity {
             return Err(self.refuse(caller, "renew host certificates of another name or for other services").await);
         }
         let keys = SubjectKeys::parse(&record.ssh_public_key, &record.tls_public_key)?;
-        let issued = self.issuer.issue_host(self.issuer.prepare_host(record.identity, keys)?).await?;
+        let now = self.clock.now();
+        let generation =
+            self.change_standing(identity.id, |standing| standing.next_generation(heeded.speaks, now)).await?;
+        let prepared = self.issuer.prepare_host(record.identity.of_generation(generation), keys)?;
+        self.remember_issued(identity.id, generation, &prepared).await?;
+        let issued = self.issuer.issue_host(prepared).await?;
         Ok(self.host_certs(identity.id, issued))
     }
 

@@ -57,6 +57,10 @@ pub(crate) mod key {
     pub(crate) const KUBE_CLUSTERS: &str = "kube/";
     /// `hosts/<host id>`: what the host was let in as, and the keys it joined with.
     pub(crate) const HOSTS: &str = "hosts/";
+    /// `standings/<host id>`: which machine the host is, and what was issued to it.
+    pub(crate) const STANDINGS: &str = "standings/";
+    /// `join-rules/<name>`: tokens without a secret.
+    pub(crate) const JOIN_RULES: &str = "join-rules/";
     /// `services/<host id>`: when the host was last heard of and which generation of the trust bundle it acts by.
     pub(crate) const SERVICES: &str = "services/";
     /// `proxies/<host id>`: public address and time of its announcement.
@@ -161,6 +165,17 @@ impl Records {
         record: &T,
     ) -> Result<Revision, RecordError> {
         self.swap(key, Expected::At(revision), record, None).await
+    }
+
+    /// The same for a record that ends.
+    pub(crate) async fn replace_until<T: Serialize>(
+        &self,
+        key: &str,
+        revision: Revision,
+        record: &T,
+        expires: Timestamp,
+    ) -> Result<Revision, RecordError> {
+        self.swap(key, Expected::At(revision), record, Some(expires)).await
     }
 
     async fn swap<T: Serialize>(

@@ -8,18 +8,21 @@ use remoteler_core::{
 use ssh_key::PublicKey;
 
 use crate::{
+    copies::Standing,
     failure::{ApiResult, bad_request, not_found},
-    join::{HostRecord, LocalHost},
+    join::{Admission, HostRecord, LocalHost, Pass},
     records::key,
     service::Inner,
+    tokens::{TokenRecord, refused, used_up},
 };
 
 impl Inner {
-    /// The token was checked by the caller, and is for the services of the request. Everything certified comes from the record (I9),
+    /// The token was looked up by the caller. Everything certified comes from the record (I9),
     /// but for the keys: those are the request's, which the proof covers.
     pub(crate) async fn readmit(
         &self,
         request: JoinRequest,
+        pass: Pass,
         event: &(dyn Fn(Option<HostId>, Option<String>) -> AuditKind + Send + Sync),
     ) -> ApiResult<HostCerts> {
         let Some(proof) = &request.rejoin else {
@@ -31,7 +34,10 @@ impl Inner {
                 "host {id} is not known here; remove host.json from its data directory and join as a new host"
             )));
         };
-        let HostRecord { identity, ssh_public_key, tls_public_key } = record;
+        if pass.host.is_some_and(|host| host != id) {
+            return Err(ApiError::new(ApiErrorKind::Denied, "the join token is for another host to join again"));
+        }
+        let HostRecord { identity, ssh_public_key, tls_public_key, joined_with } = record;
         self.check_recorded_keys(id, &ssh_public_key, &tls_public_key)?;
         let statement = RejoinStatement {
             cluster: &self.cluster,
@@ -56,7 +62,10 @@ impl Inner {
                 identity.name
             )));
         }
+        pass.scope.admits(&identity.roles, &identity.name, &identity.kube_clusters).map_err(|cause| refused(&cause))?;
+        self.check_spent(id, &pass, joined_with.as_deref()).await?;
         let JoinRequest { ssh_public_key, tls_public_key, .. } = request;
+        let host_name = identity.name.clone();
         let host = LocalHost {
             name: identity.name,
             roles: identity.roles,
@@ -65,7 +74,26 @@ impl Inner {
             tls_public_key,
             host_id: Some(id),
         };
-        self.admit_new(host, event).await
+        let only_one = pass.host.is_some();
+        // Labels are those it joined with, not those of this token.
+        let admission = Admission { host, labels: identity.labels, pass: Some(pass), again: true };
+        let certs = self.admit_new(admission, event).await?;
+        if only_one {
+            // The token said that this one is the host: whatever was issued before is in other hands, too.
+            let older = self.change_standing(id, Standing::take_older).await?;
+            self.revoke_issued(older, &format!("host {} joined again in place of its copies", host_name)).await;
+        }
+        Ok(certs)
+    }
+
+    /// A token whose uses are counted takes a host back once; once more only as long as nobody has shown what it was given, for that may
+    /// have been lost on its way.
+    async fn check_spent(&self, id: HostId, pass: &Pass, joined_with: Option<&str>) -> ApiResult<()> {
+        let Some(hash) = &pass.hash else { return Ok(()) };
+        let counted = self.records.read::<TokenRecord>(&key::of(key::TOKENS, hash)).await?;
+        let again = counted.is_some_and(|token| token.used_by.contains(&id)) && joined_with == Some(hash.as_str());
+        let standing = self.records.read::<Standing>(&key::of(key::STANDINGS, id)).await?.unwrap_or_default();
+        if again && standing.holder().is_some() { Err(used_up()) } else { Ok(()) }
     }
 
     /// A revoked key proves nothing, and a host of which one was revoked was shut out on purpose: with the other it does not come back.

@@ -1,11 +1,11 @@
-//! Documents of every kind, as `tctl get`, `create` and `rm` use them. Roles and users are written; tokens, nodes and
-//! Kubernetes clusters are made by their own calls and only shown and removed here.
+//! Documents of every kind, as `tctl get`, `create` and `rm` use them. Roles, users and tokens without a secret are written; tokens with
+//! one, nodes and Kubernetes clusters are made by their own calls and only shown and removed here.
 
 use std::collections::BTreeSet;
 
 use remoteler_core::{
-    KubeRecord, Metadata, NewUser, NodeRecord, Resource, ResourceKind, RoleName, Secret, TokenSummary, Traits,
-    UserName, Verb,
+    JoinMethod, KubeRecord, KubernetesAllow, KubernetesRules, Metadata, NewUser, NodeRecord, Resource, ResourceKind,
+    RoleName, Secret, TokenChecker, TokenSpec, TokenSummary, Traits, UserName, Verb,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -74,11 +74,12 @@ impl Inner {
                 }
                 self.create_user_silently(actor, user).await
             }
-            ResourceKind::Token | ResourceKind::Node | ResourceKind::KubeCluster => {
+            ResourceKind::Token => self.write_join_rule(actor, document, replace).await,
+            ResourceKind::Node | ResourceKind::KubeCluster => {
                 let how = kind.made_elsewhere().unwrap_or_default();
                 let kind = kind.as_str();
                 Err(bad_request(format!(
-                    "documents of kind {kind} cannot be created: {how}; those of kinds role and user can"
+                    "documents of kind {kind} cannot be created: {how}; those of kinds role, user and token can"
                 )))
             }
         }
@@ -141,8 +142,18 @@ fn user_document(user: UserRecord) -> Resource {
 }
 
 fn token_document(token: TokenSummary) -> Resource {
-    let metadata = Metadata { expires: Some(token.expires), ..named(token.id) };
-    document(ResourceKind::Token, "v2", metadata, json!({ "roles": token.roles }))
+    let TokenSummary { id, join_method, scope, expires, uses_left, host_id: _, service_accounts } = token;
+    let allow = service_accounts.into_iter().map(|service_account| KubernetesAllow { service_account });
+    let rules = KubernetesRules { checked_by: TokenChecker::InCluster, allow: allow.collect() };
+    let spec = TokenSpec {
+        roles: scope.roles,
+        join_method,
+        names: scope.names,
+        labels: scope.labels,
+        uses_left,
+        kubernetes: (join_method == JoinMethod::Kubernetes).then_some(rules),
+    };
+    document(ResourceKind::Token, "v2", Metadata { expires, ..named(id) }, json!(spec))
 }
 
 fn node_document(node: NodeRecord) -> Resource {

@@ -21,6 +21,7 @@ use crate::{
     AuthService, Caller, RecordError,
     authorities::Authorities,
     failure::{ApiResult, bad_request, conflict, not_found, unauthenticated},
+    host_standing::superseded,
     records::{Records, key},
     service::Inner,
 };
@@ -125,6 +126,35 @@ impl Inner {
         Ok(revocation)
     }
 
+    /// Revokes what something newer took the place of, on nobody's order. [`Inner::changes`] is held by the caller, who then puts the ledger
+    /// into force.
+    pub(crate) async fn revoke_superseded(&self, target: RevocationTarget, by: &str, comment: &str) -> ApiResult<()> {
+        {
+            let revoked = self.ledger.lock();
+            if revoked.records.contains_key(&target) {
+                return Ok(());
+            }
+            if revoked.records.len() >= MAX_REVOKED {
+                return Err(conflict(format!("{MAX_REVOKED} certificates and keys are revoked, more is not possible")));
+            }
+        }
+        let now = self.clock.now();
+        let begun =
+            authority_of(target).and_then(|authority| self.issuer.authorities().set(authority).rotation.begun());
+        let revocation = superseded(target, by, comment, now.max(begun.unwrap_or(now)));
+        self.record(AuditKind::CertRevocationCreate {
+            user: by.to_owned(),
+            name: target.to_string(),
+            reason: revocation.reason.as_str().into(),
+            comment: comment.to_owned(),
+            expires: None,
+        })
+        .await?;
+        self.records.write(&key::of(key::REVOCATIONS, target), &revocation, None).await?;
+        self.ledger.change(|records| drop(records.insert(target, revocation)));
+        Ok(())
+    }
+
     pub(crate) async fn revocations(&self, caller: &Caller) -> ApiResult<Vec<Revocation>> {
         self.admit(caller, RESOURCE, Verb::Read).await?;
         Ok(self.ledger.lock().records.values().cloned().collect())
@@ -178,7 +208,7 @@ impl Inner {
     }
 
     /// Puts the ledger into the trust bundle; [`Inner::changes`] is held by the caller.
-    fn believe_ledger(&self) {
+    pub(crate) fn believe_ledger(&self) {
         let authorities = self.issuer.authorities().revoking(self.ledger.targets());
         let trust = authorities.trust().clone();
         self.issuer.replace(authorities);

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use remoteler_ca::{Authority, KeyMove, RotationError, Step, TokenSigner};
 use remoteler_core::{
     ApiError, ApiErrorKind, AuditKind, CaKind, Policy, PolicySource, RotateRequest, RotationKind, RotationStatus,
-    ServiceContact, Timestamp, TrustAck, Verb,
+    ServiceContact, Timestamp, TrustAck, TrustAcked, Verb,
 };
 
 use crate::{
@@ -42,7 +42,7 @@ enum Moved {
 
 impl Inner {
     /// Remembers which generation of the trust bundle a host acts by.
-    pub(crate) async fn acknowledge_trust(&self, caller: &Caller, ack: TrustAck) -> ApiResult<()> {
+    pub(crate) async fn acknowledge_trust(&self, caller: &Caller, ack: TrustAck) -> ApiResult<TrustAcked> {
         let Caller::Host { host, .. } = caller else {
             return Err(self.refuse(caller, "acknowledge a trust bundle").await);
         };
@@ -53,6 +53,7 @@ impl Inner {
                 ack.generation
             )));
         }
+        let heeded = self.hear_host(caller, host, ack.instance).await?;
         let host = host.identity();
         let now = self.clock.now();
         let contact = ServiceContact {
@@ -62,7 +63,8 @@ impl Inner {
             generation: ack.generation,
             last_contact: now,
         };
-        Ok(self.records.write(&key::of(key::SERVICES, host.id), &contact, Some(now.plus(FORGOTTEN))).await?)
+        self.records.write(&key::of(key::SERVICES, host.id), &contact, Some(now.plus(FORGOTTEN))).await?;
+        Ok(TrustAcked { renew: heeded.renew })
     }
 
     pub(crate) async fn rotations(&self, caller: &Caller) -> ApiResult<Vec<RotationStatus>> {

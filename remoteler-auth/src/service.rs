@@ -7,15 +7,17 @@ use remoteler_core::{
     AuditKind, AuditSink, AuthApi, BoundedRefusals, Clock, ClusterName, Entropy, HostCerts, OsEntropy, Policy,
     PolicySource, RecordingStore, SharedPolicy, Storage, SystemClock, TrustBundle,
 };
-use tokio::sync::{Mutex, RwLock};
+use tokio::sync::{Mutex, RwLock, Semaphore};
 
 use crate::{
     AuditLog, Caller, Database, EventLog, KeyParams, OpenError, RecordError, RecordingFiles, SqliteStorage,
+    TokenReviewer,
     api::Handle,
     backups::Backups,
     blocking::blocking,
     database,
     failure::{self, ApiResult},
+    host_standing::Heard,
     issue::Issuer,
     join::LocalHost,
     limiter::Limiter,
@@ -79,6 +81,8 @@ pub struct AuthConfig {
     pub key_ring: Option<Arc<KeyRing>>,
     /// How the authorities' keys are made, and where.
     pub keys: KeyParams,
+    /// Who vouches for the service accounts of pods; without it none joins.
+    pub reviewer: Option<Arc<dyn TokenReviewer>>,
 }
 
 impl AuthConfig {
@@ -93,6 +97,7 @@ impl AuthConfig {
             quotas: HostQuotas::default(),
             key_ring: None,
             keys: KeyParams::default(),
+            reviewer: None,
         }
     }
 }
@@ -130,6 +135,10 @@ pub(crate) struct Inner {
     /// Held while a step of a rotation is taken, before [`Inner::changes`]: tokens take minutes to make a key.
     pub(crate) rotating: Mutex<()>,
     pub(crate) backups: Backups,
+    /// When each host was heard last.
+    pub(crate) heard: Heard,
+    /// Who vouches for pods.
+    pub(crate) reviewer: Option<Arc<dyn TokenReviewer>>,
 }
 
 /// Counters of failures, and of what hosts store.
@@ -140,6 +149,11 @@ pub(crate) struct Limits {
     pub(crate) login_address: Limiter,
     /// Failed joins from one address.
     pub(crate) join: Limiter,
+    /// Held from the look at how many joins of an address have failed until the next one is counted, so that guesses that are under way
+    /// together cannot pass the limit together (I35).
+    pub(crate) guess: Mutex<()>,
+    /// How many service accounts are asked about at once.
+    pub(crate) reviews: Semaphore,
     /// Audit events of one host.
     pub(crate) events: Quota,
     /// Octets of recordings of one host.
@@ -147,6 +161,8 @@ pub(crate) struct Limits {
 }
 
 const WINDOW: Duration = Duration::from_secs(300);
+/// Questions to an API server at once.
+const REVIEWS: usize = 8;
 
 impl AuthService {
     /// Opens a data directory. The first start makes both authorities and the roles `access`, `editor` and `auditor`.
@@ -189,7 +205,8 @@ impl AuthService {
         events: EventLog,
         recordings: RecordingFiles,
     ) -> Result<Self, StartError> {
-        let AuthConfig { data_dir: _, cluster_name: cluster, clock, entropy, quotas, key_ring, keys } = config;
+        let AuthConfig { data_dir: _, cluster_name: cluster, clock, entropy, quotas, key_ring, keys, reviewer } =
+            config;
         let records = Records::new(storage, Arc::clone(&clock));
         check_cluster(&records, &cluster).await?;
         let audit = AuditLog::new(events.clone(), Arc::clone(&clock), Arc::clone(&entropy), cluster.clone());
@@ -211,11 +228,14 @@ impl AuthService {
             login_user: Limiter::new(10, WINDOW),
             login_address: Limiter::new(30, WINDOW),
             join: Limiter::new(10, WINDOW),
+            guess: Mutex::new(()),
+            reviews: Semaphore::new(REVIEWS),
             events: Quota::events(&quotas),
             recorded: Quota::recorded(&quotas),
         };
         let policy = Arc::new(SharedPolicy::new(policy));
         let changes = RwLock::new(());
+        let heard = Heard::new(clock.now());
         let inner = Inner {
             cluster,
             records,
@@ -232,6 +252,8 @@ impl AuthService {
             changes,
             rotating: Mutex::new(()),
             backups: Backups::default(),
+            heard,
+            reviewer,
         };
         Ok(Self { inner: Arc::new(inner) })
     }

@@ -3,7 +3,7 @@
 
 use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
-use remoteler_core::{PolicySource, SystemClock, SystemRole, TrustBundle, wire, with_causes};
+use remoteler_core::{Clock, PolicySource, SystemClock, SystemRole, TrustBundle, wire, with_causes};
 use remoteler_tunnel::{
     BoxedStream, ClientTls, ConnectError as TunnelError, FirstContact, PolicyTrust, SharedTlsIdentity, TlsConfigError,
     TlsIdentity, TrustSource, connect_tls,
@@ -81,8 +81,8 @@ impl AuthTrust {
         identity: Option<Arc<SharedTlsIdentity>>,
         roles: &[SystemRole],
         protocol: &str,
+        clock: Arc<dyn Clock>,
     ) -> Result<Arc<ClientConfig>, TlsConfigError> {
-        let clock = Arc::new(SystemClock);
         let trust: Arc<dyn TrustSource> = match self {
             Self::Bundle(bundle) => Arc::new(bundle),
             Self::Policy(source) => Arc::new(PolicyTrust(source)),
@@ -116,7 +116,16 @@ impl Connector {
         identity: Option<Arc<SharedTlsIdentity>>,
         trust: AuthTrust,
     ) -> Result<Self, ConnectError> {
-        let config = trust.config(identity.clone(), &[SystemRole::Auth], wire::ALPN_AUTH)?;
+        Self::auth_by_clock(addr, identity, trust, Arc::new(SystemClock))
+    }
+
+    pub(crate) fn auth_by_clock(
+        addr: &str,
+        identity: Option<Arc<SharedTlsIdentity>>,
+        trust: AuthTrust,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, ConnectError> {
+        let config = trust.config(identity.clone(), &[SystemRole::Auth], wire::ALPN_AUTH, clock)?;
         Ok(Self::Tls { addr: addr.into(), config, identity, hint: "" })
     }
 
@@ -193,8 +202,9 @@ pub async fn probe(
     addr: &str,
     identity: Option<Arc<SharedTlsIdentity>>,
     trust: AuthTrust,
+    clock: Arc<dyn Clock>,
 ) -> Result<Peer, ConnectError> {
-    let config = trust.config(identity, &[SystemRole::Proxy], remoteler_tunnel::ALPN_TUNNEL)?;
+    let config = trust.config(identity, &[SystemRole::Proxy], remoteler_tunnel::ALPN_TUNNEL, clock)?;
     match connect_tls(addr, config).await {
         Ok(stream) => Ok(match stream.get_ref().1.alpn_protocol() {
             Some(_) => Peer::Proxy,
@@ -213,7 +223,7 @@ fn is_unknown_protocol(cause: &io::Error) -> bool {
 }
 
 /// What of a failed connection is said here: of who is not reached the innermost reason, since the outer ones name the address again.
-fn failure(error: TunnelError, hint: &str) -> ConnectError {
+pub(crate) fn failure(error: TunnelError, hint: &str) -> ConnectError {
     match error {
         TunnelError::Handshake { address, reason, .. } => {
             ConnectError::Refused { addr: address, reason: format!("{reason}{hint}") }

@@ -4,13 +4,18 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use remoteler_core::{ApiError, AuthApi, Clock, Policy, PolicySource, SharedPolicy, TrustAck};
+use remoteler_core::{
+    ApiError, ApiErrorKind, AuthApi, Clock, InstanceId, OsEntropy, Policy, PolicySource, SharedPolicy, TrustAck,
+    TrustAcked, random_uuid,
+};
 use remoteler_tunnel::SharedTlsIdentity;
 use ssh_key::{Certificate, PrivateKey};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    connector::AuthTrust,
+    host_clock::{HostClock, correct_clock},
     host_state::{HostState, HostStateError},
     standing::{ShutOut, shut_out},
 };
@@ -68,6 +73,10 @@ pub struct HostKeeper {
 struct Elsewhere {
     addr: String,
     policy: Arc<SharedPolicy>,
+    /// Which run of the daemon this is, so that a copy of this disk that runs at the same time is told from it.
+    instance: InstanceId,
+    /// Corrected when nothing is believed for its sake.
+    clock: HostClock,
 }
 
 impl HostKeeper {
@@ -94,7 +103,19 @@ impl HostKeeper {
     /// Says where the auth service is, and whose view of it to replace when this host has joined again while it runs.
     #[must_use]
     pub fn with_auth_at(self, addr: impl Into<String>, policy: Arc<SharedPolicy>) -> Self {
-        Self { elsewhere: Some(Elsewhere { addr: addr.into(), policy }), ..self }
+        let instance = InstanceId::from_uuid(random_uuid(&OsEntropy));
+        let clock = HostClock::default();
+        Self { elsewhere: Some(Elsewhere { addr: addr.into(), policy, instance, clock }), ..self }
+    }
+
+    /// Says by which clock this host goes, which is corrected when the auth service is not believed for its sake.
+    #[must_use]
+    pub fn by_clock(mut self, clock: HostClock) -> Self {
+        self.clock = Arc::new(clock.clone());
+        if let Some(elsewhere) = &mut self.elsewhere {
+            elsewhere.clock = clock;
+        }
+        self
     }
 
     /// Whether the host is shut out of its cluster, and why; changes are told.
@@ -121,21 +142,38 @@ impl HostKeeper {
         let trust = self.policy.policy().trust.clone();
         let generation = trust.rotation.generation;
         if !self.state.fits(&trust, self.clock.now()) {
-            let certs = auth
-                .renew_host()
-                .await
-                .map_err(|source| KeeperError::Auth { what: "new host certificates were not issued", source })?;
-            let renewed = self.state.renewed(certs, self.clock.now())?;
-            self.show(renewed)?;
+            self.renew(auth).await?;
             tracing::info!(phase = %trust.rotation.host, generation, "new host certificates are in use");
         } else if *self.state.trust() != trust {
             // A restart without the auth service must believe what is believed now.
             self.show(self.state.believing(trust))?;
         }
-        auth.acknowledge_trust(TrustAck { generation })
-            .await
-            .map_err(|source| KeeperError::Auth { what: "the trust bundle was not acknowledged", source })?;
+        if self.acknowledge(auth, generation).await?.renew {
+            self.renew(auth).await?;
+            tracing::debug!("new host certificates of the next generation are in use");
+            // By showing them the host lets the auth service know that it has them.
+            self.acknowledge(auth, generation).await?;
+        }
         Ok(generation)
+    }
+
+    async fn renew(&mut self, auth: &dyn AuthApi) -> Result<(), KeeperError> {
+        let certs = auth
+            .renew_host(self.instance())
+            .await
+            .map_err(|source| KeeperError::Auth { what: "new host certificates were not issued", source })?;
+        let renewed = self.state.renewed(certs, self.clock.now())?;
+        Ok(self.show(renewed)?)
+    }
+
+    async fn acknowledge(&self, auth: &dyn AuthApi, generation: u64) -> Result<TrustAcked, KeeperError> {
+        auth.acknowledge_trust(TrustAck { generation, instance: self.instance() })
+            .await
+            .map_err(|source| KeeperError::Auth { what: "the trust bundle was not acknowledged", source })
+    }
+
+    fn instance(&self) -> Option<InstanceId> {
+        self.elsewhere.as_ref().map(|elsewhere| elsewhere.instance)
     }
 
     /// Follows every change until `stop`, and says every 30 s that this host is there. A failure is logged once, and once more
@@ -163,7 +201,7 @@ impl HostKeeper {
                         }
                         Err(error) => {
                             let first = !std::mem::replace(&mut failing, true);
-                            let Some(shut_out) = stop.run_until_cancelled(self.examine()).await else { return };
+                            let Some(shut_out) = stop.run_until_cancelled(self.examine(&error)).await else { return };
                             match shut_out {
                                 Some(()) => PERIOD,
                                 None => {
@@ -184,11 +222,31 @@ impl HostKeeper {
     }
 
     /// Looks whether a failure is one that only a rejoin ends, and says so, once.
-    async fn examine(&self) -> Option<()> {
+    async fn examine(&self, error: &KeeperError) -> Option<()> {
         let elsewhere = self.elsewhere.as_ref()?;
-        let found = shut_out(&elsewhere.addr, self.shown.client.clone(), self.policy.clone()).await;
+        let before = *self.standing.borrow();
+        let found = match error {
+            KeeperError::Auth { source, .. } if source.kind == ApiErrorKind::Copied => Some(ShutOut::Copied),
+            KeeperError::Auth { .. } | KeeperError::State(_) => {
+                let (client, policy) = (self.shown.client.clone(), self.policy.clone());
+                shut_out(&elsewhere.addr, client, policy, self.clock.clone()).await
+            }
+        };
+        let found = match (found, before) {
+            // What a copy has is revoked; that it is a copy says more.
+            (Some(ShutOut::Revoked), Some(ShutOut::Copied)) => before,
+            (found, _) => found,
+        };
         // Who is shut out stays so while nobody answers.
-        let Some(reason) = found else { return self.standing.borrow().map(drop) };
+        let Some(reason) = found else {
+            if before.is_none() {
+                let trust = AuthTrust::Policy(self.policy.clone());
+                if let Err(error) = correct_clock(&elsewhere.clock, &elsewhere.addr, trust).await {
+                    tracing::debug!(%error, "the clock was not compared");
+                }
+            }
+            return before.map(drop);
+        };
         if self.standing.send_replace(Some(reason)) != Some(reason) {
             tracing::error!("this host is shut out of cluster {}: {reason}", self.state.cluster_name());
         }

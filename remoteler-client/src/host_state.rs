@@ -7,8 +7,9 @@ use std::{
 };
 
 use remoteler_core::{
-    ClusterName, HostCerts, HostId, Identity, KubeClusterName, NodeName, Secret, SshCertificatePurpose, SystemRole,
-    Timestamp, TrustBundle, VerifyError, X509Purpose, ssh_identity, verify_ssh_certificate, verify_x509_chain,
+    ClusterName, HostCerts, HostId, HostIdentity, Identity, KubeClusterName, NodeName, Secret, SshCertificatePurpose,
+    SystemRole, Timestamp, TrustBundle, VerifyError, X509Purpose, ssh_identity, verify_ssh_certificate,
+    verify_x509_chain,
 };
 use remoteler_tunnel::{TlsIdentity, TlsIdentityError};
 use serde::{Deserialize, Serialize};
@@ -80,6 +81,9 @@ pub struct HostState {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tls_client_certificate: Option<String>,
     trust: TrustBundle,
+    /// When this was written, by the best clock there was: the host does not wake up before that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    written: Option<Timestamp>,
 }
 
 impl HostState {
@@ -129,6 +133,7 @@ impl HostState {
             tls_certificate: certs.tls_certificate,
             tls_client_certificate: certs.tls_client_certificate,
             trust: certs.trust,
+            written: Some(now),
         })
     }
 
@@ -137,7 +142,12 @@ impl HostState {
     /// # Errors
     /// [`HostStateError`] also when they are another host's, or say anything else of it than before.
     pub fn renewed(&self, certs: HostCerts, now: Timestamp) -> Result<Self, HostStateError> {
-        let renewed = Self::new(self.keys()?, certs, now)?;
+        self.certified(self.keys()?, certs, now)
+    }
+
+    /// The same host with certificates for these keys.
+    pub(crate) fn certified(&self, keys: KeyPairs, certs: HostCerts, now: Timestamp) -> Result<Self, HostStateError> {
+        let renewed = Self::new(keys, certs, now)?;
         let says = |state: &Self| {
             (
                 state.host_id,
@@ -145,6 +155,7 @@ impl HostState {
                 state.cluster_name.clone(),
                 state.roles.clone(),
                 state.kube_clusters.clone(),
+                state.identity().map(|identity| identity.labels).ok(),
             )
         };
         if says(&renewed) != says(self) {
@@ -257,6 +268,25 @@ impl HostState {
     #[must_use]
     pub const fn kube_clusters(&self) -> &BTreeSet<KubeClusterName> {
         &self.kube_clusters
+    }
+
+    /// When this was written: no earlier than that is it now.
+    #[must_use]
+    pub const fn written(&self) -> Option<Timestamp> {
+        self.written
+    }
+
+    /// Everything that its certificates say of it.
+    ///
+    /// # Errors
+    /// [`HostStateError::Key`] and [`HostStateError::Mismatch`] when they cannot be read.
+    pub fn identity(&self) -> Result<HostIdentity, HostStateError> {
+        match ssh_identity(&self.ssh_certificate()?) {
+            Ok(Identity::Host(host)) => Ok(host),
+            Ok(Identity::User(_) | Identity::KubeUser(_)) | Err(_) => {
+                Err(HostStateError::Mismatch("the SSH certificate is not a host's"))
+            }
+        }
     }
 
     /// The authorities as they were when it joined or was last renewed.

@@ -1,15 +1,16 @@
 //! A machine becomes a host of a cluster: keys made here, certified there in exchange for a join token. Owns the first contact,
 //! where nothing is believed yet but a pin.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use remoteler_core::{
-    ApiError, AuthApi, Clock, HostCerts, JoinRequest, KubeClusterName, NodeName, RejoinError, RejoinStatement, Secret,
-    SystemClock, SystemRole,
+    ApiError, ApiErrorKind, AuthApi, Clock, HostCerts, JoinRequest, KubeClusterName, NodeName, RejoinError,
+    RejoinStatement, Secret, SystemRole,
 };
 
 use crate::{
     connector::{AuthTrust, ConnectError},
+    host_clock::{HostClock, TimeError, align_clock},
     host_state::{HostState, HostStateError},
     keys::{KeyError, KeyPairs},
     remote::RemoteAuth,
@@ -48,6 +49,9 @@ pub enum JoinError {
         /// Where.
         addr: String,
     },
+    /// What time it is there cannot be found out.
+    #[error(transparent)]
+    Time(#[from] TimeError),
     /// The host cannot prove which one it is.
     #[error(transparent)]
     Proof(#[from] RejoinError),
@@ -73,17 +77,26 @@ pub struct JoinParams {
     pub roles: BTreeSet<SystemRole>,
     /// Kubernetes clusters to be announced.
     pub kube_clusters: BTreeSet<KubeClusterName>,
+    /// Token of the pod's service account; then `token` is the name of the resource that lets it in.
+    pub service_account: Option<Secret>,
+    /// Keys of an attempt before, whose answer may have been lost; absent: new ones.
+    pub keys: Option<KeyPairs>,
 }
 
-/// Joins. The keys are made here; nothing is written: the caller saves the state.
+/// Joins, and corrects `clock` by the cluster's if it is wrong and there is a pin to know the cluster by. Nothing is written: the caller
+/// saves the state.
 ///
 /// # Errors
-/// [`JoinError`]. The token may have been used all the same when the answer was lost or not good.
-pub async fn join(params: JoinParams) -> Result<HostState, JoinError> {
-    let JoinParams { addr, token, ca_pins, insecure, node_name, roles, kube_clusters } = params;
+/// [`JoinError`]. The token may have been used all the same when the answer was lost or not good: asking again with the same keys gets the
+/// same answer.
+pub async fn join(params: JoinParams, clock: &HostClock) -> Result<HostState, JoinError> {
+    let JoinParams { addr, token, ca_pins, insecure, node_name, roles, kube_clusters, service_account, keys } = params;
     let trust = first_trust(&addr, &ca_pins, insecure)?;
-    let keys = KeyPairs::generate(node_name.as_str())?;
-    let auth = RemoteAuth::tls(&addr, None, trust)?;
+    let keys = match keys {
+        Some(keys) => keys,
+        None => KeyPairs::generate(node_name.as_str())?,
+    };
+    let auth = first_contact(&addr, trust, clock).await?;
     let request = JoinRequest {
         token,
         node_name,
@@ -93,9 +106,23 @@ pub async fn join(params: JoinParams) -> Result<HostState, JoinError> {
         tls_public_key: keys.tls_public.clone(),
         without_pin: ca_pins.is_empty(),
         rejoin: None,
+        service_account,
     };
     let certs = ask(&auth, request, &addr, &ca_pins).await?;
-    Ok(HostState::new(keys, certs, SystemClock.now())?)
+    Ok(HostState::new(keys, certs, clock.now())?)
+}
+
+/// The service, believed as `trust` says. A wrong clock is corrected by it, but only if it has proved who it is.
+async fn first_contact(addr: &str, trust: AuthTrust, clock: &HostClock) -> Result<RemoteAuth, JoinError> {
+    let auth = RemoteAuth::tls_by_clock(addr, None, trust.clone(), Arc::new(clock.clone()))?;
+    if let AuthTrust::Insecure = trust {
+        return Ok(auth);
+    }
+    match align_clock(clock, &auth, addr, trust).await {
+        // What is wrong but for the time, the join itself says.
+        Ok(()) | Err(TimeError::Connect(_)) => Ok(auth),
+        Err(cause @ (TimeError::Silent { .. } | TimeError::Neither { .. })) => Err(cause.into()),
+    }
 }
 
 /// How to join again.
@@ -109,40 +136,55 @@ pub struct RejoinParams {
     pub ca_pins: Vec<String>,
     /// Go without a pin (I15).
     pub insecure: bool,
+    /// Keys to be certified from now on, which are on disk already; absent: those it has. With new ones a copy of its disk is worth nothing.
+    pub new_keys: Option<KeyPairs>,
 }
 
-/// Joins again as the host of `state`: same id, name, services and keys, with certificates and authorities as they are now. The keys stay
-/// so that nothing is lost with an answer that does not arrive: it is asked for again. Nothing is written: the caller saves the state.
+/// Joins again as the host of `state`: same id, name, and services, with certificates and authorities as they are now. Nothing is written: the caller saves
+/// the state. An answer that does not arrive is asked for again, which is why new keys must be on disk before: on record is then either the
+/// key that it had or the new one, and it proves by both that it is the host.
 ///
 /// # Errors
 /// [`JoinError`]; `state` is as good as it was.
-pub async fn rejoin(state: &HostState, params: RejoinParams) -> Result<HostState, JoinError> {
-    let RejoinParams { addr, token, ca_pins, insecure } = params;
+pub async fn rejoin(state: &HostState, params: RejoinParams, clock: &HostClock) -> Result<HostState, JoinError> {
+    let RejoinParams { addr, token, ca_pins, insecure, new_keys } = params;
     let trust = first_trust(&addr, &ca_pins, insecure)?;
-    let keys = state.keys()?;
-    let auth = RemoteAuth::tls(&addr, None, trust)?;
-    let statement = RejoinStatement {
-        cluster: state.cluster_name(),
-        token: &token,
-        host_id: state.host_id(),
-        node_name: state.node_name(),
-        ssh_public_key: &keys.ssh_public,
-        tls_public_key: &keys.tls_public,
-        signed_at: SystemClock.now(),
+    let present = state.keys()?;
+    let keys = new_keys.clone().unwrap_or_else(|| present.clone());
+    let auth = first_contact(&addr, trust, clock).await?;
+    let request = |prover: &KeyPairs| -> Result<JoinRequest, JoinError> {
+        let statement = RejoinStatement {
+            cluster: state.cluster_name(),
+            token: &token,
+            host_id: state.host_id(),
+            node_name: state.node_name(),
+            ssh_public_key: &keys.ssh_public,
+            tls_public_key: &keys.tls_public,
+            signed_at: clock.now(),
+        };
+        let proof = statement.prove(&prover.ssh_key()?)?;
+        Ok(JoinRequest {
+            token: token.clone(),
+            node_name: state.node_name().clone(),
+            roles: state.roles().clone(),
+            kube_clusters: state.kube_clusters().clone(),
+            ssh_public_key: keys.ssh_public.clone(),
+            tls_public_key: keys.tls_public.clone(),
+            without_pin: ca_pins.is_empty(),
+            rejoin: Some(proof),
+            service_account: None,
+        })
     };
-    let proof = statement.prove(&keys.ssh_key()?)?;
-    let request = JoinRequest {
-        token: token.clone(),
-        node_name: state.node_name().clone(),
-        roles: state.roles().clone(),
-        kube_clusters: state.kube_clusters().clone(),
-        ssh_public_key: keys.ssh_public.clone(),
-        tls_public_key: keys.tls_public.clone(),
-        without_pin: ca_pins.is_empty(),
-        rejoin: Some(proof),
+    let asked = ask(&auth, request(&present)?, &addr, &ca_pins).await;
+    let certs = match asked {
+        Err(JoinError::Refused { source, addr }) if new_keys.is_some() && source.kind == ApiErrorKind::Denied => {
+            // The new key is on record already, if an answer before was lost; if not, the first refusal says why.
+            let asked = ask(&auth, request(&keys)?, &addr, &ca_pins).await;
+            asked.map_err(|_| JoinError::Refused { addr, source })?
+        }
+        asked => asked?,
     };
-    let certs = ask(&auth, request, &addr, &ca_pins).await?;
-    Ok(state.renewed(certs, SystemClock.now())?)
+    Ok(state.certified(keys, certs, clock.now())?)
 }
 
 async fn ask(auth: &RemoteAuth, request: JoinRequest, addr: &str, ca_pins: &[String]) -> Result<HostCerts, JoinError> {

@@ -7,11 +7,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::Method;
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, HostCerts, Invite, JoinRequest, KubeRecord, LoginRequest,
-    NewRevocation, NewToken, NewUser, NodeRecord, Ping, RecordingChunk, RecordingInfo, Resource, ResourceKind,
-    Revocation, RevocationList, RevocationListName, RevocationTarget, RotateRequest, RotationStatus, Secret, SessionId,
-    SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary, TrustAck, TrustBundle, UserCerts,
-    UserName, UserSummary, printable, wire,
+    ApiError, ApiErrorKind, AuditEvent, AuthApi, Clock, EventQuery, HostCerts, InstanceId, Invite, JoinRequest,
+    KubeRecord, LoginRequest, NewRevocation, NewToken, NewUser, NodeRecord, Ping, RecordingChunk, RecordingInfo,
+    Resource, ResourceKind, Revocation, RevocationList, RevocationListName, RevocationTarget, RotateRequest,
+    RotationStatus, Secret, SessionId, SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary,
+    TrustAck, TrustAcked, TrustBundle, UserCerts, UserName, UserSummary, printable, wire,
 };
 use remoteler_tunnel::SharedTlsIdentity;
 use serde::{Serialize, de::DeserializeOwned};
@@ -39,6 +39,19 @@ impl RemoteAuth {
     /// [`ConnectError`] when the identity cannot be used. Nothing is connected yet.
     pub fn tls(addr: &str, identity: Option<Arc<SharedTlsIdentity>>, trust: AuthTrust) -> Result<Self, ConnectError> {
         Ok(Self { http: HttpClient::new(Connector::auth(addr, identity, trust)?) })
+    }
+
+    /// The same by another clock than this machine's.
+    ///
+    /// # Errors
+    /// As [`RemoteAuth::tls`].
+    pub fn tls_by_clock(
+        addr: &str,
+        identity: Option<Arc<SharedTlsIdentity>>,
+        trust: AuthTrust,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, ConnectError> {
+        Ok(Self { http: HttpClient::new(Connector::auth_by_clock(addr, identity, trust, clock)?) })
     }
 
     /// The service on this machine, as its administrator: the socket belongs to it and is open to its user and root.
@@ -146,13 +159,15 @@ impl AuthApi for RemoteAuth {
         self.call(send(Method::POST, wire::JOIN, &request)).await
     }
 
-    async fn renew_host(&self) -> Result<HostCerts, ApiError> {
-        self.call(Call { method: Method::POST, path: wire::RENEW_HOST.into(), content_type: None, body: Bytes::new() })
-            .await
+    async fn renew_host(&self, instance: Option<InstanceId>) -> Result<HostCerts, ApiError> {
+        let path = with_query(wire::RENEW_HOST, &wire::RenewQuery { instance });
+        self.call(Call { method: Method::POST, path, content_type: None, body: Bytes::new() }).await
     }
 
-    async fn acknowledge_trust(&self, ack: TrustAck) -> Result<(), ApiError> {
-        self.run(send(Method::PUT, wire::TRUST_ACK, &ack)).await
+    async fn acknowledge_trust(&self, ack: TrustAck) -> Result<TrustAcked, ApiError> {
+        let answer = self.exchange(&send(Method::PUT, wire::TRUST_ACK, &ack)).await?;
+        // An auth service of an earlier version answers nothing.
+        Ok(serde_json::from_slice(&answer.body).unwrap_or_default())
     }
 
     async fn rotations(&self) -> Result<Vec<RotationStatus>, ApiError> {
@@ -308,6 +323,10 @@ impl AuthApi for RemoteAuth {
         let path = wire::path(wire::BACKUP_CONTENT, &id);
         let answer = self.exchange(&get(with_query(&path, &wire::OffsetQuery { offset }))).await?;
         Ok(answer.body.to_vec())
+    }
+
+    async fn create_rejoin_token(&self, node: String) -> Result<TokenCreated, ApiError> {
+        self.call(send(Method::POST, wire::REJOIN_TOKENS, &wire::RejoinTokenRequest { node })).await
     }
 }
 

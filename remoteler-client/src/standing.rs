@@ -4,7 +4,7 @@
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
-use remoteler_core::{PolicySource, SystemRole, wire};
+use remoteler_core::{Clock, PolicySource, SystemRole, wire};
 use remoteler_tunnel::{ConnectError, SharedTlsIdentity, connect_tls};
 use rustls::{AlertDescription, CertificateError};
 use tokio::{io::AsyncReadExt, time::timeout};
@@ -18,8 +18,10 @@ pub enum ShutOut {
     UnknownAuthority,
     /// The auth service does not believe the host's certificate.
     Refused,
-    /// An administrator revoked the certificate, or its key.
+    /// The certificate was revoked, or its key.
     Revoked,
+    /// Another machine is this host.
+    Copied,
 }
 
 impl fmt::Display for ShutOut {
@@ -33,8 +35,13 @@ impl fmt::Display for ShutOut {
                 "the cluster does not believe this host's certificates any more: their authority was replaced while this host was away; "
             }
             Self::Revoked => {
-                "an administrator revoked this host's certificate, or its key; ask why: a revoked key must be taken back first with \
-                 `tctl auth unrevoke`; "
+                "this host's certificate was revoked, or its key: by an administrator, whom to ask why (a revoked key must be taken back \
+                 first with `tctl auth unrevoke`), or because another machine runs with a copy of this disk (if this is the \
+                 right one, make the token with `tctl nodes rejoin`); "
+            }
+            Self::Copied => {
+                "another machine is this host: it runs with a copy of this disk, or this disk was put back to a former state; if this is the \
+                 right one, make a token with `tctl nodes rejoin`, not `tctl tokens add`; "
             }
         })?;
         f.write_str(
@@ -52,8 +59,9 @@ pub(crate) async fn shut_out(
     addr: &str,
     identity: Arc<SharedTlsIdentity>,
     policy: Arc<dyn PolicySource>,
+    clock: Arc<dyn Clock>,
 ) -> Option<ShutOut> {
-    let config = AuthTrust::Policy(policy).config(Some(identity), &[SystemRole::Auth], wire::ALPN_AUTH).ok()?;
+    let config = AuthTrust::Policy(policy).config(Some(identity), &[SystemRole::Auth], wire::ALPN_AUTH, clock).ok()?;
     match connect_tls(addr, config).await {
         Ok(mut stream) => match timeout(FIRST_WORD, stream.read(&mut [0])).await {
             Ok(Err(cause)) => judged(&cause),
@@ -99,7 +107,7 @@ mod tests {
 
     #[test]
     fn the_words_are_one_line_and_name_the_way_back() {
-        for reason in [ShutOut::UnknownAuthority, ShutOut::Refused, ShutOut::Revoked] {
+        for reason in [ShutOut::UnknownAuthority, ShutOut::Refused, ShutOut::Revoked, ShutOut::Copied] {
             let text = reason.to_string();
             assert!(text.contains("remoteler rejoin") && !text.contains('\n'), "{text}");
         }

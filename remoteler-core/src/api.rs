@@ -7,10 +7,10 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AuditEvent, ClusterName, HostId, KubeClusterName, KubeRecord, NewRevocation, NodeName, NodeRecord, RecordingInfo,
-    Resource, ResourceKind, Revocation, RevocationList, RevocationListName, RevocationTarget, RoleName, RotateRequest,
-    RotationStatus, Secret, SessionId, SignRequest, SignedCertificates, SystemRole, Timestamp, Traits, TrustAck,
-    TrustBundle, UserName,
+    AuditEvent, ClusterName, HostId, InstanceId, JoinMethod, KubeClusterName, KubeRecord, Labels, NewRevocation,
+    NodeName, NodeRecord, RecordingInfo, Resource, ResourceKind, Revocation, RevocationList, RevocationListName,
+    RevocationTarget, RoleName, RotateRequest, RotationStatus, Secret, ServiceAccount, SessionId, SignRequest,
+    SignedCertificates, SystemRole, Timestamp, TokenScope, Traits, TrustAck, TrustAcked, TrustBundle, UserName,
 };
 
 /// What kind of failure it is; becomes the HTTP status.
@@ -28,6 +28,8 @@ pub enum ApiErrorKind {
     NotFound,
     /// It is there already, or was changed meanwhile: 409.
     Conflict,
+    /// Another machine is this host: the caller runs on a copy of its disk, or of a former state of it: 403.
+    Copied,
     /// Too many attempts: 429.
     RateLimited,
     /// The service failed: 500.
@@ -109,7 +111,7 @@ pub struct UserCerts {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JoinRequest {
-    /// Join token.
+    /// Join token; with a service account's token the name of the resource that lets it in.
     pub token: Secret,
     /// Name wanted.
     pub node_name: NodeName,
@@ -128,6 +130,9 @@ pub struct JoinRequest {
     /// The host has joined before and wants to be that host again: same id, name and services.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejoin: Option<crate::RejoinProof>,
+    /// Token of the pod's service account, for the cluster's name as its audience: the host joins without a secret of ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_account: Option<Secret>,
 }
 
 /// Certificates of a host, and what to trust.
@@ -202,7 +207,7 @@ pub struct SignUpRequest {
 }
 
 /// A join token to be made.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewToken {
     /// What may join with it.
@@ -213,6 +218,15 @@ pub struct NewToken {
     /// The token itself, if it must be a given one; at least 16 characters. Default: 256 random bits in hex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<Secret>,
+    /// How many hosts may join with it; absent: any number, until its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uses: Option<u32>,
+    /// As [`TokenScope::names`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub names: Option<String>,
+    /// As [`TokenScope::labels`].
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
 }
 
 /// A join token, shown once.
@@ -222,8 +236,15 @@ pub struct TokenCreated {
     pub token: Secret,
     /// Until when.
     pub expires: Timestamp,
-    /// What may join with it.
-    pub roles: BTreeSet<SystemRole>,
+    /// What may join with it, and how it is called then.
+    #[serde(flatten)]
+    pub scope: TokenScope,
+    /// How many hosts may join with it; absent: any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uses: Option<u32>,
+    /// The one host that may use it, to join again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_id: Option<HostId>,
     /// Pin of the host authority whose certificates servers show now, to be given as `--ca-pin`.
     pub ca_pin: String,
     /// All pins: during a rotation one of each authority, of which servers show either.
@@ -237,12 +258,26 @@ pub struct TokenCreated {
 /// What may be seen of a token later.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenSummary {
-    /// The first 12 hex digits of its hash.
+    /// The first 12 hex digits of its hash; of one without a secret its name.
     pub id: String,
-    /// What may join with it.
-    pub roles: BTreeSet<SystemRole>,
-    /// Until when.
-    pub expires: Timestamp,
+    /// How a host shows that it may use it.
+    #[serde(default)]
+    pub join_method: JoinMethod,
+    /// What may join with it, and how it is called then.
+    #[serde(flatten)]
+    pub scope: TokenScope,
+    /// Until when; absent: for ever, which only tokens without a secret are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
+    /// How many hosts may still join with it; absent: any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uses_left: Option<u32>,
+    /// The one host that may use it, to join again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_id: Option<HostId>,
+    /// Pods that may use it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub service_accounts: Vec<ServiceAccount>,
 }
 
 /// Which events are wanted. All conditions hold together.
@@ -299,10 +334,12 @@ pub trait AuthApi: Send + Sync {
     /// before proves itself to be by [`JoinRequest::rejoin`].
     async fn join(&self, request: JoinRequest) -> Result<HostCerts, ApiError>;
 
-    /// New certificates for the calling host, for the keys it joined with: same id, name and services (I10). Hosts.
-    async fn renew_host(&self) -> Result<HostCerts, ApiError>;
+    /// New certificates for the calling host, for the keys it joined with: same id, name, services and labels (I10); of the next generation
+    /// when `instance` is the run that speaks for the host. Hosts. [`ApiErrorKind::Copied`] when another machine does.
+    async fn renew_host(&self, instance: Option<InstanceId>) -> Result<HostCerts, ApiError>;
     /// Says which generation of the trust bundle the calling host acts by. Hosts, at each change and every 30 seconds.
-    async fn acknowledge_trust(&self, ack: TrustAck) -> Result<(), ApiError>;
+    /// [`ApiErrorKind::Copied`] when another machine is that host.
+    async fn acknowledge_trust(&self, ack: TrustAck) -> Result<TrustAcked, ApiError>;
     /// Where the rotations stand. Users who may read `cert_authority`.
     async fn rotations(&self) -> Result<Vec<RotationStatus>, ApiError>;
     /// Takes a step in a rotation. Users who may update `cert_authority`. Conflict when the phase cannot follow the present one, or
@@ -382,4 +419,7 @@ pub trait AuthApi: Send + Sync {
     async fn backup(&self, id: String) -> Result<crate::BackupStatus, ApiError>;
     /// At most 1 MiB of a backup from `offset`; empty at the end, which ends it. The administrator of the machine alone.
     async fn read_backup(&self, id: String, offset: u64) -> Result<Vec<u8>, ApiError>;
+    /// Makes a token with which one host, named by node name or id, joins again as who it is, once; every other machine that shows its
+    /// certificates is refused from then on. Users who may create tokens.
+    async fn create_rejoin_token(&self, node: String) -> Result<TokenCreated, ApiError>;
 }

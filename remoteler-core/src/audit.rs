@@ -237,10 +237,20 @@ audit_kinds! {
     TokenCreate = "join_token.create", "TJT00I" {
         /// Who did it.
         user: String,
+        /// Its id: the first digits of its hash, or its name when it has no secret.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        name: String,
+        /// How a host shows that it may use it.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        join_method: String,
         /// What may join with it.
         roles: Vec<String>,
         /// Until when.
-        expires: Timestamp,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expires: Option<Timestamp>,
+        /// How many hosts may join with it; absent: any number.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        uses: Option<u32>,
     }
     /// A join token was removed.
     TokenDelete = "join_token.delete", "TJT01I" {
@@ -272,6 +282,31 @@ audit_kinds! {
         /// Whether it asked to be a host that joined before; only then there.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         rejoined: bool,
+        /// Id of the token that was shown: the first digits of its hash, or its name when it has no secret.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        token: String,
+        /// Service account that the host runs as, where an API server said so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        service_account: Option<String>,
+    }
+    /// Somebody shows the certificates of a host that another machine is: a copy of its disk, or a former state of it. It is refused.
+    InstanceCopy = "instance.copy", "TJ002W" {
+        /// The host's id.
+        host_id: String,
+        /// Its name.
+        node_name: String,
+        /// How often the certificates that were shown had been renewed.
+        generation: u64,
+        /// How often those of the host have been.
+        newest: u64,
+        /// Why it is refused.
+        error: String,
+        /// The address of who is refused.
+        #[serde(rename = "addr.remote", default, skip_serializing_if = "Option::is_none")]
+        remote: Option<String>,
+        /// The address of who is the host.
+        #[serde(rename = "addr.host", default, skip_serializing_if = "Option::is_none")]
+        host: Option<String>,
     }
     /// A node, cluster or other thing was removed from the inventory.
     ResourceDelete = "resource.delete", "T9500I" {

@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ClusterName, HostId, KubeClusterName, Login, NameError, NodeName, RoleName, UserName};
+use crate::{ClusterName, HostId, KubeClusterName, Labels, Login, NameError, NodeName, RoleName, UserName};
 
 /// A user's attributes, from the user's record or the identity provider: name to values.
 pub type Traits = BTreeMap<String, Vec<String>>;
@@ -40,8 +40,9 @@ pub enum IdentityError {
     },
 }
 
-/// The format written; a reader refuses a newer one.
-const FORMAT: u32 = 1;
+/// The newest format; a reader refuses a newer one. Format 2 has the labels and the generation of hosts. Who has neither is written in
+/// format 1, so that programs which know only that still read them.
+const FORMAT: u32 = 2;
 /// What is read at the most.
 const MAX_OCTETS: usize = 32 * 1024;
 
@@ -130,9 +131,39 @@ pub struct HostIdentity {
     /// The Kubernetes clusters it may announce.
     #[serde(default)]
     pub kube_clusters: BTreeSet<KubeClusterName>,
+    /// Labels that its join token gave it. They win over those it gives itself.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
+    /// How many times its certificates were renewed in its own turn. One who shows fewer than others of the same id runs on a copy.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub generation: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+const fn is_first(generation: &u64) -> bool {
+    *generation == 0
 }
 
 impl HostIdentity {
+    /// The same host whatever its certificates' generation: what it was let in as.
+    #[must_use]
+    pub fn of_generation(&self, generation: u64) -> Self {
+        Self { generation, ..self.clone() }
+    }
+
+    /// `own` with the labels that the join token gave, which win.
+    #[must_use]
+    pub fn labelled(&self, own: Labels) -> Labels {
+        let mut labels = own;
+        labels.extend(self.labels.clone());
+        labels
+    }
+
+    /// The format that a reader must know at least.
+    fn format(&self) -> u32 {
+        if self.labels.is_empty() && self.generation == 0 { 1 } else { FORMAT }
+    }
+
     /// Names that the SSH host certificate is valid for: `name`, `name.cluster`, `id`, `id.cluster`.
     #[must_use]
     pub fn principals(&self) -> Vec<String> {
@@ -208,15 +239,16 @@ impl Identity {
         }
     }
 
-    /// The one serialised form: JSON `{"v":1,"user":{…}}`, `{"v":1,"host":{…}}` or `{"v":1,"kube_user":{…}}`.
+    /// The one serialised form: JSON `{"v":1,"user":{…}}`, `{"v":1,"host":{…}}` or `{"v":1,"kube_user":{…}}`; a host with labels or a
+    /// generation has `"v":2`.
     #[must_use]
     pub fn encode(&self) -> String {
-        let body = match self {
-            Self::User(user) => Body::User(user.clone()),
-            Self::Host(host) => Body::Host(host.clone()),
-            Self::KubeUser(restricted) => Body::KubeUser(restricted.clone()),
+        let (v, body) = match self {
+            Self::User(user) => (1, Body::User(user.clone())),
+            Self::Host(host) => (host.format(), Body::Host(host.clone())),
+            Self::KubeUser(restricted) => (1, Body::KubeUser(restricted.clone())),
         };
-        serde_json::to_string(&Envelope { v: FORMAT, body })
+        serde_json::to_string(&Envelope { v, body })
             .expect("an identity holds only strings, lists and maps with string keys")
     }
 
@@ -234,14 +266,18 @@ impl Identity {
         }
         let malformed = |cause: serde_json::Error| IdentityError::Malformed(cause.to_string());
         let Version { v } = serde_json::from_str(text).map_err(malformed)?;
-        if v != FORMAT {
+        if !(1..=FORMAT).contains(&v) {
             return Err(IdentityError::Format(v));
         }
-        match serde_json::from_str::<Envelope>(text).map_err(malformed)?.body {
-            Body::User(user) => Ok(Self::User(user)),
-            Body::Host(host) => Ok(Self::Host(host)),
-            Body::KubeUser(restricted) => Ok(Self::KubeUser(restricted)),
+        let (least, identity) = match serde_json::from_str::<Envelope>(text).map_err(malformed)?.body {
+            Body::User(user) => (1, Self::User(user)),
+            Body::Host(host) => (host.format(), Self::Host(host)),
+            Body::KubeUser(restricted) => (1, Self::KubeUser(restricted)),
+        };
+        if v != least {
+            return Err(IdentityError::Malformed(format!("it says format {v} and is of format {least}")));
         }
+        Ok(identity)
     }
 }
 
@@ -283,9 +319,52 @@ mod tests {
         assert_eq!(Identity::decode(&text), Ok(restricted));
     }
 
+    fn host(labels: &[(&str, &str)], generation: u64) -> HostIdentity {
+        HostIdentity {
+            id: "0190d7a4-6ba1-7000-8000-000000000001".parse().unwrap(),
+            name: NodeName::new("edge").unwrap(),
+            cluster: ClusterName::new("root").unwrap(),
+            roles: [SystemRole::Node].into(),
+            kube_clusters: BTreeSet::new(),
+            labels: labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            generation,
+        }
+    }
+
+    #[test]
+    fn a_host_without_labels_and_generation_is_written_as_before_them() {
+        let before = concat!(
+            r#"{"v":1,"host":{"id":"0190d7a4-6ba1-7000-8000-000000000001","name":"edge","cluster":"root","#,
+            r#""roles":["node"],"kube_clusters":[]}}"#
+        );
+        assert_eq!(Identity::Host(host(&[], 0)).encode(), before);
+        assert_eq!(Identity::decode(before), Ok(Identity::Host(host(&[], 0))));
+    }
+
+    #[test]
+    fn labels_and_generation_of_a_host_are_read_back_and_only_in_the_format_that_has_them() {
+        for given in [host(&[("site", "7")], 0), host(&[], 41), host(&[("site", "7")], u64::MAX)] {
+            let text = Identity::Host(given.clone()).encode();
+            assert!(text.starts_with(r#"{"v":2,"host":"#), "{text}");
+            assert_eq!(Identity::decode(&text), Ok(Identity::Host(given)));
+            let disguised = text.replacen(r#""v":2"#, r#""v":1"#, 1);
+            assert!(matches!(Identity::decode(&disguised), Err(IdentityError::Malformed(_))));
+        }
+        let plain = Identity::Host(host(&[], 0)).encode().replacen(r#""v":1"#, r#""v":2"#, 1);
+        assert!(matches!(Identity::decode(&plain), Err(IdentityError::Malformed(_))));
+    }
+
+    #[test]
+    fn labels_of_the_token_win_over_those_a_host_gives_itself() {
+        let own = Labels::from([("site".to_owned(), "8".to_owned()), ("env".to_owned(), "dev".to_owned())]);
+        let labels = host(&[("site", "7")], 0).labelled(own);
+        assert_eq!(labels, Labels::from([("site".to_owned(), "7".to_owned()), ("env".to_owned(), "dev".to_owned())]));
+    }
+
     #[test]
     fn a_newer_format_and_unknown_fields_are_refused() {
-        assert_eq!(Identity::decode(r#"{"v":2,"robot":{}}"#), Err(IdentityError::Format(2)));
+        assert_eq!(Identity::decode(r#"{"v":3,"robot":{}}"#), Err(IdentityError::Format(3)));
+        assert_eq!(Identity::decode(r#"{"v":0,"robot":{}}"#), Err(IdentityError::Format(0)));
         let extra = r#"{"v":1,"user":{"user":"a","cluster":"c","roles":[],"root":true}}"#;
         assert!(matches!(Identity::decode(extra), Err(IdentityError::Malformed(_))));
     }

@@ -34,6 +34,7 @@ mod source;
 mod storage;
 mod template;
 mod text;
+mod token;
 mod trust;
 mod verify;
 mod verify_ssh;
@@ -59,7 +60,8 @@ pub use inventory::{KubeRecord, NodeRecord};
 pub use jwk::{Jwk, JwkSet};
 pub use label::{LabelError, LabelMatcher, Labels, OneOrMany, Pattern};
 pub use name::{
-    ClusterName, HostId, KubeClusterName, Login, NameError, NodeName, RoleName, SessionId, UserName, check_principal,
+    ClusterName, HostId, InstanceId, KubeClusterName, Login, NameError, NodeName, RoleName, SessionId, UserName,
+    check_principal,
 };
 pub use policy::{Policy, PolicySource, SharedPolicy};
 pub use recording::{RecordingError, RecordingInfo, RecordingStore};
@@ -76,7 +78,7 @@ pub use role::{
 };
 pub use rotation::{
     KeyPlace, KeyPlaces, RotateRequest, RotationKind, RotationPhase, RotationPlan, RotationStatus, RotationView,
-    ServiceContact, TrustAck,
+    ServiceContact, TrustAck, TrustAcked,
 };
 pub use rule::{RuleAccess, Verb, authorize_rule};
 pub use secret::Secret;
@@ -88,6 +90,10 @@ pub use storage::{
 };
 pub use template::TemplateError;
 pub use text::{printable, steers_terminal, with_causes};
+pub use token::{
+    JoinMethod, KubernetesAllow, KubernetesRules, ServiceAccount, ServiceAccountError, TokenChecker, TokenScope,
+    TokenScopeError, TokenSpec,
+};
 pub use trust::{CaKind, CaSet, TrustBundle, TrustError, spki_pin};
 pub use verify::{Verified, VerifiedHost, VerifiedUser, VerifyError};
 pub use verify_ssh::{SSH_PARSER_STACK, SshCertificatePurpose, check_ssh_key, verify_ssh_certificate};

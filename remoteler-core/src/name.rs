@@ -200,6 +200,11 @@ id_type!(
     SessionId,
     "session id"
 );
+id_type!(
+    /// One run of a host's daemon. Drawn anew at each start, so that two runs at the same time are told apart.
+    InstanceId,
+    "instance id"
+);
 
 /// Checks a principal of an SSH certificate (I4): 1 to 256 octets of UTF-8 without control characters, white space,
 /// comma or quotes, not starting with `-`.

@@ -65,8 +65,7 @@ impl ResourceKind {
     #[must_use]
     pub const fn made_elsewhere(self) -> Option<&'static str> {
         match self {
-            Self::Role | Self::User => None,
-            Self::Token => Some("tokens are made with tctl tokens add"),
+            Self::Role | Self::User | Self::Token => None,
             Self::Node | Self::KubeCluster => Some("they are written by the services themselves"),
         }
     }

@@ -286,6 +286,14 @@ pub struct ShownCertificate {
     pub(crate) key: RevocationTarget,
 }
 
+impl ShownCertificate {
+    /// What revokes this certificate and no other; `None` for one without a serial that could be named.
+    #[must_use]
+    pub const fn serial(&self) -> Option<RevocationTarget> {
+        self.serial
+    }
+}
+
 fn hex(octets: &[u8]) -> String {
     octets.iter().fold(String::with_capacity(2 * octets.len()), |mut text, octet| {
         // A String takes everything.

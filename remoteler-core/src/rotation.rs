@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CaKind, HostId, NodeName, SystemRole, Timestamp};
+use crate::{CaKind, HostId, InstanceId, NodeName, SystemRole, Timestamp};
 
 /// What is rotated: an authority, or the key of identity tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -110,6 +110,17 @@ pub struct RotationView {
 pub struct TrustAck {
     /// [`RotationView::generation`] of the bundle in force there, with the certificates that it demands.
     pub generation: u64,
+    /// Which run of the host's daemon says so. Two that say so at the same time are two machines with one identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<InstanceId>,
+}
+
+/// What a service is told in turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrustAcked {
+    /// It shall renew its certificates now, so that they differ from those of any copy of its disk.
+    #[serde(default)]
+    pub renew: bool,
 }
 
 /// What the auth service knows of a service's view.

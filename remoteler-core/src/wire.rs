@@ -39,9 +39,9 @@ pub const INVITED_USER: &str = "/v1/signup/user";
 /// `POST` [`crate::JoinRequest`] → [`crate::HostCerts`].
 pub const JOIN: &str = "/v1/join";
 
-/// `POST` without a body → [`crate::HostCerts`].
+/// `POST` without a body, with [`RenewQuery`] as query → [`crate::HostCerts`].
 pub const RENEW_HOST: &str = "/v1/host/certificates";
-/// `PUT` [`crate::TrustAck`] → nothing.
+/// `PUT` [`crate::TrustAck`] → [`crate::TrustAcked`].
 pub const TRUST_ACK: &str = "/v1/host/trust";
 /// `GET` → `[`[`crate::RotationStatus`]`]`; `POST` [`crate::RotateRequest`] → [`crate::RotationStatus`].
 pub const ROTATIONS: &str = "/v1/rotations";
@@ -102,6 +102,9 @@ pub const TOKEN_REVOKE: &str = "/v1/tokens/revoke";
 pub const RESOURCES: &str = "/v1/resources/{kind}";
 /// `GET` → `[`[`crate::Resource`]`]` (one); `PUT` [`crate::Resource`] with [`ReplaceQuery`] as query → nothing; `DELETE` → nothing.
 pub const RESOURCE: &str = "/v1/resources/{kind}/{name}";
+
+/// `POST` [`RejoinTokenRequest`] → [`crate::TokenCreated`].
+pub const REJOIN_TOKENS: &str = "/v1/rejoin_tokens";
 
 /// `GET` → the OpenAPI document of all of the above.
 pub const OPENAPI: &str = "/v1/openapi.json";
@@ -179,13 +182,30 @@ pub struct TokenRevocation {
     pub id_or_token: Secret,
 }
 
+/// Query of a `POST` of [`RENEW_HOST`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RenewQuery {
+    /// Which run of the host's daemon asks; a program that does not say so gets certificates of the generation it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<crate::InstanceId>,
+}
+
+/// Body of [`REJOIN_TOKENS`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RejoinTokenRequest {
+    /// Node name or host id.
+    pub node: String,
+}
+
 /// The HTTP status of a failed call.
 #[must_use]
 pub const fn status(kind: ApiErrorKind) -> u16 {
     match kind {
         ApiErrorKind::BadRequest => 400,
         ApiErrorKind::Unauthenticated => 401,
-        ApiErrorKind::Denied => 403,
+        ApiErrorKind::Denied | ApiErrorKind::Copied => 403,
         ApiErrorKind::NotFound => 404,
         ApiErrorKind::Conflict => 409,
         ApiErrorKind::RateLimited => 429,

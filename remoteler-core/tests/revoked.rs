@@ -232,5 +232,7 @@ fn web() -> Identity {
         cluster: ClusterName::new("root").unwrap(),
         roles: [SystemRole::Node].into(),
         kube_clusters: Default::default(),
+        labels: Default::default(),
+        generation: 0,
     })
 }

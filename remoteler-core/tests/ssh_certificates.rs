@@ -325,6 +325,8 @@ fn host() -> HostIdentity {
         cluster: ClusterName::new("root").unwrap(),
         roles: [SystemRole::Node].into(),
         kube_clusters: Default::default(),
+        labels: Default::default(),
+        generation: 0,
     }
 }
 

@@ -54,7 +54,8 @@ impl TokenFile {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    async fn value(&self) -> Result<HeaderValue, UpstreamError> {
+    /// The header, from the file as it is now or was a moment ago.
+    pub(crate) async fn value(&self) -> Result<HeaderValue, UpstreamError> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some((read_at, value)) = last
             && read_at.elapsed() < TOKEN_FILE_AGE

@@ -25,6 +25,7 @@ mod relay;
 mod route;
 mod service;
 mod status;
+mod token_review;
 mod upgrade;
 mod upstream;
 
@@ -33,4 +34,5 @@ pub use impersonate::{Impersonate, ImpersonateError, Impersonated, impersonate};
 pub use kubeconfig::KubeconfigError;
 pub use path::{ApiPath, KubePath, PathError};
 pub use service::{KubeClusterConfig, KubeService, KubeServiceConfig, KubeServiceError};
+pub use token_review::TokenReviewError;
 pub use upstream::{Upstream, UpstreamError};

@@ -170,6 +170,11 @@ impl Upstream {
         self.0.authority.clone()
     }
 
+    /// Path before every request's, without a `/` at its end.
+    pub(crate) fn base_path(&self) -> &str {
+        &self.0.base_path
+    }
+
     /// The request target (origin form) for a path.
     pub(crate) fn target(&self, path: &ApiPath) -> Result<Uri, UpstreamError> {
         let target = format!("{}{path}", self.0.base_path);

@@ -10,11 +10,11 @@ use std::{
 
 use async_trait::async_trait;
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, HostCerts, Invite, JoinRequest, KubeRecord, LoginRequest,
-    NewRevocation, NewToken, NewUser, NodeRecord, OsEntropy, Ping, RecordingChunk, RecordingInfo, Resource,
-    ResourceKind, Revocation, RevocationList, RevocationListName, RevocationTarget, RotateRequest, RotationStatus,
-    Secret, SessionId, SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary, TrustAck,
-    TrustBundle, UserCerts, UserName, UserSummary,
+    ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, HostCerts, InstanceId, Invite, JoinRequest, KubeRecord,
+    LoginRequest, NewRevocation, NewToken, NewUser, NodeRecord, OsEntropy, Ping, RecordingChunk, RecordingInfo,
+    Resource, ResourceKind, Revocation, RevocationList, RevocationListName, RevocationTarget, RotateRequest,
+    RotationStatus, Secret, SessionId, SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary,
+    TrustAck, TrustAcked, TrustBundle, UserCerts, UserName, UserSummary,
 };
 use remoteler_ssh::Uploader;
 use tokio::sync::Notify;
@@ -101,10 +101,10 @@ impl AuthApi for Store {
     async fn join(&self, _: JoinRequest) -> Result<HostCerts, ApiError> {
         absent()
     }
-    async fn renew_host(&self) -> Result<HostCerts, ApiError> {
+    async fn renew_host(&self, _: Option<InstanceId>) -> Result<HostCerts, ApiError> {
         absent()
     }
-    async fn acknowledge_trust(&self, _: TrustAck) -> Result<(), ApiError> {
+    async fn acknowledge_trust(&self, _: TrustAck) -> Result<TrustAcked, ApiError> {
         absent()
     }
     async fn rotations(&self) -> Result<Vec<RotationStatus>, ApiError> {
@@ -192,6 +192,9 @@ impl AuthApi for Store {
         absent()
     }
     async fn delete_resource(&self, _: ResourceKind, _: String) -> Result<(), ApiError> {
+        absent()
+    }
+    async fn create_rejoin_token(&self, _: String) -> Result<TokenCreated, ApiError> {
         absent()
     }
 }

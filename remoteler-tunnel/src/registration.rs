@@ -95,6 +95,8 @@ mod tests {
             cluster: ClusterName::new("root").unwrap(),
             roles: roles.iter().copied().collect(),
             kube_clusters: kube.iter().map(|name| KubeClusterName::new(name).unwrap()).collect(),
+            labels: Default::default(),
+            generation: 0,
         }
     }
 

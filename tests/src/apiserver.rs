@@ -7,6 +7,7 @@
 mod discovery;
 mod logs;
 mod process;
+mod reviews;
 mod session;
 mod spdy;
 mod store;
@@ -36,7 +37,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 pub use self::suspicion::{Expected, Seen};
-use self::{logs::Logs, store::Store};
+use self::{logs::Logs, reviews::Vouched, store::Store};
 
 /// Bodies of answers.
 type Body = UnsyncBoxBody<Bytes, std::convert::Infallible>;
@@ -64,6 +65,7 @@ struct State {
     seen: Mutex<Vec<Seen>>,
     connections: AtomicU64,
     answers: Mutex<Vec<(String, Response<Bytes>)>>,
+    vouched: Mutex<Vec<Vouched>>,
     store: Store,
     logs: Logs,
     root: TempDir,
@@ -94,6 +96,7 @@ impl ApiServer {
             seen: Mutex::default(),
             connections: AtomicU64::new(0),
             answers: Mutex::default(),
+            vouched: Mutex::default(),
             store: Store::new(),
             logs: Logs::default(),
             root: tempfile::tempdir()?,
@@ -154,6 +157,12 @@ impl ApiServer {
         lock(&self.state.answers).push((path.into(), response));
     }
 
+    /// From now on this is the token of `user`, for `audience`, when a TokenReview asks about it.
+    pub fn vouch(&self, token: &str, audience: &str, user: &str) {
+        let vouched = Vouched { token: token.into(), audience: audience.into(), user: user.into() };
+        lock(&self.state.vouched).push(vouched);
+    }
+
     /// Writes a line to the log of pod `web`.
     pub fn log(&self, line: &str) {
         self.state.logs.append(line);
@@ -197,6 +206,9 @@ async fn accept(listener: TcpListener, tls: TlsAcceptor, state: Arc<State>) {
 }
 
 async fn serve(state: &Arc<State>, connection: u64, request: Request<Incoming>) -> Response<Body> {
+    if request.uri().path() == reviews::PATH && request.method() == Method::POST {
+        return reviews::serve(state, request).await;
+    }
     let user = match suspicion::check(state, connection, &request) {
         Ok(user) => user,
         Err((code, complaint)) => return failure(code, &complaint),

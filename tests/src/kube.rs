@@ -208,6 +208,8 @@ impl KubeFixture {
             cluster: cluster.clone(),
             roles: [SystemRole::Kube].into(),
             kube_clusters: names.into_iter().collect(),
+            labels: Default::default(),
+            generation: 0,
         });
         let clock = Arc::new(ManualClock::new(SystemClock.now()));
         let valid = around(&clock);
@@ -267,6 +269,8 @@ impl KubeFixture {
             cluster: self.cluster.clone(),
             roles: [SystemRole::Node].into(),
             kube_clusters: std::collections::BTreeSet::new(),
+            labels: Default::default(),
+            generation: 0,
         });
         Issue { identity, signer: Signer::Host, valid: around(&self.clock), usage: ExtendedKeyUsagePurpose::ClientAuth }
     }

@@ -58,7 +58,7 @@ fn a_session_and_a_copy_by_stock_clients_live_through_the_loss_of_the_tunnels_co
     edge.wait_connected();
     let ann = cluster.user("ann", "access");
     let mut ssh = ann.openssh("ssh");
-    let mut session = ssh.args(["-o", "BatchMode=yes", "edge-1", "cat"]);
+    let session = ssh.args(["-o", "BatchMode=yes", "edge-1", "cat"]);
     let mut session = session.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let (mut to, mut from) = (session.stdin.take().unwrap(), BufReader::new(session.stdout.take().unwrap()));
     let mut waits = Vec::new();

@@ -132,6 +132,9 @@ pub struct RejoinArgs {
     /// Go without a CA pin, believing whoever answers
     #[arg(long, env = "REMOTELER_INSECURE", value_parser = BoolishValueParser::new())]
     pub insecure: bool,
+    /// Take new keys, so that nobody who has a copy of this disk is this host any more
+    #[arg(long, env = "REMOTELER_NEW_KEYS", value_parser = BoolishValueParser::new())]
+    pub new_keys: bool,
     /// How the result is printed
     #[arg(long, env = "REMOTELER_FORMAT", default_value = "text", value_enum)]
     pub format: Format,

@@ -9,8 +9,8 @@ mod template;
 mod yaml;
 
 pub use file::{
-    AuthService, Authentication, Common, ConfigFile, JoinParams, KeyPairFiles, KubernetesService, LabelCommand, Log,
-    LogFormatConfig, OneOrMany, ProxyService, SshService, StorageConfig,
+    AuthService, Authentication, Common, ConfigFile, JoinParams, KeyPairFiles, KubernetesJoin, KubernetesService,
+    LabelCommand, Log, LogFormatConfig, OneOrMany, ProxyService, SshService, StorageConfig,
 };
 pub use keys::{CaKeyParams, KeySettings, Pkcs11, SuiteName, TokenName, TokenSettings};
 pub use labels::parse_labels;

@@ -138,7 +138,7 @@ impl Daemon {
             let identity = &base.keys.identity;
             let tls = base.server_tls();
             let (policy, audit, clock) = (base.policy.clone(), base.audit.clone(), base.clock.clone());
-            let service = kube::make(kube_settings, identity.cluster.clone(), identity.id, &tls, policy, audit, clock)?;
+            let service = kube::make(kube_settings, identity, &tls, policy, audit, clock)?;
             services.insert(TargetKind::Kube, Arc::new(KubeStreams(service.clone())));
             announced.kube = Some(service.clone());
             self.kube = Some(service);
@@ -177,7 +177,8 @@ impl Daemon {
             Some(listener) => Some(reachable(listener.local_addr()?, &base.place).await),
             None => None,
         };
-        let labels = LiveLabels::start(settings.labels.clone(), settings.commands.clone(), &self.stop).await?;
+        let given = base.keys.identity.labels.clone();
+        let labels = LiveLabels::start(settings.labels.clone(), given, settings.commands.clone(), &self.stop).await?;
         let record = NodeRecord {
             host_id: base.keys.identity.id,
             name: base.keys.identity.name.clone(),

@@ -1,16 +1,16 @@
 //! Who this host is in the cluster: certified by the auth service in this process, or by joining one elsewhere.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 use anyhow::{Context, bail};
 #[cfg(feature = "server")]
 use remoteler_auth::{AuthService, LocalHost};
 #[cfg(feature = "server")]
 use remoteler_client::KeyPairs;
-use remoteler_client::{HostIdentities, HostState, JoinParams, join};
+use remoteler_client::{HostClock, HostIdentities, HostState, JoinParams, PendingKeys, join};
 #[cfg(feature = "server")]
 use remoteler_core::{Clock, RevocationTarget, TrustBundle};
-use remoteler_core::{HostIdentity, KubeClusterName, SystemRole};
+use remoteler_core::{HostIdentity, KubeClusterName, Secret, SystemRole};
 
 use crate::{
     config::{JoinSettings, Settings},
@@ -24,15 +24,8 @@ pub(crate) struct HostKeys {
 }
 
 impl HostKeys {
-    pub(crate) fn new(state: &HostState, shown: HostIdentities) -> Self {
-        let identity = HostIdentity {
-            id: state.host_id(),
-            name: state.node_name().clone(),
-            cluster: state.cluster_name().clone(),
-            roles: state.roles().clone(),
-            kube_clusters: state.kube_clusters().clone(),
-        };
-        Self { identity, shown }
+    pub(crate) fn new(state: &HostState, shown: HostIdentities) -> anyhow::Result<Self> {
+        Ok(Self { identity: state.identity()?, shown })
     }
 }
 
@@ -106,6 +99,7 @@ pub(crate) async fn joined(
     settings: &Settings,
     join_settings: &JoinSettings,
     data_dir: &DataDir,
+    clock: &HostClock,
 ) -> anyhow::Result<HostState> {
     if let Some(state) = HostState::load(data_dir.path())? {
         let (wanted, kube) = (settings.roles(), kube_clusters(settings));
@@ -132,7 +126,11 @@ pub(crate) async fn joined(
     if join_settings.ca_pins.is_empty() && join_settings.insecure {
         tracing::warn!(addr = join_settings.addr, "joining without a CA pin: whoever answers is believed");
     }
-    let state = join(JoinParams {
+    let service_account = match &join_settings.service_account {
+        Some(file) => Some(pod_token(file)?),
+        None => None,
+    };
+    let params = JoinParams {
         addr: join_settings.addr.clone(),
         token: token.read()?,
         ca_pins: join_settings.ca_pins.clone(),
@@ -140,12 +138,26 @@ pub(crate) async fn joined(
         node_name: settings.nodename.clone(),
         roles: settings.roles(),
         kube_clusters: kube_clusters(settings),
-    })
-    .await
-    .context("this host did not join the cluster")?;
+        service_account,
+        keys: Some(PendingKeys::load_or_make(data_dir.path(), settings.nodename.as_str())?),
+    };
+    let state = join(params, clock).await.context("this host did not join the cluster")?;
     state.save(data_dir.path())?;
+    PendingKeys::forget(data_dir.path())?;
     tracing::info!(cluster = %state.cluster_name(), host = %state.host_id(), "joined");
     Ok(state)
+}
+
+/// The token that the kubelet projects into the pod, for the cluster's name as its audience.
+fn pod_token(file: &Path) -> anyhow::Result<Secret> {
+    let text = std::fs::read_to_string(file).with_context(|| {
+        format!(
+            "the pod's token in {} cannot be read; mount a projected serviceAccountToken whose audience is the cluster's name there, or \
+             name another file in join_params.token_file",
+            file.display()
+        )
+    })?;
+    Ok(Secret::new(text.trim()))
 }
 
 fn names(roles: &BTreeSet<SystemRole>) -> String {

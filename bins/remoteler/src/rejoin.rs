@@ -4,7 +4,7 @@
 use std::{path::Path, process::ExitCode};
 
 use anyhow::{Context, bail};
-use remoteler_client::{HostState, RejoinParams, rejoin as join_again};
+use remoteler_client::{HostClock, HostState, PendingKeys, RejoinParams, rejoin as join_again};
 use remoteler_core::printable;
 use serde::Serialize;
 
@@ -32,7 +32,7 @@ struct Rejoined {
 /// This machine never joined, runs the auth service itself, or is not taken back; nothing has changed then.
 pub fn rejoin(args: &RejoinArgs) -> anyhow::Result<ExitCode> {
     let settings = settings(args)?;
-    let Some(JoinSettings { addr, token: Some(token), ca_pins, insecure }) = settings.join else {
+    let Some(JoinSettings { addr, token: Some(token), ca_pins, insecure, service_account: _ }) = settings.join else {
         bail!(
             "no auth service or proxy is named and this machine joined through none; give --auth-server HOST:PORT, but not where the \
              auth service itself runs: that host gets its certificates at each start"
@@ -42,16 +42,19 @@ pub fn rejoin(args: &RejoinArgs) -> anyhow::Result<ExitCode> {
     let Some(state) = HostState::load(&data_dir)? else {
         bail!("data directory {} holds no host; join with `remoteler start`", data_dir.display());
     };
-    let params = RejoinParams { addr, token: token.read()?, ca_pins, insecure };
+    let new_keys =
+        if args.new_keys { Some(PendingKeys::load_or_make(&data_dir, state.node_name().as_str())?) } else { None };
+    let params = RejoinParams { addr, token: token.read()?, ca_pins, insecure, new_keys };
     if params.ca_pins.is_empty() && params.insecure {
         crate::say("remoteler: rejoining without a CA pin: whoever answers is believed");
     }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("no threads can be started")?;
     let joined = runtime
-        .block_on(join_again(&state, params))
+        .block_on(join_again(&state, params, &HostClock::not_before(state.written())))
         .context("this host was not taken back; a fresh token and the pin as it is now come from `tctl tokens add`")?;
     joined.save_rejoined(&data_dir)?;
+    PendingKeys::forget(&data_dir)?;
     let done = Rejoined {
         cluster: joined.cluster_name().to_string(),
         nodename: joined.node_name().to_string(),

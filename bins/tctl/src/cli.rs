@@ -103,13 +103,13 @@ pub(crate) enum Command {
     /// Add, list and remove join tokens
     #[command(subcommand, after_help = "Example: tctl tokens add --type node --ttl 1h")]
     Tokens(TokensCommand),
-    /// Print resources as documents; `create` reads those of kinds role and user
+    /// Print resources as documents; `create` reads those of kinds role, user and token
     #[command(after_help = "Example: tctl get role/access")]
     Get {
         /// KIND or KIND/NAME; kinds: role, user, token, node, kube_cluster
         resource: ResourceRef,
     },
-    /// Write resources from YAML documents of kinds role and user: all of them, or none when one is wrong
+    /// Write resources from YAML documents of kinds role, user and token (without a secret): all of them, or none when one is wrong
     #[command(after_help = "Example: tctl create -f developer.yaml")]
     Create {
         /// Replace what is there already
@@ -124,9 +124,9 @@ pub(crate) enum Command {
         /// KIND/NAME
         resource: ResourceRef,
     },
-    /// List the SSH nodes
+    /// List the SSH nodes, and let one join again
     #[command(subcommand, after_help = "Example: tctl nodes ls")]
-    Nodes(ListCommand),
+    Nodes(NodesCommand),
     /// List the Kubernetes clusters
     #[command(subcommand, after_help = "Example: tctl kube ls")]
     Kube(ListCommand),
@@ -220,6 +220,18 @@ pub(crate) enum TokensCommand {
         /// The token, if it must be a given one; better leave it out, arguments can be seen by other processes
         #[arg(long, env = "REMOTELER_TOKEN_VALUE", hide_env_values = true, value_name = "TOKEN")]
         value: Option<String>,
+        /// How many hosts may join with it; without this any number, until its end
+        #[arg(long, env = "REMOTELER_TOKEN_USES", value_name = "NUMBER")]
+        uses: Option<u32>,
+        /// The same as --uses 1
+        #[arg(long, env = "REMOTELER_TOKEN_SINGLE_USE", conflicts_with = "uses", value_parser = BoolishValueParser::new())]
+        single_use: bool,
+        /// What the names of hosts and of their Kubernetes clusters must fit: a name, a pattern with * and ?, or ^regex$
+        #[arg(long = "name", env = "REMOTELER_TOKEN_NAME", value_name = "PATTERN")]
+        names: Option<String>,
+        /// Labels that hosts get with it, and cannot change
+        #[arg(long, env = "REMOTELER_TOKEN_LABELS", value_delimiter = ',', value_name = "KEY=VALUE,…")]
+        labels: Vec<Trait>,
     },
     /// List the tokens that can be used
     #[command(after_help = "Example: tctl tokens ls")]
@@ -229,6 +241,19 @@ pub(crate) enum TokensCommand {
     Rm {
         /// Id as `tctl tokens ls` shows it, or the token itself
         token: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodesCommand {
+    /// List them
+    #[command(after_help = "Example: add --format json for all fields")]
+    Ls,
+    /// Let one host join again, once, and nobody else who has its certificates: after its disk was copied, or put back to a former state
+    #[command(after_help = "Example: tctl nodes rejoin gw-17")]
+    Rejoin {
+        /// Node name or host id
+        node: String,
     },
 }
 

@@ -23,7 +23,7 @@ pub(crate) use self::host_pattern::HostPattern;
 pub(crate) use self::input::{Moment, ResourceRef, Trait, Ttl};
 use self::rotation::Rotate;
 use crate::{
-    cli::{AuditCommand, AuthCommand, Cli, Command, ListCommand, TokensCommand, UsersCommand},
+    cli::{AuditCommand, AuthCommand, Cli, Command, ListCommand, NodesCommand, TokensCommand, UsersCommand},
     connect::connect,
     output::Report,
     secret_input,
@@ -54,15 +54,18 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<Report> {
         Command::Users(UsersCommand::Rm { name }) => users::remove(api, name).await,
         Command::Users(UsersCommand::Reset { name }) => users::reset(api, name).await,
         Command::Users(UsersCommand::Passwd { name }) => users::set_password(api, name, password).await,
-        Command::Tokens(TokensCommand::Add { roles, ttl, value }) => {
-            tokens::add(api, roles, *ttl, value.as_deref()).await
+        Command::Tokens(TokensCommand::Add { roles, ttl, value, uses, single_use, names, labels }) => {
+            let uses = if *single_use { Some(1) } else { *uses };
+            let scope = tokens::scope(roles, names.as_deref(), labels)?;
+            tokens::add(api, scope, *ttl, value.as_deref(), uses).await
         }
         Command::Tokens(TokensCommand::Ls) => tokens::list(api).await,
         Command::Tokens(TokensCommand::Rm { token }) => tokens::remove(api, token).await,
         Command::Get { resource } => resources::get(api, resource).await,
         Command::Create { force, .. } => resources::create(api, documents, *force).await,
         Command::Rm { resource } => resources::remove(api, resource).await,
-        Command::Nodes(ListCommand::Ls) => inventory::nodes(api).await,
+        Command::Nodes(NodesCommand::Ls) => inventory::nodes(api).await,
+        Command::Nodes(NodesCommand::Rejoin { node }) => tokens::rejoin(api, node).await,
         Command::Kube(ListCommand::Ls) => inventory::kube_clusters(api).await,
         Command::Auth(AuthCommand::Export { kind, hosts }) => authorities::export(api, *kind, hosts).await,
         Command::Auth(AuthCommand::Sign(_)) => sign::sign(api, order.context("no order was made")?).await,

@@ -16,7 +16,8 @@ use remoteler_core::{
     NewToken, NewUser, NodeRecord, RecordingChunk, Resource, ResourceKind, RevocationListName, RevocationTarget,
     RotateRequest, SessionId, SignRequest, SignUpRequest, TrustAck, UserName,
     wire::{
-        self, ChunkQuery, InviteQuery, OffsetQuery, PasswordChange, ProxyAnnouncement, ReplaceQuery, TokenRevocation,
+        self, ChunkQuery, InviteQuery, OffsetQuery, PasswordChange, ProxyAnnouncement, RejoinTokenRequest, RenewQuery,
+        ReplaceQuery, TokenRevocation,
     },
 };
 
@@ -167,14 +168,15 @@ fn cluster() -> Vec<Route> {
             wire::RENEW_HOST,
             Method::POST,
             One("HostCerts"),
-            post(async |Api(api): Api| json(api.renew_host().await)),
-        ),
+            post(async |Api(api): Api, Query(query): Query<RenewQuery>| json(api.renew_host(query.instance).await)),
+        )
+        .query("RenewQuery"),
         Route::new(
             "Which trust bundle the calling host acts by",
             wire::TRUST_ACK,
             Method::PUT,
-            Nothing,
-            put(async |Api(api): Api, Input(ack): Input<TrustAck>| done(api.acknowledge_trust(ack).await)),
+            One("TrustAcked"),
+            put(async |Api(api): Api, Input(ack): Input<TrustAck>| json(api.acknowledge_trust(ack).await)),
         )
         .takes("TrustAck"),
         Route::new(
@@ -429,6 +431,16 @@ fn administration() -> Vec<Route> {
         )
         .takes("TokenRevocation"),
         Route::new(
+            "Makes a token with which one host joins again, once",
+            wire::REJOIN_TOKENS,
+            Method::POST,
+            One("TokenCreated"),
+            post(async |Api(api): Api, Input(wanted): Input<RejoinTokenRequest>| {
+                json(api.create_rejoin_token(wanted.node).await)
+            }),
+        )
+        .takes("RejoinTokenRequest"),
+        Route::new(
             "Documents of a kind",
             wire::RESOURCES,
             Method::GET,
@@ -445,7 +457,7 @@ fn administration() -> Vec<Route> {
             }),
         ),
         Route::new(
-            "Writes a role or user document",
+            "Writes a document of a role, a user or a token without a secret",
             wire::RESOURCE,
             Method::PUT,
             Nothing,

@@ -58,7 +58,12 @@ pub(super) fn schemas() -> Map<String, Value> {
                 ("ssh_public_key", text()),
                 ("tls_public_key", text()),
             ],
-            &[("kube_clusters", list(text())), ("without_pin", boolean()), ("rejoin", to("RejoinProof"))],
+            &[
+                ("kube_clusters", list(text())),
+                ("without_pin", boolean()),
+                ("rejoin", to("RejoinProof")),
+                ("service_account", secret()),
+            ],
         ),
     );
     add("RejoinProof", object(&[("host_id", text()), ("signed_at", text()), ("signature", text())], &[]));
@@ -99,7 +104,9 @@ fn add_rotation(all: &mut Map<String, Value>) {
         "RotationView",
         object(&[("generation", integer()), ("user", text()), ("host", text()), ("token", text())], &[]),
     );
-    add("TrustAck", object(&[("generation", integer())], &[]));
+    add("TrustAck", object(&[("generation", integer())], &[("instance", text())]));
+    add("TrustAcked", object(&[], &[("renew", boolean())]));
+    add("RenewQuery", object(&[], &[("instance", text())]));
     add("RotationPlan", object(&[("mode", text())], &[("grace_seconds", integer())]));
     add(
         "RotateRequest",
@@ -219,15 +226,8 @@ fn add_administration(all: &mut Map<String, Value>) {
     );
     add("Invite", object(&[("user", text()), ("token", secret()), ("expires", time())], &[("proxy_addr", text())]));
     add("PasswordChange", object(&[("password", secret())], &[]));
-    add("NewToken", object(&[("roles", list(text()))], &[("ttl_seconds", integer()), ("value", secret())]));
-    add(
-        "TokenCreated",
-        object(
-            &[("token", secret()), ("expires", time()), ("roles", list(text())), ("ca_pin", text())],
-            &[("proxy_addr", text()), ("ca_pins", list(text()))],
-        ),
-    );
-    add("TokenSummary", object(&[("id", text()), ("roles", list(text())), ("expires", time())], &[]));
+    add_tokens(all);
+    let mut add = |name: &str, schema: Value| all.insert(name.to_owned(), schema);
     add("TokenRevocation", object(&[("id_or_token", secret())], &[]));
     add(
         "Metadata",
@@ -241,6 +241,40 @@ fn add_administration(all: &mut Map<String, Value>) {
         ),
     );
     add("ReplaceQuery", object(&[], &[("replace", boolean())]));
+}
+
+fn add_tokens(all: &mut Map<String, Value>) {
+    let mut add = |name: &str, schema: Value| all.insert(name.to_owned(), schema);
+    let scope = [("names", text()), ("labels", map(text()))];
+    let with_scope = |more: &[(&'static str, Value)]| [scope.as_slice(), more].concat();
+    add(
+        "NewToken",
+        object(
+            &[("roles", list(text()))],
+            &with_scope(&[("ttl_seconds", integer()), ("value", secret()), ("uses", integer())]),
+        ),
+    );
+    add(
+        "TokenCreated",
+        object(
+            &[("token", secret()), ("expires", time()), ("roles", list(text())), ("ca_pin", text())],
+            &with_scope(&[("proxy_addr", text()), ("ca_pins", list(text())), ("uses", integer()), ("host_id", text())]),
+        ),
+    );
+    add(
+        "TokenSummary",
+        object(
+            &[("id", text()), ("roles", list(text()))],
+            &with_scope(&[
+                ("join_method", text()),
+                ("expires", time()),
+                ("uses_left", integer()),
+                ("host_id", text()),
+                ("service_accounts", list(text())),
+            ]),
+        ),
+    );
+    add("RejoinTokenRequest", object(&[("node", text())], &[]));
 }
 
 fn object(required: &[(&str, Value)], optional: &[(&str, Value)]) -> Value {
@@ -285,12 +319,12 @@ fn to(name: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use remoteler_core::{
-        ApiError, ApiErrorKind, AuditEvent, AuditKind, CaSet, ClusterName, EventQuery, HostCerts, HostId, Invite,
-        JoinRequest, Jwk, KeyPlace, KeyPlaces, KubeClusterName, KubeRecord, Labels, LoginRequest, Metadata, NewToken,
-        NewUser, NodeName, NodeRecord, Ping, RecordingInfo, RejoinProof, Resource, RotateRequest, RotationKind,
-        RotationPhase, RotationPlan, RotationStatus, RotationView, Secret, ServiceContact, SessionId, SignUpRequest,
-        SystemRole, Timestamp, TokenCreated, TokenSummary, Traits, TrustAck, TrustBundle, UserCerts, UserName,
-        UserSummary, wire,
+        ApiError, ApiErrorKind, AuditEvent, AuditKind, CaSet, ClusterName, EventQuery, HostCerts, HostId, InstanceId,
+        Invite, JoinMethod, JoinRequest, Jwk, KeyPlace, KeyPlaces, KubeClusterName, KubeRecord, Labels, LoginRequest,
+        Metadata, NewToken, NewUser, NodeName, NodeRecord, Ping, RecordingInfo, RejoinProof, Resource, RotateRequest,
+        RotationKind, RotationPhase, RotationPlan, RotationStatus, RotationView, Secret, ServiceContact, SessionId,
+        SignUpRequest, SystemRole, Timestamp, TokenCreated, TokenScope, TokenSummary, Traits, TrustAck, TrustAcked,
+        TrustBundle, UserCerts, UserName, UserSummary, wire,
     };
     use serde::Serialize;
     use uuid::Uuid;
@@ -323,6 +357,8 @@ mod tests {
             ..TrustBundle::new(cluster(), authority(), authority())
         };
         let roles = || std::collections::BTreeSet::from([SystemRole::Node]);
+        let scope = || TokenScope { roles: roles(), names: Some("gw-*".into()), labels: labels() };
+        let instance = InstanceId::from_uuid(Uuid::nil());
         let traits = || Traits::from([("logins".into(), vec!["root".into()])]);
         let text = |text: &str| Some(text.to_owned());
         let key_places = || {
@@ -378,6 +414,7 @@ mod tests {
                     tls_public_key: "k".into(),
                     without_pin: true,
                     rejoin: Some(RejoinProof { host_id, signed_at: now, signature: "s".into() }),
+                    service_account: Some(secret()),
                 }),
             ),
             ("RejoinProof", value(RejoinProof { host_id, signed_at: now, signature: "s".into() })),
@@ -424,7 +461,10 @@ mod tests {
                 }),
             ),
             ("RotationView", value(RotationView::default())),
-            ("TrustAck", value(TrustAck { generation: 1 })),
+            ("TrustAck", value(TrustAck { generation: 1, instance: Some(instance) })),
+            ("TrustAcked", value(TrustAcked { renew: true })),
+            ("RenewQuery", value(wire::RenewQuery { instance: Some(instance) })),
+            ("RejoinTokenRequest", value(wire::RejoinTokenRequest { node: "n".into() })),
             ("RotationPlan", value(RotationPlan::Automatic { grace_seconds: 1 })),
             (
                 "RotateRequest",
@@ -506,19 +546,42 @@ mod tests {
             ),
             ("Invite", value(Invite { user: user(), token: secret(), proxy_addr: text("p"), expires: now })),
             ("PasswordChange", value(wire::PasswordChange { password: secret() })),
-            ("NewToken", value(NewToken { roles: roles(), ttl_seconds: Some(1), value: Some(secret()) })),
+            (
+                "NewToken",
+                value(NewToken {
+                    roles: roles(),
+                    ttl_seconds: Some(1),
+                    value: Some(secret()),
+                    uses: Some(1),
+                    names: text("gw-*"),
+                    labels: labels(),
+                }),
+            ),
             (
                 "TokenCreated",
                 value(TokenCreated {
                     token: secret(),
                     expires: now,
-                    roles: roles(),
+                    scope: scope(),
+                    uses: Some(1),
+                    host_id: Some(host_id),
                     ca_pin: "p".into(),
                     ca_pins: vec!["p".into()],
                     proxy_addr: text("p"),
                 }),
             ),
-            ("TokenSummary", value(TokenSummary { id: "i".into(), roles: roles(), expires: now })),
+            (
+                "TokenSummary",
+                value(TokenSummary {
+                    id: "i".into(),
+                    join_method: JoinMethod::Kubernetes,
+                    scope: scope(),
+                    expires: Some(now),
+                    uses_left: Some(1),
+                    host_id: Some(host_id),
+                    service_accounts: vec!["a:b".parse().unwrap()],
+                }),
+            ),
             ("TokenRevocation", value(wire::TokenRevocation { id_or_token: secret() })),
             ("Metadata", value(metadata())),
             (

@@ -52,7 +52,7 @@ async fn a_backup_that_is_put_back_is_the_cluster_as_it_was() {
     assert_eq!(service.trust_bundle(), cluster.service.trust_bundle());
     let anybody = service.as_caller(Caller::Anonymous { addr: ([192, 0, 2, 9], 4_000).into() });
     anybody.login(login_request("ann", PASSWORD)).await.unwrap();
-    service.as_caller(cluster.host_caller(&host)).renew_host().await.unwrap();
+    service.as_caller(cluster.host_caller(&host)).renew_host(None).await.unwrap();
     let users = service.as_caller(Caller::LocalAdmin).users().await.unwrap();
     assert_eq!(users.iter().map(|user| user.name.as_str()).collect::<Vec<_>>(), ["ann"]);
     assert!(service.event_log().verify().await.unwrap() > 5); // I75

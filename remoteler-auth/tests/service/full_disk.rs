@@ -85,7 +85,7 @@ async fn nobody_is_locked_out_by_a_full_disk_and_services_wait_until_there_is_ro
             cluster.log_in("ann").await;
             let name = format!("user-{}-{number}", uuid::Uuid::new_v4().simple());
             cluster.admin().create_user(new_user(&name, &["access"], &["root"])).await.unwrap();
-            cluster.as_host(&host).renew_host().await.unwrap();
+            cluster.as_host(&host).renew_host(None).await.unwrap();
         }
         let waiting = began(&cluster, &server, SessionId::from_uuid(uuid::Uuid::new_v4()));
         assert_eq!(kind(cluster.as_host(&host).record_events(vec![waiting]).await), ApiErrorKind::Unavailable);

@@ -130,6 +130,7 @@ async fn every_operation_that_is_not_for_anybody_refuses_a_stranger() {
         ("PasswordChange", json!({ "password": "x" })),
         ("NewToken", json!({ "roles": ["node"] })),
         ("TokenRevocation", json!({ "id_or_token": "x" })),
+        ("RejoinTokenRequest", json!({ "node": "x" })),
         ("Resource", json!({ "kind": "role", "version": "v7", "metadata": { "name": "x" } })),
     ];
     let mut checked = 0;

@@ -165,8 +165,12 @@ async fn tokens_are_listed_by_id_and_removed_by_id_or_text() {
     let cluster = Cluster::start().await;
     let admin = cluster.admin();
     let value = Secret::new("a-token-of-my-own");
-    let token =
-        |value: Option<&Secret>| NewToken { roles: [Node].into(), ttl_seconds: Some(60), value: value.cloned() };
+    let token = |value: Option<&Secret>| NewToken {
+        roles: [Node].into(),
+        ttl_seconds: Some(60),
+        value: value.cloned(),
+        ..NewToken::default()
+    };
     let created = admin.create_token(token(Some(&value))).await.unwrap();
     assert_eq!(created.ca_pin, cluster.service.trust_bundle().host_pins().unwrap()[0]);
     assert_eq!(kind(admin.create_token(token(Some(&value))).await), ApiErrorKind::Conflict);
@@ -177,10 +181,10 @@ async fn tokens_are_listed_by_id_and_removed_by_id_or_text() {
     admin.delete_token(Secret::new(&left[0].id)).await.unwrap();
     assert_eq!(kind(admin.delete_token(value).await), ApiErrorKind::NotFound);
     for bad in [
-        NewToken { roles: [].into(), ttl_seconds: None, value: None },
-        NewToken { roles: [Auth].into(), ttl_seconds: None, value: None },
-        NewToken { roles: [Node].into(), ttl_seconds: Some(31 * 86_400), value: None },
-        NewToken { roles: [Node].into(), ttl_seconds: None, value: Some(Secret::new("short")) },
+        NewToken::default(),
+        NewToken { roles: [Auth].into(), ..NewToken::default() },
+        NewToken { roles: [Node].into(), ttl_seconds: Some(31 * 86_400), ..NewToken::default() },
+        NewToken { roles: [Node].into(), value: Some(Secret::new("short")), ..NewToken::default() },
     ] {
         assert_eq!(kind(admin.create_token(bad).await), ApiErrorKind::BadRequest);
     }

@@ -3,6 +3,7 @@
 
 mod audit;
 mod backup;
+mod copies;
 mod full_disk;
 mod http;
 mod identity_tokens;
@@ -10,8 +11,10 @@ mod inventory;
 mod join;
 mod login;
 mod mortal;
+mod pods;
 mod recordings;
 mod rejoin;
+mod renewal;
 mod resources;
 mod revocations;
 mod rotation;
@@ -19,6 +22,7 @@ mod rotation_crashes;
 mod sign;
 mod support;
 mod token;
+mod token_scope;
 mod users;
 mod web;
 mod write_crashes;

@@ -101,7 +101,7 @@ async fn a_host_that_was_away_is_taken_back_under_its_id_and_name() {
         panic!("{event:?}")
     };
     assert_eq!(host_id, Some(before.host_id.to_string()));
-    cluster.as_host(&after).renew_host().await.unwrap();
+    cluster.as_host(&after).renew_host(None).await.unwrap();
 }
 
 #[tokio::test]

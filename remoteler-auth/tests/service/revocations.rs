@@ -260,7 +260,7 @@ async fn no_certificate_is_issued_for_a_revoked_key() {
     cluster.admin().unrevoke(key).await.unwrap();
     let certs = cluster.anonymous().join(request).await.unwrap();
     cluster.admin().revoke(wanted(key)).await.unwrap();
-    assert_eq!(kind(cluster.as_host(&certs).renew_host().await), ApiErrorKind::Denied);
+    assert_eq!(kind(cluster.as_host(&certs).renew_host(None).await), ApiErrorKind::Denied);
 }
 
 /// A connection of `caller` to the API that stays open: what a call of it is answered with, as long as there is a connection.

@@ -41,7 +41,7 @@ fn ssh_verified(
 
 async fn acknowledge(cluster: &Cluster, certs: &HostCerts) {
     let generation = cluster.service.trust_bundle().rotation.generation;
-    cluster.as_host(certs).acknowledge_trust(TrustAck { generation }).await.unwrap();
+    cluster.as_host(certs).acknowledge_trust(TrustAck { generation, instance: None }).await.unwrap();
 }
 
 #[tokio::test]
@@ -88,7 +88,7 @@ async fn hosts_show_clients_the_new_authority_before_their_servers_do() {
     step(&cluster, RotationKind::Host, Init).await;
     acknowledge(&cluster, &certs).await;
     step(&cluster, RotationKind::Host, UpdateClients).await;
-    certs = cluster.as_host(&certs).renew_host().await.unwrap();
+    certs = cluster.as_host(&certs).renew_host(None).await.unwrap();
     let name = SshCertificatePurpose::Host("edge");
     ssh_verified(&cluster, &certs.ssh_certificate, &old, name).unwrap();
     verified(&cluster, &certs.tls_certificate, &old).unwrap();
@@ -104,7 +104,7 @@ async fn hosts_show_clients_the_new_authority_before_their_servers_do() {
     acknowledge(&cluster, &certs).await;
     acknowledge(&cluster, &joined).await;
     step(&cluster, RotationKind::Host, UpdateServers).await;
-    certs = cluster.as_host(&certs).renew_host().await.unwrap();
+    certs = cluster.as_host(&certs).renew_host(None).await.unwrap();
     assert_eq!(certs.tls_client_certificate, None);
     assert!(ssh_verified(&cluster, &certs.ssh_certificate, &old, name).is_err());
     ssh_verified(&cluster, &certs.ssh_certificate, &certs.trust.active_only(), name).unwrap();
@@ -139,7 +139,7 @@ async fn a_phase_waits_for_hosts_in_contact_and_names_them() {
     let user = cluster.admin().rotations().await.unwrap().remove(0);
     assert_eq!(user.waiting.len(), 1);
 
-    let future = TrustAck { generation: user.generation + 1 };
+    let future = TrustAck { generation: user.generation + 1, instance: None };
     assert_eq!(kind(cluster.as_host(&certs).acknowledge_trust(future).await), ApiErrorKind::BadRequest);
     acknowledge(&cluster, &certs).await;
     step(&cluster, RotationKind::User, UpdateClients).await;
@@ -205,6 +205,7 @@ async fn a_service_that_starts_anew_is_in_the_same_phase_with_the_same_keys() {
         quotas: HostQuotas::default(),
         key_ring: None,
         keys: KeyParams::default(),
+        reviewer: None,
     };
     let again = AuthService::open(config).await.unwrap();
     assert_eq!(again.trust_bundle(), before);
@@ -226,8 +227,8 @@ async fn only_who_may_change_authorities_rotates_them_and_only_hosts_renew() {
         assert!(api.rotations().await.is_err());
     }
     for api in [&ann, &eve, &cluster.anonymous(), &cluster.admin()] {
-        assert!(api.renew_host().await.is_err());
-        assert!(api.acknowledge_trust(TrustAck { generation: 1 }).await.is_err());
+        assert!(api.renew_host(None).await.is_err());
+        assert!(api.acknowledge_trust(TrustAck { generation: 1, instance: None }).await.is_err());
     }
     try_step(&*eve, RotationKind::User, Init).await.unwrap();
 }
@@ -237,7 +238,7 @@ async fn only_who_may_change_authorities_rotates_them_and_only_hosts_renew() {
 async fn renewing_gives_what_the_host_was_let_in_as_and_nothing_more() {
     let cluster = Cluster::start().await;
     let first = cluster.join("edge", &[SystemRole::Node], &[]).await;
-    let renewed = cluster.as_host(&first).renew_host().await.unwrap();
+    let renewed = cluster.as_host(&first).renew_host(None).await.unwrap();
     let identity = |certs: &HostCerts| {
         let Verified::Host(host) = cluster.verify(&certs.tls_certificate) else { panic!("not a host") };
         host.identity().clone()
@@ -251,7 +252,7 @@ async fn renewing_gives_what_the_host_was_let_in_as_and_nothing_more() {
 #[tokio::test]
 async fn the_pin_of_a_token_is_that_of_the_authority_that_servers_show() {
     let cluster = Cluster::start().await;
-    let token = || NewToken { roles: [SystemRole::Node].into(), ttl_seconds: None, value: None };
+    let token = || NewToken { roles: [SystemRole::Node].into(), ..NewToken::default() };
     let old = cluster.admin().create_token(token()).await.unwrap().ca_pin;
     let mut seen = Vec::new();
     for phase in [Init, UpdateClients, UpdateServers, Rollback] {

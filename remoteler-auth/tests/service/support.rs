@@ -54,6 +54,7 @@ impl Cluster {
             quotas,
             key_ring: None,
             keys: KeyParams::default(),
+            reviewer: None,
         };
         Self { service: AuthService::open(config).await.unwrap(), clock, dir }
     }
@@ -87,7 +88,7 @@ impl Cluster {
     }
 
     pub(crate) async fn token(&self, roles: &[SystemRole]) -> Secret {
-        let token = NewToken { roles: roles.iter().copied().collect(), ttl_seconds: None, value: None };
+        let token = NewToken { roles: roles.iter().copied().collect(), ..NewToken::default() };
         self.admin().create_token(token).await.unwrap().token
     }
 
@@ -149,6 +150,7 @@ pub(crate) fn join_request(token: &Secret, name: &str, roles: &[SystemRole], kub
         tls_public_key: tls,
         without_pin: false,
         rejoin: None,
+        service_account: None,
     }
 }
 

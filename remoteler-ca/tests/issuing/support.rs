@@ -70,6 +70,8 @@ pub(crate) fn host_profile(cluster: &ClusterName) -> HostProfile {
             cluster: cluster.clone(),
             roles: [SystemRole::Node, SystemRole::Kube].into(),
             kube_clusters: [KubeClusterName::new("staging").unwrap()].into(),
+            labels: Default::default(),
+            generation: 0,
         },
         ssh_key: ssh_key(8),
         tls_key: tls_key(),

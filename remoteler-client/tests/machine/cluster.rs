@@ -8,7 +8,7 @@ use rcgen::{
 };
 use remoteler_client::KeyPairs;
 use remoteler_core::{
-    CaSet, Clock, ClusterName, HostCerts, HostId, HostIdentity, Identity, Login, NodeName, OsEntropy, RoleName,
+    CaSet, Clock, ClusterName, HostCerts, HostId, HostIdentity, Identity, Login, NodeName, OsEntropy, Ping, RoleName,
     SSH_IDENTITY_EXTENSION, SystemClock, SystemRole, Timestamp, TrustBundle, UserCerts, UserIdentity, UserName,
     X509_IDENTITY_OID, fill_random, random_uuid, ssh_identity_value, x509_naming,
 };
@@ -17,6 +17,10 @@ use ssh_key::{
     PrivateKey, PublicKey,
     certificate::{Builder, CertType},
 };
+
+/// The years in which hosts' certificates are valid.
+pub(crate) const BEGINNING: i32 = 2020;
+pub(crate) const END: i32 = 2199;
 
 pub(crate) struct Authority {
     ssh: PrivateKey,
@@ -73,8 +77,8 @@ impl Authority {
         if matches!(identity, Identity::Host(_)) {
             params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
         }
-        params.not_before = date_time_ymd(2020, 1, 1);
-        params.not_after = date_time_ymd(2199, 1, 1);
+        params.not_before = date_time_ymd(BEGINNING, 1, 1);
+        params.not_after = date_time_ymd(END, 1, 1);
         let key = SubjectPublicKeyInfo::from_pem(tls_key).unwrap();
         (ssh, params.signed_by(&key, &self.x509).unwrap().pem())
     }
@@ -118,6 +122,8 @@ impl Cluster {
             cluster: self.name.clone(),
             roles: roles.iter().copied().collect(),
             kube_clusters: Default::default(),
+            labels: Default::default(),
+            generation: 0,
         };
         let (host_id, principals) = (host.id, host.principals());
         let (ssh_certificate, tls_certificate) =
@@ -130,6 +136,10 @@ impl Cluster {
             tls_client_certificate: None,
             trust: self.trust(),
         }
+    }
+
+    pub(crate) fn ping(&self, server_time: Timestamp) -> Ping {
+        Ping { cluster_name: self.name.clone(), server_version: "1".into(), server_time }
     }
 
     /// TLS identity of a service, its authority in the chain.

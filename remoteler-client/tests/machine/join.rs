@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use remoteler_client::{AuthTrust, HostState, HostStateError, JoinError, JoinParams, KeyPairs, Peer, join, probe};
+use remoteler_client::{
+    AuthTrust, HostClock, HostState, HostStateError, JoinError, JoinParams, KeyPairs, Peer, join, probe,
+};
 use remoteler_core::{ApiError, ApiErrorKind, Clock, JoinRequest, NodeName, Secret, SystemClock, SystemRole, wire};
 use remoteler_tunnel::{ALPN_TUNNEL, ClientAuth, SharedTlsIdentity};
 
@@ -20,7 +22,13 @@ fn params(addr: &str, pins: &[String]) -> JoinParams {
         node_name: NodeName::new("gw-17").unwrap(),
         roles: [SystemRole::Node].into(),
         kube_clusters: Default::default(),
+        service_account: None,
+        keys: None,
     }
+}
+
+fn clock() -> HostClock {
+    HostClock::default()
 }
 
 async fn auth_service(
@@ -31,6 +39,9 @@ async fn auth_service(
 ) -> Service {
     let certify = cluster.clone();
     let handler: Handler = Arc::new(move |what, body| {
+        if what == "GET /v1/ping" {
+            return ok(&certify.ping(SystemClock.now()));
+        }
         seen.lock().unwrap().push(what.to_owned());
         assert_eq!(what, "POST /v1/join");
         let request: JoinRequest = serde_json::from_slice(body).unwrap();
@@ -52,7 +63,9 @@ async fn a_host_joins_by_a_pin_and_finds_its_state_again() {
     let cluster = Arc::new(Cluster::new("root.example.com"));
     let service = auth_service(&cluster, &cluster, SystemRole::Auth, Arc::default()).await;
 
-    let state = join(params(&service.addr, &[cluster.pin().to_uppercase().replace("SHA256", "sha256")])).await.unwrap();
+    let state = join(params(&service.addr, &[cluster.pin().to_uppercase().replace("SHA256", "sha256")]), &clock())
+        .await
+        .unwrap();
     let dir = tempfile::tempdir().unwrap();
     assert!(HostState::load(dir.path()).unwrap().is_none());
     state.save(dir.path()).unwrap();
@@ -74,7 +87,7 @@ async fn without_the_right_pin_or_role_the_token_is_not_sent() {
     let foreign = auth_service(&cluster, &other, SystemRole::Auth, seen.clone()).await;
     let node = auth_service(&cluster, &cluster, SystemRole::Node, seen.clone()).await;
     for service in [&foreign, &node] {
-        let error = join(params(&service.addr, &[cluster.pin()])).await.unwrap_err();
+        let error = join(params(&service.addr, &[cluster.pin()]), &clock()).await.unwrap_err();
         let JoinError::Refused { source, .. } = &error else { panic!("{error:?}") };
         assert_eq!(source.kind, ApiErrorKind::Unavailable);
         assert!(error.to_string().contains(&service.addr), "{error}");
@@ -87,7 +100,7 @@ async fn a_refusal_of_the_auth_service_is_shown() {
     let cluster = Arc::new(Cluster::new("root"));
     let service = auth_service(&cluster, &cluster, SystemRole::Auth, Arc::default()).await;
     let wrong = JoinParams { token: Secret::new("wrong-wrong-wrong"), ..params(&service.addr, &[cluster.pin()]) };
-    let error = join(wrong).await.unwrap_err().to_string();
+    let error = join(wrong, &clock()).await.unwrap_err().to_string();
     assert!(error.ends_with("the token is not known") && !error.contains("wrong-wrong"), "{error}"); // I76
 }
 
@@ -132,7 +145,7 @@ async fn a_probe_tells_a_proxy_from_an_auth_service_and_believes_neither_without
         let ask = |service: &Service| {
             let addr = service.addr.clone();
             let (identity, trust) = (Some(SharedTlsIdentity::new(me.clone())), trust.clone());
-            async move { probe(&addr, identity, trust).await }
+            async move { probe(&addr, identity, trust, Arc::new(SystemClock)).await }
         };
         assert_eq!(ask(&auth).await.unwrap(), Peer::Auth);
         assert_eq!(ask(&good).await.unwrap(), Peer::Proxy);

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, helpers included")]
 
 mod agent;
+mod clock;
 mod cluster;
 mod identity_file;
 mod join;

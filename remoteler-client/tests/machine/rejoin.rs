@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use remoteler_client::{
-    AuthTrust, HostKeeper, HostState, JoinError, KeyPairs, PolicyRefresher, RejoinParams, RemoteAuth, ShutOut, rejoin,
+    AuthTrust, HostClock, HostKeeper, HostState, JoinError, KeyPairs, PolicyRefresher, RejoinParams, RemoteAuth,
+    ShutOut, rejoin,
 };
 use remoteler_core::{
     ApiError, ApiErrorKind, CaKind, Clock, HostId, JoinRequest, OsEntropy, PolicySource, RejoinStatement,
@@ -67,7 +68,13 @@ impl Story {
 
     fn params(&self, service: &Service) -> RejoinParams {
         let token = Secret::new("token-token-token");
-        RejoinParams { addr: service.addr.clone(), token, ca_pins: vec![self.now.pin()], insecure: false }
+        RejoinParams {
+            addr: service.addr.clone(),
+            token,
+            ca_pins: vec![self.now.pin()],
+            insecure: false,
+            new_keys: None,
+        }
     }
 }
 
@@ -75,7 +82,7 @@ impl Story {
 async fn a_host_proves_which_one_it_is_and_keeps_its_keys() {
     let story = Story::new();
     let service = story.auth_service(story.state.host_id()).await;
-    let again = rejoin(&story.state, story.params(&service)).await.unwrap();
+    let again = rejoin(&story.state, story.params(&service), &HostClock::default()).await.unwrap();
     assert_eq!((again.host_id(), again.node_name()), (story.state.host_id(), story.state.node_name()));
     assert_eq!(again.trust(), &story.now.trust());
     assert_eq!(again.keys().unwrap().ssh_public, story.keys.ssh_public);
@@ -93,14 +100,14 @@ async fn a_host_proves_which_one_it_is_and_keeps_its_keys() {
 async fn an_answer_that_makes_it_another_host_is_not_kept_and_a_wrong_pin_sends_nothing() {
     let story = Story::new();
     let service = story.auth_service(HostId::from_uuid(random_uuid(&OsEntropy))).await;
-    let error = rejoin(&story.state, story.params(&service)).await.unwrap_err();
+    let error = rejoin(&story.state, story.params(&service), &HostClock::default()).await.unwrap_err();
     assert!(matches!(error, JoinError::State(_)), "{error:?}");
 
     let other = RejoinParams { ca_pins: vec![Cluster::new("root").pin()], ..story.params(&service) };
-    let error = rejoin(&story.state, other).await.unwrap_err();
+    let error = rejoin(&story.state, other, &HostClock::default()).await.unwrap_err();
     assert!(matches!(error, JoinError::Refused { .. }), "{error:?}"); // I15
     let without = RejoinParams { ca_pins: Vec::new(), ..story.params(&service) };
-    assert!(matches!(rejoin(&story.state, without).await, Err(JoinError::NoPin { .. })));
+    assert!(matches!(rejoin(&story.state, without, &HostClock::default()).await, Err(JoinError::NoPin { .. })));
 }
 
 #[tokio::test]
@@ -121,7 +128,7 @@ async fn a_running_host_says_that_it_is_shut_out_and_takes_over_what_a_rejoin_wr
     drop(seen);
     assert_eq!(shared.policy().trust, *story.state.trust());
 
-    let again = rejoin(&story.state, story.params(&service)).await.unwrap();
+    let again = rejoin(&story.state, story.params(&service), &HostClock::default()).await.unwrap();
     again.save_rejoined(story.dir.path()).unwrap();
     tokio::time::timeout(limit, standing.wait_for(Option::is_none)).await.unwrap().unwrap();
     assert_eq!(shared.policy().trust, story.now.trust());
@@ -169,11 +176,60 @@ async fn a_running_host_whose_certificate_was_revoked_says_so_and_comes_back_by_
     drop(seen);
 
     let token = Secret::new("token-token-token");
-    let params = RejoinParams { addr: service.addr.clone(), token, ca_pins: vec![cluster.pin()], insecure: false };
-    rejoin(&state, params).await.unwrap().save_rejoined(dir.path()).unwrap();
+    let params = RejoinParams {
+        addr: service.addr.clone(),
+        token,
+        ca_pins: vec![cluster.pin()],
+        insecure: false,
+        new_keys: None,
+    };
+    rejoin(&state, params, &HostClock::default()).await.unwrap().save_rejoined(dir.path()).unwrap();
     tokio::time::timeout(limit, standing.wait_for(Option::is_none)).await.unwrap().unwrap();
     assert_ne!(shown.ssh.borrow().certificate.to_openssh().unwrap(), was);
     assert_ne!(shown.client.current().chain()[0], leaf);
     stop.cancel();
     running.await.unwrap();
+}
+
+// R5: the answer is lost, and the record holds the new key already.
+#[tokio::test]
+async fn a_host_that_takes_new_keys_and_loses_the_answer_asks_again_by_the_key_that_is_on_record_then() {
+    let story = Story::new();
+    let (cluster, host, old) = (story.now.clone(), story.state.host_id(), story.keys.clone());
+    let recorded = Arc::new(std::sync::Mutex::new(old.ssh_public.clone()));
+    let handler: Handler = Arc::new(move |what, body| {
+        if what != "POST /v1/join" {
+            return refused(&ApiError::new(ApiErrorKind::NotFound, "only joins are answered here"));
+        }
+        let request: JoinRequest = serde_json::from_slice(body).unwrap();
+        let proof = request.rejoin.as_ref().unwrap();
+        let statement = RejoinStatement {
+            cluster: &cluster.name,
+            token: &request.token,
+            host_id: host,
+            node_name: &request.node_name,
+            ssh_public_key: &request.ssh_public_key,
+            tls_public_key: &request.tls_public_key,
+            signed_at: proof.signed_at,
+        };
+        let mut recorded = recorded.lock().unwrap();
+        let key = ssh_key::PublicKey::from_openssh(&recorded).unwrap();
+        if let Err(cause) = statement.verify(&proof.signature, &key, SystemClock.now()) {
+            return refused(&ApiError::new(ApiErrorKind::Denied, cause.to_string()));
+        }
+        recorded.clone_from(&request.ssh_public_key);
+        ok(&cluster.host_certs_of(host, "gw-17", NODE, &request.ssh_public_key, &request.tls_public_key))
+    });
+    let shown = story.now.service(SystemRole::Auth);
+    let service = service::tls(&story.now, shown, wire::ALPN_AUTH, ClientAuth::Optional, handler).await;
+    let new_keys = KeyPairs::generate("gw-17").unwrap();
+    let params = || RejoinParams { new_keys: Some(new_keys.clone()), ..story.params(&service) };
+    for _answer_lost in 0..3 {
+        let again = rejoin(&story.state, params(), &HostClock::default()).await.unwrap();
+        assert_eq!(again.host_id(), story.state.host_id());
+        assert_eq!(again.keys().unwrap().ssh_public, new_keys.ssh_public);
+    }
+    // Without the new keys it is not the host any more: a copy of its disk from before gets nothing.
+    let error = rejoin(&story.state, story.params(&service), &HostClock::default()).await.unwrap_err();
+    assert!(matches!(error, JoinError::Refused { .. }), "{error}");
 }

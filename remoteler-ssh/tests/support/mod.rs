@@ -175,6 +175,8 @@ pub(crate) fn host_identity() -> HostIdentity {
         cluster: ClusterName::new(CLUSTER).unwrap(),
         roles: BTreeSet::from([SystemRole::Node]),
         kube_clusters: BTreeSet::new(),
+        labels: Default::default(),
+        generation: 0,
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::io;
 
-use remoteler_core::with_causes;
+use remoteler_core::{Timestamp, with_causes};
+use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError};
 
 /// What went wrong in a TLS handshake, or in the first read after it, in one line: our own verifier's reason where the peer's
@@ -15,6 +16,13 @@ pub fn handshake_failure(cause: &io::Error) -> String {
     };
     match error {
         rustls::Error::InvalidCertificate(CertificateError::Other(other)) => with_causes(&*other.0),
+        rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. }) => format!(
+            "its certificate is valid only from {}, which has not come by this machine's clock; set that",
+            moment(*not_before)
+        ),
+        rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. }) => {
+            format!("its certificate ended at {} by this machine's clock; is that right?", moment(*not_after))
+        }
         rustls::Error::InvalidCertificate(CertificateError::Revoked) => "the peer's certificate was revoked".into(),
         rustls::Error::AlertReceived(alert) => match alert {
             AlertDescription::CertificateExpired => "the certificate shown to it has expired; log in again".into(),
@@ -31,6 +39,10 @@ pub fn handshake_failure(cause: &io::Error) -> String {
         },
         other => other.to_string(),
     }
+}
+
+fn moment(time: UnixTime) -> Timestamp {
+    Timestamp::from_unix_seconds(i64::try_from(time.as_secs()).unwrap_or(i64::MAX))
 }
 
 /// Whether the failure is our certificate's or its peer's, and not the network's.

@@ -3,9 +3,10 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use remoteler_core::{
-    Clock, PolicySource, SystemRole, TrustBundle, Verified, VerifyError, X509Purpose, verify_x509_chain,
+    Clock, PolicySource, SystemRole, Timestamp, TrustBundle, Verified, VerifyError, X509Purpose, verify_x509_chain,
 };
 use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
@@ -176,8 +177,13 @@ fn chain<'a>(leaf: &CertificateDer<'a>, rest: &[CertificateDer<'a>]) -> Vec<Cert
 /// The reason as rustls carries it: where there is an alert that tells the peer what to do, that one.
 pub(crate) fn alert(error: PeerError) -> rustls::Error {
     let reason = match &error {
-        PeerError::Refused(VerifyError::Expired(_)) => CertificateError::Expired,
-        PeerError::Refused(VerifyError::NotYetValid(_)) => CertificateError::NotValidYet,
+        // With the end or the beginning, so that a host with a wrong clock can find out when the peer would be believed.
+        PeerError::Refused(VerifyError::Expired(end)) => {
+            CertificateError::ExpiredContext { time: moment(*end), not_after: moment(*end) }
+        }
+        PeerError::Refused(VerifyError::NotYetValid(beginning)) => {
+            CertificateError::NotValidYetContext { time: moment(*beginning), not_before: moment(*beginning) }
+        }
         PeerError::Refused(VerifyError::UnknownAuthority { .. }) => CertificateError::UnknownIssuer,
         PeerError::Refused(VerifyError::Revoked(_)) => CertificateError::Revoked,
         PeerError::Refused(VerifyError::BadSignature) => CertificateError::BadSignature,
@@ -186,6 +192,10 @@ pub(crate) fn alert(error: PeerError) -> rustls::Error {
         }
     };
     reason.into()
+}
+
+fn moment(time: Timestamp) -> UnixTime {
+    UnixTime::since_unix_epoch(Duration::from_secs(time.unix_seconds_unsigned()))
 }
 
 fn one_of(roles: &[SystemRole]) -> String {

@@ -58,6 +58,8 @@ impl Authorities {
             cluster: self.cluster.clone(),
             roles: roles.iter().copied().collect(),
             kube_clusters: kube.iter().map(|name| KubeClusterName::new(name).unwrap()).collect(),
+            labels: Default::default(),
+            generation: 0,
         }
     }
 

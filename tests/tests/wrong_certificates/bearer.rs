@@ -180,6 +180,8 @@ pub(crate) fn host_identity(cluster: &Cluster, named: &str, kube: &str) -> Ident
         cluster: ClusterName::new(named).unwrap(),
         roles: [SystemRole::Auth, SystemRole::Proxy, SystemRole::Node, SystemRole::Kube].into(),
         kube_clusters: [KubeClusterName::new(kube).unwrap()].into(),
+        labels: Default::default(),
+        generation: 0,
     })
 }
 

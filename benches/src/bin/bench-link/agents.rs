@@ -6,7 +6,7 @@ use std::{io::Read, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use anyhow::{Context, ensure};
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
-use remoteler_client::{AuthTrust, HostState, JoinParams, POLICY_PERIOD, PolicyRefresher, RemoteAuth, join};
+use remoteler_client::{AuthTrust, HostClock, HostState, JoinParams, POLICY_PERIOD, PolicyRefresher, RemoteAuth, join};
 use remoteler_core::{
     AuthApi, Clock, NodeName, NodeRecord, OsEntropy, Policy, Secret, SharedPolicy, SystemClock, SystemRole,
 };
@@ -48,10 +48,12 @@ pub(crate) async fn joining(proxy: &str, ca_pin: &str, count: usize, api: bool) 
             node_name: NodeName::new(format!("held-{index}")).expect("letters, a hyphen and digits are a name"),
             roles: [SystemRole::Node].into(),
             kube_clusters: [].into(),
+            service_account: None,
+            keys: None,
         };
         let service = service.clone();
         async move {
-            let state = join(params).await?;
+            let state = join(params, &HostClock::default()).await?;
             if api {
                 call_as_the_daemon_does(proxy, &state).await?;
             }

@@ -59,11 +59,14 @@ pub struct Common {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JoinParams {
-    /// `token`
+    /// `token` or `kubernetes`
     #[serde(default)]
     pub method: Option<String>,
-    /// The token, or the absolute path of a file that holds it.
+    /// The token, or the absolute path of a file that holds it; with the method `kubernetes` the name of the token resource.
     pub token_name: String,
+    /// With the method `kubernetes`: the projected service-account token of the pod.
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
 }
 
 /// `log:`
@@ -113,6 +116,16 @@ pub struct AuthService {
     pub key_encryption_file: Option<PathBuf>,
     /// The token that has the authorities' keys.
     pub ca_key_params: Option<CaKeyParams>,
+    /// Which API server vouches for pods that join.
+    pub kubernetes_join: Option<KubernetesJoin>,
+}
+
+/// `kubernetes_join:`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KubernetesJoin {
+    /// Credentials of the API server; absent: the pod's service account.
+    pub kubeconfig_file: Option<PathBuf>,
 }
 
 /// `authentication:`

@@ -106,6 +106,8 @@ pub struct AuthSettings {
     pub key_encryption_file: Option<PathBuf>,
     /// How the authorities' keys are made, and where.
     pub keys: KeySettings,
+    /// Which API server vouches for pods that join: that of a kubeconfig, or of the pod that this runs in.
+    pub kubernetes_join: Option<Option<PathBuf>>,
 }
 
 /// The proxy.
@@ -222,6 +224,8 @@ pub struct JoinSettings {
     pub ca_pins: Vec<String>,
     /// Believe whoever answers.
     pub insecure: bool,
+    /// File with the token of the pod's service account, when that is what lets this host in.
+    pub service_account: Option<PathBuf>,
 }
 
 /// Form of a log line.
@@ -356,13 +360,27 @@ fn join(common: &Common, flags: &Flags) -> Result<Option<JoinSettings>, ConfigEr
         return Ok(None);
     };
     let addr = with_port("auth_server", &addr, 3080)?;
-    if let Some(method) = common.join_params.as_ref().and_then(|params| params.method.as_deref())
-        && method != "token"
-    {
-        return Err(value("join_params.method", format!("{method:?} is not available; token is")));
-    }
-    let token = flags.token.clone().or_else(|| common.join_params.clone().map(|params| params.token_name));
-    let token = token.map(|token| JoinToken::new(&token));
+    let params = common.join_params.as_ref();
+    let token_file = params.and_then(|params| params.token_file.clone());
+    let service_account = match params.and_then(|params| params.method.as_deref()) {
+        None | Some("token") if token_file.is_some() => {
+            return Err(value(
+                "join_params.token_file",
+                "it goes with method: kubernetes; name the file of a token in token_name",
+            ));
+        }
+        None | Some("token") => None,
+        Some("kubernetes") => Some(token_file.unwrap_or_else(|| PathBuf::from(POD_TOKEN))),
+        Some(method) => {
+            return Err(value("join_params.method", format!("{method:?} is not available; token and kubernetes are")));
+        }
+    };
+    let token = flags.token.clone().or_else(|| params.map(|params| params.token_name.clone()));
+    // A pod's token_name is the name of a resource, and no secret.
+    let token = token.map(|token| match service_account {
+        Some(_) => JoinToken::Value(Secret::new(token)),
+        None => JoinToken::new(&token),
+    });
     let mut ca_pins = flags.ca_pins.clone();
     if ca_pins.is_empty() {
         ca_pins = common.ca_pin.clone().map(super::file::OneOrMany::into_vec).unwrap_or_default();
@@ -376,8 +394,11 @@ fn join(common: &Common, flags: &Flags) -> Result<Option<JoinSettings>, ConfigEr
             ));
         }
     }
-    Ok(Some(JoinSettings { addr, token, ca_pins, insecure: flags.insecure }))
+    Ok(Some(JoinSettings { addr, token, ca_pins, insecure: flags.insecure, service_account }))
 }
+
+/// Where a pod's token for its cluster is projected when nothing else is said.
+const POD_TOKEN: &str = "/var/run/secrets/remoteler/token";
 
 fn with_port(field: &'static str, addr: &str, port: u16) -> Result<String, ConfigError> {
     let addr = addr.trim().trim_start_matches("https://").trim_end_matches('/');
@@ -420,6 +441,7 @@ fn auth(service: Option<AuthService>, flags: &Flags, ip: IpAddr) -> Result<AuthS
         cluster: cluster.map(|name| named("cluster_name", ClusterName::new(name))).transpose()?,
         key_encryption_file: service.key_encryption_file,
         keys,
+        kubernetes_join: service.kubernetes_join.map(|join| join.kubeconfig_file),
     })
 }
 
@@ -517,6 +539,28 @@ mod tests {
         let settings = settings("remoteler: { auth_server: proxy.example.com }").unwrap();
         assert_eq!(settings.roles(), [SystemRole::Node].into());
         assert_eq!(settings.join.unwrap().addr, "proxy.example.com:3080");
+    }
+
+    #[test]
+    fn a_pod_joins_by_the_name_of_a_token_and_the_file_of_its_own() {
+        let join = |params: &str| {
+            let settings = settings(&format!("remoteler: {{ auth_server: a, join_params: {{ {params} }} }}"));
+            settings.map(|settings| settings.join.unwrap())
+        };
+        let pod = join("method: kubernetes, token_name: pods").unwrap();
+        assert_eq!(pod.service_account.unwrap(), PathBuf::from(POD_TOKEN));
+        // A name, also when a file is called like it.
+        assert!(matches!(pod.token, Some(JoinToken::Value(_))));
+        let pod = join("method: kubernetes, token_name: /pods, token_file: /run/t").unwrap();
+        assert_eq!(pod.service_account.unwrap(), PathBuf::from("/run/t"));
+        assert!(matches!(pod.token, Some(JoinToken::Value(_))));
+        assert!(join("token_name: /t").unwrap().service_account.is_none());
+        for (bad, said) in
+            [("method: iam, token_name: x", "kubernetes are"), ("token_name: x, token_file: /t", "token_file")]
+        {
+            let cause = join(bad).unwrap_err().to_string();
+            assert!(cause.contains(said), "{cause}");
+        }
     }
 
     #[test]

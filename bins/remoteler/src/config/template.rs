@@ -51,6 +51,8 @@ const JOIN: &str =
     "  # An auth service (HOST:3025) or a proxy (HOST:3080). Through a proxy, this host listens on no port.
   auth_server: proxy.example.com:3080
   # Needed at the first start only: a token of `tctl tokens add`, or the path of a file that holds it.
+  # A pod needs none: with method kubernetes, token_name is the name of a token resource, and the pod shows its projected service-account
+  # token: { method: kubernetes, token_name: pods, token_file: /var/run/secrets/remoteler/token }
   join_params: { method: token, token_name: /etc/remoteler.token }
   # What `tctl auth status` prints as CA pin: the cluster proves itself by it.
   # ca_pin: [\"sha256:…\"]
@@ -66,6 +68,8 @@ const AUTH: &str = "  listen_addr: 0.0.0.0:3025
   # Seals the authorities' keys: 32 random octets in a file outside of data_dir and its backup, which others may not read:
   # (umask 077; head -c 32 /dev/urandom > /etc/remoteler/key-encryption.key)
   # key_encryption_file: /etc/remoteler/key-encryption.key
+  # Which API server vouches for pods that join. Empty: that of the pod which this runs in. Its account needs system:auth-delegator.
+  # kubernetes_join: { kubeconfig_file: /etc/kubeconfig }
   # Makes new keys of the authorities in a hardware token; with new_keys: database, the token keeps those it has until they are rotated out.
   # ca_key_params:
   #   new_keys: token

@@ -6,6 +6,8 @@ mod elsewhere;
 mod here;
 #[cfg(feature = "server")]
 mod keys;
+#[cfg(feature = "server")]
+mod pods;
 
 use std::sync::Arc;
 

@@ -30,7 +30,7 @@ impl EdgeProcess {
     pub(crate) async fn start(cluster: &DemoCluster, dir: &Path) -> anyhow::Result<Self> {
         let token = cluster
             .admin
-            .create_token(NewToken { roles: [SystemRole::Node].into(), ttl_seconds: Some(600), value: None })
+            .create_token(NewToken { roles: [SystemRole::Node].into(), ttl_seconds: Some(600), ..NewToken::default() })
             .await?;
         // In a file, because an argument list can be read by everybody on the machine.
         let token_file = dir.join("edge.token");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use async_trait::async_trait;
-use remoteler_core::{AuditSink, Clock, ClusterName, HostId, PolicySource};
+use remoteler_core::{AuditSink, Clock, HostIdentity, PolicySource};
 use remoteler_kube::{KubeClusterConfig, KubeService, KubeServiceConfig, Upstream};
 use remoteler_tunnel::{BoxedStream, DialHeader, ServerTls, StreamService, judged_later};
 
@@ -14,8 +14,7 @@ use crate::{VERSION, config::KubeSettings};
 /// Makes the service.
 pub(crate) fn make(
     settings: &KubeSettings,
-    cluster: ClusterName,
-    host_id: HostId,
+    host: &HostIdentity,
     tls: &ServerTls,
     policy: Arc<dyn PolicySource>,
     audit: Arc<dyn AuditSink>,
@@ -25,7 +24,12 @@ pub(crate) fn make(
         Some(path) => Upstream::from_kubeconfig(path, None)?,
         None => Upstream::in_cluster().context("no kubeconfig_file is set and this is no pod")?,
     };
-    let clusters = vec![KubeClusterConfig { name: settings.name.clone(), labels: settings.labels.clone(), upstream }];
+    let clusters = vec![KubeClusterConfig {
+        name: settings.name.clone(),
+        labels: host.labelled(settings.labels.clone()),
+        upstream,
+    }];
+    let (cluster, host_id) = (host.cluster.clone(), host.id);
     let config = KubeServiceConfig { cluster, host_id, clusters, version: VERSION.to_owned() };
     // The verdict on a certificate comes right after the handshake, so that the client reads why and the audit event says who.
     let tls = judged_later(tls.identity.clone())?;

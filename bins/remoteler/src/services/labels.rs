@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::CommandLabel;
 
-/// The labels of a node: the fixed ones and those of commands, which win.
+/// The labels of a node: the fixed ones, those of commands, which win over them, and those of its join token, which win over both.
 #[derive(Debug)]
 pub(crate) struct LiveLabels {
     parts: Mutex<Parts>,
@@ -22,6 +22,7 @@ pub(crate) struct LiveLabels {
 struct Parts {
     fixed: Labels,
     commanded: Labels,
+    given: Labels,
 }
 
 impl LiveLabels {
@@ -31,11 +32,13 @@ impl LiveLabels {
     /// A command that fails at the start: without its label, a role that denies by it would let in.
     pub(crate) async fn start(
         fixed: Labels,
+        given: Labels,
         commands: Vec<CommandLabel>,
         stop: &CancellationToken,
     ) -> anyhow::Result<Arc<Self>> {
-        let all = watch::Sender::new(fixed.clone());
-        let labels = Arc::new(Self { parts: Mutex::new(Parts { fixed, commanded: Labels::new() }), all });
+        let parts = Parts { fixed, commanded: Labels::new(), given };
+        let all = watch::Sender::new(parts.all());
+        let labels = Arc::new(Self { parts: Mutex::new(parts), all });
         for command in commands {
             labels
                 .refresh(&command)
@@ -77,8 +80,7 @@ impl LiveLabels {
     fn change(&self, change: impl FnOnce(&mut Parts)) {
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut parts);
-        let mut all = parts.fixed.clone();
-        all.extend(parts.commanded.clone());
+        let all = parts.all();
         self.all.send_if_modified(|shown| {
             let changed = *shown != all;
             *shown = all;
@@ -92,6 +94,15 @@ impl LiveLabels {
             parts.commanded.insert(command.name.clone(), value);
         });
         Ok(())
+    }
+}
+
+impl Parts {
+    fn all(&self) -> Labels {
+        let mut all = self.fixed.clone();
+        all.extend(self.commanded.clone());
+        all.extend(self.given.clone());
+        all
     }
 }
 
@@ -136,23 +147,38 @@ mod tests {
     async fn a_commands_output_becomes_the_labels_value() {
         let stop = CancellationToken::new();
         let fixed = Labels::from([("env".to_owned(), "dev".to_owned())]);
-        let labels = LiveLabels::start(fixed, vec![command(&["echo", "hello"])], &stop).await.unwrap();
+        let labels = LiveLabels::start(fixed, Labels::new(), vec![command(&["echo", "hello"])], &stop).await.unwrap();
         assert_eq!(labels.read()["said"], "hello");
         assert_eq!(labels.read()["env"], "dev");
+        stop.cancel();
+    }
+
+    // I35
+    #[tokio::test]
+    async fn labels_of_the_join_token_win_over_all_others_whatever_changes() {
+        let stop = CancellationToken::new();
+        let label = |value: &str| Labels::from([("said".to_owned(), value.to_owned())]);
+        let labels = LiveLabels::start(label("own"), label("given"), vec![command(&["echo", "hello"])], &stop);
+        let labels = labels.await.unwrap();
+        assert_eq!(labels.read(), label("given"));
+        labels.replace_fixed(Labels::from([("said".into(), "other".into()), ("env".into(), "dev".into())]));
+        assert_eq!((labels.read()["said"].as_str(), labels.read()["env"].as_str()), ("given", "dev"));
         stop.cancel();
     }
 
     #[tokio::test]
     async fn a_command_that_fails_at_the_start_stops_the_start() {
         let stop = CancellationToken::new();
-        let cause = LiveLabels::start(Labels::new(), vec![command(&["false"])], &stop).await.unwrap_err(); // I80
+        let cause =
+            LiveLabels::start(Labels::new(), Labels::new(), vec![command(&["false"])], &stop).await.unwrap_err(); // I80
         assert!(cause.to_string().starts_with("the command of label said failed"), "{cause}");
     }
 
     #[tokio::test]
     async fn a_command_that_fails_later_leaves_the_last_value() {
         let stop = CancellationToken::new();
-        let labels = LiveLabels::start(Labels::new(), vec![command(&["echo", "hello"])], &stop).await.unwrap();
+        let labels =
+            LiveLabels::start(Labels::new(), Labels::new(), vec![command(&["echo", "hello"])], &stop).await.unwrap();
         assert!(labels.refresh(&command(&["false"])).await.is_err());
         assert_eq!(labels.read()["said"], "hello"); // I80
         stop.cancel();

@@ -3,7 +3,8 @@
 
 use anyhow::{Context, bail, ensure};
 use remoteler_core::{
-    ConditionsSpec, NewUser, OptionsSpec, Resource, ResourceKind, Role, RoleName, RoleSpec, RuleSpec, UserName,
+    ConditionsSpec, JoinMethod, NewUser, OptionsSpec, Resource, ResourceKind, Role, RoleName, RoleSpec, RuleSpec,
+    TokenSpec, UserName,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -28,7 +29,7 @@ fn check(document: &Resource, lines: Option<&Lines>) -> anyhow::Result<()> {
     let kind = ResourceKind::parse(&document.kind)?;
     if let Some(how) = kind.made_elsewhere() {
         bail!(
-            "{} {:?} cannot be created by a document: {how}; documents of kinds role and user can be created",
+            "{} {:?} cannot be created by a document: {how}; documents of kinds role, user and token can be created",
             kind.as_str(),
             document.metadata.name
         );
@@ -45,7 +46,8 @@ fn check(document: &Resource, lines: Option<&Lines>) -> anyhow::Result<()> {
     let unsupported = match kind {
         ResourceKind::Role => unsupported_in_role(&document.spec),
         ResourceKind::User => unsupported_in_user(&document.spec),
-        ResourceKind::Token | ResourceKind::Node | ResourceKind::KubeCluster => Vec::new(),
+        ResourceKind::Token => unknown_fields::<TokenSpec>(&document.spec, &["spec"]),
+        ResourceKind::Node | ResourceKind::KubeCluster => Vec::new(),
     };
     if !unsupported.is_empty() {
         let named: Vec<_> = unsupported.iter().map(|path| with_line(path, lines)).collect();
@@ -54,7 +56,8 @@ fn check(document: &Resource, lines: Option<&Lines>) -> anyhow::Result<()> {
     match kind {
         ResourceKind::Role => check_role(document).with_context(this),
         ResourceKind::User => check_user(document).with_context(this),
-        ResourceKind::Token | ResourceKind::Node | ResourceKind::KubeCluster => Ok(()),
+        ResourceKind::Token => check_token(document).with_context(this),
+        ResourceKind::Node | ResourceKind::KubeCluster => Ok(()),
     }
 }
 
@@ -71,6 +74,16 @@ fn check_role(document: &Resource) -> anyhow::Result<()> {
     let spec = if document.spec.is_null() { Value::Object(serde_json::Map::new()) } else { document.spec.clone() };
     Role::new(name, &serde_json::from_value::<RoleSpec>(spec)?)?;
     Ok(())
+}
+
+fn check_token(document: &Resource) -> anyhow::Result<()> {
+    let spec: TokenSpec = serde_json::from_value(document.spec.clone())?;
+    ensure!(
+        spec.join_method != JoinMethod::Token,
+        "a token with a secret is made by tctl tokens add, which shows the secret once: only its hash is kept, and no document holds it; \
+         documents make tokens of join_method kubernetes"
+    );
+    Ok(spec.scope().check()?)
 }
 
 fn check_user(document: &Resource) -> anyhow::Result<()> {
@@ -166,11 +179,25 @@ spec:
 
     #[test]
     fn kinds_that_documents_do_not_make_are_refused_with_those_that_they_do() {
-        for kind in ["token", "node", "kube_cluster"] {
+        for kind in ["node", "kube_cluster"] {
             let line =
                 refused(&format!("kind: {kind}\nversion: v2\nmetadata: {{ name: a }}\nspec: {{ roles: [node] }}\n"));
-            assert!(line.contains("cannot be created by a document") && line.contains("role and user can"), "{line}");
+            assert!(
+                line.contains("cannot be created by a document") && line.contains("role, user and token can"),
+                "{line}"
+            );
         }
+    }
+
+    #[test]
+    fn a_document_makes_a_token_without_a_secret_and_none_with_one() {
+        let head = "kind: token\nversion: v2\nmetadata: { name: pods }\nspec:\n  roles: [kube]\n";
+        let rules = "  join_method: kubernetes\n  kubernetes: { allow: [{ service_account: \"a:b\" }] }\n";
+        assert_eq!(parse(&format!("{head}{rules}")).unwrap().len(), 1);
+        let line = refused(head);
+        assert!(line.contains("tctl tokens add"), "{line}");
+        let line = refused(&format!("{head}{rules}  bot_name: x\n"));
+        assert!(line.contains("spec.bot_name (line 8)"), "{line}"); // I80
     }
 
     #[test]

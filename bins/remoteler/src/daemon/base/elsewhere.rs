@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use remoteler_client::{
-    AuthTrust, HostKeeper, POLICY_PERIOD, Peer, PolicyRefresher, RemoteAuth, SpoolLimits, SpooledAudit, probe,
+    AuthTrust, HostClock, HostKeeper, HostState, POLICY_PERIOD, Peer, PolicyRefresher, RemoteAuth, SpoolLimits,
+    SpooledAudit, align_clock, probe,
 };
-use remoteler_core::{AuthApi, BoundedRefusals, Clock, Entropy, OsEntropy, SystemClock};
+use remoteler_core::{AuthApi, BoundedRefusals, Clock, Entropy, OsEntropy};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Base, Place};
@@ -24,17 +25,25 @@ pub(super) async fn base(
     stop: &CancellationToken,
     senders: &TaskTracker,
 ) -> anyhow::Result<Base> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    // A device without a battery may wake up in 1970: no earlier than it last wrote its state, and then as the cluster says.
+    let host_clock = HostClock::not_before(HostState::load(data_dir.path())?.and_then(|state| state.written()));
+    let clock: Arc<dyn Clock> = Arc::new(host_clock.clone());
     let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
-    let state = host::joined(settings, join, data_dir).await?;
+    let state = host::joined(settings, join, data_dir, &host_clock).await?;
     let mut refresher = PolicyRefresher::load(data_dir.path(), state.trust().clone())?;
     let policy = refresher.source();
     let keeper = HostKeeper::new(state.clone(), data_dir.path().to_owned(), policy.clone(), clock.clone())?
-        .with_auth_at(&join.addr, refresher.shared());
+        .with_auth_at(&join.addr, refresher.shared())
+        .by_clock(host_clock.clone());
     refresher = refresher.resting_while(keeper.standing());
-    let keys = HostKeys::new(&state, keeper.identities());
+    let keys = HostKeys::new(&state, keeper.identities())?;
     let trust = AuthTrust::Policy(policy.clone());
-    let api: Arc<dyn AuthApi> = Arc::new(RemoteAuth::tls(&join.addr, Some(keys.shown.client.clone()), trust.clone())?);
+    let client = Some(keys.shown.client.clone());
+    let remote = RemoteAuth::tls_by_clock(&join.addr, client, trust.clone(), clock.clone())?;
+    if let Err(cause) = align_clock(&host_clock, &remote, &join.addr, trust.clone()).await {
+        tracing::debug!(%cause, "this machine's clock was not compared with the cluster's");
+    }
+    let api: Arc<dyn AuthApi> = Arc::new(remote);
     let audit =
         SpooledAudit::open(data_dir.path(), state.cluster_name().clone(), clock.clone(), SpoolLimits::default())
             .context("the audit spool cannot be opened")?;
@@ -51,7 +60,7 @@ pub(super) async fn base(
     let place = match known_place(data_dir) {
         Some(place) if place.0 == join.addr => place.1,
         _ => {
-            let peer = probe(&join.addr, Some(keys.shown.client.clone()), trust).await?;
+            let peer = probe(&join.addr, Some(keys.shown.client.clone()), trust, clock.clone()).await?;
             remember_place(data_dir, &join.addr, peer)?;
             peer
         }

@@ -7,7 +7,7 @@ use remoteler_auth::{AuthConfig, AuthService, Caller};
 use remoteler_client::{HostKeeper, HostState};
 use remoteler_core::{Clock, ClusterName, OsEntropy, SystemClock, TrustBundle, X509Purpose, verify_x509_chain};
 
-use super::{Base, Place, keys};
+use super::{Base, Place, keys, pods};
 use crate::{
     config::{AuthSettings, Settings},
     host::{self, HostKeys},
@@ -31,13 +31,14 @@ pub(super) async fn base(settings: &Settings, auth: &AuthSettings, data_dir: &Da
     if let Some(file) = &auth.key_encryption_file {
         config = config.sealed_with_file(file)?;
     }
+    config.reviewer = pods::reviewer(auth.kubernetes_join.as_ref())?;
     let service = AuthService::open(keys::apply(config, &auth.keys).await?).await?;
     let state = host::local(settings, data_dir, &service, &*clock).await?;
     let verified = verified_self(&state, &service.trust_bundle(), &*clock)?;
     let policy = service.policy_source();
     let keeper = HostKeeper::new(state.clone(), data_dir.path().to_owned(), policy.clone(), clock.clone())?;
     Ok(Base {
-        keys: HostKeys::new(&state, keeper.identities()),
+        keys: HostKeys::new(&state, keeper.identities())?,
         policy,
         audit: service.audit_sink(),
         api: service.as_caller(verified),
