@@ -25,6 +25,7 @@ mod resource;
 mod revocation;
 mod revocation_list;
 mod role;
+mod role_options;
 mod rotation;
 mod rule;
 mod secret;
@@ -68,9 +69,10 @@ pub use revocation_list::{
     NewRevocation, Revocation, RevocationList, RevocationListFormat, RevocationListName, RevocationReason,
     UnknownRevocationList,
 };
-pub use role::{
-    ConditionsSpec, EnabledSpec, OptionsSpec, PortForwarding, PortForwardingEach, PortForwardingSpec, Role,
-    RoleConditions, RoleError, RoleOptions, RoleSpec, RuleSpec, parse_duration, preset_roles,
+pub use role::{ConditionsSpec, Role, RoleConditions, RoleError, RoleSpec, RuleSpec, parse_duration, preset_roles};
+pub use role_options::{
+    EnabledSpec, Forwarding, LockMode, OptionError, OptionsSpec, PortForwarding, PortForwardingEach,
+    PortForwardingSpec, RoleOptions,
 };
 pub use rotation::{
     KeyPlace, KeyPlaces, RotateRequest, RotationKind, RotationPhase, RotationPlan, RotationStatus, RotationView,
