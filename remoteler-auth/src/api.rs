@@ -5,11 +5,11 @@ use std::{future::Future, sync::Arc};
 
 use async_trait::async_trait;
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, HostCerts, Invite, JoinRequest, KubeRecord, LoginRequest,
-    NewRevocation, NewToken, NewUser, NodeRecord, Ping, RecordingChunk, RecordingInfo, Resource, ResourceKind,
-    Revocation, RevocationList, RevocationListName, RevocationTarget, RotateRequest, RotationStatus, Secret, SessionId,
-    SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary, TrustAck, TrustBundle, UserCerts,
-    UserName, UserSummary,
+    ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, ExplainRequest, Explanation, HostCerts, Invite,
+    JoinRequest, KubeRecord, LoginRequest, NewRevocation, NewToken, NewUser, NodeRecord, Ping, RecordingChunk,
+    RecordingInfo, Resource, ResourceKind, Revocation, RevocationList, RevocationListName, RevocationTarget,
+    RotateRequest, RotationStatus, Secret, SessionId, SignRequest, SignUpRequest, SignedCertificates, TokenCreated,
+    TokenSummary, TrustAck, TrustBundle, UserCerts, UserName, UserSummary,
 };
 
 use crate::{Caller, failure::ApiResult, service::Inner};
@@ -206,5 +206,9 @@ impl AuthApi for Handle {
 
     async fn delete_resource(&self, kind: ResourceKind, name: String) -> Result<(), ApiError> {
         change!(self, delete_resource(kind, name))
+    }
+
+    async fn explain(&self, request: ExplainRequest) -> Result<Vec<Explanation>, ApiError> {
+        self.inner.explain(&self.caller, request).await
     }
 }

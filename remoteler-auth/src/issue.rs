@@ -34,7 +34,7 @@ const MAX_KEY: usize = 4 * 1024;
 /// No user certificate lives longer, whatever roles say.
 const MAX_TTL: Duration = Duration::from_secs(30 * 3600);
 /// The principal of a user whose roles give no account: SSH certificates without principals do not exist.
-const NO_LOGIN: &str = "no-login";
+pub(crate) const NO_LOGIN: &str = "no-login";
 
 /// Both authorities, with all they need to issue.
 pub(crate) struct Issuer {

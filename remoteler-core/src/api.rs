@@ -7,10 +7,10 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AuditEvent, ClusterName, HostId, KubeClusterName, KubeRecord, NewRevocation, NodeName, NodeRecord, RecordingInfo,
-    Resource, ResourceKind, Revocation, RevocationList, RevocationListName, RevocationTarget, RoleName, RotateRequest,
-    RotationStatus, Secret, SessionId, SignRequest, SignedCertificates, SystemRole, Timestamp, Traits, TrustAck,
-    TrustBundle, UserName,
+    AuditEvent, ClusterName, ExplainRequest, Explanation, HostId, KubeClusterName, KubeRecord, NewRevocation, NodeName,
+    NodeRecord, RecordingInfo, Resource, ResourceKind, Revocation, RevocationList, RevocationListName,
+    RevocationTarget, RoleName, RotateRequest, RotationStatus, Secret, SessionId, SignRequest, SignedCertificates,
+    SystemRole, Timestamp, Traits, TrustAck, TrustBundle, UserName,
 };
 
 /// What kind of failure it is; becomes the HTTP status.
@@ -375,4 +375,8 @@ pub trait AuthApi: Send + Sync {
     async fn put_resource(&self, resource: Resource, replace: bool) -> Result<(), ApiError>;
     /// Removes a document.
     async fn delete_resource(&self, kind: ResourceKind, name: String) -> Result<(), ApiError>;
+
+    /// Whether and why a user may do something. Users about themselves, who hear less; users who may read users and roles, about anybody. Not found
+    /// when there is no such user or target, or none that a user may see.
+    async fn explain(&self, request: ExplainRequest) -> Result<Vec<Explanation>, ApiError>;
 }

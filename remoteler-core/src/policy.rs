@@ -24,6 +24,15 @@ impl Policy {
         user.roles.iter().map(|name| self.roles.get(name).cloned().ok_or_else(|| name.clone())).collect()
     }
 
+    /// The same, without taking part in their ownership.
+    pub(crate) fn held<'a>(&'a self, user: &UserIdentity) -> Result<Vec<&'a Role>, RoleName> {
+        let mut held = Vec::with_capacity(user.roles.len());
+        for name in &user.roles {
+            held.push(self.roles.get(name).map(AsRef::as_ref).ok_or_else(|| name.clone())?);
+        }
+        Ok(held)
+    }
+
     /// The options of all roles that `user` holds, merged; for what is decided before it is known which role allows it.
     ///
     /// # Errors

@@ -96,6 +96,9 @@ pub const RESOURCES: &str = "/v1/resources/{kind}";
 /// `GET` → `[`[`crate::Resource`]`]` (one); `PUT` [`crate::Resource`] with [`ReplaceQuery`] as query → nothing; `DELETE` → nothing.
 pub const RESOURCE: &str = "/v1/resources/{kind}/{name}";
 
+/// `POST` [`crate::ExplainRequest`] → `[`[`crate::Explanation`]`]`.
+pub const EXPLAIN: &str = "/v1/explain";
+
 /// `GET` → the OpenAPI document of all of the above.
 pub const OPENAPI: &str = "/v1/openapi.json";
 

@@ -1,5 +1,7 @@
 //! The table of routes: what the router registers and what the OpenAPI document describes, so that neither knows more than the other.
 
+mod explain;
+
 use std::fmt::Display;
 
 use axum::{
@@ -87,6 +89,7 @@ pub(super) fn table() -> Vec<Route> {
     routes.extend(audit());
     routes.extend(revocation());
     routes.extend(administration());
+    routes.extend(explain::table());
     routes
 }
 
@@ -442,7 +445,7 @@ fn administration() -> Vec<Route> {
             }),
         ),
         Route::new(
-            "Writes a role or user document",
+            "Writes a role, user or policy_test document",
             wire::RESOURCE,
             Method::PUT,
             Nothing,

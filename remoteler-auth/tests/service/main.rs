@@ -2,11 +2,13 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests that fails should panic where it is")]
 
 mod audit;
+mod explain;
 mod http;
 mod identity_tokens;
 mod inventory;
 mod join;
 mod login;
+mod policy_tests;
 mod recordings;
 mod rejoin;
 mod resources;

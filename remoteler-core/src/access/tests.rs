@@ -6,8 +6,8 @@ use proptest::{collection::vec, prelude::*, sample::subsequence};
 
 use super::*;
 use crate::{
-    CaSet, ClusterName, ConditionsSpec, HostId, Labels, OneOrMany, OptionsSpec, PortForwardingSpec, RoleSpec, RuleSpec,
-    TrustBundle, UserName, Verb, authorize_rule,
+    CaSet, ClusterName, ConditionsSpec, HostId, Labels, OneOrMany, OptionsSpec, PortForwardingSpec, Role, RoleSpec,
+    RuleSpec, TrustBundle, UserIdentity, UserName, Verb, authorize_rule,
 };
 
 const LOGINS: &[&str] = &["root", "ubuntu", "deploy"];

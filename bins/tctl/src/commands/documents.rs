@@ -3,7 +3,8 @@
 
 use anyhow::{Context, bail, ensure};
 use remoteler_core::{
-    ConditionsSpec, NewUser, OptionsSpec, Resource, ResourceKind, Role, RoleName, RoleSpec, RuleSpec, UserName,
+    ConditionsSpec, GivenSpec, KubeObjectSpec, KubeResourceSpec, NewUser, OptionsSpec, PolicyTest, PolicyTestSpec,
+    Resource, ResourceKind, Role, RoleName, RoleSpec, RoleVersion, RuleSpec, TargetSpec, UserName,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -15,11 +16,25 @@ use crate::yaml::{self, Lines};
 /// # Errors
 /// One line: the first document that cannot be created, and everything in it that this product does not have.
 pub(super) fn parse(text: &str) -> anyhow::Result<Vec<Resource>> {
+    checked(text, |_| false)
+}
+
+/// The same for tests that nobody writes anywhere: there may be nodes and Kubernetes clusters, for their names and labels.
+///
+/// # Errors
+/// As [`parse`].
+pub(super) fn parse_for_tests(text: &str) -> anyhow::Result<Vec<Resource>> {
+    checked(text, |kind| matches!(kind, ResourceKind::Node | ResourceKind::KubeCluster))
+}
+
+fn checked(text: &str, besides: fn(ResourceKind) -> bool) -> anyhow::Result<Vec<Resource>> {
     let documents = yaml::resources(text)?;
     ensure!(!documents.is_empty(), "there is no document in it");
     let lines = yaml::lines(text).unwrap_or_default();
     for (number, document) in documents.iter().enumerate() {
-        check(document, lines.get(number))?;
+        if !besides(ResourceKind::parse(&document.kind)?) {
+            check(document, lines.get(number))?;
+        }
     }
     Ok(documents)
 }
@@ -28,7 +43,7 @@ fn check(document: &Resource, lines: Option<&Lines>) -> anyhow::Result<()> {
     let kind = ResourceKind::parse(&document.kind)?;
     if let Some(how) = kind.made_elsewhere() {
         bail!(
-            "{} {:?} cannot be created by a document: {how}; documents of kinds role and user can be created",
+            "{} {:?} cannot be created by a document: {how}; documents of kinds role, user and policy_test can be created",
             kind.as_str(),
             document.metadata.name
         );
@@ -45,6 +60,7 @@ fn check(document: &Resource, lines: Option<&Lines>) -> anyhow::Result<()> {
     let (unsupported, unreadable) = match kind {
         ResourceKind::Role => faults_in_role(&document.spec),
         ResourceKind::User => (unsupported_in_user(&document.spec), Vec::new()),
+        ResourceKind::PolicyTest => faults_in_test(&document.spec),
         ResourceKind::Token | ResourceKind::Node | ResourceKind::KubeCluster => (Vec::new(), Vec::new()),
     };
     if !unsupported.is_empty() {
@@ -57,6 +73,7 @@ fn check(document: &Resource, lines: Option<&Lines>) -> anyhow::Result<()> {
     match kind {
         ResourceKind::Role => check_role(document, lines).with_context(this),
         ResourceKind::User => check_user(document).with_context(this),
+        ResourceKind::PolicyTest => PolicyTest::from_document(document).map(drop).with_context(this),
         ResourceKind::Token | ResourceKind::Node | ResourceKind::KubeCluster => Ok(()),
     }
 }
@@ -70,9 +87,10 @@ fn with_line(path: &[String], lines: Option<&Lines>) -> String {
 }
 
 fn check_role(document: &Resource, lines: Option<&Lines>) -> anyhow::Result<()> {
-    let name = RoleName::new(&document.metadata.name)?;
     let spec = if document.spec.is_null() { Value::Object(serde_json::Map::new()) } else { document.spec.clone() };
-    let checked = Role::new(name, &serde_json::from_value::<RoleSpec>(spec)?);
+    let name = RoleName::new(&document.metadata.name)?;
+    let version = RoleVersion::parse(&document.version).context("the version was checked before")?;
+    let checked = Role::of_version(name, version, &serde_json::from_value::<RoleSpec>(spec)?);
     let Err(cause) = checked else { return Ok(()) };
     let path: Vec<String> = ["spec"].into_iter().chain(cause.path()).map(str::to_owned).collect();
     match lines.and_then(|lines| lines.of(&path)) {
@@ -99,11 +117,25 @@ fn faults_in_role(spec: &Value) -> Faults {
     faults::<RoleSpec>(spec, &["spec"], &["options", "allow", "deny"], &mut found);
     faults::<OptionsSpec>(&spec["options"], &["spec", "options"], &[], &mut found);
     for part in ["allow", "deny"] {
-        faults::<ConditionsSpec>(&spec[part], &["spec", part], &["rules"], &mut found);
+        faults::<ConditionsSpec>(&spec[part], &["spec", part], &["rules", "kubernetes_resources"], &mut found);
+        for (number, entry) in spec[part]["kubernetes_resources"].as_array().into_iter().flatten().enumerate() {
+            let path = ["spec", part, "kubernetes_resources", &number.to_string()];
+            faults::<KubeResourceSpec>(entry, &path, &[], &mut found);
+        }
         for (number, rule) in spec[part]["rules"].as_array().into_iter().flatten().enumerate() {
             faults::<RuleSpec>(rule, &["spec", part, "rules", &number.to_string()], &[], &mut found);
         }
     }
+    found
+}
+
+fn faults_in_test(spec: &Value) -> Faults {
+    let mut found = Faults::default();
+    faults::<PolicyTestSpec>(spec, &["spec"], &["given", "target"], &mut found);
+    faults::<GivenSpec>(&spec["given"], &["spec", "given"], &[], &mut found);
+    faults::<TargetSpec>(&spec["target"], &["spec", "target"], &["kubernetes_resource"], &mut found);
+    let object = ["spec", "target", "kubernetes_resource"];
+    faults::<KubeObjectSpec>(&spec["target"]["kubernetes_resource"], &object, &[], &mut found);
     found
 }
 
@@ -204,11 +236,52 @@ spec:
     }
 
     #[test]
+    fn role_documents_of_every_version_load_as_they_are() {
+        for text in [
+            include_str!("../../fixtures/roles/contract.yaml"),
+            include_str!("../../fixtures/roles/v5.yaml"),
+            include_str!("../../fixtures/roles/v6.yaml"),
+            include_str!("../../fixtures/roles/v7.yaml"),
+        ] {
+            let [document] = parse(text).unwrap_or_else(|cause| panic!("{cause:#}")).try_into().unwrap();
+            // What is printed again is read again, and means the same.
+            let role = remoteler_core::Role::from_document(&document).unwrap();
+            let [again] = parse(&yaml::document(&document).unwrap()).unwrap().try_into().unwrap();
+            assert_eq!(again, document);
+            assert_eq!(role.version().as_str(), document.version);
+        }
+    }
+
+    // I80
+    #[test]
+    fn what_a_version_does_not_have_is_refused_with_its_line() {
+        let role = |version: &str, entry: &str| {
+            format!(
+                "kind: role\nversion: {version}\nmetadata: {{ name: a }}\nspec:\n  allow:\n    kubernetes_resources:\n      - {entry}\n"
+            )
+        };
+        for (version, entry, said) in [
+            ("v5", "{ kind: pod, namespace: '*', name: '*' }", "line 6: allow.kubernetes_resources"),
+            ("v6", "{ kind: secret, namespace: '*', name: '*' }", "v6 knows kind pod only"),
+            ("v7", "{ kind: pods, namespace: '*', name: '*', verbs: ['*'] }", "\"pods\" is unknown"),
+            ("v7", "{ kind: pod, namespace: '*', name: '*', verbs: ['*'], api_group: x }", "api_group (line 7)"),
+        ] {
+            let line = refused(&role(version, entry));
+            assert!(line.contains(said), "{said} in {line}");
+        }
+        let expression = "kind: role\nversion: v7\nmetadata: { name: a }\nspec:\n  allow:\n    node_labels_expression: 'labels[x]'\n";
+        assert!(refused(expression).contains("line 6: allow.node_labels_expression"), "{}", refused(expression));
+    }
+
+    #[test]
     fn kinds_that_documents_do_not_make_are_refused_with_those_that_they_do() {
         for kind in ["token", "node", "kube_cluster"] {
             let line =
                 refused(&format!("kind: {kind}\nversion: v2\nmetadata: {{ name: a }}\nspec: {{ roles: [node] }}\n"));
-            assert!(line.contains("cannot be created by a document") && line.contains("role and user can"), "{line}");
+            assert!(
+                line.contains("cannot be created by a document") && line.contains("role, user and policy_test can"),
+                "{line}"
+            );
         }
     }
 
