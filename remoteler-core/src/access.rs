@@ -25,7 +25,7 @@ pub struct AccessDenied {
     /// Why not.
     pub reason: DenyReason,
     /// What each role had to say, those that deny first.
-    pub findings: Vec<Finding>,
+    pub findings: Box<[Finding]>,
 }
 
 impl AccessDenied {
@@ -209,7 +209,7 @@ pub fn authorize_ssh(
                 let _same = decide_ssh(identity, policy, &node.labels, login, &mut findings);
             }
             let (action, target) = (format!("log in as {login} to"), node.name.to_string());
-            Err(AccessDenied { user: identity.user.to_string(), action, target, reason, findings })
+            Err(AccessDenied { user: identity.user.to_string(), action, target, reason, findings: findings.into() })
         }
     }
 }
@@ -321,7 +321,7 @@ fn kube_access(
                 Some(request) => format!("{request} of Kubernetes cluster"),
             };
             let target = kube.name.to_string();
-            Err(AccessDenied { user: identity.user.to_string(), action, target, reason, findings })
+            Err(AccessDenied { user: identity.user.to_string(), action, target, reason, findings: findings.into() })
         }
     }
 }

@@ -307,10 +307,11 @@ impl Role {
             let version = document.version.chars().take(40).collect();
             return Err(RoleError::Version { role: name, version });
         };
-        let spec = match &document.spec {
-            serde_json::Value::Null => RoleSpec::default(),
-            spec => serde_json::from_value(spec.clone())
-                .map_err(|cause| RoleError::Spec { role: name.clone(), reason: cause.to_string() })?,
+        let spec = if document.spec.is_null() {
+            RoleSpec::default()
+        } else {
+            serde_json::from_value(document.spec.clone())
+                .map_err(|cause| RoleError::Spec { role: name.clone(), reason: cause.to_string() })?
         };
         Self::of_version(name, version, &spec)
     }

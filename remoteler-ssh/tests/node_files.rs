@@ -123,7 +123,7 @@ async fn a_role_without_file_copies_has_none_by_either_protocol_and_still_runs_c
     }
     let refused = cluster.audit.wait_for("auth", 2).await;
     assert!(refused.iter().all(|event| event["error"].to_string().contains("file copies")), "{refused:?}"); // I80
-    let done = finish(&mut cluster.ssh(&key, &[]).args(["echo", "works"])).await;
+    let done = finish(cluster.ssh(&key, &[]).args(["echo", "works"])).await;
     assert_eq!(text(&done.stdout), "works\n");
 }
 
