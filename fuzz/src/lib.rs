@@ -4,9 +4,10 @@
 use remoteler_ca::Krl;
 use remoteler_client::{IdentityFile, Kubeconfig};
 use remoteler_core::{
-    CaSet, ClusterName, Identity, Resource, RevocationTarget, Role, RoleName, RoleSpec, SshCertificatePurpose,
-    Timestamp, TrustBundle, Verified, X509Purpose, check_ssh_key, printable, steers_terminal, verify_ssh_certificate,
-    verify_x509_chain, x509_identity,
+    CaSet, ClusterName, ConditionsSpec, Identity, Labels, NodeName, Policy, Resource, RevocationTarget, Role, RoleName,
+    RoleSpec, SshCertificatePurpose, Timestamp, Traits, TrustBundle, UserName, Verified, X509Purpose, check_ssh_key,
+    explain_ssh, printable, prospective_identity, steers_terminal, verify_ssh_certificate, verify_x509_chain,
+    x509_identity,
 };
 use remoteler_kube::{KubePath, Upstream};
 use remoteler_ssh::{CastReader, PlainText};
@@ -25,6 +26,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("kube_path", kube_path),
     ("kubeconfig", kubeconfig),
     ("origin_header", origin_header),
+    ("predicate", predicate),
     ("revocation_target", revocation_target),
     ("role_document", role_document),
     ("ssh_certificate", ssh_certificate),
@@ -137,14 +139,53 @@ pub fn origin_header(octets: &[u8]) {
 /// A role. Input: its document in JSON.
 pub fn role_document(octets: &[u8]) {
     let Ok(document) = serde_json::from_slice::<Resource>(octets) else { return };
-    let Ok(name) = RoleName::new(&document.metadata.name) else { return };
+    let Ok(role) = Role::from_document(&document) else { return };
+    let written = serde_json::to_vec(&document).expect("a document has a JSON form");
+    let again = serde_json::from_slice::<Resource>(&written).expect("what was written can be read");
+    let again = Role::from_document(&again).expect("a good role stays good");
+    assert_eq!((again.name(), again.options()), (role.name(), role.options()));
     let Ok(spec) = serde_json::from_value::<RoleSpec>(document.spec) else { return };
-    if let Ok(role) = Role::new(name.clone(), &spec) {
-        let written = serde_json::to_value(Resource::role(&name, &spec)).expect("a role has a JSON form");
-        let again = serde_json::from_value::<Resource>(written).expect("what was written can be read");
-        let again = serde_json::from_value::<RoleSpec>(again.spec).expect("what was written can be read");
-        assert!(Role::new(name, &again).is_ok(), "a good role stays good");
-        drop(role);
+    let written = serde_json::to_value(Resource::role(role.name(), &spec)).expect("a role has a JSON form");
+    let again = serde_json::from_value::<Resource>(written).expect("what was written can be read");
+    assert!(
+        serde_json::from_value::<RoleSpec>(again.spec).is_ok_and(|again| again == spec),
+        "a role is written as it is"
+    );
+}
+
+/// A label expression and a template of a role, and what comes out of them for a user. Input: the two, with a line feed between them.
+pub fn predicate(octets: &[u8]) {
+    let Ok(text) = std::str::from_utf8(octets) else { return };
+    let (expression, template) = text.split_once('\n').unwrap_or((text, "root"));
+    let conditions = ConditionsSpec {
+        logins: vec![template.to_owned()],
+        node_labels_expression: Some(expression.to_owned()),
+        ..ConditionsSpec::default()
+    };
+    let name = RoleName::new("r").expect("a role name, spelled out here");
+    let policy_of = |spec: &RoleSpec| {
+        let role = Role::new(name.clone(), spec).ok()?;
+        let trust = TrustBundle::new(cluster(), nobody(), nobody());
+        Some(Policy { trust, roles: [(name.clone(), std::sync::Arc::new(role))].into() })
+    };
+    let (allow, deny) = (conditions.clone(), conditions);
+    let Some(allows) = policy_of(&RoleSpec { allow, ..RoleSpec::default() }) else { return };
+    let denies = policy_of(&RoleSpec { deny, ..RoleSpec::default() }).expect("what may be allowed may be denied");
+    let traits: Traits = [("teams", "apps"), ("email", "ann@example.com"), ("logins", "root")]
+        .map(|(name, value)| (name.to_owned(), vec![value.to_owned(), "*".to_owned()]))
+        .into();
+    let labels: Labels = [("env", "dev"), ("team", "apps"), ("project-a", "x")]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+    let user = UserName::new("ann").expect("a user name, spelled out here");
+    let node = NodeName::new("node").expect("a node name, spelled out here");
+    let identity = prospective_identity(user, &allows, [&name], traits);
+    for login in &identity.logins {
+        let allowed = explain_ssh(&identity, &allows, (&node, &labels), login).allowed;
+        let denied = explain_ssh(&identity, &denies, (&node, &labels), login);
+        let by_labels =
+            denied.findings.iter().any(|found| found.fields.iter().any(|field| field == "deny.node_labels"));
+        assert!(!allowed || by_labels, "what matches as a grant matches as a denial");
     }
 }
 

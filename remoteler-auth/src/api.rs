@@ -5,11 +5,11 @@ use std::{future::Future, sync::Arc};
 
 use async_trait::async_trait;
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, HostCerts, InstanceId, Invite, JoinRequest, KubeRecord,
-    LoginRequest, NewRevocation, NewToken, NewUser, NodeRecord, Ping, RecordingChunk, RecordingInfo, Resource,
-    ResourceKind, Revocation, RevocationList, RevocationListName, RevocationTarget, RotateRequest, RotationStatus,
-    Secret, SessionId, SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary, TrustAck,
-    TrustAcked, TrustBundle, UserCerts, UserName, UserSummary,
+    ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, ExplainRequest, Explanation, HostCerts, InstanceId,
+    Invite, JoinRequest, KubeRecord, LoginRequest, NewRevocation, NewToken, NewUser, NodeRecord, Ping, RecordingChunk,
+    RecordingInfo, Resource, ResourceKind, Revocation, RevocationList, RevocationListName, RevocationTarget,
+    RotateRequest, RotationStatus, Secret, SessionId, SignRequest, SignUpRequest, SignedCertificates, TokenCreated,
+    TokenSummary, TrustAck, TrustAcked, TrustBundle, UserCerts, UserName, UserSummary,
 };
 
 use crate::{Caller, failure::ApiResult, service::Inner};
@@ -222,5 +222,9 @@ impl AuthApi for Handle {
 
     async fn create_rejoin_token(&self, node: String) -> Result<TokenCreated, ApiError> {
         change!(self, create_rejoin_token(&node))
+    }
+
+    async fn explain(&self, request: ExplainRequest) -> Result<Vec<Explanation>, ApiError> {
+        self.inner.explain(&self.caller, request).await
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use remoteler_core::{
     ApiError, AuditKind, HostId, HostIdentity, KubeClusterName, KubeRecord, Labels, NodeName, NodeRecord, PolicySource,
-    SystemRole, Timestamp, Verb, authorize_rule,
+    SystemRole, Timestamp, Verb, Visibility, authorize_rule,
 };
 use serde::{Deserialize, Serialize};
 
@@ -78,14 +78,26 @@ impl Inner {
         let view = self.view(caller, "node").await?;
         let policy = self.policy.policy();
         let nodes = self.all_nodes().await?;
-        Ok(nodes.into_iter().filter(|node| view.shows(|user| node.visible_to(user, &policy))).collect())
+        Ok(match view {
+            View::All => nodes,
+            View::User(user) => {
+                let visible = Visibility::of(user, &policy);
+                nodes.into_iter().filter(|node| visible.node(node)).collect()
+            }
+        })
     }
 
     pub(crate) async fn kube_clusters(&self, caller: &Caller) -> ApiResult<Vec<KubeRecord>> {
         let view = self.view(caller, "kube_cluster").await?;
         let policy = self.policy.policy();
         let clusters = self.all_kube_clusters().await?;
-        Ok(clusters.into_iter().filter(|kube| view.shows(|user| kube.visible_to(user, &policy))).collect())
+        Ok(match view {
+            View::All => clusters,
+            View::User(user) => {
+                let visible = Visibility::of(user, &policy);
+                clusters.into_iter().filter(|kube| visible.kube_cluster(kube)).collect()
+            }
+        })
     }
 
     pub(crate) async fn all_nodes(&self) -> ApiResult<Vec<NodeRecord>> {
@@ -159,15 +171,6 @@ impl Inner {
                 Ok(if all { View::All } else { View::User(identity) })
             }
             Caller::Host { .. } | Caller::Anonymous { .. } => Err(self.refuse(caller, &format!("list {kind}")).await),
-        }
-    }
-}
-
-impl View<'_> {
-    fn shows(&self, visible: impl FnOnce(&remoteler_core::UserIdentity) -> bool) -> bool {
-        match self {
-            Self::All => true,
-            Self::User(user) => visible(user),
         }
     }
 }

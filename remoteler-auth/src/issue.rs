@@ -11,8 +11,8 @@ use remoteler_ca::{
     UserProfile,
 };
 use remoteler_core::{
-    AuditKind, AuditSink, CaKind, Clock, ClusterName, Entropy, HostIdentity, Login, Role, RotationPhase, Timestamp,
-    TrustBundle, UserIdentity, UserName,
+    AuditKind, AuditSink, CaKind, Clock, ClusterName, Entropy, HostIdentity, Login, Role, RoleOptions, RotationPhase,
+    Timestamp, TrustBundle, UserIdentity, UserName,
 };
 pub(crate) use single::{About, SingleIssue};
 use single::{ssh_key, tls_key};
@@ -34,7 +34,7 @@ const MAX_KEY: usize = 4 * 1024;
 /// No user certificate lives longer, whatever roles say.
 const MAX_TTL: Duration = Duration::from_secs(30 * 3600);
 /// The principal of a user whose roles give no account: SSH certificates without principals do not exist.
-const NO_LOGIN: &str = "no-login";
+pub(crate) const NO_LOGIN: &str = "no-login";
 
 /// Both authorities, with all they need to issue.
 pub(crate) struct Issuer {
@@ -262,13 +262,12 @@ fn user_end(now: Timestamp, roles: &[Arc<Role>], requested: Option<Duration>) ->
 
 /// What the roles permit in an SSH session.
 fn permits(roles: &[Arc<Role>]) -> SshPermits {
+    let options = roles.iter().map(|role| *role.options()).reduce(RoleOptions::merge).unwrap_or_default();
+    let forwarding = options.port_forwarding;
     SshPermits {
         pty: true,
-        port_forwarding: roles.iter().any(|role| {
-            let forwarding = role.options().port_forwarding;
-            forwarding.local || forwarding.remote
-        }),
-        agent_forwarding: roles.iter().any(|role| role.options().forward_agent),
+        port_forwarding: forwarding.local.allowed() || forwarding.remote.allowed(),
+        agent_forwarding: options.forward_agent,
     }
 }
 

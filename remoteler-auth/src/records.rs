@@ -66,6 +66,9 @@ pub(crate) mod key {
     /// `proxies/<host id>`: public address and time of its announcement.
     pub(crate) const PROXIES: &str = "proxies/";
 
+    /// `policy-tests/<name>`
+    pub(crate) const POLICY_TESTS: &str = "policy-tests/";
+
     pub(crate) fn of(prefix: &str, name: impl std::fmt::Display) -> String {
         format!("{prefix}{name}")
     }

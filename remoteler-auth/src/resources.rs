@@ -47,6 +47,9 @@ impl Inner {
             ResourceKind::Token => self.token_summaries().await?.into_iter().map(token_document).collect(),
             ResourceKind::Node => self.all_nodes().await?.into_iter().map(node_document).collect(),
             ResourceKind::KubeCluster => self.all_kube_clusters().await?.into_iter().map(kube_document).collect(),
+            ResourceKind::PolicyTest => {
+                self.records.list::<Resource>(key::POLICY_TESTS).await?.into_iter().map(|(_, test, _)| test).collect()
+            }
         };
         let Some(name) = name else { return Ok(all) };
         let found: Vec<_> = all.into_iter().filter(|document| document.metadata.name == name).collect();
@@ -66,6 +69,7 @@ impl Inner {
         let _turn = self.changes.write().await;
         match kind {
             ResourceKind::Role => self.write_role(actor, document, replace).await,
+            ResourceKind::PolicyTest => self.write_policy_test(actor, document, replace).await,
             ResourceKind::User => {
                 let user = user_of(document)?;
                 let exists = self.records.read::<UserRecord>(&key::of(key::USERS, &user.name)).await?.is_some();
@@ -79,7 +83,7 @@ impl Inner {
                 let how = kind.made_elsewhere().unwrap_or_default();
                 let kind = kind.as_str();
                 Err(bad_request(format!(
-                    "documents of kind {kind} cannot be created: {how}; those of kinds role, user and token can"
+                    "documents of kind {kind} cannot be created: {how}; those of kinds role, user, token and policy_test can"
                 )))
             }
         }
@@ -92,12 +96,13 @@ impl Inner {
                 self.delete_user(caller, name).await
             }
             ResourceKind::Token => self.delete_token(caller, &Secret::new(name)).await,
-            ResourceKind::Role | ResourceKind::Node | ResourceKind::KubeCluster => {
+            ResourceKind::Role | ResourceKind::Node | ResourceKind::KubeCluster | ResourceKind::PolicyTest => {
                 let actor = self.admit(caller, kind.as_str(), Verb::Delete).await?;
                 let _turn = self.changes.write().await;
                 match kind {
                     ResourceKind::Role => self.delete_role(actor, &name).await,
                     ResourceKind::Node => self.delete_node(actor, &name).await,
+                    ResourceKind::PolicyTest => self.delete_policy_test(actor, &name).await,
                     ResourceKind::KubeCluster | ResourceKind::User | ResourceKind::Token => {
                         self.delete_kube_cluster(actor, &name).await
                     }

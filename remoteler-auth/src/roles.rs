@@ -2,18 +2,16 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use remoteler_core::{ApiError, AuditKind, Policy, Resource, Role, RoleName, RoleSpec, Verb, preset_roles};
+use remoteler_core::{ApiError, AuditKind, Policy, Resource, Role, RoleName, Verb, preset_roles};
 
 use crate::{
     Caller,
     failure::{ApiResult, bad_request, conflict, not_found},
+    policy_tests::Change,
     records::{Batch, RecordError, Records, key},
     service::{Inner, StartError},
     users::UserRecord,
 };
-
-/// Versions of role documents that are read; the last is written.
-const VERSIONS: [&str; 3] = ["v5", "v6", "v7"];
 
 /// Writes the roles of a new cluster where no role exists at all.
 pub(crate) async fn write_presets(records: &Records) -> Result<(), RecordError> {
@@ -38,22 +36,14 @@ pub(crate) async fn load(records: &Records) -> Result<BTreeMap<RoleName, Arc<Rol
     Ok(roles)
 }
 
-/// The role a document describes, and the document as it is stored.
+/// The role a document describes, and the document as it is stored: in the version it came in, for absent fields mean what they mean there.
 fn check(document: Resource) -> ApiResult<(Role, Resource)> {
-    let Resource { version, metadata, spec, .. } = document;
-    if !VERSIONS.contains(&version.as_str()) {
-        let version: String = version.chars().take(40).collect();
-        return Err(bad_request(format!("version {version:?} of kind role is not read; v5, v6 and v7 are")));
-    }
-    let name = RoleName::new(&metadata.name).map_err(|cause| bad_request(cause.to_string()))?;
-    if metadata.expires.is_some() {
+    let role = Role::from_document(&document).map_err(|cause| bad_request(cause.to_string()))?;
+    if document.metadata.expires.is_some() {
+        let name = role.name();
         return Err(bad_request(format!("metadata.expires of role {name} is refused: roles do not end by themselves")));
     }
-    let spec = if spec.is_null() { serde_json::Value::Object(serde_json::Map::new()) } else { spec };
-    let spec: RoleSpec = serde_json::from_value(spec)
-        .map_err(|cause| bad_request(format!("spec of role {name} is refused: {cause}")))?;
-    let role = Role::new(name.clone(), &spec).map_err(|cause| bad_request(cause.to_string()))?;
-    Ok((role, Resource { metadata, ..Resource::role(&name, &spec) }))
+    Ok((role, document))
 }
 
 impl Inner {
@@ -74,6 +64,7 @@ impl Inner {
         if !replace && self.records.read::<Resource>(&key).await?.is_some() {
             return Err(conflict(format!("role {name} exists already; use tctl create -f to replace it")));
         }
+        self.keep_policy_tests(Change::Role(&role)).await?;
         self.record(AuditKind::RoleCreate { user: actor, name: name.to_string() }).await?;
         self.records.write(&key, &document, None).await?;
         self.reload_policy().await
@@ -90,6 +81,7 @@ impl Inner {
         if let Some((_, holder, _)) = users.into_iter().find(|(_, user, _)| user.roles.contains(&name)) {
             return Err(conflict(format!("user {} holds role {name}; take it from them first", holder.name)));
         }
+        self.keep_policy_tests(Change::NoRole(&name)).await?;
         self.record(AuditKind::RoleDelete { user: actor, name: name.to_string() }).await?;
         self.records.delete(&key).await?;
         self.reload_policy().await

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Caller,
     failure::{ApiResult, bad_request, conflict, not_found, rate_limited},
+    policy_tests::Change,
     records::{Batch, key},
     secret_hash,
     service::Inner,
@@ -55,6 +56,7 @@ impl Inner {
         if self.records.read::<UserRecord>(&key).await?.is_some() {
             return Err(exists(&user.name));
         }
+        self.keep_policy_tests(Change::User(&user)).await?;
         let (invite, mark) = self.draw_invite(user.name.clone());
         let NewUser { name, roles, traits } = user;
         self.record(AuditKind::UserCreate { user: actor.clone(), name: name.to_string(), roles: texts(&roles) })
@@ -70,11 +72,12 @@ impl Inner {
     /// Makes a user without a link, from a document.
     pub(crate) async fn create_user_silently(&self, actor: String, user: NewUser) -> ApiResult<()> {
         self.check_user(&user)?;
-        let NewUser { name, roles, traits } = user;
-        let key = key::of(key::USERS, &name);
+        let key = key::of(key::USERS, &user.name);
         if self.records.read::<UserRecord>(&key).await?.is_some() {
-            return Err(exists(&name));
+            return Err(exists(&user.name));
         }
+        self.keep_policy_tests(Change::User(&user)).await?;
+        let NewUser { name, roles, traits } = user;
         self.record(AuditKind::UserCreate { user: actor, name: name.to_string(), roles: texts(&roles) }).await?;
         let record = UserRecord { name, roles, traits, password: None, created: self.clock.now(), invite: None };
         self.records.create(&key, &record, None).await?;
@@ -90,10 +93,11 @@ impl Inner {
     /// Changes roles and traits; [`Inner::changes`] is held by the caller.
     pub(crate) async fn replace_user(&self, actor: String, user: NewUser) -> ApiResult<()> {
         self.check_user(&user)?;
-        let NewUser { name, roles, traits } = user;
-        let key = key::of(key::USERS, &name);
+        let key = key::of(key::USERS, &user.name);
         let found = self.records.read_at::<UserRecord>(&key).await?;
-        let (record, revision) = found.ok_or_else(|| unknown(&name))?;
+        let (record, revision) = found.ok_or_else(|| unknown(&user.name))?;
+        self.keep_policy_tests(Change::User(&user)).await?;
+        let NewUser { name, roles, traits } = user;
         self.record(AuditKind::UserUpdate { user: actor, name: name.to_string(), roles: texts(&roles) }).await?;
         let record = UserRecord { roles, traits, ..record };
         self.records.replace(&key, revision, &record).await?;

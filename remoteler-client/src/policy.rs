@@ -9,8 +9,8 @@ use std::{
 };
 
 use remoteler_core::{
-    ApiError, AuthApi, ClusterName, Entropy, OsEntropy, Policy, PolicySource, Resource, ResourceKind, Role, RoleName,
-    RoleSpec, SharedPolicy, TrustBundle, fill_random,
+    ApiError, AuthApi, ClusterName, Entropy, OsEntropy, Policy, PolicySource, Resource, ResourceKind, Role,
+    SharedPolicy, TrustBundle, fill_random,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -180,9 +180,9 @@ pub const POLICY_PERIOD: Duration = Duration::from_secs(3);
 fn policy(kept: &Kept) -> Policy {
     let mut roles = BTreeMap::new();
     for document in kept.roles.iter().filter(|document| document.kind == ResourceKind::Role.as_str()) {
-        match role(document) {
-            Ok((name, role)) => {
-                roles.insert(name, Arc::new(role));
+        match Role::from_document(document) {
+            Ok(role) => {
+                roles.insert(role.name().clone(), Arc::new(role));
             }
             Err(reason) => {
                 tracing::warn!(role = %document.metadata.name, %reason, "a role cannot be read; who holds it is denied");
@@ -190,13 +190,6 @@ fn policy(kept: &Kept) -> Policy {
         }
     }
     Policy { trust: kept.trust.clone(), roles }
-}
-
-fn role(document: &Resource) -> Result<(RoleName, Role), String> {
-    let name = RoleName::new(&document.metadata.name).map_err(|cause| cause.to_string())?;
-    let spec: RoleSpec = serde_json::from_value(document.spec.clone()).map_err(|cause| cause.to_string())?;
-    let role = Role::new(name.clone(), &spec).map_err(|cause| cause.to_string())?;
-    Ok((name, role))
 }
 
 /// `period`, give or take a fifth: a thousand services started together must not ask together.

@@ -7,11 +7,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::Method;
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuditEvent, AuthApi, Clock, EventQuery, HostCerts, InstanceId, Invite, JoinRequest,
-    KubeRecord, LoginRequest, NewRevocation, NewToken, NewUser, NodeRecord, Ping, RecordingChunk, RecordingInfo,
-    Resource, ResourceKind, Revocation, RevocationList, RevocationListName, RevocationTarget, RotateRequest,
-    RotationStatus, Secret, SessionId, SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary,
-    TrustAck, TrustAcked, TrustBundle, UserCerts, UserName, UserSummary, printable, wire,
+    ApiError, ApiErrorKind, AuditEvent, AuthApi, Clock, EventQuery, ExplainRequest, Explanation, HostCerts, InstanceId,
+    Invite, JoinRequest, KubeRecord, LoginRequest, NewRevocation, NewToken, NewUser, NodeRecord, Ping, RecordingChunk,
+    RecordingInfo, Resource, ResourceKind, Revocation, RevocationList, RevocationListName, RevocationTarget,
+    RotateRequest, RotationStatus, Secret, SessionId, SignRequest, SignUpRequest, SignedCertificates, TokenCreated,
+    TokenSummary, TrustAck, TrustAcked, TrustBundle, UserCerts, UserName, UserSummary, printable, wire,
 };
 use remoteler_tunnel::SharedTlsIdentity;
 use serde::{Serialize, de::DeserializeOwned};
@@ -327,6 +327,10 @@ impl AuthApi for RemoteAuth {
 
     async fn create_rejoin_token(&self, node: String) -> Result<TokenCreated, ApiError> {
         self.call(send(Method::POST, wire::REJOIN_TOKENS, &wire::RejoinTokenRequest { node })).await
+    }
+
+    async fn explain(&self, request: ExplainRequest) -> Result<Vec<Explanation>, ApiError> {
+        self.call(send(Method::POST, wire::EXPLAIN, &request)).await
     }
 }
 

@@ -4,16 +4,17 @@
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
 use crate::{
-    KubeClusterName, KubeRecord, Login, NodeName, NodeRecord, Policy, Role, RoleName, RoleOptions, Timestamp,
-    UserIdentity, VerifiedUser, check_principal,
+    Finding, KubeClusterName, KubeRecord, KubeRequest, Login, NodeName, NodeRecord, Policy, RoleName, RoleOptions,
+    Timestamp, VerifiedUser, check_principal,
+    decision::{Granted, KubeNames, decide_kube, decide_ssh},
 };
 
 /// Why access was refused. The full reason is for the audit log; [`AccessDenied::public`] is what the user may see.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{user} may not {action} {target}: {reason}")]
+#[error("{user} may not {action} {target}: {reason}{}", Findings(findings))]
 pub struct AccessDenied {
     /// Who asked.
     pub user: String,
@@ -23,21 +24,55 @@ pub struct AccessDenied {
     pub target: String,
     /// Why not.
     pub reason: DenyReason,
+    /// What each role had to say, those that deny first.
+    pub findings: Box<[Finding]>,
 }
 
 impl AccessDenied {
-    /// A sentence that names nothing the user may not know.
+    /// A sentence that names nothing the user may not know: what they asked for, what stands in their own certificate, and what to do. Whether
+    /// a role denies or none allows is the same to them.
     #[must_use]
     pub fn public(&self) -> String {
         let Self { user, action, target, .. } = self;
-        let advice = if self.reason == DenyReason::NoKubernetesIdentity {
-            "no Kubernetes group is given to you; ask an administrator for the trait kubernetes_groups, or a role with groups"
-        } else {
-            "ask an administrator for a role that allows it"
+        let advice = match &self.reason {
+            DenyReason::NoKubernetesIdentity => {
+                "no Kubernetes group is given to you; ask an administrator for the trait kubernetes_groups, or a role with groups"
+            }
+            DenyReason::LoginNotInCertificate => {
+                "your certificate does not hold that account, 'tsh status' shows those it holds; ask an administrator for the account or, if it is new to you, log in again"
+            }
+            DenyReason::UnknownRole(_) => "a role of yours is gone; log in again",
+            DenyReason::CertificateFor(_) => "this certificate is for one Kubernetes cluster only; log in again",
+            DenyReason::DeniedBy(_)
+            | DenyReason::NoRoleAllows
+            | DenyReason::SeveralKubernetesUsers(_)
+            | DenyReason::KubernetesUserDenied(_)
+            | DenyReason::UnusableKubernetesName(_) => {
+                "ask an administrator for a role that allows it; 'tsh explain' shows what you may do"
+            }
         };
         format!("access denied: {user} may not {action} {target}; {advice}")
     }
 }
+
+/// The findings as they stand behind a reason: bounded, for they go into the audit log.
+struct Findings<'a>(&'a [Finding]);
+
+impl fmt::Display for Findings<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, finding) in self.0.iter().take(MAX_SHOWN).enumerate() {
+            f.write_str(if number == 0 { ": " } else { "; " })?;
+            finding.fmt(f)?;
+        }
+        match self.0.len().saturating_sub(MAX_SHOWN) {
+            0 => Ok(()),
+            more => write!(f, "; and {more} more"),
+        }
+    }
+}
+
+/// How many roles a reason names.
+const MAX_SHOWN: usize = 20;
 
 /// What made the decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +96,21 @@ pub enum DenyReason {
     CertificateFor(KubeClusterName),
     /// A Kubernetes user or group of this role cannot be an HTTP header's value.
     UnusableKubernetesName(String),
+}
+
+impl DenyReason {
+    /// Whether roles made the decision, so that each of them has something to say about it.
+    const fn is_of_roles(&self) -> bool {
+        match self {
+            Self::DeniedBy(_) | Self::NoRoleAllows | Self::LoginNotInCertificate => true,
+            Self::UnknownRole(_)
+            | Self::NoKubernetesIdentity
+            | Self::SeveralKubernetesUsers(_)
+            | Self::KubernetesUserDenied(_)
+            | Self::CertificateFor(_)
+            | Self::UnusableKubernetesName(_) => false,
+        }
+    }
 }
 
 impl fmt::Display for DenyReason {
@@ -87,6 +137,7 @@ pub struct SshAccess {
     user: VerifiedUser,
     login: Login,
     node: NodeName,
+    role: RoleName,
     options: RoleOptions,
 }
 
@@ -109,7 +160,13 @@ impl SshAccess {
         &self.node
     }
 
-    /// What the session may do: the options of the roles that allow it, merged (an ability needs one role, a limit is the shortest).
+    /// The reason: the first role that allows it. Its `node_labels` and `logins` fit, and no role denies.
+    #[must_use]
+    pub const fn role(&self) -> &RoleName {
+        &self.role
+    }
+
+    /// What the session may do: an ability comes from the roles that allow the login, a limit from any role of the user.
     #[must_use]
     pub const fn options(&self) -> &RoleOptions {
         &self.options
@@ -133,53 +190,28 @@ pub fn authorize_ssh(
     login: &Login,
 ) -> Result<SshAccess, AccessDenied> {
     let identity = user.identity();
-    let refuse = |reason| AccessDenied {
-        user: identity.user.to_string(),
-        action: format!("log in as {login} to"),
-        target: node.name.to_string(),
-        reason,
+    let decided = match user.only_at() {
+        Some(only) => Err(DenyReason::CertificateFor(only.clone())),
+        None => decide_ssh(identity, policy, &node.labels, login, &mut ()),
     };
-    if let Some(only) = user.only_at() {
-        return Err(refuse(DenyReason::CertificateFor(only.clone())));
+    match decided {
+        Ok(Granted { role, options }) => Ok(SshAccess {
+            user: user.clone(),
+            login: login.clone(),
+            node: node.name.clone(),
+            role: role.name().clone(),
+            options,
+        }),
+        Err(reason) => {
+            // Refusals are few, so that the whole account of one may cost a second look.
+            let mut findings = Vec::new();
+            if reason.is_of_roles() {
+                let _same = decide_ssh(identity, policy, &node.labels, login, &mut findings);
+            }
+            let (action, target) = (format!("log in as {login} to"), node.name.to_string());
+            Err(AccessDenied { user: identity.user.to_string(), action, target, reason, findings: findings.into() })
+        }
     }
-    if !identity.logins.contains(login) {
-        return Err(refuse(DenyReason::LoginNotInCertificate));
-    }
-    let roles = policy.roles_of(identity).map_err(|role| refuse(DenyReason::UnknownRole(role)))?;
-    let names_login = |templates: &[crate::template::Template]| {
-        templates
-            .iter()
-            .flat_map(|template| template.expand(&identity.traits))
-            .any(|value| value == "*" || value == login.as_str())
-    };
-    let denying =
-        roles.iter().find(|role| role.deny().node_labels.matches(&node.labels) || names_login(&role.deny().logins));
-    if let Some(role) = denying {
-        return Err(refuse(DenyReason::DeniedBy(role.name().clone())));
-    }
-    let allowing: Vec<&Role> = roles
-        .iter()
-        .map(AsRef::as_ref)
-        .filter(|role| role.allow().node_labels.matches(&node.labels) && names_login(&role.allow().logins))
-        .collect();
-    let options = merge(&allowing).ok_or_else(|| refuse(DenyReason::NoRoleAllows))?;
-    Ok(SshAccess { user: user.clone(), login: login.clone(), node: node.name.clone(), options })
-}
-
-/// Whether `user` may know of `node`: some role allows its labels for some login and none denies them.
-pub(crate) fn may_see_node(user: &UserIdentity, policy: &Policy, node: &NodeRecord) -> bool {
-    policy.roles_of(user).is_ok_and(|roles| {
-        !roles.iter().any(|role| role.deny().node_labels.matches(&node.labels))
-            && roles.iter().any(|role| role.allow().node_labels.matches(&node.labels))
-    })
-}
-
-/// Whether `user` may know of a Kubernetes cluster.
-pub(crate) fn may_see_kube(user: &UserIdentity, policy: &Policy, kube: &KubeRecord) -> bool {
-    policy.roles_of(user).is_ok_and(|roles| {
-        !roles.iter().any(|role| role.deny().kubernetes_labels.matches(&kube.labels))
-            && roles.iter().any(|role| role.allow().kubernetes_labels.matches(&kube.labels))
-    })
 }
 
 /// Proof that a user may talk to a Kubernetes API server, and as whom there.
@@ -189,6 +221,8 @@ pub struct KubeAccess {
     kube_cluster: KubeClusterName,
     impersonate_user: String,
     impersonate_groups: Vec<String>,
+    role: RoleName,
+    options: RoleOptions,
 }
 
 impl KubeAccess {
@@ -215,9 +249,21 @@ impl KubeAccess {
     pub fn impersonate_groups(&self) -> &[String] {
         &self.impersonate_groups
     }
+
+    /// The reason: the first role that allows it.
+    #[must_use]
+    pub const fn role(&self) -> &RoleName {
+        &self.role
+    }
+
+    /// What limits the connection: see [`SshAccess::options`].
+    #[must_use]
+    pub const fn options(&self) -> &RoleOptions {
+        &self.options
+    }
 }
 
-/// Decides whether and as whom `user` may talk to the API server of `kube`.
+/// Decides whether and as whom `user` may talk to the API server of `kube` at all.
 ///
 /// The groups are those of the roles that allow the cluster, without those any role denies (`*` denies all). The user is the one
 /// `kubernetes_users` gives; where the roles give none, it is the user's own name; several are refused. Without a group there is no access:
@@ -226,72 +272,61 @@ impl KubeAccess {
 /// # Errors
 /// [`AccessDenied`] with the reason; deny beats allow.
 pub fn authorize_kube(user: &VerifiedUser, policy: &Policy, kube: &KubeRecord) -> Result<KubeAccess, AccessDenied> {
-    let identity = user.identity();
-    let refuse = |reason| AccessDenied {
-        user: identity.user.to_string(),
-        action: "use Kubernetes cluster".into(),
-        target: kube.name.to_string(),
-        reason,
-    };
-    if let Some(only) = user.only_at().filter(|only| **only != kube.name) {
-        return Err(refuse(DenyReason::CertificateFor(only.clone())));
-    }
-    let roles = policy.roles_of(identity).map_err(|role| refuse(DenyReason::UnknownRole(role)))?;
-    if let Some(role) = roles.iter().find(|role| role.deny().kubernetes_labels.matches(&kube.labels)) {
-        return Err(refuse(DenyReason::DeniedBy(role.name().clone())));
-    }
-    let allowing: Vec<_> = roles.iter().filter(|role| role.allow().kubernetes_labels.matches(&kube.labels)).collect();
-    if allowing.is_empty() {
-        return Err(refuse(DenyReason::NoRoleAllows));
-    }
-    let expand = |templates: &[crate::template::Template]| -> Vec<String> {
-        templates.iter().flat_map(|template| template.expand(&identity.traits)).collect()
-    };
-    let allowed = |pick: &dyn Fn(&Role) -> Vec<String>, denied: &[String]| {
-        let mut values: Vec<String> =
-            allowing.iter().flat_map(|role| pick(role)).filter(|value| !is_denied(denied, value)).collect();
-        values.sort();
-        values.dedup();
-        values
-    };
-    let denied_groups: Vec<String> = roles.iter().flat_map(|role| expand(&role.deny().kubernetes_groups)).collect();
-    let denied_users: Vec<String> = roles.iter().flat_map(|role| expand(&role.deny().kubernetes_users)).collect();
-    let groups = allowed(&|role| expand(&role.allow().kubernetes_groups), &denied_groups);
-    let own = identity.user.to_string();
-    let impersonate_user = match allowed(&|role| expand(&role.allow().kubernetes_users), &denied_users).as_slice() {
-        [one] => one.clone(),
-        [] if !is_denied(&denied_users, &own) => own,
-        [] => return Err(refuse(DenyReason::KubernetesUserDenied(own))),
-        several => return Err(refuse(DenyReason::SeveralKubernetesUsers(several.to_vec()))),
-    };
-    if groups.is_empty() {
-        return Err(refuse(DenyReason::NoKubernetesIdentity));
-    }
-    if let Some(bad) = groups.iter().chain([&impersonate_user]).find(|name| !header_safe(name)) {
-        return Err(refuse(DenyReason::UnusableKubernetesName(bad.chars().take(80).collect())));
-    }
-    Ok(KubeAccess { user: user.clone(), kube_cluster: kube.name.clone(), impersonate_user, impersonate_groups: groups })
+    kube_access(user, policy, kube, None)
 }
 
-/// A name among those denied; `*` denies every one.
-fn is_denied(denied: &[String], name: &str) -> bool {
-    denied.iter().any(|pattern| pattern == "*" || pattern == name)
+/// Decides whether and as whom `user` may send `request` to the API server of `kube`: as [`authorize_kube`], by the roles whose
+/// `kubernetes_resources` cover all that the request could reach.
+///
+/// # Errors
+/// [`AccessDenied`] with the reason; deny beats allow.
+pub fn authorize_kube_request(
+    user: &VerifiedUser,
+    policy: &Policy,
+    kube: &KubeRecord,
+    request: &KubeRequest,
+) -> Result<KubeAccess, AccessDenied> {
+    kube_access(user, policy, kube, Some(request))
+}
+
+fn kube_access(
+    user: &VerifiedUser,
+    policy: &Policy,
+    kube: &KubeRecord,
+    request: Option<&KubeRequest>,
+) -> Result<KubeAccess, AccessDenied> {
+    let identity = user.identity();
+    let decided = match user.only_at().filter(|only| **only != kube.name) {
+        Some(only) => Err(DenyReason::CertificateFor(only.clone())),
+        None => decide_kube(identity, policy, &kube.labels, request, &mut ()),
+    };
+    match decided {
+        Ok((Granted { role, options }, KubeNames { user: impersonate_user, groups: impersonate_groups })) => {
+            Ok(KubeAccess {
+                user: user.clone(),
+                kube_cluster: kube.name.clone(),
+                impersonate_user,
+                impersonate_groups,
+                role: role.name().clone(),
+                options,
+            })
+        }
+        Err(reason) => {
+            let mut findings = Vec::new();
+            if reason.is_of_roles() {
+                let _same = decide_kube(identity, policy, &kube.labels, request, &mut findings);
+            }
+            let action = match request {
+                None => "use Kubernetes cluster".to_owned(),
+                Some(request) => format!("{request} of Kubernetes cluster"),
+            };
+            let target = kube.name.to_string();
+            Err(AccessDenied { user: identity.user.to_string(), action, target, reason, findings: findings.into() })
+        }
+    }
 }
 
 /// I57: no control characters, nothing outside visible ASCII and inner spaces.
-fn header_safe(name: &str) -> bool {
+pub(crate) fn header_safe(name: &str) -> bool {
     check_principal(&name.replace(' ', "_")).is_ok() && name.is_ascii() && name.trim() == name
-}
-
-fn merge(roles: &[&Role]) -> Option<RoleOptions> {
-    let (first, rest) = roles.split_first()?;
-    let mut merged = *first.options();
-    for role in rest {
-        let options = role.options();
-        merged.max_session_ttl = Duration::min(merged.max_session_ttl, options.max_session_ttl);
-        merged.forward_agent |= options.forward_agent;
-        merged.port_forwarding.local |= options.port_forwarding.local;
-        merged.port_forwarding.remote |= options.port_forwarding.remote;
-    }
-    Some(merged)
 }

@@ -7,10 +7,11 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AuditEvent, ClusterName, HostId, InstanceId, JoinMethod, KubeClusterName, KubeRecord, Labels, NewRevocation,
-    NodeName, NodeRecord, RecordingInfo, Resource, ResourceKind, Revocation, RevocationList, RevocationListName,
-    RevocationTarget, RoleName, RotateRequest, RotationStatus, Secret, ServiceAccount, SessionId, SignRequest,
-    SignedCertificates, SystemRole, Timestamp, TokenScope, Traits, TrustAck, TrustAcked, TrustBundle, UserName,
+    AuditEvent, ClusterName, ExplainRequest, Explanation, HostId, InstanceId, JoinMethod, KubeClusterName, KubeRecord,
+    Labels, NewRevocation, NodeName, NodeRecord, RecordingInfo, Resource, ResourceKind, Revocation, RevocationList,
+    RevocationListName, RevocationTarget, RoleName, RotateRequest, RotationStatus, Secret, ServiceAccount, SessionId,
+    SignRequest, SignedCertificates, SystemRole, Timestamp, TokenScope, Traits, TrustAck, TrustAcked, TrustBundle,
+    UserName,
 };
 
 /// What kind of failure it is; becomes the HTTP status.
@@ -422,4 +423,7 @@ pub trait AuthApi: Send + Sync {
     /// Makes a token with which one host, named by node name or id, joins again as who it is, once; every other machine that shows its
     /// certificates is refused from then on. Users who may create tokens.
     async fn create_rejoin_token(&self, node: String) -> Result<TokenCreated, ApiError>;
+    /// Whether and why a user may do something. Users about themselves, who hear less; users who may read users and roles, about anybody. Not found
+    /// when there is no such user or target, or none that a user may see.
+    async fn explain(&self, request: ExplainRequest) -> Result<Vec<Explanation>, ApiError>;
 }

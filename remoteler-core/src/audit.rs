@@ -452,6 +452,13 @@ audit_kinds! {
         #[serde(rename = "addr.remote", default, skip_serializing_if = "Option::is_none")]
         remote: Option<String>,
     }
+    /// A policy test was made or changed.
+    PolicyTestCreate = "policy_test.create", "T9600I" {
+        /// Who did it.
+        user: String,
+        /// Which test.
+        name: String,
+    }
 }
 
 impl AuditKind {

@@ -2,10 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    HostId, KubeClusterName, Labels, NodeName, Policy, Timestamp, UserIdentity,
-    access::{may_see_kube, may_see_node},
-};
+use crate::{HostId, KubeClusterName, Labels, NodeName, Policy, Timestamp, UserIdentity, Visibility};
 
 /// An SSH server of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +27,7 @@ impl NodeRecord {
     /// Whether `user` may know of it.
     #[must_use]
     pub fn visible_to(&self, user: &UserIdentity, policy: &Policy) -> bool {
-        may_see_node(user, policy, self)
+        Visibility::of(user, policy).node(self)
     }
 }
 
@@ -57,6 +54,6 @@ impl KubeRecord {
     /// Whether `user` may know of it.
     #[must_use]
     pub fn visible_to(&self, user: &UserIdentity, policy: &Policy) -> bool {
-        may_see_kube(user, policy, self)
+        Visibility::of(user, policy).kube_cluster(self)
     }
 }

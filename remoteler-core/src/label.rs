@@ -1,10 +1,14 @@
 //! Labels of things and the patterns that roles hold against them.
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
-use regex_lite::Regex;
 use serde::{Deserialize, Serialize};
-use wildmatch::WildMatch;
+
+use crate::{
+    PatternError, TemplateError,
+    predicate::{EvalError, Predicate, Scope},
+    template::TextPattern,
+};
 
 /// Labels of a node, cluster or app: name to value.
 pub type Labels = BTreeMap<String, String>;
@@ -12,79 +16,15 @@ pub type Labels = BTreeMap<String, String>;
 /// Why a label pattern cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LabelError {
-    /// The expression between `^` and `$` does not parse.
-    #[error("{pattern:?} is not a regular expression: {reason}")]
-    Regex {
-        /// As written.
-        pattern: String,
-        /// What the parser says.
-        reason: String,
-    },
+    /// A pattern is none.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+    /// A `{{…}}` is wrong.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
     /// `"*"` as a name stands for every label; it says nothing with another value than `"*"`.
     #[error("the label name \"*\" goes with the value \"*\" only; name the label that is meant")]
     WildcardName,
-    /// Longer than any pattern needs to be.
-    #[error("a pattern of {0} octets is too long; at most 1024 are allowed")]
-    TooLong(usize),
-}
-
-/// One pattern: exact text, `*` for anything, a glob with `*` and `?`, or `^regex$`. Matching takes linear time.
-#[derive(Clone)]
-pub enum Pattern {
-    /// Matches anything.
-    Any,
-    /// Matches this text only.
-    Exact(Box<str>),
-    /// `*` stands for any run of characters, `?` for one.
-    Glob(WildMatch),
-    /// Anchored at both ends.
-    Regex(Regex),
-}
-
-impl Pattern {
-    /// Parses a pattern as it stands in a role.
-    ///
-    /// # Errors
-    /// [`LabelError`] for an expression that does not parse or is longer than 1 KiB.
-    pub fn new(pattern: &str) -> Result<Self, LabelError> {
-        if pattern.len() > 1024 {
-            return Err(LabelError::TooLong(pattern.len()));
-        }
-        if pattern == "*" {
-            return Ok(Self::Any);
-        }
-        if pattern.starts_with('^') && pattern.ends_with('$') {
-            return Regex::new(pattern)
-                .map(Self::Regex)
-                .map_err(|cause| LabelError::Regex { pattern: pattern.into(), reason: cause.to_string() });
-        }
-        if pattern.contains(['*', '?']) {
-            return Ok(Self::Glob(WildMatch::new(pattern)));
-        }
-        Ok(Self::Exact(pattern.into()))
-    }
-
-    /// Whether `value` fits.
-    #[must_use]
-    pub fn matches(&self, value: &str) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Exact(text) => **text == *value,
-            Self::Glob(glob) => glob.matches(value),
-            Self::Regex(regex) => regex.is_match(value),
-        }
-    }
-}
-
-impl fmt::Debug for Pattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Any => f.write_str("*"),
-            Self::Exact(text) => f.write_str(text),
-            Self::Glob(glob) => write!(f, "{glob}"),
-            Self::Regex(regex) => f.write_str(regex.as_str()),
-        }
-    }
 }
 
 /// One value or several, as YAML lets both be written.
@@ -112,9 +52,9 @@ impl OneOrMany {
 /// A set of label conditions: each named label must be there and fit one of its patterns. Empty matches nothing.
 /// `"*": "*"` matches everything, labelled or not, whatever stands beside it.
 #[derive(Clone, Debug, Default)]
-pub struct LabelMatcher {
+pub(crate) struct LabelMatcher {
     everything: bool,
-    conditions: BTreeMap<String, Vec<Pattern>>,
+    conditions: Vec<(Box<str>, Vec<TextPattern>)>,
 }
 
 impl LabelMatcher {
@@ -122,7 +62,7 @@ impl LabelMatcher {
     ///
     /// # Errors
     /// The first pattern that cannot be used.
-    pub fn new(spec: &BTreeMap<String, OneOrMany>) -> Result<Self, LabelError> {
+    pub(crate) fn new(spec: &BTreeMap<String, OneOrMany>) -> Result<Self, LabelError> {
         let mut matcher = Self::default();
         for (name, patterns) in spec {
             if name == "*" {
@@ -132,33 +72,77 @@ impl LabelMatcher {
                 matcher.everything = true;
                 continue;
             }
-            let patterns = patterns.iter().map(Pattern::new).collect::<Result<Vec<_>, _>>()?;
-            matcher.conditions.insert(name.clone(), patterns);
+            let patterns = patterns.iter().map(TextPattern::new).collect::<Result<Vec<_>, _>>()?;
+            matcher.conditions.push((name.as_str().into(), patterns));
         }
         Ok(matcher)
     }
 
-    /// Whether `labels` meet every condition; an absent label never does.
-    #[must_use]
-    pub fn matches(&self, labels: &Labels) -> bool {
+    /// Whether the labels of `scope` meet every condition; an absent label never does.
+    ///
+    /// # Errors
+    /// [`EvalError`] when a template cannot be worked out for this user, and the rest does not settle it.
+    pub(crate) fn matches(&self, scope: &Scope<'_>) -> Result<bool, EvalError> {
         if self.everything || self.conditions.is_empty() {
-            return self.everything;
+            return Ok(self.everything);
         }
-        self.conditions.iter().all(|(name, patterns)| {
-            labels.get(name).is_some_and(|value| patterns.iter().any(|pattern| pattern.matches(value)))
-        })
+        let mut unsure = None;
+        for (name, patterns) in &self.conditions {
+            let Some(value) = scope.labels.get(&**name) else { return Ok(false) };
+            let (mut met, mut doubt) = (false, None);
+            for pattern in patterns {
+                match pattern.matches(value, scope) {
+                    Ok(fits) => met |= fits,
+                    Err(cause) => doubt = Some(cause),
+                }
+            }
+            match doubt {
+                None if !met => return Ok(false),
+                Some(cause) if !met => unsure = Some(cause),
+                None | Some(_) => {}
+            }
+        }
+        unsure.map_or(Ok(true), Err)
     }
 
     /// Whether any condition at all stands here.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         !self.everything && self.conditions.is_empty()
+    }
+}
+
+/// Labels and label expression of one side of a role, for one kind of thing.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LabelRule {
+    labels: LabelMatcher,
+    expression: Option<Predicate>,
+}
+
+impl LabelRule {
+    pub(crate) const fn new(labels: LabelMatcher, expression: Option<Predicate>) -> Self {
+        Self { labels, expression }
+    }
+
+    /// As a grant: what stands here must all hold, something must stand here, and what cannot be worked out grants nothing.
+    pub(crate) fn allows(&self, scope: &Scope<'_>) -> bool {
+        let labels = self.labels.is_empty() || self.labels.matches(scope) == Ok(true);
+        match &self.expression {
+            None => !self.labels.is_empty() && labels,
+            Some(expression) => labels && expression.holds(scope) == Ok(true),
+        }
+    }
+
+    /// As a denial: one of both is enough, and what cannot be worked out denies.
+    pub(crate) fn denies(&self, scope: &Scope<'_>) -> bool {
+        self.labels.matches(scope) != Ok(false)
+            || self.expression.as_ref().is_some_and(|expression| expression.holds(scope) != Ok(false))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Traits;
 
     fn matcher(spec: &[(&str, &[&str])]) -> LabelMatcher {
         let spec = spec
@@ -168,32 +152,70 @@ mod tests {
         LabelMatcher::new(&spec).unwrap()
     }
 
-    fn labels(pairs: &[(&str, &str)]) -> Labels {
-        pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect()
+    fn fits(matcher: &LabelMatcher, labels: &[(&str, &str)]) -> Result<bool, EvalError> {
+        let labels = labels.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+        let traits = Traits::from([("teams".into(), vec!["apps".into(), "*".into()])]);
+        matcher.matches(&Scope { user: "ann", traits: &traits, labels: &labels })
     }
 
     #[test]
     fn every_named_label_must_be_there_and_fit() {
         let both = matcher(&[("env", &["dev", "staging"]), ("team", &["^a.+$"])]);
-        assert!(both.matches(&labels(&[("env", "dev"), ("team", "apps"), ("x", "y")])));
-        assert!(!both.matches(&labels(&[("env", "dev")])));
-        assert!(!both.matches(&labels(&[("env", "prod"), ("team", "apps")])));
+        assert_eq!(fits(&both, &[("env", "dev"), ("team", "apps"), ("x", "y")]), Ok(true));
+        assert_eq!(fits(&both, &[("env", "dev")]), Ok(false));
+        assert_eq!(fits(&both, &[("env", "prod"), ("team", "apps")]), Ok(false));
     }
 
     #[test]
     fn no_condition_matches_nothing_and_the_star_matches_all() {
-        assert!(!LabelMatcher::default().matches(&labels(&[("env", "dev")]))); // I80
-        assert!(matcher(&[("*", &["*"])]).matches(&Labels::new()));
-        assert!(matcher(&[("*", &["*"]), ("env", &["prod"])]).matches(&labels(&[("env", "dev")])));
+        assert_eq!(fits(&LabelMatcher::default(), &[("env", "dev")]), Ok(false)); // I80
+        assert_eq!(fits(&matcher(&[("*", &["*"])]), &[]), Ok(true));
+        assert_eq!(fits(&matcher(&[("*", &["*"]), ("env", &["prod"])]), &[("env", "dev")]), Ok(true));
         let half = BTreeMap::from([("*".to_owned(), OneOrMany::One("prod".to_owned()))]);
         assert_eq!(LabelMatcher::new(&half).unwrap_err(), LabelError::WildcardName);
     }
 
     #[test]
-    fn globs_and_expressions_are_anchored() {
-        assert!(Pattern::new("web-*").unwrap().matches("web-1"));
-        assert!(!Pattern::new("web-*").unwrap().matches("my-web-1"));
-        assert!(!Pattern::new("^web$").unwrap().matches("web1"));
-        assert!(Pattern::new("^we(b$").is_err());
+    fn a_trait_in_a_label_stands_for_its_own_text_and_never_for_a_pattern() {
+        let own = matcher(&[("team", &["{{external.teams}}"])]);
+        assert_eq!(fits(&own, &[("team", "apps")]), Ok(true));
+        assert_eq!(fits(&own, &[("team", "*")]), Ok(true));
+        assert_eq!(fits(&own, &[("team", "database")]), Ok(false)); // I80: the trait's value `*` is no wildcard
+        let around = matcher(&[("team", &["*-{{external.teams}}-?"])]);
+        assert_eq!(fits(&around, &[("team", "eu-apps-1")]), Ok(true));
+        assert_eq!(fits(&around, &[("team", "eu-apps-")]), Ok(false));
+        assert_eq!(fits(&matcher(&[("team", &["{{external.none}}"])]), &[("team", "")]), Ok(false));
+    }
+
+    #[test]
+    fn a_template_that_cannot_be_worked_out_is_an_error_only_where_it_decides() {
+        let local = matcher(&[("owner", &["{{email.local(external.teams)}}"]), ("env", &["dev"])]);
+        assert!(fits(&local, &[("owner", "ann"), ("env", "dev")]).is_err()); // I80
+        assert_eq!(fits(&local, &[("owner", "ann"), ("env", "prod")]), Ok(false));
+        assert_eq!(fits(&local, &[("env", "dev")]), Ok(false));
+    }
+
+    // I80
+    #[test]
+    fn what_cannot_be_worked_out_grants_nothing_and_denies() {
+        let (traits, labels) = (Traits::from([("email".into(), vec!["broken".into()])]), Labels::new());
+        let scope = Scope { user: "ann", traits: &traits, labels: &labels };
+        let broken = Predicate::new(r#"contains(email.local(user.spec.traits["email"]), "x")"#).unwrap();
+        let rule = LabelRule::new(LabelMatcher::default(), Some(broken));
+        assert!(!rule.allows(&scope) && rule.denies(&scope));
+        assert!(!LabelRule::default().allows(&scope) && !LabelRule::default().denies(&scope));
+    }
+
+    #[test]
+    fn labels_and_expression_must_both_allow_and_either_denies() {
+        let (traits, labels) =
+            (Traits::new(), Labels::from([("env".into(), "dev".into()), ("team".into(), "db".into())]));
+        let scope = Scope { user: "ann", traits: &traits, labels: &labels };
+        for (env, team) in [("dev", "db"), ("dev", "x"), ("x", "db"), ("x", "x")] {
+            let expression = Predicate::new(&format!("labels[\"team\"] == \"{team}\"")).unwrap();
+            let rule = LabelRule::new(matcher(&[("env", &[env])]), Some(expression));
+            assert_eq!(rule.allows(&scope), env == "dev" && team == "db");
+            assert_eq!(rule.denies(&scope), env == "dev" || team == "db");
+        }
     }
 }

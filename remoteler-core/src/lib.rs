@@ -11,21 +11,28 @@ mod audit;
 mod audit_bound;
 mod backup;
 mod clock;
+mod decision;
 mod entropy;
+mod explain;
 mod identity;
 mod identity_ssh;
 mod identity_x509;
 mod inventory;
 mod jwk;
+mod kube_resources;
 mod label;
 mod name;
+mod pattern;
 mod policy;
+mod policy_test;
+mod predicate;
 mod recording;
 mod rejoin;
 mod resource;
 mod revocation;
 mod revocation_list;
 mod role;
+mod role_options;
 mod rotation;
 mod rule;
 mod secret;
@@ -41,7 +48,9 @@ mod verify_ssh;
 mod verify_x509;
 pub mod wire;
 
-pub use access::{AccessDenied, DenyReason, KubeAccess, SshAccess, authorize_kube, authorize_ssh};
+pub use access::{
+    AccessDenied, DenyReason, KubeAccess, SshAccess, authorize_kube, authorize_kube_request, authorize_ssh,
+};
 pub use api::{
     ApiError, ApiErrorKind, AuthApi, EventQuery, HostCerts, Invite, JoinRequest, LEAST_LOGIN_TTL, LoginRequest,
     NewToken, NewUser, Ping, RecordingChunk, SignUpRequest, TokenCreated, TokenSummary, UserCerts, UserSummary,
@@ -50,7 +59,9 @@ pub use audit::{AuditError, AuditEvent, AuditKind, AuditSink, ConnectionFields, 
 pub use audit_bound::BoundedRefusals;
 pub use backup::BackupStatus;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
+pub use decision::{Finding, RoleOutcome, Visibility};
 pub use entropy::{Entropy, OsEntropy, fill_random, random_uuid};
+pub use explain::{ExplainRequest, Explanation, ShownOptions, explain_kube, explain_ssh, prospective_identity};
 pub use identity::{
     HostIdentity, Identity, IdentityError, KubeUserIdentity, SystemRole, Traits, UnknownSystemRole, UserIdentity,
 };
@@ -58,12 +69,18 @@ pub use identity_ssh::{SSH_IDENTITY_EXTENSION, ssh_identity, ssh_identity_value}
 pub use identity_x509::{X509_IDENTITY_OID, X509Naming, x509_identity, x509_naming};
 pub use inventory::{KubeRecord, NodeRecord};
 pub use jwk::{Jwk, JwkSet};
-pub use label::{LabelError, LabelMatcher, Labels, OneOrMany, Pattern};
+pub use kube_resources::{KubeRequest, KubeResourceError, KubeResourceSpec, KubeTarget, KubeVerb};
+pub use label::{LabelError, Labels, OneOrMany};
 pub use name::{
     ClusterName, HostId, InstanceId, KubeClusterName, Login, NameError, NodeName, RoleName, SessionId, UserName,
     check_principal,
 };
+pub use pattern::{Expression, Pattern, PatternError};
 pub use policy::{Policy, PolicySource, SharedPolicy};
+pub use policy_test::{
+    Expect, GivenSpec, KubeObjectSpec, PolicyTest, PolicyTestError, PolicyTestSpec, TargetSpec, TestOutcome, TestWorld,
+};
+pub use predicate::{EvalError, PredicateError};
 pub use recording::{RecordingError, RecordingInfo, RecordingStore};
 pub use rejoin::{RejoinError, RejoinProof, RejoinStatement};
 pub use resource::{Metadata, Resource, ResourceError, ResourceKind};
@@ -72,9 +89,10 @@ pub use revocation_list::{
     NewRevocation, Revocation, RevocationList, RevocationListFormat, RevocationListName, RevocationReason,
     UnknownRevocationList,
 };
-pub use role::{
-    ConditionsSpec, EnabledSpec, OptionsSpec, PortForwarding, PortForwardingEach, PortForwardingSpec, Role,
-    RoleConditions, RoleError, RoleOptions, RoleSpec, RuleSpec, parse_duration, preset_roles,
+pub use role::{ConditionsSpec, Role, RoleError, RoleSpec, RoleVersion, RuleSpec, parse_duration, preset_roles};
+pub use role_options::{
+    EnabledSpec, Forwarding, LockMode, OptionError, OptionsSpec, PortForwarding, PortForwardingEach,
+    PortForwardingSpec, RoleOptions,
 };
 pub use rotation::{
     KeyPlace, KeyPlaces, RotateRequest, RotationKind, RotationPhase, RotationPlan, RotationStatus, RotationView,

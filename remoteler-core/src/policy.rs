@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use arc_swap::ArcSwap;
 
-use crate::{Role, RoleName, TrustBundle, UserIdentity};
+use crate::{Role, RoleName, RoleOptions, TrustBundle, UserIdentity};
 
 /// One consistent view.
 #[derive(Clone, Debug)]
@@ -22,6 +22,24 @@ impl Policy {
     /// The name of a role that does not exist (any more). What it would have denied is unknown, so nothing may be granted.
     pub fn roles_of(&self, user: &UserIdentity) -> Result<Vec<Arc<Role>>, RoleName> {
         user.roles.iter().map(|name| self.roles.get(name).cloned().ok_or_else(|| name.clone())).collect()
+    }
+
+    /// The same, without taking part in their ownership.
+    pub(crate) fn held<'a>(&'a self, user: &UserIdentity) -> Result<Vec<&'a Role>, RoleName> {
+        let mut held = Vec::with_capacity(user.roles.len());
+        for name in &user.roles {
+            held.push(self.roles.get(name).map(AsRef::as_ref).ok_or_else(|| name.clone())?);
+        }
+        Ok(held)
+    }
+
+    /// The options of all roles that `user` holds, merged; for what is decided before it is known which role allows it.
+    ///
+    /// # Errors
+    /// As [`Policy::roles_of`].
+    pub fn options_of(&self, user: &UserIdentity) -> Result<RoleOptions, RoleName> {
+        let options = self.roles_of(user)?.iter().map(|role| *role.options()).reduce(RoleOptions::merge);
+        Ok(options.unwrap_or_default())
     }
 }
 

@@ -8,7 +8,7 @@ use crate::RoleSpec;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResourceError {
     /// A kind this product does not have.
-    #[error("{0:?} is no kind of resource; known are role, user, token, node and kube_cluster")]
+    #[error("{0:?} is no kind of resource; known are role, user, token, node, kube_cluster and policy_test")]
     UnknownKind(String),
     /// A version of that kind it does not read.
     #[error("version {version:?} of kind {kind} is not read; {known} is")]
@@ -36,6 +36,8 @@ pub enum ResourceKind {
     Node,
     /// A Kubernetes cluster.
     KubeCluster,
+    /// What must come out of the roles.
+    PolicyTest,
 }
 
 impl ResourceKind {
@@ -48,6 +50,7 @@ impl ResourceKind {
             Self::Token => "token",
             Self::Node => "node",
             Self::KubeCluster => "kube_cluster",
+            Self::PolicyTest => "policy_test",
         }
     }
 
@@ -58,6 +61,7 @@ impl ResourceKind {
             Self::Role => &["v5", "v6", "v7"],
             Self::User | Self::Token | Self::Node => &["v2"],
             Self::KubeCluster => &["v3"],
+            Self::PolicyTest => &["v1"],
         }
     }
 
@@ -65,7 +69,7 @@ impl ResourceKind {
     #[must_use]
     pub const fn made_elsewhere(self) -> Option<&'static str> {
         match self {
-            Self::Role | Self::User | Self::Token => None,
+            Self::Role | Self::User | Self::Token | Self::PolicyTest => None,
             Self::Node | Self::KubeCluster => Some("they are written by the services themselves"),
         }
     }
@@ -81,6 +85,7 @@ impl ResourceKind {
             "token" | "tokens" => Self::Token,
             "node" | "nodes" => Self::Node,
             "kube_cluster" | "kube_clusters" | "kube" => Self::KubeCluster,
+            "policy_test" | "policy_tests" => Self::PolicyTest,
             _ => return Err(ResourceError::UnknownKind(text.chars().take(40).collect())),
         })
     }

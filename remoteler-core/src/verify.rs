@@ -1,6 +1,8 @@
 //! What verification of a certificate yields: values that only the two verification functions can make, and the
 //! reasons for refusing.
 
+use std::sync::Arc;
+
 use crate::{
     ClusterName, HostIdentity, IdentityError, KubeClusterName, NameError, RevocationTarget, ShownCertificate,
     SystemRole, Timestamp, UserIdentity,
@@ -9,7 +11,8 @@ use crate::{
 /// Proof that a certificate of a user authority was verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifiedUser {
-    identity: UserIdentity,
+    /// Shared, for each decision hands out a proof with it.
+    identity: Arc<UserIdentity>,
     expires: Timestamp,
     serial: String,
     only_at: Option<KubeClusterName>,
@@ -19,7 +22,7 @@ pub struct VerifiedUser {
 
 impl VerifiedUser {
     pub(crate) fn new(identity: UserIdentity, expires: Timestamp, serial: String, shown: ShownCertificate) -> Self {
-        Self { identity, expires, serial, only_at: None, shown: Box::new(shown) }
+        Self { identity: Arc::new(identity), expires, serial, only_at: None, shown: Box::new(shown) }
     }
 
     /// By what the certificate can be revoked.
@@ -40,7 +43,7 @@ impl VerifiedUser {
 
     /// Who it is.
     #[must_use]
-    pub const fn identity(&self) -> &UserIdentity {
+    pub fn identity(&self) -> &UserIdentity {
         &self.identity
     }
 

@@ -105,6 +105,8 @@ pub const RESOURCE: &str = "/v1/resources/{kind}/{name}";
 
 /// `POST` [`RejoinTokenRequest`] → [`crate::TokenCreated`].
 pub const REJOIN_TOKENS: &str = "/v1/rejoin_tokens";
+/// `POST` [`crate::ExplainRequest`] → `[`[`crate::Explanation`]`]`.
+pub const EXPLAIN: &str = "/v1/explain";
 
 /// `GET` → the OpenAPI document of all of the above.
 pub const OPENAPI: &str = "/v1/openapi.json";

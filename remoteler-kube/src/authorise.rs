@@ -1,4 +1,4 @@
-//! The decision: roles against the Kubernetes cluster's labels, by core's one function. Hands its proof on.
+//! The decision: roles against the Kubernetes cluster's labels and against what is asked of it, by core's one function. Hands its proof on.
 
 use std::{
     sync::Arc,
@@ -7,13 +7,14 @@ use std::{
 
 use futures::future::{Either, Ready, ready};
 use http::{Request, Response};
-use remoteler_core::{KubeAccess, PolicySource, authorize_kube};
+use remoteler_core::{KubeAccess, PolicySource, authorize_kube_request};
 use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
     body::Body,
     path::ApiPath,
     refusal::Refusal,
+    request::kube_request,
     route::{Routed, Site},
 };
 
@@ -54,7 +55,8 @@ where
     }
 
     fn call(&mut self, Routed { user, site, path, request }: Routed) -> Self::Future {
-        match authorize_kube(&user, &self.policy.policy(), &site.record) {
+        let asked = kube_request(request.method(), &path);
+        match authorize_kube_request(&user, &self.policy.policy(), &site.record, &asked) {
             Ok(access) => Either::Left(self.inner.call(Authorised { access, site, path, request })),
             Err(denied) => Either::Right(ready(Err(denied.into()))),
         }

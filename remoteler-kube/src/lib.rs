@@ -22,6 +22,7 @@ mod path;
 mod pool;
 mod refusal;
 mod relay;
+mod request;
 mod route;
 mod service;
 mod status;

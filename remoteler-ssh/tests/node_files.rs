@@ -108,6 +108,26 @@ async fn scp_copies_trees_both_ways_by_both_of_its_protocols() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_role_without_file_copies_has_none_by_either_protocol_and_still_runs_commands() {
+    let cluster = Cluster::start().await;
+    let wish = Wish { user: "bob".into(), roles: vec!["dev".into(), "no-copies".into()], ..Wish::default() };
+    let key = cluster.user("bob", &wish);
+    let (here, there) = (cluster.path("here"), cluster.path("there"));
+    std::fs::write(&here, "content").unwrap();
+    for protocol in ["-s", "-O"] {
+        let mut command = client(&cluster, "scp", &key);
+        command.arg(protocol).arg(&here).arg(format!("127.0.0.1:{}", there.display()));
+        let done = finish(&mut command).await;
+        assert!(!done.status.success(), "{protocol}");
+        assert!(!there.exists(), "{protocol}"); // I21
+    }
+    let refused = cluster.audit.wait_for("auth", 2).await;
+    assert!(refused.iter().all(|event| event["error"].to_string().contains("file copies")), "{refused:?}"); // I80
+    let done = finish(cluster.ssh(&key, &[]).args(["echo", "works"])).await;
+    assert_eq!(text(&done.stdout), "works\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_server_program_is_there() {
     assert!(std::path::Path::new(&sftp_server()).exists(), "cargo builds examples with the tests");
 }

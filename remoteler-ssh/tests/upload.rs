@@ -191,6 +191,9 @@ impl AuthApi for Store {
     async fn put_resource(&self, _: Resource, _: bool) -> Result<(), ApiError> {
         absent()
     }
+    async fn explain(&self, _: remoteler_core::ExplainRequest) -> Result<Vec<remoteler_core::Explanation>, ApiError> {
+        absent()
+    }
     async fn delete_resource(&self, _: ResourceKind, _: String) -> Result<(), ApiError> {
         absent()
     }

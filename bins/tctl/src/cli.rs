@@ -1,5 +1,6 @@
 //! Flags and subcommands. Every flag has an environment variable; every level has an example.
 
+mod policy;
 mod revocation;
 mod sign;
 
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, builder::BoolishValueParser, error::ErrorKind};
 use remoteler_core::{RoleName, SystemRole, UserName};
 
+pub(crate) use self::policy::{ExplainArgs, TestArgs};
 pub(crate) use self::revocation::{ListArgs, RevokeArgs, RevokedWhat, UnrevokeArgs};
 pub(crate) use self::sign::{AnyFormat, SignArgs, SignFormat};
 use crate::{
@@ -103,13 +105,13 @@ pub(crate) enum Command {
     /// Add, list and remove join tokens
     #[command(subcommand, after_help = "Example: tctl tokens add --type node --ttl 1h")]
     Tokens(TokensCommand),
-    /// Print resources as documents; `create` reads those of kinds role, user and token
+    /// Print resources as documents; `create` reads those of kinds role, user, token and policy_test
     #[command(after_help = "Example: tctl get role/access")]
     Get {
-        /// KIND or KIND/NAME; kinds: role, user, token, node, kube_cluster
+        /// KIND or KIND/NAME; kinds: role, user, token, node, kube_cluster, policy_test
         resource: ResourceRef,
     },
-    /// Write resources from YAML documents of kinds role, user and token (without a secret): all of them, or none when one is wrong
+    /// Write resources from YAML documents of kinds role, user, token and policy_test (tokens without a secret): all of them, or none when one is wrong
     #[command(after_help = "Example: tctl create -f developer.yaml")]
     Create {
         /// Replace what is there already
@@ -133,6 +135,12 @@ pub(crate) enum Command {
     /// Show and export the certificate authorities
     #[command(subcommand, after_help = "Example: tctl auth export --type user > /etc/ssh/remoteler_user_ca.pub")]
     Auth(AuthCommand),
+    /// Say whether a user may do something, and which roles decide it
+    #[command(after_help = "Example: tctl explain --user ann --login root --node gw-17")]
+    Explain(ExplainArgs),
+    /// Run the policy tests of files over the roles and users of these files, without a cluster; exit code 1 when one does not pass
+    #[command(after_help = "Example: tctl test roles.yaml tests.yaml")]
+    Test(TestArgs),
     /// Read the audit log
     #[command(subcommand, after_help = "Example: tctl audit ls --type session.start --from 24h")]
     Audit(AuditCommand),
@@ -155,6 +163,8 @@ impl Command {
             | Self::Kube(_)
             | Self::Auth(_)
             | Self::Audit(_)
+            | Self::Explain(_)
+            | Self::Test(_)
             | Self::Backup(_) => Format::Text,
         }
     }

@@ -4,9 +4,11 @@ mod audit;
 mod authorities;
 mod backup;
 mod documents;
+mod explain;
 mod host_pattern;
 mod input;
 mod inventory;
+mod policy_tests;
 mod resources;
 mod revocations;
 mod rotation;
@@ -31,6 +33,9 @@ use crate::{
 
 /// Does what the command line says. Files and passwords are read before anybody is asked.
 pub(crate) async fn run(cli: &Cli) -> anyhow::Result<Report> {
+    if let Command::Test(args) = &cli.command {
+        return policy_tests::run(&args.files);
+    }
     let mut documents = Vec::new();
     if let Command::Create { file, .. } = &cli.command {
         documents = resources::read(file.as_deref())?;
@@ -64,6 +69,8 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<Report> {
         Command::Get { resource } => resources::get(api, resource).await,
         Command::Create { force, .. } => resources::create(api, documents, *force).await,
         Command::Rm { resource } => resources::remove(api, resource).await,
+        Command::Explain(args) => explain::explain(api, args).await,
+        Command::Test(args) => policy_tests::run(&args.files),
         Command::Nodes(NodesCommand::Ls) => inventory::nodes(api).await,
         Command::Nodes(NodesCommand::Rejoin { node }) => tokens::rejoin(api, node).await,
         Command::Kube(ListCommand::Ls) => inventory::kube_clusters(api).await,

@@ -39,7 +39,11 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     let report = runtime.block_on(commands::run(&cli))?;
-    print(&report.render(cli.printed())?)
+    print(&report.render(cli.printed())?)?;
+    match report.failure() {
+        None => Ok(()),
+        Some(reason) => anyhow::bail!("{reason}"),
+    }
 }
 
 /// A reader who has seen enough, such as `head`, is no failure.

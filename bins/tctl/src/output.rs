@@ -25,6 +25,7 @@ pub(crate) enum Format {
 pub(crate) struct Report {
     text: String,
     shape: Shape,
+    failure: Option<String>,
 }
 
 #[derive(Debug)]
@@ -40,17 +41,27 @@ enum Shape {
 impl Report {
     /// A result with its text for people, which ends in a newline.
     pub(crate) fn new(text: impl Into<String>, value: &impl Serialize) -> anyhow::Result<Self> {
-        Ok(Self { text: text.into(), shape: Shape::Value(serde_json::to_value(value)?) })
+        Ok(Self { text: text.into(), shape: Shape::Value(serde_json::to_value(value)?), failure: None })
     }
 
     /// One resource.
     pub(crate) fn document(text: impl Into<String>, document: Resource) -> Self {
-        Self { text: text.into(), shape: Shape::Document(Box::new(document)) }
+        Self { text: text.into(), shape: Shape::Document(Box::new(document)), failure: None }
     }
 
     /// A list of resources.
     pub(crate) fn documents(text: impl Into<String>, documents: Vec<Resource>) -> Self {
-        Self { text: text.into(), shape: Shape::Documents(documents) }
+        Self { text: text.into(), shape: Shape::Documents(documents), failure: None }
+    }
+
+    /// The same, of a command that found what makes it fail: it is printed, and the exit code is 1.
+    pub(crate) fn failed(self, reason: String) -> Self {
+        Self { failure: Some(reason), ..self }
+    }
+
+    /// Why the command fails, if it does.
+    pub(crate) fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
     }
 
     /// What is to be printed.

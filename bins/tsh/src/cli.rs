@@ -90,6 +90,9 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Kube,
     },
+    /// Shows what you may do: everywhere, or on one server.
+    #[command(after_help = "Example:\n  tsh explain --login root gw-17")]
+    Explain(Explain),
     /// Recorded sessions.
     #[command(after_help = "Example:\n  tsh recordings ls")]
     Recordings {
@@ -102,6 +105,20 @@ pub(crate) enum Command {
     /// Prints version, commit and target.
     #[command(after_help = "Example:\n  tsh version")]
     Version(Formatted),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Explain {
+    /// One account; default: those that your certificate holds.
+    #[arg(long, env = "TSH_LOGIN", value_name = "LOGIN", conflicts_with = "kube")]
+    pub(crate) login: Option<remoteler_core::Login>,
+    /// One Kubernetes cluster.
+    #[arg(long, env = "TSH_KUBE_CLUSTER", value_name = "NAME", conflicts_with = "node")]
+    pub(crate) kube: Option<KubeClusterName>,
+    /// One server; default: all that you may see.
+    pub(crate) node: Option<remoteler_core::NodeName>,
+    #[command(flatten)]
+    pub(crate) formatted: Formatted,
 }
 
 #[derive(Args, Debug)]

@@ -3,6 +3,7 @@
 pub(crate) mod clusters;
 pub(crate) mod config;
 pub(crate) mod connect;
+pub(crate) mod explain;
 pub(crate) mod kube;
 pub(crate) mod login;
 pub(crate) mod logout;

@@ -73,6 +73,7 @@ impl Context {
             | Command::Scp(_)
             | Command::Proxy { .. }
             | Command::Kube { command: Kube::Ls(_) | Kube::Credentials { .. } }
+            | Command::Explain(_)
             | Command::Recordings { .. }
             | Command::Play(_)
             | Command::Version(_) => return Ok(()),

@@ -80,6 +80,7 @@ fn run(command: Command, common: cli::Common) -> u8 {
         Command::Status(formatted) => commands::status::run(&context, formatted.format),
         Command::Clusters(formatted) => commands::clusters::run(&context, formatted.format),
         Command::Ls(ls) => commands::ls::run(&context, &ls),
+        Command::Explain(explain) => commands::explain::run(&context, &explain),
         Command::Scp(scp) => commands::scp::run(&context, &scp),
         Command::Config(config) => commands::config::run(&context, &config),
         Command::Proxy { target: ProxyTarget::Ssh { target } } => commands::proxy::run(&context, &target),

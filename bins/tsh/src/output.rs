@@ -95,6 +95,11 @@ pub(crate) fn one_line(error: &anyhow::Error) -> String {
     printable(&line.lines().map(str::trim).collect::<Vec<_>>().join(" "))
 }
 
+/// Text of remote origin in one line, without what would control a terminal.
+pub(crate) fn safe(text: &str) -> String {
+    printable(text)
+}
+
 /// A line on standard error. That nobody reads it is no failure.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");

@@ -1,6 +1,7 @@
 //! The table of routes: what the router registers and what the OpenAPI document describes, so that neither knows more than the other.
 
 mod backup;
+mod explain;
 
 use std::fmt::Display;
 
@@ -91,6 +92,7 @@ pub(super) fn table() -> Vec<Route> {
     routes.extend(revocation());
     routes.extend(administration());
     routes.extend(backup::routes());
+    routes.extend(explain::table());
     routes
 }
 
@@ -457,7 +459,7 @@ fn administration() -> Vec<Route> {
             }),
         ),
         Route::new(
-            "Writes a document of a role, a user or a token without a secret",
+            "Writes a document of a role, a user, a policy test, or a token without a secret",
             wire::RESOURCE,
             Method::PUT,
             Nothing,

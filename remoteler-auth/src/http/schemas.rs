@@ -1,6 +1,7 @@
 //! JSON schemas of what travels. A test serialises a value of each type and compares: a field that is added to a type and not here,
 //! or here and not there, fails it.
 
+mod explain;
 mod sign;
 
 use serde_json::{Map, Value, json};
@@ -94,6 +95,7 @@ pub(super) fn schemas() -> Map<String, Value> {
     add_administration(&mut all);
     add_rotation(&mut all);
     sign::add(&mut all);
+    explain::add(&mut all);
     add_revocation(&mut all);
     all
 }
@@ -593,6 +595,7 @@ mod tests {
         .into_iter()
         .chain(sign::tests::samples(&trust()))
         .chain([("BackupStatus", value(backup()))])
+        .chain(explain::tests::samples())
         .collect()
     }
 

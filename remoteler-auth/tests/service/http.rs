@@ -126,6 +126,7 @@ async fn every_operation_that_is_not_for_anybody_refuses_a_stranger() {
         ("NodeRecord", record.clone()),
         ("KubeRecord", record),
         ("ProxyAnnouncement", json!({ "public_addr": "a:1" })),
+        ("ExplainRequest", json!({})),
         ("NewUser", json!({ "name": "x", "roles": ["access"] })),
         ("PasswordChange", json!({ "password": "x" })),
         ("NewToken", json!({ "roles": ["node"] })),

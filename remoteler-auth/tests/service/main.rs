@@ -4,6 +4,7 @@
 mod audit;
 mod backup;
 mod copies;
+mod explain;
 mod full_disk;
 mod http;
 mod identity_tokens;
@@ -12,6 +13,7 @@ mod join;
 mod login;
 mod mortal;
 mod pods;
+mod policy_tests;
 mod recordings;
 mod rejoin;
 mod renewal;

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     node::{
         Node,
-        authorize::{Action, Permit, Refusal, authorize},
+        authorize::{Action, Permit, Refusal, authorize, copies_files},
         config::MAX_OFFERS,
         environment::{MAX_VARIABLES, term_name},
         forward::{self, Destination, Permitless},
@@ -415,7 +415,8 @@ impl Handler for Connection {
         data: &[u8],
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        self.start(channel, Action::Exec, Kind::Exec(data.to_vec()), session).await
+        let action = if copies_files(data) { Action::CopyFiles } else { Action::Exec };
+        self.start(channel, action, Kind::Exec(data.to_vec()), session).await
     }
 
     async fn subsystem_request(

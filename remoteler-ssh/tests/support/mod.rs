@@ -207,6 +207,10 @@ pub(crate) fn policy(user_ca: &PrivateKey, host_ca: &PrivateKey) -> Policy {
             r#"{"name":"no-forwarding","spec":{"options":{"port_forwarding":false},
                 "allow":{"logins":["*"],"node_labels":{"env":"test"}}}}"#,
         ),
+        role(
+            r#"{"name":"no-copies","spec":{"options":{"ssh_file_copy":false},
+                "allow":{"logins":["*"],"node_labels":{"env":"test"}}}}"#,
+        ),
         role(r#"{"name":"elsewhere","spec":{"allow":{"logins":["*"],"node_labels":{"env":"prod"}}}}"#),
     ];
     let set = |key: &PrivateKey| CaSet { ssh: vec![key.public_key().clone()], x509: Vec::new() };

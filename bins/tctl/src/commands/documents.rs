@@ -3,8 +3,9 @@
 
 use anyhow::{Context, bail, ensure};
 use remoteler_core::{
-    ConditionsSpec, JoinMethod, NewUser, OptionsSpec, Resource, ResourceKind, Role, RoleName, RoleSpec, RuleSpec,
-    TokenSpec, UserName,
+    ConditionsSpec, GivenSpec, JoinMethod, KubeObjectSpec, KubeResourceSpec, NewUser, OptionsSpec, PolicyTest,
+    PolicyTestSpec, Resource, ResourceKind, Role, RoleName, RoleSpec, RoleVersion, RuleSpec, TargetSpec, TokenSpec,
+    UserName,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -16,11 +17,25 @@ use crate::yaml::{self, Lines};
 /// # Errors
 /// One line: the first document that cannot be created, and everything in it that this product does not have.
 pub(super) fn parse(text: &str) -> anyhow::Result<Vec<Resource>> {
+    checked(text, |_| false)
+}
+
+/// The same for tests that nobody writes anywhere: there may be nodes and Kubernetes clusters, for their names and labels.
+///
+/// # Errors
+/// As [`parse`].
+pub(super) fn parse_for_tests(text: &str) -> anyhow::Result<Vec<Resource>> {
+    checked(text, |kind| matches!(kind, ResourceKind::Node | ResourceKind::KubeCluster))
+}
+
+fn checked(text: &str, besides: fn(ResourceKind) -> bool) -> anyhow::Result<Vec<Resource>> {
     let documents = yaml::resources(text)?;
     ensure!(!documents.is_empty(), "there is no document in it");
     let lines = yaml::lines(text).unwrap_or_default();
     for (number, document) in documents.iter().enumerate() {
-        check(document, lines.get(number))?;
+        if !besides(ResourceKind::parse(&document.kind)?) {
+            check(document, lines.get(number))?;
+        }
     }
     Ok(documents)
 }
@@ -29,7 +44,7 @@ fn check(document: &Resource, lines: Option<&Lines>) -> anyhow::Result<()> {
     let kind = ResourceKind::parse(&document.kind)?;
     if let Some(how) = kind.made_elsewhere() {
         bail!(
-            "{} {:?} cannot be created by a document: {how}; documents of kinds role, user and token can be created",
+            "{} {:?} cannot be created by a document: {how}; documents of kinds role, user, token and policy_test can be created",
             kind.as_str(),
             document.metadata.name
         );
@@ -43,20 +58,25 @@ fn check(document: &Resource, lines: Option<&Lines>) -> anyhow::Result<()> {
         this(),
         known.join(" or ")
     );
-    let unsupported = match kind {
-        ResourceKind::Role => unsupported_in_role(&document.spec),
-        ResourceKind::User => unsupported_in_user(&document.spec),
-        ResourceKind::Token => unknown_fields::<TokenSpec>(&document.spec, &["spec"]),
-        ResourceKind::Node | ResourceKind::KubeCluster => Vec::new(),
+    let (unsupported, unreadable) = match kind {
+        ResourceKind::Role => faults_in_role(&document.spec),
+        ResourceKind::User => (unsupported_in_user(&document.spec), Vec::new()),
+        ResourceKind::Token => faults_in_token(&document.spec),
+        ResourceKind::PolicyTest => faults_in_test(&document.spec),
+        ResourceKind::Node | ResourceKind::KubeCluster => (Vec::new(), Vec::new()),
     };
     if !unsupported.is_empty() {
         let named: Vec<_> = unsupported.iter().map(|path| with_line(path, lines)).collect();
         bail!("{} has fields that this product does not have: {}; take them out", this(), named.join(", "));
     }
+    if let Some((path, cause)) = unreadable.first() {
+        bail!("{}: {}: {cause}", this(), with_line(path, lines));
+    }
     match kind {
-        ResourceKind::Role => check_role(document).with_context(this),
+        ResourceKind::Role => check_role(document, lines).with_context(this),
         ResourceKind::User => check_user(document).with_context(this),
         ResourceKind::Token => check_token(document).with_context(this),
+        ResourceKind::PolicyTest => PolicyTest::from_document(document).map(drop).with_context(this),
         ResourceKind::Node | ResourceKind::KubeCluster => Ok(()),
     }
 }
@@ -69,11 +89,17 @@ fn with_line(path: &[String], lines: Option<&Lines>) -> String {
     }
 }
 
-fn check_role(document: &Resource) -> anyhow::Result<()> {
-    let name = RoleName::new(&document.metadata.name)?;
+fn check_role(document: &Resource, lines: Option<&Lines>) -> anyhow::Result<()> {
     let spec = if document.spec.is_null() { Value::Object(serde_json::Map::new()) } else { document.spec.clone() };
-    Role::new(name, &serde_json::from_value::<RoleSpec>(spec)?)?;
-    Ok(())
+    let name = RoleName::new(&document.metadata.name)?;
+    let version = RoleVersion::parse(&document.version).context("the version was checked before")?;
+    let checked = Role::of_version(name, version, &serde_json::from_value::<RoleSpec>(spec)?);
+    let Err(cause) = checked else { return Ok(()) };
+    let path: Vec<String> = ["spec"].into_iter().chain(cause.path()).map(str::to_owned).collect();
+    match lines.and_then(|lines| lines.of(&path)) {
+        Some(line) => bail!("line {line}: {cause}"),
+        None => Err(cause.into()),
+    }
 }
 
 fn check_token(document: &Resource) -> anyhow::Result<()> {
@@ -95,15 +121,40 @@ fn check_user(document: &Resource) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn unsupported_in_role(spec: &Value) -> Vec<Vec<String>> {
-    let mut found = unknown_fields::<RoleSpec>(spec, &["spec"]);
-    found.extend(unknown_fields::<OptionsSpec>(&spec["options"], &["spec", "options"]));
+/// Fields that this product does not have, and fields whose value it cannot read, with the reason.
+type Faults = (Vec<Vec<String>>, Vec<(Vec<String>, String)>);
+
+fn faults_in_role(spec: &Value) -> Faults {
+    let mut found = Faults::default();
+    // What is inside of these has a look of its own, which says more.
+    faults::<RoleSpec>(spec, &["spec"], &["options", "allow", "deny"], &mut found);
+    faults::<OptionsSpec>(&spec["options"], &["spec", "options"], &[], &mut found);
     for part in ["allow", "deny"] {
-        found.extend(unknown_fields::<ConditionsSpec>(&spec[part], &["spec", part]));
+        faults::<ConditionsSpec>(&spec[part], &["spec", part], &["rules", "kubernetes_resources"], &mut found);
+        for (number, entry) in spec[part]["kubernetes_resources"].as_array().into_iter().flatten().enumerate() {
+            let path = ["spec", part, "kubernetes_resources", &number.to_string()];
+            faults::<KubeResourceSpec>(entry, &path, &[], &mut found);
+        }
         for (number, rule) in spec[part]["rules"].as_array().into_iter().flatten().enumerate() {
-            found.extend(unknown_fields::<RuleSpec>(rule, &["spec", part, "rules", &number.to_string()]));
+            faults::<RuleSpec>(rule, &["spec", part, "rules", &number.to_string()], &[], &mut found);
         }
     }
+    found
+}
+
+fn faults_in_test(spec: &Value) -> Faults {
+    let mut found = Faults::default();
+    faults::<PolicyTestSpec>(spec, &["spec"], &["given", "target"], &mut found);
+    faults::<GivenSpec>(&spec["given"], &["spec", "given"], &[], &mut found);
+    faults::<TargetSpec>(&spec["target"], &["spec", "target"], &["kubernetes_resource"], &mut found);
+    let object = ["spec", "target", "kubernetes_resource"];
+    faults::<KubeObjectSpec>(&spec["target"]["kubernetes_resource"], &object, &[], &mut found);
+    found
+}
+
+fn faults_in_token(spec: &Value) -> Faults {
+    let mut found = Faults::default();
+    faults::<TokenSpec>(spec, &["spec"], &[], &mut found);
     found
 }
 
@@ -113,17 +164,22 @@ fn unsupported_in_user(spec: &Value) -> Vec<Vec<String>> {
     names.map(|name| vec!["spec".to_owned(), name.clone()]).collect()
 }
 
-/// The fields of `value` that `T` does not have. They are found by asking `T` itself, so that there is no second list of fields: with
-/// a field alone, the only thing it can say of its name is that it does not know it.
-fn unknown_fields<T: DeserializeOwned>(value: &Value, path: &[&str]) -> Vec<Vec<String>> {
-    let Some(fields) = value.as_object() else { return Vec::new() };
-    let unknown = |(name, content): (&String, &Value)| {
+/// Looks for faults in the fields of `value`, which is to be a `T`. They are found by asking `T` itself, so that there is no second list
+/// of fields: with a field alone, it can say that it does not know its name, or why it does not read its content. What it says of other
+/// fields that are missing is passed over here.
+fn faults<T: DeserializeOwned>(value: &Value, path: &[&str], inside: &[&str], found: &mut Faults) {
+    let Some(fields) = value.as_object() else { return };
+    let within = |name: &String| path.iter().map(|part| (*part).to_owned()).chain([name.clone()]).collect();
+    for (name, content) in fields {
         let alone = Value::Object([(name.clone(), content.clone())].into_iter().collect());
-        let said = serde_json::from_value::<T>(alone).err()?.to_string();
-        said.starts_with(&format!("unknown field `{name}`")).then(|| name.clone())
-    };
-    let within = |name: String| path.iter().map(|part| (*part).to_owned()).chain([name]).collect();
-    fields.iter().filter_map(unknown).map(within).collect()
+        let Err(cause) = serde_json::from_value::<T>(alone) else { continue };
+        let said = cause.to_string();
+        if said.starts_with(&format!("unknown field `{name}`")) {
+            found.0.push(within(name));
+        } else if !inside.contains(&name.as_str()) && !said.starts_with("missing field") {
+            found.1.push((within(name), said));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -177,13 +233,73 @@ spec:
         assert!(refused(&second).contains("spec.allow.db_labels (line 16)"), "{}", refused(&second));
     }
 
+    // I80
+    #[test]
+    fn a_value_that_is_refused_is_named_with_its_line() {
+        for (line, said) in [
+            ("permit_x11_forwarding: true", "permit_x11_forwarding"),
+            ("client_idle_timeout: soon", "client_idle_timeout"),
+            ("lock: sometimes", "lock"),
+            ("max_sessions: many", "max_sessions"),
+            ("forward_agent: [1]", "forward_agent"),
+        ] {
+            let role = format!(
+                "kind: role\nversion: v7\nmetadata: {{ name: dev }}\nspec:\n  options:\n    max_session_ttl: 8h\n    {line}\n"
+            );
+            let refusal = refused(&role);
+            assert!(refusal.contains("line 7") && refusal.contains(said), "{refusal}");
+        }
+        let pattern =
+            "kind: role\nversion: v7\nmetadata: { name: dev }\nspec:\n  deny:\n    node_labels: { env: '^(a$' }\n";
+        assert!(refused(pattern).contains("line 6: deny.node_labels"), "{}", refused(pattern));
+    }
+
+    #[test]
+    fn role_documents_of_every_version_load_as_they_are() {
+        for text in [
+            include_str!("../../fixtures/roles/contract.yaml"),
+            include_str!("../../fixtures/roles/v5.yaml"),
+            include_str!("../../fixtures/roles/v6.yaml"),
+            include_str!("../../fixtures/roles/v7.yaml"),
+        ] {
+            let [document] = parse(text).unwrap_or_else(|cause| panic!("{cause:#}")).try_into().unwrap();
+            // What is printed again is read again, and means the same.
+            let role = remoteler_core::Role::from_document(&document).unwrap();
+            let [again] = parse(&yaml::document(&document).unwrap()).unwrap().try_into().unwrap();
+            assert_eq!(again, document);
+            assert_eq!(role.version().as_str(), document.version);
+        }
+    }
+
+    // I80
+    #[test]
+    fn what_a_version_does_not_have_is_refused_with_its_line() {
+        let role = |version: &str, entry: &str| {
+            format!(
+                "kind: role\nversion: {version}\nmetadata: {{ name: a }}\nspec:\n  allow:\n    kubernetes_resources:\n      - {entry}\n"
+            )
+        };
+        for (version, entry, said) in [
+            ("v5", "{ kind: pod, namespace: '*', name: '*' }", "line 6: allow.kubernetes_resources"),
+            ("v6", "{ kind: secret, namespace: '*', name: '*' }", "v6 knows kind pod only"),
+            ("v7", "{ kind: pods, namespace: '*', name: '*', verbs: ['*'] }", "\"pods\" is unknown"),
+            ("v7", "{ kind: pod, namespace: '*', name: '*', verbs: ['*'], api_group: x }", "api_group (line 7)"),
+        ] {
+            let line = refused(&role(version, entry));
+            assert!(line.contains(said), "{said} in {line}");
+        }
+        let expression = "kind: role\nversion: v7\nmetadata: { name: a }\nspec:\n  allow:\n    node_labels_expression: 'labels[x]'\n";
+        assert!(refused(expression).contains("line 6: allow.node_labels_expression"), "{}", refused(expression));
+    }
+
     #[test]
     fn kinds_that_documents_do_not_make_are_refused_with_those_that_they_do() {
         for kind in ["node", "kube_cluster"] {
             let line =
                 refused(&format!("kind: {kind}\nversion: v2\nmetadata: {{ name: a }}\nspec: {{ roles: [node] }}\n"));
             assert!(
-                line.contains("cannot be created by a document") && line.contains("role, user and token can"),
+                line.contains("cannot be created by a document")
+                    && line.contains("role, user, token and policy_test can"),
                 "{line}"
             );
         }

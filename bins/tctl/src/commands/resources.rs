@@ -37,6 +37,17 @@ fn table(resources: &[Resource]) -> String {
 
 /// Reads the documents of a file, or of standard input. All of them are read and checked before one is written.
 pub(crate) fn read(file: Option<&Path>) -> anyhow::Result<Vec<Resource>> {
+    let (name, text) = text_of(file)?;
+    documents::parse(&text).with_context(|| format!("{name}: nothing was written"))
+}
+
+/// Reads the documents of a file for `tctl test`, which knows nodes and Kubernetes clusters besides.
+pub(crate) fn read_for_tests(file: &Path) -> anyhow::Result<Vec<Resource>> {
+    let (name, text) = text_of(Some(file))?;
+    documents::parse_for_tests(&text).context(name)
+}
+
+fn text_of(file: Option<&Path>) -> anyhow::Result<(String, String)> {
     let file = file.filter(|file| *file != Path::new("-"));
     let name = file.map_or_else(|| "standard input".into(), |file| file.display().to_string());
     let mut text = String::new();
@@ -49,7 +60,7 @@ pub(crate) fn read(file: Option<&Path>) -> anyhow::Result<Vec<Resource>> {
     };
     let octets = octets.with_context(|| format!("{name} cannot be read"))?;
     ensure!(octets as u64 <= MAX_OCTETS, "{name} has more than {MAX_OCTETS} octets; split it");
-    documents::parse(&text).with_context(|| format!("{name}: nothing was written"))
+    Ok((name, text))
 }
 
 /// Writes documents one after another, as they stand in the file, once all of them can be expected to be taken.

@@ -1,0 +1,102 @@
+//! Who may do what, and why, for those who may know it: administrators hear what each role says, users hear what they may do themselves.
+//! Owns who hears what; the answer is the decision of core.
+
+use remoteler_core::{
+    ApiError, ExplainRequest, Explanation, KubeRecord, Login, NodeRecord, Policy, PolicySource, UserIdentity, Verb,
+    explain_kube, explain_ssh, prospective_identity,
+};
+
+use crate::{
+    Caller,
+    failure::{ApiResult, bad_request, not_found},
+    issue::NO_LOGIN,
+    records::key,
+    service::Inner,
+    users::UserRecord,
+};
+
+/// Most explanations in one answer: one fits into some 600 octets.
+const MAX_ANSWERS: usize = 1000;
+
+impl Inner {
+    pub(crate) async fn explain(&self, caller: &Caller, request: ExplainRequest) -> ApiResult<Vec<Explanation>> {
+        if request.node.is_some() && request.kube_cluster.is_some() {
+            return Err(bad_request("name a node or a Kubernetes cluster, not both"));
+        }
+        if request.login.is_some() && request.kube_cluster.is_some() {
+            return Err(bad_request("a login goes with nodes, not with Kubernetes clusters"));
+        }
+        let policy = self.policy.policy();
+        let (identity, own) = match (&request.user, caller) {
+            (None, Caller::User { user, .. }) => (self.current(user).await?.clone(), true),
+            (None, Caller::LocalAdmin) => return Err(bad_request("name the user it is about")),
+            (None, Caller::Host { .. } | Caller::Anonymous { .. }) => {
+                return Err(self.refuse(caller, "ask what they may do").await);
+            }
+            (Some(name), _) => {
+                self.admit(caller, "user", Verb::Read).await?;
+                self.admit(caller, "role", Verb::Read).await?;
+                let user = self.records.read::<UserRecord>(&key::of(key::USERS, name)).await?;
+                let user = user.ok_or_else(|| not_found(format!("there is no user {name}")))?;
+                (prospective_identity(user.name, &policy, &user.roles, user.traits), false)
+            }
+        };
+        let everything = request.node.is_none() && request.kube_cluster.is_none();
+        let mut answers = Vec::new();
+        if request.kube_cluster.is_none() {
+            let mut nodes = self.all_nodes().await?;
+            nodes.retain(|node| request.node.as_ref().is_none_or(|name| node.name == *name));
+            // The same answer whether it is not there or must not be known (no enumeration).
+            nodes.retain(|node| !own || node.visible_to(&identity, &policy));
+            if let (Some(name), true) = (&request.node, nodes.is_empty()) {
+                return Err(absent("node", name.as_str(), own));
+            }
+            for node in &nodes {
+                answers.extend(of_node(&identity, &policy, node, request.login.as_ref())?);
+            }
+        }
+        if request.node.is_none() && request.login.is_none() {
+            let mut clusters = self.all_kube_clusters().await?;
+            clusters.retain(|kube| request.kube_cluster.as_ref().is_none_or(|name| kube.name == *name));
+            clusters.retain(|kube| !own || kube.visible_to(&identity, &policy));
+            if let (Some(name), true) = (&request.kube_cluster, clusters.is_empty()) {
+                return Err(absent("Kubernetes cluster", name.as_str(), own));
+            }
+            answers.extend(clusters.iter().map(|kube| of_kube(&identity, &policy, kube)));
+        }
+        if own && everything {
+            // What may I do: not what not.
+            answers.retain(|answer| answer.allowed || request.login.is_some());
+        }
+        if answers.len() > MAX_ANSWERS {
+            let found = answers.len();
+            return Err(bad_request(format!("{found} answers are more than {MAX_ANSWERS}; name a node or a login")));
+        }
+        Ok(if own { answers.into_iter().map(Explanation::for_the_user).collect() } else { answers })
+    }
+}
+
+fn absent(what: &str, name: &str, own: bool) -> ApiError {
+    let known = if own { " that you may see" } else { "" };
+    not_found(format!("there is no {what} {name}{known}"))
+}
+
+/// One explanation for each account: the one that is asked for, or those that the roles give.
+fn of_node(
+    identity: &UserIdentity,
+    policy: &Policy,
+    node: &NodeRecord,
+    login: Option<&Login>,
+) -> ApiResult<Vec<Explanation>> {
+    let given = identity.logins.iter().filter(|login| login.as_str() != NO_LOGIN);
+    let mut logins: Vec<Login> = login.map_or_else(|| given.cloned().collect(), |login| vec![login.clone()]);
+    if logins.is_empty() {
+        // Nobody's account: what the roles say of it is what they say of every one.
+        logins.push(Login::new(NO_LOGIN).map_err(|cause| bad_request(cause.to_string()))?);
+    }
+    Ok(logins.iter().map(|login| explain_ssh(identity, policy, (&node.name, &node.labels), login)).collect())
+}
+
+fn of_kube(identity: &UserIdentity, policy: &Policy, kube: &KubeRecord) -> Explanation {
+    explain_kube(identity, policy, (&kube.name, &kube.labels), None)
+}

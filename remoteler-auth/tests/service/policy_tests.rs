@@ -1,0 +1,111 @@
+//! Policy tests live with the policy: no change of a role or a user breaks one.
+
+use remoteler_core::{ApiErrorKind, Resource, ResourceKind};
+use serde_json::{Value, json};
+
+use crate::support::{Cluster, kind, new_user};
+
+fn document(kind: &str, version: &str, name: &str, spec: Value) -> Resource {
+    serde_json::from_value(json!({ "kind": kind, "version": version, "metadata": { "name": name }, "spec": spec }))
+        .unwrap()
+}
+
+fn role(name: &str, spec: Value) -> Resource {
+    document("role", "v7", name, spec)
+}
+
+fn test(name: &str, given: Value, env: &str, expect: &str) -> Resource {
+    let target = json!({ "node_labels": { "env": env } });
+    let spec = json!({ "given": given, "target": target, "login": "root", "expect": expect });
+    document("policy_test", "v1", name, spec)
+}
+
+fn dev(env: Value) -> Value {
+    json!({ "allow": { "logins": ["root"], "node_labels": { "env": env } } })
+}
+
+async fn cluster() -> Cluster {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    admin.put_resource(role("dev", dev(json!("dev"))), false).await.unwrap();
+    admin.put_resource(role("all", dev(json!("*"))), false).await.unwrap();
+    admin.create_user(new_user("ann", &["dev"], &[])).await.unwrap();
+    let ann = || json!({ "user": "ann" });
+    admin.put_resource(test("ann-works-in-dev", ann(), "dev", "allow"), false).await.unwrap();
+    admin.put_resource(test("prod-is-closed", ann(), "prod", "deny"), false).await.unwrap();
+    cluster
+}
+
+// I80
+#[tokio::test]
+async fn a_change_that_breaks_a_test_is_refused_by_its_name_and_nothing_is_written() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let before = admin.resources(ResourceKind::Role, Some("dev".into())).await.unwrap();
+
+    let wider = admin.put_resource(role("dev", dev(json!(["dev", "prod"]))), true).await.unwrap_err();
+    assert_eq!(wider.kind, ApiErrorKind::Conflict);
+    assert!(wider.message.contains("policy_test prod-is-closed"), "{}", wider.message);
+    assert!(wider.message.contains("role dev allows it"), "{}", wider.message);
+    let narrower = admin.put_resource(role("dev", dev(json!("test"))), true).await.unwrap_err();
+    assert!(narrower.message.contains("policy_test ann-works-in-dev"), "{}", narrower.message);
+    assert_eq!(admin.resources(ResourceKind::Role, Some("dev".into())).await.unwrap(), before);
+    assert_eq!(cluster.events("role.create").await.len(), 2, "only those of the set-up");
+
+    let promoted = admin.update_user(new_user("ann", &["dev", "all"], &[])).await.unwrap_err();
+    assert!(promoted.message.contains("policy_test prod-is-closed"), "{}", promoted.message);
+    let user = document("user", "v2", "ann", json!({ "roles": ["all"] }));
+    assert_eq!(kind(admin.put_resource(user, true).await), ApiErrorKind::Conflict);
+    let users = admin.users().await.unwrap();
+    assert_eq!(users[0].roles.iter().map(ToString::to_string).collect::<Vec<_>>(), ["dev"]);
+
+    // What breaks nothing goes on as ever, and with the test goes its guard.
+    admin.put_resource(role("dev", dev(json!(["dev", "staging"]))), true).await.unwrap();
+    admin.delete_resource(ResourceKind::PolicyTest, "prod-is-closed".into()).await.unwrap();
+    admin.update_user(new_user("ann", &["dev", "all"], &[])).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_role_that_a_test_is_about_is_not_removed() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let given = json!({ "roles": ["all"] });
+    admin.put_resource(test("all-is-all", given, "prod", "allow"), false).await.unwrap();
+    let refused = admin.delete_resource(ResourceKind::Role, "all".into()).await.unwrap_err();
+    assert!(refused.message.contains("policy_test all-is-all"), "{}", refused.message);
+}
+
+#[tokio::test]
+async fn a_test_is_stored_listed_replaced_and_removed_as_other_documents_are() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let names = |documents: Vec<Resource>| documents.into_iter().map(|one| one.metadata.name).collect::<Vec<_>>();
+    let listed = admin.resources(ResourceKind::PolicyTest, None).await.unwrap();
+    assert_eq!(names(listed), ["ann-works-in-dev", "prod-is-closed"]);
+    let again = test("prod-is-closed", json!({ "user": "ann" }), "prod", "deny");
+    assert_eq!(kind(admin.put_resource(again.clone(), false).await), ApiErrorKind::Conflict);
+    admin.put_resource(again, true).await.unwrap();
+    admin.delete_resource(ResourceKind::PolicyTest, "prod-is-closed".into()).await.unwrap();
+    let gone = admin.delete_resource(ResourceKind::PolicyTest, "prod-is-closed".into()).await;
+    assert_eq!(kind(gone), ApiErrorKind::NotFound);
+    assert_eq!(cluster.events("policy_test.create").await.len(), 3);
+    assert_eq!(cluster.events("resource.delete").await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_test_that_fails_or_cannot_be_run_is_not_taken() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    for (given, said) in [
+        (json!({ "user": "ann" }), "fails already"),
+        (json!({ "user": "bob" }), "no user bob"),
+        (json!({}), "neither a user nor roles"),
+    ] {
+        let refused = admin.put_resource(test("t", given, "prod", "allow"), false).await.unwrap_err();
+        assert!(refused.message.contains(said), "{}", refused.message);
+    }
+    cluster.user("bob", &["dev"], &[]).await;
+    let bob = cluster.as_user("bob").await;
+    let denied = bob.put_resource(test("t", json!({ "user": "ann" }), "prod", "deny"), false).await;
+    assert_eq!(kind(denied), ApiErrorKind::Denied);
+}
