@@ -32,6 +32,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("bash", "bash"),
     ("mount", "mount"),
     ("softhsm2-util", "softhsm2"),
+    ("strace", "strace"),
     ("pkcs11-tool", "opensc"),
     ("psql", "postgresql-client"),
     ("initdb", "postgresql"),
