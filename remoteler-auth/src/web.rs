@@ -17,7 +17,7 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
-use remoteler_core::{AuthApi, LoginRequest, wire};
+use remoteler_core::{ApiError, ApiErrorKind, AuthApi, LoginRequest, wire};
 
 use crate::http::{Input, json};
 
@@ -60,8 +60,19 @@ pub fn crl_router(api: ApiForAddress) -> Router {
 
 type State = axum::extract::State<ApiForAddress>;
 
+/// That the auth service is away, in words for who stands outside: where it is and how it failed is not theirs to know.
+fn from_outside(cause: ApiError) -> ApiError {
+    if cause.kind != ApiErrorKind::Unavailable {
+        return cause;
+    }
+    tracing::debug!(%cause, "the auth service did not answer for a client of the web API");
+    let message =
+        "the cluster's auth service does not answer now; who is logged in can go on, log in again in a minute";
+    ApiError::new(cause.kind, message)
+}
+
 async fn ping(axum::extract::State(api): State, Extension(RemoteAddr(addr)): Extension<RemoteAddr>) -> Response {
-    json(api(addr).ping().await)
+    json(api(addr).ping().await.map_err(from_outside))
 }
 
 async fn login(
@@ -71,5 +82,20 @@ async fn login(
 ) -> Response {
     // What the client says of its address is replaced by what the listener saw.
     let request = LoginRequest { client_addr: Some(addr.to_string()), ..request };
-    json(api(addr).login(request).await)
+    json(api(addr).login(request).await.map_err(from_outside))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_stands_outside_is_not_told_where_the_auth_service_is() {
+        let away = ApiError::new(ApiErrorKind::Unavailable, "10.0.0.7:3025 cannot be reached: Connection refused");
+        let said = from_outside(away);
+        assert_eq!(said.kind, ApiErrorKind::Unavailable);
+        assert!(said.message.contains("auth service does not answer") && !said.message.contains("10.0.0.7"), "{said}");
+        let wrong = ApiError::new(ApiErrorKind::Unauthenticated, "wrong user or password");
+        assert_eq!(from_outside(wrong.clone()), wrong);
+    }
 }

@@ -90,7 +90,7 @@ fn found_in(dir: &Path, text: &str) -> bool {
     fs::read_dir(dir)
         .unwrap()
         .map(Result::unwrap)
-        .filter(|entry| entry.path().is_file())
+        .filter(|entry| entry.path().is_file() && entry.file_name() != "auth.reserve") // which is 8 MiB of nothing
         .any(|entry| holds(&fs::read(entry.path()).unwrap()))
 }
 

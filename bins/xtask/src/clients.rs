@@ -33,6 +33,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("mount", "mount"),
     ("softhsm2-util", "softhsm2"),
     ("faketime", "faketime"),
+    ("strace", "strace"),
     ("pkcs11-tool", "opensc"),
     ("psql", "postgresql-client"),
     ("initdb", "postgresql"),

@@ -171,7 +171,7 @@ async fn users_log_in_and_links_work_in_every_released_format() {
 async fn hosts_renew_announce_themselves_and_join_in_every_released_format() {
     for number in released() {
         let opened = Opened::format(number).await;
-        let renewed = opened.host().renew_host().await.unwrap();
+        let renewed = opened.host().renew_host(None).await.unwrap();
         assert_eq!(renewed.host_id.to_string(), opened.known.host_id, "format {number}");
         let nodes = opened.admin().nodes().await.unwrap();
         assert_eq!(nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["gw-17"]);
