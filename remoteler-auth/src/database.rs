@@ -1,8 +1,11 @@
 //! The one SQLite database of an auth service. Owns its connections, each in a thread of its own, and the group commit of
 //! writes. Knows no table: what is read and written comes as closures.
 
+mod check;
+mod copies;
 mod data_dir;
 mod log;
+mod migrations;
 
 use std::{
     path::{Path, PathBuf},
@@ -13,9 +16,11 @@ use std::{
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::{mpsc, oneshot};
 
+use check::Checked;
+pub(crate) use copies::forget_clear_keys;
+use data_dir::DataDir;
 pub use data_dir::OpenError;
 pub(crate) use data_dir::private_dir;
-use data_dir::{DataDir, SCHEMA_VERSION};
 pub(crate) use log::empty as empty_log;
 
 /// File name of the database in a data directory.
@@ -60,22 +65,19 @@ pub struct Database {
 impl Database {
     /// Opens the database of a data directory, making both when they are not there. Directory 0700, files 0600.
     ///
+    /// Looks for damage first, for a second at most. A database of an older format is copied to `auth.sqlite.format-N` beside it and then brought to
+    /// the present one, in one transaction.
+    ///
     /// # Errors
-    /// [`OpenError`]; a directory of a newer version is left untouched.
+    /// [`OpenError`]; a directory of a newer version is left untouched, and so is a database that is damaged or cannot be brought to the present format.
     pub fn open(data_dir: &Path) -> Result<Self, OpenError> {
         let held = DataDir::hold(data_dir)?;
         let path = data_dir.join(FILE_NAME);
         let failed = |source| OpenError::from_sqlite(&path, source);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let writer = Connection::open_with_flags(&path, flags).map_err(failed)?;
+        let mut writer = Connection::open_with_flags(&path, flags).map_err(failed)?;
         prepare(&writer, true).map_err(failed)?;
-        let found: u32 = writer.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
-        if found > SCHEMA_VERSION {
-            return Err(OpenError::newer(data_dir, found));
-        }
-        if found < SCHEMA_VERSION {
-            create_schema(&writer).map_err(failed)?;
-        }
+        bring_up_to_date(&mut writer, data_dir, &path)?;
         let reader = Connection::open_with_flags(&path, flags).map_err(failed)?;
         prepare(&reader, true).map_err(failed)?;
         let name = path.display().to_string();
@@ -101,7 +103,7 @@ impl Database {
         let failed = |source| OpenError::from_sqlite(&name, source);
         let connection = Connection::open_in_memory().map_err(failed)?;
         prepare(&connection, false).map_err(failed)?;
-        create_schema(&connection).map_err(failed)?;
+        migrations::apply(&connection, 0).map_err(|cause| OpenError::migration(&name, cause))?;
         let (write, jobs) = mpsc::channel(QUEUE);
         let thread = spawn("auth-db", move || run_writes(&connection, ":memory:", jobs))?;
         let reader = Some(write.clone());
@@ -174,29 +176,27 @@ fn prepare(connection: &Connection, on_disk: bool) -> rusqlite::Result<()> {
     connection.pragma_update(None, "trusted_schema", false)
 }
 
-fn create_schema(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute_batch(&format!(
-        "BEGIN IMMEDIATE;
-         CREATE TABLE items (
-             key TEXT PRIMARY KEY, value BLOB NOT NULL, revision INTEGER NOT NULL, expires INTEGER
-         ) WITHOUT ROWID;
-         CREATE INDEX items_expires ON items (expires) WHERE expires IS NOT NULL;
-         CREATE TABLE counter (revision INTEGER NOT NULL);
-         INSERT INTO counter VALUES (0);
-         CREATE TABLE events (
-             seq INTEGER PRIMARY KEY, uid BLOB NOT NULL UNIQUE, time INTEGER NOT NULL,
-             event TEXT NOT NULL, user TEXT, sid TEXT, body TEXT NOT NULL, chain BLOB NOT NULL
-         );
-         CREATE INDEX events_time ON events (time);
-         CREATE INDEX events_event ON events (event, time);
-         CREATE INDEX events_user ON events (user, time);
-         CREATE INDEX events_sid ON events (sid, event) WHERE sid IS NOT NULL;
-         PRAGMA user_version = {SCHEMA_VERSION};
-         COMMIT;"
-    ))?;
+/// Checks what is there, and makes the present format of it.
+fn bring_up_to_date(writer: &mut Connection, data_dir: &Path, path: &Path) -> Result<(), OpenError> {
+    let failed = |source| OpenError::from_sqlite(path, source);
+    let found: u32 = writer.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
+    if found > migrations::LATEST {
+        return Err(OpenError::newer(data_dir, found));
+    }
+    if found > 0 && check::check(writer, path, check::LIMIT)? == Checked::InPart {
+        tracing::info!(path = %path.display(), "the database is large; it was looked at for damage in part");
+    }
+    if found == migrations::LATEST {
+        return Ok(());
+    }
+    if found > 0 {
+        let kept = copies::keep_format(writer, data_dir, found)?;
+        tracing::info!(found, copy = %kept.display(), "the database is of an older format; a copy of it was kept");
+    }
+    migrations::apply(writer, found).map_err(|cause| OpenError::migration(path, cause))?;
     // The version must stand in the file itself: it is read from there before a journal is touched.
-    let checkpoint = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-    checkpoint.or_else(|cause| if cause == rusqlite::Error::QueryReturnedNoRows { Ok(()) } else { Err(cause) })
+    let checkpoint = writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    checkpoint.map_err(failed)
 }
 
 fn run_reads(connection: &Connection, mut jobs: mpsc::Receiver<Job>) {

@@ -164,9 +164,14 @@ impl AuthService {
         let database = Arc::new(database);
         let storage = Arc::new(SqliteStorage::new(Arc::clone(&database)));
         let dir = config.data_dir.clone();
+        let sealed = config.key_ring.is_some();
         let service = Self::with_stores(config, storage, EventLog::new(database), recordings).await?;
         // Keys that were sealed just now lay in the clear before (I8).
-        blocking(move || database::empty_log(&dir)).await;
+        blocking(move || {
+            database::empty_log(&dir);
+            if sealed { database::forget_clear_keys(&dir) } else { Ok(()) }
+        })
+        .await?;
         Ok(service)
     }
 

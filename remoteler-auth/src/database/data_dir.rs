@@ -11,17 +11,17 @@ use std::{
 use rusqlite::ErrorCode;
 use rustix::fs::{FlockOperation, OFlags, flock};
 
-use super::FILE_NAME;
-
-/// The schema this program writes.
-pub(super) const SCHEMA_VERSION: u32 = 1;
+use super::{
+    FILE_NAME,
+    migrations::{self, LATEST},
+};
 
 /// Why the auth service's data could not be opened. Nothing in the directory was changed but its permissions.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
     /// Written by a newer program.
-    #[error("{} was written by a newer version (format {found}, this program reads up to {SCHEMA_VERSION}); it was left untouched, start the newer program", dir.display())]
+    #[error("{} was written by a newer version (format {found}, this program reads up to {LATEST}); it was left untouched, start the newer program", dir.display())]
     Newer {
         /// Data directory.
         dir: PathBuf,
@@ -66,6 +66,26 @@ pub enum OpenError {
         /// Why.
         reason: String,
     },
+    /// Its pages are not what was written.
+    #[error("the database {} is damaged ({found}); nothing was changed: put the last backup in its place, or salvage it with the recover command of the sqlite3 shell", path.display())]
+    Damaged {
+        /// Path.
+        path: PathBuf,
+        /// The first thing that is wrong.
+        found: String,
+    },
+    /// A step from an older format to this program's failed.
+    #[error("{} could not be brought to format {version} ({name}): {reason}; it is as it was, and the program that wrote it still reads it", path.display())]
+    Migration {
+        /// Path.
+        path: PathBuf,
+        /// The format that was to be made.
+        version: u32,
+        /// What the step does.
+        name: &'static str,
+        /// Why not.
+        reason: String,
+    },
     /// The system gave no thread.
     #[error("cannot start the database thread")]
     Thread(#[source] io::Error),
@@ -80,6 +100,7 @@ impl OpenError {
         let path = path.to_owned();
         match cause.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full { path },
+            Some(ErrorCode::DatabaseCorrupt) => Self::Damaged { path, found: cause.to_string() },
             Some(ErrorCode::SystemIoFailure) if is_full(&path) => Self::Full { path },
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
                 Self::InUse { dir: path.parent().unwrap_or(&path).to_owned() }
@@ -89,6 +110,15 @@ impl OpenError {
             ) => Self::Unusable { path, source: io::Error::other(cause) },
             _ => Self::NotADatabase { path, reason: cause.to_string() },
         }
+    }
+
+    pub(super) fn migration(path: &Path, failed: migrations::Failed) -> Self {
+        let migrations::Failed { version, name, source } = failed;
+        let cause = Self::from_sqlite(path, source);
+        if let Self::NotADatabase { path, reason } = cause {
+            return Self::Migration { path, version, name, reason };
+        }
+        cause
     }
 
     /// From a failed call of the file system.
@@ -131,7 +161,7 @@ pub(crate) fn private_dir(dir: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn private_file(path: &Path) -> Result<File, OpenError> {
+pub(super) fn private_file(path: &Path) -> Result<File, OpenError> {
     let failed = |source| OpenError::from_io(path, source);
     let nofollow = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or(0);
     let mut options = OpenOptions::new();
@@ -183,7 +213,7 @@ fn check_version(dir: &Path) -> Result<(), OpenError> {
     }
     let version: [u8; 4] = rest.get(44..48).and_then(|octets| octets.try_into().ok()).unwrap_or_default();
     let found = u32::from_be_bytes(version);
-    if found > SCHEMA_VERSION {
+    if found > LATEST {
         return Err(OpenError::newer(dir, found));
     }
     Ok(())
