@@ -10,6 +10,7 @@ use remoteler_core::{
     Revocation, RevocationList, RevocationListName, RevocationTarget, RotateRequest, RotationStatus, Secret, SessionId,
     SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary, TrustAck, TrustBundle, UserCerts,
     UserName, UserSummary,
+    evidence::{ExportQuery, ExportStart, ExportTile, ExportTileQuery},
 };
 
 use crate::{Caller, failure::ApiResult, service::Inner};
@@ -206,5 +207,17 @@ impl AuthApi for Handle {
 
     async fn delete_resource(&self, kind: ResourceKind, name: String) -> Result<(), ApiError> {
         change!(self, delete_resource(kind, name))
+    }
+
+    async fn audit_checkpoint(&self) -> Result<ExportStart, ApiError> {
+        change!(self, audit_checkpoint())
+    }
+
+    async fn start_export(&self, query: ExportQuery) -> Result<ExportStart, ApiError> {
+        change!(self, start_export(query))
+    }
+
+    async fn export_tile(&self, query: ExportTileQuery) -> Result<ExportTile, ApiError> {
+        self.inner.export_tile(&self.caller, query).await
     }
 }

@@ -8,6 +8,7 @@ mod blocking;
 mod caller;
 mod database;
 mod event_log;
+mod evidence;
 mod failure;
 mod http;
 mod identity_token;
@@ -41,7 +42,8 @@ mod web;
 
 pub use caller::Caller;
 pub use database::{Database, DatabaseError, OpenError};
-pub use event_log::{AuditLog, EventLog, EventLogError};
+pub use event_log::{AuditLog, BreakNotice, EventLog, EventLogError};
+pub use evidence::EvidenceError;
 pub use http::{AdminSocketError, HttpApi, ServeError, bind_admin_socket, openapi_document};
 pub use join::LocalHost;
 pub use key_file::KeyFileError;

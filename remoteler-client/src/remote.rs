@@ -11,7 +11,9 @@ use remoteler_core::{
     NewRevocation, NewToken, NewUser, NodeRecord, Ping, RecordingChunk, RecordingInfo, Resource, ResourceKind,
     Revocation, RevocationList, RevocationListName, RevocationTarget, RotateRequest, RotationStatus, Secret, SessionId,
     SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary, TrustAck, TrustBundle, UserCerts,
-    UserName, UserSummary, printable, wire,
+    UserName, UserSummary,
+    evidence::{ExportQuery, ExportStart, ExportTile, ExportTileQuery},
+    printable, wire,
 };
 use remoteler_tunnel::SharedTlsIdentity;
 use serde::{Serialize, de::DeserializeOwned};
@@ -293,6 +295,18 @@ impl AuthApi for RemoteAuth {
 
     async fn delete_resource(&self, kind: ResourceKind, name: String) -> Result<(), ApiError> {
         self.run(delete(wire::resource_path(kind, &name))).await
+    }
+
+    async fn audit_checkpoint(&self) -> Result<ExportStart, ApiError> {
+        self.call(get(wire::AUDIT_CHECKPOINT)).await
+    }
+
+    async fn start_export(&self, query: ExportQuery) -> Result<ExportStart, ApiError> {
+        self.call(get(with_query(wire::AUDIT_EXPORT, &query))).await
+    }
+
+    async fn export_tile(&self, query: ExportTileQuery) -> Result<ExportTile, ApiError> {
+        self.call(get(with_query(wire::AUDIT_TILE, &query))).await
     }
 }
 

@@ -12,8 +12,8 @@ mod verify;
 pub use chain::{ChainBreak, ChainHead, ChainLink, Chains, writers_digest};
 pub use checkpoint::{Checkpoint, CheckpointError, audit_origin};
 pub use export::{
-    ExportQuery, ExportRecord, ExportStart, ExportTile, ExportTileQuery, ExportTombstone, record_line, start_line,
-    tile_line,
+    ExportQuery, ExportRecord, ExportStart, ExportTile, ExportTileQuery, ExportTombstone, fetch_export, record_line,
+    start_line, tile_line,
 };
 pub use merkle::{
     Frontier, NoHash, TILE, TreeHash, consistency_path, inclusion_path, leaf_hash, left_of, node_hash, root_of, split,

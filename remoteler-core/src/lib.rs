@@ -43,8 +43,9 @@ pub mod wire;
 
 pub use access::{AccessDenied, DenyReason, KubeAccess, SshAccess, authorize_kube, authorize_ssh};
 pub use api::{
-    ApiError, ApiErrorKind, AuthApi, EventQuery, HostCerts, Invite, JoinRequest, LEAST_LOGIN_TTL, LoginRequest,
-    NewToken, NewUser, Ping, RecordingChunk, SignUpRequest, TokenCreated, TokenSummary, UserCerts, UserSummary,
+    ApiError, ApiErrorKind, AuthApi, EventOutcome, EventQuery, HostCerts, Invite, JoinRequest, LEAST_LOGIN_TTL,
+    LoginRequest, NewToken, NewUser, Ping, RecordingChunk, SignUpRequest, TokenCreated, TokenSummary, UserCerts,
+    UserSummary,
 };
 pub use audit::{AuditError, AuditEvent, AuditKind, AuditSink, ConnectionFields, NullAudit, SessionFields};
 pub use audit_bound::BoundedRefusals;

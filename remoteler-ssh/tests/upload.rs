@@ -14,7 +14,7 @@ use remoteler_core::{
     NewRevocation, NewToken, NewUser, NodeRecord, OsEntropy, Ping, RecordingChunk, RecordingInfo, Resource,
     ResourceKind, Revocation, RevocationList, RevocationListName, RevocationTarget, RotateRequest, RotationStatus,
     Secret, SessionId, SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary, TrustAck,
-    TrustBundle, UserCerts, UserName, UserSummary,
+    TrustBundle, UserCerts, UserName, UserSummary, evidence,
 };
 use remoteler_ssh::Uploader;
 use tokio::sync::Notify;
@@ -180,6 +180,18 @@ impl AuthApi for Store {
         absent()
     }
     async fn delete_resource(&self, _: ResourceKind, _: String) -> Result<(), ApiError> {
+        absent()
+    }
+
+    async fn audit_checkpoint(&self) -> Result<evidence::ExportStart, ApiError> {
+        absent()
+    }
+
+    async fn start_export(&self, _: evidence::ExportQuery) -> Result<evidence::ExportStart, ApiError> {
+        absent()
+    }
+
+    async fn export_tile(&self, _: evidence::ExportTileQuery) -> Result<evidence::ExportTile, ApiError> {
         absent()
     }
 }

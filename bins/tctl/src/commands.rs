@@ -3,6 +3,7 @@
 mod audit;
 mod authorities;
 mod documents;
+mod evidence;
 mod host_pattern;
 mod input;
 mod inventory;
@@ -41,6 +42,9 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<Report> {
     if let (Command::Auth(AuthCommand::Sign(args)), Some(format)) = (&cli.command, cli.sign_format()) {
         order = Some(sign::Order::new(args, format)?);
     }
+    if let Command::Audit(AuditCommand::Verify(args)) = &cli.command {
+        return evidence::verify(args);
+    }
     let api = connect(&cli.connection)?;
     let api: &dyn AuthApi = api.as_ref();
     match &cli.command {
@@ -77,10 +81,13 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<Report> {
         Command::Auth(AuthCommand::Unrevoke(args)) => revocations::unrevoke(api, args.name).await,
         Command::Auth(AuthCommand::Krl(args)) => revocations::write(api, RevocationListFormat::Krl, args).await,
         Command::Auth(AuthCommand::Crl(args)) => revocations::write(api, RevocationListFormat::Crl, args).await,
-        Command::Audit(AuditCommand::Ls { from, to, event, user, limit }) => {
+        Command::Audit(AuditCommand::Ls { from, to, event, user, limit, target, outcome, before }) => {
             let now = SystemClock.now();
             let query = audit::query(*from, *to, event.as_deref(), user.as_deref(), *limit, now);
-            audit::list(api, query).await
+            audit::list(api, audit::narrowed(query, target.as_deref(), *outcome, *before)).await
         }
+        Command::Audit(AuditCommand::Export(args)) => evidence::export(api, args, SystemClock.now()).await,
+        // Done above, without anybody to ask.
+        Command::Audit(AuditCommand::Verify(args)) => evidence::verify(args),
     }
 }

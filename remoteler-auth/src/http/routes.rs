@@ -1,5 +1,7 @@
 //! The table of routes: what the router registers and what the OpenAPI document describes, so that neither knows more than the other.
 
+mod evidence;
+
 use std::fmt::Display;
 
 use axum::{
@@ -86,6 +88,7 @@ pub(super) fn table() -> Vec<Route> {
     routes.extend(cluster());
     routes.extend(audit());
     routes.extend(revocation());
+    routes.extend(evidence::routes());
     routes.extend(administration());
     routes
 }

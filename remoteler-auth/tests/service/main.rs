@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests that fails should panic where it is")]
 
 mod audit;
+mod evidence;
 mod http;
 mod identity_tokens;
 mod inventory;

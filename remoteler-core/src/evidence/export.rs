@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
-use super::{TILE, TreeHash};
-use crate::Timestamp;
+use super::{Checkpoint, CheckpointError, NoteKey, TILE, TreeHash};
+use crate::{ApiError, AuthApi, Timestamp};
 
 /// Which part of the log is wanted. The answer is one piece of the log, from the first event that fits to the last one; in between there may be
 /// others, for events are in order of their arrival.
@@ -52,6 +52,8 @@ pub struct ExportTileQuery {
     pub size: u64,
     /// Which tile, from 0.
     pub tile: u64,
+    /// Number of the first event that is wanted of it. An answer has as many of them as go into 8 MiB, and at least one.
+    pub from: u64,
 }
 
 /// A tile of the tree, and the events in it that are there.
@@ -131,6 +133,43 @@ pub(super) fn read_record(line: &str) -> Option<(u64, &str)> {
     let text = rest.strip_suffix(RECORD_END)?;
     let number: u64 = seq.parse().ok()?;
     (number.to_string() == seq).then_some((number, text))
+}
+
+/// Fetches an export, and gives its lines one after another. Returns how many events it has.
+///
+/// # Errors
+/// Those of the service and of `line`, or [`CheckpointError`] when the answer is signed by nobody.
+pub async fn fetch_export<E: From<ApiError> + From<CheckpointError>>(
+    api: &dyn AuthApi,
+    query: ExportQuery,
+    mut line: impl FnMut(&str) -> Result<(), E>,
+) -> Result<u64, E> {
+    let start = api.start_export(query).await?;
+    let key: NoteKey = start.key.parse().map_err(CheckpointError::Note)?;
+    let Checkpoint { size, range, .. } = Checkpoint::open(&start.checkpoint, &[key])?;
+    let range = range.unwrap_or((1, 0));
+    line(&start_line(&start))?;
+    let mut count = 0;
+    for tile in tiles_of(range).into_iter().flatten() {
+        let last = range.1.min((tile + 1) * TILE);
+        let mut from = range.0.max(tile * TILE + 1);
+        let mut begun = false;
+        while from <= last {
+            let answer = api.export_tile(ExportTileQuery { size, tile, from }).await?;
+            if !begun {
+                line(&tile_line(tile, &answer))?;
+                begun = true;
+            }
+            // What is not there is found when the file is checked.
+            let Some(next) = answer.events.last().map(|record| record.seq.max(from) + 1) else { break };
+            for record in answer.events.iter().filter(|record| (from..=last).contains(&record.seq)) {
+                line(&record_line(record))?;
+                count += 1;
+            }
+            from = next;
+        }
+    }
+    Ok(count)
 }
 
 /// Reads a line that has exactly the form in which it is written.
