@@ -35,9 +35,14 @@ pub(super) async fn base(
     let keys = HostKeys::new(&state, keeper.identities());
     let trust = AuthTrust::Policy(policy.clone());
     let api: Arc<dyn AuthApi> = Arc::new(RemoteAuth::tls(&join.addr, Some(keys.shown.client.clone()), trust.clone())?);
-    let audit =
-        SpooledAudit::open(data_dir.path(), state.cluster_name().clone(), clock.clone(), SpoolLimits::default())
-            .context("the audit spool cannot be opened")?;
+    let audit = SpooledAudit::open(
+        data_dir.path(),
+        state.host_id(),
+        state.cluster_name().clone(),
+        clock.clone(),
+        settings.spool,
+    )
+    .context("the audit spool cannot be opened")?;
     let audit = Arc::new(audit);
     {
         let (audit, api, stop) = (audit.clone(), api.clone(), stop.clone());
