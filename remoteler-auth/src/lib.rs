@@ -32,6 +32,7 @@ mod rotation;
 mod secret_hash;
 mod service;
 mod sessions;
+mod shipping;
 mod sign;
 mod storage;
 #[cfg(feature = "pkcs11")]
@@ -53,6 +54,7 @@ pub use quota::HostQuotas;
 pub use recordings::{RecordingFiles, RecordingState};
 pub use records::RecordError;
 pub use service::{AuthConfig, AuthService, StartError};
+pub use shipping::{ShippedEvent, Shipper};
 pub use storage::{MemoryStorage, SqliteStorage};
 #[cfg(feature = "pkcs11")]
 pub use token_config::{TokenConfig, TokenConfigError};

@@ -6,10 +6,11 @@ use std::{
     time::Duration,
 };
 
+use remoteler_client::SpoolLimits;
 use remoteler_core::{ClusterName, KubeClusterName, Labels, NameError, NodeName, Secret, SystemRole, parse_duration};
 
 use super::{
-    ConfigFile, KeySettings,
+    AuditSettings, ConfigFile, KeySettings, audit,
     file::{AuthService, Common, KubernetesService, LabelCommand, ProxyService, SshService},
     labels::check_label,
 };
@@ -93,6 +94,8 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// The log.
     pub log: LogSettings,
+    /// How audit events wait for an auth service that is elsewhere.
+    pub spool: SpoolLimits,
 }
 
 /// The auth service.
@@ -106,6 +109,8 @@ pub struct AuthSettings {
     pub key_encryption_file: Option<PathBuf>,
     /// How the authorities' keys are made, and where.
     pub keys: KeySettings,
+    /// How the audit log is kept.
+    pub audit: AuditSettings,
 }
 
 /// The proxy.
@@ -277,6 +282,7 @@ impl Settings {
             node: runs(SystemRole::Node).then(|| node(file.ssh_service, &flags, listen_ip, record)).transpose()?,
             kube: runs(SystemRole::Kube).then(|| kube(file.kubernetes_service, &nodename)).transpose()?,
             log: log(&common, &flags)?,
+            spool: audit::spool(common.audit_spool.clone())?,
             data_dir: data_dir(&common, &flags)?,
             drain_timeout: flags.drain_timeout.unwrap_or(Duration::from_secs(60)),
             nodename,
@@ -377,7 +383,7 @@ fn join(common: &Common, flags: &Flags) -> Result<Option<JoinSettings>, ConfigEr
     Ok(Some(JoinSettings { addr, token, ca_pins, insecure: flags.insecure }))
 }
 
-fn with_port(field: &'static str, addr: &str, port: u16) -> Result<String, ConfigError> {
+pub(super) fn with_port(field: &'static str, addr: &str, port: u16) -> Result<String, ConfigError> {
     let addr = addr.trim().trim_start_matches("https://").trim_end_matches('/');
     let has_port = match addr.rsplit_once(':') {
         Some((host, port)) => (!host.contains(':') || host.ends_with(']')) && port.parse::<u16>().is_ok(),
@@ -418,6 +424,7 @@ fn auth(service: Option<AuthService>, flags: &Flags, ip: IpAddr) -> Result<AuthS
         cluster: cluster.map(|name| named("cluster_name", ClusterName::new(name))).transpose()?,
         key_encryption_file: service.key_encryption_file,
         keys,
+        audit: AuditSettings::new(service.audit.unwrap_or_default())?,
     })
 }
 
