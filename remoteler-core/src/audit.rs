@@ -9,6 +9,7 @@ use crate::{ClusterName, Timestamp, audit_text, evidence::ChainLink};
 
 /// One event. In JSON: `event`, `code`, `time`, `uid`, `cluster_name` and the fields of its kind, all on one level.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct AuditEvent {
     /// Kind and its fields.
     #[serde(flatten)]
@@ -60,6 +61,7 @@ impl AuditEvent {
 
 /// Fields that every event of an SSH session has.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SessionFields {
     /// Session id.
     pub sid: String,
@@ -75,6 +77,7 @@ pub struct SessionFields {
 
 /// Where a connection came from and went to.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ConnectionFields {
     /// The client's address, as far as known.
     #[serde(rename = "addr.remote", default, skip_serializing_if = "Option::is_none")]
@@ -85,6 +88,7 @@ macro_rules! audit_kinds {
     ($($(#[$doc:meta])* $variant:ident = $name:literal, $code:literal { $($(#[$field_doc:meta])* $field:ident : $type:ty),* $(,)? })*) => {
         /// What happened, with the fields of its kind.
         #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[cfg_attr(test, derive(schemars::JsonSchema))]
         #[serde(tag = "event")]
         #[non_exhaustive]
         pub enum AuditKind {

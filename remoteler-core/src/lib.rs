@@ -9,6 +9,8 @@ mod access;
 mod api;
 mod audit;
 mod audit_bound;
+#[cfg(test)]
+mod audit_schema;
 mod audit_text;
 mod clock;
 mod entropy;

@@ -9,6 +9,7 @@ use super::TreeHash;
 
 /// An event's place in the chain of who wrote it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ChainLink {
     /// Who: a host's id, or `auth`.

@@ -308,3 +308,24 @@ proptest! {
         prop_assert!(!log.check(&all, Vec::new()).is_whole());
     }
 }
+
+/// The corpus of the fuzz target `audit_export` begins with these.
+#[test]
+fn the_corpus_of_the_fuzzer_has_exports_that_verify() {
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/audit_export");
+    let log = Log::new(5);
+    for (name, lines) in
+        [("whole", log.export(1, 5, 0)), ("part", log.export(2, 3, 0)), ("nothing", log.export(6, 5, 0))]
+    {
+        let text = lines.join("\n") + "\n";
+        if std::env::var_os("REMOTELER_UPDATE_DOCS").is_some() {
+            std::fs::create_dir_all(&dir).unwrap();
+            std::fs::write(dir.join(name), &text).unwrap();
+        }
+        assert_eq!(
+            std::fs::read_to_string(dir.join(name)).unwrap(),
+            text,
+            "run the test again with REMOTELER_UPDATE_DOCS=1"
+        );
+    }
+}

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use remoteler_client::{
-    AuthTrust, HostKeeper, POLICY_PERIOD, Peer, PolicyRefresher, RemoteAuth, SpooledAudit, probe,
-};
+use remoteler_client::{AuthTrust, HostKeeper, POLICY_PERIOD, Peer, PolicyRefresher, RemoteAuth, SpooledAudit, probe};
 use remoteler_core::{AuthApi, BoundedRefusals, Clock, Entropy, OsEntropy, SystemClock};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
