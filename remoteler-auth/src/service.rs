@@ -289,7 +289,7 @@ impl AuthService {
         self.inner.evidence.sign().await
     }
 
-    /// Removes events that are older than `retention`, at most 16,384 at once; returns how many. A signed tombstone stands for them.
+    /// Removes events that are older than `retention`, at most 4,096 at once; returns how many. A signed tombstone stands for them.
     ///
     /// # Errors
     /// [`EvidenceError`]; nothing was removed.

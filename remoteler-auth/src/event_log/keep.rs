@@ -100,9 +100,9 @@ impl<'a> Log<'a> {
                 chains.know(&link.writer, head);
             }
             let Some(found) = chains.take(link, ChainHead::at(link, &row.text), false) else { continue };
-            let before = breaks.iter_mut().find_map(|(kind, _)| match kind {
-                AuditKind::AuditChainBroken { writer, breaks, .. } if *writer == found.writer => Some(breaks),
-                _ => None,
+            let before = breaks.iter_mut().find_map(|(kind, _)| {
+                let AuditKind::AuditChainBroken { writer, breaks, .. } = kind else { return None };
+                (*writer == found.writer).then_some(breaks)
             });
             match before {
                 Some(count) => *count += 1,

@@ -12,8 +12,8 @@ use rusqlite::{Connection, params};
 use super::{Evidence, EvidenceError};
 use crate::{EventLogError, event_log::subtree, service::Inner};
 
-/// Tiles that go at once: 16,384 events, so that whoever writes does not wait for long.
-const AT_ONCE: u64 = 64;
+/// Tiles that go at once: 4,096 events, so that whoever writes does not wait for long.
+const AT_ONCE: u64 = 16;
 
 /// What may go now.
 struct Removable {
@@ -24,7 +24,7 @@ struct Removable {
 }
 
 impl Inner {
-    /// Removes events that are older than `retention`, at most 16,384; returns how many. The removal is on record first. Events that are not as they were
+    /// Removes events that are older than `retention`, at most 4,096; returns how many. The removal is on record first. Events that are not as they were
     /// kept stay, and are an error.
     pub(crate) async fn remove_old_events(&self, retention: Duration) -> Result<u64, EvidenceError> {
         let evidence = &self.evidence;

@@ -34,7 +34,7 @@ pub(crate) async fn export(api: &dyn AuthApi, args: &ExportArgs, now: Timestamp)
     let Some(path) = &args.out else {
         let mut out = BufWriter::new(std::io::stdout().lock());
         fetch(api, query, &mut out, "standard output").await?;
-        return Report::new("", &json!({}));
+        return Ok(Report::nothing());
     };
     let shown = path.display().to_string();
     // Not there yet, and readable by nobody else: it says who did what.
