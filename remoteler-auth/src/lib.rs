@@ -58,4 +58,4 @@ pub use shipping::{ShippedEvent, Shipper};
 pub use storage::{MemoryStorage, SqliteStorage};
 #[cfg(feature = "pkcs11")]
 pub use token_config::{TokenConfig, TokenConfigError};
-pub use web::{ApiForAddress, RemoteAddr, web_router};
+pub use web::{ApiForAddress, RemoteAddr, crl_router, web_router};
