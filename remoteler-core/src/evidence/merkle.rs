@@ -431,8 +431,8 @@ mod tests {
             for index in 0..size {
                 let path = inclusion_path(index as u64, size as u64, subtree).unwrap();
                 assert_eq!(path, naive_path(index, &leaves));
-                for other in 0..size {
-                    let shown = verify_inclusion(index as u64, size as u64, &leaves[other], &path, &root);
+                for (other, leaf) in leaves.iter().enumerate() {
+                    let shown = verify_inclusion(index as u64, size as u64, leaf, &path, &root);
                     assert_eq!(shown, other == index, "{other} as {index} of {size}");
                 }
                 assert!(!verify_inclusion(size as u64, size as u64, &leaves[index], &path, &root));

@@ -130,11 +130,8 @@ fn every_kind_of_tampering_with_every_line_is_found_and_named() {
         }
         let verdict = log.check(&changed, Vec::new());
         assert_eq!(verdict.findings[0].line, Some(at as u64 + 1), "line {at} was changed");
-        if seq.is_some() {
-            assert_eq!(
-                (first(&verdict), verdict.found),
-                (format!("{} {}: the event was changed", at + 1, seq.unwrap()), 1)
-            );
+        if let Some(seq) = seq {
+            assert_eq!((first(&verdict), verdict.found), (format!("{} {}: the event was changed", at + 1, seq), 1));
         }
         // Removed.
         let mut removed = lines.clone();
