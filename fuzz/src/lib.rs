@@ -6,8 +6,8 @@ use remoteler_client::{IdentityFile, Kubeconfig};
 use remoteler_core::{
     CaSet, ClusterName, ConditionsSpec, Identity, Labels, NodeName, Policy, Resource, RevocationTarget, Role, RoleName,
     RoleSpec, SshCertificatePurpose, Timestamp, Traits, TrustBundle, UserName, Verified, X509Purpose, check_ssh_key,
-    explain_ssh, printable, prospective_identity, steers_terminal, verify_ssh_certificate, verify_x509_chain,
-    x509_identity,
+    evidence::ExportVerifier, explain_ssh, printable, prospective_identity, steers_terminal, verify_ssh_certificate,
+    verify_x509_chain, x509_identity,
 };
 use remoteler_kube::{KubePath, Upstream};
 use remoteler_ssh::{CastReader, PlainText};
@@ -18,6 +18,7 @@ pub type Target = fn(&[u8]);
 
 /// The targets here, by the names of their corpora.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("audit_export", audit_export),
     ("cast_player", cast_player),
     ("dial_header", dial_header),
     ("identity", identity),
@@ -44,6 +45,18 @@ fn cluster() -> ClusterName {
 
 fn nobody() -> CaSet {
     CaSet { ssh: Vec::new(), x509: Vec::new() }
+}
+
+/// An export of an audit log. Input: its lines. Whatever they are, there is a verdict, and one that finds nothing proves every event in the range.
+pub fn audit_export(octets: &[u8]) {
+    let mut verifier = ExportVerifier::new(Vec::new(), Vec::new());
+    String::from_utf8_lossy(octets).lines().for_each(|line| verifier.line(line));
+    let verdict = verifier.finish();
+    assert_eq!(verdict.is_whole(), verdict.found == 0 && verdict.findings.is_empty());
+    if verdict.is_whole() {
+        assert!(verdict.own_key, "no key was given");
+        assert_eq!(verdict.proven, verdict.range.1 + 1 - verdict.range.0);
+    }
 }
 
 /// A recording. Input: a file as the player reads it.

@@ -10,6 +10,7 @@ use remoteler_core::{
     RecordingInfo, Resource, ResourceKind, Revocation, RevocationList, RevocationListName, RevocationTarget,
     RotateRequest, RotationStatus, Secret, SessionId, SignRequest, SignUpRequest, SignedCertificates, TokenCreated,
     TokenSummary, TrustAck, TrustAcked, TrustBundle, UserCerts, UserName, UserSummary,
+    evidence::{ExportQuery, ExportStart, ExportTile, ExportTileQuery},
 };
 
 use crate::{Caller, failure::ApiResult, service::Inner};
@@ -226,5 +227,17 @@ impl AuthApi for Handle {
 
     async fn explain(&self, request: ExplainRequest) -> Result<Vec<Explanation>, ApiError> {
         self.inner.explain(&self.caller, request).await
+    }
+
+    async fn audit_checkpoint(&self) -> Result<ExportStart, ApiError> {
+        change!(self, audit_checkpoint())
+    }
+
+    async fn start_export(&self, query: ExportQuery) -> Result<ExportStart, ApiError> {
+        change!(self, start_export(query))
+    }
+
+    async fn export_tile(&self, query: ExportTileQuery) -> Result<ExportTile, ApiError> {
+        self.inner.export_tile(&self.caller, query).await
     }
 }

@@ -1,27 +1,30 @@
-//! The audit store: events in the order they arrived, one for each `uid`, numbered without gaps and chained by hash.
+//! The audit store: events in the order they arrived, one for each `uid`, numbered without gaps, the leaves of a Merkle tree.
 //! Owns the table and its queries; who may read or write it is decided elsewhere.
+
+mod check;
+mod keep;
+mod tree;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use remoteler_core::{
-    AuditError, AuditEvent, AuditKind, AuditSink, Clock, ClusterName, Entropy, EventQuery, HostId, SessionId,
-    Timestamp, random_uuid,
+    AuditError, AuditEvent, AuditKind, AuditSink, Clock, ClusterName, Entropy, EventOutcome, EventQuery, HostId,
+    SessionId, Timestamp, random_uuid,
 };
-use ring::digest::{SHA256, digest};
-use rusqlite::{OptionalExtension, params, params_from_iter, types::Value as Sql};
+use rusqlite::{OptionalExtension, params_from_iter, types::Value as Sql};
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::{Database, DatabaseError};
+pub use keep::BreakNotice;
+use keep::Row;
+pub(crate) use tree::{Edge, Tile, edge, page, subtree, tile};
 
 /// Events answered when the query does not say.
 const DEFAULT_LIMIT: usize = 100;
 /// Events answered at the most.
 const MAX_LIMIT: usize = 10_000;
-/// Longest string kept in an event; the rest is cut off with a mark (I76).
-const MAX_TEXT: usize = 8 * 1024;
-/// Longest list kept in an event.
-const MAX_LIST: usize = 256;
 
 /// The beginnings of the sessions in a JSON array of ids, in order of arrival; each id is one search in the index by session.
 const SESSIONS_STARTED: &str = "SELECT e.sid, e.seq, e.body FROM json_each(?1) AS wanted
@@ -48,6 +51,9 @@ pub enum EventLogError {
         /// First number that does not fit.
         seq: i64,
     },
+    /// A page is asked for that begins at no event.
+    #[error("there is no event {0}; give the uid of one that was listed")]
+    NoSuchEvent(Uuid),
 }
 
 /// What the log knows of a session from its `session.start`.
@@ -64,15 +70,6 @@ pub(crate) struct SessionStarted {
 #[derive(Clone, Debug)]
 pub struct EventLog(Arc<Database>);
 
-struct Row {
-    uid: Vec<u8>,
-    time: i64,
-    event: &'static str,
-    user: Option<String>,
-    sid: Option<String>,
-    body: String,
-}
-
 impl EventLog {
     /// Over an open database.
     #[must_use]
@@ -80,37 +77,25 @@ impl EventLog {
         Self(database)
     }
 
-    /// Keeps events whose `uid` is new, all or none; returns how many those were. Durable when it returns. Texts over 8 KiB
-    /// are cut with a mark.
+    /// Keeps events of hosts whose `uid` is new, all or none; returns how many those were. Durable when it returns. Where they do not continue the
+    /// chains of their writers, `notice` is kept before them, and says so. Texts over 8 KiB are cut with a mark.
     ///
     /// # Errors
     /// [`EventLogError`]: none was kept.
-    pub async fn append(&self, events: Vec<AuditEvent>) -> Result<usize, EventLogError> {
+    pub async fn append(&self, events: Vec<AuditEvent>, notice: BreakNotice) -> Result<usize, EventLogError> {
         let mut rows = Vec::with_capacity(events.len());
         for event in &events {
-            rows.push(row(event)?);
+            rows.push(Row::new(event).map_err(unwritable)?);
         }
-        let kept = self.0.write(move |c| {
-            let (mut seq, mut chain): (i64, Vec<u8>) = c
-                .prepare_cached("SELECT seq, chain FROM events ORDER BY seq DESC LIMIT 1")?
-                .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))
-                .optional()?
-                .unwrap_or_default();
-            let mut insert = c.prepare_cached(
-                "INSERT INTO events (seq, uid, time, event, user, sid, body, chain)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (uid) DO NOTHING",
-            )?;
-            let mut kept = 0;
-            for Row { uid, time, event, user, sid, body } in rows {
-                let next = link(&chain, &body);
-                if insert.execute(params![seq + 1, uid, time, event, user, sid, body, next])? == 1 {
-                    (seq, chain) = (seq + 1, next);
-                    kept += 1;
-                }
-            }
-            Ok(kept)
-        });
-        Ok(kept.await?)
+        Ok(self.0.write(move |c| keep::foreign(c, &rows, notice)).await?)
+    }
+
+    /// Keeps an event of the auth service itself, as the next of its chain. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`EventLogError`]: it was not kept.
+    pub(crate) async fn append_own(&self, event: AuditEvent) -> Result<(), EventLogError> {
+        Ok(self.0.write(move |c| keep::own(c, event)).await?)
     }
 
     /// The newest events that fit, in order of time.
@@ -135,6 +120,25 @@ impl EventLog {
         }
         if let Some(user) = query.user {
             condition(" AND user = ?", Sql::Text(user));
+        }
+        if let Some(target) = query.target {
+            condition(" AND target = ?", Sql::Text(target));
+        }
+        if let Some(uid) = query.before {
+            let place = self.0.read(move |c| {
+                c.prepare_cached("SELECT time, seq FROM events WHERE uid = ?1")?
+                    .query_row([uid.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
+                    .optional()
+            });
+            let (time, seq) = place.await?.ok_or(EventLogError::NoSuchEvent(uid))?;
+            condition(" AND (time, seq) < (?", Sql::Integer(time));
+            condition(", ?)", Sql::Integer(seq));
+        }
+        match query.outcome {
+            // Spelled out, for the index of what failed is one of that alone.
+            Some(EventOutcome::Failure) => condition(" AND failed = 1 AND ?", Sql::Integer(1)),
+            Some(EventOutcome::Success) => condition(" AND failed = ?", Sql::Integer(0)),
+            None => {}
         }
         let limit = query.limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT);
         condition(" ORDER BY time DESC, seq DESC LIMIT ?", Sql::Integer(i64::try_from(limit).unwrap_or(i64::MAX)));
@@ -186,70 +190,26 @@ impl EventLog {
         Ok(started)
     }
 
-    /// Checks numbers and hashes of all events; returns how many there are. Whoever can write the file can also cut off its end or make
-    /// a new chain: the last hash must be kept elsewhere to see that.
+    /// Checks numbers, hashes and tiles of all events that are there; returns how many there ever were. Whoever can write the file can make all of these
+    /// anew: that is found by the checkpoints (`tctl audit export` and `verify`), the more so if a witness has them.
     ///
     /// # Errors
-    /// [`EventLogError::Tampered`] names the first event that was changed, added or taken out in between.
+    /// [`EventLogError::Tampered`] names the first event that was changed, added, moved or taken out.
     pub async fn verify(&self) -> Result<u64, EventLogError> {
-        let checked = self.0.read(|c| {
-            let mut statement = c.prepare("SELECT seq, body, chain FROM events ORDER BY seq")?;
-            let mut rows = statement.query([])?;
-            let (mut chain, mut expected) = (Vec::new(), 1_i64);
-            while let Some(row) = rows.next()? {
-                let (seq, body, found): (i64, String, Vec<u8>) = (row.get(0)?, row.get(1)?, row.get(2)?);
-                chain = link(&chain, &body);
-                if seq != expected || chain != found {
-                    return Ok(Err(seq));
-                }
-                expected += 1;
-            }
-            Ok(Ok(u64::try_from(expected - 1).unwrap_or(0)))
-        });
-        checked.await?.map_err(|seq| EventLogError::Tampered { seq })
+        self.0.read(check::check).await?.map_err(|seq| EventLogError::Tampered { seq })
+    }
+
+    pub(crate) const fn database(&self) -> &Arc<Database> {
+        &self.0
     }
 }
 
-fn row(event: &AuditEvent) -> Result<Row, EventLogError> {
-    let malformed = |cause: serde_json::Error| EventLogError::Malformed { seq: 0, reason: cause.to_string() };
-    let mut value = serde_json::to_value(event).map_err(malformed)?;
-    cut(&mut value);
-    let text = |name: &str| value.get(name).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned);
-    Ok(Row {
-        uid: event.uid.as_bytes().to_vec(),
-        time: event.time.unix_millis(),
-        event: event.name(),
-        user: text("user"),
-        sid: text("sid"),
-        body: value.to_string(),
-    })
-}
-
-/// Cuts what is too long, with a mark.
-fn cut(value: &mut Value) {
-    match value {
-        Value::String(text) if text.len() > MAX_TEXT => {
-            let end = (0..=MAX_TEXT).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-            text.truncate(end);
-            text.push_str("…[truncated]");
-        }
-        Value::Array(list) => {
-            list.truncate(MAX_LIST);
-            list.iter_mut().for_each(cut);
-        }
-        Value::Object(fields) => fields.values_mut().for_each(cut),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-    }
+fn unwritable(cause: AuditError) -> EventLogError {
+    EventLogError::Malformed { seq: 0, reason: cause.0 }
 }
 
 fn parse(seq: i64, body: &str) -> Result<AuditEvent, EventLogError> {
     serde_json::from_str(body).map_err(|cause| EventLogError::Malformed { seq, reason: cause.to_string() })
-}
-
-fn link(previous: &[u8], body: &str) -> Vec<u8> {
-    let mut input = previous.to_vec();
-    input.extend_from_slice(body.as_bytes());
-    digest(&SHA256, &input).as_ref().to_vec()
 }
 
 /// The auth service's own sink: stamps an event and keeps it before it returns (I75).
@@ -275,18 +235,27 @@ impl std::fmt::Debug for AuditLog {
     }
 }
 
+impl AuditLog {
+    /// As [`AuditSink::record`], with the error as the log gives it.
+    pub(crate) async fn record_own(&self, kind: AuditKind) -> Result<(), EventLogError> {
+        let uid = random_uuid(self.entropy.as_ref());
+        let event = AuditEvent::new(kind, self.clock.now(), uid, self.cluster.clone());
+        self.log.append_own(event).await
+    }
+}
+
 #[async_trait]
 impl AuditSink for AuditLog {
     async fn record(&self, kind: AuditKind) -> Result<(), AuditError> {
-        let uid = random_uuid(self.entropy.as_ref());
-        let event = AuditEvent::new(kind, self.clock.now(), uid, self.cluster.clone());
-        match self.log.append(vec![event]).await {
-            Ok(_) => Ok(()),
+        match self.record_own(kind).await {
+            Ok(()) => Ok(()),
             Err(cause) => {
                 tracing::error!(error = &cause as &dyn std::error::Error, "the audit log did not take an event");
                 Err(AuditError(match cause {
                     EventLogError::Database(cause) => cause.to_string(),
-                    EventLogError::Malformed { .. } | EventLogError::Tampered { .. } => cause.to_string(),
+                    EventLogError::Malformed { .. }
+                    | EventLogError::Tampered { .. }
+                    | EventLogError::NoSuchEvent(_) => cause.to_string(),
                 }))
             }
         }
@@ -301,6 +270,10 @@ mod tests {
 
     fn log_in(user: &str) -> AuditKind {
         AuditKind::UserLogin { user: user.into(), method: "local".into(), success: true, error: None, remote: None }
+    }
+
+    fn notice(uid: u128) -> BreakNotice {
+        BreakNotice { time: Timestamp::from_unix_seconds(1_000), uid: Uuid::from_u128(uid) }
     }
 
     fn log() -> (EventLog, AuditLog, Arc<ManualClock>, Arc<Database>) {
@@ -333,7 +306,7 @@ mod tests {
         let (log, sink, _, _) = log();
         sink.record(log_in("ann")).await.unwrap();
         let again = log.query(EventQuery::default()).await.unwrap();
-        assert_eq!(log.append(again).await.unwrap(), 0);
+        assert_eq!(log.append(again, notice(1)).await.unwrap(), 0);
         sink.record(log_in("bob")).await.unwrap();
         assert_eq!(log.verify().await.unwrap(), 2); // I75
     }

@@ -53,6 +53,7 @@ impl From<EventLogError> for ApiError {
                 tracing::error!(error = &cause as &dyn std::error::Error, "the audit log's disk is full");
                 Self::new(ApiErrorKind::Unavailable, "the auth service's disk is full; nothing was done")
             }
+            EventLogError::NoSuchEvent(_) => not_found(cause.to_string()),
             EventLogError::Database(_) | EventLogError::Malformed { .. } | EventLogError::Tampered { .. } => {
                 internal(&cause, "the audit log failed")
             }

@@ -10,6 +10,7 @@ mod caller;
 mod copies;
 mod database;
 mod event_log;
+mod evidence;
 mod explain;
 mod failure;
 mod host_standing;
@@ -37,6 +38,7 @@ mod rotation;
 mod secret_hash;
 mod service;
 mod sessions;
+mod shipping;
 mod sign;
 mod storage;
 #[cfg(feature = "pkcs11")]
@@ -47,7 +49,8 @@ mod web;
 
 pub use caller::Caller;
 pub use database::{Database, DatabaseError, OpenError};
-pub use event_log::{AuditLog, EventLog, EventLogError};
+pub use event_log::{AuditLog, BreakNotice, EventLog, EventLogError};
+pub use evidence::EvidenceError;
 pub use http::{AdminSocketError, HttpApi, ServeError, bind_admin_socket, openapi_document};
 pub use join::LocalHost;
 pub use join_rules::{TokenReviewError, TokenReviewer};
@@ -58,6 +61,7 @@ pub use quota::HostQuotas;
 pub use recordings::{RecordingFiles, RecordingState};
 pub use records::RecordError;
 pub use service::{AuthConfig, AuthService, StartError};
+pub use shipping::{ShippedEvent, Shipper};
 #[cfg(feature = "storage-contract")]
 pub use storage::contract as storage_contract;
 pub use storage::{MemoryStorage, SqliteStorage};

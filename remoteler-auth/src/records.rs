@@ -35,6 +35,8 @@ pub(crate) mod key {
     pub(crate) const CLUSTER: &str = "cluster";
     /// `authorities/user`, `authorities/host`.
     pub(crate) const AUTHORITIES: &str = "authorities/";
+    /// The key that signs the audit log.
+    pub(crate) const AUDIT_KEY: &str = "audit-key";
     /// `revocations/<what is revoked>`
     pub(crate) const REVOCATIONS: &str = "revocations/";
     /// `revocation-lists/<name>` holds the number of the last one.

@@ -16,6 +16,7 @@ use crate::{
     backups::Backups,
     blocking::blocking,
     database,
+    evidence::{Evidence, EvidenceError},
     failure::{self, ApiResult},
     host_standing::Heard,
     issue::Issuer,
@@ -121,6 +122,8 @@ pub(crate) struct Inner {
     pub(crate) records: Records,
     pub(crate) events: EventLog,
     pub(crate) audit: Arc<BoundedRefusals>,
+    pub(crate) audit_log: AuditLog,
+    pub(crate) evidence: Evidence,
     pub(crate) recordings: RecordingFiles,
     pub(crate) policy: Arc<SharedPolicy>,
     pub(crate) issuer: Issuer,
@@ -210,11 +213,14 @@ impl AuthService {
         let records = Records::new(storage, Arc::clone(&clock));
         check_cluster(&records, &cluster).await?;
         let audit = AuditLog::new(events.clone(), Arc::clone(&clock), Arc::clone(&entropy), cluster.clone());
+        let ring = key_ring.clone();
         let (for_issuer, draws) = (Arc::clone(&clock), Arc::clone(&entropy));
         let issuer = Issuer::open(&cluster, &records, for_issuer, draws, audit.clone(), key_ring, keys).await?;
+        let evidence = Evidence::open(&cluster, &records, events.clone(), Arc::clone(&clock), ring.as_deref()).await?;
         let ledger = Ledger::open(&records).await?;
         issuer.replace(issuer.authorities().revoking(ledger.targets()));
-        let audit = Arc::new(BoundedRefusals::new(Arc::new(audit), Arc::clone(&clock)));
+        let audit_log = audit;
+        let audit = Arc::new(BoundedRefusals::new(Arc::new(audit_log.clone()), Arc::clone(&clock)));
         roles::write_presets(&records).await?;
         let policy = Policy { trust: issuer.trust(), roles: roles::load(&records).await? };
         let draws = Arc::clone(&entropy);
@@ -241,6 +247,8 @@ impl AuthService {
             records,
             events,
             audit,
+            audit_log,
+            evidence,
             recordings,
             policy,
             issuer,
@@ -297,6 +305,23 @@ impl AuthService {
     #[must_use]
     pub fn event_log(&self) -> EventLog {
         self.inner.events.clone()
+    }
+
+    /// Signs and keeps a checkpoint of the audit log as it is now, and gives its note; the last one if nothing came since. Whoever owns the process calls
+    /// it now and then.
+    ///
+    /// # Errors
+    /// [`EvidenceError`]; of a log that was tampered with, nothing is signed any more.
+    pub async fn sign_checkpoint(&self) -> Result<String, EvidenceError> {
+        self.inner.evidence.sign().await
+    }
+
+    /// Removes events that are older than `retention`, at most 4,096 at once; returns how many. A signed tombstone stands for them.
+    ///
+    /// # Errors
+    /// [`EvidenceError`]; nothing was removed.
+    pub async fn remove_old_events(&self, retention: Duration) -> Result<u64, EvidenceError> {
+        self.inner.remove_old_events(retention).await
     }
 
     /// Where recordings are kept.

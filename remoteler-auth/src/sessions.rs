@@ -2,12 +2,12 @@
 
 use remoteler_core::{
     ApiError, ApiErrorKind, AuditEvent, AuditKind, EventQuery, HostId, HostIdentity, PolicySource, RecordingChunk,
-    RecordingInfo, RecordingStore, SessionFields, SessionId, SystemRole, Verb, authorize_rule,
+    RecordingInfo, RecordingStore, SessionFields, SessionId, SystemRole, Verb, authorize_rule, random_uuid,
     wire::{MAX_CHUNK, MAX_EVENTS},
 };
 
 use crate::{
-    Caller,
+    BreakNotice, Caller,
     event_log::SessionStarted,
     failure::{self, ApiResult, bad_request, not_found, rate_limited},
     service::Inner,
@@ -34,7 +34,12 @@ impl Inner {
         if !self.limits.events.take(host.identity().id, count, self.clock.now()) {
             return Err(self.over_quota(caller, "audit events").await);
         }
-        self.events.append(events).await?;
+        let own = host.identity().id.to_string();
+        if events.iter().any(|event| event.chain.as_ref().is_some_and(|link| link.writer != own)) {
+            return Err(self.refuse(caller, "record audit events in the chain of another writer").await);
+        }
+        let notice = BreakNotice { time: self.clock.now(), uid: random_uuid(self.entropy.as_ref()) };
+        self.events.append(events, notice).await?;
         Ok(())
     }
 
@@ -168,6 +173,7 @@ fn may_report(host: &HostIdentity, kind: &AuditKind) -> bool {
         AuditKind::KubeRequest { kubernetes_cluster, .. } => {
             is(SystemRole::Kube) && host.kube_clusters.iter().any(|kube| kube.as_str() == kubernetes_cluster)
         }
+        AuditKind::AuditDropped { server_id, .. } => *server_id == host.id.to_string(),
         AuditKind::TunnelConnect { .. } => is(SystemRole::Proxy),
         AuditKind::AuthAttempt { service, .. } => service.parse().is_ok_and(is),
         // The rest only the auth service sees.

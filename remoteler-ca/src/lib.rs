@@ -4,6 +4,7 @@
 //! ([`UserProfile::prepare`] checks all of it, draws the serials, builds the certificates and lints them), and the authority signs the very
 //! octets that were prepared ([`Authority::issue_user`]), once. Nothing here decides who gets a certificate, stores anything or reads a clock.
 
+mod audit_key;
 mod authority;
 mod krl;
 mod lint;
@@ -27,6 +28,7 @@ mod x509_authority;
 mod x509_leaf;
 mod x509_revocation;
 
+pub use audit_key::{AuditSigner, StoredAuditKey};
 pub use authority::{Authority, CaError, IssuedHost, IssuedUser};
 pub use krl::{Krl, KrlError, RevokeError};
 pub use lint::LintError;

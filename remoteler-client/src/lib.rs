@@ -49,7 +49,7 @@ pub use pending_keys::PendingKeys;
 pub use policy::{POLICY_PERIOD, PolicyError, PolicyRefresher};
 pub use profile::{Profile, ProfileError, ProxyAddr, ProxyAddrError};
 pub use remote::RemoteAuth;
-pub use spool::{SpoolLimits, SpooledAudit};
+pub use spool::{SpoolLimits, SpooledAudit, WhenFull};
 pub use ssh_config::{SshConfig, UnsafeValue};
 pub use standing::ShutOut;
 pub use store::{Store, StoreError, StoredLogin};

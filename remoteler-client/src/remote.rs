@@ -11,7 +11,9 @@ use remoteler_core::{
     Invite, JoinRequest, KubeRecord, LoginRequest, NewRevocation, NewToken, NewUser, NodeRecord, Ping, RecordingChunk,
     RecordingInfo, Resource, ResourceKind, Revocation, RevocationList, RevocationListName, RevocationTarget,
     RotateRequest, RotationStatus, Secret, SessionId, SignRequest, SignUpRequest, SignedCertificates, TokenCreated,
-    TokenSummary, TrustAck, TrustAcked, TrustBundle, UserCerts, UserName, UserSummary, printable, wire,
+    TokenSummary, TrustAck, TrustAcked, TrustBundle, UserCerts, UserName, UserSummary,
+    evidence::{ExportQuery, ExportStart, ExportTile, ExportTileQuery},
+    printable, wire,
 };
 use remoteler_tunnel::SharedTlsIdentity;
 use serde::{Serialize, de::DeserializeOwned};
@@ -331,6 +333,18 @@ impl AuthApi for RemoteAuth {
 
     async fn explain(&self, request: ExplainRequest) -> Result<Vec<Explanation>, ApiError> {
         self.call(send(Method::POST, wire::EXPLAIN, &request)).await
+    }
+
+    async fn audit_checkpoint(&self) -> Result<ExportStart, ApiError> {
+        self.call(get(wire::AUDIT_CHECKPOINT)).await
+    }
+
+    async fn start_export(&self, query: ExportQuery) -> Result<ExportStart, ApiError> {
+        self.call(get(with_query(wire::AUDIT_EXPORT, &query))).await
+    }
+
+    async fn export_tile(&self, query: ExportTileQuery) -> Result<ExportTile, ApiError> {
+        self.call(get(with_query(wire::AUDIT_TILE, &query))).await
     }
 }
 

@@ -12,6 +12,7 @@ use crate::{
     RevocationListName, RevocationTarget, RoleName, RotateRequest, RotationStatus, Secret, ServiceAccount, SessionId,
     SignRequest, SignedCertificates, SystemRole, Timestamp, TokenScope, Traits, TrustAck, TrustAcked, TrustBundle,
     UserName,
+    evidence::{ExportQuery, ExportStart, ExportTile, ExportTileQuery},
 };
 
 /// What kind of failure it is; becomes the HTTP status.
@@ -300,6 +301,25 @@ pub struct EventQuery {
     /// The newest so many, in order of time; default 100, at most 10,000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
+    /// At this node, or in this Kubernetes cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Of what succeeded, or of what failed and was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<EventOutcome>,
+    /// Older than the event with this `uid`: the first one of an answer leads to the page before. Not found when there is no such event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<uuid::Uuid>,
+}
+
+/// Whether what an event tells of worked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventOutcome {
+    /// It did.
+    Success,
+    /// It failed, or was refused.
+    Failure,
 }
 
 /// Part of a recording on its way to the store.
@@ -426,4 +446,10 @@ pub trait AuthApi: Send + Sync {
     /// Whether and why a user may do something. Users about themselves, who hear less; users who may read users and roles, about anybody. Not found
     /// when there is no such user or target, or none that a user may see.
     async fn explain(&self, request: ExplainRequest) -> Result<Vec<Explanation>, ApiError>;
+    /// The audit log's newest checkpoint, signed just now, and its key. Users who may list events or read `cert_authority`.
+    async fn audit_checkpoint(&self) -> Result<ExportStart, ApiError>;
+    /// Begins an export of the audit log. Users who may list and read events.
+    async fn start_export(&self, query: ExportQuery) -> Result<ExportStart, ApiError>;
+    /// A tile of an export. Users who may list and read events.
+    async fn export_tile(&self, query: ExportTileQuery) -> Result<ExportTile, ApiError>;
 }

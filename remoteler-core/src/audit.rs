@@ -5,10 +5,11 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{ClusterName, Timestamp};
+use crate::{ClusterName, Timestamp, audit_text, evidence::ChainLink};
 
 /// One event. In JSON: `event`, `code`, `time`, `uid`, `cluster_name` and the fields of its kind, all on one level.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct AuditEvent {
     /// Kind and its fields.
     #[serde(flatten)]
@@ -21,6 +22,9 @@ pub struct AuditEvent {
     pub uid: Uuid,
     /// Cluster in which it happened.
     pub cluster_name: ClusterName,
+    /// Its place in the chain of who wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain: Option<ChainLink>,
 }
 
 impl AuditEvent {
@@ -28,7 +32,24 @@ impl AuditEvent {
     #[must_use]
     pub fn new(kind: AuditKind, time: Timestamp, uid: Uuid, cluster_name: ClusterName) -> Self {
         let code = kind.code().to_owned();
-        Self { kind, code, time, uid, cluster_name }
+        Self { kind, code, time, uid, cluster_name, chain: None }
+    }
+
+    /// The text that is kept, hashed and chained: JSON on one line, of at most 64 KiB. What is too long is cut, with a mark (I76); a text that is
+    /// read and written again stays as it is.
+    ///
+    /// # Errors
+    /// [`AuditError`] when the event does not fit however much is cut.
+    pub fn to_text(&self) -> Result<String, AuditError> {
+        audit_text::text_of(self).map(|(text, _)| text)
+    }
+
+    /// The same with the JSON of which it is made.
+    ///
+    /// # Errors
+    /// As [`AuditEvent::to_text`].
+    pub fn to_text_and_json(&self) -> Result<(String, serde_json::Value), AuditError> {
+        audit_text::text_of(self)
     }
 
     /// The kind's name, as it stands under `event`.
@@ -40,6 +61,7 @@ impl AuditEvent {
 
 /// Fields that every event of an SSH session has.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SessionFields {
     /// Session id.
     pub sid: String,
@@ -55,6 +77,7 @@ pub struct SessionFields {
 
 /// Where a connection came from and went to.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ConnectionFields {
     /// The client's address, as far as known.
     #[serde(rename = "addr.remote", default, skip_serializing_if = "Option::is_none")]
@@ -65,6 +88,7 @@ macro_rules! audit_kinds {
     ($($(#[$doc:meta])* $variant:ident = $name:literal, $code:literal { $($(#[$field_doc:meta])* $field:ident : $type:ty),* $(,)? })*) => {
         /// What happened, with the fields of its kind.
         #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[cfg_attr(test, derive(schemars::JsonSchema))]
         #[serde(tag = "event")]
         #[non_exhaustive]
         pub enum AuditKind {
@@ -458,6 +482,41 @@ audit_kinds! {
         user: String,
         /// Which test.
         name: String,
+    }
+
+    /// The next events of a writer do not continue its chain: some are missing, were changed, or come late. They are kept all the same.
+    AuditChainBroken = "audit.chain_broken", "TAU00W" {
+        /// A host's id, or `auth`.
+        writer: String,
+        /// The number that should have come first.
+        expected: u64,
+        /// The number that came.
+        found: u64,
+        /// How many of the events that follow at once do not continue it.
+        breaks: u64,
+    }
+    /// A service drops events because its spool is full and its configuration says so, or has dropped some.
+    AuditDropped = "audit.dropped", "TAU01W" {
+        /// Host id of the service.
+        server_id: String,
+        /// How many were dropped; absent where dropping begins.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        count: Option<u64>,
+        /// When the first of them was.
+        since: Timestamp,
+        /// Why.
+        error: String,
+    }
+    /// Old events are about to be removed, as the configured retention says.
+    AuditRemove = "audit.remove", "TAU02I" {
+        /// Who asked for it.
+        user: String,
+        /// Number of the first event that is removed.
+        first: u64,
+        /// Number of the last.
+        last: u64,
+        /// How long events are kept, in seconds.
+        retention_seconds: u64,
     }
 }
 

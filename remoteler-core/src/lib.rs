@@ -9,10 +9,14 @@ mod access;
 mod api;
 mod audit;
 mod audit_bound;
+#[cfg(test)]
+mod audit_schema;
+mod audit_text;
 mod backup;
 mod clock;
 mod decision;
 mod entropy;
+pub mod evidence;
 mod explain;
 mod identity;
 mod identity_ssh;
@@ -52,8 +56,9 @@ pub use access::{
     AccessDenied, DenyReason, KubeAccess, SshAccess, authorize_kube, authorize_kube_request, authorize_ssh,
 };
 pub use api::{
-    ApiError, ApiErrorKind, AuthApi, EventQuery, HostCerts, Invite, JoinRequest, LEAST_LOGIN_TTL, LoginRequest,
-    NewToken, NewUser, Ping, RecordingChunk, SignUpRequest, TokenCreated, TokenSummary, UserCerts, UserSummary,
+    ApiError, ApiErrorKind, AuthApi, EventOutcome, EventQuery, HostCerts, Invite, JoinRequest, LEAST_LOGIN_TTL,
+    LoginRequest, NewToken, NewUser, Ping, RecordingChunk, SignUpRequest, TokenCreated, TokenSummary, UserCerts,
+    UserSummary,
 };
 pub use audit::{AuditError, AuditEvent, AuditKind, AuditSink, ConnectionFields, NullAudit, SessionFields};
 pub use audit_bound::BoundedRefusals;

@@ -70,6 +70,12 @@ pub const PROXY: &str = "/v1/proxy";
 
 /// `POST` `[`[`crate::AuditEvent`]`]` → nothing; `GET` with [`crate::EventQuery`] as query → `[`[`crate::AuditEvent`]`]`.
 pub const EVENTS: &str = "/v1/events";
+/// `GET` → [`crate::evidence::ExportStart`]: the newest checkpoint.
+pub const AUDIT_CHECKPOINT: &str = "/v1/audit/checkpoint";
+/// `GET` with [`crate::evidence::ExportQuery`] as query → [`crate::evidence::ExportStart`].
+pub const AUDIT_EXPORT: &str = "/v1/audit/export";
+/// `GET` with [`crate::evidence::ExportTileQuery`] as query → [`crate::evidence::ExportTile`].
+pub const AUDIT_TILE: &str = "/v1/audit/tile";
 /// `GET` → `[`[`crate::RecordingInfo`]`]`.
 pub const RECORDINGS: &str = "/v1/recordings";
 /// `PUT` octets with [`ChunkQuery`] as query → nothing; `GET` with [`OffsetQuery`] as query → octets.

@@ -14,7 +14,7 @@ use remoteler_core::{
     LoginRequest, NewRevocation, NewToken, NewUser, NodeRecord, OsEntropy, Ping, RecordingChunk, RecordingInfo,
     Resource, ResourceKind, Revocation, RevocationList, RevocationListName, RevocationTarget, RotateRequest,
     RotationStatus, Secret, SessionId, SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary,
-    TrustAck, TrustAcked, TrustBundle, UserCerts, UserName, UserSummary,
+    TrustAck, TrustAcked, TrustBundle, UserCerts, UserName, UserSummary, evidence,
 };
 use remoteler_ssh::Uploader;
 use tokio::sync::Notify;
@@ -198,6 +198,18 @@ impl AuthApi for Store {
         absent()
     }
     async fn create_rejoin_token(&self, _: String) -> Result<TokenCreated, ApiError> {
+        absent()
+    }
+
+    async fn audit_checkpoint(&self) -> Result<evidence::ExportStart, ApiError> {
+        absent()
+    }
+
+    async fn start_export(&self, _: evidence::ExportQuery) -> Result<evidence::ExportStart, ApiError> {
+        absent()
+    }
+
+    async fn export_tile(&self, _: evidence::ExportTileQuery) -> Result<evidence::ExportTile, ApiError> {
         absent()
     }
 }

@@ -1,6 +1,7 @@
 //! What the daemon is told: the config file, the flags, and the checked settings made of both. Reads files named by the
 //! administrator and nothing else; starts nothing.
 
+mod audit;
 mod file;
 mod keys;
 mod labels;
@@ -8,6 +9,7 @@ mod settings;
 mod template;
 mod yaml;
 
+pub use audit::{Audit, AuditSettings, AuditSpool, Ship, ShipPlace, SyslogPlace, WitnessPlace};
 pub use file::{
     AuthService, Authentication, Common, ConfigFile, JoinParams, KeyPairFiles, KubernetesJoin, KubernetesService,
     LabelCommand, Log, LogFormatConfig, OneOrMany, ProxyService, SshService, StorageConfig,

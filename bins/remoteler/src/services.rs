@@ -2,6 +2,8 @@
 
 pub(crate) mod agent;
 #[cfg(feature = "server")]
+pub(crate) mod audit_log;
+#[cfg(feature = "server")]
 pub(crate) mod auth;
 #[cfg(feature = "server")]
 pub(crate) mod inventory;

@@ -1,5 +1,6 @@
 //! Flags and subcommands. Every flag has an environment variable; every level has an example.
 
+mod audit;
 mod policy;
 mod revocation;
 mod sign;
@@ -8,7 +9,9 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, builder::BoolishValueParser, error::ErrorKind};
 use remoteler_core::{RoleName, SystemRole, UserName};
+use uuid::Uuid;
 
+pub(crate) use self::audit::{ExportArgs, Outcome, VerifyArgs};
 pub(crate) use self::policy::{ExplainArgs, TestArgs};
 pub(crate) use self::revocation::{ListArgs, RevokeArgs, RevokedWhat, UnrevokeArgs};
 pub(crate) use self::sign::{AnyFormat, SignArgs, SignFormat};
@@ -280,7 +283,7 @@ pub(crate) enum AuthCommand {
     #[command(after_help = "Example: tctl auth export --type host >> ~/.ssh/known_hosts")]
     Export {
         /// user: lines for sshd's TrustedUserCAKeys; host: lines for known_hosts; tls-user, tls-host: PEM certificates, as openssl, kubectl
-        /// and PostgreSQL read them
+        /// and PostgreSQL read them; audit: the key that `audit verify` believes
         #[arg(
             long = "type",
             env = "REMOTELER_EXPORT_TYPE",
@@ -407,6 +410,8 @@ pub(crate) enum ExportKind {
     TlsHost,
     /// Keys that sign identity tokens, as a JWKS (RFC 7517).
     Token,
+    /// The key that signs the audit log's checkpoints.
+    Audit,
 }
 
 #[derive(Debug, Subcommand)]
@@ -429,7 +434,24 @@ pub(crate) enum AuditCommand {
         /// At most so many, the newest
         #[arg(long, env = "REMOTELER_AUDIT_LIMIT", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=10_000), value_name = "NUMBER")]
         limit: u16,
+        /// At this node, or in this Kubernetes cluster
+        #[arg(long, env = "REMOTELER_AUDIT_TARGET", value_name = "NAME")]
+        target: Option<String>,
+        /// Of what succeeded or failed
+        #[arg(long, env = "REMOTELER_AUDIT_OUTCOME", value_enum, value_name = "OUTCOME")]
+        outcome: Option<Outcome>,
+        /// The page before: events older than the one with this uid
+        #[arg(long, env = "REMOTELER_AUDIT_BEFORE", value_name = "UID")]
+        before: Option<Uuid>,
     },
+    /// Write events with what proves them, one JSON object a line
+    #[command(after_help = "Example: tctl audit export --from 2026-01-01 --to 2026-02-01 -o january.jsonl")]
+    Export(ExportArgs),
+    /// Check an export without any server: names every event that was removed, changed, inserted, moved or cut off
+    #[command(
+        after_help = "Example: tctl audit verify january.jsonl --key audit.key --witness checkpoints.jsonl\n         tctl auth export --type audit > audit.key"
+    )]
+    Verify(VerifyArgs),
 }
 
 #[cfg(test)]

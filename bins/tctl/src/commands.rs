@@ -4,6 +4,7 @@ mod audit;
 mod authorities;
 mod backup;
 mod documents;
+mod evidence;
 mod explain;
 mod host_pattern;
 mod input;
@@ -48,6 +49,9 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<Report> {
     if let (Command::Auth(AuthCommand::Sign(args)), Some(format)) = (&cli.command, cli.sign_format()) {
         order = Some(sign::Order::new(args, format)?);
     }
+    if let Command::Audit(AuditCommand::Verify(args)) = &cli.command {
+        return evidence::verify(args);
+    }
     let api = connect(&cli.connection)?;
     let api: &dyn AuthApi = api.as_ref();
     match &cli.command {
@@ -90,10 +94,13 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<Report> {
         Command::Auth(AuthCommand::Krl(args)) => revocations::write(api, RevocationListFormat::Krl, args).await,
         Command::Auth(AuthCommand::Crl(args)) => revocations::write(api, RevocationListFormat::Crl, args).await,
         Command::Backup(args) => backup::write(api, args).await,
-        Command::Audit(AuditCommand::Ls { from, to, event, user, limit }) => {
+        Command::Audit(AuditCommand::Ls { from, to, event, user, limit, target, outcome, before }) => {
             let now = SystemClock.now();
             let query = audit::query(*from, *to, event.as_deref(), user.as_deref(), *limit, now);
-            audit::list(api, query).await
+            audit::list(api, audit::narrowed(query, target.as_deref(), *outcome, *before)).await
         }
+        Command::Audit(AuditCommand::Export(args)) => evidence::export(api, args, SystemClock.now()).await,
+        // Done above, without anybody to ask.
+        Command::Audit(AuditCommand::Verify(args)) => evidence::verify(args),
     }
 }

@@ -36,12 +36,19 @@ enum Shape {
     Document(Box<Resource>),
     /// Resources: in YAML one document after another, as `create` reads them.
     Documents(Vec<Resource>),
+    /// The command printed what there is to see itself.
+    Nothing,
 }
 
 impl Report {
     /// A result with its text for people, which ends in a newline.
     pub(crate) fn new(text: impl Into<String>, value: &impl Serialize) -> anyhow::Result<Self> {
         Ok(Self { text: text.into(), shape: Shape::Value(serde_json::to_value(value)?), failure: None })
+    }
+
+    /// Nothing more than the command printed itself.
+    pub(crate) const fn nothing() -> Self {
+        Self { text: String::new(), shape: Shape::Nothing, failure: None }
     }
 
     /// One resource.
@@ -67,7 +74,7 @@ impl Report {
     /// What is to be printed.
     pub(crate) fn render(&self, format: Format) -> anyhow::Result<String> {
         match (format, &self.shape) {
-            (Format::Text, _) => Ok(self.text.clone()),
+            (Format::Text, _) | (_, Shape::Nothing) => Ok(self.text.clone()),
             (Format::Json, Shape::Value(value)) => json(value),
             (Format::Json, Shape::Document(document)) => json(document),
             (Format::Json, Shape::Documents(documents)) => json(documents),

@@ -6,6 +6,7 @@
 //! `tests/fixtures` (its README says how one is made).
 
 mod m0001_items_and_events;
+mod m0002_evidence;
 
 use rusqlite::Connection;
 
@@ -23,6 +24,7 @@ pub(super) struct Migration {
 /// All of them, in order.
 const ALL: &[Migration] = &[
     m0001_items_and_events::MIGRATION,
+    m0002_evidence::MIGRATION,
     // The next one comes here.
 ];
 

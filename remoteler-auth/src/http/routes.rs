@@ -1,6 +1,7 @@
 //! The table of routes: what the router registers and what the OpenAPI document describes, so that neither knows more than the other.
 
 mod backup;
+mod evidence;
 mod explain;
 
 use std::fmt::Display;
@@ -90,6 +91,7 @@ pub(super) fn table() -> Vec<Route> {
     routes.extend(cluster());
     routes.extend(audit());
     routes.extend(revocation());
+    routes.extend(evidence::routes());
     routes.extend(administration());
     routes.extend(backup::routes());
     routes.extend(explain::table());

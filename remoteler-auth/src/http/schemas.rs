@@ -1,6 +1,7 @@
 //! JSON schemas of what travels. A test serialises a value of each type and compares: a field that is added to a type and not here,
 //! or here and not there, fails it.
 
+mod evidence;
 mod explain;
 mod sign;
 
@@ -96,6 +97,7 @@ pub(super) fn schemas() -> Map<String, Value> {
     add_rotation(&mut all);
     sign::add(&mut all);
     explain::add(&mut all);
+    evidence::add(&mut all);
     add_revocation(&mut all);
     all
 }
@@ -188,7 +190,19 @@ fn add_audit(all: &mut Map<String, Value>) {
     add("AuditEvent", event);
     add(
         "EventQuery",
-        object(&[], &[("from", time()), ("to", time()), ("type", text()), ("user", text()), ("limit", integer())]),
+        object(
+            &[],
+            &[
+                ("from", time()),
+                ("to", time()),
+                ("type", text()),
+                ("user", text()),
+                ("limit", integer()),
+                ("target", text()),
+                ("outcome", text()),
+                ("before", text()),
+            ],
+        ),
     );
     add(
         "RecordingInfo",
@@ -519,7 +533,16 @@ mod tests {
             ("AuditEvent", value(AuditEvent::new(kind, now, Uuid::nil(), cluster()))),
             (
                 "EventQuery",
-                value(EventQuery { from: Some(now), to: Some(now), event: text("e"), user: text("u"), limit: Some(1) }),
+                value(EventQuery {
+                    from: Some(now),
+                    to: Some(now),
+                    event: text("e"),
+                    user: text("u"),
+                    limit: Some(1),
+                    target: text("t"),
+                    outcome: Some(remoteler_core::EventOutcome::Failure),
+                    before: Some(Uuid::nil()),
+                }),
             ),
             (
                 "RecordingInfo",
@@ -596,6 +619,7 @@ mod tests {
         .chain(sign::tests::samples(&trust()))
         .chain([("BackupStatus", value(backup()))])
         .chain(explain::tests::samples())
+        .chain(evidence::tests::samples(now))
         .collect()
     }
 

@@ -150,6 +150,7 @@ async fn every_operation_that_is_not_for_anybody_refuses_a_stranger() {
                 .replace("{kind}", "role")
                 .replace("{name}", "x");
             let path = if schema.contains("octet-stream") { format!("{path}?offset=0") } else { path };
+            let path = if path == wire::AUDIT_TILE { format!("{path}?size=1&tile=0&from=1") } else { path };
             let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
             let mut client = connect(&cluster, stranger()).await;
             let (status, answer) = send(&mut client, call(method.clone(), &path, body)).await;

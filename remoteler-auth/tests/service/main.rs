@@ -4,6 +4,7 @@
 mod audit;
 mod backup;
 mod copies;
+mod evidence;
 mod explain;
 mod full_disk;
 mod http;

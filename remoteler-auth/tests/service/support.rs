@@ -46,6 +46,15 @@ impl Cluster {
     pub(crate) async fn with_quotas(quotas: HostQuotas) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new(Timestamp::parse("2026-03-01T12:00:00Z").unwrap()));
+        Self::open(dir, clock, quotas).await
+    }
+
+    /// Another process on the same data directory.
+    pub(crate) async fn reopen(dir: tempfile::TempDir, clock: Arc<ManualClock>) -> Self {
+        Self::open(dir, clock, HostQuotas::default()).await
+    }
+
+    async fn open(dir: tempfile::TempDir, clock: Arc<ManualClock>, quotas: HostQuotas) -> Self {
         let config = AuthConfig {
             data_dir: dir.path().to_owned(),
             cluster_name: ClusterName::new("root").unwrap(),

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, fs::File, io::Write, path::Path, time::Duration};
 
-use super::SpoolLimits;
+use remoteler_core::evidence::ChainHead;
+
+use super::{SpoolLimits, author::HEAD_FILE};
 use crate::files::{DirLock, FileError, Privacy, PrivateDir};
 
 /// All segments of one spool.
@@ -53,6 +55,40 @@ impl Segments {
     pub(super) fn room(&self) -> u64 {
         let used = self.closed.values().sum::<u64>() + self.open.as_ref().map_or(0, |open| open.durable);
         self.limits.max_total.saturating_sub(used)
+    }
+
+    /// Octets that the spool may have.
+    pub(super) const fn limit(&self) -> u64 {
+        self.limits.max_total
+    }
+
+    /// Whether no other segment than this one is there.
+    pub(super) fn is_last(&self, number: u64) -> bool {
+        self.open.is_none() && self.closed.keys().all(|other| *other == number)
+    }
+
+    /// What `find` finds in the last whole line in which it finds something, looking at the newest segments first.
+    pub(super) fn last_line<T>(&self, find: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>, FileError> {
+        for number in self.closed.keys().rev() {
+            let content = self.dir.read(&name_of(*number), MAX_READ)?.unwrap_or_default();
+            let lines = content.split_inclusive(|octet| *octet == b'\n').rev();
+            let mut whole = lines.filter_map(|line| line.strip_suffix(b"\n"));
+            if let Some(found) = whole.find_map(&find) {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where the chain ended that was written here.
+    pub(super) fn read_head(&self) -> Result<Option<Vec<u8>>, FileError> {
+        self.dir.read(HEAD_FILE, 4096)
+    }
+
+    /// Keeps where the chain ends.
+    pub(super) fn write_head(&self, head: &ChainHead) -> Result<(), FileError> {
+        let text = serde_json::to_vec(head).expect("a number and a hash can be written");
+        self.dir.write(HEAD_FILE, &text)
     }
 
     /// Appends whole lines. When it returns they are on disk; on an error none of them counts.
@@ -118,6 +154,9 @@ impl Segments {
         Ok(OpenSegment { number, file, durable: 0 })
     }
 }
+
+/// A segment is closed at its limit, after the batch that passed it.
+pub(super) const MAX_READ: u64 = 256 * 1024 * 1024;
 
 /// Name of a segment's file; names sort like numbers.
 pub(super) fn name_of(number: u64) -> String {

@@ -7,7 +7,10 @@ use remoteler_core::{ApiError, ApiErrorKind, AuditEvent, AuthApi, OsEntropy, wir
 use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{segments::name_of, writer::Request};
+use super::{
+    segments::{MAX_READ, name_of},
+    writer::Request,
+};
 use crate::{
     files::{FileError, Privacy, PrivateDir},
     policy::jittered,
@@ -177,7 +180,7 @@ impl Uploader {
     async fn read(&self, number: u64) -> Result<Vec<u8>, UploadError> {
         let path = self.path.clone();
         let content = blocking(move || match PrivateDir::open(&path, Privacy::Tighten)? {
-            Some(dir) => dir.read(&name_of(number), MAX_SEGMENT_READ),
+            Some(dir) => dir.read(&name_of(number), MAX_READ),
             None => Ok(None),
         });
         Ok(content.await?.unwrap_or_default())
@@ -242,6 +245,4 @@ const LAST_WAIT: Duration = Duration::from_secs(30);
 const FAREWELL: Duration = Duration::from_secs(5);
 /// Half of what the service reads.
 const MAX_BATCH_OCTETS: usize = wire::MAX_EVENTS_BODY / 2;
-/// A segment is closed at its limit, after the batch that passed it.
-const MAX_SEGMENT_READ: u64 = 256 * 1024 * 1024;
 const MAX_SET_ASIDE: usize = 1000;

@@ -13,7 +13,10 @@ use std::{
 };
 
 use remoteler_client::{RemoteAuth, SpoolLimits, SpooledAudit};
-use remoteler_core::{ApiError, ApiErrorKind, AuditEvent, AuditKind, AuditSink, ClusterName, SystemClock};
+use remoteler_core::{
+    ApiError, ApiErrorKind, AuditEvent, AuditKind, AuditSink, ClusterName, HostId, SystemClock,
+    evidence::{ChainBreak, ChainHead, Chains},
+};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -28,14 +31,22 @@ fn name_of(event: &AuditEvent) -> String {
     name.clone()
 }
 
+fn host() -> HostId {
+    "67e55044-10b1-426f-9247-bb680e5fe0c8".parse().unwrap()
+}
+
 fn open(data_dir: &Path) -> Arc<SpooledAudit> {
     let limits = SpoolLimits { linger: Duration::ZERO, ..SpoolLimits::default() };
-    Arc::new(SpooledAudit::open(data_dir, ClusterName::new("root").unwrap(), Arc::new(SystemClock), limits).unwrap())
+    Arc::new(
+        SpooledAudit::open(data_dir, host(), ClusterName::new("root").unwrap(), Arc::new(SystemClock), limits).unwrap(),
+    )
 }
 
 /// An auth service that keeps events by uid.
 struct Store {
     events: Mutex<BTreeMap<String, String>>,
+    chains: Mutex<Chains>,
+    breaks: Mutex<Vec<ChainBreak>>,
     away: AtomicBool,
     /// The host is over its quota.
     over_quota: AtomicBool,
@@ -48,6 +59,8 @@ impl Store {
     fn start(socket: &Path) -> (Arc<Self>, RemoteAuth, JoinHandle<()>) {
         let store = Arc::new(Self {
             events: Mutex::default(),
+            chains: Mutex::default(),
+            breaks: Mutex::default(),
             away: AtomicBool::new(false),
             over_quota: AtomicBool::new(false),
             refusals: AtomicUsize::new(0),
@@ -78,6 +91,13 @@ impl Store {
         }
         let mut events = self.events.lock().unwrap();
         for event in batch {
+            if !events.contains_key(&event.uid.to_string()) {
+                let link = event.chain.as_ref().unwrap();
+                let head = ChainHead::at(link, &event.to_text().unwrap());
+                if let Some(found) = self.chains.lock().unwrap().take(link, head, false) {
+                    self.breaks.lock().unwrap().push(found);
+                }
+            }
             events.insert(event.uid.to_string(), name_of(&event));
         }
         self.count.send_replace(events.len());
@@ -102,7 +122,8 @@ fn upload(spool: &Arc<SpooledAudit>, remote: RemoteAuth, stop: &CancellationToke
 
 fn files(data_dir: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(data_dir.join("spool")).unwrap();
-    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name != "chain.json").collect()
 }
 
 #[tokio::test]
@@ -127,6 +148,7 @@ async fn events_arrive_once_and_leave_nothing_behind() {
     stop.cancel();
     uploader.await.unwrap();
     assert_eq!(store.names().len(), 2500); // I75
+    assert!(store.breaks.lock().unwrap().is_empty());
     drop(spool);
     assert_eq!(files(dir.path()), Vec::<String>::new());
     task.abort();
@@ -162,7 +184,7 @@ async fn events_wait_on_disk_while_auth_is_away_and_over_a_restart() {
 async fn reopen(data_dir: &Path) -> Arc<SpooledAudit> {
     loop {
         let limits = SpoolLimits { linger: Duration::ZERO, ..SpoolLimits::default() };
-        match SpooledAudit::open(data_dir, ClusterName::new("root").unwrap(), Arc::new(SystemClock), limits) {
+        match SpooledAudit::open(data_dir, host(), ClusterName::new("root").unwrap(), Arc::new(SystemClock), limits) {
             Ok(spool) => return Arc::new(spool),
             Err(remoteler_client::FileError::Locked { .. }) => tokio::task::yield_now().await,
             Err(error) => panic!("{error}"),
@@ -287,6 +309,7 @@ async fn an_acknowledged_event_survives_kill_9() {
     let (spool, stop) = (open(dir.path()), CancellationToken::new());
     let uploader = upload(&spool, remote, &stop);
     store.wait_for(acknowledged).await; // I75
+    assert!(store.breaks.lock().unwrap().is_empty(), "the chain goes on after a kill");
     stop.cancel();
     uploader.await.unwrap();
     // The writer removes what was taken in its own time.

@@ -7,12 +7,14 @@ use std::{
 };
 
 use remoteler_auth::{
-    AuthConfig, AuthService, Caller, Database, EventLog, LocalHost, MemoryStorage, RecordingFiles, SqliteStorage,
+    AuthConfig, AuthService, BreakNotice, Caller, Database, EventLog, LocalHost, MemoryStorage, RecordingFiles,
+    SqliteStorage,
 };
 use remoteler_client::{HostState, KeyPairs, PolicyRefresher, ProxyAddr, SpoolLimits, SpooledAudit, Store};
 use remoteler_core::{
-    AuditEvent, AuditKind, AuditSink, Clock, ClusterName, EventQuery, LoginRequest, NewUser, NodeName, PolicySource,
-    RecordingStore, Secret, SessionId, Storage, SystemClock, SystemRole, Timestamp, Transaction, UserName,
+    AuditEvent, AuditKind, AuditSink, Clock, ClusterName, EventQuery, HostId, LoginRequest, NewUser, NodeName,
+    PolicySource, RecordingStore, Secret, SessionId, Storage, SystemClock, SystemRole, Timestamp, Transaction,
+    UserName,
 };
 use serde_json::json;
 
@@ -65,6 +67,16 @@ fn event(number: usize) -> AuditEvent {
     AuditEvent::new(kind, Timestamp::from_unix_seconds(1_000), uid, cluster())
 }
 
+/// How the log would say that a host's chain is broken; none is here.
+fn notice(number: usize) -> BreakNotice {
+    let uid = uuid::Uuid::from_u128(u128::try_from(number).unwrap() + 1_000);
+    BreakNotice { time: Timestamp::from_unix_seconds(1_000), uid }
+}
+
+fn host() -> HostId {
+    HostId::from_uuid(uuid::Uuid::from_u128(5))
+}
+
 fn name_of(event: &AuditEvent) -> String {
     let AuditKind::UserDelete { name, .. } = &event.kind else { panic!("{event:?}") };
     name.clone()
@@ -89,7 +101,7 @@ fn run_database(dir: &Path) {
             let both = Transaction::new().put(format!("left/{number}"), value.clone(), None);
             let both = both.put(format!("right/{number}"), value, None);
             let kept = storage.transact(both, Timestamp::default()).await.is_ok();
-            if kept && events.append(vec![event(number)]).await.is_ok() {
+            if kept && events.append(vec![event(number)], notice(number)).await.is_ok() {
                 ack(number);
             }
         }
@@ -124,7 +136,7 @@ fn check_database(dir: &Path, acks: &[usize]) {
 
 fn run_spool(dir: &Path) {
     let limits = SpoolLimits { max_segment: 600, ..SpoolLimits::default() };
-    let Ok(spool) = SpooledAudit::open(&data(dir), cluster(), Arc::new(SystemClock), limits) else { return };
+    let Ok(spool) = SpooledAudit::open(&data(dir), host(), cluster(), Arc::new(SystemClock), limits) else { return };
     block(async {
         for number in 0..ROUNDS {
             let AuditEvent { kind, .. } = event(number);
@@ -156,7 +168,8 @@ fn check_spool(dir: &Path, acks: &[usize]) {
     for number in acks {
         assert!(found.contains(&format!("n{number}")), "event {number} was acknowledged, {found:?} are there");
     }
-    let spool = SpooledAudit::open(&data(dir), cluster(), Arc::new(SystemClock), SpoolLimits::default()).unwrap();
+    let spool =
+        SpooledAudit::open(&data(dir), host(), cluster(), Arc::new(SystemClock), SpoolLimits::default()).unwrap();
     block(spool.record(event(99).kind)).unwrap();
 }
 

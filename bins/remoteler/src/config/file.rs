@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::Deserialize;
 
-use super::keys::CaKeyParams;
+use super::{
+    audit::{Audit, AuditSpool},
+    keys::CaKeyParams,
+};
 
 /// The whole file.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -53,6 +56,8 @@ pub struct Common {
     pub log: Option<Log>,
     /// Where the auth service keeps its state.
     pub storage: Option<StorageConfig>,
+    /// How audit events wait for an auth service that is elsewhere.
+    pub audit_spool: Option<AuditSpool>,
 }
 
 /// `join_params:`
@@ -116,6 +121,8 @@ pub struct AuthService {
     pub key_encryption_file: Option<PathBuf>,
     /// The token that has the authorities' keys.
     pub ca_key_params: Option<CaKeyParams>,
+    /// How the audit log is kept.
+    pub audit: Option<Audit>,
     /// Which API server vouches for pods that join.
     pub kubernetes_join: Option<KubernetesJoin>,
 }

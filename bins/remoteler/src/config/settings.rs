@@ -6,10 +6,11 @@ use std::{
     time::Duration,
 };
 
+use remoteler_client::SpoolLimits;
 use remoteler_core::{ClusterName, KubeClusterName, Labels, NameError, NodeName, Secret, SystemRole, parse_duration};
 
 use super::{
-    ConfigFile, KeySettings,
+    AuditSettings, ConfigFile, KeySettings, audit,
     file::{AuthService, Common, KubernetesService, LabelCommand, ProxyService, SshService},
     labels::check_label,
 };
@@ -93,6 +94,8 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// The log.
     pub log: LogSettings,
+    /// How audit events wait for an auth service that is elsewhere.
+    pub spool: SpoolLimits,
 }
 
 /// The auth service.
@@ -108,6 +111,8 @@ pub struct AuthSettings {
     pub keys: KeySettings,
     /// Which API server vouches for pods that join: that of a kubeconfig, or of the pod that this runs in.
     pub kubernetes_join: Option<Option<PathBuf>>,
+    /// How the audit log is kept.
+    pub audit: AuditSettings,
 }
 
 /// The proxy.
@@ -283,6 +288,7 @@ impl Settings {
             node: runs(SystemRole::Node).then(|| node(file.ssh_service, &flags, listen_ip, record)).transpose()?,
             kube: runs(SystemRole::Kube).then(|| kube(file.kubernetes_service, &nodename)).transpose()?,
             log: log(&common, &flags)?,
+            spool: audit::spool(common.audit_spool.clone())?,
             data_dir: data_dir(&common, &flags)?,
             drain_timeout: flags.drain_timeout.unwrap_or(Duration::from_secs(60)),
             nodename,
@@ -400,7 +406,7 @@ fn join(common: &Common, flags: &Flags) -> Result<Option<JoinSettings>, ConfigEr
 /// Where a pod's token for its cluster is projected when nothing else is said.
 const POD_TOKEN: &str = "/var/run/secrets/remoteler/token";
 
-fn with_port(field: &'static str, addr: &str, port: u16) -> Result<String, ConfigError> {
+pub(super) fn with_port(field: &'static str, addr: &str, port: u16) -> Result<String, ConfigError> {
     let addr = addr.trim().trim_start_matches("https://").trim_end_matches('/');
     let has_port = match addr.rsplit_once(':') {
         Some((host, port)) => (!host.contains(':') || host.ends_with(']')) && port.parse::<u16>().is_ok(),
@@ -442,6 +448,7 @@ fn auth(service: Option<AuthService>, flags: &Flags, ip: IpAddr) -> Result<AuthS
         key_encryption_file: service.key_encryption_file,
         keys,
         kubernetes_join: service.kubernetes_join.map(|join| join.kubeconfig_file),
+        audit: AuditSettings::new(service.audit.unwrap_or_default())?,
     })
 }
 

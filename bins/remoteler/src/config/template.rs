@@ -45,6 +45,9 @@ remoteler:
     severity: INFO          # ERROR, WARN, INFO, DEBUG or TRACE
     format: { output: text } # text or json
   storage: { type: sqlite }
+  # Audit events that wait for an auth service elsewhere. When there is no room, what they would allow is refused (deny), or they are dropped and
+  # accounted for (drop-and-say-so).
+  # audit_spool: { max_size_mb: 64, when_full: deny }
 ";
 
 const JOIN: &str =
@@ -70,6 +73,14 @@ const AUTH: &str = "  listen_addr: 0.0.0.0:3025
   # key_encryption_file: /etc/remoteler/key-encryption.key
   # Which API server vouches for pods that join. Empty: that of the pod which this runs in. Its account needs system:auth-delegator.
   # kubernetes_join: { kubeconfig_file: /etc/kubeconfig }
+  # How long audit events are kept, who is given the log's checkpoints (a file or a URL), and where events are shipped to.
+  # audit:
+  #   retention: 365d
+  #   witness: /var/lib/witness/checkpoints.jsonl
+  #   ship:
+  #     - { type: file, path: /var/log/remoteler-audit.jsonl, max_size_mb: 100, keep: 10 }
+  #     - { type: syslog, address: \"unix:/dev/log\" }
+  #     - { type: http, url: \"https://siem.example.com/in\", token_file: /etc/remoteler/siem.token }
   # Makes new keys of the authorities in a hardware token; with new_keys: database, the token keeps those it has until they are rotated out.
   # ca_key_params:
   #   new_keys: token

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     config::{ProxySettings, Settings},
     services::{
+        audit_log,
         auth::{AuthDoor, AuthServer},
         inventory::CachedInventory,
         proxy::{AuditedAgents, ProxyHandler},
@@ -63,6 +64,10 @@ impl Daemon {
         let door = match &base.place {
             Place::Here(service) => {
                 self.servers.auth = Some(service.clone());
+                if let Some(auth) = &settings.auth {
+                    let hostname = base.keys.identity.name.as_str();
+                    audit_log::start(service, &auth.audit, hostname, &self.senders, &self.stop)?;
+                }
                 AuthDoor::Here(self.start_auth(service, base, listeners.auth)?)
             }
             Place::Direct(addr) => AuthDoor::elsewhere(addr, &base.client_tls())?,

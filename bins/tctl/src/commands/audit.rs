@@ -1,13 +1,17 @@
 //! `tctl audit`: what happened.
 
-use remoteler_core::{AuditEvent, AuthApi, EventQuery, Timestamp};
+use remoteler_core::{AuditEvent, AuthApi, EventOutcome, EventQuery, Timestamp};
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::Moment;
-use crate::output::{Report, Table};
+use crate::{
+    cli::Outcome,
+    output::{Report, Table},
+};
 
 /// Fields that every event has, and that have columns of their own or none.
-const COMMON: &[&str] = &["event", "code", "time", "uid", "cluster_name", "user"];
+const COMMON: &[&str] = &["event", "code", "time", "uid", "cluster_name", "user", "chain"];
 
 /// The query that the flags describe, by a clock that shows `now`.
 pub(crate) fn query(
@@ -24,22 +28,42 @@ pub(crate) fn query(
         event: event.map(str::to_owned),
         user: user.map(str::to_owned),
         limit: Some(usize::from(limit)),
+        ..EventQuery::default()
     }
+}
+
+/// The query, narrowed to a target, an outcome, and a page.
+pub(crate) fn narrowed(
+    query: EventQuery,
+    target: Option<&str>,
+    outcome: Option<Outcome>,
+    before: Option<Uuid>,
+) -> EventQuery {
+    let outcome = outcome.map(|outcome| match outcome {
+        Outcome::Success => EventOutcome::Success,
+        Outcome::Failure => EventOutcome::Failure,
+    });
+    EventQuery { target: target.map(str::to_owned), outcome, before, ..query }
 }
 
 /// Lists events.
 pub(crate) async fn list(api: &dyn AuthApi, query: EventQuery) -> anyhow::Result<Report> {
-    listed(&api.events(query).await?)
+    let limit = query.limit;
+    listed(&api.events(query).await?, limit)
 }
 
-fn listed(events: &[AuditEvent]) -> anyhow::Result<Report> {
+fn listed(events: &[AuditEvent], limit: Option<usize>) -> anyhow::Result<Report> {
     let mut table = Table::new(["TIME", "EVENT", "CODE", "USER", "DETAILS"]);
     for event in events {
         let value = serde_json::to_value(event)?;
         let user = value.get("user").map(plain).unwrap_or_default();
         table.row([event.time.to_string(), event.name().to_owned(), event.code.clone(), user, details(&value)]);
     }
-    Report::new(table.render(), &events)
+    let mut text = table.render();
+    if let Some(first) = events.first().filter(|_| Some(events.len()) == limit) {
+        text.push_str(&format!("\nThere may be older ones: --before {}\n", first.uid));
+    }
+    Report::new(text, &events)
 }
 
 /// The fields of the event's own kind, as `name=value`.
@@ -73,7 +97,7 @@ mod tests {
         }));
         let event: AuditEvent = event.unwrap();
         assert!(matches!(event.kind, AuditKind::UserLogin { .. }));
-        let text = listed(&[event]).unwrap().render(Format::Text).unwrap();
+        let text = listed(&[event], None).unwrap().render(Format::Text).unwrap();
         assert_eq!(text.lines().count(), 2, "{text}");
         assert!(
             text.contains("error=\"wrong password\" method=local success=false") && !text.contains('\u{1b}'),

@@ -15,7 +15,12 @@ use crate::{
 /// Prints an authority in the form that other programs read.
 pub(crate) async fn export(api: &dyn AuthApi, kind: ExportKind, hosts: &[HostPattern]) -> anyhow::Result<Report> {
     let trust = api.trust_bundle().await?;
-    let text = exported(&trust, kind, hosts)?;
+    let text = match kind {
+        ExportKind::Audit => api.audit_checkpoint().await?.key + "\n",
+        ExportKind::User | ExportKind::Host | ExportKind::TlsUser | ExportKind::TlsHost | ExportKind::Token => {
+            exported(&trust, kind, hosts)?
+        }
+    };
     let value = json!({ "cluster_name": trust.cluster, "type": type_name(kind), "export": text });
     Report::new(text, &value)
 }
@@ -27,6 +32,7 @@ const fn type_name(kind: ExportKind) -> &'static str {
         ExportKind::TlsUser => "tls-user",
         ExportKind::TlsHost => "tls-host",
         ExportKind::Token => "token",
+        ExportKind::Audit => "audit",
     }
 }
 
@@ -42,6 +48,7 @@ fn exported(trust: &TrustBundle, kind: ExportKind, hosts: &[HostPattern]) -> any
         }
         ExportKind::TlsUser => Ok(certificates(&trust.user)),
         ExportKind::TlsHost => Ok(certificates(&trust.host)),
+        ExportKind::Audit => anyhow::bail!("the audit log's key is no part of the trust bundle"),
         ExportKind::Token => Ok(serde_json::to_string_pretty(&JwkSet { keys: trust.tokens.clone() })? + "\n"),
     }
 }
@@ -75,10 +82,14 @@ struct Authority {
 
 /// Shows both authorities, and the pins that joining hosts are given.
 pub(crate) async fn status(api: &dyn AuthApi) -> anyhow::Result<Report> {
-    shown(&api.trust_bundle().await?, &api.rotations().await?)
+    let audit = match api.audit_checkpoint().await {
+        Ok(start) => start.key,
+        Err(cause) => format!("not signed: {cause}"),
+    };
+    shown(&api.trust_bundle().await?, &api.rotations().await?, &audit)
 }
 
-fn shown(trust: &TrustBundle, rotations: &[RotationStatus]) -> anyhow::Result<Report> {
+fn shown(trust: &TrustBundle, rotations: &[RotationStatus], audit: &str) -> anyhow::Result<Report> {
     let pins = trust.host_pins()?;
     let authorities = [authority(trust, CaKind::User)?, authority(trust, CaKind::Host)?];
     let mut text = fields(&[("Cluster", trust.cluster.to_string()), ("CA pin", pins.join(", "))]);
@@ -95,6 +106,7 @@ fn shown(trust: &TrustBundle, rotations: &[RotationStatus]) -> anyhow::Result<Re
     }
     let token_keys: Vec<_> = trust.tokens.iter().map(|key| key.key_id().to_owned()).collect();
     text.push_str(&format!("\nIdentity tokens\n{}", fields(&[("  Keys", token_keys.join(", "))])));
+    text.push_str(&format!("\nAudit log\n{}", fields(&[("  Key", audit.to_owned())])));
     text.push('\n');
     text.push_str(&rotation::shown(rotations));
     let value = json!({
@@ -102,6 +114,7 @@ fn shown(trust: &TrustBundle, rotations: &[RotationStatus]) -> anyhow::Result<Re
         "ca_pins": pins,
         "authorities": authorities,
         "token_keys": token_keys,
+        "audit_key": audit,
         "rotations": rotations,
     });
     Report::new(text, &value)

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use remoteler_client::{
-    AuthTrust, HostClock, HostKeeper, HostState, POLICY_PERIOD, Peer, PolicyRefresher, RemoteAuth, SpoolLimits,
-    SpooledAudit, align_clock, probe,
+    AuthTrust, HostClock, HostKeeper, HostState, POLICY_PERIOD, Peer, PolicyRefresher, RemoteAuth, SpooledAudit,
+    align_clock, probe,
 };
 use remoteler_core::{AuthApi, BoundedRefusals, Clock, Entropy, OsEntropy};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -44,9 +44,14 @@ pub(super) async fn base(
         tracing::debug!(%cause, "this machine's clock was not compared with the cluster's");
     }
     let api: Arc<dyn AuthApi> = Arc::new(remote);
-    let audit =
-        SpooledAudit::open(data_dir.path(), state.cluster_name().clone(), clock.clone(), SpoolLimits::default())
-            .context("the audit spool cannot be opened")?;
+    let audit = SpooledAudit::open(
+        data_dir.path(),
+        state.host_id(),
+        state.cluster_name().clone(),
+        clock.clone(),
+        settings.spool,
+    )
+    .context("the audit spool cannot be opened")?;
     let audit = Arc::new(audit);
     {
         let (audit, api, stop) = (audit.clone(), api.clone(), stop.clone());
