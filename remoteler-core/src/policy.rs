@@ -27,8 +27,19 @@ impl Policy {
     /// The same, without taking part in their ownership.
     pub(crate) fn held<'a>(&'a self, user: &UserIdentity) -> Result<Vec<&'a Role>, RoleName> {
         let mut held = Vec::with_capacity(user.roles.len());
+        // Who holds most of the roles finds them by walking along both, which are in the same order.
+        let walking = self.roles.len() <= user.roles.len().saturating_mul(4);
+        let mut all = self.roles.iter();
         for name in &user.roles {
-            held.push(self.roles.get(name).map(AsRef::as_ref).ok_or_else(|| name.clone())?);
+            let found = if walking {
+                all.find(|(known, _)| *known >= name).filter(|(known, _)| *known == name).map(|(_, role)| role)
+            } else {
+                self.roles.get(name)
+            };
+            match found {
+                Some(role) => held.push(role.as_ref()),
+                None => return Err(name.clone()),
+            }
         }
         Ok(held)
     }

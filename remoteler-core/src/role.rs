@@ -510,4 +510,25 @@ mod tests {
         let cause = serde_json::from_str::<RoleSpec>(r#"{"allow":{"desktop_labels":{}}}"#).unwrap_err(); // I80
         assert!(cause.to_string().contains("desktop_labels"), "{cause}");
     }
+
+    #[test]
+    fn a_kubernetes_name_that_no_header_can_carry_is_refused_when_the_role_is_loaded() {
+        for name in ["a\r\nb", "a\u{0}", "\u{fc}", " a", "a\t"] {
+            for field in ["kubernetes_groups", "kubernetes_users"] {
+                let spec = serde_json::json!({ "allow": { field: ["fine", name] } });
+                let spec: RoleSpec = serde_json::from_value(spec).unwrap();
+                let refused = Role::new(RoleName::new("r").unwrap(), &spec).unwrap_err(); // I57
+                assert_eq!(refused.path(), ["allow", field], "{name:?}: {refused}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_role_has_a_bound_on_what_it_makes_a_service_compile() {
+        let values: Vec<String> = (0..=MAX_EXPRESSIONS).map(|number| format!("^a{number}$")).collect();
+        let spec = serde_json::json!({ "allow": { "node_labels": { "env": values } } });
+        let spec: RoleSpec = serde_json::from_value(spec).unwrap();
+        let refused = Role::new(RoleName::new("r").unwrap(), &spec).unwrap_err(); // I25
+        assert!(matches!(refused, RoleError::TooManyExpressions { .. }), "{refused}");
+    }
 }

@@ -119,7 +119,7 @@ async fn a_role_without_file_copies_has_none_by_either_protocol_and_still_runs_c
         command.arg(protocol).arg(&here).arg(format!("127.0.0.1:{}", there.display()));
         let done = finish(&mut command).await;
         assert!(!done.status.success(), "{protocol}");
-        assert!(!there.exists(), "{protocol}"); // I21
+        assert!(!there.exists(), "{protocol}");
     }
     let refused = cluster.audit.wait_for("auth", 2).await;
     assert!(refused.iter().all(|event| event["error"].to_string().contains("file copies")), "{refused:?}"); // I80

@@ -18,7 +18,7 @@ fn a_refusal_is_explained_to_the_administrator_and_not_to_the_user() {
     cluster.tctl_with_input(&["create"], POLICY).ok();
     let login = os_login();
     let user = cluster.user("ann", "developer");
-    let node = cluster.node().to_owned();
+    let node = "local".to_owned();
 
     let allowed = cluster.tctl(&["explain", "--user", "ann", "--login", &login, "--node", &node]).ok().text();
     assert!(allowed.contains("role developer allows it") && allowed.contains("no file copies"), "{allowed}");

@@ -73,7 +73,7 @@ fn notice(number: usize) -> BreakNotice {
     BreakNotice { time: Timestamp::from_unix_seconds(1_000), uid }
 }
 
-fn host() -> HostId {
+fn writer() -> HostId {
     HostId::from_uuid(uuid::Uuid::from_u128(5))
 }
 
@@ -136,7 +136,7 @@ fn check_database(dir: &Path, acks: &[usize]) {
 
 fn run_spool(dir: &Path) {
     let limits = SpoolLimits { max_segment: 600, ..SpoolLimits::default() };
-    let Ok(spool) = SpooledAudit::open(&data(dir), host(), cluster(), Arc::new(SystemClock), limits) else { return };
+    let Ok(spool) = SpooledAudit::open(&data(dir), writer(), cluster(), Arc::new(SystemClock), limits) else { return };
     block(async {
         for number in 0..ROUNDS {
             let AuditEvent { kind, .. } = event(number);
@@ -169,7 +169,7 @@ fn check_spool(dir: &Path, acks: &[usize]) {
         assert!(found.contains(&format!("n{number}")), "event {number} was acknowledged, {found:?} are there");
     }
     let spool =
-        SpooledAudit::open(&data(dir), host(), cluster(), Arc::new(SystemClock), SpoolLimits::default()).unwrap();
+        SpooledAudit::open(&data(dir), writer(), cluster(), Arc::new(SystemClock), SpoolLimits::default()).unwrap();
     block(spool.record(event(99).kind)).unwrap();
 }
 
