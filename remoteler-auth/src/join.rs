@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuditKind, HostCerts, HostId, HostIdentity, JoinRequest, KubeClusterName, NodeName,
-    SourceNet, SystemRole, random_uuid,
+    ApiError, ApiErrorKind, AuditKind, HostCerts, HostId, HostIdentity, JoinRequest, KubeClusterName, LockContext,
+    NodeName, SourceNet, SystemRole, random_uuid,
 };
 use serde::{Deserialize, Serialize};
 
@@ -78,7 +78,13 @@ impl Inner {
             without_pin,
             rejoined,
         };
-        let joined = match self.check_token(&request).await {
+        let admitted = match self.check_token(&request).await {
+            Ok(()) => self.check_locks(
+                &LockContext::default().host(Some(&node_name), request.rejoin.as_ref().map(|proof| proof.host_id)),
+            ),
+            Err(cause) => Err(cause),
+        };
+        let joined = match admitted {
             Ok(()) if rejoined => self.readmit(request, &event).await,
             Ok(()) => {
                 let JoinRequest { node_name: name, roles, kube_clusters, ssh_public_key, tls_public_key, .. } = request;
@@ -203,6 +209,9 @@ impl Inner {
         let Caller::Host { host, .. } = caller else {
             return Err(self.refuse(caller, "renew host certificates").await);
         };
+        if caller.address().is_some() {
+            self.check_locks(&LockContext::of_host(host))?;
+        }
         let identity = host.identity();
         // A host that is removed at this moment is renewed before that or not at all; others are renewed beside it.
         let _turn = self.changes.read().await;

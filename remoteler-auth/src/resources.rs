@@ -47,6 +47,7 @@ impl Inner {
             ResourceKind::Token => self.token_summaries().await?.into_iter().map(token_document).collect(),
             ResourceKind::Node => self.all_nodes().await?.into_iter().map(node_document).collect(),
             ResourceKind::KubeCluster => self.all_kube_clusters().await?.into_iter().map(kube_document).collect(),
+            ResourceKind::Lock => self.lock_documents(),
         };
         let Some(name) = name else { return Ok(all) };
         let found: Vec<_> = all.into_iter().filter(|document| document.metadata.name == name).collect();
@@ -74,11 +75,12 @@ impl Inner {
                 }
                 self.create_user_silently(actor, user).await
             }
+            ResourceKind::Lock => self.write_lock(actor, document, replace).await,
             ResourceKind::Token | ResourceKind::Node | ResourceKind::KubeCluster => {
                 let how = kind.made_elsewhere().unwrap_or_default();
                 let kind = kind.as_str();
                 Err(bad_request(format!(
-                    "documents of kind {kind} cannot be created: {how}; those of kinds role and user can"
+                    "documents of kind {kind} cannot be created: {how}; those of kinds role, user and lock can"
                 )))
             }
         }
@@ -91,12 +93,13 @@ impl Inner {
                 self.delete_user(caller, name).await
             }
             ResourceKind::Token => self.delete_token(caller, &Secret::new(name)).await,
-            ResourceKind::Role | ResourceKind::Node | ResourceKind::KubeCluster => {
+            ResourceKind::Role | ResourceKind::Node | ResourceKind::KubeCluster | ResourceKind::Lock => {
                 let actor = self.admit(caller, kind.as_str(), Verb::Delete).await?;
                 let _turn = self.changes.write().await;
                 match kind {
                     ResourceKind::Role => self.delete_role(actor, &name).await,
                     ResourceKind::Node => self.delete_node(actor, &name).await,
+                    ResourceKind::Lock => self.delete_lock(actor, &name).await,
                     ResourceKind::KubeCluster | ResourceKind::User | ResourceKind::Token => {
                         self.delete_kube_cluster(actor, &name).await
                     }

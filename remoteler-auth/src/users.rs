@@ -120,8 +120,10 @@ impl Inner {
         let _turn = self.changes.write().await;
         let key = key::of(key::USERS, &name);
         let record = self.records.read::<UserRecord>(&key).await?.ok_or_else(|| unknown(&name))?;
-        self.record(AuditKind::UserDelete { user: actor, name: name.to_string() }).await?;
+        self.record(AuditKind::UserDelete { user: actor.clone(), name: name.to_string() }).await?;
         self.records.delete(&key).await?;
+        // From here on no certificate is issued to them; what they hold is refused everywhere, and what runs by it ends.
+        self.revoke_all_of(&actor, &name).await?;
         if let Some(mark) = record.invite {
             self.records.delete(&key::of(key::INVITES, mark.hash)).await?;
         }

@@ -40,7 +40,7 @@ pub use known_hosts::HostScope;
 pub use kubeconfig::{KubeEntry, Kubeconfig, KubeconfigError};
 pub use kubeconfig_file::KubeconfigFile;
 pub use output_files::{OutputError, OutputFiles};
-pub use policy::{POLICY_PERIOD, PolicyError, PolicyRefresher};
+pub use policy::{PolicyError, PolicyRefresher};
 pub use profile::{Profile, ProfileError, ProxyAddr, ProxyAddrError};
 pub use remote::RemoteAuth;
 pub use spool::{SpoolLimits, SpooledAudit};

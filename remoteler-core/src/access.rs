@@ -7,8 +7,8 @@ mod tests;
 use std::{fmt, time::Duration};
 
 use crate::{
-    KubeClusterName, KubeRecord, Login, NodeName, NodeRecord, Policy, Role, RoleName, RoleOptions, Timestamp,
-    UserIdentity, VerifiedUser, check_principal,
+    KubeClusterName, KubeRecord, LockContext, Locked, Login, NodeName, NodeRecord, Policy, Role, RoleName, RoleOptions,
+    Timestamp, UserIdentity, VerifiedUser, check_principal,
 };
 
 /// Why access was refused. The full reason is for the audit log; [`AccessDenied::public`] is what the user may see.
@@ -30,6 +30,9 @@ impl AccessDenied {
     #[must_use]
     pub fn public(&self) -> String {
         let Self { user, action, target, .. } = self;
+        if let DenyReason::Locked(locked) = &self.reason {
+            return format!("access denied: {locked}");
+        }
         let advice = if self.reason == DenyReason::NoKubernetesIdentity {
             "no Kubernetes group is given to you; ask an administrator for the trait kubernetes_groups, or a role with groups"
         } else {
@@ -61,6 +64,8 @@ pub enum DenyReason {
     CertificateFor(KubeClusterName),
     /// A Kubernetes user or group of this role cannot be an HTTP header's value.
     UnusableKubernetesName(String),
+    /// A lock, or that locks are not known.
+    Locked(Locked),
 }
 
 impl fmt::Display for DenyReason {
@@ -77,6 +82,7 @@ impl fmt::Display for DenyReason {
             Self::KubernetesUserDenied(user) => write!(f, "a role denies the Kubernetes user {user:?}"),
             Self::CertificateFor(kube) => write!(f, "the certificate is for Kubernetes cluster {kube} only"),
             Self::UnusableKubernetesName(name) => write!(f, "the Kubernetes name {name:?} cannot be sent as a header"),
+            Self::Locked(locked) => locked.fmt(f),
         }
     }
 }
@@ -139,6 +145,8 @@ pub fn authorize_ssh(
         target: node.name.to_string(),
         reason,
     };
+    let context = LockContext::of_user(user).login(login).node(node);
+    policy.check_locks(&context).map_err(|locked| refuse(DenyReason::Locked(locked)))?;
     if let Some(only) = user.only_at() {
         return Err(refuse(DenyReason::CertificateFor(only.clone())));
     }
@@ -233,6 +241,8 @@ pub fn authorize_kube(user: &VerifiedUser, policy: &Policy, kube: &KubeRecord) -
         target: kube.name.to_string(),
         reason,
     };
+    let context = LockContext::of_user(user).kube(&kube.name).host(None, Some(kube.host_id));
+    policy.check_locks(&context).map_err(|locked| refuse(DenyReason::Locked(locked)))?;
     if let Some(only) = user.only_at().filter(|only| **only != kube.name) {
         return Err(refuse(DenyReason::CertificateFor(only.clone())));
     }

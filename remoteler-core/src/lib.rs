@@ -10,6 +10,7 @@ mod api;
 mod audit;
 mod audit_bound;
 mod clock;
+mod cluster_settings;
 mod entropy;
 mod identity;
 mod identity_ssh;
@@ -17,8 +18,11 @@ mod identity_x509;
 mod inventory;
 mod jwk;
 mod label;
+mod live;
+mod lock;
 mod name;
 mod policy;
+mod policy_view;
 mod recording;
 mod rejoin;
 mod resource;
@@ -47,6 +51,7 @@ pub use api::{
 pub use audit::{AuditError, AuditEvent, AuditKind, AuditSink, ConnectionFields, NullAudit, SessionFields};
 pub use audit_bound::BoundedRefusals;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
+pub use cluster_settings::{ClusterSettings, LOCKS_HOLD, LockingMode};
 pub use entropy::{Entropy, OsEntropy, fill_random, random_uuid};
 pub use identity::{
     HostIdentity, Identity, IdentityError, KubeUserIdentity, SystemRole, Traits, UnknownSystemRole, UserIdentity,
@@ -56,10 +61,13 @@ pub use identity_x509::{X509_IDENTITY_OID, X509Naming, x509_identity, x509_namin
 pub use inventory::{KubeRecord, NodeRecord};
 pub use jwk::{Jwk, JwkSet};
 pub use label::{LabelError, LabelMatcher, Labels, OneOrMany, Pattern};
+pub use live::{EndReason, LiveGuard, LiveSignal, LiveWork, Looked, Subject, Terms};
+pub use lock::{Lock, LockContext, LockSpec, LockTarget, Locked, Locks};
 pub use name::{
     ClusterName, HostId, KubeClusterName, Login, NameError, NodeName, RoleName, SessionId, UserName, check_principal,
 };
-pub use policy::{Policy, PolicySource, SharedPolicy};
+pub use policy::{Knowledge, Policy, PolicySource, SharedPolicy};
+pub use policy_view::{PolicyLimits, PolicyUpdate, PolicyVersion, PolicyVersionError, PolicyView};
 pub use recording::{RecordingError, RecordingInfo, RecordingStore};
 pub use rejoin::{RejoinError, RejoinProof, RejoinStatement};
 pub use resource::{Metadata, Resource, ResourceError, ResourceKind};

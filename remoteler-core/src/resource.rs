@@ -8,7 +8,7 @@ use crate::RoleSpec;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResourceError {
     /// A kind this product does not have.
-    #[error("{0:?} is no kind of resource; known are role, user, token, node and kube_cluster")]
+    #[error("{0:?} is no kind of resource; known are role, user, token, node, kube_cluster and lock")]
     UnknownKind(String),
     /// A version of that kind it does not read.
     #[error("version {version:?} of kind {kind} is not read; {known} is")]
@@ -36,6 +36,8 @@ pub enum ResourceKind {
     Node,
     /// A Kubernetes cluster.
     KubeCluster,
+    /// Who or what is shut out.
+    Lock,
 }
 
 impl ResourceKind {
@@ -48,6 +50,7 @@ impl ResourceKind {
             Self::Token => "token",
             Self::Node => "node",
             Self::KubeCluster => "kube_cluster",
+            Self::Lock => "lock",
         }
     }
 
@@ -56,7 +59,7 @@ impl ResourceKind {
     pub const fn versions(self) -> &'static [&'static str] {
         match self {
             Self::Role => &["v5", "v6", "v7"],
-            Self::User | Self::Token | Self::Node => &["v2"],
+            Self::User | Self::Token | Self::Node | Self::Lock => &["v2"],
             Self::KubeCluster => &["v3"],
         }
     }
@@ -65,7 +68,7 @@ impl ResourceKind {
     #[must_use]
     pub const fn made_elsewhere(self) -> Option<&'static str> {
         match self {
-            Self::Role | Self::User => None,
+            Self::Role | Self::User | Self::Lock => None,
             Self::Token => Some("tokens are made with tctl tokens add"),
             Self::Node | Self::KubeCluster => Some("they are written by the services themselves"),
         }
@@ -82,6 +85,7 @@ impl ResourceKind {
             "token" | "tokens" => Self::Token,
             "node" | "nodes" => Self::Node,
             "kube_cluster" | "kube_clusters" | "kube" => Self::KubeCluster,
+            "lock" | "locks" => Self::Lock,
             _ => return Err(ResourceError::UnknownKind(text.chars().take(40).collect())),
         })
     }

@@ -286,6 +286,13 @@ pub struct ShownCertificate {
     pub(crate) key: RevocationTarget,
 }
 
+impl ShownCertificate {
+    /// Whether `target` is its serial or its key.
+    pub(crate) fn is_named_by(&self, target: RevocationTarget) -> bool {
+        self.serial == Some(target) || self.key == target
+    }
+}
+
 fn hex(octets: &[u8]) -> String {
     octets.iter().fold(String::with_capacity(2 * octets.len()), |mut text, octet| {
         // A String takes everything.

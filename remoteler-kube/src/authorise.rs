@@ -1,4 +1,5 @@
-//! The decision: roles against the Kubernetes cluster's labels, by core's one function. Hands its proof on.
+//! The decision: roles against the Kubernetes cluster's labels, by core's one function. Hands its proof on, and with it the request's place among
+//! live work.
 
 use std::{
     sync::Arc,
@@ -7,7 +8,7 @@ use std::{
 
 use futures::future::{Either, Ready, ready};
 use http::{Request, Response};
-use remoteler_core::{KubeAccess, PolicySource, authorize_kube};
+use remoteler_core::{KubeAccess, LiveGuard, LiveWork, Subject, Terms, authorize_kube};
 use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
@@ -27,18 +28,20 @@ pub(crate) struct Authorised {
     pub(crate) path: ApiPath,
     /// The request.
     pub(crate) request: Request<Body>,
+    /// Its place among live work, to be held until the answer has ended.
+    pub(crate) live: LiveGuard,
 }
 
 /// Decides each request by the policy of that moment.
-pub(crate) fn authorise<S>(policy: Arc<dyn PolicySource>) -> impl Layer<S, Service = Authorise<S>> + Clone {
-    layer_fn(move |inner| Authorise { inner, policy: policy.clone() })
+pub(crate) fn authorise<S>(live: Arc<LiveWork>) -> impl Layer<S, Service = Authorise<S>> + Clone {
+    layer_fn(move |inner| Authorise { inner, live: live.clone() })
 }
 
 /// See [`authorise`].
 #[derive(Clone)]
 pub(crate) struct Authorise<S> {
     inner: S,
-    policy: Arc<dyn PolicySource>,
+    live: Arc<LiveWork>,
 }
 
 impl<S> Service<Routed> for Authorise<S>
@@ -54,9 +57,15 @@ where
     }
 
     fn call(&mut self, Routed { user, site, path, request }: Routed) -> Self::Future {
-        match authorize_kube(&user, &self.policy.policy(), &site.record) {
-            Ok(access) => Either::Left(self.inner.call(Authorised { access, site, path, request })),
-            Err(denied) => Either::Right(ready(Err(denied.into()))),
+        let record = &site.record;
+        let allowed = authorize_kube(&user, &self.live.policy().policy(), record).map_err(Refusal::from);
+        let allowed = allowed.and_then(|access| {
+            let subject = Subject::user(&user).kube(record.name.clone()).at(None, Some(record.host_id));
+            Ok((access, self.live.enter(subject, Terms::default())?))
+        });
+        match allowed {
+            Ok((access, live)) => Either::Left(self.inner.call(Authorised { access, site, path, request, live })),
+            Err(refusal) => Either::Right(ready(Err(refusal))),
         }
     }
 }

@@ -14,6 +14,7 @@ use http::{Request, Response, StatusCode, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper_util::rt::TokioIo;
+use remoteler_core::{EndReason, LiveGuard};
 use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
 use tower::Service;
 
@@ -47,6 +48,8 @@ pub(crate) struct Forward {
     pub(crate) key: PoolKey,
     /// The client's wish to leave HTTP, and its end of the connection.
     pub(crate) upgrade: Arc<Mutex<Option<UpgradeRequest>>>,
+    /// Held until the answer, or what follows an upgrade, has ended.
+    pub(crate) live: Arc<LiveGuard>,
 }
 
 impl Service<Credentialed> for Forward {
@@ -132,13 +135,14 @@ impl Forward {
 
         let api_server = hyper::upgrade::on(response);
         let client = upgrade.into_client();
-        let deadline = self.deadline;
+        let (deadline, live) = (self.deadline, self.live);
         self.relay.put(
             async move {
                 let _driver = driver;
                 match futures::try_join!(client, api_server) {
                     Ok((client, api_server)) => {
-                        let ended = join(TokioIo::new(client), TokioIo::new(api_server), deadline).await;
+                        let ended =
+                            join(TokioIo::new(client), TokioIo::new(api_server), deadline, Some(&live.signal())).await;
                         tracing::debug!(?ended, "upgraded connection ended");
                     }
                     Err(cause) => tracing::debug!(%cause, "the connection ended before its upgrade"),
@@ -165,7 +169,8 @@ impl Forward {
         strip_response(&mut parts.headers);
         parts.extensions.clear();
         let lease = Some(Lease { site: self.site, key: self.key, connection });
-        let mut body = Streamed { inner: body, lease, deadline: Deadline::new(self.deadline) };
+        let (deadline, ends) = (Deadline::new(self.deadline), Ends::new(self.live));
+        let mut body = Streamed { inner: body, lease, deadline, ends };
         body.return_when_ended();
         Ok(Response::from_parts(parts, body.boxed_unsync()))
     }
@@ -183,6 +188,7 @@ struct Streamed {
     inner: Incoming,
     lease: Option<Lease>,
     deadline: Deadline,
+    ends: Ends,
 }
 
 impl Streamed {
@@ -210,7 +216,7 @@ impl HttpBody for Streamed {
         loop {
             return match Pin::new(&mut self.inner).poll_frame(context) {
                 Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => continue,
-                Poll::Ready(Some(Ok(frame))) if self.deadline.is_future() => {
+                Poll::Ready(Some(Ok(frame))) if self.ends.reason().is_none() && self.deadline.is_future() => {
                     self.return_when_ended();
                     Poll::Ready(Some(Ok(frame)))
                 }
@@ -222,11 +228,17 @@ impl HttpBody for Streamed {
                     self.give_back();
                     Poll::Ready(None)
                 }
-                Poll::Pending if self.deadline.poll_passed(context).is_pending() => Poll::Pending,
-                // The certificate has ended: broken off, so that nobody takes the part for the whole.
+                Poll::Pending
+                    if self.ends.poll_ended(context).is_pending()
+                        && self.deadline.poll_passed(context).is_pending() =>
+                {
+                    Poll::Pending
+                }
+                // The rules or the certificate's end: broken off, so that nobody takes the part for the whole.
                 Poll::Ready(Some(Ok(_))) | Poll::Pending => {
                     self.lease = None;
-                    Poll::Ready(Some(Err(BodyError::new("the certificate expired"))))
+                    let reason = self.ends.reason().map(ToString::to_string);
+                    Poll::Ready(Some(Err(BodyError::new(reason.unwrap_or_else(|| "the certificate expired".into())))))
                 }
             };
         }
@@ -238,6 +250,27 @@ impl HttpBody for Streamed {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+/// The place of an answer among live work, with a future only for answers that make somebody wait.
+struct Ends {
+    live: Arc<LiveGuard>,
+    told: Option<BoxFuture<'static, EndReason>>,
+}
+
+impl Ends {
+    const fn new(live: Arc<LiveGuard>) -> Self {
+        Self { live, told: None }
+    }
+
+    fn reason(&self) -> Option<&EndReason> {
+        self.live.reason()
+    }
+
+    fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<EndReason> {
+        let signal = self.live.signal();
+        self.told.get_or_insert_with(|| async move { signal.ended().await }.boxed()).as_mut().poll(context)
     }
 }
 

@@ -1,4 +1,4 @@
-//! What remains of a connection after an upgrade: two byte streams, joined until one of them ends or the certificate does.
+//! What remains of a connection after an upgrade: two byte streams, joined until one of them ends, the certificate does, or the rules end it.
 
 use std::{
     io,
@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use remoteler_core::Timestamp;
+use remoteler_core::{LiveSignal, Timestamp};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     time::{Instant, sleep_until, timeout},
@@ -40,8 +40,13 @@ impl RelaySlot {
     }
 }
 
-/// Copies both ways. When one direction ends, the other has a few seconds; at `deadline` both are cut. Both streams are closed on return.
-pub(crate) async fn join<A, B>(mut client: A, mut upstream: B, deadline: Instant) -> io::Result<()>
+/// Copies both ways. When one direction ends, the other has a few seconds; at `deadline`, and when `live` says so, both are cut. Both streams are closed on return.
+pub(crate) async fn join<A, B>(
+    mut client: A,
+    mut upstream: B,
+    deadline: Instant,
+    live: Option<&LiveSignal>,
+) -> io::Result<()>
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
@@ -56,7 +61,14 @@ where
         let copied = tokio::io::copy(&mut upstream_read, &mut client_write).await;
         client_write.shutdown().await.and(copied.map(drop))
     });
+    let told = async {
+        match live {
+            Some(live) => live.ended().await,
+            None => std::future::pending().await,
+        }
+    };
     let ended = tokio::select! {
+        reason = told => Err(io::Error::new(io::ErrorKind::PermissionDenied, reason)),
         ended = &mut up => { let _ = timeout(LINGER, &mut down).await; ended }
         ended = &mut down => { let _ = timeout(LINGER, &mut up).await; ended }
         () = sleep_until(deadline) => Err(io::Error::new(io::ErrorKind::TimedOut, "the certificate expired")),
@@ -76,7 +88,7 @@ mod tests {
         let (upstream, mut api_server) = tokio::io::duplex(64);
         let began = Instant::now();
 
-        join(client, upstream, began + Duration::from_secs(60)).await.unwrap_err();
+        join(client, upstream, began + Duration::from_secs(60), None).await.unwrap_err();
 
         assert_eq!(began.elapsed().as_secs(), 60);
         let mut rest = Vec::new();
@@ -93,7 +105,7 @@ mod tests {
         api_server.shutdown().await.unwrap();
         let began = Instant::now();
 
-        join(client, upstream, began + Duration::from_secs(3600)).await.unwrap();
+        join(client, upstream, began + Duration::from_secs(3600), None).await.unwrap();
 
         assert_eq!(began.elapsed(), LINGER);
         let mut heard = Vec::new();

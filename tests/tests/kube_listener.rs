@@ -12,7 +12,8 @@ use http_body_util::{BodyExt, BodyStream, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::ExtendedKeyUsagePurpose;
 use remoteler_core::{
-    AuditKind, Clock, ClusterName, HostId, Identity, KubeClusterName, NullAudit, Policy, PolicySource, Timestamp,
+    AuditKind, Clock, ClusterName, HostId, Identity, KubeClusterName, LiveWork, NullAudit, Policy, PolicySource,
+    Timestamp,
 };
 use remoteler_kube::{KubeService, KubeServiceConfig, KubeServiceError, ServeError};
 use remoteler_tests::{ApiServer, Certificate, Issue, KubeFixture, Signer};
@@ -130,7 +131,8 @@ async fn a_certificate_that_fails_in_the_handshake_is_recorded_too() {
     tls.send_tls13_tickets = 0;
     tls.session_storage = Arc::new(NoServerSessionStorage {});
     let (policy, audit, clock) = (fixture.policy.clone(), fixture.audit.clone(), fixture.clock.clone());
-    let service = KubeService::new(empty_config(), Arc::new(tls), policy, audit, clock).unwrap();
+    let live = LiveWork::new(policy, clock.clone());
+    let service = KubeService::new(empty_config(), Arc::new(tls), live, audit, clock).unwrap();
     let stranger = fixture.issue(&Issue { signer: Signer::Stranger, ..fixture.user("mallory", &[]) }).unwrap();
     let believing_it = stranger.client_config(roots, "h2").unwrap();
     let (near, far) = tokio::io::duplex(64 * 1024);
@@ -189,7 +191,8 @@ async fn a_configuration_with_tickets_is_not_taken() {
         .with_single_cert(vec![key.cert.der().clone()], private)
         .unwrap();
     let (policy, clock) = (fixture.policy.clone(), fixture.clock.clone());
-    let made = KubeService::new(empty_config(), Arc::new(tls), policy, Arc::new(NullAudit), clock);
+    let live = LiveWork::new(policy, clock.clone());
+    let made = KubeService::new(empty_config(), Arc::new(tls), live, Arc::new(NullAudit), clock);
     assert_eq!(made.err(), Some(KubeServiceError::Resumption));
 }
 
@@ -209,9 +212,9 @@ async fn an_authority_that_is_removed_takes_its_users_with_it_on_living_connecti
     };
     assert_eq!(ask().await, StatusCode::OK);
 
-    let Policy { mut trust, roles } = fixture.policy.policy().as_ref().clone();
+    let Policy { mut trust, roles, .. } = fixture.policy.policy().as_ref().clone();
     trust.user.x509.clear();
-    fixture.policy.replace(Policy { trust, roles });
+    fixture.policy.replace(Policy::new(trust, roles));
 
     assert_eq!(ask().await, StatusCode::UNAUTHORIZED);
     assert_eq!(fixture.refusals().len(), 1);

@@ -1,5 +1,6 @@
 //! Flags and subcommands. Every flag has an environment variable; every level has an example.
 
+mod lock;
 mod revocation;
 mod sign;
 
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, builder::BoolishValueParser, error::ErrorKind};
 use remoteler_core::{RoleName, SystemRole, UserName};
 
+pub(crate) use self::lock::LockArgs;
 pub(crate) use self::revocation::{ListArgs, RevokeArgs, RevokedWhat, UnrevokeArgs};
 pub(crate) use self::sign::{AnyFormat, SignArgs, SignFormat};
 use crate::{
@@ -103,13 +105,13 @@ pub(crate) enum Command {
     /// Add, list and remove join tokens
     #[command(subcommand, after_help = "Example: tctl tokens add --type node --ttl 1h")]
     Tokens(TokensCommand),
-    /// Print resources as documents; `create` reads those of kinds role and user
+    /// Print resources as documents; `create` reads those of kinds role, user and lock
     #[command(after_help = "Example: tctl get role/access")]
     Get {
-        /// KIND or KIND/NAME; kinds: role, user, token, node, kube_cluster
+        /// KIND or KIND/NAME; kinds: role, user, token, node, kube_cluster, lock
         resource: ResourceRef,
     },
-    /// Write resources from YAML documents of kinds role and user: all of them, or none when one is wrong
+    /// Write resources from YAML documents of kinds role, user and lock: all of them, or none when one is wrong
     #[command(after_help = "Example: tctl create -f developer.yaml")]
     Create {
         /// Replace what is there already
@@ -136,6 +138,14 @@ pub(crate) enum Command {
     /// Read the audit log
     #[command(subcommand, after_help = "Example: tctl audit ls --type session.start --from 24h")]
     Audit(AuditCommand),
+    /// Shut somebody or something out at once: what runs is ended, and nothing new begins
+    #[command(
+        after_help = "Example: tctl lock --user ann --message 'call the help desk' --ttl 2h\n         tctl lock --node edge-7 --reason 'stolen'\n         tctl lock --role contractor --login root"
+    )]
+    Lock(Box<LockArgs>),
+    /// List what is locked
+    #[command(subcommand, after_help = "Example: tctl locks ls")]
+    Locks(ListCommand),
 }
 
 impl Command {
@@ -151,7 +161,9 @@ impl Command {
             | Self::Nodes(_)
             | Self::Kube(_)
             | Self::Auth(_)
-            | Self::Audit(_) => Format::Text,
+            | Self::Audit(_)
+            | Self::Lock(_)
+            | Self::Locks(_) => Format::Text,
         }
     }
 }

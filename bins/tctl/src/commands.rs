@@ -6,6 +6,7 @@ mod documents;
 mod host_pattern;
 mod input;
 mod inventory;
+mod locks;
 mod resources;
 mod revocations;
 mod rotation;
@@ -60,6 +61,8 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<Report> {
         Command::Get { resource } => resources::get(api, resource).await,
         Command::Create { force, .. } => resources::create(api, documents, *force).await,
         Command::Rm { resource } => resources::remove(api, resource).await,
+        Command::Lock(args) => locks::lock(api, args).await,
+        Command::Locks(ListCommand::Ls) => locks::list(api).await,
         Command::Nodes(ListCommand::Ls) => inventory::nodes(api).await,
         Command::Kube(ListCommand::Ls) => inventory::kube_clusters(api).await,
         Command::Auth(AuthCommand::Export { kind, hosts }) => authorities::export(api, *kind, hosts).await,

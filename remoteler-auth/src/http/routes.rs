@@ -1,5 +1,7 @@
 //! The table of routes: what the router registers and what the OpenAPI document describes, so that neither knows more than the other.
 
+pub(super) mod policy;
+
 use std::fmt::Display;
 
 use axum::{
@@ -87,6 +89,7 @@ pub(super) fn table() -> Vec<Route> {
     routes.extend(audit());
     routes.extend(revocation());
     routes.extend(administration());
+    routes.extend(policy::routes());
     routes
 }
 

@@ -1,6 +1,7 @@
 //! JSON schemas of what travels. A test serialises a value of each type and compares: a field that is added to a type and not here,
 //! or here and not there, fails it.
 
+mod policy;
 mod sign;
 
 use serde_json::{Map, Value, json};
@@ -88,6 +89,7 @@ pub(super) fn schemas() -> Map<String, Value> {
     add_rotation(&mut all);
     sign::add(&mut all);
     add_revocation(&mut all);
+    policy::add(&mut all);
     all
 }
 
@@ -521,6 +523,7 @@ mod tests {
         ]
         .into_iter()
         .chain(sign::tests::samples(&trust()))
+        .chain(policy::tests::samples(&trust()))
         .collect()
     }
 

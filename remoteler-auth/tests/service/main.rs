@@ -6,6 +6,7 @@ mod http;
 mod identity_tokens;
 mod inventory;
 mod join;
+mod locks;
 mod login;
 mod recordings;
 mod rejoin;

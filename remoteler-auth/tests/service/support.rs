@@ -54,6 +54,7 @@ impl Cluster {
             quotas,
             key_ring: None,
             keys: KeyParams::default(),
+            settings: Default::default(),
         };
         Self { service: AuthService::open(config).await.unwrap(), clock, dir }
     }

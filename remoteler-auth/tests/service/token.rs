@@ -140,6 +140,7 @@ fn config(dir: &tempfile::TempDir, clock: Arc<dyn Clock>, keys: KeyParams) -> Au
         quotas: HostQuotas::default(),
         key_ring: None,
         keys,
+        settings: Default::default(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use remoteler_core::{SshAccess, Timestamp};
+use remoteler_core::{EndReason, SshAccess, Timestamp};
 
 use crate::node::environment;
 
@@ -43,6 +43,8 @@ pub(super) enum Refusal {
     NotLoggedIn,
     #[error("the certificate expired at {0}; log in again")]
     Expired(Timestamp),
+    #[error(transparent)]
+    Ended(EndReason),
     #[error("no role of {user} allows port forwarding on this node")]
     PortForwarding { user: String },
     #[error("this node does not forward ssh-agents")]

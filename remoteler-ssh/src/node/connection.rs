@@ -4,7 +4,8 @@
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 use remoteler_core::{
-    Login, SshAccess, SshCertificatePurpose, VerifyError, authorize_ssh, printable, verify_ssh_certificate, with_causes,
+    LiveGuard, LiveSignal, Login, SshAccess, SshCertificatePurpose, Subject, Terms, VerifyError, authorize_ssh,
+    printable, verify_ssh_certificate, with_causes,
 };
 use russh::{
     Channel, ChannelId, ChannelOpenFailure, Disconnect, Pty as Code, Sig,
@@ -48,6 +49,8 @@ pub(super) struct Connection {
     ended: CancellationToken,
     attempt: Attempt,
     access: Option<Arc<SshAccess>>,
+    /// Its place among live work, from the login on.
+    live: Option<LiveGuard>,
     channels: HashMap<ChannelId, Entry>,
 }
 
@@ -101,18 +104,26 @@ impl Connection {
             ended,
             attempt: Attempt::default(),
             access: None,
+            live: None,
             channels: HashMap::new(),
         }
     }
 
+    fn live_signal(&self) -> Option<LiveSignal> {
+        self.live.as_ref().map(LiveGuard::signal)
+    }
+
     fn authorize(&self, action: Action<'_>) -> Result<Permit, Refusal> {
+        if let Some(reason) = self.live.as_ref().and_then(|live| live.signal().reason().cloned()) {
+            return Err(Refusal::Ended(reason));
+        }
         authorize(self.access.as_ref(), action, self.node.clock.now())
     }
 
     /// Who logs in as `login` with `certificate`, or what to say. The audit log has the reason of every refusal.
     async fn decide(&mut self, login: &str, certificate: &Certificate) -> Decision {
         let node = self.node.clone();
-        let policy = node.policy.policy();
+        let policy = node.live.policy().policy();
         let now = node.clock.now();
         let verified = verify_ssh_certificate(certificate, &policy.trust, SshCertificatePurpose::User, now);
         let user = match verified.map(remoteler_core::Verified::user) {
@@ -136,10 +147,27 @@ impl Connection {
             }
         };
         match Account::find(&wanted).await {
-            Ok(_) => Decision::Welcome(access),
+            Ok(_) => self.live(access, name, login).await,
             Err(error) => {
                 let _refused = self.refuse(&name, login, with_causes(&error)).await;
                 Decision::Farewell(error.to_string())
+            }
+        }
+    }
+
+    /// Puts the connection among live work. Refuses it if the rules have changed since it was allowed.
+    async fn live(&mut self, access: SshAccess, name: String, login: &str) -> Decision {
+        let live = &self.node.live;
+        let subject = Subject::user(access.user()).login(access.login().clone()).node(&self.node.record());
+        let terms = Terms { idle: live.policy().policy().settings.client_idle_timeout(), ..Terms::default() };
+        match live.enter(subject, terms) {
+            Ok(guard) => {
+                self.live = Some(guard);
+                Decision::Welcome(access)
+            }
+            Err(reason) => {
+                let _refused = self.refuse(&name, login, reason.to_string()).await;
+                Decision::Farewell(reason.to_string())
             }
         }
     }
@@ -251,8 +279,8 @@ impl Handler for Connection {
     }
 
     async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), Self::Error> {
-        if self.access.is_some() {
-            self.gate.logged_in();
+        if let (Some(_), Some(live)) = (&self.access, self.live_signal()) {
+            self.gate.logged_in(live);
             return Ok(());
         }
         // Nothing was granted: without `access` every action is refused, and the connection ends with this message.
@@ -276,6 +304,10 @@ impl Handler for Connection {
                 return Ok(());
             }
         };
+        let Some(live) = self.live_signal() else {
+            reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+            return Ok(());
+        };
         let (start, started) = oneshot::channel();
         let (signals, controls) = mpsc::channel(SIGNALS);
         let (size, sizes) = watch::channel(None);
@@ -291,6 +323,7 @@ impl Handler for Connection {
             own_addr: self.own_addr,
             handle: session.handle(),
             gone: self.ended.clone(),
+            live,
         };
         let inputs = session::Inputs { started, controls, sizes };
         self.node.tasks.spawn(async move {
@@ -320,14 +353,14 @@ impl Handler for Connection {
                 return Ok(());
             }
         };
-        let Some(ended) = self.enter(channel.id(), None) else {
+        let (Some(ended), Some(live)) = (self.enter(channel.id(), None), self.live_signal()) else {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
         };
-        let (node, gone) = (self.node.clone(), self.ended.clone());
+        let (node, ends) = (self.node.clone(), forward::Ends { gone: self.ended.clone(), live });
         self.node.tasks.spawn(async move {
             let _end = ended.drop_guard();
-            forward::run(node, permit, destination, channel, reply, gone).await;
+            forward::run(node, permit, destination, channel, reply, ends).await;
         });
         Ok(())
     }

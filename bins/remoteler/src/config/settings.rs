@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use remoteler_core::{ClusterName, KubeClusterName, Labels, NameError, NodeName, Secret, SystemRole, parse_duration};
+use remoteler_core::{
+    ClusterName, ClusterSettings, KubeClusterName, Labels, LockingMode, NameError, NodeName, Secret, SystemRole,
+    parse_duration,
+};
 
 use super::{
     ConfigFile, KeySettings,
@@ -106,6 +109,8 @@ pub struct AuthSettings {
     pub key_encryption_file: Option<PathBuf>,
     /// How the authorities' keys are made, and where.
     pub keys: KeySettings,
+    /// What every service of the cluster acts by.
+    pub cluster_settings: ClusterSettings,
 }
 
 /// The proxy.
@@ -412,8 +417,29 @@ fn auth(service: Option<AuthService>, flags: &Flags, ip: IpAddr) -> Result<AuthS
     }
     let suite = service.authentication.as_ref().and_then(|given| given.signature_algorithm_suite.as_deref());
     let keys = KeySettings::new(suite, service.ca_key_params)?;
+    let cluster_settings = ClusterSettings {
+        locking_mode: match service.authentication.as_ref().and_then(|given| given.locking_mode.as_deref()) {
+            None | Some("best_effort") => LockingMode::BestEffort,
+            Some("strict") => LockingMode::Strict,
+            Some(other) => {
+                let reason = format!("{other:?} is neither best_effort nor strict");
+                return Err(value("authentication.locking_mode", reason));
+            }
+        },
+        client_idle_timeout_seconds: match service.client_idle_timeout.as_deref() {
+            None | Some("never") => None,
+            Some(text) => {
+                let timeout = parse_duration(text).ok_or_else(|| {
+                    value("client_idle_timeout", format!("{text:?} is no duration such as 30m, and not never"))
+                })?;
+                Some(timeout.as_secs())
+            }
+        },
+        disconnect_expired_cert: service.disconnect_expired_cert.unwrap_or(false),
+    };
     let cluster = flags.cluster_name.clone().or(service.cluster_name);
     Ok(AuthSettings {
+        cluster_settings,
         listen: socket_addr("auth_service.listen_addr", service.listen_addr.as_deref(), ip, 3025)?,
         cluster: cluster.map(|name| named("cluster_name", ClusterName::new(name))).transpose()?,
         key_encryption_file: service.key_encryption_file,

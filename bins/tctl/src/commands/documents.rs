@@ -3,7 +3,8 @@
 
 use anyhow::{Context, bail, ensure};
 use remoteler_core::{
-    ConditionsSpec, NewUser, OptionsSpec, Resource, ResourceKind, Role, RoleName, RoleSpec, RuleSpec, UserName,
+    ConditionsSpec, LockSpec, LockTarget, NewUser, OptionsSpec, Resource, ResourceKind, Role, RoleName, RoleSpec,
+    RuleSpec, UserName,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -28,7 +29,7 @@ fn check(document: &Resource, lines: Option<&Lines>) -> anyhow::Result<()> {
     let kind = ResourceKind::parse(&document.kind)?;
     if let Some(how) = kind.made_elsewhere() {
         bail!(
-            "{} {:?} cannot be created by a document: {how}; documents of kinds role and user can be created",
+            "{} {:?} cannot be created by a document: {how}; documents of kinds role, user and lock can be created",
             kind.as_str(),
             document.metadata.name
         );
@@ -45,6 +46,7 @@ fn check(document: &Resource, lines: Option<&Lines>) -> anyhow::Result<()> {
     let unsupported = match kind {
         ResourceKind::Role => unsupported_in_role(&document.spec),
         ResourceKind::User => unsupported_in_user(&document.spec),
+        ResourceKind::Lock => unsupported_in_lock(&document.spec),
         ResourceKind::Token | ResourceKind::Node | ResourceKind::KubeCluster => Vec::new(),
     };
     if !unsupported.is_empty() {
@@ -54,6 +56,7 @@ fn check(document: &Resource, lines: Option<&Lines>) -> anyhow::Result<()> {
     match kind {
         ResourceKind::Role => check_role(document).with_context(this),
         ResourceKind::User => check_user(document).with_context(this),
+        ResourceKind::Lock => check_lock(document).with_context(this),
         ResourceKind::Token | ResourceKind::Node | ResourceKind::KubeCluster => Ok(()),
     }
 }
@@ -80,6 +83,21 @@ fn check_user(document: &Resource) -> anyhow::Result<()> {
     fields.insert("name".into(), Value::from(name.to_string()));
     serde_json::from_value::<NewUser>(user)?;
     Ok(())
+}
+
+fn check_lock(document: &Resource) -> anyhow::Result<()> {
+    let spec: LockSpec = serde_json::from_value(document.spec.clone())?;
+    ensure!(
+        !spec.target.is_empty(),
+        "its target names nothing; give it a user, role, login, node, serial, cluster or kube_cluster"
+    );
+    Ok(())
+}
+
+fn unsupported_in_lock(spec: &Value) -> Vec<Vec<String>> {
+    let mut found = unknown_fields::<LockSpec>(spec, &["spec"]);
+    found.extend(unknown_fields::<LockTarget>(&spec["target"], &["spec", "target"]));
+    found
 }
 
 fn unsupported_in_role(spec: &Value) -> Vec<Vec<String>> {
@@ -169,7 +187,10 @@ spec:
         for kind in ["token", "node", "kube_cluster"] {
             let line =
                 refused(&format!("kind: {kind}\nversion: v2\nmetadata: {{ name: a }}\nspec: {{ roles: [node] }}\n"));
-            assert!(line.contains("cannot be created by a document") && line.contains("role and user can"), "{line}");
+            assert!(
+                line.contains("cannot be created by a document") && line.contains("role, user and lock can"),
+                "{line}"
+            );
         }
     }
 
@@ -185,6 +206,11 @@ spec:
             ("kind: user\nversion: v2\nmetadata: { name: b }\nspec: { traits: {} }\n", "roles"),
             ("kind: user\nversion: v2\nmetadata: { name: b }\nspec: { roles: [a], name: c }\n", "spec.name (line 8)"),
             ("kind: user\nversion: v2\nmetadata: { name: b }\nspec: { roles: [a], expires: x }\n", "spec.expires"),
+            ("kind: lock\nversion: v2\nmetadata: { name: b }\nspec: { target: {} }\n", "its target names nothing"),
+            (
+                "kind: lock\nversion: v2\nmetadata: { name: b }\nspec: { target: { mfa_device: x } }\n",
+                "spec.target.mfa_device",
+            ),
         ] {
             let line = refused(&format!("{good}---\n{bad}"));
             assert!(line.contains(said), "{said} in {line}");
