@@ -11,8 +11,8 @@ use remoteler_ca::{
     UserProfile,
 };
 use remoteler_core::{
-    AuditKind, AuditSink, CaKind, Clock, ClusterName, Entropy, HostIdentity, Login, Role, RotationPhase, Timestamp,
-    TrustBundle, UserIdentity, UserName,
+    AuditKind, AuditSink, CaKind, Clock, ClusterName, Entropy, HostIdentity, Login, Role, RoleOptions, RotationPhase,
+    Timestamp, TrustBundle, UserIdentity, UserName,
 };
 pub(crate) use single::{About, SingleIssue};
 use single::{ssh_key, tls_key};
@@ -246,13 +246,12 @@ fn user_end(now: Timestamp, roles: &[Arc<Role>], requested: Option<Duration>) ->
 
 /// What the roles permit in an SSH session.
 fn permits(roles: &[Arc<Role>]) -> SshPermits {
+    let options = roles.iter().map(|role| *role.options()).reduce(RoleOptions::merge).unwrap_or_default();
+    let forwarding = options.port_forwarding;
     SshPermits {
         pty: true,
-        port_forwarding: roles.iter().any(|role| {
-            let forwarding = role.options().port_forwarding;
-            forwarding.local || forwarding.remote
-        }),
-        agent_forwarding: roles.iter().any(|role| role.options().forward_agent),
+        port_forwarding: forwarding.local.allowed() || forwarding.remote.allowed(),
+        agent_forwarding: options.forward_agent,
     }
 }
 

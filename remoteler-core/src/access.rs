@@ -4,7 +4,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
 use crate::{
     KubeClusterName, KubeRecord, LockContext, Locked, Login, NodeName, NodeRecord, Policy, Role, RoleName, RoleOptions,
@@ -115,7 +115,7 @@ impl SshAccess {
         &self.node
     }
 
-    /// What the session may do: the options of the roles that allow it, merged (an ability needs one role, a limit is the shortest).
+    /// What the session may do: an ability comes from the roles that allow the login, a limit from any role of the user.
     #[must_use]
     pub const fn options(&self) -> &RoleOptions {
         &self.options
@@ -170,7 +170,7 @@ pub fn authorize_ssh(
         .map(AsRef::as_ref)
         .filter(|role| role.allow().node_labels.matches(&node.labels) && names_login(&role.allow().logins))
         .collect();
-    let options = merge(&allowing).ok_or_else(|| refuse(DenyReason::NoRoleAllows))?;
+    let options = merge(&allowing, roles.iter().map(AsRef::as_ref)).ok_or_else(|| refuse(DenyReason::NoRoleAllows))?;
     Ok(SshAccess { user: user.clone(), login: login.clone(), node: node.name.clone(), options })
 }
 
@@ -197,6 +197,7 @@ pub struct KubeAccess {
     kube_cluster: KubeClusterName,
     impersonate_user: String,
     impersonate_groups: Vec<String>,
+    options: RoleOptions,
 }
 
 impl KubeAccess {
@@ -222,6 +223,12 @@ impl KubeAccess {
     #[must_use]
     pub fn impersonate_groups(&self) -> &[String] {
         &self.impersonate_groups
+    }
+
+    /// What limits the connection: see [`SshAccess::options`].
+    #[must_use]
+    pub const fn options(&self) -> &RoleOptions {
+        &self.options
     }
 }
 
@@ -250,10 +257,9 @@ pub fn authorize_kube(user: &VerifiedUser, policy: &Policy, kube: &KubeRecord) -
     if let Some(role) = roles.iter().find(|role| role.deny().kubernetes_labels.matches(&kube.labels)) {
         return Err(refuse(DenyReason::DeniedBy(role.name().clone())));
     }
-    let allowing: Vec<_> = roles.iter().filter(|role| role.allow().kubernetes_labels.matches(&kube.labels)).collect();
-    if allowing.is_empty() {
-        return Err(refuse(DenyReason::NoRoleAllows));
-    }
+    let allowing: Vec<&Role> =
+        roles.iter().map(AsRef::as_ref).filter(|role| role.allow().kubernetes_labels.matches(&kube.labels)).collect();
+    let options = merge(&allowing, roles.iter().map(AsRef::as_ref)).ok_or_else(|| refuse(DenyReason::NoRoleAllows))?;
     let expand = |templates: &[crate::template::Template]| -> Vec<String> {
         templates.iter().flat_map(|template| template.expand(&identity.traits)).collect()
     };
@@ -280,7 +286,13 @@ pub fn authorize_kube(user: &VerifiedUser, policy: &Policy, kube: &KubeRecord) -
     if let Some(bad) = groups.iter().chain([&impersonate_user]).find(|name| !header_safe(name)) {
         return Err(refuse(DenyReason::UnusableKubernetesName(bad.chars().take(80).collect())));
     }
-    Ok(KubeAccess { user: user.clone(), kube_cluster: kube.name.clone(), impersonate_user, impersonate_groups: groups })
+    Ok(KubeAccess {
+        user: user.clone(),
+        kube_cluster: kube.name.clone(),
+        impersonate_user,
+        impersonate_groups: groups,
+        options,
+    })
 }
 
 /// A name among those denied; `*` denies every one.
@@ -293,15 +305,9 @@ fn header_safe(name: &str) -> bool {
     check_principal(&name.replace(' ', "_")).is_ok() && name.is_ascii() && name.trim() == name
 }
 
-fn merge(roles: &[&Role]) -> Option<RoleOptions> {
-    let (first, rest) = roles.split_first()?;
-    let mut merged = *first.options();
-    for role in rest {
-        let options = role.options();
-        merged.max_session_ttl = Duration::min(merged.max_session_ttl, options.max_session_ttl);
-        merged.forward_agent |= options.forward_agent;
-        merged.port_forwarding.local |= options.port_forwarding.local;
-        merged.port_forwarding.remote |= options.port_forwarding.remote;
-    }
-    Some(merged)
+/// The options under which the roles that allow something let it happen, with the limits of all the user's other roles. `None` when no
+/// role allows it.
+fn merge<'a>(allowing: &[&Role], all: impl Iterator<Item = &'a Role>) -> Option<RoleOptions> {
+    let granted = allowing.iter().map(|role| *role.options()).reduce(RoleOptions::merge)?;
+    Some(all.fold(granted, |merged, role| merged.limited_by(*role.options())))
 }

@@ -1,20 +1,11 @@
 //! What an administrator sets for the whole cluster and every service acts by: how strict locks are, and when live work ends. Owns the form and
-//! the defaults; roles may be stricter, never milder.
+//! the defaults; what a role says of locks counts instead, and limits of roles count beside these.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// What a service does that does not know whether there are new locks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LockingMode {
-    /// It goes by those it knows.
-    #[default]
-    BestEffort,
-    /// It goes by those it knows for [`LOCKS_HOLD`], and then allows nothing new.
-    Strict,
-}
+use crate::LockMode;
 
 /// How long knowledge of locks counts as new. Services confirm it every half minute at the least.
 pub const LOCKS_HOLD: Duration = Duration::from_secs(300);
@@ -24,7 +15,7 @@ pub const LOCKS_HOLD: Duration = Duration::from_secs(300);
 pub struct ClusterSettings {
     /// How strict locks are.
     #[serde(default)]
-    pub locking_mode: LockingMode,
+    pub locking_mode: LockMode,
     /// Seconds after which an SSH connection ends in which nothing happens; absent: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_idle_timeout_seconds: Option<u64>,

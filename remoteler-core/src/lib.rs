@@ -29,6 +29,7 @@ mod resource;
 mod revocation;
 mod revocation_list;
 mod role;
+mod role_options;
 mod rotation;
 mod rule;
 mod secret;
@@ -51,7 +52,7 @@ pub use api::{
 pub use audit::{AuditError, AuditEvent, AuditKind, AuditSink, ConnectionFields, NullAudit, SessionFields};
 pub use audit_bound::BoundedRefusals;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
-pub use cluster_settings::{ClusterSettings, LOCKS_HOLD, LockingMode};
+pub use cluster_settings::{ClusterSettings, LOCKS_HOLD};
 pub use entropy::{Entropy, OsEntropy, fill_random, random_uuid};
 pub use identity::{
     HostIdentity, Identity, IdentityError, KubeUserIdentity, SystemRole, Traits, UnknownSystemRole, UserIdentity,
@@ -61,7 +62,7 @@ pub use identity_x509::{X509_IDENTITY_OID, X509Naming, x509_identity, x509_namin
 pub use inventory::{KubeRecord, NodeRecord};
 pub use jwk::{Jwk, JwkSet};
 pub use label::{LabelError, LabelMatcher, Labels, OneOrMany, Pattern};
-pub use live::{EndReason, LiveGuard, LiveSignal, LiveWork, Looked, Subject, Terms};
+pub use live::{ConnectionKind, EndReason, LiveGuard, LiveSignal, LiveWork, Looked, Subject, Terms};
 pub use lock::{Lock, LockContext, LockSpec, LockTarget, Locked, Locks};
 pub use name::{
     ClusterName, HostId, KubeClusterName, Login, NameError, NodeName, RoleName, SessionId, UserName, check_principal,
@@ -76,9 +77,10 @@ pub use revocation_list::{
     NewRevocation, Revocation, RevocationList, RevocationListFormat, RevocationListName, RevocationReason,
     UnknownRevocationList,
 };
-pub use role::{
-    ConditionsSpec, EnabledSpec, OptionsSpec, PortForwarding, PortForwardingEach, PortForwardingSpec, Role,
-    RoleConditions, RoleError, RoleOptions, RoleSpec, RuleSpec, parse_duration, preset_roles,
+pub use role::{ConditionsSpec, Role, RoleConditions, RoleError, RoleSpec, RuleSpec, parse_duration, preset_roles};
+pub use role_options::{
+    EnabledSpec, Forwarding, LockMode, OptionError, OptionsSpec, PortForwarding, PortForwardingEach,
+    PortForwardingSpec, RoleOptions,
 };
 pub use rotation::{
     KeyPlace, KeyPlaces, RotateRequest, RotationKind, RotationPhase, RotationPlan, RotationStatus, RotationView,

@@ -35,6 +35,9 @@ pub enum EndReason {
     /// Its certificate has ended, and the rules say that this ends it.
     #[error("the certificate expired at {0}; log in again")]
     Expired(Timestamp),
+    /// The user has as many connections as their roles allow. Said at the beginning only.
+    #[error("{0} of your connections are open, and your roles allow no more; close one")]
+    TooMany(u32),
     /// Nothing happened in it.
     #[error("nothing happened for {} s", .0.as_secs())]
     Idle(Duration),
@@ -153,6 +156,15 @@ impl Subject {
         roles.iter().find(|role| !policy.roles.contains_key(*role)).cloned().map(EndReason::RoleGone)
     }
 
+    fn is_of_user_of(&self, other: &Self) -> bool {
+        match (&self.who, &other.who) {
+            (Who::User { name, cluster, .. }, Who::User { name: other, cluster: of, .. }) => {
+                name == other && cluster == of
+            }
+            (Who::User { .. } | Who::Host { .. }, _) => false,
+        }
+    }
+
     const fn expires(&self) -> Option<Timestamp> {
         match self.who {
             Who::User { expires, .. } => Some(expires),
@@ -170,6 +182,17 @@ pub struct Terms {
     pub idle: Option<Duration>,
     /// Is told so much later, so that those who can say why end it first.
     pub grace: Duration,
+    /// Is one of a user's connections of this kind, of which there may be so many.
+    pub connection: Option<(ConnectionKind, Option<u32>)>,
+}
+
+/// What roles count the connections of a user by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionKind {
+    /// `max_connections`.
+    Ssh,
+    /// `max_kubernetes_connections`.
+    Kube,
 }
 
 /// All live work of one process. One for all its services.
@@ -227,13 +250,18 @@ impl LiveWork {
     /// Puts work into the table that was allowed just now.
     ///
     /// # Errors
-    /// [`EndReason`]: the rules have changed since it was allowed, and it must not begin.
+    /// [`EndReason`]: the rules have changed since it was allowed, or the user has as many connections as they may, and it must not begin.
     pub fn enter(self: &Arc<Self>, subject: Subject, terms: Terms) -> Result<LiveGuard, EndReason> {
         let (touched, ended, told) = (AtomicBool::new(false), OnceLock::new(), Notify::new());
         let entry = Arc::new(Entry { subject, terms, touched, ended, told });
         let active = self.clock.now();
         let id = {
             let mut table = self.lock();
+            if let Some((kind, Some(limit))) = terms.connection
+                && table.connections(&entry.subject, kind) >= usize::try_from(limit).unwrap_or(usize::MAX)
+            {
+                return Err(EndReason::TooMany(limit));
+            }
             table.next += 1;
             let id = table.next;
             table.slots.insert(id, Slot { entry: entry.clone(), active, condemned: None });
@@ -288,6 +316,17 @@ impl LiveWork {
 impl fmt::Debug for LiveWork {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LiveWork").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl Table {
+    /// How many connections of one kind the subject's user has (I32).
+    fn connections(&self, subject: &Subject, kind: ConnectionKind) -> usize {
+        let counts = |entry: &Entry| {
+            let same = entry.terms.connection.is_some_and(|(of, _)| of == kind);
+            same && entry.ended.get().is_none() && entry.subject.is_of_user_of(subject)
+        };
+        self.slots.values().filter(|slot| counts(&slot.entry)).count()
     }
 }
 
@@ -551,6 +590,20 @@ mod tests {
         assert!(live.look().ended.is_empty());
         clock.advance(Duration::from_millis(1));
         assert_eq!(reasons(&live.look()), ["ann: nothing happened for 30 s"]);
+    }
+
+    #[test]
+    fn a_user_has_no_more_connections_of_a_kind_than_allowed_and_one_that_ends_makes_room() {
+        let World { live, .. } = world();
+        let of = |kind| Terms { connection: Some((kind, Some(2))), ..Terms::default() };
+        let ssh = of(ConnectionKind::Ssh);
+        let (first, _second) = (live.enter(work("ann"), ssh).unwrap(), live.enter(work("ann"), ssh).unwrap());
+        assert!(matches!(live.enter(work("ann"), ssh), Err(EndReason::TooMany(2))));
+        let _other = live.enter(work("bob"), ssh).unwrap();
+        let _kube = live.enter(work("ann"), of(ConnectionKind::Kube)).unwrap();
+        drop(first);
+        let _third = live.enter(work("ann"), ssh).unwrap();
+        assert!(live.enter(work("ann"), ssh).is_err());
     }
 
     #[test]

@@ -177,6 +177,10 @@ impl<'a> LockContext<'a> {
         Self { kube_cluster: Some(kube_cluster), ..self }
     }
 
+    pub(crate) fn roles(&self) -> impl Iterator<Item = &'a RoleName> {
+        self.roles.into_iter().flatten()
+    }
+
     fn is_at(&self, node: &str) -> bool {
         let (name, id) = self.node;
         name == Some(node) || id.is_some_and(|id| id.to_string() == node)

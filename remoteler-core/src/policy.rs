@@ -6,7 +6,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use crate::{ClusterSettings, LockContext, Locked, LockingMode, Locks, Role, RoleName, TrustBundle, UserIdentity};
+use crate::{
+    ClusterSettings, LockContext, LockMode, Locked, Locks, Role, RoleName, RoleOptions, TrustBundle, UserIdentity,
+};
 
 /// Whether a view may be old.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,7 +51,17 @@ impl Policy {
         user.roles.iter().map(|name| self.roles.get(name).cloned().ok_or_else(|| name.clone())).collect()
     }
 
-    /// Whether locks let something new begin. Every decision asks this first.
+    /// The options of all roles that `user` holds, merged; for what is decided before it is known which role allows it.
+    ///
+    /// # Errors
+    /// As [`Policy::roles_of`].
+    pub fn options_of(&self, user: &UserIdentity) -> Result<RoleOptions, RoleName> {
+        let options = self.roles_of(user)?.iter().map(|role| *role.options()).reduce(RoleOptions::merge);
+        Ok(options.unwrap_or_default())
+    }
+
+    /// Whether locks let something new begin. Every decision asks this first. How strict they are the roles of who asks say, and where they do not
+    /// the cluster's settings.
     ///
     /// # Errors
     /// [`Locked`], which the user may read.
@@ -57,9 +69,10 @@ impl Policy {
         if let Some(lock) = self.locks.concerning(context) {
             return Err(Locked::By(lock.clone()));
         }
-        match (self.settings.locking_mode, self.knowledge) {
-            (LockingMode::Strict, Knowledge::Old) => Err(Locked::Unknown),
-            (LockingMode::Strict, Knowledge::Confirmed) | (LockingMode::BestEffort, _) => Ok(()),
+        let said = context.roles().filter_map(|name| self.roles.get(name)).filter_map(|role| role.options().lock).max();
+        match (said.unwrap_or(self.settings.locking_mode), self.knowledge) {
+            (LockMode::Strict, Knowledge::Old) => Err(Locked::Unknown),
+            (LockMode::Strict, Knowledge::Confirmed) | (LockMode::BestEffort, _) => Ok(()),
         }
     }
 }

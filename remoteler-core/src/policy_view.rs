@@ -169,7 +169,7 @@ impl<'de> Deserialize<'de> for PolicyVersion {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{CaSet, ClusterName, Lock, LockTarget, LockingMode, RoleName, RoleSpec};
+    use crate::{CaSet, ClusterName, Lock, LockMode, LockTarget, RoleName, RoleSpec};
 
     fn view() -> PolicyView {
         let empty = || CaSet { ssh: Vec::new(), x509: Vec::new() };
@@ -211,7 +211,7 @@ mod tests {
         assert_eq!(before.trust_bundle().revoked.len(), 1);
 
         let mut strict = before.clone();
-        strict.limits.settings.locking_mode = LockingMode::Strict;
+        strict.limits.settings.locking_mode = LockMode::Strict;
         assert_eq!(names(&strict.since(strict.version(), Some(before.version())).unwrap()), ["limits"]);
     }
 

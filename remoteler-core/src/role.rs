@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    LabelError, LabelMatcher, NameError, RoleName, Verb,
+    LabelError, LabelMatcher, NameError, OptionError, OptionsSpec, RoleName, RoleOptions, Verb,
     label::OneOrMany,
     template::{Template, TemplateError},
 };
@@ -20,7 +20,7 @@ pub enum RoleError {
         /// Role.
         role: RoleName,
         /// Field.
-        field: &'static str,
+        field: String,
         /// Why.
         source: LabelError,
     },
@@ -30,31 +30,48 @@ pub enum RoleError {
         /// Role.
         role: RoleName,
         /// Field.
-        field: &'static str,
+        field: String,
         /// Why.
         source: TemplateError,
     },
-    /// A duration is wrong.
-    #[error("max_session_ttl {value:?} of role {role} is no duration such as 30s, 12h or 7d")]
-    Duration {
+    /// An option is wrong, or nobody would enforce it.
+    #[error("options.{option} of role {role} is refused: {source}")]
+    Option {
         /// Role.
         role: RoleName,
-        /// As written.
-        value: String,
+        /// Which.
+        option: &'static str,
+        /// Why.
+        source: OptionError,
     },
     /// A verb this product does not have.
     #[error(
-        "verb {value:?} in the rules of role {role} is unknown; known are list, read, create, update, delete and *"
+        "verb {value:?} in {part}.rules of role {role} is unknown; known are list, read, create, update, delete and *"
     )]
     Verb {
         /// Role.
         role: RoleName,
+        /// `allow` or `deny`.
+        part: &'static str,
         /// As written.
         value: String,
     },
     /// The name is no role name.
     #[error(transparent)]
     Name(#[from] NameError),
+}
+
+impl RoleError {
+    /// The field of the document's `spec` that is refused, from the outside in; empty when it is none of them.
+    #[must_use]
+    pub fn path(&self) -> Vec<&str> {
+        match self {
+            Self::Label { field, .. } | Self::Template { field, .. } => field.split('.').collect(),
+            Self::Option { option, .. } => vec!["options", option],
+            Self::Verb { part, .. } => vec![part, "rules"],
+            Self::Name(_) => Vec::new(),
+        }
+    }
 }
 
 /// The `spec` of a role document, as written. An unknown field is refused by name.
@@ -67,49 +84,6 @@ pub struct RoleSpec {
     pub allow: ConditionsSpec,
     /// What the role forbids, whatever any role grants.
     pub deny: ConditionsSpec,
-}
-
-/// `options` as written.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct OptionsSpec {
-    /// Longest life of a certificate, for example `8h`. Default 12h.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_session_ttl: Option<String>,
-    /// Whether the user's ssh-agent may be forwarded. Default no.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub forward_agent: Option<bool>,
-    /// Whether ports may be forwarded: `true`, `false` or `{ local: { enabled: … }, remote: { enabled: … } }`. Default yes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub port_forwarding: Option<PortForwardingSpec>,
-}
-
-/// `port_forwarding` as written.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum PortForwardingSpec {
-    /// Both ways at once.
-    All(bool),
-    /// Each way.
-    Each(PortForwardingEach),
-}
-
-/// Each way of forwarding.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PortForwardingEach {
-    /// `ssh -L`.
-    pub local: Option<EnabledSpec>,
-    /// `ssh -R`.
-    pub remote: Option<EnabledSpec>,
-}
-
-/// `{ enabled: true }`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EnabledSpec {
-    /// Whether it is.
-    pub enabled: bool,
 }
 
 /// `allow` or `deny` as written.
@@ -146,26 +120,6 @@ pub struct RuleSpec {
     pub verbs: Vec<String>,
 }
 
-/// What may be forwarded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PortForwarding {
-    /// `ssh -L`.
-    pub local: bool,
-    /// `ssh -R`.
-    pub remote: bool,
-}
-
-/// Checked options.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RoleOptions {
-    /// Longest life of a certificate.
-    pub max_session_ttl: Duration,
-    /// Whether the agent may be forwarded.
-    pub forward_agent: bool,
-    /// What may be forwarded.
-    pub port_forwarding: PortForwarding,
-}
-
 /// Checked conditions.
 #[derive(Clone, Debug, Default)]
 pub struct RoleConditions {
@@ -198,9 +152,13 @@ impl Role {
     /// # Errors
     /// [`RoleError`] names the field that is refused.
     pub fn new(name: RoleName, spec: &RoleSpec) -> Result<Self, RoleError> {
-        let options = options(&name, &spec.options)?;
-        let allow = conditions(&name, &spec.allow)?;
-        let deny = conditions(&name, &spec.deny)?;
+        let options = RoleOptions::new(&spec.options).map_err(|(option, source)| RoleError::Option {
+            role: name.clone(),
+            option,
+            source,
+        })?;
+        let allow = conditions(&name, "allow", &spec.allow)?;
+        let deny = conditions(&name, "deny", &spec.deny)?;
         Ok(Self { name, options, allow, deny })
     }
 
@@ -232,26 +190,6 @@ impl Role {
     }
 }
 
-/// Longest certificate life of a role that does not say.
-const DEFAULT_TTL: Duration = Duration::from_secs(12 * 3600);
-
-fn options(name: &RoleName, spec: &OptionsSpec) -> Result<RoleOptions, RoleError> {
-    let max_session_ttl = match &spec.max_session_ttl {
-        None => DEFAULT_TTL,
-        Some(text) => parse_duration(text)
-            .ok_or_else(|| RoleError::Duration { role: name.clone(), value: text.chars().take(40).collect() })?,
-    };
-    let enabled = |each: &Option<EnabledSpec>| each.as_ref().is_none_or(|spec| spec.enabled);
-    let port_forwarding = match &spec.port_forwarding {
-        None => PortForwarding { local: true, remote: true },
-        Some(PortForwardingSpec::All(both)) => PortForwarding { local: *both, remote: *both },
-        Some(PortForwardingSpec::Each(each)) => {
-            PortForwarding { local: enabled(&each.local), remote: enabled(&each.remote) }
-        }
-    };
-    Ok(RoleOptions { max_session_ttl, forward_agent: spec.forward_agent.unwrap_or(false), port_forwarding })
-}
-
 /// Reads a duration as config, roles and flags write it: `30s`, `15m`, `12h`, `7d`, and sums of them such as `1h30m`; more than
 /// zero, at most ten years. `None` for anything else.
 #[must_use]
@@ -275,23 +213,30 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     (1..=315_360_000).contains(&total).then(|| Duration::from_secs(total))
 }
 
-fn conditions(role: &RoleName, spec: &ConditionsSpec) -> Result<RoleConditions, RoleError> {
-    let labels = |field, labels: &BTreeMap<String, OneOrMany>| {
-        LabelMatcher::new(labels).map_err(|source| RoleError::Label { role: role.clone(), field, source })
+fn conditions(role: &RoleName, part: &'static str, spec: &ConditionsSpec) -> Result<RoleConditions, RoleError> {
+    let labels = |field: &str, labels: &BTreeMap<String, OneOrMany>| {
+        LabelMatcher::new(labels).map_err(|source| RoleError::Label {
+            role: role.clone(),
+            field: format!("{part}.{field}"),
+            source,
+        })
     };
-    let templates = |field, texts: &[String]| {
+    let templates = |field: &str, texts: &[String]| {
         texts
             .iter()
             .map(|text| Template::new(text))
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|source| RoleError::Template { role: role.clone(), field, source })
+            .map_err(|source| RoleError::Template { role: role.clone(), field: format!("{part}.{field}"), source })
     };
     let mut rules = Vec::with_capacity(spec.rules.len());
     for rule in &spec.rules {
         let mut verbs = Vec::new();
         for verb in &rule.verbs {
-            let parsed =
-                Verb::parse(verb).ok_or_else(|| RoleError::Verb { role: role.clone(), value: verb.clone() })?;
+            let parsed = Verb::parse(verb).ok_or_else(|| RoleError::Verb {
+                role: role.clone(),
+                part,
+                value: verb.chars().take(40).collect(),
+            })?;
             verbs.extend_from_slice(parsed);
         }
         rules.push((rule.resources.clone(), verbs));

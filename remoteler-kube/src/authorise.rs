@@ -2,13 +2,13 @@
 //! live work.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
 };
 
 use futures::future::{Either, Ready, ready};
 use http::{Request, Response};
-use remoteler_core::{KubeAccess, LiveGuard, LiveWork, Subject, Terms, authorize_kube};
+use remoteler_core::{ConnectionKind, EndReason, KubeAccess, LiveGuard, LiveWork, Subject, Terms, authorize_kube};
 use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
@@ -34,7 +34,8 @@ pub(crate) struct Authorised {
 
 /// Decides each request by the policy of that moment.
 pub(crate) fn authorise<S>(live: Arc<LiveWork>) -> impl Layer<S, Service = Authorise<S>> + Clone {
-    layer_fn(move |inner| Authorise { inner, live: live.clone() })
+    let connection = Arc::new(OnceLock::new());
+    layer_fn(move |inner| Authorise { inner, live: live.clone(), connection: connection.clone() })
 }
 
 /// See [`authorise`].
@@ -42,6 +43,8 @@ pub(crate) fn authorise<S>(live: Arc<LiveWork>) -> impl Layer<S, Service = Autho
 pub(crate) struct Authorise<S> {
     inner: S,
     live: Arc<LiveWork>,
+    /// The connection's place among those of its user, from the first request that was allowed on.
+    connection: Arc<OnceLock<Result<LiveGuard, EndReason>>>,
 }
 
 impl<S> Service<Routed> for Authorise<S>
@@ -61,6 +64,16 @@ where
         let allowed = authorize_kube(&user, &self.live.policy().policy(), record).map_err(Refusal::from);
         let allowed = allowed.and_then(|access| {
             let subject = Subject::user(&user).kube(record.name.clone()).at(None, Some(record.host_id));
+            let limit = access.options().max_kubernetes_connections;
+            let connection = || {
+                let terms = Terms { connection: Some((ConnectionKind::Kube, limit)), ..Terms::default() };
+                self.live.enter(subject.clone(), terms)
+            };
+            if limit.is_some()
+                && let Err(reason) = self.connection.get_or_init(connection)
+            {
+                return Err(reason.clone().into());
+            }
             Ok((access, self.live.enter(subject, Terms::default())?))
         });
         match allowed {

@@ -7,7 +7,7 @@ use std::{
 
 use remoteler_client::{PolicyError, PolicyRefresher, RemoteAuth};
 use remoteler_core::{
-    Clock, Knowledge, Lock, LockContext, LockTarget, Locked, LockingMode, ManualClock, PolicyLimits, PolicySource,
+    Clock, Knowledge, Lock, LockContext, LockMode, LockTarget, Locked, ManualClock, PolicyLimits, PolicySource,
     PolicyVersion, PolicyView, Resource, RoleName, RoleSpec, SystemClock, TrustBundle,
 };
 use tokio::task::JoinHandle;
@@ -187,7 +187,7 @@ async fn a_lock_ends_by_the_clock_while_nobody_answers() {
 async fn a_view_from_the_disk_is_old_until_the_auth_service_confirms_it_and_strict_locks_allow_nothing_by_it() {
     let (dir, cluster) = (tempfile::tempdir().unwrap(), Cluster::new("root"));
     let rules = Rules::new(cluster.trust(), vec![role("a")]);
-    rules.lock().unwrap().limits.settings.locking_mode = LockingMode::Strict;
+    rules.lock().unwrap().limits.settings.locking_mode = LockMode::Strict;
     let (remote, task) = serve(&dir, rules.clone());
     let mut refresher = PolicyRefresher::load(dir.path(), cluster.trust()).unwrap();
     refresher.refresh(&remote).await.unwrap();

@@ -56,14 +56,31 @@ proptest! {
     }
 
     #[test]
-    fn one_more_role_never_lengthens_a_session_nor_takes_an_ability(case in cases(), extra in role()) {
+    fn one_more_role_never_lifts_a_limit_nor_takes_an_ability(case in cases(), extra in role()) {
         let mut more = case.clone();
         more.roles.push(extra);
         if let (Ok(before), Ok(after)) = (case.ssh(), more.ssh()) {
-            prop_assert!(after.options().max_session_ttl <= before.options().max_session_ttl);
-            prop_assert!(after.options().forward_agent >= before.options().forward_agent);
-            prop_assert!(after.options().port_forwarding.local >= before.options().port_forwarding.local);
-            prop_assert!(after.options().port_forwarding.remote >= before.options().port_forwarding.remote);
+            let (before, after) = (before.options(), after.options());
+            prop_assert!(after.max_session_ttl <= before.max_session_ttl); // I6
+            prop_assert!(after.disconnect_expired_cert >= before.disconnect_expired_cert);
+            prop_assert!(after.ssh_file_copy <= before.ssh_file_copy);
+            prop_assert!(before.max_connections.is_none_or(|most| after.max_connections.is_some_and(|now| now <= most)));
+            prop_assert!(after.forward_agent >= before.forward_agent);
+            prop_assert!(after.port_forwarding.local.allowed() >= before.port_forwarding.local.allowed());
+            prop_assert!(after.port_forwarding.remote.allowed() >= before.port_forwarding.remote.allowed());
+        }
+    }
+
+    #[test]
+    fn a_role_that_does_not_allow_the_login_limits_it_and_gives_it_nothing(case in cases(), extra in role()) {
+        let mut more = case.clone();
+        more.roles.push(RoleSpec { options: extra.options, ..RoleSpec::default() });
+        if let Ok(before) = case.ssh() {
+            let after = more.ssh().unwrap();
+            let (before, after) = (before.options(), after.options());
+            let limit = Role::new(role_name(99), more.roles.last().unwrap()).unwrap();
+            prop_assert_eq!(*after, before.limited_by(*limit.options())); // I80
+            prop_assert!(after.forward_agent <= before.forward_agent);
         }
     }
 
@@ -248,11 +265,16 @@ prop_compose! {
         hours in prop::option::of(1_u32..48),
         forward_agent in any::<Option<bool>>(),
         forwarding in any::<Option<bool>>(),
+        limits in (any::<Option<bool>>(), any::<Option<bool>>(), prop::option::of(0_u32..4)),
     ) -> RoleSpec {
         let options = OptionsSpec {
             max_session_ttl: hours.map(|hours| format!("{hours}h")),
             forward_agent,
             port_forwarding: forwarding.map(PortForwardingSpec::All),
+            ssh_file_copy: limits.0,
+            disconnect_expired_cert: limits.1,
+            max_connections: limits.2,
+            ..OptionsSpec::default()
         };
         RoleSpec { options, allow, deny }
     }

@@ -12,10 +12,17 @@ pub(super) enum Action<'a> {
     OpenSession,
     DirectTcpip,
     Pty,
-    Env { name: &'a str, value: &'a str },
+    Env {
+        name: &'a str,
+        value: &'a str,
+    },
     Shell,
     Exec,
-    Subsystem { name: &'a str },
+    /// A command that copies files as the old scp does.
+    CopyFiles,
+    Subsystem {
+        name: &'a str,
+    },
     Signal,
     Resize,
     ForwardAgent,
@@ -45,8 +52,12 @@ pub(super) enum Refusal {
     Expired(Timestamp),
     #[error(transparent)]
     Ended(EndReason),
+    #[error("{0} sessions are open in this connection, and the user's roles allow no more")]
+    TooManySessions(u32),
     #[error("no role of {user} allows port forwarding on this node")]
     PortForwarding { user: String },
+    #[error("the roles of {user} do not allow file copies on this node")]
+    FileCopy { user: String },
     #[error("this node does not forward ssh-agents")]
     AgentForwarding,
     #[error("environment variable {0:?} is not accepted")]
@@ -69,11 +80,14 @@ pub(super) fn authorize(
     }
     match action {
         Action::OpenSession | Action::Pty | Action::Shell | Action::Exec | Action::Signal | Action::Resize => {}
-        Action::Subsystem { name: "sftp" } => {}
+        Action::Subsystem { name: "sftp" } | Action::CopyFiles if access.options().ssh_file_copy => {}
+        Action::Subsystem { name: "sftp" } | Action::CopyFiles => {
+            return Err(Refusal::FileCopy { user: access.user().identity().user.to_string() });
+        }
         Action::Subsystem { name } => return Err(Refusal::Subsystem(name.chars().take(80).collect())),
         Action::Env { name, value } if environment::accepts(name, value) => {}
         Action::Env { name, .. } => return Err(Refusal::Environment(name.chars().take(80).collect())),
-        Action::DirectTcpip if access.options().port_forwarding.local => {}
+        Action::DirectTcpip if access.options().port_forwarding.local.allowed() => {}
         Action::DirectTcpip => {
             return Err(Refusal::PortForwarding { user: access.user().identity().user.to_string() });
         }
@@ -83,6 +97,15 @@ pub(super) fn authorize(
         Action::Streamlocal => return Err(Refusal::Unsupported("forwarding of Unix sockets")),
     }
     Ok(Permit { access: access.clone() })
+}
+
+/// Whether a command is the far end of a copy as OpenSSH's scp starts it with `-O`: `scp`, then `-t` or `-f` among its flags. Who has a shell
+/// has other ways; this is for roles that give accounts without one, and so that nobody does it unawares.
+pub(super) fn copies_files(command: &[u8]) -> bool {
+    let mut words = command.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    let named = words.next().is_some_and(|word| word == b"scp" || word.ends_with(b"/scp"));
+    let mut flags = words.take_while(|word| word.starts_with(b"-") && *word != b"--");
+    named && flags.any(|word| word.contains(&b't') || word.contains(&b'f'))
 }
 
 /// Whether the certificate must still be valid for it (I78: what runs goes on, nothing new begins).
@@ -103,6 +126,7 @@ mod tests {
             Action::Env { name: "LANG", value: "C" },
             Action::Shell,
             Action::Exec,
+            Action::CopyFiles,
             Action::Subsystem { name: "sftp" },
             Action::Signal,
             Action::Resize,
@@ -114,6 +138,16 @@ mod tests {
         for action in all {
             let refused = authorize(None, action, Timestamp::from_unix_seconds(0)).unwrap_err();
             assert_eq!(refused, Refusal::NotLoggedIn, "{action:?}"); // I19
+        }
+    }
+
+    #[test]
+    fn the_far_end_of_an_old_copy_is_known_by_its_flags() {
+        for copy in ["scp -t /tmp", "scp -f x", "/usr/bin/scp -p -r -t .", " scp  -rf a", "scp -v -d -t -- x"] {
+            assert!(copies_files(copy.as_bytes()), "{copy}");
+        }
+        for other in ["scp a b", "scp -r a host:t", "ls -t", "scpx -t", "", "scp -- -t", "echo scp -t"] {
+            assert!(!copies_files(other.as_bytes()), "{other}");
         }
     }
 }

@@ -1,11 +1,11 @@
 //! One SSH connection: its login and what the client asks for in it. Asks `remoteler-core` who the client is and `authorize` what
 //! it may do, answers, and hands the work to tasks of their own; nothing here waits for a process, a disk or another host.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use remoteler_core::{
-    LiveGuard, LiveSignal, Login, SshAccess, SshCertificatePurpose, Subject, Terms, VerifyError, authorize_ssh,
-    printable, verify_ssh_certificate, with_causes,
+    ConnectionKind, LiveGuard, LiveSignal, Login, SshAccess, SshCertificatePurpose, Subject, Terms, VerifyError,
+    authorize_ssh, printable, verify_ssh_certificate, with_causes,
 };
 use russh::{
     Channel, ChannelId, ChannelOpenFailure, Disconnect, Pty as Code, Sig,
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     node::{
         Node,
-        authorize::{Action, Permit, Refusal, authorize},
+        authorize::{Action, Permit, Refusal, authorize, copies_files},
         config::MAX_OFFERS,
         environment::{MAX_VARIABLES, term_name},
         forward::{self, Destination, Permitless},
@@ -159,7 +159,13 @@ impl Connection {
     async fn live(&mut self, access: SshAccess, name: String, login: &str) -> Decision {
         let live = &self.node.live;
         let subject = Subject::user(access.user()).login(access.login().clone()).node(&self.node.record());
-        let terms = Terms { idle: live.policy().policy().settings.client_idle_timeout(), ..Terms::default() };
+        let (options, settings) = (access.options(), live.policy().policy().settings);
+        let terms = Terms {
+            ends_with_certificate: options.disconnect_expired_cert,
+            idle: options.client_idle_timeout.into_iter().chain(settings.client_idle_timeout()).min(),
+            connection: Some((ConnectionKind::Ssh, options.max_connections)),
+            grace: Duration::ZERO,
+        };
         match live.enter(subject, terms) {
             Ok(guard) => {
                 self.live = Some(guard);
@@ -189,6 +195,14 @@ impl Connection {
             remote: self.client.clone(),
         };
         self.node.refusals.record(refused).await;
+    }
+
+    /// The limit of sessions in one connection, if it is reached.
+    fn has_all_sessions(&self) -> Option<u32> {
+        let limit = self.access.as_ref()?.options().max_sessions?;
+        let open =
+            self.channels.values().filter(|entry| entry.session.is_some() && !entry.ended.is_cancelled()).count();
+        (open >= usize::try_from(limit).unwrap_or(usize::MAX)).then_some(limit)
     }
 
     /// Counts a new channel in, if there is room.
@@ -304,6 +318,11 @@ impl Handler for Connection {
                 return Ok(());
             }
         };
+        if let Some(limit) = self.has_all_sessions() {
+            self.note(&Refusal::TooManySessions(limit)).await;
+            reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+            return Ok(());
+        }
         let Some(live) = self.live_signal() else {
             reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
             return Ok(());
@@ -448,7 +467,8 @@ impl Handler for Connection {
         data: &[u8],
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        self.start(channel, Action::Exec, Kind::Exec(data.to_vec()), session).await
+        let action = if copies_files(data) { Action::CopyFiles } else { Action::Exec };
+        self.start(channel, action, Kind::Exec(data.to_vec()), session).await
     }
 
     async fn subsystem_request(

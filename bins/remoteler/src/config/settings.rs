@@ -7,7 +7,7 @@ use std::{
 };
 
 use remoteler_core::{
-    ClusterName, ClusterSettings, KubeClusterName, Labels, LockingMode, NameError, NodeName, Secret, SystemRole,
+    ClusterName, ClusterSettings, KubeClusterName, Labels, LockMode, NameError, NodeName, Secret, SystemRole,
     parse_duration,
 };
 
@@ -419,8 +419,8 @@ fn auth(service: Option<AuthService>, flags: &Flags, ip: IpAddr) -> Result<AuthS
     let keys = KeySettings::new(suite, service.ca_key_params)?;
     let cluster_settings = ClusterSettings {
         locking_mode: match service.authentication.as_ref().and_then(|given| given.locking_mode.as_deref()) {
-            None | Some("best_effort") => LockingMode::BestEffort,
-            Some("strict") => LockingMode::Strict,
+            None | Some("best_effort") => LockMode::BestEffort,
+            Some("strict") => LockMode::Strict,
             Some(other) => {
                 let reason = format!("{other:?} is neither best_effort nor strict");
                 return Err(value("authentication.locking_mode", reason));

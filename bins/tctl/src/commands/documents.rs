@@ -43,18 +43,21 @@ fn check(document: &Resource, lines: Option<&Lines>) -> anyhow::Result<()> {
         this(),
         known.join(" or ")
     );
-    let unsupported = match kind {
-        ResourceKind::Role => unsupported_in_role(&document.spec),
-        ResourceKind::User => unsupported_in_user(&document.spec),
-        ResourceKind::Lock => unsupported_in_lock(&document.spec),
-        ResourceKind::Token | ResourceKind::Node | ResourceKind::KubeCluster => Vec::new(),
+    let (unsupported, unreadable) = match kind {
+        ResourceKind::Role => faults_in_role(&document.spec),
+        ResourceKind::User => (unsupported_in_user(&document.spec), Vec::new()),
+        ResourceKind::Lock => faults_in_lock(&document.spec),
+        ResourceKind::Token | ResourceKind::Node | ResourceKind::KubeCluster => (Vec::new(), Vec::new()),
     };
     if !unsupported.is_empty() {
         let named: Vec<_> = unsupported.iter().map(|path| with_line(path, lines)).collect();
         bail!("{} has fields that this product does not have: {}; take them out", this(), named.join(", "));
     }
+    if let Some((path, cause)) = unreadable.first() {
+        bail!("{}: {}: {cause}", this(), with_line(path, lines));
+    }
     match kind {
-        ResourceKind::Role => check_role(document).with_context(this),
+        ResourceKind::Role => check_role(document, lines).with_context(this),
         ResourceKind::User => check_user(document).with_context(this),
         ResourceKind::Lock => check_lock(document).with_context(this),
         ResourceKind::Token | ResourceKind::Node | ResourceKind::KubeCluster => Ok(()),
@@ -69,11 +72,16 @@ fn with_line(path: &[String], lines: Option<&Lines>) -> String {
     }
 }
 
-fn check_role(document: &Resource) -> anyhow::Result<()> {
+fn check_role(document: &Resource, lines: Option<&Lines>) -> anyhow::Result<()> {
     let name = RoleName::new(&document.metadata.name)?;
     let spec = if document.spec.is_null() { Value::Object(serde_json::Map::new()) } else { document.spec.clone() };
-    Role::new(name, &serde_json::from_value::<RoleSpec>(spec)?)?;
-    Ok(())
+    let checked = Role::new(name, &serde_json::from_value::<RoleSpec>(spec)?);
+    let Err(cause) = checked else { return Ok(()) };
+    let path: Vec<String> = ["spec"].into_iter().chain(cause.path()).map(str::to_owned).collect();
+    match lines.and_then(|lines| lines.of(&path)) {
+        Some(line) => bail!("line {line}: {cause}"),
+        None => Err(cause.into()),
+    }
 }
 
 fn check_user(document: &Resource) -> anyhow::Result<()> {
@@ -94,19 +102,25 @@ fn check_lock(document: &Resource) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn unsupported_in_lock(spec: &Value) -> Vec<Vec<String>> {
-    let mut found = unknown_fields::<LockSpec>(spec, &["spec"]);
-    found.extend(unknown_fields::<LockTarget>(&spec["target"], &["spec", "target"]));
+fn faults_in_lock(spec: &Value) -> Faults {
+    let mut found = Faults::default();
+    faults::<LockSpec>(spec, &["spec"], &["target"], &mut found);
+    faults::<LockTarget>(&spec["target"], &["spec", "target"], &[], &mut found);
     found
 }
 
-fn unsupported_in_role(spec: &Value) -> Vec<Vec<String>> {
-    let mut found = unknown_fields::<RoleSpec>(spec, &["spec"]);
-    found.extend(unknown_fields::<OptionsSpec>(&spec["options"], &["spec", "options"]));
+/// Fields that this product does not have, and fields whose value it cannot read, with the reason.
+type Faults = (Vec<Vec<String>>, Vec<(Vec<String>, String)>);
+
+fn faults_in_role(spec: &Value) -> Faults {
+    let mut found = Faults::default();
+    // What is inside of these has a look of its own, which says more.
+    faults::<RoleSpec>(spec, &["spec"], &["options", "allow", "deny"], &mut found);
+    faults::<OptionsSpec>(&spec["options"], &["spec", "options"], &[], &mut found);
     for part in ["allow", "deny"] {
-        found.extend(unknown_fields::<ConditionsSpec>(&spec[part], &["spec", part]));
+        faults::<ConditionsSpec>(&spec[part], &["spec", part], &["rules"], &mut found);
         for (number, rule) in spec[part]["rules"].as_array().into_iter().flatten().enumerate() {
-            found.extend(unknown_fields::<RuleSpec>(rule, &["spec", part, "rules", &number.to_string()]));
+            faults::<RuleSpec>(rule, &["spec", part, "rules", &number.to_string()], &[], &mut found);
         }
     }
     found
@@ -118,17 +132,22 @@ fn unsupported_in_user(spec: &Value) -> Vec<Vec<String>> {
     names.map(|name| vec!["spec".to_owned(), name.clone()]).collect()
 }
 
-/// The fields of `value` that `T` does not have. They are found by asking `T` itself, so that there is no second list of fields: with
-/// a field alone, the only thing it can say of its name is that it does not know it.
-fn unknown_fields<T: DeserializeOwned>(value: &Value, path: &[&str]) -> Vec<Vec<String>> {
-    let Some(fields) = value.as_object() else { return Vec::new() };
-    let unknown = |(name, content): (&String, &Value)| {
+/// Looks for faults in the fields of `value`, which is to be a `T`. They are found by asking `T` itself, so that there is no second list
+/// of fields: with a field alone, it can say that it does not know its name, or why it does not read its content. What it says of other
+/// fields that are missing is passed over here.
+fn faults<T: DeserializeOwned>(value: &Value, path: &[&str], inside: &[&str], found: &mut Faults) {
+    let Some(fields) = value.as_object() else { return };
+    let within = |name: &String| path.iter().map(|part| (*part).to_owned()).chain([name.clone()]).collect();
+    for (name, content) in fields {
         let alone = Value::Object([(name.clone(), content.clone())].into_iter().collect());
-        let said = serde_json::from_value::<T>(alone).err()?.to_string();
-        said.starts_with(&format!("unknown field `{name}`")).then(|| name.clone())
-    };
-    let within = |name: String| path.iter().map(|part| (*part).to_owned()).chain([name]).collect();
-    fields.iter().filter_map(unknown).map(within).collect()
+        let Err(cause) = serde_json::from_value::<T>(alone) else { continue };
+        let said = cause.to_string();
+        if said.starts_with(&format!("unknown field `{name}`")) {
+            found.0.push(within(name));
+        } else if !inside.contains(&name.as_str()) && !said.starts_with("missing field") {
+            found.1.push((within(name), said));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -180,6 +199,27 @@ spec:
         );
         let second = format!("kind: role\nversion: v5\nmetadata: {{ name: a }}\n---\n{role}");
         assert!(refused(&second).contains("spec.allow.db_labels (line 16)"), "{}", refused(&second));
+    }
+
+    // I80
+    #[test]
+    fn a_value_that_is_refused_is_named_with_its_line() {
+        for (line, said) in [
+            ("permit_x11_forwarding: true", "permit_x11_forwarding"),
+            ("client_idle_timeout: soon", "client_idle_timeout"),
+            ("lock: sometimes", "lock"),
+            ("max_sessions: many", "max_sessions"),
+            ("forward_agent: [1]", "forward_agent"),
+        ] {
+            let role = format!(
+                "kind: role\nversion: v7\nmetadata: {{ name: dev }}\nspec:\n  options:\n    max_session_ttl: 8h\n    {line}\n"
+            );
+            let refusal = refused(&role);
+            assert!(refusal.contains("line 7") && refusal.contains(said), "{refusal}");
+        }
+        let pattern =
+            "kind: role\nversion: v7\nmetadata: { name: dev }\nspec:\n  deny:\n    node_labels: { env: '^(a$' }\n";
+        assert!(refused(pattern).contains("line 6: deny.node_labels"), "{}", refused(pattern));
     }
 
     #[test]
