@@ -21,6 +21,7 @@ use tower::Service;
 use crate::{
     body::{Body, BodyError, empty},
     credential::{Credential, Credentialed},
+    farewell::{is_lines_of_json, watch_event},
     headers::strip_response,
     path::ApiPath,
     pool::{Connection, PoolKey},
@@ -48,6 +49,8 @@ pub(crate) struct Forward {
     pub(crate) key: PoolKey,
     /// The client's wish to leave HTTP, and its end of the connection.
     pub(crate) upgrade: Arc<Mutex<Option<UpgradeRequest>>>,
+    /// Whether the answer will be a sequence of events.
+    pub(crate) is_watch: bool,
     /// Held until the answer, or what follows an upgrade, has ended.
     pub(crate) live: Arc<LiveGuard>,
 }
@@ -130,6 +133,10 @@ impl Forward {
         let mut answer = Response::new(empty());
         *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         *answer.headers_mut() = std::mem::take(response.headers_mut());
+        let protocol = upgrade.is_web_socket().then(|| {
+            let named = answer.headers().get(header::SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok());
+            named.unwrap_or_default().to_owned()
+        });
         strip_response(answer.headers_mut());
         upgrade.apply(answer.headers_mut());
 
@@ -141,8 +148,13 @@ impl Forward {
                 let _driver = driver;
                 match futures::try_join!(client, api_server) {
                     Ok((client, api_server)) => {
-                        let ended =
-                            join(TokioIo::new(client), TokioIo::new(api_server), deadline, Some(&live.signal())).await;
+                        let ended = join(
+                            TokioIo::new(client),
+                            TokioIo::new(api_server),
+                            deadline,
+                            Some((&live.signal(), protocol)),
+                        )
+                        .await;
                         tracing::debug!(?ended, "upgraded connection ended");
                     }
                     Err(cause) => tracing::debug!(%cause, "the connection ended before its upgrade"),
@@ -166,11 +178,13 @@ impl Forward {
             _ => {}
         }
         let (mut parts, body) = response.into_parts();
+        // What is no watch has a length, or ends before anybody could say something in it.
+        let speaks = self.is_watch && is_lines_of_json(&parts.headers);
         strip_response(&mut parts.headers);
         parts.extensions.clear();
         let lease = Some(Lease { site: self.site, key: self.key, connection });
         let (deadline, ends) = (Deadline::new(self.deadline), Ends::new(self.live));
-        let mut body = Streamed { inner: body, lease, deadline, ends };
+        let mut body = Streamed { inner: body, lease, deadline, ends, speaks, between_lines: true };
         body.return_when_ended();
         Ok(Response::from_parts(parts, body.boxed_unsync()))
     }
@@ -189,6 +203,9 @@ struct Streamed {
     lease: Option<Lease>,
     deadline: Deadline,
     ends: Ends,
+    /// Whether it consists of lines, after each of which a last one may be said.
+    speaks: bool,
+    between_lines: bool,
 }
 
 impl Streamed {
@@ -218,6 +235,9 @@ impl HttpBody for Streamed {
                 Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => continue,
                 Poll::Ready(Some(Ok(frame))) if self.ends.reason().is_none() && self.deadline.is_future() => {
                     self.return_when_ended();
+                    if let Some(last) = frame.data_ref().and_then(|data| data.last()) {
+                        self.between_lines = *last == b'\n';
+                    }
                     Poll::Ready(Some(Ok(frame)))
                 }
                 Poll::Ready(Some(Err(cause))) => {
@@ -238,6 +258,13 @@ impl HttpBody for Streamed {
                 Poll::Ready(Some(Ok(_))) | Poll::Pending => {
                     self.lease = None;
                     let reason = self.ends.reason().map(ToString::to_string);
+                    if let Some(reason) = &reason
+                        && self.speaks
+                        && self.between_lines
+                    {
+                        self.speaks = false;
+                        return Poll::Ready(Some(Ok(Frame::data(watch_event(reason).into()))));
+                    }
                     Poll::Ready(Some(Err(BodyError::new(reason.unwrap_or_else(|| "the certificate expired".into())))))
                 }
             };

@@ -12,8 +12,8 @@ use http_body_util::{BodyExt, BodyStream, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::ExtendedKeyUsagePurpose;
 use remoteler_core::{
-    AuditKind, Clock, ClusterName, HostId, Identity, KubeClusterName, LiveWork, NullAudit, Policy, PolicySource,
-    Timestamp,
+    AuditKind, Clock, ClusterName, HostId, Identity, KubeClusterName, LiveWork, Lock, LockTarget, NullAudit, Policy,
+    PolicySource, Timestamp,
 };
 use remoteler_kube::{KubeService, KubeServiceConfig, KubeServiceError, ServeError};
 use remoteler_tests::{ApiServer, Certificate, Issue, KubeFixture, Signer};
@@ -335,6 +335,43 @@ async fn a_watch_ends_when_the_certificate_does_and_the_next_request_is_refused(
     fixture.clock.advance(Duration::from_secs(4));
     assert_eq!(fixture.get(&ann, "/version").await.unwrap().status(), StatusCode::UNAUTHORIZED);
     assert!(fixture.refusals().last().unwrap().1.contains("expired"));
+}
+
+// I79
+#[tokio::test]
+async fn a_lock_ends_a_watch_with_its_message_and_refuses_the_next_request() {
+    let (_api_server, fixture, ann) = set_up().await;
+    let stream = fixture.connect(Some(&ann), "h2").await.unwrap();
+    let io = TokioIo::new(stream);
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    let uri = format!("https://p{}/api/v1/namespaces/dev/pods?watch=true", fixture.prefix("staging"));
+    let watch = Request::get(uri).body(Empty::<Bytes>::new()).unwrap();
+    let mut frames = BodyStream::new(sender.send_request(watch).await.unwrap().into_body());
+    assert!(timeout(LIMIT, frames.next()).await.unwrap().unwrap().is_ok(), "the watch begins with what is there");
+
+    let target = LockTarget { user: Some("ann".parse().unwrap()), ..LockTarget::default() };
+    let lock = Lock { name: "x".into(), target, message: "call the help desk".into(), expires: None };
+    let rules = Policy::clone(&fixture.policy.policy());
+    fixture.policy.replace(Policy { locks: [lock].into_iter().collect(), ..rules.clone() });
+    assert_eq!(fixture.live.look().ended.len(), 1);
+    let began = std::time::Instant::now();
+    let mut last = Vec::new();
+    while let Some(Ok(frame)) = timeout(LIMIT, frames.next()).await.unwrap() {
+        last = frame.into_data().unwrap().to_vec();
+    }
+    assert!(began.elapsed() < std::time::Duration::from_secs(2));
+    let event: serde_json::Value = serde_json::from_slice(&last).unwrap();
+    assert_eq!(event["type"], "ERROR");
+    let told = event["object"]["message"].as_str().unwrap();
+    assert_eq!(told, "locked by an administrator (user ann): call the help desk");
+
+    let refused = fixture.get(&ann, "/version").await.unwrap();
+    assert!(refused.status() == StatusCode::FORBIDDEN && message(&refused).contains("call the help desk"));
+    assert!(fixture.refusals().last().unwrap().1.contains("call the help desk"));
+    fixture.policy.replace(rules);
+    assert_eq!(fixture.get(&ann, "/version").await.unwrap().status(), StatusCode::OK);
+    assert!(fixture.live.is_empty(), "what has ended is forgotten");
 }
 
 #[tokio::test]
