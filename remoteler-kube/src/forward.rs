@@ -296,6 +296,9 @@ impl Ends {
     }
 
     fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<EndReason> {
+        if let Some(reason) = self.live.reason() {
+            return Poll::Ready(reason.clone());
+        }
         let signal = self.live.signal();
         self.told.get_or_insert_with(|| async move { signal.ended().await }.boxed()).as_mut().poll(context)
     }

@@ -145,7 +145,7 @@ impl Agent {
     #[must_use]
     pub fn retry(&self) -> impl Fn() + Send + Sync + 'static {
         let at_once = self.at_once.clone();
-        move || at_once.notify_waiters()
+        move || at_once.notify_one()
     }
 
     /// Takes no new streams; waits up to `deadline` for those that are open, then ends them.
