@@ -56,4 +56,4 @@ pub use service::{AuthConfig, AuthService, StartError};
 pub use storage::{MemoryStorage, SqliteStorage};
 #[cfg(feature = "pkcs11")]
 pub use token_config::{TokenConfig, TokenConfigError};
-pub use web::{ApiForAddress, RemoteAddr, web_router};
+pub use web::{ApiForAddress, RemoteAddr, crl_router, web_router};

@@ -51,6 +51,13 @@ pub fn web_router(api: ApiForAddress) -> Router {
         .with_state(api)
 }
 
+/// The X.509 revocation lists and nothing else, for a listener without TLS: they are signed, and who reads them by a URL in a certificate often
+/// speaks no TLS (RFC 5280 section 8). OpenSSH's lists are not signed and stay behind TLS.
+pub fn crl_router(api: ApiForAddress) -> Router {
+    let shown = get(revocations::show_signed).layer(Extension(revocations::Fetched::default()));
+    Router::new().route(wire::WEB_REVOCATION_LIST, shown).layer(DefaultBodyLimit::max(MAX_BODY)).with_state(api)
+}
+
 type State = axum::extract::State<ApiForAddress>;
 
 async fn ping(axum::extract::State(api): State, Extension(RemoteAddr(addr)): Extension<RemoteAddr>) -> Response {

@@ -21,8 +21,7 @@ use std::{
 };
 
 use remoteler_core::{
-    CaSet, ClusterName, Identity, SSH_PARSER_STACK, Secret, Timestamp, TrustBundle, UserCerts, UserIdentity,
-    ssh_identity,
+    CaSet, ClusterName, Identity, Secret, Timestamp, TrustBundle, UserCerts, UserIdentity, ssh_identity,
 };
 use remoteler_tunnel::{SharedTlsIdentity, TlsIdentity};
 use ssh_key::{Certificate, PrivateKey, PublicKey};
@@ -32,6 +31,7 @@ use crate::{
     connector::{AuthTrust, ConnectError},
     keys::{KeyPairs, same_ssh_key},
     known_hosts::HostScope,
+    parser_stack::on_parser_stack,
     profile::{Profile, ProxyAddr},
     remote::RemoteAuth,
     store::{StoredLogin, expiry, host_trust, pem_certificates},
@@ -154,15 +154,7 @@ impl IdentityFile {
             return Err(IdentityMistake::TooLarge);
         }
         // The parser of keys and certificates follows those that stand within others (I2): on a stack that holds the deepest.
-        std::thread::scope(|scope| {
-            let parser = std::thread::Builder::new().stack_size(SSH_PARSER_STACK);
-            let parsing = parser.spawn_scoped(scope, || Parts::read(text)?.assemble());
-            match parsing.map(std::thread::ScopedJoinHandle::join) {
-                Ok(Ok(parsed)) => parsed,
-                Ok(Err(panic)) => std::panic::resume_unwind(panic),
-                Err(_) => Err(IdentityMistake::NoThread),
-            }
-        })
+        on_parser_stack(|| Parts::read(text)?.assemble()).map_err(|_| IdentityMistake::NoThread)?
     }
 
     /// What was issued for `keys`, to be written into a file.

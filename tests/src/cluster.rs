@@ -20,6 +20,8 @@ pub struct ClusterOptions {
     pub common_config: String,
     /// Further lines of the section `auth_service`.
     pub auth_config: String,
+    /// Further lines of the section `proxy_service`.
+    pub proxy_config: String,
     /// What is added to the daemon's environment.
     pub environment: Vec<(String, String)>,
 }
@@ -32,6 +34,7 @@ impl Default for ClusterOptions {
             listen_ip: "127.0.0.1".into(),
             common_config: String::new(),
             auth_config: String::new(),
+            proxy_config: String::new(),
             environment: Vec::new(),
         }
     }
@@ -97,7 +100,7 @@ impl Cluster {
         let on = |role: &str| if self.options.roles.split(',').any(|r| r == role) { "yes" } else { "no" };
         let text = format!(
             "version: v1\nremoteler:\n  nodename: {}\n  data_dir: {}\n{}auth_service:\n  enabled: {}\n  listen_addr: {auth}\n  cluster_name: {}\n{}\
-             proxy_service:\n  enabled: {}\n  listen_addr: {proxy}\nssh_service:\n  enabled: {}\n  listen_addr: {node}\n  labels: {{ env: test }}\n{}",
+             proxy_service:\n  enabled: {}\n  listen_addr: {proxy}\n{}ssh_service:\n  enabled: {}\n  listen_addr: {node}\n  labels: {{ env: test }}\n{}",
             Self::NODE,
             self.data_dir().display(),
             self.options.common_config,
@@ -105,6 +108,7 @@ impl Cluster {
             Self::NAME,
             self.options.auth_config,
             on("proxy"),
+            self.options.proxy_config,
             on("node"),
             self.options.extra_config,
         );

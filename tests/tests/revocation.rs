@@ -13,7 +13,7 @@ use std::{
 };
 
 use remoteler_tests::{
-    ApiServer, Cluster, ClusterOptions, User, client, eventually, eventually_within, need, os_login, run,
+    ApiServer, Cluster, ClusterOptions, User, binary, client, eventually, eventually_within, need, os_login, run,
 };
 use serde_json::Value;
 
@@ -246,6 +246,36 @@ fn openssl_refuses_what_the_list_names_and_the_proxy_serves_the_same_with_cachin
         let again =
             curl(&["--etag-compare", &tags, "--output", &path("out2"), "--write-out", "%{http_code}", &url(file)]);
         assert_eq!(again.text(), "304", "{file}");
+    }
+}
+
+#[test]
+fn the_signed_lists_are_shown_without_tls_where_the_configuration_says_so_and_nothing_else_is() {
+    if !need(&["openssl", "curl"]) {
+        return;
+    }
+    let proxy_config = "  crl_listen_addr: 127.0.0.1:0\n".to_owned();
+    let cluster = Cluster::start_with(ClusterOptions { proxy_config, ..ClusterOptions::default() });
+    let status =
+        run(Command::new(binary("remoteler")).args(["status", "--format=json", "--data-dir"]).arg(cluster.data_dir()));
+    let status: Value = serde_json::from_str(&status.ok().text()).unwrap();
+    let addr = status["listeners"]["crl"].as_str().unwrap();
+    let path = |name: &str| cluster.dir().join(name).display().to_string();
+    fs::write(path("ca.pem"), cluster.tctl(&["auth", "export", "--type", "tls-user"]).ok().text()).unwrap();
+    let get = |path_of_url: &str, words: &[&str]| {
+        let url = format!("http://{addr}{path_of_url}");
+        let fixed = ["--silent", "--show-error", "--write-out", "%{http_code}", "--output", &path("list")];
+        run(Command::new("curl").args(fixed).args(words).arg(url)).ok().text()
+    };
+    assert_eq!(get("/v1/webapi/revocations/user.crl", &["--etag-save", &path("tag")]), "200");
+    let words = ["crl", "-inform", "DER", "-in", &path("list"), "-noout", "-CAfile", &path("ca.pem")];
+    let out = run(Command::new("openssl").args(words)).ok();
+    assert!(out.stderr.contains("verify OK"), "{}", out.stderr);
+    assert_eq!(get("/v1/webapi/revocations/user.crl", &["--etag-compare", &path("tag")]), "304");
+    assert_eq!(get("/v1/webapi/revocations/user.crl.pem", &[]), "200");
+    // Unsigned lists, logins and pages want TLS.
+    for elsewhere in ["/v1/webapi/revocations/user.krl", "/v1/webapi/ping", "/.well-known/jwks.json", "/"] {
+        assert_eq!(get(elsewhere, &[]), "404", "{elsewhere}");
     }
 }
 

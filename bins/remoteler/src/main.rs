@@ -22,7 +22,8 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Start(args) => remoteler::start::start(args),
-        Command::Rejoin(args) => remoteler::rejoin::rejoin(&args),
+        // What answers is not trusted to be harmless to parse.
+        Command::Rejoin(args) => remoteler_client::on_parser_stack(|| remoteler::rejoin::rejoin(&args))?,
         #[cfg(feature = "server")]
         Command::Demo(args) => remoteler::demo::demo(args),
         Command::Configure(args) => remoteler::configure::configure(&args),

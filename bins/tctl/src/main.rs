@@ -24,7 +24,9 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(refusal) => return usage::show("tctl", &refusal).into(),
     };
-    match run(cli) {
+    // What answers is not trusted to be harmless to parse.
+    let done = remoteler_client::on_parser_stack(|| run(cli)).context("no thread can be started");
+    match done.flatten() {
         Ok(()) => ExitCode::SUCCESS,
         Err(cause) => {
             // That nobody reads it is no further failure.

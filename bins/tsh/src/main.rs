@@ -26,32 +26,38 @@ use tracing_subscriber::{
 use cli::{Cli, Command, Kube, ProxyTarget, Recordings};
 use commands::ssh::CalledAs;
 use context::Context;
+use remoteler_client::on_parser_stack;
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = env::args_os().collect();
+    // What answers is not trusted to be harmless to parse.
+    exit(on_parser_stack(|| run_as_called(args)).unwrap_or_else(|cause| report(Err(cause.into()))))
+}
+
+fn run_as_called(args: Vec<OsString>) -> u8 {
     let called_as_ssh = args.first().and_then(|path| Path::new(path).file_name()).is_some_and(|name| name == "ssh");
     if called_as_ssh {
         // The words are those of ssh; the environment is ours.
-        return exit(match Cli::try_parse_from(["tsh"]) {
+        return match Cli::try_parse_from(["tsh"]) {
             Ok(cli) => commands::ssh::main(args.get(1..).unwrap_or_default(), cli.common, CalledAs::Ssh),
             Err(refusal) => {
                 usage::show("tsh", &refusal);
                 commands::ssh::CONNECTION_FAILED
             }
-        });
+        };
     }
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
-        Err(refusal) => return exit(usage::show("tsh", &refusal)),
+        Err(refusal) => return usage::show("tsh", &refusal),
     };
     let Some(command) = cli.command.filter(|_| !cli.version) else {
         if cli.version {
-            return exit(report(commands::version::run(output::Format::Text)));
+            return report(commands::version::run(output::Format::Text));
         }
         output::say(&Cli::command().render_help().to_string());
-        return exit(2);
+        return 2;
     };
-    exit(run(command, cli.common))
+    run(command, cli.common)
 }
 
 fn run(command: Command, common: cli::Common) -> u8 {

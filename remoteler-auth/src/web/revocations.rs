@@ -1,6 +1,9 @@
 //! Revocation lists over HTTP, for servers that fetch them by the clock: no login, conditional requests, caching.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
 
 use axum::{
     Extension,
@@ -28,16 +31,47 @@ pub(super) async fn show(
     Path(file): Path<String>,
     headers: HeaderMap,
 ) -> Response {
-    let (name, as_pem) = file.strip_suffix(".pem").map_or((file.as_str(), false), |name| (name, true));
-    let name = match name.parse::<RevocationListName>() {
-        Ok(name) if !as_pem || name.format == RevocationListFormat::Crl => name,
-        Ok(_) | Err(_) => {
-            let known = "user.krl, host.krl, user.crl, host.crl, user.crl.pem and host.crl.pem";
-            return Failure(not_found(format!("there is no such revocation list; there are {known}"))).into_response();
-        }
-    };
+    match parse(&file) {
+        Some((name, as_pem)) => fetch(&api, addr, &fetched, name, &headers, (&file, as_pem)).await,
+        None => nothing("user.krl, host.krl, user.crl, host.crl, user.crl.pem and host.crl.pem"),
+    }
+}
+
+/// An X.509 list by its name.
+pub(super) async fn show_signed(
+    State(api): State<ApiForAddress>,
+    Extension(RemoteAddr(addr)): Extension<RemoteAddr>,
+    Extension(fetched): Extension<Fetched>,
+    Path(file): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    match parse(&file).filter(|(name, _)| name.format == RevocationListFormat::Crl) {
+        Some((name, as_pem)) => fetch(&api, addr, &fetched, name, &headers, (&file, as_pem)).await,
+        None => nothing("user.crl, host.crl, user.crl.pem and host.crl.pem; OpenSSH's lists are shown over TLS"),
+    }
+}
+
+/// The list that a file name means, and whether it is wanted as PEM.
+fn parse(file: &str) -> Option<(RevocationListName, bool)> {
+    let (name, as_pem) = file.strip_suffix(".pem").map_or((file, false), |name| (name, true));
+    let name = name.parse::<RevocationListName>().ok()?;
+    (!as_pem || name.format == RevocationListFormat::Crl).then_some((name, as_pem))
+}
+
+fn nothing(known: &str) -> Response {
+    Failure(not_found(format!("there is no such revocation list; there are {known}"))).into_response()
+}
+
+async fn fetch(
+    api: &ApiForAddress,
+    addr: SocketAddr,
+    fetched: &Fetched,
+    name: RevocationListName,
+    headers: &HeaderMap,
+    (file, as_pem): (&str, bool),
+) -> Response {
     match fetched.get(name, api(addr).revocation_list(name)).await {
-        Ok(list) => answer(&list, &file, as_pem, &headers),
+        Ok(list) => answer(&list, file, as_pem, headers),
         Err(cause) => Failure(cause).into_response(),
     }
 }

@@ -144,6 +144,8 @@ pub struct ProxyService {
     pub listen_addr: Option<String>,
     /// `host:port` as users reach it.
     pub public_addr: Option<String>,
+    /// `ip:port` that shows the X.509 revocation lists over plain HTTP.
+    pub crl_listen_addr: Option<String>,
     /// Certificate for browsers and logins; the first is used.
     pub https_keypairs: Vec<KeyPairFiles>,
 }

@@ -120,6 +120,8 @@ pub struct ProxySettings {
     pub listen: SocketAddr,
     /// How users reach it.
     pub public_addr: Option<String>,
+    /// Where the X.509 revocation lists are shown over plain HTTP; absent: nowhere.
+    pub crl_listen: Option<SocketAddr>,
     /// What browsers and logins are shown; absent: a self-signed one.
     pub certificate: Option<WebCertificate>,
 }
@@ -453,6 +455,10 @@ fn proxy(service: Option<ProxyService>, ip: IpAddr) -> Result<ProxySettings, Con
     Ok(ProxySettings {
         listen: socket_addr("proxy_service.listen_addr", service.listen_addr.as_deref(), ip, 3080)?,
         public_addr: service.public_addr.map(|addr| with_port("proxy_service.public_addr", &addr, 443)).transpose()?,
+        crl_listen: service
+            .crl_listen_addr
+            .map(|addr| socket_addr("proxy_service.crl_listen_addr", Some(&addr), ip, 80))
+            .transpose()?,
         certificate: certificate.map(|pair| WebCertificate { key_file: pair.key_file, cert_file: pair.cert_file }),
     })
 }

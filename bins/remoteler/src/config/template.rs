@@ -80,6 +80,8 @@ const AUTH: &str = "  listen_addr: 0.0.0.0:3025
 const PROXY: &str = "  listen_addr: 0.0.0.0:3080
   # How users reach this proxy.
   # public_addr: proxy.example.com:443
+  # Shows the X.509 revocation lists, which are signed, and nothing else over plain HTTP too: who reads those often speaks no TLS.
+  # crl_listen_addr: 0.0.0.0:80
   # Certificate for browsers and logins. Default: a self-signed one.
   # https_keypairs: [{ key_file: /etc/remoteler/key.pem, cert_file: /etc/remoteler/cert.pem }]
 ";

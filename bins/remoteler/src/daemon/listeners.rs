@@ -13,6 +13,8 @@ pub(crate) struct Listeners {
     pub(crate) auth: Option<TcpListener>,
     #[cfg(feature = "server")]
     pub(crate) proxy: Option<TcpListener>,
+    #[cfg(feature = "server")]
+    pub(crate) crl: Option<TcpListener>,
     pub(crate) node: Option<TcpListener>,
 }
 
@@ -25,6 +27,8 @@ impl Listeners {
             auth: bind("auth service", settings.auth.as_ref().map(|auth| auth.listen)).await?,
             #[cfg(feature = "server")]
             proxy: bind("proxy", settings.proxy.as_ref().map(|proxy| proxy.listen)).await?,
+            #[cfg(feature = "server")]
+            crl: bind("proxy's revocation lists", settings.proxy.as_ref().and_then(|proxy| proxy.crl_listen)).await?,
             node: bind("node", settings.node.as_ref().filter(|_| !joins).map(|node| node.listen)).await?,
         })
     }

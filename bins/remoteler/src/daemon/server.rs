@@ -68,6 +68,9 @@ impl Daemon {
             Place::Direct(addr) => AuthDoor::elsewhere(addr, &base.client_tls())?,
             Place::ThroughProxy(addr) => AuthDoor::ThroughProxy(addr.clone()),
         };
+        if let Some(listener) = listeners.crl {
+            self.show_crls(base, listener);
+        }
         match (&settings.proxy, listeners.proxy) {
             (Some(settings), Some(listener)) => self.start_proxy(settings, base, listener, door, services.clone()),
             _ => Ok(None),
@@ -140,6 +143,16 @@ impl Daemon {
         });
         self.servers.proxy = Some((router, web));
         Ok(public)
+    }
+
+    fn show_crls(&self, base: &Base, listener: TcpListener) {
+        self.listening("crl", &listener);
+        let lists = WebApi::crls(anonymous_api(base), self.closing.clone());
+        self.serve_port(listener, move |connection| {
+            let lists = lists.clone();
+            // Ends at the deadline of strangers, as the web API's connections do (I30).
+            async move { lists.serve(connection.stream, connection.source).await }
+        });
     }
 
     fn serve_port<H, F>(&self, listener: TcpListener, handle: H)

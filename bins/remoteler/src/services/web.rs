@@ -8,7 +8,7 @@ use hyper_util::{
     server::conn::auto,
     service::TowerToHyperService,
 };
-use remoteler_auth::{ApiForAddress, RemoteAddr, web_router};
+use remoteler_auth::{ApiForAddress, RemoteAddr, crl_router, web_router};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
@@ -26,7 +26,12 @@ impl WebApi {
         Self { router: web_router(api), stop }
     }
 
-    /// Serves one connection after its TLS handshake.
+    /// Serves the X.509 revocation lists and nothing else.
+    pub(crate) fn crls(api: ApiForAddress, stop: CancellationToken) -> Self {
+        Self { router: crl_router(api), stop }
+    }
+
+    /// Serves one connection, after its TLS handshake if it has one.
     pub(crate) async fn serve<S>(&self, stream: S, source: SocketAddr)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,

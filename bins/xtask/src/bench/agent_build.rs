@@ -16,14 +16,14 @@ pub(super) fn sizes(project: &Project, table: &mut Table) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Builds agents in a target directory of their own, so that no binary takes the place of another.
+/// Builds agents as packages have them, in a target directory of their own, so that no binary takes the place of another.
 pub(super) fn measure(project: &Project, table: &mut Table) -> anyhow::Result<()> {
     let target = project.target().join("agent");
     for (what, features) in [("agent with SSH and Kubernetes", "kube"), ("agent with SSH", "")] {
-        let mut build = project.cargo(&["build", "--release", "-p", "remoteler", "--no-default-features"]);
+        let mut build = project.cargo(&["build", "--profile", "dist", "-p", "remoteler", "--no-default-features"]);
         step::run(build.args(["--features", features]).arg("--target-dir").arg(&target))?;
-        let size = mebibytes(&target.join("release/remoteler"))?;
-        table.row("binary, stripped, MiB", what, number(size), "target < 10");
+        let size = mebibytes(&target.join("dist/remoteler"))?;
+        table.row("binary, stripped, MiB, profile dist", what, number(size), "target < 10");
     }
     Ok(())
 }
