@@ -184,7 +184,7 @@ impl Forward {
         parts.extensions.clear();
         let lease = Some(Lease { site: self.site, key: self.key, connection });
         let (deadline, ends) = (Deadline::new(self.deadline), Ends::new(self.live));
-        let mut body = Streamed { inner: body, lease, deadline, ends, speaks, between_lines: true };
+        let mut body = Streamed { inner: body, lease, deadline, ends, speaks, between_lines: true, said: false };
         body.return_when_ended();
         Ok(Response::from_parts(parts, body.boxed_unsync()))
     }
@@ -206,6 +206,8 @@ struct Streamed {
     /// Whether it consists of lines, after each of which a last one may be said.
     speaks: bool,
     between_lines: bool,
+    /// The last line was said.
+    said: bool,
 }
 
 impl Streamed {
@@ -230,6 +232,9 @@ impl HttpBody for Streamed {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.said {
+            return Poll::Ready(None);
+        }
         loop {
             return match Pin::new(&mut self.inner).poll_frame(context) {
                 Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => continue,
@@ -262,7 +267,8 @@ impl HttpBody for Streamed {
                         && self.speaks
                         && self.between_lines
                     {
-                        self.speaks = false;
+                        // The event says that this is not the whole, so the stream may end in peace: a reset could overtake it.
+                        self.said = true;
                         return Poll::Ready(Some(Ok(Frame::data(watch_event(reason).into()))));
                     }
                     Poll::Ready(Some(Err(BodyError::new(reason.unwrap_or_else(|| "the certificate expired".into())))))
