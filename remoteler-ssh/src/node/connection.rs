@@ -169,7 +169,7 @@ impl Connection {
         match live.enter(subject, terms) {
             Ok(guard) => {
                 self.live = Some(guard);
-                Decision::Welcome(access)
+                Decision::Welcome(Arc::new(access))
             }
             Err(reason) => {
                 let _refused = self.refuse(&name, login, reason.to_string()).await;
@@ -248,7 +248,7 @@ impl Connection {
 }
 
 enum Decision {
-    Welcome(SshAccess),
+    Welcome(Arc<SshAccess>),
     /// The user is known and proven, so they may know why they cannot log in.
     Farewell(String),
     Refused,
@@ -285,7 +285,7 @@ impl Handler for Connection {
 
     async fn auth_openssh_certificate(&mut self, user: &str, certificate: &Certificate) -> Result<Auth, Self::Error> {
         match self.decide(user, certificate).await {
-            Decision::Welcome(access) => self.access = Some(Arc::new(access)),
+            Decision::Welcome(access) => self.access = Some(access),
             Decision::Farewell(text) => self.attempt.farewell = Some(text),
             Decision::Refused => return Ok(Auth::reject()),
         }
