@@ -77,7 +77,7 @@ fn identity(cluster: &Cluster, policy: &Policy) -> UserIdentity {
 
 fn decide(criterion: &mut Criterion) {
     let cluster = Cluster::new();
-    let policy = Policy { trust: cluster.policy.trust.clone(), roles: roles() };
+    let policy = Policy::new(cluster.policy.trust.clone(), roles());
     let identity = identity(&cluster, &policy);
     let profile = remoteler_ca_profile(&cluster, identity.clone());
     let user = verified(&cluster, profile);

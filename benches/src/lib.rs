@@ -49,7 +49,7 @@ impl Cluster {
         let keys = KeyPairs::generate("bench").expect("keys can be made");
         let ssh_key = PublicKey::from_openssh(&keys.ssh_public).expect("the key was written by us");
         let tls_key = TlsPublicKey::from_pem(&keys.tls_public).expect("the key was written by us");
-        Self { user_authority, host_authority, policy: Policy { trust, roles }, now, name, ssh_key, tls_key }
+        Self { user_authority, host_authority, policy: Policy::new(trust, roles), now, name, ssh_key, tls_key }
     }
 
     /// The login that the user has.

@@ -21,7 +21,7 @@ fn main() -> anyhow::Result<()> {
         let spec: RoleSpec = serde_json::from_str(document)?;
         roles.insert(name.clone(), Arc::new(Role::new(name, &spec)?));
     }
-    let policy = Policy { trust, roles };
+    let policy = Policy::new(trust, roles);
     for held in [vec!["auditor"], vec!["auditor", "no-sessions"]] {
         let user = UserIdentity {
             user: UserName::new("ann")?,

@@ -179,7 +179,7 @@ pub fn predicate(octets: &[u8]) {
     let policy_of = |spec: &RoleSpec| {
         let role = Role::new(name.clone(), spec).ok()?;
         let trust = TrustBundle::new(cluster(), nobody(), nobody());
-        Some(Policy { trust, roles: [(name.clone(), std::sync::Arc::new(role))].into() })
+        Some(Policy::new(trust, [(name.clone(), std::sync::Arc::new(role))].into()))
     };
     let (allow, deny) = (conditions.clone(), conditions);
     let Some(allows) = policy_of(&RoleSpec { allow, ..RoleSpec::default() }) else { return };

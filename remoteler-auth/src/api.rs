@@ -1,15 +1,16 @@
 //! The service as one caller sees it: [`AuthApi`] in process. Each change runs in a task of its own, so that a caller who goes away
 //! leaves all or nothing.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use remoteler_core::{
     ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, ExplainRequest, Explanation, HostCerts, InstanceId,
-    Invite, JoinRequest, KubeRecord, LoginRequest, NewRevocation, NewToken, NewUser, NodeRecord, Ping, RecordingChunk,
-    RecordingInfo, Resource, ResourceKind, Revocation, RevocationList, RevocationListName, RevocationTarget,
-    RotateRequest, RotationStatus, Secret, SessionId, SignRequest, SignUpRequest, SignedCertificates, TokenCreated,
-    TokenSummary, TrustAck, TrustAcked, TrustBundle, UserCerts, UserName, UserSummary,
+    Invite, JoinRequest, KubeRecord, LoginRequest, NewRevocation, NewToken, NewUser, NodeRecord, Ping, PolicyUpdate,
+    PolicyVersion, RecordingChunk, RecordingInfo, Resource, ResourceKind, Revocation, RevocationList,
+    RevocationListName, RevocationTarget, RotateRequest, RotationStatus, Secret, SessionId, SignRequest, SignUpRequest,
+    SignedCertificates, TokenCreated, TokenSummary, TrustAck, TrustAcked, TrustBundle, UserCerts, UserName,
+    UserSummary,
     evidence::{ExportQuery, ExportStart, ExportTile, ExportTileQuery},
 };
 
@@ -111,6 +112,10 @@ impl AuthApi for Handle {
     async fn revocation_list(&self, name: RevocationListName) -> Result<RevocationList, ApiError> {
         let inner = Arc::clone(&self.inner);
         inner.revocation_list(name).await
+    }
+
+    async fn policy(&self, known: Option<PolicyVersion>, wait: Duration) -> Result<Option<PolicyUpdate>, ApiError> {
+        self.inner.watch_policy(&self.caller, known, wait).await
     }
 
     async fn roles(&self) -> Result<Vec<Resource>, ApiError> {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use remoteler_core::{
     ApiError, ApiErrorKind, AuditKind, HostCerts, HostId, HostIdentity, InstanceId, JoinRequest, KubeClusterName,
-    Labels, NodeName, SourceNet, SystemRole, TokenScope, random_uuid,
+    Labels, LockContext, NodeName, SourceNet, SystemRole, TokenScope, random_uuid,
 };
 use serde::{Deserialize, Serialize};
 
@@ -115,7 +115,10 @@ impl Inner {
             token: token.clone(),
             service_account: service_account.clone(),
         };
-        let joined = match passed {
+        let rejoins = request.rejoin.as_ref().map(|proof| proof.host_id);
+        let admitted = passed
+            .and_then(|pass| self.check_locks(&LockContext::default().host(Some(&node_name), rejoins)).map(|()| pass));
+        let joined = match admitted {
             Ok(pass) if rejoined => self.readmit(request, pass, &event).await,
             Ok(pass) => self.admit_by_pass(request, pass, &event).await,
             Err(cause) => Err(cause),
@@ -354,6 +357,9 @@ impl Inner {
         let Caller::Host { host, .. } = caller else {
             return Err(self.refuse(caller, "renew host certificates").await);
         };
+        if caller.address().is_some() {
+            self.check_locks(&LockContext::of_host(host))?;
+        }
         let heeded = self.hear_host(caller, host, instance).await?;
         let identity = host.identity().of_generation(0);
         // A host that is removed at this moment is renewed before that or not at all; others are renewed beside it.

@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use remoteler_core::{
-    ApiError, AuditKind, LEAST_LOGIN_TTL, LoginRequest, PolicySource, Role, SourceNet, SystemRole, UserCerts, UserName,
+    ApiError, AuditKind, LEAST_LOGIN_TTL, LockContext, LoginRequest, PolicySource, Role, SourceNet, SystemRole,
+    UserCerts, UserName,
 };
 
 use crate::{
@@ -59,9 +60,16 @@ impl Inner {
         if let Some(address) = address {
             self.limits.login_address.succeeded(address);
         }
+        // Who is removed at this moment is let in before that, and what they got is revoked, or not at all.
+        let _turn = self.changes.read().await;
+        if self.records.read::<UserRecord>(&key::of(key::USERS, &user.name)).await?.is_none() {
+            self.record(failed(WRONG.into())).await?;
+            return Err(unauthenticated(WRONG));
+        }
         let issue = self.roles_of(&user).and_then(|roles| {
             let identity = user_identity(&self.cluster, &user.name, &roles, &user.traits);
             let requested = request.ttl_seconds.map(Duration::from_secs);
+            self.check_locks(&LockContext::of_identity(&identity))?;
             self.issuer.prepare_user(identity, &roles, keys, requested)
         });
         let issue = match issue {

@@ -39,6 +39,8 @@ pub(crate) mod key {
     pub(crate) const AUDIT_KEY: &str = "audit-key";
     /// `revocations/<what is revoked>`
     pub(crate) const REVOCATIONS: &str = "revocations/";
+    /// `locks/<name>`
+    pub(crate) const LOCKS: &str = "locks/";
     /// `revocation-lists/<name>` holds the number of the last one.
     pub(crate) const REVOCATION_LISTS: &str = "revocation-lists/";
     /// `roles/<name>`

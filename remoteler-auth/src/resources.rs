@@ -50,6 +50,7 @@ impl Inner {
             ResourceKind::PolicyTest => {
                 self.records.list::<Resource>(key::POLICY_TESTS).await?.into_iter().map(|(_, test, _)| test).collect()
             }
+            ResourceKind::Lock => self.lock_documents(),
         };
         let Some(name) = name else { return Ok(all) };
         let found: Vec<_> = all.into_iter().filter(|document| document.metadata.name == name).collect();
@@ -79,11 +80,12 @@ impl Inner {
                 self.create_user_silently(actor, user).await
             }
             ResourceKind::Token => self.write_join_rule(actor, document, replace).await,
+            ResourceKind::Lock => self.write_lock(actor, document, replace).await,
             ResourceKind::Node | ResourceKind::KubeCluster => {
                 let how = kind.made_elsewhere().unwrap_or_default();
                 let kind = kind.as_str();
                 Err(bad_request(format!(
-                    "documents of kind {kind} cannot be created: {how}; those of kinds role, user, token and policy_test can"
+                    "documents of kind {kind} cannot be created: {how}; those of kinds role, user, token, policy_test and lock can"
                 )))
             }
         }
@@ -96,13 +98,18 @@ impl Inner {
                 self.delete_user(caller, name).await
             }
             ResourceKind::Token => self.delete_token(caller, &Secret::new(name)).await,
-            ResourceKind::Role | ResourceKind::Node | ResourceKind::KubeCluster | ResourceKind::PolicyTest => {
+            ResourceKind::Role
+            | ResourceKind::Node
+            | ResourceKind::KubeCluster
+            | ResourceKind::PolicyTest
+            | ResourceKind::Lock => {
                 let actor = self.admit(caller, kind.as_str(), Verb::Delete).await?;
                 let _turn = self.changes.write().await;
                 match kind {
                     ResourceKind::Role => self.delete_role(actor, &name).await,
                     ResourceKind::Node => self.delete_node(actor, &name).await,
                     ResourceKind::PolicyTest => self.delete_policy_test(actor, &name).await,
+                    ResourceKind::Lock => self.delete_lock(actor, &name).await,
                     ResourceKind::KubeCluster | ResourceKind::User | ResourceKind::Token => {
                         self.delete_kube_cluster(actor, &name).await
                     }

@@ -11,8 +11,8 @@ use std::{
 
 use remoteler_ca::{MAX_USER_TTL, TlsPublicKey};
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuditKind, CaKind, NewRevocation, Policy, PolicySource, Revocation, RevocationTarget,
-    Revocations, ShownCertificate, Timestamp, TrustBundle, Verb, steers_terminal,
+    ApiError, ApiErrorKind, AuditKind, CaKind, NewRevocation, Policy, PolicySource, Revocation, RevocationReason,
+    RevocationTarget, Revocations, ShownCertificate, Timestamp, TrustBundle, UserName, Verb, steers_terminal,
 };
 use ssh_key::PublicKey;
 
@@ -173,6 +173,41 @@ impl Inner {
         Ok(())
     }
 
+    /// Revokes what a user holds who is removed; [`Inner::changes`] is held by the caller.
+    pub(crate) async fn revoke_all_of(&self, actor: &str, user: &UserName) -> ApiResult<()> {
+        let held = self.live_certificates(user).await?;
+        let fresh: BTreeMap<_, _> = {
+            let revoked = self.ledger.lock();
+            let fresh = held.into_iter().filter(|held| !revoked.records.contains_key(&held.target));
+            let fresh: BTreeMap<_, _> = fresh.map(|held| (held.target, held.expires)).collect();
+            if revoked.records.len() + fresh.len() > MAX_REVOKED {
+                return Err(conflict(format!(
+                    "user {user} holds {} certificates, and no more than {MAX_REVOKED} can be revoked; lock the user and remove them when the certificates have ended",
+                    fresh.len()
+                )));
+            }
+            fresh
+        };
+        let (reason, comment) = (RevocationReason::PrivilegeWithdrawn, format!("user {user} was removed"));
+        for (target, expires) in fresh {
+            let (now, until) = (self.clock.now(), Some(expires));
+            self.record(AuditKind::CertRevocationCreate {
+                user: actor.to_owned(),
+                name: target.to_string(),
+                reason: reason.as_str().into(),
+                comment: comment.clone(),
+                expires: until,
+            })
+            .await?;
+            let (comment, revoked_by) = (comment.clone(), actor.to_owned());
+            let revocation = Revocation { target, reason, comment, revoked_by, since: now, until };
+            self.records.write(&key::of(key::REVOCATIONS, target), &revocation, until).await?;
+            self.ledger.change(|records| drop(records.insert(target, revocation)));
+        }
+        self.believe_ledger();
+        Ok(())
+    }
+
     /// Lets go of what has ended, which the store does by itself, and of some serials of authorities that are believed no longer.
     async fn drop_ended_revocations(&self) -> ApiResult<()> {
         let now = self.clock.now();
@@ -212,8 +247,7 @@ impl Inner {
         let authorities = self.issuer.authorities().revoking(self.ledger.targets());
         let trust = authorities.trust().clone();
         self.issuer.replace(authorities);
-        let roles = self.policy.policy().roles.clone();
-        self.policy.replace(Policy { trust, roles });
+        self.policy.replace(Policy { trust, ..Policy::clone(&self.policy.policy()) });
     }
 
     /// Whether the certificate that a connection was made with is still good: it is not revoked, and its authority was not replaced.

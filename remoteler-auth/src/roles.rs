@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use remoteler_core::{ApiError, AuditKind, Policy, Resource, Role, RoleName, Verb, preset_roles};
+use remoteler_core::{ApiError, AuditKind, Policy, PolicySource, Resource, Role, RoleName, Verb, preset_roles};
 
 use crate::{
     Caller,
@@ -92,7 +92,7 @@ impl Inner {
             tracing::error!(error = &cause as &dyn std::error::Error, "the roles could not be loaded");
             ApiError::new(remoteler_core::ApiErrorKind::Internal, "the roles could not be loaded; see the log")
         })?;
-        self.policy.replace(Policy { trust: self.issuer.trust(), roles });
+        self.policy.replace(Policy { trust: self.issuer.trust(), roles, ..Policy::clone(&self.policy.policy()) });
         Ok(())
     }
 }

@@ -195,8 +195,7 @@ impl Inner {
         };
         let trust = authorities.trust().clone();
         self.issuer.replace(authorities);
-        let roles = self.policy.policy().roles.clone();
-        self.policy.replace(Policy { trust, roles });
+        self.policy.replace(Policy { trust, ..Policy::clone(&self.policy.policy()) });
         Ok(())
     }
 

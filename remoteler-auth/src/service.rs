@@ -4,8 +4,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use remoteler_ca::{CaError, KeyRing};
 use remoteler_core::{
-    AuditKind, AuditSink, AuthApi, BoundedRefusals, Clock, ClusterName, Entropy, HostCerts, OsEntropy, Policy,
-    PolicySource, RecordingStore, SharedPolicy, Storage, SystemClock, TrustBundle,
+    AuditKind, AuditSink, AuthApi, BoundedRefusals, Clock, ClusterName, ClusterSettings, Entropy, HostCerts, OsEntropy,
+    Policy, PolicySource, RecordingStore, SharedPolicy, Storage, SystemClock, TrustBundle,
 };
 use tokio::sync::{Mutex, RwLock, Semaphore};
 
@@ -22,7 +22,9 @@ use crate::{
     issue::Issuer,
     join::LocalHost,
     limiter::Limiter,
+    locks::LockLedger,
     password::{PasswordError, Passwords},
+    policy_watch::PolicyWatch,
     quota::{HostQuotas, Quota},
     records::{Records, key},
     revocations::Ledger,
@@ -84,6 +86,8 @@ pub struct AuthConfig {
     pub keys: KeyParams,
     /// Who vouches for the service accounts of pods; without it none joins.
     pub reviewer: Option<Arc<dyn TokenReviewer>>,
+    /// What every service of the cluster acts by.
+    pub settings: ClusterSettings,
 }
 
 impl AuthConfig {
@@ -99,6 +103,7 @@ impl AuthConfig {
             key_ring: None,
             keys: KeyParams::default(),
             reviewer: None,
+            settings: ClusterSettings::default(),
         }
     }
 }
@@ -128,6 +133,8 @@ pub(crate) struct Inner {
     pub(crate) policy: Arc<SharedPolicy>,
     pub(crate) issuer: Issuer,
     pub(crate) ledger: Ledger,
+    pub(crate) locks: LockLedger,
+    pub(crate) policy_watch: PolicyWatch,
     pub(crate) passwords: Passwords,
     pub(crate) limits: Limits,
     pub(crate) clock: Arc<dyn Clock>,
@@ -208,8 +215,17 @@ impl AuthService {
         events: EventLog,
         recordings: RecordingFiles,
     ) -> Result<Self, StartError> {
-        let AuthConfig { data_dir: _, cluster_name: cluster, clock, entropy, quotas, key_ring, keys, reviewer } =
-            config;
+        let AuthConfig {
+            data_dir: _,
+            cluster_name: cluster,
+            clock,
+            entropy,
+            quotas,
+            key_ring,
+            keys,
+            reviewer,
+            settings,
+        } = config;
         let records = Records::new(storage, Arc::clone(&clock));
         check_cluster(&records, &cluster).await?;
         let audit = AuditLog::new(events.clone(), Arc::clone(&clock), Arc::clone(&entropy), cluster.clone());
@@ -222,7 +238,12 @@ impl AuthService {
         let audit_log = audit;
         let audit = Arc::new(BoundedRefusals::new(Arc::new(audit_log.clone()), Arc::clone(&clock)));
         roles::write_presets(&records).await?;
-        let policy = Policy { trust: issuer.trust(), roles: roles::load(&records).await? };
+        let locks = LockLedger::open(&records).await?;
+        let policy = Policy {
+            locks: locks.locks(clock.now()),
+            settings,
+            ..Policy::new(issuer.trust(), roles::load(&records).await?)
+        };
         let draws = Arc::clone(&entropy);
         let parallel = std::thread::available_parallelism().map_or(1, usize::from).min(4);
         let passwords = tokio::task::spawn_blocking(move || Passwords::new(parallel, draws.as_ref()));
@@ -253,6 +274,8 @@ impl AuthService {
             policy,
             issuer,
             ledger,
+            locks,
+            policy_watch: PolicyWatch::default(),
             passwords,
             limits,
             clock,

@@ -175,6 +175,12 @@ fn may_report(host: &HostIdentity, kind: &AuditKind) -> bool {
         }
         AuditKind::AuditDropped { server_id, .. } => *server_id == host.id.to_string(),
         AuditKind::TunnelConnect { .. } => is(SystemRole::Proxy),
+        // A proxy ends what it copies to others.
+        AuditKind::ClientDisconnect { server_hostname, .. } => {
+            is(SystemRole::Proxy)
+                || (is(SystemRole::Node) && host.name.as_str() == server_hostname)
+                || (is(SystemRole::Kube) && host.kube_clusters.iter().any(|kube| kube.as_str() == server_hostname))
+        }
         AuditKind::AuthAttempt { service, .. } => service.parse().is_ok_and(is),
         // The rest only the auth service sees.
         _ => false,

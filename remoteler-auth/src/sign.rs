@@ -7,7 +7,8 @@ use remoteler_ca::{
     DatabaseProfile, KubeProfile, OpensshHostProfile, OpensshUserProfile, ServerProfile, SmartCardProfile,
 };
 use remoteler_core::{
-    CaKind, LEAST_LOGIN_TTL, Role, SignRequest, SignedCertificates, Timestamp, UserIdentity, UserName, Verb,
+    CaKind, LEAST_LOGIN_TTL, LockContext, Role, SignRequest, SignedCertificates, Timestamp, UserIdentity, UserName,
+    Verb,
 };
 
 use crate::{
@@ -63,7 +64,10 @@ impl Inner {
         if matches!(request, SignRequest::Kubernetes { needs_proxy: true, .. }) && self.proxy_addr().await.is_none() {
             return Err(conflict("no certificate was issued: no proxy has told its address yet; give it with --proxy"));
         }
+        // Of a user who is removed at this moment, it is before that, and revoked, or not at all.
+        let turn = self.changes.read().await;
         let Issued { ssh, tls, subject, expires, identity, logins } = self.sign(by, request).await?;
+        drop(turn);
         Ok(SignedCertificates {
             ssh_certificate: ssh,
             tls_certificate: tls,
@@ -271,6 +275,7 @@ impl Inner {
             .ok_or_else(|| not_found(format!("there is no user {user}; tctl users ls lists the users there are")))?;
         let roles = self.roles_of(&record)?;
         let identity = user_identity(&self.cluster, &record.name, &roles, &record.traits);
+        self.check_locks(&LockContext::of_identity(&identity))?;
         Ok(Holder { record, roles, identity })
     }
 }

@@ -124,13 +124,15 @@ impl Inner {
         let _turn = self.changes.write().await;
         let key = key::of(key::USERS, &name);
         let record = self.records.read::<UserRecord>(&key).await?.ok_or_else(|| unknown(&name))?;
-        self.record(AuditKind::UserDelete { user: actor, name: name.to_string() }).await?;
+        self.record(AuditKind::UserDelete { user: actor.clone(), name: name.to_string() }).await?;
         let gone = Batch::new().delete(&key);
         let gone = match record.invite {
             Some(mark) => gone.delete(&key::of(key::INVITES, mark.hash)),
             None => gone,
         };
-        Ok(self.records.commit(gone).await?)
+        self.records.commit(gone).await?;
+        // From here on no certificate is issued to them; what they hold is refused everywhere, and what runs by it ends.
+        self.revoke_all_of(&actor, &name).await
     }
 
     pub(crate) async fn reset_user(&self, caller: &Caller, name: UserName) -> ApiResult<Invite> {

@@ -182,6 +182,7 @@ impl HostKeeper {
         let mut acknowledged = None;
         let mut failing = false;
         let mut next = Instant::now();
+        let mut changes = self.policy.changes();
         loop {
             let changed = acknowledged != Some(self.policy.policy().trust.rotation.generation);
             if self.standing.borrow().is_some() && self.take_over() {
@@ -214,9 +215,12 @@ impl HostKeeper {
                         }
                     };
             }
-            let look = if self.standing.borrow().is_some() { RETRY } else { LOOK };
-            if stop.run_until_cancelled(tokio::time::sleep(look)).await.is_none() {
-                return;
+            let look = if self.standing.borrow().is_some() { Instant::now() + RETRY } else { next };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep_until(look) => {}
+                // What tells of changes lives as long as the view.
+                Ok(()) = changes.changed() => {}
             }
         }
     }
@@ -266,7 +270,7 @@ impl HostKeeper {
         };
         // Whom to believe goes first: with it the certificates are shown to nobody who cannot judge them.
         let trust = state.trust().clone();
-        elsewhere.policy.replace(Policy { trust, roles: elsewhere.policy.policy().roles.clone() });
+        elsewhere.policy.replace(Policy { trust, ..Policy::clone(&elsewhere.policy.policy()) });
         if let Err(error) = self.put_in_use(state) {
             tracing::warn!(%error, "what a rejoin wrote cannot be used");
             return false;
@@ -305,5 +309,3 @@ fn ssh(state: &HostState) -> Result<SshHostKey, HostStateError> {
 const PERIOD: Duration = Duration::from_secs(30);
 /// How long it waits after a failure.
 const RETRY: Duration = Duration::from_secs(2);
-/// How often it looks whether the trust bundle is another.
-const LOOK: Duration = Duration::from_millis(500);

@@ -46,7 +46,7 @@ pub use kubeconfig_file::KubeconfigFile;
 pub use output_files::{OutputError, OutputFiles};
 pub use parser_stack::on_parser_stack;
 pub use pending_keys::PendingKeys;
-pub use policy::{POLICY_PERIOD, PolicyError, PolicyRefresher};
+pub use policy::{PolicyError, PolicyRefresher};
 pub use profile::{Profile, ProfileError, ProxyAddr, ProxyAddrError};
 pub use remote::RemoteAuth;
 pub use spool::{SpoolLimits, SpooledAudit, WhenFull};

@@ -1,17 +1,18 @@
 //! The auth service over HTTP, as one caller: the other implementation of [`AuthApi`]. Owns the translation between calls and
 //! requests; whom to believe is settled when it is made.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::Method;
+use http::{Method, StatusCode};
 use remoteler_core::{
     ApiError, ApiErrorKind, AuditEvent, AuthApi, Clock, EventQuery, ExplainRequest, Explanation, HostCerts, InstanceId,
-    Invite, JoinRequest, KubeRecord, LoginRequest, NewRevocation, NewToken, NewUser, NodeRecord, Ping, RecordingChunk,
-    RecordingInfo, Resource, ResourceKind, Revocation, RevocationList, RevocationListName, RevocationTarget,
-    RotateRequest, RotationStatus, Secret, SessionId, SignRequest, SignUpRequest, SignedCertificates, TokenCreated,
-    TokenSummary, TrustAck, TrustAcked, TrustBundle, UserCerts, UserName, UserSummary,
+    Invite, JoinRequest, KubeRecord, LoginRequest, NewRevocation, NewToken, NewUser, NodeRecord, Ping, PolicyUpdate,
+    PolicyVersion, RecordingChunk, RecordingInfo, Resource, ResourceKind, Revocation, RevocationList,
+    RevocationListName, RevocationTarget, RotateRequest, RotationStatus, Secret, SessionId, SignRequest, SignUpRequest,
+    SignedCertificates, TokenCreated, TokenSummary, TrustAck, TrustAcked, TrustBundle, UserCerts, UserName,
+    UserSummary,
     evidence::{ExportQuery, ExportStart, ExportTile, ExportTileQuery},
     printable, wire,
 };
@@ -64,6 +65,10 @@ impl RemoteAuth {
 
     async fn call<T: DeserializeOwned>(&self, call: Call) -> Result<T, ApiError> {
         let answer = self.exchange(&call).await?;
+        self.read(&call, &answer)
+    }
+
+    fn read<T: DeserializeOwned>(&self, call: &Call, answer: &Answer) -> Result<T, ApiError> {
         serde_json::from_slice(&answer.body).map_err(|cause| {
             let place = self.http.place();
             let path = &call.path;
@@ -198,6 +203,13 @@ impl AuthApi for RemoteAuth {
 
     async fn revocation_list(&self, name: RevocationListName) -> Result<RevocationList, ApiError> {
         self.call(get(wire::path(wire::REVOCATION_LIST, &name.to_string()))).await
+    }
+
+    async fn policy(&self, known: Option<PolicyVersion>, wait: Duration) -> Result<Option<PolicyUpdate>, ApiError> {
+        let wait = wait.min(wire::MAX_POLICY_WAIT);
+        let call = get(with_query(wire::POLICY, &wire::PolicyQuery { known, wait_seconds: wait.as_secs() }));
+        let answer = self.exchange(&call).await?;
+        if answer.status == StatusCode::NO_CONTENT { Ok(None) } else { self.read(&call, &answer).map(Some) }
     }
 
     async fn roles(&self) -> Result<Vec<Resource>, ApiError> {

@@ -7,8 +7,8 @@ mod tests;
 use std::fmt;
 
 use crate::{
-    Finding, KubeClusterName, KubeRecord, KubeRequest, Login, NodeName, NodeRecord, Policy, RoleName, RoleOptions,
-    Timestamp, VerifiedUser, check_principal,
+    Finding, KubeClusterName, KubeRecord, KubeRequest, LockContext, Locked, Login, NodeName, NodeRecord, Policy,
+    RoleName, RoleOptions, Timestamp, VerifiedUser, check_principal,
     decision::{Granted, KubeNames, decide_kube, decide_ssh},
 };
 
@@ -34,6 +34,9 @@ impl AccessDenied {
     #[must_use]
     pub fn public(&self) -> String {
         let Self { user, action, target, .. } = self;
+        if let DenyReason::Locked(locked) = &self.reason {
+            return format!("access denied: {locked}");
+        }
         let advice = match &self.reason {
             DenyReason::NoKubernetesIdentity => {
                 "no Kubernetes group is given to you; ask an administrator for the trait kubernetes_groups, or a role with groups"
@@ -47,7 +50,8 @@ impl AccessDenied {
             | DenyReason::NoRoleAllows
             | DenyReason::SeveralKubernetesUsers(_)
             | DenyReason::KubernetesUserDenied(_)
-            | DenyReason::UnusableKubernetesName(_) => {
+            | DenyReason::UnusableKubernetesName(_)
+            | DenyReason::Locked(_) => {
                 "ask an administrator for a role that allows it; 'tsh explain' shows what you may do"
             }
         };
@@ -96,6 +100,8 @@ pub enum DenyReason {
     CertificateFor(KubeClusterName),
     /// A Kubernetes user or group of this role cannot be an HTTP header's value.
     UnusableKubernetesName(String),
+    /// A lock, or that locks are not known.
+    Locked(Locked),
 }
 
 impl DenyReason {
@@ -108,7 +114,8 @@ impl DenyReason {
             | Self::SeveralKubernetesUsers(_)
             | Self::KubernetesUserDenied(_)
             | Self::CertificateFor(_)
-            | Self::UnusableKubernetesName(_) => false,
+            | Self::UnusableKubernetesName(_)
+            | Self::Locked(_) => false,
         }
     }
 }
@@ -127,6 +134,7 @@ impl fmt::Display for DenyReason {
             Self::KubernetesUserDenied(user) => write!(f, "a role denies the Kubernetes user {user:?}"),
             Self::CertificateFor(kube) => write!(f, "the certificate is for Kubernetes cluster {kube} only"),
             Self::UnusableKubernetesName(name) => write!(f, "the Kubernetes name {name:?} cannot be sent as a header"),
+            Self::Locked(locked) => locked.fmt(f),
         }
     }
 }
@@ -190,9 +198,11 @@ pub fn authorize_ssh(
     login: &Login,
 ) -> Result<SshAccess, AccessDenied> {
     let identity = user.identity();
-    let decided = match user.only_at() {
-        Some(only) => Err(DenyReason::CertificateFor(only.clone())),
-        None => decide_ssh(identity, policy, &node.labels, login, &mut ()),
+    let locks = policy.check_locks(&LockContext::of_user(user).login(login).node(node));
+    let decided = match (locks, user.only_at()) {
+        (Err(locked), _) => Err(DenyReason::Locked(locked)),
+        (Ok(()), Some(only)) => Err(DenyReason::CertificateFor(only.clone())),
+        (Ok(()), None) => decide_ssh(identity, policy, &node.labels, login, &mut ()),
     };
     match decided {
         Ok(Granted { role, options }) => Ok(SshAccess {
@@ -296,9 +306,11 @@ fn kube_access(
     request: Option<&KubeRequest>,
 ) -> Result<KubeAccess, AccessDenied> {
     let identity = user.identity();
-    let decided = match user.only_at().filter(|only| **only != kube.name) {
-        Some(only) => Err(DenyReason::CertificateFor(only.clone())),
-        None => decide_kube(identity, policy, &kube.labels, request, &mut ()),
+    let locks = policy.check_locks(&LockContext::of_user(user).kube(&kube.name).host(None, Some(kube.host_id)));
+    let decided = match (locks, user.only_at().filter(|only| **only != kube.name)) {
+        (Err(locked), _) => Err(DenyReason::Locked(locked)),
+        (Ok(()), Some(only)) => Err(DenyReason::CertificateFor(only.clone())),
+        (Ok(()), None) => decide_kube(identity, policy, &kube.labels, request, &mut ()),
     };
     match decided {
         Ok((Granted { role, options }, KubeNames { user: impersonate_user, groups: impersonate_groups })) => {

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AuditEvent, ClusterName, ExplainRequest, Explanation, HostId, InstanceId, JoinMethod, KubeClusterName, KubeRecord,
-    Labels, NewRevocation, NodeName, NodeRecord, RecordingInfo, Resource, ResourceKind, Revocation, RevocationList,
-    RevocationListName, RevocationTarget, RoleName, RotateRequest, RotationStatus, Secret, ServiceAccount, SessionId,
-    SignRequest, SignedCertificates, SystemRole, Timestamp, TokenScope, Traits, TrustAck, TrustAcked, TrustBundle,
-    UserName,
+    Labels, NewRevocation, NodeName, NodeRecord, PolicyUpdate, PolicyVersion, RecordingInfo, Resource, ResourceKind,
+    Revocation, RevocationList, RevocationListName, RevocationTarget, RoleName, RotateRequest, RotationStatus, Secret,
+    ServiceAccount, SessionId, SignRequest, SignedCertificates, SystemRole, Timestamp, TokenScope, Traits, TrustAck,
+    TrustAcked, TrustBundle, UserName,
     evidence::{ExportQuery, ExportStart, ExportTile, ExportTileQuery},
 };
 
@@ -379,6 +379,9 @@ pub trait AuthApi: Send + Sync {
     /// The list of what is revoked, for programs that are not ours. Anybody.
     async fn revocation_list(&self, name: RevocationListName) -> Result<RevocationList, ApiError>;
 
+    /// What of the rules differs from `known`, as soon as anything does, or `None` after `wait` (at most 25 s): trust bundle, roles, locks and
+    /// settings. Hosts. A host that is locked is told that, and no roles.
+    async fn policy(&self, known: Option<PolicyVersion>, wait: Duration) -> Result<Option<PolicyUpdate>, ApiError>;
     /// All role documents. Hosts, and users who may read roles.
     async fn roles(&self) -> Result<Vec<Resource>, ApiError>;
     /// A node's heartbeat. That node.

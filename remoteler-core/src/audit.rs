@@ -518,6 +518,43 @@ audit_kinds! {
         /// How long events are kept, in seconds.
         retention_seconds: u64,
     }
+    /// A lock is about to be in force, or to be changed.
+    LockCreated = "lock.created", "TLK00I" {
+        /// Who did it.
+        user: String,
+        /// Which lock.
+        name: String,
+        /// What it shuts out.
+        target: crate::LockTarget,
+        /// What those are told who are shut out.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        message: String,
+        /// Why, for administrators.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        reason: String,
+        /// Its end; absent: until it is removed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expires: Option<Timestamp>,
+    }
+    /// A lock is about to be removed.
+    LockDeleted = "lock.deleted", "TLK01I" {
+        /// Who did it.
+        user: String,
+        /// Which lock.
+        name: String,
+    }
+    /// Work that was under way was ended by the rules: a lock, a revocation, a certificate's end, silence.
+    ClientDisconnect = "client.disconnect", "T3006I" {
+        /// Whose it was; empty for a host's own link.
+        user: String,
+        /// As which account, where that is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        login: Option<String>,
+        /// Where: a node, a Kubernetes cluster, a host.
+        server_hostname: String,
+        /// Why.
+        reason: String,
+    }
 }
 
 impl AuditKind {

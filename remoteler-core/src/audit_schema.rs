@@ -6,7 +6,10 @@ use std::{borrow::Cow, path::Path};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
-use crate::{AuditEvent, AuditKind, ClusterName, Timestamp, evidence::TreeHash};
+use crate::{
+    AuditEvent, AuditKind, ClusterName, KubeClusterName, Login, NodeName, RevocationTarget, RoleName, Timestamp, UserName,
+    evidence::TreeHash,
+};
 
 macro_rules! as_text {
     ($($type:ty, $name:literal, $schema:tt;)*) => {
@@ -29,6 +32,12 @@ macro_rules! as_text {
 as_text! {
     Timestamp, "Timestamp", { "type": "string", "format": "date-time" };
     ClusterName, "ClusterName", { "type": "string" };
+    KubeClusterName, "KubeClusterName", { "type": "string" };
+    Login, "Login", { "type": "string" };
+    NodeName, "NodeName", { "type": "string" };
+    RevocationTarget, "RevocationTarget", { "type": "string" };
+    RoleName, "RoleName", { "type": "string" };
+    UserName, "UserName", { "type": "string" };
     TreeHash, "TreeHash", { "type": "string", "contentEncoding": "base64", "minLength": 44, "maxLength": 44 };
 }
 

@@ -14,6 +14,7 @@ mod audit_schema;
 mod audit_text;
 mod backup;
 mod clock;
+mod cluster_settings;
 mod decision;
 mod entropy;
 pub mod evidence;
@@ -25,10 +26,13 @@ mod inventory;
 mod jwk;
 mod kube_resources;
 mod label;
+mod live;
+mod lock;
 mod name;
 mod pattern;
 mod policy;
 mod policy_test;
+mod policy_view;
 mod predicate;
 mod recording;
 mod rejoin;
@@ -64,6 +68,7 @@ pub use audit::{AuditError, AuditEvent, AuditKind, AuditSink, ConnectionFields, 
 pub use audit_bound::BoundedRefusals;
 pub use backup::BackupStatus;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
+pub use cluster_settings::{ClusterSettings, LOCKS_HOLD};
 pub use decision::{Finding, RoleOutcome, Visibility};
 pub use entropy::{Entropy, OsEntropy, fill_random, random_uuid};
 pub use explain::{ExplainRequest, Explanation, ShownOptions, explain_kube, explain_ssh, prospective_identity};
@@ -76,15 +81,18 @@ pub use inventory::{KubeRecord, NodeRecord};
 pub use jwk::{Jwk, JwkSet};
 pub use kube_resources::{KubeRequest, KubeResourceError, KubeResourceSpec, KubeTarget, KubeVerb};
 pub use label::{LabelError, Labels, OneOrMany};
+pub use live::{ConnectionKind, EndReason, LiveGuard, LiveSignal, LiveWork, Looked, Subject, Terms};
+pub use lock::{Lock, LockContext, LockSpec, LockTarget, Locked, Locks};
 pub use name::{
     ClusterName, HostId, InstanceId, KubeClusterName, Login, NameError, NodeName, RoleName, SessionId, UserName,
     check_principal,
 };
 pub use pattern::{Expression, Pattern, PatternError};
-pub use policy::{Policy, PolicySource, SharedPolicy};
+pub use policy::{Knowledge, Policy, PolicySource, SharedPolicy};
 pub use policy_test::{
     Expect, GivenSpec, KubeObjectSpec, PolicyTest, PolicyTestError, PolicyTestSpec, TargetSpec, TestOutcome, TestWorld,
 };
+pub use policy_view::{PolicyLimits, PolicyUpdate, PolicyVersion, PolicyVersionError, PolicyView};
 pub use predicate::{EvalError, PredicateError};
 pub use recording::{RecordingError, RecordingInfo, RecordingStore};
 pub use rejoin::{RejoinError, RejoinProof, RejoinStatement};

@@ -1,10 +1,24 @@
-//! What a service knows of the cluster's rules at one moment: trust bundle and roles, replaced as a whole.
+//! What a service knows of the cluster's rules at one moment: trust bundle, roles, locks and settings, replaced as a whole; whoever lives by it is
+//! told when it is.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 
-use crate::{Role, RoleName, RoleOptions, TrustBundle, UserIdentity};
+use crate::{
+    ClusterSettings, LockContext, LockMode, Locked, Locks, Role, RoleName, RoleOptions, TrustBundle, UserIdentity,
+};
+
+/// Whether a view may be old.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Knowledge {
+    /// The auth service confirmed it within [`crate::LOCKS_HOLD`].
+    #[default]
+    Confirmed,
+    /// It did not.
+    Old,
+}
 
 /// One consistent view.
 #[derive(Clone, Debug)]
@@ -13,9 +27,22 @@ pub struct Policy {
     pub trust: TrustBundle,
     /// All roles of the cluster.
     pub roles: BTreeMap<RoleName, Arc<Role>>,
+    /// What is locked now.
+    pub locks: Locks,
+    /// What is set for the whole cluster.
+    pub settings: ClusterSettings,
+    /// Whether there may be locks that are not known here.
+    pub knowledge: Knowledge,
 }
 
 impl Policy {
+    /// With these authorities and roles, nothing locked, and default settings.
+    #[must_use]
+    pub fn new(trust: TrustBundle, roles: BTreeMap<RoleName, Arc<Role>>) -> Self {
+        let (locks, settings, knowledge) = (Locks::default(), ClusterSettings::default(), Knowledge::Confirmed);
+        Self { trust, roles, locks, settings, knowledge }
+    }
+
     /// The roles that `user` holds.
     ///
     /// # Errors
@@ -52,33 +79,60 @@ impl Policy {
         let options = self.roles_of(user)?.iter().map(|role| *role.options()).reduce(RoleOptions::merge);
         Ok(options.unwrap_or_default())
     }
+
+    /// Whether locks let something new begin. Every decision asks this first. How strict they are the roles of who asks say, and where they do not
+    /// the cluster's settings.
+    ///
+    /// # Errors
+    /// [`Locked`], which the user may read.
+    pub fn check_locks(&self, context: &LockContext<'_>) -> Result<(), Locked> {
+        if let Some(lock) = self.locks.concerning(context) {
+            return Err(Locked::By(lock.clone()));
+        }
+        let said = context.roles().filter_map(|name| self.roles.get(name)).filter_map(|role| role.options().lock).max();
+        match (said.unwrap_or(self.settings.locking_mode), self.knowledge) {
+            (LockMode::Strict, Knowledge::Old) => Err(Locked::Unknown),
+            (LockMode::Strict, Knowledge::Confirmed) | (LockMode::BestEffort, _) => Ok(()),
+        }
+    }
 }
 
 /// Gives the present view. Cheap: called for each connection and decision.
 pub trait PolicySource: Send + Sync {
     /// The newest view this process has.
     fn policy(&self) -> Arc<Policy>;
+
+    /// Changes whenever the view is replaced; the number says nothing else.
+    fn changes(&self) -> watch::Receiver<u64>;
 }
 
 /// A view that its owner replaces and everybody else reads.
 #[derive(Debug)]
-pub struct SharedPolicy(ArcSwap<Policy>);
+pub struct SharedPolicy {
+    view: ArcSwap<Policy>,
+    replaced: watch::Sender<u64>,
+}
 
 impl SharedPolicy {
     /// Starts with `policy`.
     #[must_use]
     pub fn new(policy: Policy) -> Self {
-        Self(ArcSwap::from_pointee(policy))
+        Self { view: ArcSwap::from_pointee(policy), replaced: watch::Sender::new(0) }
     }
 
-    /// Replaces the view for all readers.
+    /// Replaces the view for all readers, and tells those who wait.
     pub fn replace(&self, policy: Policy) {
-        self.0.store(Arc::new(policy));
+        self.view.store(Arc::new(policy));
+        self.replaced.send_modify(|times| *times = times.wrapping_add(1));
     }
 }
 
 impl PolicySource for SharedPolicy {
     fn policy(&self) -> Arc<Policy> {
-        self.0.load_full()
+        self.view.load_full()
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.replaced.subscribe()
     }
 }

@@ -8,7 +8,7 @@ use crate::RoleSpec;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResourceError {
     /// A kind this product does not have.
-    #[error("{0:?} is no kind of resource; known are role, user, token, node, kube_cluster and policy_test")]
+    #[error("{0:?} is no kind of resource; known are role, user, token, node, kube_cluster, policy_test and lock")]
     UnknownKind(String),
     /// A version of that kind it does not read.
     #[error("version {version:?} of kind {kind} is not read; {known} is")]
@@ -38,6 +38,8 @@ pub enum ResourceKind {
     KubeCluster,
     /// What must come out of the roles.
     PolicyTest,
+    /// Who or what is shut out.
+    Lock,
 }
 
 impl ResourceKind {
@@ -51,6 +53,7 @@ impl ResourceKind {
             Self::Node => "node",
             Self::KubeCluster => "kube_cluster",
             Self::PolicyTest => "policy_test",
+            Self::Lock => "lock",
         }
     }
 
@@ -59,7 +62,7 @@ impl ResourceKind {
     pub const fn versions(self) -> &'static [&'static str] {
         match self {
             Self::Role => &["v5", "v6", "v7"],
-            Self::User | Self::Token | Self::Node => &["v2"],
+            Self::User | Self::Token | Self::Node | Self::Lock => &["v2"],
             Self::KubeCluster => &["v3"],
             Self::PolicyTest => &["v1"],
         }
@@ -69,7 +72,7 @@ impl ResourceKind {
     #[must_use]
     pub const fn made_elsewhere(self) -> Option<&'static str> {
         match self {
-            Self::Role | Self::User | Self::Token | Self::PolicyTest => None,
+            Self::Role | Self::User | Self::Token | Self::PolicyTest | Self::Lock => None,
             Self::Node | Self::KubeCluster => Some("they are written by the services themselves"),
         }
     }
@@ -86,6 +89,7 @@ impl ResourceKind {
             "node" | "nodes" => Self::Node,
             "kube_cluster" | "kube_clusters" | "kube" => Self::KubeCluster,
             "policy_test" | "policy_tests" => Self::PolicyTest,
+            "lock" | "locks" => Self::Lock,
             _ => return Err(ResourceError::UnknownKind(text.chars().take(40).collect())),
         })
     }

@@ -292,6 +292,11 @@ impl ShownCertificate {
     pub const fn serial(&self) -> Option<RevocationTarget> {
         self.serial
     }
+
+    /// Whether `target` is its serial or its key.
+    pub(crate) fn is_named_by(&self, target: RevocationTarget) -> bool {
+        self.serial == Some(target) || self.key == target
+    }
 }
 
 fn hex(octets: &[u8]) -> String {

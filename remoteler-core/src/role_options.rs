@@ -129,10 +129,11 @@ pub struct EnabledSpec {
 }
 
 /// What a service does with a user whose locks it may not know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LockMode {
     /// It goes by what it knew last.
+    #[default]
     BestEffort,
     /// It denies when what it knows is older than the limit.
     Strict,

@@ -55,6 +55,10 @@ pub const REVOCATION: &str = "/v1/revocations/{revocation}";
 /// `GET` → [`crate::RevocationList`]. `{list}` is a [`crate::RevocationListName`].
 pub const REVOCATION_LIST: &str = "/v1/revocation_lists/{list}";
 
+/// `GET` with [`PolicyQuery`] as query → [`crate::PolicyUpdate`], or status 204 when nothing has changed.
+pub const POLICY: &str = "/v1/policy";
+/// How long [`POLICY`] waits for a change at the most.
+pub const MAX_POLICY_WAIT: std::time::Duration = std::time::Duration::from_secs(25);
 /// `GET` → `[`[`crate::Resource`]`]`, roles only.
 pub const ROLES: &str = "/v1/roles";
 /// `GET` → `[`[`crate::NodeRecord`]`]`.
@@ -163,6 +167,18 @@ pub struct OffsetQuery {
     /// Number of the first octet wanted; default 0.
     #[serde(default)]
     pub offset: u64,
+}
+
+/// Query of [`POLICY`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyQuery {
+    /// What the asker has; absent: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known: Option<crate::PolicyVersion>,
+    /// How long to wait for a change; default 0, at most 25.
+    #[serde(default)]
+    pub wait_seconds: u64,
 }
 
 /// Query of a `PUT` of [`RESOURCE`].

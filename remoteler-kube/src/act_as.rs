@@ -49,16 +49,31 @@ impl Service<Authorised> for ActAs {
     fn call(&mut self, authorised: Authorised) -> Self::Future {
         let ActAs { relay, clock } = self.clone();
         async move {
-            let Authorised { access, site, path, mut request } = authorised;
+            let Authorised { access, site, path, mut request, live } = authorised;
+            let (signal, live) = (live.signal(), Arc::new(live));
             // Read before the stripping below takes them away, as it does `Connection` and `Upgrade`.
             let asked_for_another = asks_to_impersonate(request.headers());
             let upgrade = Arc::new(Mutex::new(UpgradeRequest::take(&mut request)?));
+            let is_watch = path.query().is_some_and(asks_to_watch);
             let deadline = lifetime(clock.now(), access.user().expires());
             let stack = ServiceBuilder::new()
                 .layer(impersonate(&access)?)
                 .layer(lend_credential(site.upstream.clone()))
-                .service(Forward { site: site.clone(), path, upgrade, relay, deadline, key: (&access).into() });
-            let answered = stack.oneshot(request).await.map_err(|source| {
+                .service(Forward {
+                    site: site.clone(),
+                    path,
+                    upgrade,
+                    relay,
+                    deadline,
+                    key: (&access).into(),
+                    live,
+                    is_watch,
+                });
+            let answered = tokio::select! {
+                answered = stack.oneshot(request) => answered,
+                reason = signal.ended() => return Err(reason.into()),
+            };
+            let answered = answered.map_err(|source| {
                 tracing::warn!(kube_cluster = %site.record.name, %source, "no answer from the API server");
                 Refusal::Upstream { kube_cluster: site.record.name.clone(), source }
             });
@@ -70,4 +85,9 @@ impl Service<Authorised> for ActAs {
         }
         .boxed()
     }
+}
+
+/// `watch=true` or `watch=1`, as clients of API servers write it.
+fn asks_to_watch(query: &str) -> bool {
+    query.split('&').any(|pair| matches!(pair, "watch=true" | "watch=1" | "watch"))
 }

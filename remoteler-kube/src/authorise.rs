@@ -1,13 +1,16 @@
-//! The decision: roles against the Kubernetes cluster's labels and against what is asked of it, by core's one function. Hands its proof on.
+//! The decision: roles against the Kubernetes cluster's labels and against what is asked of it, by core's one function. Hands its proof on, and
+//! with it the request's place among live work.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
 };
 
 use futures::future::{Either, Ready, ready};
 use http::{Request, Response};
-use remoteler_core::{KubeAccess, PolicySource, authorize_kube_request};
+use remoteler_core::{
+    ConnectionKind, EndReason, KubeAccess, LiveGuard, LiveWork, Subject, Terms, authorize_kube_request,
+};
 use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
@@ -28,18 +31,23 @@ pub(crate) struct Authorised {
     pub(crate) path: ApiPath,
     /// The request.
     pub(crate) request: Request<Body>,
+    /// Its place among live work, to be held until the answer has ended.
+    pub(crate) live: LiveGuard,
 }
 
 /// Decides each request by the policy of that moment.
-pub(crate) fn authorise<S>(policy: Arc<dyn PolicySource>) -> impl Layer<S, Service = Authorise<S>> + Clone {
-    layer_fn(move |inner| Authorise { inner, policy: policy.clone() })
+pub(crate) fn authorise<S>(live: Arc<LiveWork>) -> impl Layer<S, Service = Authorise<S>> + Clone {
+    let connection = Arc::new(OnceLock::new());
+    layer_fn(move |inner| Authorise { inner, live: live.clone(), connection: connection.clone() })
 }
 
 /// See [`authorise`].
 #[derive(Clone)]
 pub(crate) struct Authorise<S> {
     inner: S,
-    policy: Arc<dyn PolicySource>,
+    live: Arc<LiveWork>,
+    /// The connection's place among those of its user, from the first request that was allowed on.
+    connection: Arc<OnceLock<Result<LiveGuard, EndReason>>>,
 }
 
 impl<S> Service<Routed> for Authorise<S>
@@ -55,10 +63,27 @@ where
     }
 
     fn call(&mut self, Routed { user, site, path, request }: Routed) -> Self::Future {
+        let record = &site.record;
         let asked = kube_request(request.method(), &path);
-        match authorize_kube_request(&user, &self.policy.policy(), &site.record, &asked) {
-            Ok(access) => Either::Left(self.inner.call(Authorised { access, site, path, request })),
-            Err(denied) => Either::Right(ready(Err(denied.into()))),
+        let allowed = authorize_kube_request(&user, &self.live.policy().policy(), record, &asked);
+        let allowed = allowed.map_err(Refusal::from);
+        let allowed = allowed.and_then(|access| {
+            let subject = Subject::user(&user).kube(record.name.clone()).at(None, Some(record.host_id));
+            let limit = access.options().max_kubernetes_connections;
+            let connection = || {
+                let terms = Terms { connection: Some((ConnectionKind::Kube, limit)), ..Terms::default() };
+                self.live.enter(subject.clone(), terms)
+            };
+            if limit.is_some()
+                && let Err(reason) = self.connection.get_or_init(connection)
+            {
+                return Err(reason.clone().into());
+            }
+            Ok((access, self.live.enter(subject, Terms::default())?))
+        });
+        match allowed {
+            Ok((access, live)) => Either::Left(self.inner.call(Authorised { access, site, path, request, live })),
+            Err(refusal) => Either::Right(ready(Err(refusal))),
         }
     }
 }

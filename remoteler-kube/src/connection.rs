@@ -77,7 +77,7 @@ where
     };
     let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
     let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
-    let peer = Arc::new(Peer::new(chain, remote.clone(), shared.policy.clone(), shared.clock.clone()));
+    let peer = Arc::new(Peer::new(chain, remote.clone(), shared.live.policy().clone(), shared.clock.clone()));
     match peer.user() {
         Ok(user) => {
             tracing::debug!(user = %user.identity().user, remote, "connection of a user");
@@ -112,7 +112,7 @@ where
         .layer(audit_refusals(shared.audit.clone(), remote.clone()))
         .layer(limit())
         .layer(route(shared.sites.clone(), server_name))
-        .layer(authorise(shared.policy.clone()))
+        .layer(authorise(shared.live.clone()))
         // Last before the effect: a request whose event is not kept is not sent.
         .layer(audit(shared.audit.clone(), remote))
         .service(ActAs::new(relay.clone(), shared.clock.clone()));

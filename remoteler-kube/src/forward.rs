@@ -14,12 +14,14 @@ use http::{Request, Response, StatusCode, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper_util::rt::TokioIo;
+use remoteler_core::{EndReason, LiveGuard};
 use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
 use tower::Service;
 
 use crate::{
     body::{Body, BodyError, empty},
     credential::{Credential, Credentialed},
+    farewell::{is_lines_of_json, watch_event},
     headers::strip_response,
     path::ApiPath,
     pool::{Connection, PoolKey},
@@ -47,6 +49,10 @@ pub(crate) struct Forward {
     pub(crate) key: PoolKey,
     /// The client's wish to leave HTTP, and its end of the connection.
     pub(crate) upgrade: Arc<Mutex<Option<UpgradeRequest>>>,
+    /// Whether the answer will be a sequence of events.
+    pub(crate) is_watch: bool,
+    /// Held until the answer, or what follows an upgrade, has ended.
+    pub(crate) live: Arc<LiveGuard>,
 }
 
 impl Service<Credentialed> for Forward {
@@ -127,18 +133,28 @@ impl Forward {
         let mut answer = Response::new(empty());
         *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         *answer.headers_mut() = std::mem::take(response.headers_mut());
+        let protocol = upgrade.is_web_socket().then(|| {
+            let named = answer.headers().get(header::SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok());
+            named.unwrap_or_default().to_owned()
+        });
         strip_response(answer.headers_mut());
         upgrade.apply(answer.headers_mut());
 
         let api_server = hyper::upgrade::on(response);
         let client = upgrade.into_client();
-        let deadline = self.deadline;
+        let (deadline, live) = (self.deadline, self.live);
         self.relay.put(
             async move {
                 let _driver = driver;
                 match futures::try_join!(client, api_server) {
                     Ok((client, api_server)) => {
-                        let ended = join(TokioIo::new(client), TokioIo::new(api_server), deadline).await;
+                        let ended = join(
+                            TokioIo::new(client),
+                            TokioIo::new(api_server),
+                            deadline,
+                            Some((&live.signal(), protocol)),
+                        )
+                        .await;
                         tracing::debug!(?ended, "upgraded connection ended");
                     }
                     Err(cause) => tracing::debug!(%cause, "the connection ended before its upgrade"),
@@ -162,10 +178,13 @@ impl Forward {
             _ => {}
         }
         let (mut parts, body) = response.into_parts();
+        // What is no watch has a length, or ends before anybody could say something in it.
+        let speaks = self.is_watch && is_lines_of_json(&parts.headers);
         strip_response(&mut parts.headers);
         parts.extensions.clear();
         let lease = Some(Lease { site: self.site, key: self.key, connection });
-        let mut body = Streamed { inner: body, lease, deadline: Deadline::new(self.deadline) };
+        let (deadline, ends) = (Deadline::new(self.deadline), Ends::new(self.live));
+        let mut body = Streamed { inner: body, lease, deadline, ends, speaks, between_lines: true, said: false };
         body.return_when_ended();
         Ok(Response::from_parts(parts, body.boxed_unsync()))
     }
@@ -183,6 +202,12 @@ struct Streamed {
     inner: Incoming,
     lease: Option<Lease>,
     deadline: Deadline,
+    ends: Ends,
+    /// Whether it consists of lines, after each of which a last one may be said.
+    speaks: bool,
+    between_lines: bool,
+    /// The last line was said.
+    said: bool,
 }
 
 impl Streamed {
@@ -207,11 +232,17 @@ impl HttpBody for Streamed {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.said {
+            return Poll::Ready(None);
+        }
         loop {
             return match Pin::new(&mut self.inner).poll_frame(context) {
                 Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => continue,
-                Poll::Ready(Some(Ok(frame))) if self.deadline.is_future() => {
+                Poll::Ready(Some(Ok(frame))) if self.ends.reason().is_none() && self.deadline.is_future() => {
                     self.return_when_ended();
+                    if let Some(last) = frame.data_ref().and_then(|data| data.last()) {
+                        self.between_lines = *last == b'\n';
+                    }
                     Poll::Ready(Some(Ok(frame)))
                 }
                 Poll::Ready(Some(Err(cause))) => {
@@ -222,11 +253,25 @@ impl HttpBody for Streamed {
                     self.give_back();
                     Poll::Ready(None)
                 }
-                Poll::Pending if self.deadline.poll_passed(context).is_pending() => Poll::Pending,
-                // The certificate has ended: broken off, so that nobody takes the part for the whole.
+                Poll::Pending
+                    if self.ends.poll_ended(context).is_pending()
+                        && self.deadline.poll_passed(context).is_pending() =>
+                {
+                    Poll::Pending
+                }
+                // The rules or the certificate's end: broken off, so that nobody takes the part for the whole.
                 Poll::Ready(Some(Ok(_))) | Poll::Pending => {
                     self.lease = None;
-                    Poll::Ready(Some(Err(BodyError::new("the certificate expired"))))
+                    let reason = self.ends.reason().map(ToString::to_string);
+                    if let Some(reason) = &reason
+                        && self.speaks
+                        && self.between_lines
+                    {
+                        // The event says that this is not the whole, so the stream may end in peace: a reset could overtake it.
+                        self.said = true;
+                        return Poll::Ready(Some(Ok(Frame::data(watch_event(reason).into()))));
+                    }
+                    Poll::Ready(Some(Err(BodyError::new(reason.unwrap_or_else(|| "the certificate expired".into())))))
                 }
             };
         }
@@ -238,6 +283,30 @@ impl HttpBody for Streamed {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+/// The place of an answer among live work, with a future only for answers that make somebody wait.
+struct Ends {
+    live: Arc<LiveGuard>,
+    told: Option<BoxFuture<'static, EndReason>>,
+}
+
+impl Ends {
+    const fn new(live: Arc<LiveGuard>) -> Self {
+        Self { live, told: None }
+    }
+
+    fn reason(&self) -> Option<&EndReason> {
+        self.live.reason()
+    }
+
+    fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<EndReason> {
+        if let Some(reason) = self.live.reason() {
+            return Poll::Ready(reason.clone());
+        }
+        let signal = self.live.signal();
+        self.told.get_or_insert_with(|| async move { signal.ended().await }.boxed()).as_mut().poll(context)
     }
 }
 

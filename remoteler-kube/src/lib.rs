@@ -13,6 +13,7 @@ mod authorise;
 mod body;
 mod connection;
 mod credential;
+mod farewell;
 mod forward;
 mod headers;
 mod impersonate;

@@ -2,7 +2,7 @@
 //! decided here; the full reason goes to the audit log and to our own log.
 
 use http::{Response, StatusCode};
-use remoteler_core::{AccessDenied, AuditError, KubeClusterName, VerifyError};
+use remoteler_core::{AccessDenied, AuditError, EndReason, KubeClusterName, VerifyError};
 
 use crate::{
     body::Body,
@@ -44,6 +44,9 @@ pub(crate) enum Refusal {
     /// The roles say no.
     #[error(transparent)]
     Denied(#[from] AccessDenied),
+    /// The rules have changed since it was allowed.
+    #[error("access denied: {0}")]
+    Ended(#[from] EndReason),
     /// The event could not be kept, so the request must not happen.
     #[error("the request could not be written to the audit log and was not sent; try again")]
     Audit(#[from] AuditError),
@@ -71,6 +74,7 @@ impl Refusal {
             | Self::Misdirected { .. }
             | Self::UnknownCluster { .. }
             | Self::Denied(_)
+            | Self::Ended(_)
             | Self::Impersonate(_) => true,
             Self::Audit(_) | Self::Upstream { .. } => false,
         }
@@ -88,7 +92,7 @@ impl Refusal {
             Self::Path(PathError::NotOurs) | Self::UnknownCluster { .. } => (StatusCode::NOT_FOUND, "NotFound"),
             Self::Path(_) | Self::Header(_) => (StatusCode::BAD_REQUEST, "BadRequest"),
             Self::Misdirected { .. } => (StatusCode::MISDIRECTED_REQUEST, "BadRequest"),
-            Self::Denied(_) | Self::Impersonate(_) => (StatusCode::FORBIDDEN, "Forbidden"),
+            Self::Denied(_) | Self::Ended(_) | Self::Impersonate(_) => (StatusCode::FORBIDDEN, "Forbidden"),
             Self::Audit(_) => (StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
             Self::Upstream { source: UpstreamError::Timeout { .. }, .. } => (StatusCode::GATEWAY_TIMEOUT, "Timeout"),
             Self::Upstream { source: UpstreamError::RequestBody(_), .. } => (StatusCode::BAD_REQUEST, "BadRequest"),
@@ -103,6 +107,7 @@ impl Refusal {
             | Self::Header(_)
             | Self::Misdirected { .. }
             | Self::UnknownCluster { .. }
+            | Self::Ended(_)
             | Self::Audit(_)
             | Self::Impersonate(_) => self.to_string(),
         };

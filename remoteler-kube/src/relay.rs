@@ -1,4 +1,4 @@
-//! What remains of a connection after an upgrade: two byte streams, joined until one of them ends or the certificate does.
+//! What remains of a connection after an upgrade: two byte streams, joined until one of them ends, the certificate does, or the rules end it.
 
 use std::{
     io,
@@ -7,14 +7,18 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use remoteler_core::Timestamp;
+use remoteler_core::{LiveSignal, Timestamp};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time::{Instant, sleep_until, timeout},
 };
 
+use crate::farewell::{Frames, last_frames};
+
 /// How long the second direction may take to end after the first has.
 const LINGER: Duration = Duration::from_secs(5);
+/// How long a client may take to be told why it was cut.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// When a certificate that ends at `expires` has ended, on the machine's monotonic clock. A clock that is set later does not move it.
 pub(crate) fn lifetime(now: Timestamp, expires: Timestamp) -> Instant {
@@ -40,23 +44,64 @@ impl RelaySlot {
     }
 }
 
-/// Copies both ways. When one direction ends, the other has a few seconds; at `deadline` both are cut. Both streams are closed on return.
-pub(crate) async fn join<A, B>(mut client: A, mut upstream: B, deadline: Instant) -> io::Result<()>
+/// Copies both ways. When one direction ends, the other has a few seconds; at `deadline`, and when `live` says so, both are cut; then the client of a WebSocket, whose
+/// protocol stands beside, is told why, if a message may begin there. Both streams are closed on return.
+pub(crate) async fn join<A, B>(
+    mut client: A,
+    mut upstream: B,
+    deadline: Instant,
+    live: Option<(&LiveSignal, Option<String>)>,
+) -> io::Result<()>
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    let (mut client_read, mut client_write) = tokio::io::split(&mut client);
-    let (mut upstream_read, mut upstream_write) = tokio::io::split(&mut upstream);
+    let mut frames = Frames::default();
+    let ended =
+        copy_both(&mut client, &mut upstream, deadline, live.as_ref().map(|(live, _)| *live), &mut frames).await;
+    if let Some((live, Some(protocol))) = live
+        && let Some(reason) = live.reason()
+        && frames.between_messages()
+    {
+        let last = last_frames(&protocol, &reason.to_string());
+        let _told = timeout(LAST_WORDS, async {
+            client.write_all(&last).await?;
+            client.shutdown().await
+        })
+        .await;
+    }
+    ended
+}
+
+async fn copy_both<A, B>(
+    client: &mut A,
+    upstream: &mut B,
+    deadline: Instant,
+    live: Option<&LiveSignal>,
+    frames: &mut Frames,
+) -> io::Result<()>
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut client_read, mut client_write) = tokio::io::split(client);
+    let (mut upstream_read, mut upstream_write) = tokio::io::split(upstream);
     let mut up = std::pin::pin!(async {
         let copied = tokio::io::copy(&mut client_read, &mut upstream_write).await;
         upstream_write.shutdown().await.and(copied.map(drop))
     });
     let mut down = std::pin::pin!(async {
-        let copied = tokio::io::copy(&mut upstream_read, &mut client_write).await;
-        client_write.shutdown().await.and(copied.map(drop))
+        let copied = copy_frames(&mut upstream_read, &mut client_write, frames).await;
+        client_write.shutdown().await.and(copied)
     });
+    let told = async {
+        match live {
+            Some(live) => live.ended().await,
+            None => std::future::pending().await,
+        }
+    };
     let ended = tokio::select! {
+        reason = told => Err(io::Error::new(io::ErrorKind::PermissionDenied, reason)),
         ended = &mut up => { let _ = timeout(LINGER, &mut down).await; ended }
         ended = &mut down => { let _ = timeout(LINGER, &mut up).await; ended }
         () = sleep_until(deadline) => Err(io::Error::new(io::ErrorKind::TimedOut, "the certificate expired")),
@@ -64,10 +109,36 @@ where
     ended
 }
 
+/// Copies to the end, and follows what was taken.
+async fn copy_frames<R, W>(from: &mut R, to: &mut W, frames: &mut Frames) -> io::Result<()>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut buffer = vec![0; PIECE];
+    loop {
+        let count = from.read(&mut buffer).await?;
+        let mut left = buffer.get(..count).unwrap_or_default();
+        if left.is_empty() {
+            return Ok(());
+        }
+        while !left.is_empty() {
+            let taken = to.write(left).await?;
+            if taken == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            let (gone, rest) = left.split_at(taken.min(left.len()));
+            frames.follow(gone);
+            left = rest;
+        }
+        to.flush().await?;
+    }
+}
+
+const PIECE: usize = 8 * 1024;
+
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncReadExt;
-
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -76,7 +147,7 @@ mod tests {
         let (upstream, mut api_server) = tokio::io::duplex(64);
         let began = Instant::now();
 
-        join(client, upstream, began + Duration::from_secs(60)).await.unwrap_err();
+        join(client, upstream, began + Duration::from_secs(60), None).await.unwrap_err();
 
         assert_eq!(began.elapsed().as_secs(), 60);
         let mut rest = Vec::new();
@@ -93,7 +164,7 @@ mod tests {
         api_server.shutdown().await.unwrap();
         let began = Instant::now();
 
-        join(client, upstream, began + Duration::from_secs(3600)).await.unwrap();
+        join(client, upstream, began + Duration::from_secs(3600), None).await.unwrap();
 
         assert_eq!(began.elapsed(), LINGER);
         let mut heard = Vec::new();

@@ -3,9 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use remoteler_core::{
-    AuditSink, Clock, ClusterName, HostId, KubeClusterName, KubeRecord, Labels, PolicySource, Timestamp,
-};
+use remoteler_core::{AuditSink, Clock, ClusterName, HostId, KubeClusterName, KubeRecord, Labels, LiveWork, Timestamp};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
@@ -57,7 +55,8 @@ pub enum KubeServiceError {
 pub(crate) struct Shared {
     pub(crate) sites: Arc<Sites>,
     pub(crate) tls: Arc<ServerConfig>,
-    pub(crate) policy: Arc<dyn PolicySource>,
+    /// Also says by which rules is decided.
+    pub(crate) live: Arc<LiveWork>,
     pub(crate) audit: Arc<dyn AuditSink>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) drain: CancellationToken,
@@ -73,14 +72,15 @@ pub struct KubeService {
 
 impl KubeService {
     /// Makes the service. `tls` asks clients for a certificate; whether it verifies it already or leaves that to the look this service
-    /// takes after the handshake, the certificate is verified by core's function before a request is read.
+    /// takes after the handshake, the certificate is verified by core's function before a request is read. The service decides by the rules of `live`,
+    /// and the requests under way are part of it.
     ///
     /// # Errors
     /// [`KubeServiceError`]
     pub fn new(
         config: KubeServiceConfig,
         tls: Arc<ServerConfig>,
-        policy: Arc<dyn PolicySource>,
+        live: Arc<LiveWork>,
         audit: Arc<dyn AuditSink>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, KubeServiceError> {
@@ -105,7 +105,7 @@ impl KubeService {
             }
         }
         let sites = Arc::new(Sites { cluster, by_name });
-        let shared = Shared { sites, tls, policy, audit, clock, drain: CancellationToken::new() };
+        let shared = Shared { sites, tls, live, audit, clock, drain: CancellationToken::new() };
         Ok(Self { shared: Arc::new(shared), host_id, version: version.into() })
     }
 

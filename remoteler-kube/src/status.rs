@@ -1,7 +1,7 @@
 //! Our own answers, in the form that Kubernetes clients print: a `Status` object (meta/v1).
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::body::{Body, full};
 
@@ -23,22 +23,24 @@ impl AnswerForm {
     }
 }
 
+/// A failure as an object.
+pub(crate) fn status_object(code: StatusCode, reason: &str, message: &str) -> Value {
+    json!({
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Failure",
+        "message": message,
+        "reason": reason,
+        "code": code.as_u16(),
+    })
+}
+
 /// Makes a failure. `reason` is one of the API's StatusReasons, `message` a sentence for the user.
 pub(crate) fn status_response(code: StatusCode, reason: &str, message: &str, form: AnswerForm) -> Response<Body> {
     let (content_type, body) = match form {
         AnswerForm::Text => ("text/plain; charset=utf-8", message.to_owned()),
-        AnswerForm::Status => {
-            let status = json!({
-                "kind": "Status",
-                "apiVersion": "v1",
-                "metadata": {},
-                "status": "Failure",
-                "message": message,
-                "reason": reason,
-                "code": code.as_u16(),
-            });
-            ("application/json", status.to_string())
-        }
+        AnswerForm::Status => ("application/json", status_object(code, reason, message).to_string()),
     };
     let mut response = Response::new(full(body));
     *response.status_mut() = code;

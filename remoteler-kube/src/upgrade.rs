@@ -75,6 +75,11 @@ impl UpgradeRequest {
         response.status() == StatusCode::SWITCHING_PROTOCOLS && Protocol::of(response.headers()) == Some(self.protocol)
     }
 
+    /// Whether frames will follow that have borders.
+    pub(crate) fn is_web_socket(&self) -> bool {
+        self.protocol == Protocol::WebSocket
+    }
+
     /// Our end of the client's connection.
     pub(crate) fn into_client(self) -> OnUpgrade {
         self.client

@@ -44,7 +44,7 @@ fn access_of(user: &str, groups: &[&str]) -> KubeAccess {
     let Ok(Verified::User(user)) = verified else { panic!("{verified:?}") };
     let spec = serde_json::json!({"allow": {"kubernetes_groups": groups, "kubernetes_labels": {"*": "*"}}});
     let checked = Role::new(role.clone(), &serde_json::from_value(spec).unwrap()).unwrap();
-    let policy = Policy { trust, roles: [(role, Arc::new(checked))].into() };
+    let policy = Policy::new(trust, [(role, Arc::new(checked))].into());
     let kube = KubeRecord {
         host_id: HostId::from_uuid(uuid::Uuid::nil()),
         name: KubeClusterName::new("staging").unwrap(),

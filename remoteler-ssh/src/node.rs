@@ -26,7 +26,7 @@ use std::{
     time::Duration,
 };
 
-use remoteler_core::{AuditSink, Clock, Entropy, Labels, NodeRecord, PolicySource, SourceNet};
+use remoteler_core::{AuditSink, Clock, Entropy, Labels, LiveWork, NodeRecord, SourceNet};
 use ssh_key::{Certificate, PrivateKey};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -39,13 +39,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use config::{NodeConfig, NodeError, NodeLimits};
 
 use crate::node::{
-    connection::Connection, cut::CutStream, refusals::Refusals, report::Reporter, source_cap::SourceCap,
+    connection::Connection, cut::CutStream, gate::Leave, refusals::Refusals, report::Reporter, source_cap::SourceCap,
 };
 
 /// One SSH server. Cheap to share; all methods may be called at any time.
 pub struct Node {
     config: NodeConfig,
-    policy: Arc<dyn PolicySource>,
+    /// Also says by which rules the node decides.
+    live: Arc<LiveWork>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     reporter: Reporter,
@@ -63,13 +64,14 @@ pub struct Node {
 }
 
 impl Node {
-    /// Makes a node; it serves nothing until [`Node::listen`] or [`Node::serve_stream`] is called.
+    /// Makes a node; it serves nothing until [`Node::listen`] or [`Node::serve_stream`] is called. It decides by the rules of `live`, and its
+    /// connections are part of it.
     ///
     /// # Errors
     /// [`NodeError`] when key and certificate do not belong together, or recordings cannot be kept.
     pub fn new(
         config: NodeConfig,
-        policy: Arc<dyn PolicySource>,
+        live: Arc<LiveWork>,
         audit: Arc<dyn AuditSink>,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
@@ -81,7 +83,7 @@ impl Node {
         }
         let limits = config.limits;
         Ok(Arc::new(Self {
-            policy,
+            live,
             reporter: Reporter::new(audit.clone(), &config.record),
             refusals: Refusals::new(audit),
             clock,
@@ -195,7 +197,20 @@ impl Node {
         let handle = running.handle();
         let outcome = tokio::select! {
             outcome = &mut running => Some(outcome),
-            () = progress.must_leave(&mut grace) => None,
+            leave = progress.must_leave(&mut grace) => match leave {
+                Leave::Refused => None,
+                // Its sessions say why and end; most clients hang up then. The others are told so, and not waited for.
+                Leave::Ended(reason) => match tokio::time::timeout(SESSIONS_END, &mut running).await {
+                    Ok(outcome) => Some(outcome),
+                    Err(_) => {
+                        let bye = handle.disconnect(russh::Disconnect::ByApplication, reason.to_string(), String::new());
+                        let _sent = tokio::time::timeout(LAST_WORDS, bye).await;
+                        let outcome = tokio::time::timeout(LAST_WORDS, &mut running).await;
+                        cut.cancel();
+                        outcome.ok()
+                    }
+                },
+            },
             () = ended.cancelled() => {
                 let bye = handle.disconnect(russh::Disconnect::ByApplication, "the node is stopping".into(), String::new());
                 let _sent = tokio::time::timeout(FAREWELL, bye).await;
@@ -287,4 +302,7 @@ impl Drop for SessionCount {
 
 /// How long a peer has for reading the last message and hanging up.
 const FAREWELL: Duration = Duration::from_secs(3);
+/// The same for a connection that was ended by the rules: its sessions first, then each message.
+const SESSIONS_END: Duration = Duration::from_millis(800);
+const LAST_WORDS: Duration = Duration::from_millis(300);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -11,10 +11,10 @@ use std::{
 use async_trait::async_trait;
 use remoteler_core::{
     ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, HostCerts, InstanceId, Invite, JoinRequest, KubeRecord,
-    LoginRequest, NewRevocation, NewToken, NewUser, NodeRecord, OsEntropy, Ping, RecordingChunk, RecordingInfo,
-    Resource, ResourceKind, Revocation, RevocationList, RevocationListName, RevocationTarget, RotateRequest,
-    RotationStatus, Secret, SessionId, SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary,
-    TrustAck, TrustAcked, TrustBundle, UserCerts, UserName, UserSummary, evidence,
+    LoginRequest, NewRevocation, NewToken, NewUser, NodeRecord, OsEntropy, Ping, PolicyUpdate, PolicyVersion,
+    RecordingChunk, RecordingInfo, Resource, ResourceKind, Revocation, RevocationList, RevocationListName,
+    RevocationTarget, RotateRequest, RotationStatus, Secret, SessionId, SignRequest, SignUpRequest, SignedCertificates,
+    TokenCreated, TokenSummary, TrustAck, TrustAcked, TrustBundle, UserCerts, UserName, UserSummary, evidence,
 };
 use remoteler_ssh::Uploader;
 use tokio::sync::Notify;
@@ -126,6 +126,9 @@ impl AuthApi for Store {
         absent()
     }
     async fn revocation_list(&self, _: RevocationListName) -> Result<RevocationList, ApiError> {
+        absent()
+    }
+    async fn policy(&self, _: Option<PolicyVersion>, _: Duration) -> Result<Option<PolicyUpdate>, ApiError> {
         absent()
     }
     async fn roles(&self) -> Result<Vec<Resource>, ApiError> {

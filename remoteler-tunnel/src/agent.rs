@@ -12,7 +12,7 @@ use std::time::Duration;
 use remoteler_core::{Clock, Entropy, HostIdentity, SystemRole, Timestamp, fill_random};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::sync::CancellationToken;
@@ -122,6 +122,7 @@ pub struct Agent {
     /// How long the streams may take to end once stopped.
     drain: watch::Sender<Duration>,
     tasks: TaskTracker,
+    at_once: Arc<Notify>,
 }
 
 impl Agent {
@@ -132,6 +133,7 @@ impl Agent {
         let (drain, drain_seen) = watch::channel(Duration::ZERO);
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
+        let at_once = Arc::new(Notify::new());
         let keeper = Keeper {
             config: Arc::new(config),
             shown,
@@ -139,15 +141,22 @@ impl Agent {
             drain: drain_seen,
             tasks: tasks.clone(),
             backoff: Backoff::for_agents(),
+            at_once: at_once.clone(),
         };
         tasks.spawn(keeper.run());
-        Self { state, stop, drain, tasks }
+        Self { state, stop, drain, tasks, at_once }
     }
 
     /// How it stands, now and later.
     #[must_use]
     pub fn state(&self) -> watch::Receiver<AgentState> {
         self.state.clone()
+    }
+
+    /// For who knows that what kept the agent out is over: called, the next attempt comes at once.
+    pub fn retry(&self) -> impl Fn() + Send + Sync + 'static {
+        let at_once = self.at_once.clone();
+        move || at_once.notify_one()
     }
 
     /// Takes no new streams; waits up to `deadline` for those that are open, then ends them.
@@ -174,6 +183,7 @@ struct Keeper {
     drain: watch::Receiver<Duration>,
     tasks: TaskTracker,
     backoff: Backoff,
+    at_once: Arc<Notify>,
 }
 
 impl Keeper {
@@ -208,6 +218,7 @@ impl Keeper {
             self.shown.send_replace(AgentState::Waiting { until: self.config.clock.now().plus(wait), reason });
             tokio::select! {
                 () = sleep(wait) => {}
+                () = self.at_once.notified() => self.backoff.reset(),
                 () = stop.cancelled() => break,
             }
         }

@@ -14,6 +14,7 @@ mod frame;
 mod handshake;
 mod link;
 mod listener;
+mod live;
 mod mux;
 mod origin;
 mod registration;
@@ -41,6 +42,7 @@ pub use listener::{
     HelloError, MAX_CLIENT_HELLO, OnePort, Refusal, Route, RouteError, RouteHandler, Routed, Serve, Socket,
     read_client_hello, route, serve, until_somebody,
 };
+pub use live::enforce;
 pub use mux::budget::TABLE as PEER_BUDGETS;
 pub use mux::error::{Code, OpenError, ProtocolError};
 pub use mux::limits::Limits;

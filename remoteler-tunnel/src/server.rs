@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use remoteler_core::{HostIdentity, Verified, VerifiedHost};
+use remoteler_core::{
+    EndReason, HostIdentity, LiveGuard, LiveWork, LockContext, Locked, Subject, Terms, Verified, VerifiedHost,
+};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -64,6 +66,12 @@ pub enum RegistrationError {
     /// Nothing in time.
     #[error("the agent did not register in time")]
     Timeout,
+    /// The host is locked.
+    #[error("this host is shut out: {0}")]
+    Locked(#[from] Locked),
+    /// The rules changed while it registered.
+    #[error("this host is shut out: {0}")]
+    Ended(#[from] EndReason),
     /// The audit log does not take the event; nothing may happen without it.
     #[error("the agent cannot be registered now: {reason}")]
     Audit {
@@ -91,6 +99,7 @@ pub struct TunnelServer {
     router: Arc<Router>,
     events: Arc<dyn AgentEvents>,
     limits: Limits,
+    live: Option<Arc<LiveWork>>,
     replay: ReplayBudget,
     resumable: Arc<Resumable>,
 }
@@ -99,7 +108,14 @@ impl TunnelServer {
     /// Registers agents in `router`, each link within `limits`.
     #[must_use]
     pub fn new(router: Arc<Router>, events: Arc<dyn AgentEvents>, limits: Limits) -> Self {
-        Self { router, events, limits, replay: ReplayBudget::default(), resumable: Arc::default() }
+        Self { router, events, limits, live: None, replay: ReplayBudget::default(), resumable: Arc::default() }
+    }
+
+    /// Takes no link of a host that is locked, and cuts those that are up when their host is locked or its certificate revoked: a second later, so
+    /// that the host's own services can say why to those who are there.
+    #[must_use]
+    pub fn living_by(self, live: Arc<LiveWork>) -> Self {
+        Self { live: Some(live), ..self }
     }
 
     /// Serves the link of a peer that TLS has verified, to its end; or takes a link up on this connection that has lost its own.
@@ -109,9 +125,18 @@ impl TunnelServer {
     {
         // What is over long before the link is has a box of its own, so that an idle link keeps little.
         let Some(registered) = Box::pin(self.admit(stream, peer, source, admission)).await else { return };
-        let Registered { agent, link, control, attachment, kept } = *registered;
+        let Registered { agent, link, control, attachment, kept, live } = *registered;
+        let shut_out = async {
+            match &live {
+                Some(live) => live.signal().ended().await,
+                None => std::future::pending().await,
+            }
+        };
         if let Some(control) = control {
-            registered_until(&link, control).await;
+            tokio::select! {
+                () = registered_until(&link, control) => {}
+                reason = shut_out => link.close(Code::Denied, &format!("this host is shut out: {reason}")),
+            }
         }
         // From here on nobody dials it; what is open may end in peace.
         let detached = self.router.detach(attachment);
@@ -146,6 +171,14 @@ impl TunnelServer {
             return None;
         }
         if prefix.starts_with(&RESUME_MAGIC) {
+            let locked = self
+                .live
+                .as_ref()
+                .and_then(|live| live.policy().policy().check_locks(&LockContext::of_host(&host)).err());
+            if let Some(locked) = locked {
+                self.events.refused(Some(host.identity()), source, &locked.into()).await;
+                return None;
+            }
             if let Some(channel) = channel {
                 admission.authenticated();
                 let served = self.resumable.serve(stream, &prefix, host.identity(), &channel);
@@ -161,7 +194,7 @@ impl TunnelServer {
             None => Link::start(stream, Side::Server, self.limits),
         };
         let registered = timeout(REGISTRATION_DEADLINE, self.register(&link, &host, source)).await;
-        let (agent, control) = match registered.unwrap_or(Err(RegistrationError::Timeout)) {
+        let (agent, control, live) = match registered.unwrap_or(Err(RegistrationError::Timeout)) {
             Ok(registered) => registered,
             Err(error) => {
                 link.close(Code::Denied, &error.to_string());
@@ -177,7 +210,7 @@ impl TunnelServer {
         if control.is_none() {
             link.close(Code::Protocol, "the registration's stream broke");
         }
-        Some(Box::new(Registered { agent: Box::new(agent), link, control, attachment, kept }))
+        Some(Box::new(Registered { agent: Box::new(agent), link, control, attachment, kept, live }))
     }
 
     async fn register(
@@ -185,7 +218,7 @@ impl TunnelServer {
         link: &Link,
         host: &VerifiedHost,
         source: SocketAddr,
-    ) -> Result<(AgentSession, MuxStream), RegistrationError> {
+    ) -> Result<(AgentSession, MuxStream, Option<LiveGuard>), RegistrationError> {
         let Some(incoming) = link.accept().await else { return Err(link.closed().await.into()) };
         if incoming.metadata() != REGISTRATION_METADATA {
             incoming.reject(Code::BadRequest, "the first stream of an agent is its registration");
@@ -199,7 +232,8 @@ impl TunnelServer {
             write_dial_reply(&mut control, &refusal).await?;
             control.shutdown().await.map_err(DialHeaderError::from)?;
         }
-        Ok((result?, control))
+        let (agent, live) = result?;
+        Ok((agent, control, live))
     }
 
     async fn check(
@@ -207,13 +241,20 @@ impl TunnelServer {
         message: &[u8],
         host: &VerifiedHost,
         source: SocketAddr,
-    ) -> Result<AgentSession, RegistrationError> {
+    ) -> Result<(AgentSession, Option<LiveGuard>), RegistrationError> {
         let registration: Registration = decode(message)?;
         registration.offer.check(host.identity())?;
+        let live = match &self.live {
+            Some(live) => {
+                live.policy().policy().check_locks(&LockContext::of_host(host))?;
+                Some(live.enter(Subject::host(host), Terms { grace: GRACE, ..Terms::default() })?)
+            }
+            None => None,
+        };
         let version = registration.version.chars().filter(|c| !c.is_control()).take(40).collect();
         let agent = AgentSession { host: host.identity().clone(), offer: registration.offer, version, source };
         self.events.connected(&agent).await.map_err(|reason| RegistrationError::Audit { reason })?;
-        Ok(agent)
+        Ok((agent, live))
     }
 }
 
@@ -224,6 +265,8 @@ struct Registered {
     /// The registration holds as long as this is open; `None` when it broke at once.
     control: Option<MuxStream>,
     attachment: Attachment,
+    /// Its place among live work.
+    live: Option<LiveGuard>,
     /// While it can be taken up on another connection.
     kept: Option<Kept>,
 }
@@ -255,3 +298,5 @@ fn refuse(incoming: IncomingStream) {
 }
 
 const REGISTRATION_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the services of a host that is shut out have for telling their users.
+const GRACE: Duration = Duration::from_secs(1);

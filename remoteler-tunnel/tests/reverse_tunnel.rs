@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use remoteler_core::SystemRole;
+use remoteler_core::{Lock, LockTarget, Policy, PolicySource, SystemRole};
 use remoteler_tunnel::{
     AdmissionLimits, AgentState, BoxedStream, DialCode, DialError, DialHeader, DialReply, Offer, Place, StreamService,
     TargetKind, read_dial_reply, write_dial,
@@ -263,4 +263,55 @@ async fn a_proxy_that_drains_lets_streams_end_and_its_agents_look_for_a_new_link
     drop(open);
 
     drained.await.unwrap();
+}
+
+// I79
+#[tokio::test]
+async fn the_link_of_a_locked_host_is_cut_and_refused_with_the_reason_and_is_back_when_it_is_unlocked() {
+    let proxy = proxy().await;
+    let agent = proxy.agent("edge", proxy.address, Arc::new(Echo));
+    connected(&agent).await;
+    let mut stream = proxy.dial("edge").await.unwrap();
+    say(&mut stream, b"before").await;
+    let rules = Policy::clone(&proxy.policy.policy());
+    let target = LockTarget { node: Some("edge".parse().unwrap()), ..LockTarget::default() };
+    let lock = Lock { name: "x".into(), target, message: "stolen".into(), expires: None };
+    proxy.policy.replace(Policy { locks: [lock].into_iter().collect(), ..rules.clone() });
+    // The host's own services have a second for telling their users.
+    tokio::task::yield_now().await;
+    say(&mut stream, b"still there").await;
+    proxy.clock.advance(Duration::from_secs(1));
+
+    let mut state = agent.state();
+    let shut_out = async {
+        loop {
+            if let AgentState::Waiting { reason, .. } = &*state.borrow_and_update()
+                && reason.contains("locked by an administrator (node edge): stolen")
+            {
+                return;
+            }
+            state.changed().await.unwrap();
+        }
+    };
+    timeout(Duration::from_secs(10), shut_out).await.expect("the agent learns why");
+    assert!(stream.read_u8().await.is_err());
+    let refused = async {
+        while !proxy
+            .heard
+            .0
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|heard| heard.starts_with("refused edge: this host is shut out"))
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(20), refused).await.expect("it is not taken back");
+    assert!(proxy.dial("edge").await.is_err());
+
+    proxy.policy.replace(rules);
+    agent.retry()();
+    connected(&agent).await;
+    say(&mut proxy.dial("edge").await.unwrap(), b"after").await;
 }

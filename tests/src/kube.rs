@@ -24,8 +24,8 @@ use rcgen::{
 };
 use remoteler_core::{
     AuditError, AuditKind, AuditSink, CaSet, Clock, ClusterName, HostId, HostIdentity, Identity, KubeClusterName,
-    Labels, ManualClock, NodeName, Policy, Role, RoleName, RoleSpec, SharedPolicy, SystemClock, SystemRole, Timestamp,
-    TrustBundle, UserIdentity, UserName, X509_IDENTITY_OID, x509_naming,
+    Labels, LiveWork, ManualClock, NodeName, Policy, Role, RoleName, RoleSpec, SharedPolicy, SystemClock, SystemRole,
+    Timestamp, TrustBundle, UserIdentity, UserName, X509_IDENTITY_OID, x509_naming,
 };
 use remoteler_kube::{KubeClusterConfig, KubeService, KubeServiceConfig, Upstream};
 use rustls::{
@@ -138,6 +138,8 @@ pub struct KubeFixture {
     pub audit: Arc<RecordedAudit>,
     /// The service's clock.
     pub clock: Arc<ManualClock>,
+    /// What is under way; nothing of it ends unless a test looks.
+    pub live: Arc<LiveWork>,
     /// The service's view of roles and authorities.
     pub policy: Arc<SharedPolicy>,
     /// The service.
@@ -187,8 +189,7 @@ impl KubeFixture {
             CaSet { ssh: Vec::new(), x509: vec![host_authority.der().to_vec()] },
         );
         let roles = [role("developer", &["developers", "viewers"])?, role("nobody", &[])?];
-        let policy =
-            Policy { trust, roles: roles.into_iter().map(|role| (role.name().clone(), Arc::new(role))).collect() };
+        let policy = Policy::new(trust, roles.into_iter().map(|role| (role.name().clone(), Arc::new(role))).collect());
         let names = [KubeClusterName::new("staging")?, KubeClusterName::new("production")?];
         let clusters = names.iter().zip(["dev", "prod"]).map(|(name, env)| KubeClusterConfig {
             name: name.clone(),
@@ -221,13 +222,15 @@ impl KubeFixture {
         let certified = SingleCertAndKey::from(CertifiedKey::new(host.chain, key));
         let (policy, audit) = (Arc::new(SharedPolicy::new(policy)), Arc::new(RecordedAudit::default()));
         let tls = remoteler_tunnel::judged_later(Arc::new(certified))?;
-        let service = KubeService::new(config, tls, policy.clone(), audit.clone(), clock.clone())?;
+        let live = LiveWork::new(policy.clone(), clock.clone());
+        let service = KubeService::new(config, tls, live.clone(), audit.clone(), clock.clone())?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let addr = listener.local_addr()?;
         let accepting = tokio::spawn(accept(listener, service.clone()));
         Ok(Self {
             audit,
             clock,
+            live,
             policy,
             service,
             addr,

@@ -12,7 +12,8 @@ use http_body_util::{BodyExt, BodyStream, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::ExtendedKeyUsagePurpose;
 use remoteler_core::{
-    AuditKind, Clock, ClusterName, HostId, Identity, KubeClusterName, NullAudit, Policy, PolicySource, Timestamp,
+    AuditKind, Clock, ClusterName, HostId, Identity, KubeClusterName, LiveWork, Lock, LockTarget, NullAudit, Policy,
+    PolicySource, Timestamp,
 };
 use remoteler_kube::{KubeService, KubeServiceConfig, KubeServiceError, ServeError};
 use remoteler_tests::{ApiServer, Certificate, Issue, KubeFixture, Signer};
@@ -130,7 +131,8 @@ async fn a_certificate_that_fails_in_the_handshake_is_recorded_too() {
     tls.send_tls13_tickets = 0;
     tls.session_storage = Arc::new(NoServerSessionStorage {});
     let (policy, audit, clock) = (fixture.policy.clone(), fixture.audit.clone(), fixture.clock.clone());
-    let service = KubeService::new(empty_config(), Arc::new(tls), policy, audit, clock).unwrap();
+    let live = LiveWork::new(policy, clock.clone());
+    let service = KubeService::new(empty_config(), Arc::new(tls), live, audit, clock).unwrap();
     let stranger = fixture.issue(&Issue { signer: Signer::Stranger, ..fixture.user("mallory", &[]) }).unwrap();
     let believing_it = stranger.client_config(roots, "h2").unwrap();
     let (near, far) = tokio::io::duplex(64 * 1024);
@@ -189,7 +191,8 @@ async fn a_configuration_with_tickets_is_not_taken() {
         .with_single_cert(vec![key.cert.der().clone()], private)
         .unwrap();
     let (policy, clock) = (fixture.policy.clone(), fixture.clock.clone());
-    let made = KubeService::new(empty_config(), Arc::new(tls), policy, Arc::new(NullAudit), clock);
+    let live = LiveWork::new(policy, clock.clone());
+    let made = KubeService::new(empty_config(), Arc::new(tls), live, Arc::new(NullAudit), clock);
     assert_eq!(made.err(), Some(KubeServiceError::Resumption));
 }
 
@@ -209,9 +212,9 @@ async fn an_authority_that_is_removed_takes_its_users_with_it_on_living_connecti
     };
     assert_eq!(ask().await, StatusCode::OK);
 
-    let Policy { mut trust, roles } = fixture.policy.policy().as_ref().clone();
+    let Policy { mut trust, roles, .. } = fixture.policy.policy().as_ref().clone();
     trust.user.x509.clear();
-    fixture.policy.replace(Policy { trust, roles });
+    fixture.policy.replace(Policy::new(trust, roles));
 
     assert_eq!(ask().await, StatusCode::UNAUTHORIZED);
     assert_eq!(fixture.refusals().len(), 1);
@@ -332,6 +335,43 @@ async fn a_watch_ends_when_the_certificate_does_and_the_next_request_is_refused(
     fixture.clock.advance(Duration::from_secs(4));
     assert_eq!(fixture.get(&ann, "/version").await.unwrap().status(), StatusCode::UNAUTHORIZED);
     assert!(fixture.refusals().last().unwrap().1.contains("expired"));
+}
+
+// I79
+#[tokio::test]
+async fn a_lock_ends_a_watch_with_its_message_and_refuses_the_next_request() {
+    let (_api_server, fixture, ann) = set_up().await;
+    let stream = fixture.connect(Some(&ann), "h2").await.unwrap();
+    let io = TokioIo::new(stream);
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    let uri = format!("https://p{}/api/v1/namespaces/dev/pods?watch=true", fixture.prefix("staging"));
+    let watch = Request::get(uri).body(Empty::<Bytes>::new()).unwrap();
+    let mut frames = BodyStream::new(sender.send_request(watch).await.unwrap().into_body());
+    assert!(timeout(LIMIT, frames.next()).await.unwrap().unwrap().is_ok(), "the watch begins with what is there");
+
+    let target = LockTarget { user: Some("ann".parse().unwrap()), ..LockTarget::default() };
+    let lock = Lock { name: "x".into(), target, message: "call the help desk".into(), expires: None };
+    let rules = Policy::clone(&fixture.policy.policy());
+    fixture.policy.replace(Policy { locks: [lock].into_iter().collect(), ..rules.clone() });
+    assert_eq!(fixture.live.look().ended.len(), 1);
+    let began = std::time::Instant::now();
+    let mut last = Vec::new();
+    while let Some(Ok(frame)) = timeout(LIMIT, frames.next()).await.unwrap() {
+        last = frame.into_data().unwrap().to_vec();
+    }
+    assert!(began.elapsed() < std::time::Duration::from_secs(2));
+    let event: serde_json::Value = serde_json::from_slice(&last).unwrap();
+    assert_eq!(event["type"], "ERROR");
+    let told = event["object"]["message"].as_str().unwrap();
+    assert_eq!(told, "locked by an administrator (user ann): call the help desk");
+
+    let refused = fixture.get(&ann, "/version").await.unwrap();
+    assert!(refused.status() == StatusCode::FORBIDDEN && message(&refused).contains("call the help desk"));
+    assert!(fixture.refusals().last().unwrap().1.contains("call the help desk"));
+    fixture.policy.replace(rules);
+    assert_eq!(fixture.get(&ann, "/version").await.unwrap().status(), StatusCode::OK);
+    assert!(fixture.live.is_empty(), "what has ended is forgotten");
 }
 
 #[tokio::test]

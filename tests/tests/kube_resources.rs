@@ -27,7 +27,7 @@ async fn set_up(version: &str, allow: Value, deny: Value) -> (ApiServer, KubeFix
     let role = Role::from_document(&serde_json::from_value::<Resource>(document).unwrap()).unwrap();
     let roles = BTreeMap::from([(role.name().clone(), Arc::new(role))]);
     let trust = fixture.policy.policy().trust.clone();
-    fixture.policy.replace(Policy { trust, roles });
+    fixture.policy.replace(Policy::new(trust, roles));
     let ann = fixture.issue(&fixture.user("ann", &["narrow"])).unwrap();
     (api_server, fixture, ann)
 }

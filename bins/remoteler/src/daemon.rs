@@ -13,11 +13,13 @@ use std::{
 };
 
 use remoteler_client::{ShutOut, SshHostKey};
-use remoteler_core::{BoundedRefusals, Labels, NodeRecord, Timestamp, with_causes};
+use remoteler_core::{
+    BoundedRefusals, HostIdentity, Labels, LockContext, Locked, NodeRecord, PolicySource, Timestamp, with_causes,
+};
 #[cfg(feature = "kube")]
 use remoteler_kube::KubeService;
 use remoteler_ssh::{Node, Uploader};
-use remoteler_tunnel::{Agent, StreamService, TargetKind};
+use remoteler_tunnel::{Agent, StreamService, TargetKind, enforce};
 use tokio::{net::TcpListener, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -87,6 +89,7 @@ impl Daemon {
         });
         tokio::spawn(until(stop.clone(), status_board::serve(status_socket, board.clone())));
         tokio::spawn(until(stop.clone(), count_refusals(base.audit.clone())));
+        tokio::spawn(until(stop.clone(), enforce(base.live.clone(), base.audit.clone())));
 
         let mut daemon = Self {
             data_dir,
@@ -104,6 +107,8 @@ impl Daemon {
             agent: None,
         };
         daemon.compose(&settings, listeners, &base).await?;
+        let identity = base.keys.identity.clone();
+        tokio::spawn(until(daemon.stop.clone(), show_locks(identity, base.policy.clone(), daemon.board.clone())));
         if let Some(keeper) = keeper {
             tokio::spawn(until(daemon.stop.clone(), show_standing(keeper.standing(), daemon.board.clone())));
             tokio::spawn(keeper.run(base.api.clone(), daemon.stop.clone()));
@@ -137,8 +142,8 @@ impl Daemon {
             );
             let identity = &base.keys.identity;
             let tls = base.server_tls();
-            let (policy, audit, clock) = (base.policy.clone(), base.audit.clone(), base.clock.clone());
-            let service = kube::make(kube_settings, identity, &tls, policy, audit, clock)?;
+            let (live, audit, clock) = (base.live.clone(), base.audit.clone(), base.clock.clone());
+            let service = kube::make(kube_settings, identity, &tls, live, audit, clock)?;
             services.insert(TargetKind::Kube, Arc::new(KubeStreams(service.clone())));
             announced.kube = Some(service.clone());
             self.kube = Some(service);
@@ -153,7 +158,10 @@ impl Daemon {
             let host = base.keys.identity.clone();
             let parts = agent::TunnelParts { proxy: proxy.clone(), host, services, tls: base.client_tls() };
             let (clock, entropy) = (base.clock.clone(), base.entropy.clone());
-            self.agent = Some(agent::start(parts, clock, entropy, self.board.clone(), self.stop.clone()));
+            let agent = agent::start(parts, clock, entropy, self.board.clone(), self.stop.clone());
+            let follow = agent::follow_locks(base.keys.identity.clone(), base.policy.clone(), agent.retry());
+            tokio::spawn(until(self.stop.clone(), follow));
+            self.agent = Some(agent);
         }
         // The first heartbeat is waited for, so that what says it is ready can be found; auth being away is no reason not to start.
         let mut pulse = Pulse::default();
@@ -193,8 +201,8 @@ impl Daemon {
             recordings_dir: self.data_dir.node_recordings(),
             record_sessions: settings.record,
         };
-        let (policy, audit) = (base.policy.clone(), base.audit.clone());
-        let node = node::make(parts, &base.keys, policy, audit, base.clock.clone(), base.entropy.clone())?;
+        let (live, audit) = (base.live.clone(), base.audit.clone());
+        let node = node::make(parts, &base.keys, live, audit, base.clock.clone(), base.entropy.clone())?;
         tokio::spawn(until(self.stop.clone(), follow_labels(labels.subscribe(), node.clone())));
         tokio::spawn(until(self.stop.clone(), follow_host_key(base.keys.shown.ssh.clone(), node.clone())));
         if settings.record {
@@ -291,6 +299,31 @@ async fn show_standing(mut standing: tokio::sync::watch::Receiver<Option<ShutOut
     while standing.changed().await.is_ok() {
         let shut_out = standing.borrow_and_update().map(|reason| reason.to_string());
         board.update(|status| status.shut_out = shut_out);
+    }
+}
+
+/// Shows on the board, and says in the log, whether this host is locked.
+async fn show_locks(host: HostIdentity, policy: Arc<dyn PolicySource>, board: Arc<StatusBoard>) {
+    let mut changes = policy.changes();
+    let mut shown = None;
+    loop {
+        changes.borrow_and_update();
+        let rules = policy.policy();
+        let lock = rules.locks.concerning(&LockContext::of_host_identity(&host)).cloned();
+        let locked = lock.map(|lock| Locked::By(lock).to_string());
+        if locked != shown {
+            match &locked {
+                Some(reason) => {
+                    tracing::warn!("this host is {reason}; its services are of no use until the lock is removed")
+                }
+                None => tracing::info!("this host is not locked any more"),
+            }
+            board.update(|status| status.locked.clone_from(&locked));
+            shown = locked;
+        }
+        if changes.changed().await.is_err() {
+            return;
+        }
     }
 }
 

@@ -54,6 +54,7 @@ fn text(status: &DaemonStatus) -> String {
         let reason = tunnel.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
         format!("Tunnel:    {proxy} {} since {}{reason}", tunnel.state, tunnel.since)
     }));
+    lines.extend(status.locked.iter().map(|reason| format!("Locked:    {reason}")));
     lines.extend(status.shut_out.iter().map(|reason| format!("Shut out:  {reason}")));
     lines.iter().map(|line| remoteler_core::printable(line) + "\n").collect()
 }

@@ -34,6 +34,9 @@ pub struct DaemonStatus {
     /// Why this host has no part in its cluster any more, and what to do; absent while it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shut_out: Option<String>,
+    /// That an administrator has locked this host, and what they say; absent while it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locked: Option<String>,
 }
 
 /// State of one reverse tunnel.

@@ -1,6 +1,7 @@
 //! Flags and subcommands. Every flag has an environment variable; every level has an example.
 
 mod audit;
+mod lock;
 mod policy;
 mod revocation;
 mod sign;
@@ -12,6 +13,7 @@ use remoteler_core::{RoleName, SystemRole, UserName};
 use uuid::Uuid;
 
 pub(crate) use self::audit::{ExportArgs, Outcome, VerifyArgs};
+pub(crate) use self::lock::LockArgs;
 pub(crate) use self::policy::{ExplainArgs, TestArgs};
 pub(crate) use self::revocation::{ListArgs, RevokeArgs, RevokedWhat, UnrevokeArgs};
 pub(crate) use self::sign::{AnyFormat, SignArgs, SignFormat};
@@ -108,13 +110,13 @@ pub(crate) enum Command {
     /// Add, list and remove join tokens
     #[command(subcommand, after_help = "Example: tctl tokens add --type node --ttl 1h")]
     Tokens(TokensCommand),
-    /// Print resources as documents; `create` reads those of kinds role, user, token and policy_test
+    /// Print resources as documents; `create` reads those of kinds role, user, token, policy_test and lock
     #[command(after_help = "Example: tctl get role/access")]
     Get {
-        /// KIND or KIND/NAME; kinds: role, user, token, node, kube_cluster, policy_test
+        /// KIND or KIND/NAME; kinds: role, user, token, node, kube_cluster, policy_test, lock
         resource: ResourceRef,
     },
-    /// Write resources from YAML documents of kinds role, user, token and policy_test (tokens without a secret): all of them, or none when one is wrong
+    /// Write resources from YAML documents of kinds role, user, token, policy_test and lock (tokens without a secret): all of them, or none when one is wrong
     #[command(after_help = "Example: tctl create -f developer.yaml")]
     Create {
         /// Replace what is there already
@@ -150,6 +152,14 @@ pub(crate) enum Command {
     /// Copy the auth service of this machine, while it runs, into one file: everything but recordings
     #[command(after_help = "Example: tctl backup /var/backups/remoteler-$(date +%F).sqlite")]
     Backup(crate::commands::BackupArgs),
+    /// Shut somebody or something out at once: what runs is ended, and nothing new begins
+    #[command(
+        after_help = "Example: tctl lock --user ann --message 'call the help desk' --ttl 2h\n         tctl lock --node edge-7 --reason 'stolen'\n         tctl lock --role contractor --login root"
+    )]
+    Lock(Box<LockArgs>),
+    /// List what is locked
+    #[command(subcommand, after_help = "Example: tctl locks ls")]
+    Locks(ListCommand),
 }
 
 impl Command {
@@ -168,6 +178,8 @@ impl Command {
             | Self::Audit(_)
             | Self::Explain(_)
             | Self::Test(_)
+            | Self::Lock(_)
+            | Self::Locks(_)
             | Self::Backup(_) => Format::Text,
         }
     }

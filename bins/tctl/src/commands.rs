@@ -9,6 +9,7 @@ mod explain;
 mod host_pattern;
 mod input;
 mod inventory;
+mod locks;
 mod policy_tests;
 mod resources;
 mod revocations;
@@ -73,6 +74,8 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<Report> {
         Command::Get { resource } => resources::get(api, resource).await,
         Command::Create { force, .. } => resources::create(api, documents, *force).await,
         Command::Rm { resource } => resources::remove(api, resource).await,
+        Command::Lock(args) => locks::lock(api, args).await,
+        Command::Locks(ListCommand::Ls) => locks::list(api).await,
         Command::Explain(args) => explain::explain(api, args).await,
         Command::Test(args) => policy_tests::run(&args.files),
         Command::Nodes(NodesCommand::Ls) => inventory::nodes(api).await,

@@ -3,6 +3,7 @@
 mod backup;
 mod evidence;
 mod explain;
+pub(super) mod policy;
 
 use std::fmt::Display;
 
@@ -95,6 +96,7 @@ pub(super) fn table() -> Vec<Route> {
     routes.extend(administration());
     routes.extend(backup::routes());
     routes.extend(explain::table());
+    routes.extend(policy::routes());
     routes
 }
 

@@ -3,6 +3,7 @@
 
 mod evidence;
 mod explain;
+mod policy;
 mod sign;
 
 use serde_json::{Map, Value, json};
@@ -99,6 +100,7 @@ pub(super) fn schemas() -> Map<String, Value> {
     explain::add(&mut all);
     evidence::add(&mut all);
     add_revocation(&mut all);
+    policy::add(&mut all);
     all
 }
 
@@ -620,6 +622,7 @@ mod tests {
         .chain([("BackupStatus", value(backup()))])
         .chain(explain::tests::samples())
         .chain(evidence::tests::samples(now))
+        .chain(policy::tests::samples(&trust()))
         .collect()
     }
 

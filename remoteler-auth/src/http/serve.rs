@@ -21,7 +21,8 @@ use tower::ServiceExt;
 
 use super::{
     body::{Api, Failure},
-    routes, unix,
+    routes::{self, policy::Closing},
+    unix,
 };
 use crate::{AuthService, Caller};
 
@@ -80,14 +81,19 @@ impl HttpApi {
         let (router, inner, caller) = (self.router.clone(), self.service.inner(), Arc::new(caller));
         let fallen = CancellationToken::new();
         let falls = fallen.clone();
+        let closing = Closing(shutdown.clone());
         let respond = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(api.clone());
+            request.extensions_mut().insert(closing.clone());
             let (router, inner, caller) = (router.clone(), Arc::clone(&inner), Arc::clone(&caller));
             let falls = falls.clone();
             async move {
                 if let Err(cause) = inner.still_stands(&caller).await {
                     falls.cancel();
                     return Ok(last_answer(cause, request.version()));
+                }
+                if let Err(cause) = inner.lets_in(&caller, request.uri().path()).await {
+                    return Ok(axum::response::IntoResponse::into_response(Failure(cause)));
                 }
                 answer(router, request.map(|body| Body::new(Limited::new(body, octets)))).await
             }

@@ -86,7 +86,9 @@ impl Inner {
     /// Who stops waiting leaves nothing behind but the one making of that name, which the next one waits for.
     pub(crate) async fn revocation_list(self: &Arc<Self>, name: RevocationListName) -> ApiResult<RevocationList> {
         let mut newest = self.ledger.lists.of(name).lock_owned().await;
-        let (authorities, revoked, now) = (self.issuer.authorities(), self.ledger.lock().clone(), self.clock.now());
+        let (authorities, mut revoked, now) = (self.issuer.authorities(), self.ledger.lock().clone(), self.clock.now());
+        // Both only grow, so their sum stands for both.
+        revoked.generation += self.locks.generation();
         let authority = authorities.trust().authority(name.authority).clone();
         if let Some(known) = newest.known(revoked.generation, &authority, now) {
             return known;
@@ -95,6 +97,9 @@ impl Inner {
         let inner = Arc::clone(self);
         crate::api::detached(async move {
             let generation = revoked.generation;
+            for locked in inner.locked_certificates(now).await? {
+                revoked.records.entry(locked.target).or_insert(locked);
+            }
             match inner.make_list(name, authorities, revoked, now).await {
                 Ok(list) => {
                     *newest = Newest {

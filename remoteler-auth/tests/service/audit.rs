@@ -60,7 +60,14 @@ async fn a_host_cannot_forge_the_events_of_others() {
         AuditKind::UserLogin { user: "ann".into(), method: "local".into(), success: true, error: None, remote: None };
     let mut elsewhere = event(&cluster, exec(&edge.host_id.to_string()));
     elsewhere.cluster_name = ClusterName::new("leaf").unwrap();
+    let ended = |place: &str| AuditKind::ClientDisconnect {
+        user: "ann".into(),
+        login: None,
+        server_hostname: place.into(),
+        reason: "locked".into(),
+    };
     for forged in [
+        event(&cluster, ended("other")),
         event(&cluster, exec(&other.host_id.to_string())),
         event(&cluster, kube),
         event(&cluster, login),
@@ -71,7 +78,8 @@ async fn a_host_cannot_forge_the_events_of_others() {
         assert_eq!(kind(api.record_events(vec![own, forged]).await), ApiErrorKind::Denied); // I66
     }
     assert!(cluster.events("exec").await.is_empty(), "all or none");
-    assert_eq!(cluster.events("auth").await.len(), 5);
+    assert_eq!(cluster.events("auth").await.len(), 6);
+    api.record_events(vec![event(&cluster, ended("edge"))]).await.unwrap();
     assert_eq!(kind(cluster.admin().record_events(Vec::new()).await), ApiErrorKind::Denied);
 }
 

@@ -11,6 +11,7 @@ mod http;
 mod identity_tokens;
 mod inventory;
 mod join;
+mod locks;
 mod login;
 mod mortal;
 mod pods;

@@ -206,6 +206,7 @@ async fn a_service_that_starts_anew_is_in_the_same_phase_with_the_same_keys() {
         key_ring: None,
         keys: KeyParams::default(),
         reviewer: None,
+        settings: Default::default(),
     };
     let again = AuthService::open(config).await.unwrap();
     assert_eq!(again.trust_bundle(), before);

@@ -64,6 +64,7 @@ impl Cluster {
             key_ring: None,
             keys: KeyParams::default(),
             reviewer: None,
+            settings: Default::default(),
         };
         Self { service: AuthService::open(config).await.unwrap(), clock, dir }
     }

@@ -141,6 +141,7 @@ fn config(dir: &tempfile::TempDir, clock: Arc<dyn Clock>, keys: KeyParams) -> Au
         key_ring: None,
         keys,
         reviewer: None,
+        settings: Default::default(),
     }
 }
 

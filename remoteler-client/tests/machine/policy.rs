@@ -1,10 +1,17 @@
-//! A service's view of the rules: fetched, kept on disk, and in force while the auth service is away.
+//! A service's view of the rules: followed, kept on disk, and in force while the auth service is away; and what time does to it.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use remoteler_client::{PolicyError, PolicyRefresher, RemoteAuth};
-use remoteler_core::{PolicySource, Resource, RoleName, RoleSpec, TrustBundle};
+use remoteler_core::{
+    Clock, Knowledge, Lock, LockContext, LockMode, LockTarget, Locked, ManualClock, PolicyLimits, PolicySource,
+    PolicyVersion, PolicyView, Resource, RoleName, RoleSpec, SystemClock, TrustBundle,
+};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     cluster::Cluster,
@@ -14,16 +21,39 @@ use crate::{
 struct Rules {
     trust: TrustBundle,
     roles: Vec<Resource>,
+    limits: PolicyLimits,
+    /// Parts that were sent, and how often somebody asked.
+    sent: Vec<&'static str>,
+    asked: usize,
 }
 
+impl Rules {
+    fn new(trust: TrustBundle, roles: Vec<Resource>) -> Arc<Mutex<Self>> {
+        let limits = PolicyLimits::default();
+        Arc::new(Mutex::new(Self { trust, roles, limits, sent: Vec::new(), asked: 0 }))
+    }
+
+    fn answer(&mut self, known: Option<PolicyVersion>) -> Answer {
+        self.asked += 1;
+        let view = PolicyView::new(&self.trust, self.roles.clone(), self.limits.clone());
+        let Some(update) = view.since(view.version(), known) else { return (204, String::new()) };
+        let parts = [
+            ("trust", update.trust.is_some()),
+            ("revoked", update.revoked.is_some()),
+            ("roles", update.roles.is_some()),
+            ("limits", update.limits.is_some()),
+        ];
+        self.sent.extend(parts.into_iter().filter_map(|(name, there)| there.then_some(name)));
+        ok(&update)
+    }
+}
+
+/// Answers at once, also when nothing has changed.
 fn serve(dir: &tempfile::TempDir, rules: Arc<Mutex<Rules>>) -> (RemoteAuth, JoinHandle<()>) {
     let answer = move |what: &str, _: &[u8]| -> Answer {
-        let rules = rules.lock().unwrap();
-        match what {
-            "GET /v1/trust" => ok(&rules.trust),
-            "GET /v1/roles" => ok(&rules.roles),
-            other => panic!("{other}"),
-        }
+        let query = what.strip_prefix("GET /v1/policy?").unwrap_or_else(|| panic!("{what}"));
+        let known = query.split('&').find_map(|pair| pair.strip_prefix("known=")).map(|text| text.parse().unwrap());
+        rules.lock().unwrap().answer(known)
     };
     let (socket, task) = service::unix(&dir.path().join("auth.sock"), Arc::new(answer));
     (RemoteAuth::unix(&socket), task)
@@ -40,7 +70,7 @@ fn names(source: &dyn PolicySource) -> Vec<String> {
 #[tokio::test]
 async fn the_last_known_rules_hold_while_auth_is_away_and_after_a_restart() {
     let (dir, cluster) = (tempfile::tempdir().unwrap(), Cluster::new("root"));
-    let rules = Arc::new(Mutex::new(Rules { trust: cluster.trust(), roles: vec![role("a")] }));
+    let rules = Rules::new(cluster.trust(), vec![role("a")]);
     let (remote, task) = serve(&dir, rules.clone());
     let mut refresher = PolicyRefresher::load(&dir.path().join("data"), cluster.trust()).unwrap();
     let source = refresher.shared();
@@ -66,8 +96,7 @@ async fn a_role_that_cannot_be_read_is_nobodys_and_the_others_hold() {
     let (dir, cluster) = (tempfile::tempdir().unwrap(), Cluster::new("root"));
     let mut strange = role("strange");
     strange.spec["allow"]["from_the_future"] = true.into();
-    let (remote, task) =
-        serve(&dir, Arc::new(Mutex::new(Rules { trust: cluster.trust(), roles: vec![role("a"), strange] })));
+    let (remote, task) = serve(&dir, Rules::new(cluster.trust(), vec![role("a"), strange]));
     let mut refresher = PolicyRefresher::load(dir.path(), cluster.trust()).unwrap();
     refresher.refresh(&remote).await.unwrap();
     assert_eq!(names(&*refresher.shared()), ["a"]);
@@ -77,7 +106,7 @@ async fn a_role_that_cannot_be_read_is_nobodys_and_the_others_hold() {
 #[tokio::test]
 async fn the_authorities_of_another_cluster_or_none_at_all_are_not_taken() {
     let (dir, cluster) = (tempfile::tempdir().unwrap(), Cluster::new("root"));
-    let rules = Arc::new(Mutex::new(Rules { trust: Cluster::new("other").trust(), roles: Vec::new() }));
+    let rules = Rules::new(Cluster::new("other").trust(), Vec::new());
     let (remote, task) = serve(&dir, rules.clone());
     let mut refresher = PolicyRefresher::load(dir.path(), cluster.trust()).unwrap();
     assert!(matches!(refresher.refresh(&remote).await, Err(PolicyError::OtherCluster { .. }))); // I12
@@ -96,4 +125,95 @@ fn a_damaged_copy_is_passed_over_and_grants_nothing() {
     let refresher = PolicyRefresher::load(dir.path(), cluster.trust()).unwrap();
     assert!(names(&*refresher.shared()).is_empty());
     assert_eq!(refresher.shared().policy().trust, cluster.trust());
+}
+
+fn lock(name: &str, expires: Option<remoteler_core::Timestamp>) -> Lock {
+    let target = LockTarget { node: Some("edge".parse().unwrap()), ..LockTarget::default() };
+    Lock { name: name.into(), target, message: String::new(), expires }
+}
+
+fn locks(source: &dyn PolicySource) -> Vec<String> {
+    source.policy().locks.iter().map(|lock| lock.name.clone()).collect()
+}
+
+#[tokio::test]
+async fn only_what_has_changed_is_sent_also_after_a_restart() {
+    let (dir, cluster) = (tempfile::tempdir().unwrap(), Cluster::new("root"));
+    let rules = Rules::new(cluster.trust(), vec![role("a")]);
+    let (remote, task) = serve(&dir, rules.clone());
+    let data = dir.path().join("data");
+    let mut refresher = PolicyRefresher::load(&data, cluster.trust()).unwrap();
+    refresher.refresh(&remote).await.unwrap();
+    rules.lock().unwrap().limits.locks = [lock("x", None)].into_iter().collect();
+    assert!(refresher.refresh(&remote).await.unwrap());
+    assert_eq!(
+        (names(&*refresher.shared()), locks(&*refresher.shared())),
+        (vec!["a".to_owned()], vec!["x".to_owned()])
+    );
+    assert_eq!(rules.lock().unwrap().sent, ["trust", "revoked", "roles", "limits", "limits"]);
+    drop(refresher);
+
+    // I79: what was distributed is in force before anybody was asked.
+    let mut again = PolicyRefresher::load(&data, cluster.trust()).unwrap();
+    assert_eq!(locks(&*again.shared()), ["x"]);
+    assert!(!again.refresh(&remote).await.unwrap());
+    assert_eq!(rules.lock().unwrap().sent.len(), 5);
+    task.abort();
+}
+
+#[tokio::test]
+async fn a_lock_ends_by_the_clock_while_nobody_answers() {
+    let (dir, cluster) = (tempfile::tempdir().unwrap(), Cluster::new("root"));
+    let clock = Arc::new(ManualClock::new(SystemClock.now()));
+    let rules = Rules::new(cluster.trust(), Vec::new());
+    let end = clock.now().plus(Duration::from_secs(3600));
+    rules.lock().unwrap().limits.locks = [lock("brief", Some(end)), lock("long", None)].into_iter().collect();
+    let (remote, task) = serve(&dir, rules.clone());
+    let mut refresher = PolicyRefresher::load(dir.path(), cluster.trust()).unwrap().with_clock(clock.clone());
+    refresher.refresh(&remote).await.unwrap();
+    let (source, stop) = (refresher.shared(), CancellationToken::new());
+    assert_eq!(locks(&*source), ["brief", "long"]);
+    task.abort();
+    let running = tokio::spawn(refresher.run(Arc::new(remote), stop.clone()));
+    let mut changes = source.changes();
+    clock.set(end);
+    tokio::time::timeout(Duration::from_secs(10), changes.changed()).await.unwrap().unwrap();
+    assert_eq!(locks(&*source), ["long"]);
+    stop.cancel();
+    running.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_view_from_the_disk_is_old_until_the_auth_service_confirms_it_and_strict_locks_allow_nothing_by_it() {
+    let (dir, cluster) = (tempfile::tempdir().unwrap(), Cluster::new("root"));
+    let rules = Rules::new(cluster.trust(), vec![role("a")]);
+    rules.lock().unwrap().limits.settings.locking_mode = LockMode::Strict;
+    let (remote, task) = serve(&dir, rules.clone());
+    let mut refresher = PolicyRefresher::load(dir.path(), cluster.trust()).unwrap();
+    refresher.refresh(&remote).await.unwrap();
+    assert_eq!(refresher.shared().policy().check_locks(&LockContext::default()), Ok(()));
+    drop(refresher);
+    let mut again = PolicyRefresher::load(dir.path(), cluster.trust()).unwrap();
+    let source = again.shared();
+    assert_eq!(source.policy().knowledge, Knowledge::Old);
+    assert_eq!(source.policy().check_locks(&LockContext::default()), Err(Locked::Unknown)); // I79
+    assert!(!again.refresh(&remote).await.unwrap(), "nothing has changed, and that is what it says");
+    assert_eq!(source.policy().check_locks(&LockContext::default()), Ok(()));
+    task.abort();
+}
+
+#[tokio::test]
+async fn an_auth_service_that_lets_nobody_wait_is_not_asked_all_the_time() {
+    let (dir, cluster) = (tempfile::tempdir().unwrap(), Cluster::new("root"));
+    let rules = Rules::new(cluster.trust(), Vec::new());
+    let (remote, task) = serve(&dir, rules.clone());
+    let refresher = PolicyRefresher::load(dir.path(), cluster.trust()).unwrap();
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(refresher.run(Arc::new(remote), stop.clone()));
+    let _second = tokio::time::timeout(Duration::from_secs(1), std::future::pending::<()>()).await;
+    stop.cancel();
+    running.await.unwrap();
+    let asked = rules.lock().unwrap().asked;
+    assert!((2..8).contains(&asked), "{asked} requests in a second");
+    task.abort();
 }

@@ -235,7 +235,7 @@ impl Case {
             let name = role_name(at);
             (name.clone(), Arc::new(Role::new(name, spec).unwrap()))
         });
-        Policy { trust, roles: roles.collect() }
+        Policy::new(trust, roles.collect())
     }
 }
 

@@ -37,7 +37,7 @@ fn policy() -> Policy {
         "kubernetes_resources": [{ "kind": "pod", "namespace": "dev", "name": "*", "verbs": ["get"] }],
     } });
     let no_root = json!({ "deny": { "logins": ["root"] } });
-    Policy { trust, roles: [role("dev", dev), role("no-root", no_root)].into() }
+    Policy::new(trust, [role("dev", dev), role("no-root", no_root)].into())
 }
 
 fn test(spec: Value) -> Result<PolicyTest, PolicyTestError> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use remoteler_core::{SshAccess, Timestamp};
+use remoteler_core::{EndReason, SshAccess, Timestamp};
 
 use crate::node::environment;
 
@@ -50,6 +50,10 @@ pub(super) enum Refusal {
     NotLoggedIn,
     #[error("the certificate expired at {0}; log in again")]
     Expired(Timestamp),
+    #[error(transparent)]
+    Ended(EndReason),
+    #[error("{0} sessions are open in this connection, and the user's roles allow no more")]
+    TooManySessions(u32),
     #[error("no role of {user} allows port forwarding on this node")]
     PortForwarding { user: String },
     #[error("the roles of {user} do not allow file copies on this node")]

@@ -1,10 +1,11 @@
 //! One SSH connection: its login and what the client asks for in it. Asks `remoteler-core` who the client is and `authorize` what
 //! it may do, answers, and hands the work to tasks of their own; nothing here waits for a process, a disk or another host.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use remoteler_core::{
-    Login, SshAccess, SshCertificatePurpose, VerifyError, authorize_ssh, printable, verify_ssh_certificate, with_causes,
+    ConnectionKind, LiveGuard, LiveSignal, Login, SshAccess, SshCertificatePurpose, Subject, Terms, VerifyError,
+    authorize_ssh, printable, verify_ssh_certificate, with_causes,
 };
 use russh::{
     Channel, ChannelId, ChannelOpenFailure, Disconnect, Pty as Code, Sig,
@@ -48,6 +49,8 @@ pub(super) struct Connection {
     ended: CancellationToken,
     attempt: Attempt,
     access: Option<Arc<SshAccess>>,
+    /// Its place among live work, from the login on.
+    live: Option<LiveGuard>,
     channels: HashMap<ChannelId, Entry>,
 }
 
@@ -101,18 +104,26 @@ impl Connection {
             ended,
             attempt: Attempt::default(),
             access: None,
+            live: None,
             channels: HashMap::new(),
         }
     }
 
+    fn live_signal(&self) -> Option<LiveSignal> {
+        self.live.as_ref().map(LiveGuard::signal)
+    }
+
     fn authorize(&self, action: Action<'_>) -> Result<Permit, Refusal> {
+        if let Some(reason) = self.live.as_ref().and_then(|live| live.signal().reason().cloned()) {
+            return Err(Refusal::Ended(reason));
+        }
         authorize(self.access.as_ref(), action, self.node.clock.now())
     }
 
     /// Who logs in as `login` with `certificate`, or what to say. The audit log has the reason of every refusal.
     async fn decide(&mut self, login: &str, certificate: &Certificate) -> Decision {
         let node = self.node.clone();
-        let policy = node.policy.policy();
+        let policy = node.live.policy().policy();
         let now = node.clock.now();
         let verified = verify_ssh_certificate(certificate, &policy.trust, SshCertificatePurpose::User, now);
         let user = match verified.map(remoteler_core::Verified::user) {
@@ -136,10 +147,33 @@ impl Connection {
             }
         };
         match Account::find(&wanted).await {
-            Ok(_) => Decision::Welcome(access),
+            Ok(_) => self.live(access, name, login).await,
             Err(error) => {
                 let _refused = self.refuse(&name, login, with_causes(&error)).await;
                 Decision::Farewell(error.to_string())
+            }
+        }
+    }
+
+    /// Puts the connection among live work. Refuses it if the rules have changed since it was allowed.
+    async fn live(&mut self, access: SshAccess, name: String, login: &str) -> Decision {
+        let live = &self.node.live;
+        let subject = Subject::user(access.user()).login(access.login().clone()).node(&self.node.record());
+        let (options, settings) = (access.options(), live.policy().policy().settings);
+        let terms = Terms {
+            ends_with_certificate: options.disconnect_expired_cert,
+            idle: options.client_idle_timeout.into_iter().chain(settings.client_idle_timeout()).min(),
+            connection: Some((ConnectionKind::Ssh, options.max_connections)),
+            grace: Duration::ZERO,
+        };
+        match live.enter(subject, terms) {
+            Ok(guard) => {
+                self.live = Some(guard);
+                Decision::Welcome(Arc::new(access))
+            }
+            Err(reason) => {
+                let _refused = self.refuse(&name, login, reason.to_string()).await;
+                Decision::Farewell(reason.to_string())
             }
         }
     }
@@ -161,6 +195,14 @@ impl Connection {
             remote: self.client.clone(),
         };
         self.node.refusals.record(refused).await;
+    }
+
+    /// The limit of sessions in one connection, if it is reached.
+    fn has_all_sessions(&self) -> Option<u32> {
+        let limit = self.access.as_ref()?.options().max_sessions?;
+        let open =
+            self.channels.values().filter(|entry| entry.session.is_some() && !entry.ended.is_cancelled()).count();
+        (open >= usize::try_from(limit).unwrap_or(usize::MAX)).then_some(limit)
     }
 
     /// Counts a new channel in, if there is room.
@@ -206,7 +248,7 @@ impl Connection {
 }
 
 enum Decision {
-    Welcome(SshAccess),
+    Welcome(Arc<SshAccess>),
     /// The user is known and proven, so they may know why they cannot log in.
     Farewell(String),
     Refused,
@@ -243,7 +285,7 @@ impl Handler for Connection {
 
     async fn auth_openssh_certificate(&mut self, user: &str, certificate: &Certificate) -> Result<Auth, Self::Error> {
         match self.decide(user, certificate).await {
-            Decision::Welcome(access) => self.access = Some(Arc::new(access)),
+            Decision::Welcome(access) => self.access = Some(access),
             Decision::Farewell(text) => self.attempt.farewell = Some(text),
             Decision::Refused => return Ok(Auth::reject()),
         }
@@ -251,8 +293,8 @@ impl Handler for Connection {
     }
 
     async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), Self::Error> {
-        if self.access.is_some() {
-            self.gate.logged_in();
+        if let (Some(_), Some(live)) = (&self.access, self.live_signal()) {
+            self.gate.logged_in(live);
             return Ok(());
         }
         // Nothing was granted: without `access` every action is refused, and the connection ends with this message.
@@ -276,6 +318,15 @@ impl Handler for Connection {
                 return Ok(());
             }
         };
+        if let Some(limit) = self.has_all_sessions() {
+            self.note(&Refusal::TooManySessions(limit)).await;
+            reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+            return Ok(());
+        }
+        let Some(live) = self.live_signal() else {
+            reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+            return Ok(());
+        };
         let (start, started) = oneshot::channel();
         let (signals, controls) = mpsc::channel(SIGNALS);
         let (size, sizes) = watch::channel(None);
@@ -291,6 +342,7 @@ impl Handler for Connection {
             own_addr: self.own_addr,
             handle: session.handle(),
             gone: self.ended.clone(),
+            live,
         };
         let inputs = session::Inputs { started, controls, sizes };
         self.node.tasks.spawn(async move {
@@ -320,14 +372,14 @@ impl Handler for Connection {
                 return Ok(());
             }
         };
-        let Some(ended) = self.enter(channel.id(), None) else {
+        let (Some(ended), Some(live)) = (self.enter(channel.id(), None), self.live_signal()) else {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
         };
-        let (node, gone) = (self.node.clone(), self.ended.clone());
+        let (node, ends) = (self.node.clone(), forward::Ends { gone: self.ended.clone(), live });
         self.node.tasks.spawn(async move {
             let _end = ended.drop_guard();
-            forward::run(node, permit, destination, channel, reply, gone).await;
+            forward::run(node, permit, destination, channel, reply, ends).await;
         });
         Ok(())
     }

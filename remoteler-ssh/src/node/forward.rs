@@ -2,7 +2,7 @@
 
 use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
-use remoteler_core::{SessionId, random_uuid};
+use remoteler_core::{LiveSignal, SessionId, random_uuid};
 use russh::{
     Channel, ChannelOpenFailure,
     server::{ChannelOpenHandle, Msg},
@@ -39,6 +39,24 @@ impl Destination {
     }
 }
 
+/// What ends a forward beside its two ends.
+#[derive(Clone)]
+pub(super) struct Ends {
+    /// Cancelled when the connection has ended.
+    pub(super) gone: CancellationToken,
+    /// Says when the rules end it, and is told that something happens.
+    pub(super) live: LiveSignal,
+}
+
+impl Ends {
+    async fn ended(&self) {
+        tokio::select! {
+            () = self.gone.cancelled() => {}
+            _ = self.live.ended() => {}
+        }
+    }
+}
+
 /// Serves one forwarded connection: account, audit, dial, then bytes. Says no to the client when any of them fails.
 pub(super) async fn run(
     node: Arc<Node>,
@@ -46,7 +64,7 @@ pub(super) async fn run(
     destination: Destination,
     channel: Channel<Msg>,
     reply: ChannelOpenHandle,
-    gone: CancellationToken,
+    ends: Ends,
 ) {
     let report = node.reporter.session(SessionId::from_uuid(random_uuid(&*node.entropy)), permit.access());
     let name = destination.name();
@@ -61,7 +79,7 @@ pub(super) async fn run(
     }
     let dialled = tokio::select! {
         dialled = dial(&destination) => dialled,
-        () = gone.cancelled() => return,
+        () = ends.ended() => return,
     };
     let stream = match dialled {
         Ok(stream) => stream,
@@ -73,7 +91,7 @@ pub(super) async fn run(
     // What runs over a forward (`ssh -W`, `-L`) is given the same time to end as a session.
     let _count = node.session_began();
     reply.accept().await;
-    copy(&node, channel, stream, gone).await;
+    copy(&node, channel, stream, ends).await;
 }
 
 /// A forward that no role allows.
@@ -94,13 +112,14 @@ async fn dial(destination: &Destination) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-async fn copy(node: &Node, channel: Channel<Msg>, stream: TcpStream, gone: CancellationToken) {
+async fn copy(node: &Node, channel: Channel<Msg>, stream: TcpStream, ends: Ends) {
     let (source, sink) = channel.split();
     let (from, to) = stream.into_split();
     let input_done = CancellationToken::new();
-    let inward = inflow::feed(source, to, node.config.limits.stall_limit, &input_done);
+    let inward = inflow::feed(source, to, (node.config.limits.stall_limit, &ends.live), &input_done);
+    let progress = Progress::of(ends.live.clone());
     let outward = async {
-        let ended = outflow::copy(from, &sink, Stream::Output, None, (PIECE, &Progress::default())).await;
+        let ended = outflow::copy(from, &sink, Stream::Output, None, (PIECE, &progress)).await;
         // The client may go on after our end of file; when it has ended, too, it waits for us to close (as `ssh -W` does).
         if ended.is_ok() && sink.eof().await.is_ok() {
             input_done.cancelled().await;
@@ -109,7 +128,7 @@ async fn copy(node: &Node, channel: Channel<Msg>, stream: TcpStream, gone: Cance
     let ended = tokio::select! {
         ended = inward => Some(ended),
         () = outward => None,
-        () = gone.cancelled() => None,
+        () = ends.ended() => None,
     };
     if ended == Some(inflow::Ended::Stalled) {
         tracing::info!("a forwarded connection is closed: its target does not read");

@@ -2,15 +2,25 @@
 
 use std::pin::Pin;
 
+use remoteler_core::{EndReason, LiveSignal};
 use tokio::{sync::watch, time::Sleep};
 
 use crate::node::source_cap::Place;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 enum Phase {
     LoggingIn,
-    In,
+    In(LiveSignal),
     Leaving,
+}
+
+/// Why a connection has to end.
+#[derive(Debug)]
+pub(super) enum Leave {
+    /// It was refused, or nobody logged in.
+    Refused,
+    /// The rules ended it.
+    Ended(EndReason),
 }
 
 /// The session's end. Holds the connection's place among those not logged in until it has.
@@ -28,9 +38,9 @@ pub(super) fn gate(waiting: Place) -> (Gate, Progress) {
 }
 
 impl Gate {
-    pub(super) fn logged_in(&mut self) {
+    pub(super) fn logged_in(&mut self, live: LiveSignal) {
         self.waiting = None;
-        self.phase.send_replace(Phase::In);
+        self.phase.send_replace(Phase::In(live));
     }
 
     pub(super) fn leaving(&self) {
@@ -39,21 +49,20 @@ impl Gate {
 }
 
 impl Progress {
-    /// Waits until the connection has to end: it was refused, or nobody logged in before `grace` was over.
-    pub(super) async fn must_leave(&mut self, grace: &mut Pin<&mut Sleep>) {
+    /// Waits until the connection has to end: it was refused, nobody logged in before `grace` was over, or the rules end it.
+    pub(super) async fn must_leave(&mut self, grace: &mut Pin<&mut Sleep>) -> Leave {
         loop {
-            let phase = *self.0.borrow_and_update();
+            let phase = self.0.borrow_and_update().clone();
             match phase {
                 Phase::LoggingIn => tokio::select! {
-                    () = &mut *grace => return,
+                    () = &mut *grace => return Leave::Refused,
                     changed = self.0.changed() => if changed.is_err() { return std::future::pending().await },
                 },
-                Phase::In => {
-                    if self.0.changed().await.is_err() {
-                        return std::future::pending().await;
-                    }
-                }
-                Phase::Leaving => return,
+                Phase::In(live) => tokio::select! {
+                    reason = live.ended() => return Leave::Ended(reason),
+                    changed = self.0.changed() => if changed.is_err() { return Leave::Ended(live.ended().await) },
+                },
+                Phase::Leaving => return Leave::Refused,
             }
         }
     }

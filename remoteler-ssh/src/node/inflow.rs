@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use remoteler_core::LiveSignal;
 use russh::{ChannelMsg, ChannelReadHalf};
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
@@ -29,7 +30,7 @@ pub(super) enum Ended {
 pub(super) async fn feed<W>(
     mut source: ChannelReadHalf,
     target: W,
-    stall_limit: Duration,
+    (stall_limit, live): (Duration, &LiveSignal),
     done: &CancellationToken,
 ) -> Ended
 where
@@ -47,6 +48,7 @@ where
             )]
             match message {
                 ChannelMsg::Data { data } => {
+                    live.touch();
                     let Some(sender) = &queue else { continue };
                     match put(sender, data, &written, stall_limit).await {
                         Put::Done => {}

@@ -12,6 +12,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use remoteler_core::LiveSignal;
 use russh::{ChannelWriteHalf, server::Msg};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
@@ -31,17 +32,29 @@ pub(super) enum Stream {
 
 /// How far a copy is, for who must not stop it while it holds something.
 #[derive(Debug, Default)]
-pub(super) struct Progress(AtomicU64);
+pub(super) struct Progress {
+    steps: AtomicU64,
+    /// Told of each piece, where what comes out is a sign of life.
+    live: Option<LiveSignal>,
+}
 
 impl Progress {
+    /// Of a stream that says by itself that its user is there.
+    pub(super) const fn of(live: LiveSignal) -> Self {
+        Self { steps: AtomicU64::new(0), live: Some(live) }
+    }
+
     /// A piece is begun or sent, in turn; so the number is odd while one is under way.
     fn step(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        if let Some(live) = &self.live {
+            live.touch();
+        }
+        self.steps.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A number that each piece makes larger; nothing while a piece is under way, however long the client takes.
     fn at_rest(&self) -> Option<u64> {
-        Some(self.0.load(Ordering::Relaxed)).filter(|steps| steps.is_multiple_of(2))
+        Some(self.steps.load(Ordering::Relaxed)).filter(|steps| steps.is_multiple_of(2))
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use remoteler_core::{AuditError, SessionId, Timestamp, random_uuid, with_causes};
+use remoteler_core::{AuditError, EndReason, LiveSignal, SessionId, Timestamp, random_uuid, with_causes};
 use russh::{
     Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig,
     server::{Handle, Msg},
@@ -71,6 +71,8 @@ pub(super) struct Place {
     pub(super) handle: Handle,
     /// Cancelled when the connection has ended.
     pub(super) gone: CancellationToken,
+    /// Says when the rules end it, and is told that something happens.
+    pub(super) live: LiveSignal,
 }
 
 /// What the connection's handler sends.
@@ -314,6 +316,8 @@ enum Outcome {
     Left,
     /// It had to end, for this reason.
     Stopped(String),
+    /// The rules ended it.
+    Ended(EndReason),
 }
 
 impl Running<'_> {
@@ -334,12 +338,8 @@ impl Running<'_> {
                 let output =
                     outflow::copy(terminal.clone(), &sink, Stream::Output, recorder.as_ref(), (TTY_PIECE, &progress));
                 let mut wires = Wires { controls: &mut controls, sizes: &mut sizes, terminal: Some(terminal.clone()) };
-                let life = Life {
-                    process: &mut process,
-                    recorder: recorder.as_ref(),
-                    progress: Some(&progress),
-                    gone: &place.gone,
-                };
+                let life =
+                    Life { process: &mut process, recorder: recorder.as_ref(), progress: Some(&progress), place };
                 life.live(source, terminal, output, &mut wires, stall_limit).await
             }
             Streams::Pipes(pipes) => {
@@ -351,7 +351,8 @@ impl Running<'_> {
                     }
                     Kind::Shell | Kind::Exec(_) => Watched::unwatched(pipes.input),
                 };
-                let (out, err) = (Progress::default(), Progress::default());
+                // A program without a terminal may send for hours and be sent nothing.
+                let [out, err] = [(); 2].map(|()| Progress::of(place.live.clone()));
                 let output = async {
                     let (output, errors) = tokio::join!(
                         outflow::copy(pipes.output, &sink, Stream::Output, None, (PIPE_PIECE, &out)),
@@ -360,7 +361,7 @@ impl Running<'_> {
                     output.and(errors)
                 };
                 let mut wires = Wires { controls: &mut controls, sizes: &mut sizes, terminal: None };
-                let life = Life { process: &mut process, recorder: None, progress: None, gone: &place.gone };
+                let life = Life { process: &mut process, recorder: None, progress: None, place };
                 life.live(source, input, output, &mut wires, stall_limit).await
             }
         };
@@ -397,7 +398,7 @@ struct Life<'a> {
     recorder: Option<&'a Recorder>,
     /// Of the output, when its end may not come with the program's.
     progress: Option<&'a Progress>,
-    gone: &'a CancellationToken,
+    place: &'a Place,
 }
 
 impl Life<'_> {
@@ -415,7 +416,7 @@ impl Life<'_> {
         O: Future<Output = io::Result<()>>,
     {
         let input_done = CancellationToken::new();
-        let feeding = inflow::feed(source, input, stall_limit, &input_done);
+        let feeding = inflow::feed(source, input, (stall_limit, &self.place.live), &input_done);
         tokio::pin!(feeding, output);
         let mut output_ended = false;
         let mut ended: Option<ExitStatus> = None;
@@ -430,7 +431,8 @@ impl Life<'_> {
                     inflow::Ended::Closed => Outcome::Left,
                     inflow::Ended::Stalled => Outcome::Stopped("the program does not read its input; the session is closed".into()),
                 },
-                () = self.gone.cancelled() => return Outcome::Left,
+                () = self.place.gone.cancelled() => return Outcome::Left,
+                reason = self.place.live.ended() => return Outcome::Ended(reason),
                 result = &mut output, if !output_ended => {
                     if let (Err(_), Some(recorder)) = (&result, self.recorder)
                         && let Ok(failed) = timeout(Duration::ZERO, recorder.failed()).await
@@ -518,6 +520,20 @@ async fn farewell(
             process.signal(Signal::KILL);
             timeout(REAP, process.wait()).await.ok().and_then(Result::ok)
         }
+        Outcome::Ended(reason) => {
+            tracing::info!(%reason, "session ended by the rules");
+            process.signal(Signal::HUP);
+            // Who does not read is not waited for, and neither is a program that does not hear.
+            let _said = timeout(SHORT, say(sink, &reason.to_string())).await;
+            let _sent = handle.exit_status_request(id, NOT_STARTED).await;
+            let _sent = sink.eof().await;
+            let _sent = sink.close().await;
+            if let Ok(Ok(status)) = timeout(SHORT, process.wait()).await {
+                return Some(status);
+            }
+            process.signal(Signal::KILL);
+            timeout(REAP, process.wait()).await.ok().and_then(Result::ok)
+        }
     }
 }
 
@@ -534,6 +550,7 @@ fn describe(status: Option<ExitStatus>, outcome: &Outcome) -> (Option<String>, O
     });
     match outcome {
         Outcome::Stopped(reason) => (code, Some(reason.clone())),
+        Outcome::Ended(reason) => (code, Some(reason.to_string())),
         // As in Teleport's events: a command that fails has an error, and with it the code of failures.
         Outcome::Exited(status) if !status.success() => (code, Some(status.to_string())),
         Outcome::Left if code.is_none() => (Some("left running".into()), None),
@@ -591,3 +608,5 @@ const PIPE_PIECE: usize = 64 * 1024;
 /// How long a program has for ending after SIGHUP before its end is not waited for any more.
 const REAP: Duration = Duration::from_secs(5);
 const FAREWELL: Duration = Duration::from_secs(3);
+/// The same for a session that the rules end.
+const SHORT: Duration = Duration::from_millis(400);

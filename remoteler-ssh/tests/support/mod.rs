@@ -14,9 +14,10 @@ use std::{
 
 use async_trait::async_trait;
 use remoteler_core::{
-    AuditError, AuditKind, AuditSink, CaSet, ClusterName, HostId, HostIdentity, Identity, Login, NodeName, NodeRecord,
-    OsEntropy, Policy, Role, RoleName, RoleSpec, SSH_IDENTITY_EXTENSION, SharedPolicy, SystemClock, SystemRole,
-    Timestamp, TrustBundle, UserIdentity, UserName, fill_random, random_uuid, ssh_identity_value,
+    AuditError, AuditKind, AuditSink, CaSet, Clock, ClusterName, HostId, HostIdentity, Identity, LiveWork, Login,
+    ManualClock, NodeName, NodeRecord, OsEntropy, Policy, Role, RoleName, RoleSpec, SSH_IDENTITY_EXTENSION,
+    SharedPolicy, SystemClock, SystemRole, Timestamp, TrustBundle, UserIdentity, UserName, fill_random, random_uuid,
+    ssh_identity_value,
 };
 use remoteler_ssh::{Node, NodeConfig, NodeLimits};
 use ssh_key::{
@@ -79,6 +80,9 @@ pub(crate) struct Cluster {
     pub(crate) policy: Arc<SharedPolicy>,
     pub(crate) audit: Arc<MemoryAudit>,
     pub(crate) node: Arc<Node>,
+    pub(crate) clock: Arc<ManualClock>,
+    /// Nothing of it ends unless a test looks.
+    pub(crate) live: Arc<LiveWork>,
     pub(crate) dir: tempfile::TempDir,
     pub(crate) port: u16,
     stop: CancellationToken,
@@ -214,10 +218,10 @@ pub(crate) fn policy(user_ca: &PrivateKey, host_ca: &PrivateKey) -> Policy {
         role(r#"{"name":"elsewhere","spec":{"allow":{"logins":["*"],"node_labels":{"env":"prod"}}}}"#),
     ];
     let set = |key: &PrivateKey| CaSet { ssh: vec![key.public_key().clone()], x509: Vec::new() };
-    Policy {
-        trust: TrustBundle::new(ClusterName::new(CLUSTER).unwrap(), set(user_ca), set(host_ca)),
-        roles: roles.into_iter().map(|role| (role.name().clone(), Arc::new(role))).collect(),
-    }
+    Policy::new(
+        TrustBundle::new(ClusterName::new(CLUSTER).unwrap(), set(user_ca), set(host_ca)),
+        roles.into_iter().map(|role| (role.name().clone(), Arc::new(role))).collect(),
+    )
 }
 
 impl Cluster {
@@ -249,14 +253,15 @@ impl Cluster {
             limits: NodeLimits::default(),
         };
         change(&mut config);
-        let node =
-            Node::new(config, policy.clone(), audit.clone(), Arc::new(SystemClock), Arc::new(OsEntropy)).unwrap();
+        let clock = Arc::new(ManualClock::new(SystemClock.now()));
+        let live = LiveWork::new(policy.clone(), clock.clone());
+        let node = Node::new(config, live.clone(), audit.clone(), clock.clone(), Arc::new(OsEntropy)).unwrap();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let stop = CancellationToken::new();
         let (serving, stopped) = (node.clone(), stop.clone());
         tokio::spawn(async move { serving.listen(listener, stopped).await });
-        let cluster = Self { user_ca, host_ca, policy, audit, node, dir, port, stop };
+        let cluster = Self { user_ca, host_ca, policy, audit, node, clock, live, dir, port, stop };
         let line = format!("@cert-authority {NODE} {}\n", cluster.host_ca.public_key().to_openssh().unwrap());
         std::fs::write(cluster.path("known_hosts"), line).unwrap();
         cluster

@@ -12,8 +12,9 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, date_time_ymd,
 };
 use remoteler_core::{
-    CaSet, ClusterName, HostId, HostIdentity, Identity, KubeClusterName, ManualClock, NodeName, OsEntropy, SystemRole,
-    Timestamp, TrustBundle, UserIdentity, UserName, X509_IDENTITY_OID, x509_naming,
+    CaSet, ClusterName, HostId, HostIdentity, Identity, KubeClusterName, LiveWork, ManualClock, NodeName, NullAudit,
+    OsEntropy, Policy, SharedPolicy, SystemRole, Timestamp, TrustBundle, UserIdentity, UserName, X509_IDENTITY_OID,
+    x509_naming,
 };
 use remoteler_tunnel::{
     Admission, AdmissionLimits, Admissions, Agent, AgentConfig, AgentEvents, AgentSession, AgentState, BoxedStream,
@@ -195,6 +196,7 @@ pub struct Proxy {
     pub refusals: Arc<Mutex<Vec<String>>>,
     pub raw: Arc<Mutex<Vec<String>>>,
     pub admissions: Arc<Admissions>,
+    pub policy: Arc<SharedPolicy>,
     stop: CancellationToken,
 }
 
@@ -212,9 +214,12 @@ impl Proxy {
         let heard = Arc::new(Heard::default());
         let router = Arc::new(Router::new(inventory.clone(), clock.clone(), HashMap::new()));
         let (refusals, raw) = (Arc::default(), Arc::default());
+        let policy = Arc::new(SharedPolicy::new(Policy::new(authorities.trust(), Default::default())));
+        let live = LiveWork::new(policy.clone(), clock.clone());
+        tokio::spawn(remoteler_tunnel::enforce(live.clone(), Arc::new(NullAudit)));
         let handler = Handler {
             router: router.clone(),
-            tunnel: TunnelServer::new(router.clone(), heard.clone(), Limits::server()),
+            tunnel: TunnelServer::new(router.clone(), heard.clone(), Limits::server()).living_by(live.clone()),
             refusals: Arc::clone(&refusals),
             raw: Arc::clone(&raw),
         };
@@ -230,7 +235,7 @@ impl Proxy {
             let one_port = one_port.clone();
             async move { one_port.handle(connection).await }
         }));
-        Self { authorities, clock, address, router, inventory, heard, refusals, raw, admissions, stop }
+        Self { authorities, clock, address, router, inventory, heard, refusals, raw, admissions, policy, stop }
     }
 
     /// An agent of node `name` that reaches the proxy at `address`.

@@ -6,7 +6,7 @@ use std::{io::Read, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use anyhow::{Context, ensure};
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
-use remoteler_client::{AuthTrust, HostClock, HostState, JoinParams, POLICY_PERIOD, PolicyRefresher, RemoteAuth, join};
+use remoteler_client::{AuthTrust, HostClock, HostState, JoinParams, PolicyRefresher, RemoteAuth, join};
 use remoteler_core::{
     AuthApi, Clock, NodeName, NodeRecord, OsEntropy, Policy, Secret, SharedPolicy, SystemClock, SystemRole,
 };
@@ -64,9 +64,9 @@ pub(crate) async fn joining(proxy: &str, ca_pin: &str, count: usize, api: bool) 
     hold(agents).await
 }
 
-/// Announces the node every 30 s and fetches the rules every 3 s, over a connection of its own.
+/// Announces the node every 30 s and follows the rules, over connections of its own.
 async fn call_as_the_daemon_does(proxy: &str, state: &HostState) -> anyhow::Result<()> {
-    let policy = Policy { trust: state.trust().clone(), roles: Default::default() };
+    let policy = Policy::new(state.trust().clone(), Default::default());
     let shared: Arc<SharedPolicy> = Arc::new(SharedPolicy::new(policy));
     let identity = SharedTlsIdentity::new(state.tls_identity()?);
     let api: Arc<dyn AuthApi> = Arc::new(RemoteAuth::tls(proxy, Some(identity), AuthTrust::Policy(shared))?);
@@ -85,7 +85,7 @@ async fn call_as_the_daemon_does(proxy: &str, state: &HostState) -> anyhow::Resu
         let api = api.clone();
         async move {
             let _kept = directory;
-            refresher.run(api, POLICY_PERIOD, CancellationToken::new()).await;
+            refresher.run(api, CancellationToken::new()).await;
         }
     });
     tokio::spawn(async move {

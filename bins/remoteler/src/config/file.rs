@@ -121,6 +121,10 @@ pub struct AuthService {
     pub key_encryption_file: Option<PathBuf>,
     /// The token that has the authorities' keys.
     pub ca_key_params: Option<CaKeyParams>,
+    /// How long nothing may happen in an SSH connection, such as `30m`; `never`.
+    pub client_idle_timeout: Option<String>,
+    /// Whether live work ends with its certificate.
+    pub disconnect_expired_cert: Option<bool>,
     /// How the audit log is kept.
     pub audit: Option<Audit>,
     /// Which API server vouches for pods that join.
@@ -145,6 +149,9 @@ pub struct Authentication {
     /// `balanced`, `legacy` or `token`
     #[serde(default)]
     pub signature_algorithm_suite: Option<String>,
+    /// `best_effort` or `strict`
+    #[serde(default)]
+    pub locking_mode: Option<String>,
 }
 
 /// `proxy_service:`

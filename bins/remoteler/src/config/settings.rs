@@ -7,7 +7,10 @@ use std::{
 };
 
 use remoteler_client::SpoolLimits;
-use remoteler_core::{ClusterName, KubeClusterName, Labels, NameError, NodeName, Secret, SystemRole, parse_duration};
+use remoteler_core::{
+    ClusterName, ClusterSettings, KubeClusterName, Labels, LockMode, NameError, NodeName, Secret, SystemRole,
+    parse_duration,
+};
 
 use super::{
     AuditSettings, ConfigFile, KeySettings, audit,
@@ -113,6 +116,8 @@ pub struct AuthSettings {
     pub kubernetes_join: Option<Option<PathBuf>>,
     /// How the audit log is kept.
     pub audit: AuditSettings,
+    /// What every service of the cluster acts by.
+    pub cluster_settings: ClusterSettings,
 }
 
 /// The proxy.
@@ -441,8 +446,29 @@ fn auth(service: Option<AuthService>, flags: &Flags, ip: IpAddr) -> Result<AuthS
     }
     let suite = service.authentication.as_ref().and_then(|given| given.signature_algorithm_suite.as_deref());
     let keys = KeySettings::new(suite, service.ca_key_params)?;
+    let cluster_settings = ClusterSettings {
+        locking_mode: match service.authentication.as_ref().and_then(|given| given.locking_mode.as_deref()) {
+            None | Some("best_effort") => LockMode::BestEffort,
+            Some("strict") => LockMode::Strict,
+            Some(other) => {
+                let reason = format!("{other:?} is neither best_effort nor strict");
+                return Err(value("authentication.locking_mode", reason));
+            }
+        },
+        client_idle_timeout_seconds: match service.client_idle_timeout.as_deref() {
+            None | Some("never") => None,
+            Some(text) => {
+                let timeout = parse_duration(text).ok_or_else(|| {
+                    value("client_idle_timeout", format!("{text:?} is no duration such as 30m, and not never"))
+                })?;
+                Some(timeout.as_secs())
+            }
+        },
+        disconnect_expired_cert: service.disconnect_expired_cert.unwrap_or(false),
+    };
     let cluster = flags.cluster_name.clone().or(service.cluster_name);
     Ok(AuthSettings {
+        cluster_settings,
         listen: socket_addr("auth_service.listen_addr", service.listen_addr.as_deref(), ip, 3025)?,
         cluster: cluster.map(|name| named("cluster_name", ClusterName::new(name))).transpose()?,
         key_encryption_file: service.key_encryption_file,

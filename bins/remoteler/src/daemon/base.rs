@@ -15,7 +15,7 @@ use anyhow::bail;
 #[cfg(feature = "server")]
 use remoteler_auth::AuthService;
 use remoteler_client::HostKeeper;
-use remoteler_core::{AuthApi, BoundedRefusals, Clock, Entropy, PolicySource};
+use remoteler_core::{AuthApi, BoundedRefusals, Clock, Entropy, LiveWork, PolicySource};
 #[cfg(any(feature = "server", feature = "kube"))]
 use remoteler_tunnel::ServerTls;
 use remoteler_tunnel::{ClientTls, PolicyTrust};
@@ -27,6 +27,8 @@ use crate::{config::Settings, host::HostKeys, paths::DataDir};
 pub(crate) struct Base {
     pub(crate) keys: HostKeys,
     pub(crate) policy: Arc<dyn PolicySource>,
+    /// What runs by it in this process.
+    pub(crate) live: Arc<LiveWork>,
     /// All events of this process; refusals within their budget.
     pub(crate) audit: Arc<BoundedRefusals>,
     pub(crate) api: Arc<dyn AuthApi>,

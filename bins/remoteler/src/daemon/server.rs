@@ -96,7 +96,7 @@ impl Daemon {
         }
         tokio::spawn(server.clone().serve_local(bind_admin_socket(self.data_dir.path())?));
         tokio::spawn(super::until(self.stop.clone(), rotate_when_due(service.clone())));
-        tokio::spawn(super::until(self.stop.clone(), drop_ended_revocations(service.clone())));
+        tokio::spawn(super::until(self.stop.clone(), drop_what_has_ended(service.clone())));
         Ok(server)
     }
 
@@ -124,7 +124,8 @@ impl Daemon {
             cluster: identity.cluster.clone(),
             router: router.clone(),
             inventory,
-            tunnels: TunnelServer::new(router.clone(), agents, Limits::server()),
+            tunnels: TunnelServer::new(router.clone(), agents, Limits::server()).living_by(base.live.clone()),
+            live: base.live.clone(),
             auth: door,
             web: WebApi::new(anonymous_api(base), self.closing.clone()),
             audit: base.audit.clone(),
@@ -207,11 +208,12 @@ async fn rotate_when_due(service: AuthService) {
     }
 }
 
-/// Lets go of revocations at their end.
-async fn drop_ended_revocations(service: AuthService) {
+/// Lets go of revocations and locks at their end.
+async fn drop_what_has_ended(service: AuthService) {
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
         service.drop_ended_revocations().await;
+        service.drop_ended_locks().await;
     }
 }
 

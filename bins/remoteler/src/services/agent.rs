@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use remoteler_core::{Clock, Entropy, HostIdentity};
+use remoteler_core::{Clock, Entropy, HostIdentity, LockContext, PolicySource};
 use remoteler_tunnel::{
     Agent, AgentConfig, AgentState, ClientTls, Limits, Offer, ReplayBudget, StreamService, TargetKind,
 };
@@ -16,6 +16,22 @@ pub(crate) struct TunnelParts {
     pub(crate) host: HostIdentity,
     pub(crate) services: HashMap<TargetKind, Arc<dyn StreamService>>,
     pub(crate) tls: ClientTls,
+}
+
+/// Has the agent try again at once when its host is not locked any more.
+pub(crate) async fn follow_locks(host: HostIdentity, policy: Arc<dyn PolicySource>, retry: impl Fn()) {
+    let mut changes = policy.changes();
+    let mut locked = false;
+    loop {
+        changes.borrow_and_update();
+        let now = policy.policy().locks.concerning(&LockContext::of_host_identity(&host)).is_some();
+        if std::mem::replace(&mut locked, now) && !now {
+            retry();
+        }
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Starts the agent; its state goes to the board until `stop`.

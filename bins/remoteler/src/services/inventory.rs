@@ -91,6 +91,26 @@ impl CachedInventory {
         }
     }
 
+    /// Name and id of the host of a target, as far as they are known.
+    pub(crate) fn host_of(&self, target: &Target) -> (Option<String>, Option<HostId>) {
+        let known = self.known.load();
+        let name = target.name.as_str();
+        match target.kind {
+            TargetKind::Ssh => {
+                let name = name.strip_suffix(&format!(".{}", self.cluster)).unwrap_or(name);
+                match known.nodes.get(name) {
+                    Some(node) => (Some(node.name.to_string()), Some(node.host_id)),
+                    None => (Some(name.to_owned()), name.parse().ok()),
+                }
+            }
+            TargetKind::Kube => {
+                let host = known.kube.get(name).map(|record| record.host_id);
+                let node = host.and_then(|host| known.nodes.get(&host.to_string()));
+                (node.map(|node| node.name.to_string()), host)
+            }
+        }
+    }
+
     /// The Kubernetes cluster whose service has this TLS server name.
     pub(crate) async fn kube_by_server_name(&self, server_name: &str) -> Option<String> {
         if let Some(name) = self.known.load().by_server_name.get(server_name) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use async_trait::async_trait;
-use remoteler_core::{AuditSink, Clock, HostIdentity, PolicySource};
+use remoteler_core::{AuditSink, Clock, HostIdentity, LiveWork};
 use remoteler_kube::{KubeClusterConfig, KubeService, KubeServiceConfig, Upstream};
 use remoteler_tunnel::{BoxedStream, DialHeader, ServerTls, StreamService, judged_later};
 
@@ -16,7 +16,7 @@ pub(crate) fn make(
     settings: &KubeSettings,
     host: &HostIdentity,
     tls: &ServerTls,
-    policy: Arc<dyn PolicySource>,
+    live: Arc<LiveWork>,
     audit: Arc<dyn AuditSink>,
     clock: Arc<dyn Clock>,
 ) -> anyhow::Result<KubeService> {
@@ -33,7 +33,7 @@ pub(crate) fn make(
     let config = KubeServiceConfig { cluster, host_id, clusters, version: VERSION.to_owned() };
     // The verdict on a certificate comes right after the handshake, so that the client reads why and the audit event says who.
     let tls = judged_later(tls.identity.clone())?;
-    Ok(KubeService::new(config, tls, policy, audit, clock)?)
+    Ok(KubeService::new(config, tls, live, audit, clock)?)
 }
 
 /// The service as the router and the reverse tunnel see it.

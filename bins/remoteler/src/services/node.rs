@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Context;
 use async_trait::async_trait;
-use remoteler_core::{AuditSink, Clock, ClusterName, Entropy, NodeRecord, PolicySource};
+use remoteler_core::{AuditSink, Clock, ClusterName, Entropy, LiveWork, NodeRecord};
 use remoteler_ssh::{Node, NodeConfig, NodeLimits};
 use remoteler_tunnel::{BoxedStream, DialHeader, StreamService};
 
@@ -22,7 +22,7 @@ pub(crate) struct NodeParts {
 pub(crate) fn make(
     parts: NodeParts,
     keys: &HostKeys,
-    policy: Arc<dyn PolicySource>,
+    live: Arc<LiveWork>,
     audit: Arc<dyn AuditSink>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
@@ -39,7 +39,7 @@ pub(crate) fn make(
         sftp_command: vec![program.into_os_string(), "sftp-server".into()],
         limits: NodeLimits::default(),
     };
-    Ok(Node::new(config, policy, audit, clock, entropy)?)
+    Ok(Node::new(config, live, audit, clock, entropy)?)
 }
 
 /// The node as a service of the reverse tunnel.

@@ -4,7 +4,9 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use async_trait::async_trait;
-use remoteler_core::{AuditKind, AuditSink, ClusterName, HostIdentity, Verified, with_causes};
+use remoteler_core::{
+    AuditKind, AuditSink, ClusterName, HostIdentity, LiveWork, LockContext, Subject, Terms, Verified, with_causes,
+};
 use remoteler_tunnel::{
     Admission, Admissions, AgentEvents, AgentSession, CloseReason, DialCode, DialHeader, DialReply, Refusal,
     RegistrationError, Route, RouteHandler, Routed, Router, Target, TargetKind, TargetName, TunnelServer,
@@ -24,6 +26,8 @@ pub(crate) struct ProxyHandler {
     pub(crate) auth: AuthDoor,
     pub(crate) web: WebApi,
     pub(crate) audit: Arc<dyn AuditSink>,
+    /// What runs by the rules in this process.
+    pub(crate) live: Arc<LiveWork>,
     /// What is being copied now; a proxy that drains waits for it.
     pub(crate) relays: TaskTracker,
     /// Bounds the copying for people who have proved nothing to the proxy: the Kubernetes service asks them.
@@ -86,10 +90,35 @@ impl ProxyHandler {
         }
         // What the client says of its own address is not passed on; what we see is.
         let header = DialHeader::new(header.target, Some(source));
+        let (name, id) = self.inventory.host_of(&header.target);
+        let context = LockContext::of_user(&user).host(name.as_deref(), id);
+        let allowed = self.live.policy().policy().check_locks(&context).map_err(|locked| locked.to_string());
+        let allowed = allowed.and_then(|()| {
+            let subject = Subject::user(&user).at(name.as_deref(), id);
+            let terms = Terms { grace: GRACE, ..Terms::default() };
+            self.live.enter(subject, terms).map_err(|reason| reason.to_string())
+        });
+        let live = match allowed {
+            Ok(live) => live,
+            Err(reason) => {
+                let message = format!("access denied: {reason}");
+                let refused = DialReply::Refused { code: DialCode::Denied, message: message.clone() };
+                self.record_refusal(user.identity().user.to_string(), source, message).await;
+                let _ = write_dial_reply(&mut stream, &refused).await;
+                return;
+            }
+        };
         match self.router.dial(&header).await {
             Ok(mut target) => {
                 if write_dial_reply(&mut stream, &DialReply::Connected).await.is_ok() {
-                    let relayed = self.relays.track_future(relay(&mut stream, &mut target)).await;
+                    let signal = live.signal();
+                    let relaying = async {
+                        tokio::select! {
+                            relayed = relay(&mut stream, &mut target) => Some(relayed),
+                            _ = signal.ended() => None,
+                        }
+                    };
+                    let Some(relayed) = self.relays.track_future(relaying).await else { return };
                     tracing::debug!(user = %user.identity().user, target = %header.target, up = relayed.up, down = relayed.down, "relay ended");
                 }
             }
@@ -115,6 +144,12 @@ impl ProxyHandler {
         let Ok(name) = TargetName::new(name) else { return };
         let target = Target { cluster: self.cluster.clone(), kind: TargetKind::Kube, name, port: None };
         let header = DialHeader::new(target, Some(source));
+        let (host, id) = self.inventory.host_of(&header.target);
+        // Who the user is, the service will ask; here only whether anybody may go there.
+        if self.live.policy().policy().locks.concerning(&LockContext::default().host(host.as_deref(), id)).is_some() {
+            tracing::debug!(target = %header.target, "a connection to a locked host was turned away");
+            return;
+        }
         match self.router.dial(&header).await {
             Ok(mut service) => {
                 let Some(_place) = self.kube_relays.admit(source.ip()) else {
@@ -147,6 +182,9 @@ fn certificate_reason(refusal: &Refusal) -> Option<String> {
         Refusal::Hello(_) | Refusal::Route(_) | _ => None,
     }
 }
+
+/// How long a node has for telling its users why it ends their sessions, before the proxy cuts what it copies for them.
+const GRACE: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Writes what happens to agents' links into the audit log.
 pub(crate) struct AuditedAgents(pub(crate) Arc<dyn AuditSink>);

@@ -3,9 +3,9 @@
 
 use anyhow::{Context, bail, ensure};
 use remoteler_core::{
-    ConditionsSpec, GivenSpec, JoinMethod, KubeObjectSpec, KubeResourceSpec, NewUser, OptionsSpec, PolicyTest,
-    PolicyTestSpec, Resource, ResourceKind, Role, RoleName, RoleSpec, RoleVersion, RuleSpec, TargetSpec, TokenSpec,
-    UserName,
+    ConditionsSpec, GivenSpec, JoinMethod, KubeObjectSpec, KubeResourceSpec, LockSpec, LockTarget, NewUser,
+    OptionsSpec, PolicyTest, PolicyTestSpec, Resource, ResourceKind, Role, RoleName, RoleSpec, RoleVersion, RuleSpec,
+    TargetSpec, TokenSpec, UserName,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -44,7 +44,7 @@ fn check(document: &Resource, lines: Option<&Lines>) -> anyhow::Result<()> {
     let kind = ResourceKind::parse(&document.kind)?;
     if let Some(how) = kind.made_elsewhere() {
         bail!(
-            "{} {:?} cannot be created by a document: {how}; documents of kinds role, user, token and policy_test can be created",
+            "{} {:?} cannot be created by a document: {how}; documents of kinds role, user, token, policy_test and lock can be created",
             kind.as_str(),
             document.metadata.name
         );
@@ -63,6 +63,7 @@ fn check(document: &Resource, lines: Option<&Lines>) -> anyhow::Result<()> {
         ResourceKind::User => (unsupported_in_user(&document.spec), Vec::new()),
         ResourceKind::Token => faults_in_token(&document.spec),
         ResourceKind::PolicyTest => faults_in_test(&document.spec),
+        ResourceKind::Lock => faults_in_lock(&document.spec),
         ResourceKind::Node | ResourceKind::KubeCluster => (Vec::new(), Vec::new()),
     };
     if !unsupported.is_empty() {
@@ -77,6 +78,7 @@ fn check(document: &Resource, lines: Option<&Lines>) -> anyhow::Result<()> {
         ResourceKind::User => check_user(document).with_context(this),
         ResourceKind::Token => check_token(document).with_context(this),
         ResourceKind::PolicyTest => PolicyTest::from_document(document).map(drop).with_context(this),
+        ResourceKind::Lock => check_lock(document).with_context(this),
         ResourceKind::Node | ResourceKind::KubeCluster => Ok(()),
     }
 }
@@ -119,6 +121,22 @@ fn check_user(document: &Resource) -> anyhow::Result<()> {
     fields.insert("name".into(), Value::from(name.to_string()));
     serde_json::from_value::<NewUser>(user)?;
     Ok(())
+}
+
+fn check_lock(document: &Resource) -> anyhow::Result<()> {
+    let spec: LockSpec = serde_json::from_value(document.spec.clone())?;
+    ensure!(
+        !spec.target.is_empty(),
+        "its target names nothing; give it a user, role, login, node, serial, cluster or kube_cluster"
+    );
+    Ok(())
+}
+
+fn faults_in_lock(spec: &Value) -> Faults {
+    let mut found = Faults::default();
+    faults::<LockSpec>(spec, &["spec"], &["target"], &mut found);
+    faults::<LockTarget>(&spec["target"], &["spec", "target"], &[], &mut found);
+    found
 }
 
 /// Fields that this product does not have, and fields whose value it cannot read, with the reason.
@@ -299,7 +317,7 @@ spec:
                 refused(&format!("kind: {kind}\nversion: v2\nmetadata: {{ name: a }}\nspec: {{ roles: [node] }}\n"));
             assert!(
                 line.contains("cannot be created by a document")
-                    && line.contains("role, user, token and policy_test can"),
+                    && line.contains("role, user, token, policy_test and lock can"),
                 "{line}"
             );
         }
@@ -328,6 +346,11 @@ spec:
             ("kind: user\nversion: v2\nmetadata: { name: b }\nspec: { traits: {} }\n", "roles"),
             ("kind: user\nversion: v2\nmetadata: { name: b }\nspec: { roles: [a], name: c }\n", "spec.name (line 8)"),
             ("kind: user\nversion: v2\nmetadata: { name: b }\nspec: { roles: [a], expires: x }\n", "spec.expires"),
+            ("kind: lock\nversion: v2\nmetadata: { name: b }\nspec: { target: {} }\n", "its target names nothing"),
+            (
+                "kind: lock\nversion: v2\nmetadata: { name: b }\nspec: { target: { mfa_device: x } }\n",
+                "spec.target.mfa_device",
+            ),
         ] {
             let line = refused(&format!("{good}---\n{bad}"));
             assert!(line.contains(said), "{said} in {line}");

@@ -100,7 +100,7 @@ fn world(documents: &[Resource]) -> anyhow::Result<(Policy, World, Vec<PolicyTes
     }
     let nobody = CaSet { ssh: Vec::new(), x509: Vec::new() };
     let trust = TrustBundle::new(ClusterName::new("offline")?, nobody.clone(), nobody);
-    let mut policy = Policy { trust, roles: BTreeMap::new() };
+    let mut policy = Policy::new(trust, BTreeMap::new());
     for (name, spec) in preset_roles() {
         policy.roles.insert(name.clone(), Arc::new(Role::new(name, &spec)?));
     }

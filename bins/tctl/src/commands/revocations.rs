@@ -49,8 +49,8 @@ pub(crate) async fn revoke(api: &dyn AuthApi, wanted: NewRevocation) -> anyhow::
     let done = api.revoke(wanted).await?;
     let until = done.until.map_or("until it is taken back".to_owned(), |until| format!("until {until}"));
     let text = format!(
-        "{} is revoked {until}.\nServices of the cluster refuse it within seconds; sessions that run go on. For servers that are not ours, fetch\n\
-         the lists anew: tctl auth krl, tctl auth crl. To take it back: tctl auth unrevoke {}\n",
+        "{} is revoked {until}.\nServices of the cluster refuse it at once, and what runs by it ends. For servers that are not ours, fetch the lists\n\
+         anew: tctl auth krl, tctl auth crl. To take it back: tctl auth unrevoke {}\n",
         done.target, done.target
     );
     Report::new(text, &done)

@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use remoteler_client::{
-    AuthTrust, HostClock, HostKeeper, HostState, POLICY_PERIOD, Peer, PolicyRefresher, RemoteAuth, SpooledAudit,
-    align_clock, probe,
+    AuthTrust, HostClock, HostKeeper, HostState, Peer, PolicyRefresher, RemoteAuth, SpooledAudit, align_clock, probe,
 };
-use remoteler_core::{AuthApi, BoundedRefusals, Clock, Entropy, OsEntropy};
+use remoteler_core::{AuthApi, BoundedRefusals, Clock, Entropy, LiveWork, OsEntropy};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Base, Place};
@@ -61,7 +60,7 @@ pub(super) async fn base(
     if let Err(cause) = refresher.refresh(&*api).await {
         tracing::warn!(%cause, "the cluster's rules were not fetched; the last known ones are in force");
     }
-    tokio::spawn(refresher.run(api.clone(), POLICY_PERIOD, stop.clone()));
+    tokio::spawn(refresher.run(api.clone(), stop.clone()));
     let place = match known_place(data_dir) {
         Some(place) if place.0 == join.addr => place.1,
         _ => {
@@ -75,7 +74,8 @@ pub(super) async fn base(
         Peer::Proxy => Place::ThroughProxy(join.addr.clone()),
     };
     let audit = Arc::new(BoundedRefusals::new(audit, clock.clone()));
-    Ok(Base { keys, policy, audit, api, clock, entropy, place, keeper: Some(keeper) })
+    let live = LiveWork::new(policy.clone(), clock.clone());
+    Ok(Base { keys, policy, live, audit, api, clock, entropy, place, keeper: Some(keeper) })
 }
 
 /// What answered at the address when this host was started before: a restart must work while nobody answers.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use remoteler_auth::{AuthConfig, AuthService, Caller};
 use remoteler_client::{HostKeeper, HostState};
-use remoteler_core::{Clock, ClusterName, OsEntropy, SystemClock, TrustBundle, X509Purpose, verify_x509_chain};
+use remoteler_core::{
+    Clock, ClusterName, LiveWork, OsEntropy, SystemClock, TrustBundle, X509Purpose, verify_x509_chain,
+};
 
 use super::{Base, Place, keys, pods};
 use crate::{
@@ -28,6 +30,7 @@ pub(super) async fn base(settings: &Settings, auth: &AuthSettings, data_dir: &Da
         },
     };
     let mut config = AuthConfig::new(data_dir.path(), cluster);
+    config.settings = auth.cluster_settings;
     if let Some(file) = &auth.key_encryption_file {
         config = config.sealed_with_file(file)?;
     }
@@ -39,6 +42,7 @@ pub(super) async fn base(settings: &Settings, auth: &AuthSettings, data_dir: &Da
     let keeper = HostKeeper::new(state.clone(), data_dir.path().to_owned(), policy.clone(), clock.clone())?;
     Ok(Base {
         keys: HostKeys::new(&state, keeper.identities())?,
+        live: LiveWork::new(policy.clone(), clock.clone()),
         policy,
         audit: service.audit_sink(),
         api: service.as_caller(verified),

@@ -1,0 +1,142 @@
+//! The rules, told to services as they change: a service says what it has, and is answered as soon as that is not all. Owns the view that is told
+//! and the bound on those who wait. Decides nothing.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use remoteler_core::{
+    HostId, LockContext, PolicyLimits, PolicySource, PolicyUpdate, PolicyVersion, PolicyView, Resource, VerifiedHost,
+    wire,
+};
+use tokio::time::{Instant, timeout_at};
+
+use crate::{
+    Caller,
+    failure::{ApiResult, rate_limited, unauthenticated},
+    records::key,
+    service::Inner,
+};
+
+/// Requests of one host that wait at once: one, and those of a connection that it has given up.
+const MAX_WAITING: usize = 4;
+
+/// What is told, and who waits for it.
+#[derive(Default)]
+pub(crate) struct PolicyWatch {
+    view: tokio::sync::Mutex<Option<Told>>,
+    waiting: Mutex<HashMap<HostId, usize>>,
+}
+
+/// The view made after so many changes.
+#[derive(Clone)]
+struct Told {
+    changes: u64,
+    view: Arc<PolicyView>,
+    version: PolicyVersion,
+}
+
+/// One who waits.
+struct Waiting<'a>(&'a PolicyWatch, HostId);
+
+impl PolicyWatch {
+    fn enter(&self, host: HostId) -> Option<Waiting<'_>> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = waiting.entry(host).or_default();
+        if *count >= MAX_WAITING {
+            return None;
+        }
+        *count += 1;
+        Some(Waiting(self, host))
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = waiting.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                waiting.remove(&self.1);
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// What differs from `known`, as soon as anything does; `None` after `wait`.
+    ///
+    /// # Cancel safety
+    /// Who stops waiting leaves nothing behind.
+    pub(crate) async fn watch_policy(
+        &self,
+        caller: &Caller,
+        known: Option<PolicyVersion>,
+        wait: Duration,
+    ) -> ApiResult<Option<PolicyUpdate>> {
+        let Caller::Host { host, .. } = caller else {
+            return Err(self.refuse(caller, "follow the rules of services").await);
+        };
+        let Some(_place) = self.policy_watch.enter(host.identity().id) else {
+            return Err(rate_limited(format!("{MAX_WAITING} requests of this host wait for the rules already")));
+        };
+        let deadline = Instant::now() + wait.min(wire::MAX_POLICY_WAIT);
+        let mut changes = self.policy.changes();
+        loop {
+            let number = *changes.borrow_and_update();
+            // Who has lost the right to ask while waiting is told no more.
+            self.policy
+                .policy()
+                .trust
+                .still_believes(host.shown())
+                .map_err(|cause| unauthenticated(cause.to_string()))?;
+            if let Some(update) = self.rules_for(host, number).await?.since(known) {
+                return Ok(Some(update));
+            }
+            match timeout_at(deadline, changes.changed()).await {
+                Ok(Ok(())) => {}
+                // No view will be replaced any more, or it is time to say that nothing has changed.
+                Ok(Err(_)) | Err(_) => return Ok(None),
+            }
+        }
+    }
+
+    /// The rules as `host` is told them: a host that is locked learns of its locks, and whom to believe.
+    async fn rules_for(&self, host: &VerifiedHost, number: u64) -> ApiResult<Told> {
+        let told = self.rules(number).await?;
+        let context = LockContext::of_host(host);
+        let limits = &told.view.limits;
+        if limits.locks.concerning(&context).is_none() {
+            return Ok(told);
+        }
+        let own = limits.locks.iter().filter(|lock| lock.target.concerns(&context)).cloned().collect();
+        let limits = PolicyLimits { locks: own, settings: limits.settings };
+        let view = PolicyView { roles: Vec::new(), limits, ..PolicyView::clone(&told.view) };
+        Ok(Told { version: view.version(), view: Arc::new(view), ..told })
+    }
+
+    /// The rules after `number` changes or more; made once for all who wait.
+    async fn rules(&self, number: u64) -> ApiResult<Told> {
+        let mut kept = self.policy_watch.view.lock().await;
+        if let Some(told) = kept.as_ref().filter(|told| told.changes >= number) {
+            return Ok(told.clone());
+        }
+        let changes = *self.policy.changes().borrow();
+        let roles = self.records.list::<Resource>(key::ROLES).await?;
+        let roles = roles.into_iter().map(|(_, document, _)| document).collect();
+        let policy = self.policy.policy();
+        let limits = PolicyLimits { locks: policy.locks.clone(), settings: policy.settings };
+        let view = PolicyView::new(&policy.trust, roles, limits);
+        let told = Told { changes, version: view.version(), view: Arc::new(view) };
+        *kept = Some(told.clone());
+        Ok(told)
+    }
+}
+
+impl Told {
+    fn since(&self, known: Option<PolicyVersion>) -> Option<PolicyUpdate> {
+        self.view.since(self.version, known)
+    }
+}

@@ -1,0 +1,33 @@
+//! What an administrator sets for the whole cluster and every service acts by: how strict locks are, and when live work ends. Owns the form and
+//! the defaults; what a role says of locks counts instead, and limits of roles count beside these.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::LockMode;
+
+/// How long knowledge of locks counts as new. Services confirm it every half minute at the least.
+pub const LOCKS_HOLD: Duration = Duration::from_secs(300);
+
+/// Settings of a cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterSettings {
+    /// How strict locks are.
+    #[serde(default)]
+    pub locking_mode: LockMode,
+    /// Seconds after which an SSH connection ends in which nothing happens; absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_idle_timeout_seconds: Option<u64>,
+    /// Whether live work ends with its certificate. Otherwise it goes on, and nothing new begins in it.
+    #[serde(default)]
+    pub disconnect_expired_cert: bool,
+}
+
+impl ClusterSettings {
+    /// How long nothing may happen in an SSH connection.
+    #[must_use]
+    pub fn client_idle_timeout(&self) -> Option<Duration> {
+        self.client_idle_timeout_seconds.map(Duration::from_secs)
+    }
+}
