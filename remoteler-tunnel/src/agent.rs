@@ -2,6 +2,8 @@
 //! its retries. Listens on nothing, and dials nothing that a peer names: a stream goes to a service that was given here, or is
 //! refused (I29).
 
+mod resume;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -9,9 +11,10 @@ use std::time::Duration;
 
 use remoteler_core::{Clock, Entropy, HostIdentity, SystemRole, Timestamp, fill_random};
 use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -24,8 +27,10 @@ use crate::mux::Side;
 use crate::mux::error::{Code, OpenError};
 use crate::mux::limits::Limits;
 use crate::registration::{MAX_REGISTRATION_LEN, Offer, REGISTRATION_METADATA, Registration};
+use crate::replay::ReplayBudget;
+use crate::resume::{EXPORT_KEYS, ResumeKeys};
 use crate::router::StreamService;
-use crate::tls::{ClientTls, TlsConfigError};
+use crate::tls::{ClientTls, ExportsKeys, TlsConfigError};
 
 /// What an agent is made of.
 #[derive(Clone)]
@@ -46,6 +51,8 @@ pub struct AgentConfig {
     pub entropy: Arc<dyn Entropy>,
     /// Bounds of the link. Default [`Limits::client`].
     pub limits: Limits,
+    /// What all links of the process may keep for being taken up again.
+    pub replay: ReplayBudget,
 }
 
 /// How an agent stands.
@@ -55,6 +62,11 @@ pub enum AgentState {
     Connecting,
     /// Registered: can be dialled.
     Connected {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// The connection is lost; the streams wait for another one, which is being made.
+    Suspended {
         /// Since when.
         since: Timestamp,
     },
@@ -176,9 +188,9 @@ impl Keeper {
                 () = stop.cancelled() => break,
             };
             let reason: Arc<str> = match attempt {
-                Ok((link, control)) => {
+                Ok(registered) => {
                     last = None;
-                    self.keep(link, control).await.to_string().into()
+                    self.keep(registered).await.to_string().into()
                 }
                 Err(error) => readable(&error).into(),
             };
@@ -203,15 +215,18 @@ impl Keeper {
     }
 
     /// Serves a link until it ends, or until the proxy wants no more of it: then the rest is served beside the next one.
-    async fn keep(&mut self, link: Link, control: MuxStream) -> CloseReason {
+    async fn keep(&mut self, registered: Registered) -> CloseReason {
+        let Registered { link, control, keys } = registered;
         let up_since = Instant::now();
-        self.shown.send_replace(AgentState::Connected { since: self.config.clock.now() });
+        if let Some(keys) = keys {
+            self.tasks.spawn(resume::keep_going(self.config.clone(), link.clone(), keys));
+        }
         tracing::info!(proxy = %self.config.proxy, "tunnel is up");
         let unregister = CancellationToken::new();
         let serving = serve_streams(self.config.clone(), link.clone(), control, unregister.clone(), self.tasks.clone());
         self.tasks.spawn(serving);
         let reason = tokio::select! {
-            reason = link.closed() => reason,
+            reason = self.show_until_closed(&link) => reason,
             () = link.going_away() => {
                 unregister.cancel();
                 CloseReason::Peer { reason: "the proxy takes no new streams".into() }
@@ -230,20 +245,56 @@ impl Keeper {
     }
 }
 
+impl Keeper {
+    /// Shows how the link stands, until it ends.
+    async fn show_until_closed(&self, link: &Link) -> CloseReason {
+        let watched = async {
+            loop {
+                self.shown.send_replace(AgentState::Connected { since: self.config.clock.now() });
+                if !link.suspended().await {
+                    return;
+                }
+                self.shown.send_replace(AgentState::Suspended { since: self.config.clock.now() });
+                link.resumed().await;
+            }
+        };
+        watched.await;
+        link.closed().await
+    }
+}
+
+/// A link over which the agent can be dialled.
+struct Registered {
+    link: Link,
+    control: MuxStream,
+    /// With which it is taken up on another connection; `None` when it ends with its own.
+    keys: Option<ResumeKeys>,
+}
+
 /// Connects, proves who we are, and registers.
-async fn connect(config: &AgentConfig) -> Result<(Link, MuxStream), AgentError> {
+async fn connect(config: &AgentConfig) -> Result<Registered, AgentError> {
     timeout(SETUP_DEADLINE, async {
-        let tls = config.tls.to_cluster(&[SystemRole::Proxy], ALPN_TUNNEL)?;
-        let socket = connect_tcp(&config.proxy, CONNECT_DEADLINE).await?;
-        let name = ServerName::try_from(config.host.cluster.to_string());
-        let name = name.map_err(|cause| AgentError::Handshake(std::io::Error::other(cause)))?;
-        let stream = TlsConnector::from(tls).connect(name, socket).await;
-        let link = Link::start(Box::new(stream.map_err(AgentError::Handshake)?), Side::Client, config.limits);
+        let stream = connect_proxy(config).await?;
+        let keys = stream.export(EXPORT_KEYS).map(|exported| ResumeKeys::new(&exported));
+        let link = match keys {
+            Some(_) => Link::start_resumable(Box::new(stream), Side::Client, config.limits, config.replay.clone()),
+            None => Link::start(stream, Side::Client, config.limits),
+        };
         let control = register(&link, &config.offer).await?;
-        Ok((link, control))
+        Ok(Registered { link, control, keys })
     })
     .await
     .unwrap_or(Err(AgentError::Timeout))
+}
+
+/// A TLS session with the proxy, in which both have proved who they are.
+async fn connect_proxy(config: &AgentConfig) -> Result<Box<TlsStream<TcpStream>>, AgentError> {
+    let tls = config.tls.to_cluster(&[SystemRole::Proxy], ALPN_TUNNEL)?;
+    let socket = connect_tcp(&config.proxy, CONNECT_DEADLINE).await?;
+    let name = ServerName::try_from(config.host.cluster.to_string());
+    let name = name.map_err(|cause| AgentError::Handshake(std::io::Error::other(cause)))?;
+    let stream = TlsConnector::from(tls).connect(name, socket).await;
+    Ok(Box::new(stream.map_err(AgentError::Handshake)?))
 }
 
 async fn register(link: &Link, offer: &Offer) -> Result<MuxStream, AgentError> {

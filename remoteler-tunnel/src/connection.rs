@@ -3,6 +3,7 @@
 
 mod driver;
 mod handle;
+mod resumable;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,8 +19,10 @@ use tokio::sync::{Notify, watch};
 use crate::mux::error::{Code, OpenError, ProtocolError};
 use crate::mux::limits::Limits;
 use crate::mux::{Mux, MuxEvent, Side};
+use crate::stream::BoxedStream;
 
 pub use handle::{IncomingStream, MuxStream};
+pub(crate) use resumable::{TakeUpError, read_body, refuse};
 
 /// A connection that carries streams. Clones are handles of the same link; when the last one is dropped the link takes
 /// no new streams and closes after the last stream has ended.
@@ -35,6 +38,11 @@ pub enum LinkState {
     Handshaking,
     /// Streams can be opened.
     Up,
+    /// The connection is lost, and another one awaited: streams can be opened and written to, within bounds, and wait.
+    Suspended {
+        /// Since when.
+        since: Instant,
+    },
     /// The peer takes no new streams; those that are open go on.
     GoingAway {
         /// What the peer said.
@@ -60,6 +68,12 @@ pub enum CloseReason {
         /// What the peer said.
         reason: Arc<str>,
     },
+    /// The connection broke, and no other took its place.
+    #[error("the connection was lost and could not be taken up again: {reason}")]
+    Lost {
+        /// Why not.
+        reason: Arc<str>,
+    },
     /// The connection broke.
     #[error("the connection broke: {message}")]
     Broken {
@@ -81,20 +95,26 @@ impl Link {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let now = now();
+        Self::over(Box::new(io), Mux::new(side, limits, now()), limits)
+    }
+
+    fn over(io: BoxedStream, mux: Mux, limits: Limits) -> Self {
         let (state, _) = watch::channel(LinkState::Handshaking);
         let shared = Arc::new(Shared {
             core: Mutex::new(Core {
-                mux: Mux::new(side, limits, now),
+                mux,
                 wakers: BTreeMap::new(),
                 draining: false,
                 closing: None,
+                replacement: None,
+                suspend_wanted: false,
+                lost: None,
             }),
             driver: AtomicWaker::new(),
             incoming: Notify::new(),
             state,
         });
-        tokio::spawn(Box::new(driver::Driver::new(io, shared.clone(), now)).run());
+        tokio::spawn(Box::new(driver::Driver::new(io, shared.clone(), limits.resume_within, now())).run());
         Self { owner: Arc::new(Owner { shared }) }
     }
 
@@ -107,7 +127,9 @@ impl Link {
         let settled = state.wait_for(|state| !matches!(state, LinkState::Handshaking)).await;
         match settled.as_deref() {
             Ok(LinkState::Closed(reason)) => Err(reason.clone()),
-            Ok(LinkState::Up | LinkState::GoingAway { .. } | LinkState::Handshaking) => Ok(()),
+            Ok(LinkState::Up | LinkState::Suspended { .. } | LinkState::GoingAway { .. } | LinkState::Handshaking) => {
+                Ok(())
+            }
             Err(_) => unreachable!("the sender lives in the link that is borrowed here"),
         }
     }
@@ -156,7 +178,8 @@ impl Link {
         let closed = state.wait_for(|state| matches!(state, LinkState::Closed(_))).await;
         match closed.as_deref() {
             Ok(LinkState::Closed(reason)) => reason.clone(),
-            Ok(LinkState::Up | LinkState::GoingAway { .. } | LinkState::Handshaking) | Err(_) => {
+            Ok(LinkState::Up | LinkState::Suspended { .. } | LinkState::GoingAway { .. } | LinkState::Handshaking)
+            | Err(_) => {
                 unreachable!("waited for the end, and the sender lives in the link that is borrowed here")
             }
         }
@@ -256,6 +279,25 @@ struct Core {
     draining: bool,
     /// Close now.
     closing: Option<(Code, Arc<str>)>,
+    /// The connection that takes the place of the present one.
+    replacement: Option<Replacement>,
+    /// The connection shall be let go, as if it were lost.
+    suspend_wanted: bool,
+    /// A lost connection will have no successor.
+    lost: Option<Arc<str>>,
+}
+
+/// Another connection for the same link.
+struct Replacement {
+    io: BoxedStream,
+    /// Sequenced octets that its peer has.
+    peer_received: u64,
+}
+
+impl std::fmt::Debug for Replacement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Replacement").field("peer_received", &self.peer_received).finish_non_exhaustive()
+    }
 }
 
 /// Who waits for a stream.

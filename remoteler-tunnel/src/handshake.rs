@@ -16,6 +16,8 @@ pub const MAGIC: [u8; 4] = *b"RLNK";
 pub const MAJOR: u8 = 1;
 /// Version whose additions an older peer ignores.
 pub const MINOR: u8 = 0;
+/// Feature: what is sent is kept until it is acknowledged, and goes out again on another connection when this one is lost.
+pub const RESUME: u64 = 1;
 /// Octets of the body in this version; the fewest a peer may send.
 pub const BODY_LEN: usize = 28;
 /// Most octets a body of a later minor version may have.
@@ -28,7 +30,7 @@ const PREFIX_LEN: usize = 8;
 pub struct Hello {
     /// Minor version spoken; both use the lower of the two.
     pub minor: u8,
-    /// Bit set of optional abilities. None is defined in 1.0, unknown ones are ignored.
+    /// Bit set of optional abilities, of which [`RESUME`] is known; others are ignored. One counts when both sides have it.
     pub features: u64,
     /// Streams the peer may have open towards this side at once.
     pub max_streams: u32,

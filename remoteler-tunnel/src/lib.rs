@@ -18,6 +18,8 @@ mod mux;
 mod origin;
 mod registration;
 mod relay;
+mod replay;
+mod resume;
 mod router;
 mod server;
 mod stream;
@@ -32,8 +34,8 @@ pub use dial::{
     TargetNameError, read_dial, read_dial_reply, write_dial, write_dial_reply,
 };
 pub use frame::{DATA_LEN, FrameError, FrameType, HEADER_LEN, Header, MAX_PAYLOAD_LEN, MAX_REASON_LEN, Payload, Scope};
-pub use handshake::{BODY_LEN, HandshakeError, Hello, MAGIC, MAJOR, MAX_BODY_LEN, MINOR};
-pub use link::{ACK_EVERY, Keepalive, LinkError, Sequence};
+pub use handshake::{BODY_LEN, HandshakeError, Hello, MAGIC, MAJOR, MAX_BODY_LEN, MINOR, RESUME};
+pub use link::{ACK_EVERY, ACK_WITHIN, ASK_WITHIN, DOUBT_AFTER, Keepalive, LinkError, Sequence};
 pub use listener::{
     ALPN_AUTH, ALPN_AUTH_RELAY, ALPN_SSH, ALPN_TUNNEL, Admission, AdmissionLimits, Admissions, Connection, Greeting,
     HelloError, MAX_CLIENT_HELLO, OnePort, Refusal, Route, RouteError, RouteHandler, Routed, Serve, Socket,
@@ -48,11 +50,16 @@ pub use mux::{Mux, MuxEvent, ReadOutcome, Side};
 pub use origin::{MAX_ORIGIN_LEN, read_origin, write_origin};
 pub use registration::{MAX_REGISTRATION_LEN, Offer, OfferError, REGISTRATION_METADATA};
 pub use relay::{Relayed, relay};
+pub use replay::ReplayBudget;
+pub use resume::{
+    Channel, EXPORT_CHANNEL, EXPORT_KEYS, LinkId, MAX_RESUME_BODY_LEN, RESUME_BODY_LEN, RESUME_MAGIC, ResumeError,
+    ResumeKeys, ResumeRequest,
+};
 pub use router::{AttachedAgent, Attachment, DialError, Inventory, Place, Router, StreamService};
 pub use server::{AgentEvents, AgentSession, RegistrationError, TunnelServer};
 pub use stream::{BoxedStream, ByteStream, Replayed};
 pub use tls::{
-    ClientAuth, ClientTls, FirstContact, FirstContactError, PeerError, PolicyTrust, ServerTls, SharedTlsIdentity,
-    TlsConfigError, TlsIdentity, TlsIdentityError, TrustSource, handshake_failure, is_certificate_failure,
-    judged_later, verified_peer, web_server_config,
+    ClientAuth, ClientTls, ExportsKeys, FirstContact, FirstContactError, PeerError, PolicyTrust, ServerTls,
+    SharedTlsIdentity, TlsConfigError, TlsIdentity, TlsIdentityError, TrustSource, handshake_failure,
+    is_certificate_failure, judged_later, verified_peer, web_server_config,
 };

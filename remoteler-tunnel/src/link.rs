@@ -11,6 +11,12 @@ use crate::frame::{HEADER_LEN, Header, Payload};
 
 /// Received sequenced octets after which an ACK is due at the latest.
 pub const ACK_EVERY: u64 = 256 * 1024;
+/// Time after which an ACK for anything received is due at the latest.
+pub const ACK_WITHIN: Duration = Duration::from_secs(1);
+/// Silence, with something unacknowledged, after which the peer of a link that can be resumed is asked.
+pub const ASK_WITHIN: Duration = Duration::from_secs(3);
+/// Silence, with something unacknowledged, after which the connection of a link that can be resumed is given up.
+pub const DOUBT_AFTER: Duration = Duration::from_secs(8);
 
 /// When a silent peer is asked, and when it is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,11 +28,11 @@ pub struct Keepalive {
 }
 
 impl Keepalive {
-    /// The side that made the connection asks after 30 s and gives up after 45 s: a PING, its PONG and their TCP
-    /// acknowledgements are under 320 octets on the wire, 2,880 times a day, so under 1 MB a day.
-    pub const CLIENT: Self = Self { ping_after: Duration::from_secs(30), dead_after: Duration::from_secs(45) };
+    /// The side that made the connection asks after 27 s and gives up after 30 s: a PING, its PONG and their TCP
+    /// acknowledgements are under 310 octets on the wire, 3,200 times a day, so under 1 MB a day.
+    pub const CLIENT: Self = Self { ping_after: Duration::from_secs(27), dead_after: Duration::from_secs(30) };
     /// The other side hears those PINGs and asks only when they stay away.
-    pub const SERVER: Self = Self { ping_after: Duration::from_secs(35), dead_after: Duration::from_secs(45) };
+    pub const SERVER: Self = Self { ping_after: Duration::from_secs(28), dead_after: Duration::from_secs(30) };
 }
 
 /// State of the path to one peer.
@@ -38,6 +44,12 @@ pub struct Sequence {
     acked: u64,
     received: u64,
     ack_sent: u64,
+    /// When an ACK has to go out, though little was received.
+    ack_due: Option<Instant>,
+    /// Since when something of ours is unacknowledged.
+    unacked_since: Option<Instant>,
+    /// Whether silence is doubted early, because a lost connection loses no stream.
+    resumable: bool,
     heard: Instant,
     ping: Ping,
     pong_due: Option<u64>,
@@ -69,6 +81,9 @@ impl Sequence {
             acked: 0,
             received: 0,
             ack_sent: 0,
+            ack_due: None,
+            unacked_since: None,
+            resumable: false,
             heard: now,
             ping: Ping::None { next: 1 },
             pong_due: None,
@@ -94,20 +109,24 @@ impl Sequence {
             return Err(LinkError::Gap { kind: header.kind.name(), sequence: header.sequence, expected });
         }
         self.received += (HEADER_LEN + header.length) as u64;
+        self.ack_due.get_or_insert(self.heard + ACK_WITHIN);
         Ok(())
     }
 
-    /// Takes an acknowledgement: of an ACK, PING or PONG. Says whether it acknowledged anything new.
+    /// Takes an acknowledgement: of an ACK, PING or PONG. Returns how many octets it acknowledged that were not before.
     ///
     /// # Errors
     /// It goes back, or ahead of what was sent.
-    pub fn acknowledged(&mut self, ack: u32) -> Result<bool, LinkError> {
+    pub fn acknowledged(&mut self, ack: u32) -> Result<u64, LinkError> {
         let advance = u64::from(ack.wrapping_sub(self.acked as u32));
         if advance > self.sent - self.acked {
             return Err(LinkError::Ack { ack, acked: self.acked as u32, sent: self.sent as u32 });
         }
         self.acked += advance;
-        Ok(advance > 0)
+        if advance > 0 {
+            self.unacked_since = (self.sent > self.acked).then_some(self.heard);
+        }
+        Ok(advance)
     }
 
     /// Notes that the peer wants a PONG. Of several PINGs before it is sent only the last is answered.
@@ -156,33 +175,88 @@ impl Sequence {
     /// The frame of this layer that has to go out now, if any.
     pub fn poll_output(&mut self, now: Instant) -> Option<Payload> {
         let ack = self.received as u32;
-        if let Some(nonce) = self.pong_due.take() {
-            self.ack_sent = self.received;
-            return Some(Payload::Pong(nonce, ack));
-        }
-        if let Ping::Due { nonce } = self.ping {
+        let payload = if let Some(nonce) = self.pong_due.take() {
+            Payload::Pong(nonce, ack)
+        } else if let Ping::Due { nonce } = self.ping {
             self.ping = Ping::Sent { nonce, at: now };
-            self.ack_sent = self.received;
-            return Some(Payload::Ping(nonce, ack));
+            Payload::Ping(nonce, ack)
+        } else if self.wants_ack() {
+            Payload::Ack(ack)
+        } else {
+            return None;
+        };
+        self.ack_sent = self.received;
+        self.ack_due = None;
+        Some(payload)
+    }
+
+    /// Whether an ACK is due: much was received, or [`handle_timeout`](Self::handle_timeout) found that it was long ago.
+    fn wants_ack(&self) -> bool {
+        let unsaid = self.received - self.ack_sent;
+        unsaid >= ACK_EVERY || (unsaid > 0 && self.ack_due.is_none())
+    }
+
+    /// Notes that what was numbered so far is on its way.
+    pub fn transmitted(&mut self, now: Instant) {
+        if self.sent > self.acked {
+            self.unacked_since.get_or_insert(now);
         }
-        if self.received - self.ack_sent >= ACK_EVERY {
-            self.ack_sent = self.received;
-            return Some(Payload::Ack(ack));
+    }
+
+    /// From now on a connection may be doubted early: the link outlives it.
+    pub fn make_resumable(&mut self) {
+        self.resumable = true;
+    }
+
+    /// Sequenced octets received so far.
+    pub fn received_octets(&self) -> u64 {
+        self.received
+    }
+
+    /// Forgets what belonged to a connection that is lost: questions and answers under way.
+    pub fn suspend(&mut self) {
+        self.ping = match self.ping {
+            Ping::Due { nonce } | Ping::Sent { nonce, .. } => Ping::None { next: nonce + 1 },
+            Ping::None { next } => Ping::None { next },
+        };
+        self.pong_due = None;
+    }
+
+    /// Goes on over another connection, whose peer has received so many octets; returns how many of them are news. What this side has
+    /// received, the peer was told as well.
+    ///
+    /// # Errors
+    /// The peer has less than it acknowledged before, or more than was sent.
+    pub fn resume(&mut self, peer_received: u64, now: Instant) -> Result<u64, LinkError> {
+        if !(self.acked..=self.sent).contains(&peer_received) {
+            let (ack, acked, sent) = (peer_received as u32, self.acked as u32, self.sent as u32);
+            return Err(LinkError::Ack { ack, acked, sent });
         }
-        None
+        let advance = peer_received - self.acked;
+        self.acked = peer_received;
+        self.ack_sent = self.received;
+        self.ack_due = None;
+        self.heard = now;
+        self.unacked_since = (self.sent > self.acked).then_some(now);
+        Ok(advance)
     }
 
     /// Whether [`poll_output`](Self::poll_output) has something.
     pub fn has_output(&self) -> bool {
-        self.pong_due.is_some() || matches!(self.ping, Ping::Due { .. }) || self.received - self.ack_sent >= ACK_EVERY
+        self.pong_due.is_some() || matches!(self.ping, Ping::Due { .. }) || self.wants_ack()
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called.
     pub fn poll_timeout(&self) -> Instant {
-        match self.ping {
-            Ping::None { .. } => self.heard + self.keepalive.ping_after,
-            Ping::Due { .. } | Ping::Sent { .. } => self.heard + self.keepalive.dead_after,
-        }
+        let asked = !matches!(self.ping, Ping::None { .. });
+        let quiet = self.heard + if asked { self.keepalive.dead_after } else { self.keepalive.ping_after };
+        let doubt = self.unanswered_since().map(|since| since + if asked { DOUBT_AFTER } else { ASK_WITHIN });
+        [doubt, self.ack_due].into_iter().flatten().fold(quiet, Instant::min)
+    }
+
+    /// Since when something of ours has had no sign of the peer, if that is a reason for doubt.
+    fn unanswered_since(&self) -> Option<Instant> {
+        self.unacked_since.filter(|_| self.resumable).map(|since| since.max(self.heard))
     }
 
     /// Asks a silent peer, or gives it up.
@@ -190,12 +264,16 @@ impl Sequence {
     /// # Errors
     /// Nothing was heard for the whole of [`Keepalive::dead_after`].
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), LinkError> {
+        if self.ack_due.is_some_and(|due| now >= due) {
+            self.ack_due = None;
+        }
         let silence = now.saturating_duration_since(self.heard);
-        if silence >= self.keepalive.dead_after {
+        let unanswered = self.unanswered_since().map(|since| now.saturating_duration_since(since)).unwrap_or_default();
+        if silence >= self.keepalive.dead_after || unanswered >= DOUBT_AFTER {
             return Err(LinkError::Silent { silence });
         }
         if let Ping::None { next } = self.ping
-            && silence >= self.keepalive.ping_after
+            && (silence >= self.keepalive.ping_after || unanswered >= ASK_WITHIN)
         {
             self.ping = Ping::Due { nonce: next };
         }
@@ -283,8 +361,8 @@ mod tests {
         path.next(0);
         path.next(0);
 
-        assert_eq!(path.acknowledged(12), Ok(true));
-        assert_eq!(path.acknowledged(12), Ok(false));
+        assert_eq!(path.acknowledged(12), Ok(24));
+        assert_eq!(path.acknowledged(12), Ok(0));
     }
 
     #[test]
@@ -293,7 +371,7 @@ mod tests {
         path.next(88);
         path.next(88);
 
-        assert_eq!(path.acknowledged(100), Ok(true));
+        assert_eq!(path.acknowledged(100), Ok(100));
         assert!(path.acknowledged(99).is_err());
         assert!(path.acknowledged(201).is_err());
         assert_eq!(path.room(), 900);
@@ -310,7 +388,7 @@ mod tests {
         assert_eq!(path.poll_output(ping_at), None);
         let dead_at = path.poll_timeout();
 
-        assert_eq!(dead_at, start + Duration::from_secs(45));
+        assert_eq!(dead_at, start + Duration::from_secs(30));
         assert!(matches!(path.handle_timeout(dead_at), Err(LinkError::Silent { .. })));
     }
 
@@ -329,6 +407,39 @@ mod tests {
         path.ponged(2, later + Duration::from_millis(300));
 
         assert_eq!(path.round_trip(), Some(Duration::from_millis(20)));
+    }
+
+    #[test]
+    fn with_something_unacknowledged_silence_is_doubted_soon_if_the_link_outlives_the_connection() {
+        let start = Instant::now();
+        let mut path = sequence(start);
+        path.make_resumable();
+        path.next(88);
+        path.transmitted(start);
+        assert_eq!(path.poll_timeout(), start + ASK_WITHIN);
+        path.handle_timeout(start + ASK_WITHIN).unwrap();
+        assert!(matches!(path.poll_output(start + ASK_WITHIN), Some(Payload::Ping(..))));
+        assert_eq!(path.poll_timeout(), start + DOUBT_AFTER);
+        assert!(matches!(path.handle_timeout(start + DOUBT_AFTER), Err(LinkError::Silent { .. })));
+
+        path.suspend();
+        let later = start + Duration::from_secs(60);
+        assert_eq!(path.resume(100, later), Ok(100));
+        assert_eq!(path.poll_timeout(), later + Keepalive::CLIENT.ping_after, "nothing is unacknowledged now");
+        assert!(path.resume(99, later).is_err() && path.resume(101, later).is_err());
+    }
+
+    #[test]
+    fn what_was_received_is_acknowledged_within_a_second() {
+        let start = Instant::now();
+        let mut path = sequence(start);
+        path.received(&data(0, 88)).unwrap();
+        assert_eq!(path.poll_output(start), None);
+        assert_eq!(path.poll_timeout(), start + ACK_WITHIN);
+        path.handle_timeout(start + ACK_WITHIN).unwrap();
+        assert_eq!(path.poll_output(start + ACK_WITHIN), Some(Payload::Ack(100)));
+        assert_eq!(path.poll_output(start + ACK_WITHIN), None);
+        assert!(path.poll_timeout() > start + ACK_WITHIN);
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub(crate) mod error;
 pub(crate) mod limits;
 pub(crate) mod outbox;
 mod receive;
+mod resume;
 mod schedule;
 pub(crate) mod stream;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use bytes::Bytes;
 use crate::frame::Payload;
 use crate::handshake::Hello;
 use crate::link::Sequence;
+use crate::replay::Replay;
 
 use budget::Budgets;
 use error::{Code, OpenError, ProtocolError};
@@ -76,6 +78,8 @@ pub struct Mux {
     limits: Limits,
     phase: Phase,
     link: Sequence,
+    /// What goes out again after a connection was lost; absent when the link ends with its connection.
+    replay: Option<Box<Replay>>,
     streams: Streams,
     inbound: Inbound,
     outbound: Outbound,
@@ -153,6 +157,7 @@ impl Mux {
             side,
             phase: Phase::Handshaking { hello_sent: false, deadline: now + limits.handshake },
             link: Sequence::new(limits.keepalive, limits.max_unacked, now),
+            replay: None,
             streams: Streams {
                 map: BTreeMap::new(),
                 ours: 0,

@@ -231,6 +231,12 @@ impl Router {
                 }
             }
         };
+        if let Some(lost) = link.suspended_since()
+            && timeout(PATIENCE, link.resumed()).await.is_err()
+        {
+            let down_since = Some(self.clock.now().minus(lost.elapsed()));
+            return Err(DialError::TunnelDown { target: target(), down_since });
+        }
         let mut stream = link.open(header.to_json()).map_err(|source| DialError::Open { target: target(), source })?;
         stream.accepted().await.map_err(|source| DialError::Refused { target: target(), source })?;
         Ok(Box::new(stream))
@@ -311,6 +317,8 @@ fn since(down_since: &Option<Timestamp>) -> String {
     down_since.map(|moment| format!(" since {moment}")).unwrap_or_default()
 }
 
+/// How long a dial waits for a link that has lost its connection.
+const PATIENCE: Duration = Duration::from_secs(3);
 const DIAL_DEADLINE: Duration = Duration::from_secs(10);
 const LOCAL_BUFFER: usize = 64 * 1024;
 /// Agents of which is remembered since when they are down.

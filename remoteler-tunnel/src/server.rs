@@ -1,11 +1,14 @@
 //! Proxy side of reverse tunnels: takes an agent's link, checks what it registers against its certificate, and keeps it in the
 //! router while it lives. Owns the links of agents. Never believes a name that a certificate does not say (I28).
 
+mod resume;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use remoteler_core::{HostIdentity, Verified, VerifiedHost};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
@@ -18,7 +21,13 @@ use crate::mux::error::Code;
 use crate::mux::limits::Limits;
 use crate::mux::stream::StreamError;
 use crate::registration::{MAX_REGISTRATION_LEN, Offer, OfferError, REGISTRATION_METADATA, Registration};
+use crate::replay::ReplayBudget;
+use crate::resume::{EXPORT_CHANNEL, EXPORT_KEYS, RESUME_MAGIC, ResumeKeys};
 use crate::router::{Attachment, Router};
+use crate::stream::{BoxedStream, Replayed};
+use crate::tls::ExportsKeys;
+
+use resume::{Kept, Resumable};
 
 /// An agent that registers.
 #[derive(Clone, Debug)]
@@ -82,29 +91,32 @@ pub struct TunnelServer {
     router: Arc<Router>,
     events: Arc<dyn AgentEvents>,
     limits: Limits,
+    replay: ReplayBudget,
+    resumable: Arc<Resumable>,
 }
 
 impl TunnelServer {
     /// Registers agents in `router`, each link within `limits`.
     #[must_use]
     pub fn new(router: Arc<Router>, events: Arc<dyn AgentEvents>, limits: Limits) -> Self {
-        Self { router, events, limits }
+        Self { router, events, limits, replay: ReplayBudget::default(), resumable: Arc::default() }
     }
 
-    /// Serves the link of a peer that TLS has verified, to its end.
+    /// Serves the link of a peer that TLS has verified, to its end; or takes a link up on this connection that has lost its own.
     pub async fn serve<S>(&self, stream: S, peer: Verified, source: SocketAddr, admission: Admission)
     where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        S: AsyncRead + AsyncWrite + ExportsKeys + Send + Unpin + 'static,
     {
         // What is over long before the link is has a box of its own, so that an idle link keeps little.
         let Some(registered) = Box::pin(self.admit(stream, peer, source, admission)).await else { return };
-        let Registered { agent, link, control, attachment } = *registered;
+        let Registered { agent, link, control, attachment, kept } = *registered;
         if let Some(control) = control {
             registered_until(&link, control).await;
         }
         // From here on nobody dials it; what is open may end in peace.
         let detached = self.router.detach(attachment);
         let reason = link.closed().await;
+        drop(kept);
         if detached {
             self.events.disconnected(&agent, &reason).await;
         }
@@ -119,13 +131,35 @@ impl TunnelServer {
         admission: Admission,
     ) -> Option<Box<Registered>>
     where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        S: AsyncRead + AsyncWrite + ExportsKeys + Send + Unpin + 'static,
     {
         let Verified::Host(host) = peer else {
             self.events.refused(None, source, &RegistrationError::NotAHost).await;
             return None;
         };
-        let link = Link::start(stream, Side::Server, self.limits);
+        let (keys, channel) = (stream.export(EXPORT_KEYS), stream.export(EXPORT_CHANNEL));
+        let mut stream: BoxedStream = Box::new(stream);
+        let mut prefix = [0; 8];
+        if let Err(cause) = stream.read_exact(&mut prefix).await {
+            let reason = CloseReason::Broken { kind: cause.kind(), message: cause.to_string().into() };
+            self.events.refused(Some(host.identity()), source, &reason.into()).await;
+            return None;
+        }
+        if prefix.starts_with(&RESUME_MAGIC) {
+            if let Some(channel) = channel {
+                admission.authenticated();
+                let served = self.resumable.serve(stream, &prefix, host.identity(), &channel);
+                let served = timeout(REGISTRATION_DEADLINE, served).await;
+                tracing::debug!(node = %host.identity().name, %source, ?served, "a link was to be taken up again");
+            }
+            return None;
+        }
+        let stream: BoxedStream = Box::new(Replayed::new(Bytes::copy_from_slice(&prefix), stream));
+        let keys = keys.map(|exported| ResumeKeys::new(&exported));
+        let link = match keys {
+            Some(_) => Link::start_resumable(stream, Side::Server, self.limits, self.replay.clone()),
+            None => Link::start(stream, Side::Server, self.limits),
+        };
         let registered = timeout(REGISTRATION_DEADLINE, self.register(&link, &host, source)).await;
         let (agent, control) = match registered.unwrap_or(Err(RegistrationError::Timeout)) {
             Ok(registered) => registered,
@@ -138,11 +172,12 @@ impl TunnelServer {
         };
         admission.authenticated();
         let attachment = self.router.attach(agent.host.id, link.clone());
+        let kept = keys.map(|keys| self.resumable.keep(keys, agent.host.id, agent.offer.clone(), link.clone()));
         let control = confirm(control).await.ok();
         if control.is_none() {
             link.close(Code::Protocol, "the registration's stream broke");
         }
-        Some(Box::new(Registered { agent: Box::new(agent), link, control, attachment }))
+        Some(Box::new(Registered { agent: Box::new(agent), link, control, attachment, kept }))
     }
 
     async fn register(
@@ -189,6 +224,8 @@ struct Registered {
     /// The registration holds as long as this is open; `None` when it broke at once.
     control: Option<MuxStream>,
     attachment: Attachment,
+    /// While it can be taken up on another connection.
+    kept: Option<Kept>,
 }
 
 /// Tells the agent that it can be dialled. The stream stays open for as long as the registration holds.

@@ -3,6 +3,7 @@
 //! in the handshake and again after it, when its proof is handed out.
 
 mod config;
+mod export;
 mod failure;
 mod first_contact;
 mod identity;
@@ -10,6 +11,7 @@ mod possession;
 mod verifier;
 
 pub use config::{ClientAuth, ClientTls, ServerTls, TlsConfigError, judged_later, web_server_config};
+pub use export::ExportsKeys;
 pub use failure::{handshake_failure, is_certificate_failure};
 pub use first_contact::{FirstContact, FirstContactError};
 pub use identity::{SharedTlsIdentity, TlsIdentity, TlsIdentityError};

@@ -3,9 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails ends its test")]
 
 use remoteler_tunnel::{
-    ACK_EVERY, ALPN_AUTH, ALPN_AUTH_RELAY, ALPN_SSH, ALPN_TUNNEL, AdmissionLimits, BODY_LEN, Code, DATA_LEN, FrameType,
-    HEADER_LEN, Keepalive, Limits, MAGIC, MAJOR, MAX_BODY_LEN, MAX_CLIENT_HELLO, MAX_DIAL_LEN, MAX_ORIGIN_LEN,
-    MAX_REGISTRATION_LEN, MINOR, PEER_BUDGETS, REGISTRATION_METADATA, Scope,
+    ACK_EVERY, ACK_WITHIN, ALPN_AUTH, ALPN_AUTH_RELAY, ALPN_SSH, ALPN_TUNNEL, ASK_WITHIN, AdmissionLimits, BODY_LEN,
+    Code, DATA_LEN, DOUBT_AFTER, EXPORT_CHANNEL, EXPORT_KEYS, FrameType, HEADER_LEN, Keepalive, Limits, MAGIC, MAJOR,
+    MAX_BODY_LEN, MAX_CLIENT_HELLO, MAX_DIAL_LEN, MAX_ORIGIN_LEN, MAX_REGISTRATION_LEN, MAX_RESUME_BODY_LEN, MINOR,
+    PEER_BUDGETS, REGISTRATION_METADATA, RESUME_BODY_LEN, RESUME_MAGIC, ResumeKeys, Scope,
 };
 
 fn document() -> String {
@@ -135,4 +136,24 @@ fn the_numbers_in_the_text_are_the_code_s() {
     ));
     assert_eq!(client.dead_after, server.dead_after);
     says(std::str::from_utf8(REGISTRATION_METADATA).unwrap());
+}
+
+#[test]
+fn the_message_that_takes_a_link_up_again_is_the_code_s() {
+    let message = ResumeKeys::new(&[1; 48]).request(3, 5, &[7; 32]);
+    let hex: Vec<String> =
+        message.chunks(20).map(|row| row.iter().map(|octet| format!("{octet:02x}")).collect()).collect();
+    says(&hex.join(" "));
+    says(&format!("length of the rest: {RESUME_BODY_LEN}"));
+    says(&format!("1 + up to {}", MAX_RESUME_BODY_LEN - 1));
+    for text in [&RESUME_MAGIC[..], EXPORT_KEYS, EXPORT_CHANNEL] {
+        says(&format!("`{}`", std::str::from_utf8(text).unwrap()));
+    }
+    says(&format!(
+        "{} s of silence and lets the connection go after {} s",
+        ASK_WITHIN.as_secs(),
+        DOUBT_AFTER.as_secs()
+    ));
+    says(&format!("after {ACK_EVERY} octets and after {} s at the latest", ACK_WITHIN.as_secs()));
+    says(&format!("{} min are given", Limits::server().resume_within.as_secs() / 60));
 }

@@ -13,7 +13,7 @@ use remoteler_tunnel::{
     AdmissionLimits, AgentState, BoxedStream, DialCode, DialError, DialHeader, DialReply, Offer, Place, StreamService,
     TargetKind, read_dial_reply, write_dial,
 };
-use support::{Echo, FaultRelay, Proxy, connected};
+use support::{Echo, Proxy, connected};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -77,28 +77,6 @@ async fn who_dials_what_is_not_there_is_told_why() {
         assert_eq!(told, code, "{message}");
         assert!(message.contains(text), "{message}");
     }
-}
-
-#[tokio::test]
-async fn a_link_that_is_lost_comes_back_by_itself() {
-    let proxy = proxy().await;
-    let relay = FaultRelay::start(proxy.address).await;
-    let agent = proxy.agent("edge", relay.address, Arc::new(Echo));
-    connected(&agent).await;
-    let mut lost = proxy.dial("edge").await.unwrap();
-    say(&mut lost, b"before").await;
-
-    for _ in 0..2 {
-        let mut state = agent.state();
-        relay.cut();
-        state.wait_for(|state| matches!(state, AgentState::Waiting { .. })).await.unwrap();
-        connected(&agent).await;
-        let mut stream = proxy.dial("edge").await.unwrap();
-        say(&mut stream, b"after").await;
-    }
-
-    let error = lost.read_u8().await.unwrap_err();
-    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
 }
 
 #[tokio::test]

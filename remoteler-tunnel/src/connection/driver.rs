@@ -10,17 +10,23 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::time::Sleep;
 use tokio_util::io::poll_read_buf;
 
-use super::{CloseReason, LinkState, Shared, now};
-use crate::mux::error::Code;
+use super::{CloseReason, LinkState, Replacement, Shared, now};
+use crate::link::LinkError;
+use crate::mux::error::{Code, ProtocolError};
 use crate::mux::outbox::Outbox;
+use crate::stream::BoxedStream;
 
-pub(super) struct Driver<S> {
-    io: S,
+pub(super) struct Driver {
+    /// `None` while another connection is awaited.
+    io: Option<BoxedStream>,
     shared: Arc<Shared>,
+    resume_within: Duration,
+    /// When a link without a connection is given up.
+    given_up_at: Option<Instant>,
     input: BytesMut,
     read_size: usize,
     out: Outbox,
@@ -29,11 +35,13 @@ pub(super) struct Driver<S> {
     woken: Vec<Waker>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Driver<S> {
-    pub(super) fn new(io: S, shared: Arc<Shared>, now: Instant) -> Self {
+impl Driver {
+    pub(super) fn new(io: BoxedStream, shared: Arc<Shared>, resume_within: Duration, now: Instant) -> Self {
         Self {
-            io,
+            io: Some(io),
             shared,
+            resume_within,
+            given_up_at: None,
             input: BytesMut::new(),
             read_size: SMALL_READ,
             out: Outbox::default(),
@@ -50,7 +58,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Driver<S> {
         // The peer may be gone or may not listen: it gets a moment.
         let _ = tokio::time::timeout(GOODBYE, async {
             poll_fn(|cx| self.poll_write(cx)).await?;
-            self.io.shutdown().await
+            match &mut self.io {
+                Some(io) => io.shutdown().await,
+                None => Ok(()),
+            }
         })
         .await;
     }
@@ -58,21 +69,105 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Driver<S> {
     /// Runs until there is a reason to end.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         self.shared.driver.register(cx.waker());
-        if let Some((_, reason)) = &self.shared.lock().closing {
-            return Poll::Ready(CloseReason::Here { reason: reason.clone() });
-        }
-        if let Err(reason) = self.poll_deadline(cx) {
+        if let Err(reason) = self.take_orders() {
             return Poll::Ready(reason);
         }
         for _ in 0..ROUNDS {
-            match self.poll_round(cx) {
+            let round = if self.io.is_some() {
+                self.poll_deadline(cx).and_then(|_| self.poll_round(cx))
+            } else {
+                self.poll_suspended(cx)
+            };
+            match round {
                 Ok(Progress::Moved) => {}
                 Ok(Progress::Waiting) => return Poll::Pending,
+                Err(reason) if self.outlives(&reason) => self.suspend(&reason),
                 Err(reason) => return Poll::Ready(reason),
             }
         }
         cx.waker().wake_by_ref(); // others' turn
         Poll::Pending
+    }
+
+    /// What handles of the link want: its end, or that it goes on over another connection.
+    fn take_orders(&mut self) -> Result<(), CloseReason> {
+        let shared = Arc::clone(&self.shared);
+        let mut core = shared.lock();
+        if let Some((_, reason)) = &core.closing {
+            return Err(CloseReason::Here { reason: reason.clone() });
+        }
+        if std::mem::take(&mut core.suspend_wanted) && self.io.is_some() && core.mux.is_resumable() {
+            drop(core);
+            self.suspend(&CloseReason::Here { reason: "another connection takes its place".into() });
+            core = shared.lock();
+        }
+        if let Some(Replacement { io, peer_received }) = core.replacement.take() {
+            // Nothing of the connection before counts: not half a frame received, not half a batch written.
+            self.io = Some(io);
+            self.input = BytesMut::new();
+            self.out = Outbox::default();
+            self.unflushed = false;
+            self.given_up_at = None;
+            core.lost = None;
+            core.mux.resume(peer_received, now())?;
+            let away = core.mux.peer_going_away().cloned();
+            self.shared.state.send_if_modified(|state| {
+                let was = matches!(state, LinkState::Suspended { .. });
+                if was {
+                    *state = away.map_or(LinkState::Up, |reason| LinkState::GoingAway { reason });
+                }
+                was
+            });
+        }
+        if self.io.is_none()
+            && let Some(reason) = core.lost.take()
+        {
+            return Err(CloseReason::Lost { reason });
+        }
+        Ok(())
+    }
+
+    /// Whether the link goes on after its connection ended like this: it was lost, nobody closed it and nobody broke a rule.
+    fn outlives(&self, reason: &CloseReason) -> bool {
+        let lost = matches!(
+            reason,
+            CloseReason::Broken { .. } | CloseReason::Protocol(ProtocolError::Link(LinkError::Silent { .. }))
+        );
+        lost && !self.resume_within.is_zero() && self.shared.lock().mux.is_resumable()
+    }
+
+    fn suspend(&mut self, reason: &CloseReason) {
+        tracing::debug!(%reason, "the connection of a link is lost, another one is awaited");
+        self.io = None;
+        self.input = BytesMut::new();
+        self.out = Outbox::default();
+        self.unflushed = false;
+        self.read_size = SMALL_READ;
+        let since = now();
+        self.given_up_at = Some(since + self.resume_within);
+        self.shared.lock().mux.suspend();
+        self.shared.state.send_if_modified(|state| {
+            let open = !matches!(state, LinkState::Closed(_));
+            if open {
+                *state = LinkState::Suspended { since };
+            }
+            open
+        });
+    }
+
+    /// Waits for another connection, for so long.
+    fn poll_suspended(&mut self, cx: &mut Context<'_>) -> Result<Progress, CloseReason> {
+        self.take_orders()?;
+        if self.io.is_some() {
+            return Ok(Progress::Moved);
+        }
+        let Some(until) = self.given_up_at else { return Ok(Progress::Waiting) };
+        self.timer.as_mut().reset(until.into());
+        if Future::poll(self.timer.as_mut(), cx).is_pending() {
+            return Ok(Progress::Waiting);
+        }
+        let reason = format!("no other connection within {} s", self.resume_within.as_secs());
+        Err(CloseReason::Lost { reason: reason.into() })
     }
 
     fn poll_round(&mut self, cx: &mut Context<'_>) -> Result<Progress, CloseReason> {
@@ -99,6 +194,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Driver<S> {
                 progress = Progress::Moved;
             }
             Poll::Ready(Ok(0)) => {
+                // An end in order after it was announced is what was announced.
+                if let Some(reason) = self.shared.lock().mux.peer_going_away() {
+                    return Err(CloseReason::Peer { reason: reason.clone() });
+                }
                 let message = "the peer closed the connection without a word";
                 return Err(self.broken(&io::Error::new(io::ErrorKind::UnexpectedEof, message)));
             }
@@ -114,11 +213,12 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Driver<S> {
     /// Writes and flushes the batch; says whether there was anything.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let mut any = false;
+        let Some(io) = &mut self.io else { return Poll::Pending };
         while !self.out.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES];
             let used = self.out.fill(&mut slices);
             let slices = slices.get(..used).unwrap_or_default();
-            let written = std::task::ready!(Pin::new(&mut self.io).poll_write_vectored(cx, slices))?;
+            let written = std::task::ready!(Pin::new(&mut *io).poll_write_vectored(cx, slices))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -127,7 +227,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Driver<S> {
             any = true;
         }
         if self.unflushed {
-            std::task::ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+            std::task::ready!(Pin::new(io).poll_flush(cx))?;
             self.unflushed = false;
         }
         Poll::Ready(Ok(any))
@@ -146,6 +246,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Driver<S> {
 
     /// Reads what there is, as far as the buffer goes: whoever waits for it is then called once. Ready with 0 at the end.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Some(io) = &mut self.io else { return Poll::Pending };
         if self.input.capacity() - self.input.len() < self.read_size / 4 {
             self.input.reserve(self.read_size);
         }
@@ -155,7 +256,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Driver<S> {
             if total > 0 && spare < self.read_size / 4 {
                 return Poll::Ready(Ok(total));
             }
-            match poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input) {
+            match poll_read_buf(Pin::new(&mut *io), cx, &mut self.input) {
                 // An end or an error after some octets is found again by the next call.
                 Poll::Ready(Ok(0) | Err(_)) | Poll::Pending if total > 0 => return Poll::Ready(Ok(total)),
                 Poll::Ready(Ok(count)) if count > 0 => {
@@ -186,11 +287,14 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Driver<S> {
         Ok(result?)
     }
 
-    /// Why the connection is no more: what the peer has announced, if it did.
+    /// Why the connection is no more: what the peer has announced, if it did and nothing is left to be carried.
     fn broken(&self, error: &io::Error) -> CloseReason {
-        match self.shared.lock().mux.peer_going_away() {
-            Some(reason) => CloseReason::Peer { reason: reason.clone() },
-            None => CloseReason::Broken { kind: error.kind(), message: error.to_string().into() },
+        let core = self.shared.lock();
+        match core.mux.peer_going_away() {
+            Some(reason) if core.mux.is_idle() || !core.mux.is_resumable() => {
+                CloseReason::Peer { reason: reason.clone() }
+            }
+            Some(_) | None => CloseReason::Broken { kind: error.kind(), message: error.to_string().into() },
         }
     }
 
@@ -226,7 +330,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Driver<S> {
             (Some((code, reason)), _) => (*code, reason.clone()),
             (None, CloseReason::Protocol(error)) => (Code::Protocol, error.to_string().into()),
             (None, CloseReason::Here { reason } | CloseReason::Peer { reason }) => (Code::GoingAway, reason.clone()),
-            (None, CloseReason::Broken { message, .. }) => (Code::GoingAway, message.clone()),
+            (None, CloseReason::Broken { message, .. } | CloseReason::Lost { reason: message }) => {
+                (Code::GoingAway, message.clone())
+            }
         };
         core.mux.go_away(code, &text);
         if self.out.len() < BATCH {
@@ -241,7 +347,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Driver<S> {
     }
 }
 
-impl<S> Driver<S> {
+impl Driver {
     /// Tells everybody that the link is over.
     fn end(&mut self, reason: &CloseReason) {
         let mut core = self.shared.lock();
@@ -263,7 +369,7 @@ impl<S> Driver<S> {
     }
 }
 
-impl<S> Drop for Driver<S> {
+impl Drop for Driver {
     fn drop(&mut self) {
         // Only when the runtime stops before the link does; otherwise this was told already.
         self.end(&CloseReason::Here { reason: "the program ends".into() });

@@ -36,6 +36,8 @@ pub struct Limits {
     pub stalled_after: Duration,
     /// When a silent peer is asked and given up.
     pub keepalive: Keepalive,
+    /// How long a link whose connection is lost waits for another one. Default 10 min.
+    pub resume_within: Duration,
 }
 
 impl Limits {
@@ -54,6 +56,7 @@ impl Limits {
             handshake: Duration::from_secs(10),
             stalled_after: Duration::from_secs(10),
             keepalive: Keepalive::CLIENT,
+            resume_within: Duration::from_secs(600),
         }
     }
 
@@ -67,10 +70,10 @@ impl Limits {
         2 * self.max_streams as usize + 1024
     }
 
-    pub(crate) fn hello(&self) -> Hello {
+    pub(crate) fn hello(&self, features: u64) -> Hello {
         Hello {
             minor: MINOR,
-            features: 0,
+            features,
             max_streams: self.max_streams,
             stream_window: self.stream_window,
             link_window: self.link_window,

@@ -67,6 +67,15 @@ impl Outbox {
         }
     }
 
+    /// Adds frames that were encoded before.
+    pub(crate) fn push_octets(&mut self, octets: Bytes) {
+        self.len += octets.len();
+        if !self.joined.is_empty() {
+            self.chunks.push_back(self.joined.split().freeze());
+        }
+        self.chunks.push_back(octets);
+    }
+
     /// Adds octets that are no frame: the hello.
     pub(crate) fn push_raw(&mut self, write: impl FnOnce(&mut BytesMut)) {
         let before = self.joined.len();

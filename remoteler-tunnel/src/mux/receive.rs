@@ -9,7 +9,7 @@ use super::error::{Code, ProtocolError};
 use super::stream::{Opening, SendEnd, Stream, StreamError};
 use super::{CHECK_EVERY, Mux, MuxEvent, Phase};
 use crate::frame::{DATA_LEN, FrameType, HEADER_LEN, Header, Payload};
-use crate::handshake::Hello;
+use crate::handshake::{Hello, RESUME};
 
 impl Mux {
     /// Takes all whole frames off the front of `input`; the rest stays for the next call.
@@ -51,6 +51,11 @@ impl Mux {
             if std::mem::take(&mut stream.send.awaited) {
                 self.events.push_back(MuxEvent::Writable(*id));
             }
+        }
+        if peer.features & RESUME == 0 {
+            self.replay = None;
+        } else if self.replay.is_some() {
+            self.link.make_resumable();
         }
         self.phase = Phase::Up { peer };
         self.link.probe(now);
@@ -97,18 +102,18 @@ impl Mux {
                 return Ok(());
             }
             Payload::Ack(ack) => {
-                if !self.link.acknowledged(ack)? {
+                if !self.acknowledged(ack)? {
                     return self.without_effect(now);
                 }
                 return Ok(());
             }
             Payload::Ping(nonce, ack) => {
-                self.link.acknowledged(ack)?;
+                self.acknowledged(ack)?;
                 self.link.pinged(nonce);
                 return self.spend_ping(now);
             }
             Payload::Pong(nonce, ack) => {
-                self.link.acknowledged(ack)?;
+                self.acknowledged(ack)?;
                 return if self.link.ponged(nonce, now) { Ok(()) } else { self.spend_ping(now) };
             }
             Payload::Reset(code) => {

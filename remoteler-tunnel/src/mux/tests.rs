@@ -13,6 +13,7 @@ use super::outbox::Outbox;
 use super::stream::StreamError;
 use super::{Mux, MuxEvent, ReadOutcome, Side};
 use crate::frame::{HEADER_LEN, Header, Payload};
+use crate::replay::ReplayBudget;
 
 /// Both ends of a link and what is under way between them.
 struct Pair {
@@ -31,6 +32,13 @@ struct End {
 impl End {
     fn new(side: Side, limits: Limits, now: Instant) -> Self {
         Self { mux: Mux::new(side, limits, now), sent: BytesMut::new(), arrived: BytesMut::new(), events: Vec::new() }
+    }
+
+    /// Such as lasts longer than its connections.
+    fn resumable(self) -> Self {
+        let mut end = self;
+        end.mux.make_resumable(ReplayBudget::default());
+        end
     }
 
     fn transmit(&mut self, now: Instant) {
@@ -61,6 +69,23 @@ impl Pair {
         let now = Instant::now();
         let client = End::new(Side::Client, Limits { keepalive: Limits::client().keepalive, ..limits }, now);
         Self { now, client, server: End::new(Side::Server, limits, now) }
+    }
+
+    fn resumable(limits: Limits) -> Self {
+        let Self { now, client, server } = Self::new(limits);
+        Self { now, client: client.resumable(), server: server.resumable() }
+    }
+
+    /// Loses the connection with all that is under way, and goes on over another one.
+    fn cut(&mut self) {
+        let Self { now, client, server } = self;
+        let received = [&client, &server].map(|end| end.mux.received_octets());
+        for (end, of_peer) in [(client, received[1]), (server, received[0])] {
+            end.sent.clear();
+            end.arrived.clear();
+            end.mux.suspend();
+            end.mux.resume(of_peer, *now).unwrap();
+        }
     }
 
     /// Moves at most `piece` octets each way; false when nothing moved.
@@ -109,7 +134,7 @@ fn server_of_a_forger(limits: Limits) -> (End, Instant) {
     let now = Instant::now();
     let mut server = End::new(Side::Server, limits, now);
     let mut hello = BytesMut::new();
-    limits.hello().put(&mut hello);
+    limits.hello(0).put(&mut hello);
     server.receive(&hello, now).unwrap();
     (server, now)
 }

@@ -7,7 +7,9 @@ use super::outbox::Outbox;
 use super::stream::{ReceiveHalf, SendEnd};
 use super::{Mux, MuxEvent, Phase};
 use crate::frame::{DATA_LEN, HEADER_LEN, Header, Payload};
+use crate::handshake::RESUME;
 use crate::link::Sequence;
+use crate::replay::Replay;
 
 impl Mux {
     /// Adds frames to `out` until it holds `enough` octets (by less than a frame more) or nothing is left that may be
@@ -16,7 +18,8 @@ impl Mux {
         match &mut self.phase {
             Phase::Handshaking { hello_sent, .. } => {
                 if !std::mem::replace(hello_sent, true) {
-                    let hello = self.limits.hello();
+                    let features = if self.replay.is_some() { RESUME } else { 0 };
+                    let hello = self.limits.hello(features);
                     out.push_raw(|octets| hello.put(octets));
                 }
                 return;
@@ -25,7 +28,10 @@ impl Mux {
             Phase::Up { .. } => {}
         }
         while out.len() < enough {
-            let sent = if let Some(payload) = self.link.poll_output(now) {
+            let sent = if let Some(octets) = self.replay.as_mut().and_then(|replay| replay.next_again()) {
+                out.push_octets(octets); // what was lost with a connection, before anything new
+                true
+            } else if let Some(payload) = self.link.poll_output(now) {
                 push_unsequenced(out, payload);
                 true
             } else if !self.outbound.control.is_empty() {
@@ -34,9 +40,10 @@ impl Mux {
                 self.transmit_window(out, now) || self.transmit_stream(out)
             };
             if !sent {
-                return;
+                break;
             }
         }
+        self.link.transmitted(now);
     }
 
     /// Whether [`poll_transmit`](Self::poll_transmit) may have something to send.
@@ -46,6 +53,7 @@ impl Mux {
             Phase::Handshaking { hello_sent, .. } => !hello_sent,
             Phase::Up { .. } => {
                 self.link.has_output()
+                    || self.replay.as_ref().is_some_and(|replay| replay.has_again())
                     || !self.outbound.control.is_empty()
                     || !self.outbound.windows.is_empty()
                     || self.missing_link_credit().is_some()
@@ -57,21 +65,21 @@ impl Mux {
 
     fn transmit_control(&mut self, out: &mut Outbox) -> bool {
         let Some((_, payload)) = self.outbound.control.front() else { return false };
-        if self.link.room() < HEADER_LEN + payload.wire_len() {
+        if self.room() < HEADER_LEN + payload.wire_len() {
             return false;
         }
         let Some((id, payload)) = self.outbound.control.pop_front() else { return false };
-        push_sequenced(out, &mut self.link, id, payload);
+        push_sequenced(out, &mut self.link, self.replay.as_deref_mut(), id, payload);
         true
     }
 
     fn transmit_window(&mut self, out: &mut Outbox, now: Instant) -> bool {
-        if self.link.room() < HEADER_LEN + 4 {
+        if self.room() < HEADER_LEN + 4 {
             return false;
         }
         if let Some(missing) = self.missing_link_credit() {
             self.inbound.credit += missing;
-            push_sequenced(out, &mut self.link, 0, Payload::Window(missing));
+            push_sequenced(out, &mut self.link, self.replay.as_deref_mut(), 0, Payload::Window(missing));
             return true;
         }
         while let Some(id) = self.outbound.windows.pop_front() {
@@ -91,7 +99,7 @@ impl Mux {
             self.link.probe(now);
             let Some(missing) = stream.receive.missing_credit() else { continue };
             stream.receive.credit += missing;
-            push_sequenced(out, &mut self.link, id, Payload::Window(missing));
+            push_sequenced(out, &mut self.link, self.replay.as_deref_mut(), id, Payload::Window(missing));
             return true;
         }
         false
@@ -108,6 +116,7 @@ impl Mux {
     fn transmit_stream(&mut self, out: &mut Outbox) -> bool {
         let Phase::Up { peer } = &self.phase else { return false };
         let most = DATA_LEN.min(peer.max_data as usize);
+        let room = self.room();
         let Some(id) = self.outbound.schedule.first() else { return false };
         let Some(stream) = self.streams.map.get_mut(&id) else {
             self.outbound.schedule.forget_first();
@@ -118,7 +127,6 @@ impl Mux {
             self.outbound.schedule.drained(send);
             return true;
         }
-        let room = self.link.room();
         if !send.buffer.is_empty() {
             let credit = usize::try_from(self.outbound.credit).unwrap_or(usize::MAX);
             let length = most.min(credit).min(room.saturating_sub(HEADER_LEN));
@@ -131,7 +139,7 @@ impl Mux {
             send.quantum = send.quantum.saturating_sub(length);
             self.outbound.credit -= length as u64;
             self.outbound.buffered -= length;
-            push_sequenced(out, &mut self.link, id, Payload::Data(octets));
+            push_sequenced(out, &mut self.link, self.replay.as_deref_mut(), id, Payload::Data(octets));
             if send.awaited && send.buffer.len() <= self.limits.send_buffer / 2 {
                 send.awaited = false;
                 self.events.push_back(MuxEvent::Writable(id));
@@ -147,12 +155,12 @@ impl Mux {
         }
         if send.end == SendEnd::FinDue {
             send.end = SendEnd::FinSent;
-            push_sequenced(out, &mut self.link, id, Payload::Fin);
+            push_sequenced(out, &mut self.link, self.replay.as_deref_mut(), id, Payload::Fin);
             if stream.receive.fin && stream.released {
                 stream.send.cut = None;
             }
         } else if let Some(code) = send.cut.take() {
-            push_sequenced(out, &mut self.link, id, Payload::Reset(code));
+            push_sequenced(out, &mut self.link, self.replay.as_deref_mut(), id, Payload::Reset(code));
             self.remove(id);
             return true;
         }
@@ -193,9 +201,12 @@ fn resize(receive: &mut ReceiveHalf, least: u32, most: u32, round_trip: Option<D
 const SHORTEST_TRIP: Duration = Duration::from_micros(500);
 const SHRINK_AFTER: Duration = Duration::from_secs(10);
 
-fn push_sequenced(out: &mut Outbox, link: &mut Sequence, stream: u32, payload: Payload) {
+fn push_sequenced(out: &mut Outbox, link: &mut Sequence, replay: Option<&mut Replay>, stream: u32, payload: Payload) {
     let length = payload.wire_len();
     let header = Header { kind: payload.kind(), length, stream, sequence: link.next(length) };
+    if let Some(replay) = replay {
+        replay.keep(&header, &payload);
+    }
     out.push(&header, payload);
 }
 

@@ -17,10 +17,10 @@ use remoteler_core::{
 };
 use remoteler_tunnel::{
     Admission, AdmissionLimits, Admissions, Agent, AgentConfig, AgentEvents, AgentSession, AgentState, BoxedStream,
-    ClientTls, CloseReason, DialError, DialHeader, DialReply, Inventory, Limits, Offer, OnePort, Place, Refusal,
-    RegistrationError, Replayed, Route, RouteHandler, Routed, Router, Serve, ServerTls, SharedTlsIdentity,
-    StreamService, Target, TargetKind, TargetName, TlsIdentity, TrustSource, TunnelServer, connect_tcp, read_dial,
-    relay, serve, write_dial_reply,
+    ClientTls, CloseReason, DialError, DialHeader, DialReply, Inventory, Limits, Link, Offer, OnePort, Place,
+    REGISTRATION_METADATA, Refusal, RegistrationError, ReplayBudget, Replayed, Route, RouteHandler, Routed, Router,
+    Serve, ServerTls, SharedTlsIdentity, StreamService, Target, TargetKind, TargetName, TlsIdentity, TrustSource,
+    TunnelServer, connect_tcp, read_dial, relay, serve, write_dial_reply,
 };
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -255,6 +255,7 @@ impl Proxy {
             clock: self.clock.clone(),
             entropy: Arc::new(OsEntropy),
             limits: Limits::client(),
+            replay: ReplayBudget::default(),
         })
     }
 
@@ -271,6 +272,27 @@ impl Proxy {
         let socket = connect_tcp(&self.address.to_string(), Duration::from_secs(10)).await.unwrap();
         TlsConnector::from(config).connect("root".try_into().unwrap(), Replayed::from(socket)).await
     }
+}
+
+/// A host's TLS connection for a tunnel, before anything is said on it.
+pub async fn tls_stream(proxy: &Proxy, host: &HostIdentity) -> TlsStream<TcpStream> {
+    let tls = proxy.authorities.client_tls(Some(proxy.authorities.host(host)), proxy.clock.clone());
+    let config = tls.to_cluster(&[SystemRole::Proxy], "remoteler-tunnel").unwrap();
+    let socket = connect_tcp(&proxy.address.to_string(), Duration::from_secs(10)).await.unwrap();
+    TlsConnector::from(config).connect("root".try_into().unwrap(), socket).await.unwrap()
+}
+
+/// Registers an agent that a test plays itself.
+pub async fn register(link: &Link, offer: &Offer) {
+    link.ready().await.unwrap();
+    let mut control = link.open(REGISTRATION_METADATA).unwrap();
+    let message = serde_json::json!({ "v": remoteler_tunnel::DIAL_VERSION, "offer": offer }).to_string();
+    control.write_all(&u16::try_from(message.len()).unwrap().to_be_bytes()).await.unwrap();
+    control.write_all(message.as_bytes()).await.unwrap();
+    let reply = remoteler_tunnel::read_dial_reply(&mut control).await.unwrap();
+    assert_eq!(reply, DialReply::Connected);
+    // It holds as long as its stream is open.
+    tokio::spawn(async move { control.read_u8().await });
 }
 
 /// Waits until the agent can be dialled.
@@ -353,8 +375,10 @@ impl FaultRelay {
         Self { address, connections, accepting: accepting.abort_handle() }
     }
 
-    pub fn cut(&self) {
-        self.connections.lock().unwrap().drain(..).for_each(|connection| connection.abort());
+    /// Loses all connections; how many of them lived.
+    pub fn cut(&self) -> usize {
+        let connections = std::mem::take(&mut *self.connections.lock().unwrap());
+        connections.into_iter().filter(|connection| !connection.is_finished()).inspect(|each| each.abort()).count()
     }
 }
 

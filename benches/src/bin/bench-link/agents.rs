@@ -11,7 +11,7 @@ use remoteler_core::{
     AuthApi, Clock, NodeName, NodeRecord, OsEntropy, Policy, Secret, SharedPolicy, SystemClock, SystemRole,
 };
 use remoteler_tunnel::{
-    Agent, AgentConfig, AgentState, BoxedStream, ClientTls, DialHeader, Limits, Offer, SharedTlsIdentity,
+    Agent, AgentConfig, AgentState, BoxedStream, ClientTls, DialHeader, Limits, Offer, ReplayBudget, SharedTlsIdentity,
     StreamService, TargetKind, TrustSource, connect_tcp, relay,
 };
 use tokio_util::sync::CancellationToken;
@@ -114,6 +114,7 @@ async fn start(proxy: &str, state: &HostState, service: Arc<dyn StreamService>) 
         clock: Arc::new(SystemClock),
         entropy: Arc::new(OsEntropy),
         limits: Limits::client(),
+        replay: ReplayBudget::default(),
     });
     let mut shown = agent.state();
     let up = shown.wait_for(|state| matches!(state, AgentState::Connected { .. }));

@@ -3,7 +3,9 @@
 use std::{collections::HashMap, sync::Arc};
 
 use remoteler_core::{Clock, Entropy, HostIdentity};
-use remoteler_tunnel::{Agent, AgentConfig, AgentState, ClientTls, Limits, Offer, StreamService, TargetKind};
+use remoteler_tunnel::{
+    Agent, AgentConfig, AgentState, ClientTls, Limits, Offer, ReplayBudget, StreamService, TargetKind,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::status_board::{StatusBoard, TunnelStatus};
@@ -38,6 +40,7 @@ pub(crate) fn start(
         clock: clock.clone(),
         entropy,
         limits: Limits::client(),
+        replay: ReplayBudget::default(),
     };
     let agent = Agent::start(config);
     let mut state = agent.state();
@@ -49,6 +52,11 @@ pub(crate) fn start(
                 AgentState::Connected { since } => {
                     TunnelStatus { state: "connected".into(), since: *since, reason: None }
                 }
+                AgentState::Suspended { since } => TunnelStatus {
+                    state: "suspended".into(),
+                    since: *since,
+                    reason: Some("the connection is lost, another one is being made".into()),
+                },
                 AgentState::Waiting { reason, .. } => {
                     TunnelStatus { state: "waiting".into(), since: now, reason: Some(reason.to_string()) }
                 }

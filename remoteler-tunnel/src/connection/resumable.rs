@@ -1,0 +1,141 @@
+//! A link that goes on over another connection when it has lost the one it had. Owns the exchange of the two messages of a resumption;
+//! the driver swaps the connections. Whose link it is, the caller has settled by the certificate.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::{Link, LinkState, Replacement, now};
+use crate::mux::limits::Limits;
+use crate::mux::{Mux, Side};
+use crate::replay::ReplayBudget;
+use crate::resume::{self, Channel, MAX_RESUME_BODY_LEN, ResumeError, ResumeKeys, ResumeRequest};
+use crate::stream::BoxedStream;
+
+/// Why a connection was not taken for a link.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TakeUpError {
+    /// It broke; another one may do.
+    #[error("the connection broke: {0}")]
+    Io(#[from] std::io::Error),
+    /// The peer will not, on no connection.
+    #[error(transparent)]
+    Resume(#[from] ResumeError),
+    /// The link is over.
+    #[error("the tunnel has ended meanwhile")]
+    Over,
+}
+
+impl Link {
+    /// Like [`Link::start`], for a link that [`Limits::resume_within`] keeps when its connection is lost, if its peer does so too.
+    #[must_use]
+    pub fn start_resumable(io: BoxedStream, side: Side, limits: Limits, budget: ReplayBudget) -> Self {
+        let mut mux = Mux::new(side, limits, now());
+        mux.make_resumable(budget);
+        Self::over(io, mux, limits)
+    }
+
+    /// Since when its connection is lost, and another one awaited.
+    #[must_use]
+    pub fn suspended_since(&self) -> Option<Instant> {
+        match self.state() {
+            LinkState::Suspended { since } => Some(since),
+            LinkState::Handshaking | LinkState::Up | LinkState::GoingAway { .. } | LinkState::Closed(_) => None,
+        }
+    }
+
+    /// Waits until its connection is lost and another one awaited; false when the link has ended.
+    pub async fn suspended(&self) -> bool {
+        let mut state = self.shared().state.subscribe();
+        let settled = state.wait_for(|state| matches!(state, LinkState::Suspended { .. } | LinkState::Closed(_))).await;
+        settled.is_ok_and(|state| matches!(*state, LinkState::Suspended { .. }))
+    }
+
+    /// Waits until it has a connection, or has ended.
+    pub async fn resumed(&self) {
+        let mut state = self.shared().state.subscribe();
+        // Fails only when the sender is gone, which lives in the link that is borrowed here.
+        let _ = state.wait_for(|state| !matches!(state, LinkState::Suspended { .. })).await;
+    }
+
+    /// Lets its connection go, if it has one, and waits until that is done; false when the link has ended or cannot go on without.
+    pub(crate) async fn suspend(&self) -> bool {
+        if !self.shared().lock().mux.is_resumable() {
+            return false;
+        }
+        self.shared().lock().suspend_wanted = true;
+        self.shared().driver.wake();
+        self.suspended().await
+    }
+
+    /// Ends it, if it waits for a connection: there will be none.
+    pub(crate) fn give_up(&self, reason: &str) {
+        self.shared().lock().lost = Some(reason.into());
+        self.shared().driver.wake();
+    }
+
+    /// The client's part: asks the server on `io` to go on, and goes on when that agrees. The link must be suspended.
+    pub(crate) async fn take_up(
+        &self,
+        mut io: BoxedStream,
+        keys: &ResumeKeys,
+        attempt: u32,
+        channel: &Channel,
+    ) -> Result<(), TakeUpError> {
+        let received = self.shared().lock().mux.received_octets();
+        io.write_all(&keys.request(attempt, received, channel)).await?;
+        io.flush().await?;
+        let mut prefix = [0; 8];
+        io.read_exact(&mut prefix).await?;
+        let answer = read_body(&mut io, &prefix).await?;
+        let peer_received = keys.accepted(&answer, channel)?;
+        self.replace(io, peer_received)
+    }
+
+    /// The server's part, after the request was found good: says what it has, and goes on.
+    pub(crate) async fn hand_over(
+        &self,
+        mut io: BoxedStream,
+        keys: &ResumeKeys,
+        request: &ResumeRequest,
+        channel: &Channel,
+    ) -> Result<(), TakeUpError> {
+        // What was received must not grow any more once it is told.
+        if !self.suspend().await {
+            return Err(TakeUpError::Over);
+        }
+        let received = self.shared().lock().mux.received_octets();
+        io.write_all(&keys.answer(received, channel)).await?;
+        io.flush().await?;
+        self.replace(io, request.received)
+    }
+
+    fn replace(&self, io: BoxedStream, peer_received: u64) -> Result<(), TakeUpError> {
+        let shared = self.shared();
+        let mut core = shared.lock();
+        if core.closing.is_some() || !core.mux.is_up() {
+            return Err(TakeUpError::Over);
+        }
+        core.replacement = Some(Replacement { io, peer_received });
+        drop(core);
+        shared.driver.wake();
+        Ok(())
+    }
+}
+
+/// The body behind a prefix.
+pub(crate) async fn read_body(io: &mut BoxedStream, prefix: &[u8; 8]) -> Result<Vec<u8>, TakeUpError> {
+    let length = resume::body_length(prefix)?;
+    debug_assert!(length <= MAX_RESUME_BODY_LEN);
+    let mut body = vec![0; length];
+    io.read_exact(&mut body).await?;
+    Ok(body)
+}
+
+/// Tells the client that its link is not known here.
+pub(crate) async fn refuse(mut io: BoxedStream, reason: &Arc<str>) {
+    // The peer may be gone already.
+    let _ = io.write_all(&resume::refusal(reason)).await;
+    let _ = io.shutdown().await;
+}

@@ -1,0 +1,62 @@
+//! The machine when its connection is lost: what it keeps, and how it goes on over another one. Streams do not notice.
+
+use std::time::Instant;
+
+use super::error::ProtocolError;
+use super::{Mux, Phase};
+use crate::replay::{Replay, ReplayBudget};
+
+impl Mux {
+    /// Keeps what it sends until it is acknowledged, if the peer does so too. Before the first octet.
+    pub(crate) fn make_resumable(&mut self, budget: ReplayBudget) {
+        self.replay = Some(Box::new(Replay::new(budget)));
+    }
+
+    /// Whether it can go on over another connection: both sides keep what they send.
+    #[must_use]
+    pub(crate) fn is_resumable(&self) -> bool {
+        matches!(self.phase, Phase::Up { .. }) && self.replay.is_some()
+    }
+
+    /// Sequenced octets received so far: what the peer must be told to go on.
+    #[must_use]
+    pub(crate) fn received_octets(&self) -> u64 {
+        self.link.received_octets()
+    }
+
+    /// The connection is lost, and with it what was in no whole frame and what is not sequenced.
+    pub(crate) fn suspend(&mut self) {
+        self.link.suspend();
+    }
+
+    /// Goes on over another connection, whose peer has received so many octets: what it has not goes out again first.
+    ///
+    /// # Errors
+    /// The peer cannot have received that. The link must be closed then.
+    pub(crate) fn resume(&mut self, peer_received: u64, now: Instant) -> Result<(), ProtocolError> {
+        self.suspend();
+        let news = self.link.resume(peer_received, now)?;
+        if let Some(replay) = &mut self.replay {
+            replay.acknowledged(news);
+            replay.rewind();
+        }
+        Ok(())
+    }
+
+    /// Takes an acknowledgement; says whether it was news.
+    pub(super) fn acknowledged(&mut self, ack: u32) -> Result<bool, ProtocolError> {
+        let news = self.link.acknowledged(ack)?;
+        if let Some(replay) = &mut self.replay
+            && news > 0
+        {
+            replay.acknowledged(news);
+        }
+        Ok(news > 0)
+    }
+
+    /// Octets, headers included, that may still be sent before the peer acknowledges some.
+    pub(super) fn room(&self) -> usize {
+        let room = self.link.room();
+        self.replay.as_ref().map_or(room, |replay| room.min(replay.room()))
+    }
+}

@@ -1,0 +1,193 @@
+//! What was sent and not yet acknowledged, kept to be sent again on another connection. Owns those octets and counts them, for one link
+//! and for the process. Never looks into them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use crate::frame::{HEADER_LEN, Header, Payload};
+
+/// How much all links of a process may keep together. Clones are the same budget.
+#[derive(Clone, Debug)]
+pub struct ReplayBudget {
+    kept: Arc<AtomicUsize>,
+    most: usize,
+}
+
+impl ReplayBudget {
+    /// At most `most` octets, besides 64 KiB that each link may keep in any case.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        Self { kept: Arc::default(), most }
+    }
+
+    /// Octets that all links keep now.
+    #[must_use]
+    pub fn kept(&self) -> usize {
+        self.kept.load(Ordering::Relaxed)
+    }
+}
+
+impl Default for ReplayBudget {
+    /// 256 MiB.
+    fn default() -> Self {
+        Self::new(256 * 1024 * 1024)
+    }
+}
+
+/// Sent octets of one link, in the order of their sequence.
+#[derive(Debug)]
+pub(crate) struct Replay {
+    chunks: VecDeque<Bytes>,
+    joined: BytesMut,
+    len: usize,
+    /// What is to be sent again before anything new.
+    again: VecDeque<Bytes>,
+    budget: ReplayBudget,
+}
+
+impl Replay {
+    pub(crate) fn new(budget: ReplayBudget) -> Self {
+        Self { chunks: VecDeque::new(), joined: BytesMut::new(), len: 0, again: VecDeque::new(), budget }
+    }
+
+    /// Keeps a frame that is sent now. Large payloads are shared with who sends them.
+    pub(crate) fn keep(&mut self, header: &Header, payload: &Payload) {
+        header.put(&mut self.joined);
+        if let Payload::Data(octets) = payload
+            && octets.len() >= SHARE_FROM
+        {
+            self.chunks.push_back(self.joined.split().freeze());
+            self.chunks.push_back(octets.clone());
+        } else {
+            payload.put(&mut self.joined);
+        }
+        self.count(HEADER_LEN + header.length);
+    }
+
+    /// Lets go of the first `count` octets: the peer has them.
+    pub(crate) fn acknowledged(&mut self, count: u64) {
+        let count = usize::try_from(count).unwrap_or(usize::MAX).min(self.len);
+        self.len -= count;
+        self.budget.kept.fetch_sub(count, Ordering::Relaxed);
+        let mut left = count;
+        while let Some(first) = self.chunks.front_mut() {
+            if left < first.len() {
+                first.advance(left);
+                return;
+            }
+            left -= first.len();
+            self.chunks.pop_front();
+        }
+        self.joined.advance(left.min(self.joined.len()));
+        if self.joined.is_empty() {
+            self.joined = BytesMut::new(); // an idle link holds no buffer
+        }
+        if self.chunks.is_empty() {
+            self.chunks = VecDeque::new();
+        }
+    }
+
+    /// Everything that is kept goes out again, before anything new.
+    pub(crate) fn rewind(&mut self) {
+        if !self.joined.is_empty() {
+            self.chunks.push_back(self.joined.split().freeze());
+        }
+        self.again = self.chunks.iter().filter(|chunk| !chunk.is_empty()).cloned().collect();
+    }
+
+    /// The next octets that go out again.
+    pub(crate) fn next_again(&mut self) -> Option<Bytes> {
+        let next = self.again.pop_front();
+        if self.again.is_empty() {
+            self.again = VecDeque::new();
+        }
+        next
+    }
+
+    pub(crate) fn has_again(&self) -> bool {
+        !self.again.is_empty()
+    }
+
+    /// Octets that may be kept besides.
+    pub(crate) fn room(&self) -> usize {
+        let of_all = self.budget.most.saturating_sub(self.budget.kept());
+        of_all.max(ALWAYS.saturating_sub(self.len))
+    }
+
+    fn count(&mut self, octets: usize) {
+        self.len += octets;
+        self.budget.kept.fetch_add(octets, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        self.budget.kept.fetch_sub(self.len, Ordering::Relaxed);
+    }
+}
+
+/// Payloads below this are copied behind their header.
+const SHARE_FROM: usize = 2048;
+/// What a link may keep however much the others do.
+const ALWAYS: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::FrameType;
+
+    fn keep(replay: &mut Replay, length: usize, sequence: u32) -> BytesMut {
+        let payload = Payload::Data(vec![length as u8; length].into());
+        let header = Header { kind: FrameType::Data, length, stream: 1, sequence };
+        replay.keep(&header, &payload);
+        let mut wire = BytesMut::new();
+        header.put(&mut wire);
+        payload.put(&mut wire);
+        wire
+    }
+
+    fn again(replay: &mut Replay) -> Vec<u8> {
+        replay.rewind();
+        std::iter::from_fn(|| replay.next_again()).flatten().collect()
+    }
+
+    #[test]
+    fn what_is_not_acknowledged_comes_again_octet_for_octet_and_more_than_once() {
+        let budget = ReplayBudget::default();
+        let mut replay = Replay::new(budget.clone());
+        let mut sent = BytesMut::new();
+        for length in [1, 5000, 7, 2048, 16_000, 3] {
+            sent.unsplit(keep(&mut replay, length, sent.len() as u32));
+        }
+        assert_eq!(again(&mut replay), sent);
+        for cut in [13, 5012, 19 + 100] {
+            replay.acknowledged(cut as u64);
+            sent.advance(cut);
+            assert_eq!(again(&mut replay), sent);
+            assert_eq!(budget.kept(), sent.len());
+        }
+        replay.acknowledged(sent.len() as u64);
+        assert_eq!((again(&mut replay).len(), budget.kept()), (0, 0));
+    }
+
+    // I27
+    #[test]
+    fn a_process_keeps_no_more_than_its_budget_and_each_link_a_little() {
+        let budget = ReplayBudget::new(100_000);
+        let (mut first, mut second) = (Replay::new(budget.clone()), Replay::new(budget.clone()));
+        while first.room() >= 10_000 {
+            keep(&mut first, 9_000, 0);
+        }
+        assert!(budget.kept() <= 100_000 && first.room() < 10_000);
+        assert_eq!(second.room(), ALWAYS, "another link is not stopped altogether");
+        keep(&mut second, 60_000, 0);
+        assert!(second.room() < 6_000);
+        drop(first);
+        assert!(second.room() > 39_000);
+        drop(second);
+        assert_eq!(budget.kept(), 0);
+    }
+}

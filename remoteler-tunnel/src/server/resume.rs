@@ -1,0 +1,83 @@
+//! The links that may be taken up on another connection, by id. Owns the table and who may: the same host, with a certificate that still covers
+//! what was registered, and the secret of the link's first connection.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use remoteler_core::{HostId, HostIdentity};
+use tokio::sync::Mutex as Turn;
+
+use crate::connection::{Link, TakeUpError, read_body, refuse};
+use crate::registration::Offer;
+use crate::resume::{Channel, LinkId, ResumeKeys, ResumeRequest};
+use crate::stream::BoxedStream;
+
+/// Registered links of agents.
+#[derive(Default)]
+pub(super) struct Resumable {
+    links: Mutex<HashMap<LinkId, Arc<Entry>>>,
+}
+
+struct Entry {
+    host: HostId,
+    offer: Offer,
+    keys: ResumeKeys,
+    link: Link,
+    /// The last attempt that was taken; held while one is.
+    attempt: Turn<u32>,
+}
+
+/// In the table until dropped.
+pub(super) struct Kept {
+    table: Arc<Resumable>,
+    id: LinkId,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.table.lock().remove(&self.id);
+    }
+}
+
+impl Resumable {
+    /// Puts a link into the table that `host` registered with `offer`.
+    pub(super) fn keep(self: &Arc<Self>, keys: ResumeKeys, host: HostId, offer: Offer, link: Link) -> Kept {
+        let id = keys.id();
+        self.lock().insert(id, Arc::new(Entry { host, offer, keys, link, attempt: Turn::new(0) }));
+        Kept { table: Arc::clone(self), id }
+    }
+
+    /// Serves a connection that opens with the prefix of a resumption. Who may not hears the same as who asks for what is not there.
+    pub(super) async fn serve(
+        &self,
+        mut io: BoxedStream,
+        prefix: &[u8; 8],
+        host: &HostIdentity,
+        channel: &Channel,
+    ) -> Result<(), TakeUpError> {
+        let request = ResumeRequest::parse(&read_body(&mut io, prefix).await?)?;
+        let Some(entry) = self.find(&request, host, channel) else {
+            refuse(io, &UNKNOWN.into()).await;
+            return Err(TakeUpError::Over);
+        };
+        let mut attempt = entry.attempt.lock().await;
+        if request.attempt <= *attempt {
+            refuse(io, &UNKNOWN.into()).await; // a later one was here first
+            return Err(TakeUpError::Over);
+        }
+        *attempt = request.attempt;
+        entry.link.hand_over(io, &entry.keys, &request, channel).await
+    }
+
+    fn find(&self, request: &ResumeRequest, host: &HostIdentity, channel: &Channel) -> Option<Arc<Entry>> {
+        let entry = self.lock().get(&request.id).cloned()?;
+        let its_own = entry.host == host.id && entry.offer.check(host).is_ok();
+        (its_own && entry.keys.proves(request, channel)).then_some(entry)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<LinkId, Arc<Entry>>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+const UNKNOWN: &str = "this proxy does not know it, or not any more; it may have been restarted";

@@ -1,0 +1,183 @@
+//! Links that lose their connections, over real TLS on loopback: streams do not notice, and nobody else takes a link up.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use remoteler_core::SystemRole;
+use remoteler_tunnel::{
+    AdmissionLimits, AgentState, CloseReason, EXPORT_CHANNEL, EXPORT_KEYS, ExportsKeys, Limits, Link, LinkState, Offer,
+    ReplayBudget, ResumeKeys, Side,
+};
+use support::{Echo, FaultRelay, Proxy, connected, tls_stream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+async fn proxy() -> Proxy {
+    Proxy::start(AdmissionLimits::default()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_live_through_the_loss_of_their_connections_and_every_octet_arrives_once() {
+    let proxy = Arc::new(proxy().await);
+    let relay = FaultRelay::start(proxy.address).await;
+    let agent = proxy.agent("edge", relay.address, Arc::new(Echo));
+    connected(&agent).await;
+    let streams: Vec<_> = (0..8u32)
+        .map(|number| {
+            let proxy = proxy.clone();
+            tokio::spawn(async move {
+                let (mut reader, mut writer) = tokio::io::split(proxy.dial("edge").await.unwrap());
+                let octets: Arc<Vec<u8>> = Arc::new(
+                    (0..6_000_000u32)
+                        .map(|at| (at.wrapping_add(number).wrapping_mul(2_654_435_761) >> 24) as u8)
+                        .collect(),
+                );
+                let sent = octets.clone();
+                let writing = tokio::spawn(async move {
+                    for piece in sent.chunks(50_000) {
+                        writer.write_all(piece).await.unwrap();
+                        tokio::time::sleep(Duration::from_millis(5)).await; // so that it is under way for long enough to be cut
+                    }
+                    writer.shutdown().await.unwrap();
+                });
+                let mut heard = Vec::new();
+                reader.read_to_end(&mut heard).await.unwrap();
+                writing.await.unwrap();
+                assert!(heard == *octets, "stream {number}: {} octets came back", heard.len());
+            })
+        })
+        .collect();
+    let mut state = agent.state();
+    let mut cuts = 0;
+    while !streams.iter().all(tokio::task::JoinHandle::is_finished) {
+        state.wait_for(|state| matches!(state, AgentState::Connected { .. })).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(30)).await; // so that something is under way
+        state.borrow_and_update();
+        if relay.cut() > 0 {
+            cuts += 1;
+            // Also a suspension that was over before anybody looked is good.
+            let _ = tokio::time::timeout(Duration::from_millis(300), state.changed()).await;
+        }
+    }
+    for stream in streams {
+        stream.await.unwrap();
+    }
+    assert!(cuts > 5, "only {cuts} connections were cut");
+    let heard = proxy.heard.0.lock().unwrap().clone();
+    assert_eq!(heard, ["connected edge"], "one link all the time");
+}
+
+#[tokio::test]
+async fn a_dial_waits_for_a_link_that_has_just_lost_its_connection() {
+    let proxy = proxy().await;
+    let relay = FaultRelay::start(proxy.address).await;
+    let agent = proxy.agent("edge", relay.address, Arc::new(Echo));
+    connected(&agent).await;
+    let mut before = proxy.dial("edge").await.unwrap();
+    relay.cut();
+    let mut after = proxy.dial("edge").await.unwrap();
+    for stream in [&mut before, &mut after] {
+        stream.write_all(b"x").await.unwrap();
+        assert_eq!(stream.read_u8().await.unwrap(), b'x');
+    }
+}
+
+// I28
+#[tokio::test]
+async fn nobody_takes_up_a_link_without_its_hosts_certificate_and_its_secret() {
+    let proxy = proxy().await;
+    let host = proxy.authorities.host_identity("edge", &[SystemRole::Node], &[]);
+    let other = proxy.authorities.host_identity("other", &[SystemRole::Node], &[]);
+    // The link of an agent that this test plays itself, so that it knows the secret.
+    let stream = tls_stream(&proxy, &host).await;
+    let keys = ResumeKeys::new(&stream.export(EXPORT_KEYS).unwrap());
+    let link = Link::start_resumable(Box::new(stream), Side::Client, Limits::client(), ReplayBudget::default());
+    let offer = Offer { ssh: Some(host.name.clone()), kube: Default::default() };
+    support::register(&link, &offer).await;
+
+    let ask = async |host, keys: &ResumeKeys, attempt, channel: Option<[u8; 32]>| {
+        let mut stream = tls_stream(&proxy, host).await;
+        let channel = channel.unwrap_or_else(|| stream.export(EXPORT_CHANNEL).unwrap());
+        stream.write_all(&keys.request(attempt, 0, &channel)).await.unwrap();
+        let mut answer = vec![0; 9];
+        stream.read_exact(&mut answer).await.unwrap();
+        answer[8] == 0
+    };
+    assert!(!ask(&other, &keys, 1, None).await, "the secret without the certificate");
+    assert!(!ask(&host, &ResumeKeys::new(&[7; 48]), 1, None).await, "a link that is not known");
+    let mut wrong = [7; 48];
+    wrong[..16].copy_from_slice(&keys.id());
+    assert!(!ask(&host, &ResumeKeys::new(&wrong), 1, None).await, "the certificate without the secret");
+    assert!(!ask(&host, &keys, 1, Some([0; 32])).await, "a proof made for another connection");
+    assert!(matches!(link.state(), LinkState::Up), "none of them touched the link");
+    assert!(ask(&host, &keys, 5, None).await);
+    assert!(
+        !ask(&host, &keys, 5, None).await && !ask(&host, &keys, 4, None).await,
+        "an attempt counts once, and in order"
+    );
+}
+
+fn resumable_pair(limits: Limits) -> (Link, Link, [DuplexStream; 2]) {
+    let (near, near_wire) = duplex(64 * 1024);
+    let (far, far_wire) = duplex(64 * 1024);
+    let start = |io, side| Link::start_resumable(Box::new(io), side, limits, ReplayBudget::default());
+    (start(near, Side::Client), start(far, Side::Server), [near_wire, far_wire])
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_finds_no_other_connection_in_time_ends_and_its_streams_say_why() {
+    let limits = Limits { resume_within: Duration::from_secs(60), ..Limits::client() };
+    let (client, server, [mut near, mut far]) = resumable_pair(limits);
+    let carrying = tokio::spawn(async move { tokio::io::copy_bidirectional(&mut near, &mut far).await });
+    let mut stream = client.open("m").unwrap();
+    let mut taken = server.accept().await.unwrap().accept().unwrap();
+    stream.accepted().await.unwrap();
+    carrying.abort();
+    assert!(client.suspended().await && server.suspended().await);
+    let since = tokio::time::Instant::now();
+    stream.write_all(b"waits").await.unwrap();
+
+    let error = stream.read_u8().await.unwrap_err().to_string();
+
+    assert_eq!(since.elapsed().as_secs(), 60);
+    assert!(error.contains("no other connection within 60 s"), "{error}");
+    assert!(taken.read_u8().await.is_err());
+    assert!(matches!(client.closed().await, CloseReason::Lost { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_black_hole_is_found_within_seconds_when_something_is_unacknowledged_and_within_30_otherwise() {
+    for (writes, found) in [(true, 8), (false, 30)] {
+        let (client, server, [mut near, mut far]) = resumable_pair(Limits::client());
+        let (hole, mut closed) = tokio::sync::oneshot::channel::<()>();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                _ = &mut closed => std::future::pending().await, // both sides stay open, nothing moves
+            }
+        });
+        let mut stream = client.open("m").unwrap();
+        let _taken = server.accept().await.unwrap().accept().unwrap();
+        stream.accepted().await.unwrap();
+        tokio::time::sleep(Duration::from_secs(5)).await; // of paused time: everything is acknowledged
+        hole.send(()).unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let since = tokio::time::Instant::now();
+        if writes {
+            stream.write_all(b"x").await.unwrap();
+        }
+        assert!(client.suspended().await);
+        assert!(since.elapsed() <= Duration::from_secs(found), "found after {:?}", since.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn a_link_that_is_closed_in_order_is_over_for_both_at_once() {
+    let (client, server, [mut near, mut far]) = resumable_pair(Limits::client());
+    tokio::spawn(async move { tokio::io::copy_bidirectional(&mut near, &mut far).await });
+    client.ready().await.unwrap();
+    server.shutdown("maintenance", Duration::from_secs(5)).await;
+    let CloseReason::Peer { reason } = client.closed().await else { panic!("closed otherwise") };
+    assert_eq!(&*reason, "maintenance");
+}
