@@ -7,8 +7,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
 use crate::{
-    AuditEvent, AuditKind, ClusterName, KubeClusterName, Login, NodeName, RevocationTarget, RoleName, Timestamp, UserName,
-    evidence::TreeHash,
+    AuditEvent, AuditKind, ClusterName, KubeClusterName, Login, NodeName, RevocationTarget, RoleName, Timestamp,
+    UserName, evidence::TreeHash,
 };
 
 macro_rules! as_text {

@@ -128,7 +128,9 @@ fn world(documents: &[Resource]) -> anyhow::Result<(Policy, World, Vec<PolicyTes
                 world.kube_clusters.insert(KubeClusterName::new(name)?, document.metadata.labels.clone());
             }
             ResourceKind::PolicyTest => tests.push(PolicyTest::from_document(document)?),
-            ResourceKind::Token => bail!("a document of kind {} has no place in a test", kind.as_str()),
+            ResourceKind::Token | ResourceKind::Lock => {
+                bail!("a document of kind {} has no place in a test", kind.as_str())
+            }
         }
     }
     Ok((policy, world, tests))
