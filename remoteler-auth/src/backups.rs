@@ -67,8 +67,12 @@ impl Backups {
     /// Takes the place, if it is free or nobody came back for what is there.
     fn begin(&self, id: &str) -> ApiResult<()> {
         self.with(|held| {
-            if held.as_ref().is_some_and(|held| held.asked.elapsed() < IDLE && !matches!(held.state, State::Failed(_)))
-            {
+            let taken = |held: &Held| match held.state {
+                State::Making => true, // it ends by itself
+                State::Failed(_) => false,
+                _ => held.asked.elapsed() < IDLE,
+            };
+            if held.as_ref().is_some_and(taken) {
                 return Err(conflict("another backup is being made or fetched; try again in a minute"));
             }
             *held = Some(Held { id: id.to_owned(), asked: Instant::now(), state: State::Making });

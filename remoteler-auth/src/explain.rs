@@ -2,8 +2,8 @@
 //! Owns who hears what; the answer is the decision of core.
 
 use remoteler_core::{
-    ApiError, ExplainRequest, Explanation, KubeRecord, Login, NodeRecord, Policy, PolicySource, UserIdentity, Verb,
-    explain_kube, explain_ssh, prospective_identity,
+    ApiError, ExplainRequest, Explanation, KubeRecord, LockContext, Login, NodeRecord, Policy, PolicySource,
+    UserIdentity, Verb, explain_kube, explain_ssh, prospective_identity,
 };
 
 use crate::{
@@ -52,7 +52,7 @@ impl Inner {
                 return Err(absent("node", name.as_str(), own));
             }
             for node in &nodes {
-                answers.extend(of_node(&identity, &policy, node, request.login.as_ref())?);
+                answers.extend(of_node(&identity, &policy, node, request.login.as_ref(), own)?);
             }
         }
         if request.node.is_none() && request.login.is_none() {
@@ -62,7 +62,7 @@ impl Inner {
             if let (Some(name), true) = (&request.kube_cluster, clusters.is_empty()) {
                 return Err(absent("Kubernetes cluster", name.as_str(), own));
             }
-            answers.extend(clusters.iter().map(|kube| of_kube(&identity, &policy, kube)));
+            answers.extend(clusters.iter().map(|kube| of_kube(&identity, &policy, kube, own)));
         }
         if own && everything {
             // What may I do: not what not.
@@ -72,7 +72,7 @@ impl Inner {
             let found = answers.len();
             return Err(bad_request(format!("{found} answers are more than {MAX_ANSWERS}; name a node or a login")));
         }
-        Ok(if own { answers.into_iter().map(Explanation::for_the_user).collect() } else { answers })
+        Ok(answers)
     }
 }
 
@@ -87,6 +87,7 @@ fn of_node(
     policy: &Policy,
     node: &NodeRecord,
     login: Option<&Login>,
+    own: bool,
 ) -> ApiResult<Vec<Explanation>> {
     let given = identity.logins.iter().filter(|login| login.as_str() != NO_LOGIN);
     let mut logins: Vec<Login> = login.map_or_else(|| given.cloned().collect(), |login| vec![login.clone()]);
@@ -94,9 +95,20 @@ fn of_node(
         // Nobody's account: what the roles say of it is what they say of every one.
         logins.push(Login::new(NO_LOGIN).map_err(|cause| bad_request(cause.to_string()))?);
     }
-    Ok(logins.iter().map(|login| explain_ssh(identity, policy, (&node.name, &node.labels), login)).collect())
+    let explain = |login: &Login| {
+        let told = explain_ssh(identity, policy, (&node.name, &node.labels), login);
+        told_to(own, told).unless(policy.check_locks(&LockContext::of_identity(identity).login(login).node(node)))
+    };
+    Ok(logins.iter().map(explain).collect())
 }
 
-fn of_kube(identity: &UserIdentity, policy: &Policy, kube: &KubeRecord) -> Explanation {
-    explain_kube(identity, policy, (&kube.name, &kube.labels), None)
+fn of_kube(identity: &UserIdentity, policy: &Policy, kube: &KubeRecord, own: bool) -> Explanation {
+    let told = explain_kube(identity, policy, (&kube.name, &kube.labels), None);
+    let context = LockContext::of_identity(identity).kube(&kube.name).host(None, Some(kube.host_id));
+    told_to(own, told).unless(policy.check_locks(&context))
+}
+
+/// What the user themself may hear, or all of it.
+fn told_to(own: bool, told: Explanation) -> Explanation {
+    if own { told.for_the_user() } else { told }
 }

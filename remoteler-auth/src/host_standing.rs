@@ -184,6 +184,10 @@ impl Inner {
     async fn revoke_all(&self, targets: Vec<RevocationTarget>, comment: &str) {
         let _turn = self.changes.write().await;
         for target in targets {
+            if !self.has_room_for_copies() {
+                tracing::warn!(%target, "too much is revoked: what a copy of a host has is refused by its generation alone");
+                break;
+            }
             if let Err(cause) = self.revoke_superseded(target, REVOKER, comment).await {
                 tracing::warn!(%cause, %target, "what a copy of a host has was not revoked");
             }

@@ -241,7 +241,13 @@ impl Inner {
             && (&record.ssh_public_key, &record.tls_public_key) == (&host.ssh_public_key, &host.tls_public_key)
             && (&record.identity.roles, &record.identity.kube_clusters) == (&host.roles, &host.kube_clusters)
             && record.identity.labels == *labels;
-        Ok(same.then_some(owner))
+        if !same {
+            return Ok(None);
+        }
+        self.check_locks(&LockContext::of_host_identity(&record.identity))?;
+        // Who has shown what was issued has got it: from then on these keys alone are not enough.
+        let standing = self.records.read::<Standing>(&key::of(key::STANDINGS, owner)).await?.unwrap_or_default();
+        Ok(standing.holder().is_none().then_some(owner))
     }
 
     pub(crate) async fn admit_new(

@@ -8,7 +8,7 @@ use remoteler_core::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    failure::{ApiResult, bad_request, conflict, unauthenticated},
+    failure::{ApiResult, bad_request, conflict, rate_limited, unauthenticated},
     records::key,
     service::Inner,
     tokens::refused,
@@ -134,7 +134,10 @@ impl Inner {
             true => self.records.read::<JoinRule>(&key::of(key::JOIN_RULES, name)).await?,
             false => None,
         };
-        let _turn = self.limits.reviews.acquire().await;
+        // Strangers cause this at will: only so many of them wait.
+        let too_many = || rate_limited("too many pods join at once; try again in a few seconds");
+        let _place = self.limits.reviews_waiting.try_acquire().map_err(|_| too_many())?;
+        let _turn = self.limits.reviews.acquire().await.map_err(|_| too_many())?;
         let user = reviewer.review(token, self.cluster.as_str()).await.map_err(|cause| match cause {
             TokenReviewError::Refused(_) => unauthenticated(format!(
                 "{cause}; its audience must be the cluster's name, {}, and the auth service must know the API server that issued it",

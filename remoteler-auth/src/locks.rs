@@ -168,11 +168,12 @@ impl Inner {
     }
 
     /// Whether a caller from outside may ask for anything; refusals are audited. A host that is locked may ask for the rules, which tell it so
-    /// and little else; the services of this process are not shut out by it, their users are.
+    /// and little else, and hand in what it has to report: what happened there is worth most when it is locked. The services of this process
+    /// are not shut out by it, their users are.
     pub(crate) async fn lets_in(&self, caller: &Caller, path: &str) -> ApiResult<()> {
         let context = match caller {
             Caller::User { user, .. } => LockContext::of_user(user),
-            Caller::Host { host, addr: Some(_) } if path != wire::POLICY => LockContext::of_host(host),
+            Caller::Host { host, addr: Some(_) } if !is_for_the_locked(path) => LockContext::of_host(host),
             Caller::Host { .. } | Caller::Anonymous { .. } | Caller::LocalAdmin => return Ok(()),
         };
         let Err(answer) = self.check_locks(&context) else { return Ok(()) };
@@ -361,4 +362,8 @@ fn document(record: &LockRecord) -> Resource {
         // Strings, times and maps with string keys always encode.
         spec: serde_json::to_value(spec).unwrap_or_default(),
     }
+}
+/// What a locked host may still do: hear of the rules, report events, send recordings.
+fn is_for_the_locked(path: &str) -> bool {
+    path == wire::POLICY || path == wire::EVENTS || path.starts_with("/v1/recordings/")
 }

@@ -3,7 +3,8 @@
 //! more. Owns the proof's check; the rest is as in joining.
 
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuditKind, HostCerts, HostId, JoinRequest, PolicySource, RejoinStatement, RevocationTarget,
+    ApiError, ApiErrorKind, AuditKind, HostCerts, HostId, JoinRequest, LockContext, PolicySource, RejoinStatement,
+    RevocationTarget,
 };
 use ssh_key::PublicKey;
 
@@ -39,6 +40,7 @@ impl Inner {
         }
         let HostRecord { identity, ssh_public_key, tls_public_key, joined_with } = record;
         self.check_recorded_keys(id, &ssh_public_key, &tls_public_key)?;
+        self.check_locks(&LockContext::of_host_identity(&identity))?;
         let statement = RejoinStatement {
             cluster: &self.cluster,
             token: &request.token,

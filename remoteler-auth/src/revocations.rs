@@ -173,8 +173,19 @@ impl Inner {
         Ok(())
     }
 
-    /// Revokes what a user holds who is removed; [`Inner::changes`] is held by the caller.
+    /// Whether the service may revoke by itself: the last quarter of the room is for administrators.
+    pub(crate) fn has_room_for_copies(&self) -> bool {
+        self.ledger.lock().records.len() < MAX_REVOKED / 4 * 3
+    }
+
+    /// Revokes what a user holds who is removed; [`Inner::changes`] is held by the caller. What was revoked before a failure stays revoked.
     pub(crate) async fn revoke_all_of(&self, actor: &str, user: &UserName) -> ApiResult<()> {
+        let outcome = self.revoke_each_of(actor, user).await;
+        self.believe_ledger();
+        outcome
+    }
+
+    async fn revoke_each_of(&self, actor: &str, user: &UserName) -> ApiResult<()> {
         let held = self.live_certificates(user).await?;
         let fresh: BTreeMap<_, _> = {
             let revoked = self.ledger.lock();
@@ -204,7 +215,6 @@ impl Inner {
             self.records.write(&key::of(key::REVOCATIONS, target), &revocation, until).await?;
             self.ledger.change(|records| drop(records.insert(target, revocation)));
         }
-        self.believe_ledger();
         Ok(())
     }
 

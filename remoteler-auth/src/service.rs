@@ -164,6 +164,8 @@ pub(crate) struct Limits {
     pub(crate) guess: Mutex<()>,
     /// How many service accounts are asked about at once.
     pub(crate) reviews: Semaphore,
+    /// Pods whose token is looked at or waits for that.
+    pub(crate) reviews_waiting: Semaphore,
     /// Audit events of one host.
     pub(crate) events: Quota,
     /// Octets of recordings of one host.
@@ -257,6 +259,7 @@ impl AuthService {
             join: Limiter::new(10, WINDOW),
             guess: Mutex::new(()),
             reviews: Semaphore::new(REVIEWS),
+            reviews_waiting: Semaphore::new(8 * REVIEWS),
             events: Quota::events(&quotas),
             recorded: Quota::recorded(&quotas),
         };

@@ -125,13 +125,15 @@ impl Inner {
         let key = key::of(key::USERS, &name);
         let record = self.records.read::<UserRecord>(&key).await?.ok_or_else(|| unknown(&name))?;
         self.record(AuditKind::UserDelete { user: actor.clone(), name: name.to_string() }).await?;
+        // What they hold is refused everywhere, and what runs by it ends. First: when this fails, the user is still there to be removed again.
+        self.revoke_all_of(&actor, &name).await?;
         let gone = Batch::new().delete(&key);
         let gone = match record.invite {
             Some(mark) => gone.delete(&key::of(key::INVITES, mark.hash)),
             None => gone,
         };
         self.records.commit(gone).await?;
-        // From here on no certificate is issued to them; what they hold is refused everywhere, and what runs by it ends.
+        // From here on no certificate is issued to them; this is for a login that was under way.
         self.revoke_all_of(&actor, &name).await
     }
 

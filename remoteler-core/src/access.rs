@@ -328,7 +328,10 @@ fn kube_access(
             if reason.is_of_roles() {
                 let _same = decide_kube(identity, policy, &kube.labels, request, &mut findings);
             }
-            let action = match request {
+            // What the cluster itself is refused for has nothing to do with the request.
+            let of_request = request
+                .filter(|_| reason.is_of_roles() && decide_kube(identity, policy, &kube.labels, None, &mut ()).is_ok());
+            let action = match of_request {
                 None => "use Kubernetes cluster".to_owned(),
                 Some(request) => format!("{request} of Kubernetes cluster"),
             };

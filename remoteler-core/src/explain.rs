@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DenyReason, Finding, KubeClusterName, KubeRequest, Labels, Login, NodeName, Policy, RoleName, RoleOptions,
+    DenyReason, Finding, KubeClusterName, KubeRequest, Labels, Locked, Login, NodeName, Policy, RoleName, RoleOptions,
     UserIdentity, UserName,
     decision::{Granted, decide_kube, decide_ssh},
 };
@@ -145,6 +145,15 @@ impl Explanation {
             "your roles do not allow it; ask an administrator for a role that does"
         };
         Self { reason: reason.into(), findings: Vec::new(), ..self }
+    }
+
+    /// The same, unless a lock forbids it, whose message anybody may hear whom it shuts out.
+    #[must_use]
+    pub fn unless(self, locks: Result<(), Locked>) -> Self {
+        match locks {
+            Ok(()) => self,
+            Err(locked) => Self { allowed: false, reason: locked.to_string(), options: None, ..self },
+        }
     }
 
     /// `ann may log in as root to gw-17: role access allows it`

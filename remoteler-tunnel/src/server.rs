@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::FutureExt;
 use remoteler_core::{
     EndReason, HostIdentity, LiveGuard, LiveWork, LockContext, Locked, Subject, Terms, Verified, VerifiedHost,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::connection::{CloseReason, IncomingStream, Link, MuxStream};
@@ -126,21 +128,22 @@ impl TunnelServer {
         // What is over long before the link is has a box of its own, so that an idle link keeps little.
         let Some(registered) = Box::pin(self.admit(stream, peer, source, admission)).await else { return };
         let Registered { agent, link, control, attachment, kept, live } = *registered;
-        let shut_out = async {
-            match &live {
-                Some(live) => live.signal().ended().await,
-                None => std::future::pending().await,
-            }
-        };
+        let mut shut_out = std::pin::pin!(shut_out(live).fuse());
         if let Some(control) = control {
             tokio::select! {
                 () = registered_until(&link, control) => {}
-                reason = shut_out => link.close(Code::Denied, &format!("this host is shut out: {reason}")),
+                reason = &mut shut_out => cut(&link, &reason),
             }
         }
-        // From here on nobody dials it; what is open may end in peace.
+        // From here on nobody dials it; what is open may end in peace, unless the host is shut out meanwhile.
         let detached = self.router.detach(attachment);
-        let reason = link.closed().await;
+        let reason = tokio::select! {
+            reason = link.closed() => reason,
+            why = &mut shut_out => {
+                cut(&link, &why);
+                link.closed().await
+            }
+        };
         drop(kept);
         if detached {
             self.events.disconnected(&agent, &reason).await;
@@ -171,17 +174,19 @@ impl TunnelServer {
             return None;
         }
         if prefix.starts_with(&RESUME_MAGIC) {
-            let locked = self
-                .live
-                .as_ref()
-                .and_then(|live| live.policy().policy().check_locks(&LockContext::of_host(&host)).err());
-            if let Some(locked) = locked {
-                self.events.refused(Some(host.identity()), source, &locked.into()).await;
-                return None;
-            }
+            let live = match self.enter(&host) {
+                Ok(live) => live,
+                Err(error) => {
+                    self.events.refused(Some(host.identity()), source, &error).await;
+                    let reason = error.to_string();
+                    let told = Resumable::turn_away(stream, &prefix, &reason);
+                    let _ = timeout(REGISTRATION_DEADLINE, told).await; // the peer may be gone already
+                    return None;
+                }
+            };
             if let Some(channel) = channel {
                 admission.authenticated();
-                let served = self.resumable.serve(stream, &prefix, host.identity(), &channel);
+                let served = self.resumable.serve(stream, &prefix, host.identity(), &channel, live);
                 let served = timeout(REGISTRATION_DEADLINE, served).await;
                 tracing::debug!(node = %host.identity().name, %source, ?served, "a link was to be taken up again");
             }
@@ -205,7 +210,11 @@ impl TunnelServer {
         };
         admission.authenticated();
         let attachment = self.router.attach(agent.host.id, link.clone());
-        let kept = keys.map(|keys| self.resumable.keep(keys, agent.host.id, agent.offer.clone(), link.clone()));
+        let (place, live) = match live.map(|live| watch::channel(Arc::new(live))) {
+            Some((place, live)) => (Some(place), Some(live)),
+            None => (None, None),
+        };
+        let kept = keys.map(|keys| self.resumable.keep(keys, agent.host.id, agent.offer.clone(), link.clone(), place));
         let control = confirm(control).await.ok();
         if control.is_none() {
             link.close(Code::Protocol, "the registration's stream broke");
@@ -244,18 +253,35 @@ impl TunnelServer {
     ) -> Result<(AgentSession, Option<LiveGuard>), RegistrationError> {
         let registration: Registration = decode(message)?;
         registration.offer.check(host.identity())?;
-        let live = match &self.live {
-            Some(live) => {
-                live.policy().policy().check_locks(&LockContext::of_host(host))?;
-                Some(live.enter(Subject::host(host), Terms { grace: GRACE, ..Terms::default() })?)
-            }
-            None => None,
-        };
+        let live = self.enter(host)?;
         let version = registration.version.chars().filter(|c| !c.is_control()).take(40).collect();
         let agent = AgentSession { host: host.identity().clone(), offer: registration.offer, version, source };
         self.events.connected(&agent).await.map_err(|reason| RegistrationError::Audit { reason })?;
         Ok((agent, live))
     }
+
+    /// The host's place among live work, by the certificate that it shows now.
+    fn enter(&self, host: &VerifiedHost) -> Result<Option<LiveGuard>, RegistrationError> {
+        let Some(live) = &self.live else { return Ok(None) };
+        live.policy().policy().check_locks(&LockContext::of_host(host))?;
+        Ok(Some(live.enter(Subject::host(host), Terms { grace: GRACE, ..Terms::default() })?))
+    }
+}
+
+/// Waits until the host is shut out by whose certificate the link goes on now.
+async fn shut_out(live: Option<watch::Receiver<Arc<LiveGuard>>>) -> EndReason {
+    let Some(mut live) = live else { return std::future::pending().await };
+    loop {
+        let signal = live.borrow_and_update().signal();
+        tokio::select! {
+            reason = signal.ended() => return reason,
+            Ok(()) = live.changed() => {}
+        }
+    }
+}
+
+fn cut(link: &Link, reason: &EndReason) {
+    link.close(Code::Denied, &format!("this host is shut out: {reason}"));
 }
 
 /// An agent that can be dialled.
@@ -266,7 +292,7 @@ struct Registered {
     control: Option<MuxStream>,
     attachment: Attachment,
     /// Its place among live work.
-    live: Option<LiveGuard>,
+    live: Option<watch::Receiver<Arc<LiveGuard>>>,
     /// While it can be taken up on another connection.
     kept: Option<Kept>,
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
+    fs,
     io::{BufRead, BufReader, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     process::{Command, Stdio},
@@ -11,6 +12,11 @@ use std::{
 };
 
 use remoteler_tests::{Cluster, Edge, need, run};
+
+/// Octets of the copy that arrive between two cuts of it, at least.
+const BETWEEN_CUTS: u64 = 1024 * 1024;
+const MOST_CUTS: usize = 40;
+const COPY_LIMIT: Duration = Duration::from_secs(120);
 
 /// Carries connections to an address, and can lose all of them at once.
 struct LossyRelay {
@@ -77,23 +83,33 @@ fn a_session_and_a_copy_by_stock_clients_live_through_the_loss_of_the_tunnels_co
     waits.sort();
     println!("echo after a cut: median {:?}, longest {:?}", waits[waits.len() / 2], waits[waits.len() - 1]);
 
-    // A copy of random octets, cut all the time it takes.
+    // A copy of random octets, cut again and again while it gets on.
     let (source, copy) = (cluster.dir().join("source"), cluster.dir().join("copy"));
     let make = format!("head -c 64M /dev/urandom > {}", source.display());
     run(Command::new("sh").args(["-c", &make])).ok();
     let mut scp = ann.openssh("scp");
     let scp = scp.args(["-q", "-o", "BatchMode=yes"]).arg(&source).arg(format!("edge-1:{}", copy.display()));
     let mut copying = scp.spawn().unwrap();
-    let mut cuts = 0;
+    let (mut cuts, mut size_at_cut, end) = (0, 0, Instant::now() + COPY_LIMIT);
     let status = loop {
         if let Some(status) = copying.try_wait().unwrap() {
             break status;
         }
-        std::thread::sleep(Duration::from_millis(150)); // the time between two losses
-        relay.cut();
-        cuts += 1;
+        let size = fs::metadata(&copy).map_or(0, |found| found.len());
+        if Instant::now() > end {
+            let _ = copying.kill();
+            let _ = copying.wait();
+            panic!("scp has copied {size} octets after {COPY_LIMIT:?} and {cuts} cuts");
+        }
+        // Never before something has arrived since the last one: on a slow machine nothing ever would.
+        if cuts < MOST_CUTS && size >= size_at_cut + BETWEEN_CUTS {
+            relay.cut();
+            (cuts, size_at_cut) = (cuts + 1, size);
+        }
+        std::thread::sleep(Duration::from_millis(10)); // the time between two looks
     };
     assert!(status.success(), "scp failed after {cuts} cuts");
+    assert!(cuts >= 3, "only {cuts} cuts during the copy");
     println!("{cuts} cuts during the copy");
     run(Command::new("cmp").arg(&source).arg(&copy)).ok();
 

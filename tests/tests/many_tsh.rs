@@ -1,13 +1,16 @@
-//! Fifty `tsh` at once on one profile: files always parse, nothing is lost, and nothing foreign is changed.
+//! Fifty `tsh`, eight at a time, on one profile: files always parse, nothing is lost, and nothing foreign is changed.
 
 use std::{
     process::Stdio,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use remoteler_tests::{Cluster, User, run};
 use serde_json::Value;
 
+const COUNT: usize = 50;
+/// The proxy has 30 logins of one address in flight, and 10 of one name, and refuses more.
+const AT_A_TIME: usize = 8;
 const USERS: [&str; 5] = ["ann", "bob", "cid", "dan", "eve"];
 const FOREIGN: &str = "\
 apiVersion: v1
@@ -46,7 +49,25 @@ fn fifty_at_once_on_one_profile_leave_every_file_whole() {
     let ours = std::fs::read_to_string(&known_hosts).unwrap();
     std::fs::write(&known_hosts, format!("{foreign}{ours}")).unwrap();
 
-    let done = AtomicBool::new(false);
+    let proxy = cluster.proxy().to_owned();
+    let run_number = |number: usize| {
+        let name = USERS[number % USERS.len()];
+        let mut command = ann.tsh_command();
+        match number % 10 {
+            // Some only read.
+            9 => command.args(["status"]),
+            8 => command.args(["config"]),
+            _ => command.args(["login", "--insecure", "--proxy", &proxy, "--user", name, "--ttl", "1h"]),
+        };
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        // One that only reads may be gone already.
+        let _ = std::io::Write::write_all(&mut stdin, format!("correct horse battery {name}\n").as_bytes());
+        drop(stdin);
+        let out = child.wait_with_output().unwrap();
+        assert!(out.status.success(), "number {number}: {}", String::from_utf8_lossy(&out.stderr));
+    };
+    let (done, next) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         // One looks all the time: whatever moment it meets, the profile parses.
         let watcher = scope.spawn(|| {
@@ -59,32 +80,24 @@ fn fifty_at_once_on_one_profile_leave_every_file_whole() {
             }
             looks
         });
-        let children: Vec<_> = (0..50)
-            .map(|number| {
-                let name = USERS[number % USERS.len()];
-                let mut command = ann.tsh_command();
-                match number % 10 {
-                    // Some only read.
-                    9 => command.args(["status"]),
-                    8 => command.args(["config"]),
-                    _ => {
-                        command.args(["login", "--insecure", "--proxy", cluster.proxy(), "--user", name, "--ttl", "1h"])
+        let runners: Vec<_> = (0..AT_A_TIME)
+            .map(|_| {
+                scope.spawn(|| {
+                    loop {
+                        let number = next.fetch_add(1, Ordering::SeqCst);
+                        if number >= COUNT {
+                            break;
+                        }
+                        run_number(number);
                     }
-                };
-                let mut child =
-                    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-                let mut stdin = child.stdin.take().unwrap();
-                // One that only reads may be gone already.
-                let _ = std::io::Write::write_all(&mut stdin, format!("correct horse battery {name}\n").as_bytes());
-                (number, child)
+                })
             })
             .collect();
-        for (number, child) in children {
-            let out = child.wait_with_output().unwrap();
-            assert!(out.status.success(), "number {number}: {}", String::from_utf8_lossy(&out.stderr));
-        }
+        // The watcher ends also when one of them has failed.
+        let ran: Vec<_> = runners.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
         done.store(true, Ordering::SeqCst);
         assert!(watcher.join().unwrap() > 0);
+        assert!(ran.iter().all(Result::is_ok), "one of them failed");
     });
 
     // Each user's login is whole: as the current one it is shown, and works.

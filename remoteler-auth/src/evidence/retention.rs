@@ -28,13 +28,16 @@ impl Inner {
     /// kept stay, and are an error.
     pub(crate) async fn remove_old_events(&self, retention: Duration) -> Result<u64, EvidenceError> {
         let evidence = &self.evidence;
-        let cutoff = self.clock.now().minus(retention);
+        let now = self.clock.now();
+        let cutoff = now.minus(retention);
+        // A host's clock that is far ahead holds nothing back.
+        let absurd = now.plus(Duration::from_secs(3600));
         // What is signed now covers all that goes.
         let signed = evidence.sign().await?;
         let signed = Checkpoint::open(&signed, std::slice::from_ref(evidence.signer.public()))
             .map_err(|cause| EventLogError::Malformed { seq: 0, reason: cause.to_string() })?;
         let (removed, size) = (signed.removed, signed.size);
-        let found = evidence.log.database().read(move |c| removable(c, removed, size, cutoff)).await;
+        let found = evidence.log.database().read(move |c| removable(c, removed, size, cutoff, absurd)).await;
         let found = found.map_err(EventLogError::from)?.map_err(|seq| EventLogError::Tampered { seq })?;
         let Some(Removable { last, root, newest }) = found else { return Ok(0) };
         let event = AuditKind::AuditRemove {
@@ -76,12 +79,13 @@ impl Evidence {
     }
 }
 
-/// Whole tiles after the first `removed` events, all of whose events are older than `cutoff`; or the number of an event that is not as it was kept.
+/// Whole tiles after the first `removed` events, all of whose events are older than `cutoff` or as late as `absurd`; or the number of an event that is not as it was kept.
 fn removable(
     c: &Connection,
     removed: u64,
     size: u64,
     cutoff: Timestamp,
+    absurd: Timestamp,
 ) -> rusqlite::Result<Result<Option<Removable>, i64>> {
     let mut members =
         c.prepare_cached("SELECT seq, time, body FROM events WHERE seq > ?1 AND seq <= ?2 ORDER BY seq")?;
@@ -92,10 +96,12 @@ fn removable(
         let (mut hashes, mut of_tile) = (Vec::new(), newest);
         while let Some(row) = rows.next()? {
             let (time, body): (i64, String) = (row.get(1)?, row.get(2)?);
-            if time >= cutoff.unix_millis() {
+            if (cutoff.unix_millis()..absurd.unix_millis()).contains(&time) {
                 break 'tiles;
             }
-            of_tile = of_tile.max(time);
+            if time < absurd.unix_millis() {
+                of_tile = of_tile.max(time);
+            }
             hashes.push(leaf_hash(body.as_bytes()));
         }
         let hash: Vec<u8> = kept.query_row([integer(last / TILE)], |row| row.get(0))?;

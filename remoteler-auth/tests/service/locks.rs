@@ -68,7 +68,7 @@ async fn a_service_that_waits_is_told_of_a_lock_at_once_and_of_nothing_else() {
     });
     tokio::task::yield_now().await;
     cluster.lock("x", json!({ "user": "ann" })).await;
-    let told = tokio::time::timeout(Duration::from_secs(5), waiting).await.unwrap().unwrap().unwrap();
+    let told = tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap().unwrap().unwrap();
     assert_eq!(parts(&told), [false, false, false, true]);
     let locks: Vec<_> = told.limits.unwrap().locks.iter().map(|lock| lock.name.clone()).collect();
     assert_eq!(locks, ["x"]);

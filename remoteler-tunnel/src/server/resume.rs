@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use remoteler_core::{HostId, HostIdentity};
-use tokio::sync::Mutex as Turn;
+use remoteler_core::{HostId, HostIdentity, LiveGuard};
+use tokio::sync::{Mutex as Turn, watch};
 
 use crate::connection::{Link, TakeUpError, read_body, refuse};
 use crate::registration::Offer;
@@ -23,6 +23,8 @@ struct Entry {
     offer: Offer,
     keys: ResumeKeys,
     link: Link,
+    /// The host's place among live work, by the certificate that it showed last.
+    live: Option<watch::Sender<Arc<LiveGuard>>>,
     /// The last attempt that was taken; held while one is.
     attempt: Turn<u32>,
 }
@@ -41,9 +43,16 @@ impl Drop for Kept {
 
 impl Resumable {
     /// Puts a link into the table that `host` registered with `offer`.
-    pub(super) fn keep(self: &Arc<Self>, keys: ResumeKeys, host: HostId, offer: Offer, link: Link) -> Kept {
+    pub(super) fn keep(
+        self: &Arc<Self>,
+        keys: ResumeKeys,
+        host: HostId,
+        offer: Offer,
+        link: Link,
+        live: Option<watch::Sender<Arc<LiveGuard>>>,
+    ) -> Kept {
         let id = keys.id();
-        self.lock().insert(id, Arc::new(Entry { host, offer, keys, link, attempt: Turn::new(0) }));
+        self.lock().insert(id, Arc::new(Entry { host, offer, keys, link, live, attempt: Turn::new(0) }));
         Kept { table: Arc::clone(self), id }
     }
 
@@ -54,6 +63,7 @@ impl Resumable {
         prefix: &[u8; 8],
         host: &HostIdentity,
         channel: &Channel,
+        live: Option<LiveGuard>,
     ) -> Result<(), TakeUpError> {
         let request = ResumeRequest::parse(&read_body(&mut io, prefix).await?)?;
         let Some(entry) = self.find(&request, host, channel) else {
@@ -66,7 +76,19 @@ impl Resumable {
             return Err(TakeUpError::Over);
         }
         *attempt = request.attempt;
-        entry.link.hand_over(io, &entry.keys, &request, channel).await
+        entry.link.hand_over(io, &entry.keys, &request, channel).await?;
+        if let (Some(place), Some(live)) = (&entry.live, live) {
+            place.send_replace(Arc::new(live));
+        }
+        Ok(())
+    }
+
+    /// Tells a client that its link will not be taken up, and why.
+    pub(super) async fn turn_away(mut io: BoxedStream, prefix: &[u8; 8], reason: &str) -> Result<(), TakeUpError> {
+        // Read first: what is unread when the connection ends takes the answer with it.
+        read_body(&mut io, prefix).await?;
+        refuse(io, &reason.into()).await;
+        Ok(())
     }
 
     fn find(&self, request: &ResumeRequest, host: &HostIdentity, channel: &Channel) -> Option<Arc<Entry>> {

@@ -21,7 +21,10 @@ pub fn handshake_failure(cause: &io::Error) -> String {
             moment(*not_before)
         ),
         rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. }) => {
-            format!("its certificate ended at {} by this machine's clock; is that right?", moment(*not_after))
+            format!(
+                "its certificate has expired: it ended at {} by this machine's clock; is that right?",
+                moment(*not_after)
+            )
         }
         rustls::Error::InvalidCertificate(CertificateError::Revoked) => "the peer's certificate was revoked".into(),
         rustls::Error::AlertReceived(alert) => match alert {

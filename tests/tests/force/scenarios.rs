@@ -12,11 +12,12 @@ use remoteler_auth::{
 };
 use remoteler_client::{HostState, KeyPairs, PolicyRefresher, ProxyAddr, SpoolLimits, SpooledAudit, Store};
 use remoteler_core::{
-    AuditEvent, AuditKind, AuditSink, Clock, ClusterName, EventQuery, HostId, LoginRequest, NewUser, NodeName,
+    AuditEvent, AuditKind, AuditSink, AuthApi, Clock, ClusterName, EventQuery, HostId, LoginRequest, NewUser, NodeName,
     PolicySource, RecordingStore, Secret, SessionId, Storage, SystemClock, SystemRole, Timestamp, Transaction,
-    UserName,
+    UserName, X509Purpose, verify_x509_chain,
 };
 use serde_json::json;
+use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
 
 /// One of them.
 pub(crate) struct Scenario {
@@ -265,11 +266,29 @@ fn check_host(dir: &Path, acks: &[usize]) {
     found.save(&data(dir)).unwrap();
 }
 
+/// The service as a host of it sees it: services follow its rules.
+async fn as_host(service: &AuthService) -> Arc<dyn AuthApi> {
+    let keys = KeyPairs::generate("follower").unwrap();
+    let host = LocalHost {
+        name: NodeName::new("follower").unwrap(),
+        roles: [SystemRole::Node].into(),
+        kube_clusters: BTreeSet::new(),
+        ssh_public_key: keys.ssh_public,
+        tls_public_key: keys.tls_public,
+        host_id: None,
+    };
+    let certs = service.issue_local_host(host).await.unwrap();
+    let certificate = CertificateDer::from_pem_slice(certs.tls_certificate.as_bytes()).unwrap();
+    let (trust, now) = (service.trust_bundle(), SystemClock.now());
+    let verified = verify_x509_chain(&[certificate], &trust, X509Purpose::Client, now).unwrap();
+    service.as_caller(Caller::from_tls(Some(verified), "192.0.2.1:1".parse().unwrap()))
+}
+
 fn prepare_policy(dir: &Path) {
     block(async {
         let service = service(dir).await;
         let mut rules = PolicyRefresher::load(&data(dir), service.trust_bundle()).unwrap();
-        rules.refresh(&*service.as_caller(Caller::LocalAdmin)).await.unwrap();
+        rules.refresh(&*as_host(&service).await).await.unwrap();
     });
 }
 
@@ -280,7 +299,7 @@ fn run_policy(dir: &Path) {
         let admin = service.as_caller(Caller::LocalAdmin);
         admin.put_resource(serde_json::from_value(role).unwrap(), false).await.unwrap();
         let Ok(mut rules) = PolicyRefresher::load(&data(dir), service.trust_bundle()) else { return };
-        if rules.refresh(&*admin).await.is_ok() {
+        if rules.refresh(&*as_host(&service).await).await.is_ok() {
             ack(0);
         }
     });

@@ -15,7 +15,7 @@ use nix::{
 use super::{CHILD, CHILD_DIR};
 
 /// No scenario takes a second on an idle machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// How it went.
 pub(crate) struct Run {

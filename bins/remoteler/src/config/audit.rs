@@ -144,7 +144,7 @@ impl AuditSettings {
                 Some(parsed.ok_or_else(|| {
                     refused(
                         "auth_service.audit.retention",
-                        format!("{text:?} is no duration of a day or more, such as 365d"),
+                        format!("{text:?} is no duration of two days or more, such as 365d"),
                     )
                 })?)
             }
@@ -246,8 +246,8 @@ fn refused(field: &'static str, reason: impl Into<String>) -> ConfigError {
 }
 
 const MIB: u64 = 1024 * 1024;
-/// Less than this is a mistake.
-const LEAST_RETENTION: Duration = Duration::from_secs(24 * 3600);
+/// Certificates that are valid still are found in the log when their user is locked or removed: they live up to 30 hours.
+const LEAST_RETENTION: Duration = Duration::from_secs(48 * 3600);
 
 #[cfg(test)]
 mod tests {
