@@ -293,7 +293,7 @@ auth_service:
     #[test]
     fn what_cannot_be_used_stops_the_start_with_one_line() {
         for (yaml, expected) in [
-            ("auth_service: { audit: { retention: 5m } }", "retention: \"5m\" is no duration of a day or more"),
+            ("auth_service: { audit: { retention: 5m } }", "retention: \"5m\" is no duration of two days or more"),
             ("auth_service: { audit: { witness: w.jsonl } }", "w.jsonl is no absolute path"),
             ("auth_service: { audit: { witness: \"ftp://x\" } }", "neither https:// nor http://"),
             ("auth_service: { audit: { ship: [{ type: http, url: \"https://u:p@x/\" }] } }", "credentials"),
