@@ -178,7 +178,7 @@ impl Subject {
 pub struct Terms {
     /// Ends with its certificate, whatever the cluster's settings say.
     pub ends_with_certificate: bool,
-    /// Ends when nothing has happened for so long ([`LiveGuard::touch`]).
+    /// Ends when nothing has happened for so long ([`LiveSignal::touch`]).
     pub idle: Option<Duration>,
     /// Is told so much later, so that those who can say why end it first.
     pub grace: Duration,
