@@ -7,7 +7,7 @@ use remoteler_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{CaError, FileSigner, KeyRing, SealError, Signer, SignerAlgorithm, SignerError, StoredKey, seal::Place};
+use crate::{CaError, FileSigner, KeyRing, Signer, SignerAlgorithm, SignerError, StoredKey, seal::Place};
 
 /// An audit key as it is kept, the private half included: belongs into the auth service's store and nowhere else (I8).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,19 +44,9 @@ impl AuditSigner {
         let cluster = &stored.cluster;
         let sealed = |source| CaError::Sealed { cluster: cluster.clone(), kind: KIND, source };
         let place = Place { cluster, kind: KIND, purpose: "checkpoint", algorithm: ALGORITHM };
-        let text = match (&stored.key, ring) {
-            (StoredKey::Clear(text), _) => text.clone(),
-            (StoredKey::Sealed(key), Some(ring)) => ring.open(&place, key).map_err(sealed)?,
-            (StoredKey::Sealed(_), None) => return Err(sealed(SealError::NoKey)),
-            (StoredKey::Token(_), _) => {
-                let what = "the key of the audit log is never in a PKCS#11 token";
-                return Err(CaError::Stored { cluster: cluster.clone(), kind: KIND, what });
-            }
-        };
-        let key = match (&stored.key, ring) {
-            (StoredKey::Sealed(key), Some(ring)) if ring.is_active(key) => stored.key.clone(),
-            (_, Some(ring)) => StoredKey::Sealed(ring.seal(&place, &text).map_err(sealed)?),
-            (_, None) => stored.key.clone(),
+        let Some((text, key)) = stored.key.take_up(&place, ring).map_err(sealed)? else {
+            let what = "the key of the audit log is never in a PKCS#11 token";
+            return Err(CaError::Stored { cluster: cluster.clone(), kind: KIND, what });
         };
         let signer = FileSigner::from_pem(ALGORITHM, &text)?;
         let public = NoteKey::new(audit_origin(cluster), signer.public_key());

@@ -48,6 +48,29 @@ impl StoredKey {
     }
 }
 
+impl StoredKey {
+    /// The text, opened where it is sealed, and the form to be kept from now on: sealed by the active key of `ring` if there is one. `None` for
+    /// a key in a token, which has no text.
+    pub(crate) fn take_up(
+        &self,
+        place: &Place<'_>,
+        ring: Option<&KeyRing>,
+    ) -> Result<Option<(Secret, Self)>, SealError> {
+        let text = match (self, ring) {
+            (Self::Clear(text), _) => text.clone(),
+            (Self::Sealed(key), Some(ring)) => ring.open(place, key)?,
+            (Self::Sealed(_), None) => return Err(SealError::NoKey),
+            (Self::Token(_), _) => return Ok(None),
+        };
+        let kept = match (self, ring) {
+            (Self::Sealed(key), Some(ring)) if ring.is_active(key) => self.clone(),
+            (_, Some(ring)) => Self::Sealed(ring.seal(place, &text)?),
+            (_, None) => self.clone(),
+        };
+        Ok(Some((text, kept)))
+    }
+}
+
 impl From<Secret> for StoredKey {
     fn from(text: Secret) -> Self {
         Self::Clear(text)

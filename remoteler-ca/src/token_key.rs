@@ -5,7 +5,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use remoteler_core::{ClusterName, Jwk, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::{CaError, FileSigner, KeyRing, SealError, Signer, SignerAlgorithm, SignerError, StoredKey, seal::Place};
+use crate::{CaError, FileSigner, KeyRing, Signer, SignerAlgorithm, SignerError, StoredKey, seal::Place};
 
 /// What an identity token says (RFC 7519 section 4.1), all of it by the auth service's own records.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -69,19 +69,9 @@ impl TokenSigner {
         let cluster = &stored.cluster;
         let sealed = |source| CaError::Sealed { cluster: cluster.clone(), kind: KIND, source };
         let place = Place { cluster, kind: KIND, purpose: "jwt", algorithm: ALGORITHM };
-        let text = match (&stored.key, ring) {
-            (StoredKey::Clear(text), _) => text.clone(),
-            (StoredKey::Sealed(key), Some(ring)) => ring.open(&place, key).map_err(sealed)?,
-            (StoredKey::Sealed(_), None) => return Err(sealed(SealError::NoKey)),
-            (StoredKey::Token(_), _) => {
-                let what = "keys of identity tokens are never in a PKCS#11 token";
-                return Err(CaError::Stored { cluster: cluster.clone(), kind: KIND, what });
-            }
-        };
-        let key = match (&stored.key, ring) {
-            (StoredKey::Sealed(key), Some(ring)) if ring.is_active(key) => stored.key.clone(),
-            (_, Some(ring)) => StoredKey::Sealed(ring.seal(&place, &text).map_err(sealed)?),
-            (_, None) => stored.key.clone(),
+        let Some((text, key)) = stored.key.take_up(&place, ring).map_err(sealed)? else {
+            let what = "keys of identity tokens are never in a PKCS#11 token";
+            return Err(CaError::Stored { cluster: cluster.clone(), kind: KIND, what });
         };
         let signer = FileSigner::from_pem(ALGORITHM, &text)?;
         let public = Jwk::es256(signer.public_key()).ok_or(SignerError::Malformed(ALGORITHM))?;
