@@ -1,14 +1,10 @@
 //! Policy tests live with the policy: stored beside roles and users, and run before each change of either. A change that makes a test fail
 //! which did not fail before is refused and nothing is written. Decides nothing itself.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use remoteler_core::{
-    AuditKind, KubeClusterName, Labels, NewUser, NodeName, Policy, PolicySource, PolicyTest, Resource, Role, RoleName,
-    TestOutcome, TestWorld, Traits, UserName,
+    AuditKind, NewUser, Policy, PolicySource, PolicyTest, Resource, Role, RoleName, TestOutcome, TestWorld,
 };
 
 use crate::{
@@ -29,27 +25,6 @@ pub(crate) enum Change<'a> {
     NoRole(&'a RoleName),
     /// A user is written.
     User(&'a NewUser),
-}
-
-/// Users and inventory, read once for all tests.
-struct World {
-    users: BTreeMap<UserName, (BTreeSet<RoleName>, Traits)>,
-    nodes: BTreeMap<NodeName, Labels>,
-    kube_clusters: BTreeMap<KubeClusterName, Labels>,
-}
-
-impl TestWorld for World {
-    fn user(&self, name: &UserName) -> Option<(BTreeSet<RoleName>, Traits)> {
-        self.users.get(name).cloned()
-    }
-
-    fn node(&self, name: &NodeName) -> Option<Labels> {
-        self.nodes.get(name).cloned()
-    }
-
-    fn kube_cluster(&self, name: &KubeClusterName) -> Option<Labels> {
-        self.kube_clusters.get(name).cloned()
-    }
 }
 
 impl Inner {
@@ -140,9 +115,9 @@ impl Inner {
         Ok(())
     }
 
-    async fn world(&self) -> ApiResult<World> {
+    async fn world(&self) -> ApiResult<TestWorld> {
         let users = self.records.list::<UserRecord>(key::USERS).await?;
-        Ok(World {
+        Ok(TestWorld {
             users: users.into_iter().map(|(_, user, _)| (user.name, (user.roles, user.traits))).collect(),
             nodes: self.all_nodes().await?.into_iter().map(|node| (node.name, node.labels)).collect(),
             kube_clusters: self.all_kube_clusters().await?.into_iter().map(|kube| (kube.name, kube.labels)).collect(),

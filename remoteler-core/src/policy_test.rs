@@ -4,7 +4,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -142,13 +142,14 @@ enum Named<T> {
 }
 
 /// What a test needs to know besides the roles.
-pub trait TestWorld {
-    /// Roles and traits of a stored user.
-    fn user(&self, name: &UserName) -> Option<(BTreeSet<RoleName>, Traits)>;
-    /// Labels of a node.
-    fn node(&self, name: &NodeName) -> Option<Labels>;
-    /// Labels of a Kubernetes cluster.
-    fn kube_cluster(&self, name: &KubeClusterName) -> Option<Labels>;
+#[derive(Clone, Debug, Default)]
+pub struct TestWorld {
+    /// Roles and traits of stored users.
+    pub users: BTreeMap<UserName, (BTreeSet<RoleName>, Traits)>,
+    /// Labels of nodes.
+    pub nodes: BTreeMap<NodeName, Labels>,
+    /// Labels of Kubernetes clusters.
+    pub kube_clusters: BTreeMap<KubeClusterName, Labels>,
 }
 
 /// How a test came out.
@@ -196,7 +197,7 @@ impl PolicyTest {
 
     /// Decides with the roles of `policy`, and compares.
     #[must_use]
-    pub fn run(&self, policy: &Policy, world: &dyn TestWorld) -> TestOutcome {
+    pub fn run(&self, policy: &Policy, world: &TestWorld) -> TestOutcome {
         match self.decide(policy, world) {
             Err(absent) => TestOutcome::NotRun(absent),
             Ok(explanation) if explanation.allowed == (self.spec.expect == Expect::Allow) => {
@@ -206,10 +207,10 @@ impl PolicyTest {
         }
     }
 
-    fn decide(&self, policy: &Policy, world: &dyn TestWorld) -> Result<Explanation, String> {
+    fn decide(&self, policy: &Policy, world: &TestWorld) -> Result<Explanation, String> {
         let GivenSpec { user, roles, traits } = &self.spec.given;
         let stored = match user {
-            Some(name) if roles.is_empty() || traits.is_empty() => match world.user(name) {
+            Some(name) if roles.is_empty() || traits.is_empty() => match world.users.get(name).cloned() {
                 None if roles.is_empty() => return Err(format!("there is no user {name}")),
                 found => found,
             },
@@ -225,11 +226,12 @@ impl PolicyTest {
         let identity = prospective_identity(user, policy, roles, traits);
         match &self.target {
             Target::Node(node, login) => {
-                let (name, labels) = node.labelled(|name| world.node(name), "node")?;
+                let (name, labels) = node.labelled(|name| world.nodes.get(name).cloned(), "node")?;
                 Ok(explain_ssh(&identity, policy, (name, &labels), login))
             }
             Target::Kube(kube, request) => {
-                let (name, labels) = kube.labelled(|name| world.kube_cluster(name), "Kubernetes cluster")?;
+                let (name, labels) =
+                    kube.labelled(|name| world.kube_clusters.get(name).cloned(), "Kubernetes cluster")?;
                 Ok(explain_kube(&identity, policy, (name, &labels), request.as_ref()))
             }
         }

@@ -7,20 +7,12 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{CaSet, ClusterName, Role, TrustBundle};
 
-struct World;
-
-impl TestWorld for World {
-    fn user(&self, name: &UserName) -> Option<(BTreeSet<RoleName>, Traits)> {
-        let traits = Traits::from([("logins".into(), vec!["root".into()])]);
-        (name.as_str() == "ann").then(|| ([RoleName::new("dev").unwrap()].into(), traits))
-    }
-
-    fn node(&self, name: &NodeName) -> Option<Labels> {
-        (name.as_str() == "gw-17").then(|| [("env".to_owned(), "dev".to_owned())].into())
-    }
-
-    fn kube_cluster(&self, name: &KubeClusterName) -> Option<Labels> {
-        (name.as_str() == "staging").then(Labels::new)
+fn world() -> TestWorld {
+    let traits = Traits::from([("logins".into(), vec!["root".into()])]);
+    TestWorld {
+        users: [(UserName::new("ann").unwrap(), ([RoleName::new("dev").unwrap()].into(), traits))].into(),
+        nodes: [(NodeName::new("gw-17").unwrap(), [("env".to_owned(), "dev".to_owned())].into())].into(),
+        kube_clusters: [(KubeClusterName::new("staging").unwrap(), Labels::new())].into(),
     }
 }
 
@@ -50,7 +42,7 @@ fn run(given: Value, target: Value, login: Option<&str>, expect: &str) -> TestOu
     if let Some(login) = login {
         spec["login"] = login.into();
     }
-    test(spec).unwrap_or_else(|cause| panic!("{cause}")).run(&policy(), &World)
+    test(spec).unwrap_or_else(|cause| panic!("{cause}")).run(&policy(), &world())
 }
 
 #[test]

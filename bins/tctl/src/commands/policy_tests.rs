@@ -8,34 +8,13 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use remoteler_core::{
-    CaSet, ClusterName, KubeClusterName, Labels, NodeName, Policy, PolicyTest, Resource, ResourceKind, Role, RoleName,
+    CaSet, ClusterName, KubeClusterName, NodeName, Policy, PolicyTest, Resource, ResourceKind, Role, RoleName,
     TestOutcome, TestWorld, Traits, TrustBundle, UserName, preset_roles, printable,
 };
 use serde::{Deserialize, Serialize};
 
 use super::resources;
 use crate::output::Report;
-
-/// What the files describe.
-struct World {
-    users: BTreeMap<UserName, (BTreeSet<RoleName>, Traits)>,
-    nodes: BTreeMap<NodeName, Labels>,
-    kube_clusters: BTreeMap<KubeClusterName, Labels>,
-}
-
-impl TestWorld for World {
-    fn user(&self, name: &UserName) -> Option<(BTreeSet<RoleName>, Traits)> {
-        self.users.get(name).cloned()
-    }
-
-    fn node(&self, name: &NodeName) -> Option<Labels> {
-        self.nodes.get(name).cloned()
-    }
-
-    fn kube_cluster(&self, name: &KubeClusterName) -> Option<Labels> {
-        self.kube_clusters.get(name).cloned()
-    }
-}
 
 /// How one test came out, as programs read it.
 #[derive(Debug, Serialize)]
@@ -78,7 +57,7 @@ fn tested(documents: &[Resource]) -> anyhow::Result<Report> {
     })
 }
 
-fn line(test: &PolicyTest, policy: &Policy, world: &World) -> Line {
+fn line(test: &PolicyTest, policy: &Policy, world: &TestWorld) -> Line {
     let (outcome, reason) = match test.run(policy, world) {
         TestOutcome::Passed(explanation) => ("passed", explanation.sentence()),
         TestOutcome::Failed(explanation) => {
@@ -91,7 +70,7 @@ fn line(test: &PolicyTest, policy: &Policy, world: &World) -> Line {
 }
 
 /// Sorts the documents by what they are. The roles of a new cluster are there unless the files say otherwise.
-fn world(documents: &[Resource]) -> anyhow::Result<(Policy, World, Vec<PolicyTest>)> {
+fn world(documents: &[Resource]) -> anyhow::Result<(Policy, TestWorld, Vec<PolicyTest>)> {
     #[derive(Deserialize)]
     struct UserSpec {
         roles: BTreeSet<RoleName>,
@@ -104,7 +83,7 @@ fn world(documents: &[Resource]) -> anyhow::Result<(Policy, World, Vec<PolicyTes
     for (name, spec) in preset_roles() {
         policy.roles.insert(name.clone(), Arc::new(Role::new(name, &spec)?));
     }
-    let mut world = World { users: BTreeMap::new(), nodes: BTreeMap::new(), kube_clusters: BTreeMap::new() };
+    let mut world = TestWorld::default();
     let mut tests = Vec::new();
     let mut seen = BTreeSet::new();
     for document in documents {
