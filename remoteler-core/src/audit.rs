@@ -1,11 +1,10 @@
 //! Audit events: typed, one JSON object each, named after Teleport's published event reference.
-//! Owns their form and the sink through which they go; never drops one.
+//! Owns their form, and nothing of where they go.
 
-use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{ClusterName, Timestamp, audit_text, evidence::ChainLink};
+use crate::{AuditError, ClusterName, Timestamp, audit_text, evidence::ChainLink};
 
 /// One event. In JSON: `event`, `code`, `time`, `uid`, `cluster_name` and the fields of its kind, all on one level.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -581,32 +580,6 @@ impl AuditKind {
             Self::TunnelConnect { success: false, .. } => "TT000W",
             other => other.base_code(),
         }
-    }
-}
-
-/// Why an event was not recorded. What it would have allowed must not happen.
-#[derive(Debug, thiserror::Error)]
-#[error("the audit log did not take an event: {0}")]
-pub struct AuditError(pub String);
-
-/// Takes events. When `record` returns, the event will survive a crash of this process.
-#[async_trait]
-pub trait AuditSink: Send + Sync {
-    /// Records `kind` as having happened now.
-    ///
-    /// # Errors
-    /// [`AuditError`]: the event is not kept, and the action must not go ahead.
-    async fn record(&self, kind: AuditKind) -> Result<(), AuditError>;
-}
-
-/// Keeps nothing; for embedders that audit elsewhere, and for tests of other things.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NullAudit;
-
-#[async_trait]
-impl AuditSink for NullAudit {
-    async fn record(&self, _kind: AuditKind) -> Result<(), AuditError> {
-        Ok(())
     }
 }
 

@@ -11,6 +11,7 @@ mod audit;
 mod audit_bound;
 #[cfg(test)]
 mod audit_schema;
+mod audit_sink;
 mod audit_text;
 mod backup;
 mod clock;
@@ -64,8 +65,9 @@ pub use api::{
     LoginRequest, NewToken, NewUser, Ping, RecordingChunk, SignUpRequest, TokenCreated, TokenSummary, UserCerts,
     UserSummary,
 };
-pub use audit::{AuditError, AuditEvent, AuditKind, AuditSink, ConnectionFields, NullAudit, SessionFields};
+pub use audit::{AuditEvent, AuditKind, ConnectionFields, SessionFields};
 pub use audit_bound::BoundedRefusals;
+pub use audit_sink::{AuditError, AuditSink, NullAudit};
 pub use backup::BackupStatus;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use cluster_settings::{ClusterSettings, LOCKS_HOLD};
