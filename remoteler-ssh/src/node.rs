@@ -14,6 +14,7 @@ mod refusals;
 mod report;
 mod session;
 mod sftp_watch;
+mod signal;
 mod source_cap;
 
 use std::{

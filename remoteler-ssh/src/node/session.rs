@@ -33,6 +33,7 @@ use crate::{
         outflow::{self, Progress, Quiet, Stream},
         report::SessionReport,
         sftp_watch::Watched,
+        signal::{ssh_signal, unix_signal},
     },
     process::{Account, Launch, Process},
     pty::{self, PtyRequest, Size, Terminal},
@@ -556,46 +557,6 @@ fn describe(status: Option<ExitStatus>, outcome: &Outcome) -> (Option<String>, O
         Outcome::Left if code.is_none() => (Some("left running".into()), None),
         Outcome::Exited(_) | Outcome::Left => (code, None),
     }
-}
-
-/// Signals of RFC 4254 section 6.10, and two that OpenSSH sends.
-fn unix_signal(signal: &Sig) -> Option<Signal> {
-    Some(match signal {
-        Sig::ABRT => Signal::ABORT,
-        Sig::ALRM => Signal::ALARM,
-        Sig::FPE => Signal::FPE,
-        Sig::HUP => Signal::HUP,
-        Sig::ILL => Signal::ILL,
-        Sig::INT => Signal::INT,
-        Sig::KILL => Signal::KILL,
-        Sig::PIPE => Signal::PIPE,
-        Sig::QUIT => Signal::QUIT,
-        Sig::SEGV => Signal::SEGV,
-        Sig::TERM => Signal::TERM,
-        Sig::USR1 => Signal::USR1,
-        Sig::Custom(name) if name == "USR2" => Signal::USR2,
-        Sig::Custom(name) if name == "INFO@openssh.com" || name == "WINCH" => Signal::WINCH,
-        Sig::Custom(_) => return None,
-    })
-}
-
-fn ssh_signal(number: i32) -> Option<Sig> {
-    let known = [
-        (Signal::ABORT, Sig::ABRT),
-        (Signal::ALARM, Sig::ALRM),
-        (Signal::FPE, Sig::FPE),
-        (Signal::HUP, Sig::HUP),
-        (Signal::ILL, Sig::ILL),
-        (Signal::INT, Sig::INT),
-        (Signal::KILL, Sig::KILL),
-        (Signal::PIPE, Sig::PIPE),
-        (Signal::QUIT, Sig::QUIT),
-        (Signal::SEGV, Sig::SEGV),
-        (Signal::TERM, Sig::TERM),
-        (Signal::USR1, Sig::USR1),
-        (Signal::USR2, Sig::Custom("USR2".into())),
-    ];
-    known.into_iter().find(|(signal, _)| signal.as_raw() == number).map(|(_, name)| name)
 }
 
 /// Exit status of a session that could not begin or had to end.
