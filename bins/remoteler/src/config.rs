@@ -3,6 +3,7 @@
 
 mod audit;
 mod file;
+mod join;
 mod keys;
 mod labels;
 mod settings;
@@ -14,11 +15,12 @@ pub use file::{
     AuthService, Authentication, Common, ConfigFile, JoinParams, KeyPairFiles, KubernetesJoin, KubernetesService,
     LabelCommand, Log, LogFormatConfig, OneOrMany, ProxyService, SshService, StorageConfig,
 };
+pub use join::{JoinSettings, JoinToken};
 pub use keys::{CaKeyParams, KeySettings, Pkcs11, SuiteName, TokenName, TokenSettings};
 pub use labels::parse_labels;
 pub use settings::{
-    AuthSettings, CommandLabel, ConfigError, Flags, JoinSettings, JoinToken, KubeSettings, LogFormat, LogSettings,
-    NodeSettings, ProxySettings, Settings, WebCertificate,
+    AuthSettings, CommandLabel, ConfigError, Flags, KubeSettings, LogFormat, LogSettings, NodeSettings, ProxySettings,
+    Settings, WebCertificate,
 };
 pub use template::commented_config;
 pub(crate) use yaml::to_yaml;

@@ -8,13 +8,13 @@ use std::{
 
 use remoteler_client::SpoolLimits;
 use remoteler_core::{
-    ClusterName, ClusterSettings, KubeClusterName, Labels, LockMode, NameError, NodeName, Secret, SystemRole,
-    parse_duration,
+    ClusterName, ClusterSettings, KubeClusterName, Labels, LockMode, NameError, NodeName, SystemRole, parse_duration,
 };
 
 use super::{
-    AuditSettings, ConfigFile, KeySettings, audit,
+    AuditSettings, ConfigFile, JoinSettings, KeySettings, audit,
     file::{AuthService, Common, KubernetesService, LabelCommand, ProxyService, SshService},
+    join,
     labels::check_label,
 };
 
@@ -179,65 +179,6 @@ pub struct KubeSettings {
     pub labels: Labels,
 }
 
-/// A join token as it was given: itself, or the path of a file that holds it, because an argument list can be read by other users of
-/// the machine. Text that begins with `/` or `./`, or names a file that is there, is a path.
-#[derive(Clone, Debug)]
-pub enum JoinToken {
-    /// The token.
-    Value(Secret),
-    /// Its file.
-    File(PathBuf),
-}
-
-/// What to do without a token.
-const MAKE_TOKEN: &str =
-    "make a token with `tctl tokens add --type node` where the auth service runs, and put it there";
-
-impl JoinToken {
-    fn new(text: &str) -> Self {
-        if text.starts_with('/') || text.starts_with("./") || std::path::Path::new(text).is_file() {
-            Self::File(text.into())
-        } else {
-            Self::Value(Secret::new(text))
-        }
-    }
-
-    /// The token itself.
-    ///
-    /// # Errors
-    /// [`ConfigError::Value`] when the file cannot be read or holds nothing.
-    pub fn read(&self) -> Result<Secret, ConfigError> {
-        match self {
-            Self::Value(token) if token.reveal().trim().is_empty() => {
-                Err(value("token", format!("it is empty; {MAKE_TOKEN}")))
-            }
-            Self::Value(token) => Ok(token.clone()),
-            Self::File(path) => match std::fs::read_to_string(path) {
-                Ok(text) if text.trim().is_empty() => {
-                    Err(value("token", format!("file {} is empty; {MAKE_TOKEN}", path.display())))
-                }
-                Ok(text) => Ok(Secret::new(text.trim())),
-                Err(cause) => Err(value("token", format!("file {} cannot be read: {cause}", path.display()))),
-            },
-        }
-    }
-}
-
-/// Where and how to join.
-#[derive(Clone, Debug)]
-pub struct JoinSettings {
-    /// `host:port` of an auth service or a proxy.
-    pub addr: String,
-    /// The token; needed at the first start only, and read only then.
-    pub token: Option<JoinToken>,
-    /// Pins of the host authority, any of which is accepted.
-    pub ca_pins: Vec<String>,
-    /// Believe whoever answers.
-    pub insecure: bool,
-    /// File with the token of the pod's service account, when that is what lets this host in.
-    pub service_account: Option<PathBuf>,
-}
-
 /// Form of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -267,7 +208,7 @@ impl Settings {
         let runs = |role| roles.contains(&role);
         let listen_ip = flags.listen_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let nodename = nodename(&common, &flags)?;
-        let join = join(&common, &flags)?;
+        let join = join::settings(&common, &flags)?;
         if join.is_some() && runs(SystemRole::Auth) {
             return Err(value(
                 "auth_server",
@@ -316,7 +257,7 @@ impl Settings {
     }
 }
 
-fn value(field: &'static str, reason: impl Into<String>) -> ConfigError {
+pub(super) fn value(field: &'static str, reason: impl Into<String>) -> ConfigError {
     ConfigError::Value { field, reason: reason.into() }
 }
 
@@ -365,51 +306,6 @@ fn data_dir(common: &Common, flags: &Flags) -> Result<PathBuf, ConfigError> {
     let dir = dir.unwrap_or_else(|| PathBuf::from("/var/lib/remoteler"));
     std::path::absolute(&dir).map_err(|cause| value("data_dir", cause.to_string()))
 }
-
-fn join(common: &Common, flags: &Flags) -> Result<Option<JoinSettings>, ConfigError> {
-    let Some(addr) = flags.auth_server.clone().or_else(|| common.auth_server.clone()) else {
-        return Ok(None);
-    };
-    let addr = with_port("auth_server", &addr, 3080)?;
-    let params = common.join_params.as_ref();
-    let token_file = params.and_then(|params| params.token_file.clone());
-    let service_account = match params.and_then(|params| params.method.as_deref()) {
-        None | Some("token") if token_file.is_some() => {
-            return Err(value(
-                "join_params.token_file",
-                "it goes with method: kubernetes; name the file of a token in token_name",
-            ));
-        }
-        None | Some("token") => None,
-        Some("kubernetes") => Some(token_file.unwrap_or_else(|| PathBuf::from(POD_TOKEN))),
-        Some(method) => {
-            return Err(value("join_params.method", format!("{method:?} is not available; token and kubernetes are")));
-        }
-    };
-    let token = flags.token.clone().or_else(|| params.map(|params| params.token_name.clone()));
-    // A pod's token_name is the name of a resource, and no secret.
-    let token = token.map(|token| match service_account {
-        Some(_) => JoinToken::Value(Secret::new(token)),
-        None => JoinToken::new(&token),
-    });
-    let mut ca_pins = flags.ca_pins.clone();
-    if ca_pins.is_empty() {
-        ca_pins = common.ca_pin.clone().map(super::file::OneOrMany::into_vec).unwrap_or_default();
-    }
-    for pin in &ca_pins {
-        let hex = pin.strip_prefix("sha256:").unwrap_or_default();
-        if hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(value(
-                "ca_pin",
-                format!("{pin:?} is no pin; sha256: and 64 hex digits are expected, see `tctl auth status`"),
-            ));
-        }
-    }
-    Ok(Some(JoinSettings { addr, token, ca_pins, insecure: flags.insecure, service_account }))
-}
-
-/// Where a pod's token for its cluster is projected when nothing else is said.
-const POD_TOKEN: &str = "/var/run/secrets/remoteler/token";
 
 pub(super) fn with_port(field: &'static str, addr: &str, port: u16) -> Result<String, ConfigError> {
     let addr = addr.trim().trim_start_matches("https://").trim_end_matches('/');
@@ -554,6 +450,7 @@ fn log(common: &Common, flags: &Flags) -> Result<LogSettings, ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::JoinToken;
 
     fn settings(yaml: &str) -> Result<Settings, ConfigError> {
         Settings::new(ConfigFile::parse(yaml).unwrap(), Flags::default())
@@ -581,7 +478,7 @@ mod tests {
             settings.map(|settings| settings.join.unwrap())
         };
         let pod = join("method: kubernetes, token_name: pods").unwrap();
-        assert_eq!(pod.service_account.unwrap(), PathBuf::from(POD_TOKEN));
+        assert_eq!(pod.service_account.unwrap(), PathBuf::from("/var/run/secrets/remoteler/token"));
         // A name, also when a file is called like it.
         assert!(matches!(pod.token, Some(JoinToken::Value(_))));
         let pod = join("method: kubernetes, token_name: /pods, token_file: /run/t").unwrap();
