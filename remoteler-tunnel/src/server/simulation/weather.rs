@@ -107,6 +107,9 @@ impl Network {
             Event::Outage(length) => {
                 let told = inner.dice.one_in(2);
                 inner.closed = Some((now + length, told));
+                if let Some((_, until)) = inner.outages.last_mut() {
+                    *until = now.min(*until); // this one takes its place
+                }
                 inner.outages.push((now, now + length));
                 let fate = if told { Fate::Reset } else { Fate::BlackHole };
                 std::mem::take(&mut inner.standing).iter().for_each(|wire| wire.suffer(fate));
@@ -119,10 +122,16 @@ impl Network {
         }
     }
 
-    /// The longest time of late without a way to connect, as it is known now.
-    pub(super) fn longest_outage_since(&self, since: Instant) -> Duration {
+    /// The longest time without an outage within the last of this length.
+    pub(super) fn longest_calm(&self, within: Duration) -> Duration {
         let inner = self.inner.lock().unwrap();
-        let ended = inner.outages.iter().filter(|(_, until)| *until >= since);
-        ended.map(|(from, until)| *until - *from).max().unwrap_or_default()
+        let now = Instant::now();
+        let mut open_since = now - within;
+        let mut longest = Duration::ZERO;
+        for (from, until) in inner.outages.iter().filter(|(_, until)| *until > now - within) {
+            longest = longest.max(from.saturating_duration_since(open_since));
+            open_since = open_since.max(*until);
+        }
+        longest.max(now.saturating_duration_since(open_since))
     }
 }
