@@ -31,6 +31,7 @@ mod password;
 mod policy_tests;
 mod policy_watch;
 mod quota;
+mod recorded;
 mod recordings;
 mod records;
 mod rejoin;

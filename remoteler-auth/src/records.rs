@@ -75,6 +75,9 @@ pub(crate) mod key {
     /// `cluster-config/<kind>`: `spec` of the one document of that kind.
     pub(crate) const CLUSTER_CONFIG: &str = "cluster-config/";
 
+    /// `recordings/<session id>`: how a session began that has a recording.
+    pub(crate) const RECORDINGS: &str = "recordings/";
+
     pub(crate) fn of(prefix: &str, name: impl std::fmt::Display) -> String {
         format!("{prefix}{name}")
     }

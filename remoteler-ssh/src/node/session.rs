@@ -11,7 +11,9 @@ use std::{
     time::Duration,
 };
 
-use remoteler_core::{AuditError, EndReason, LiveSignal, RecordingMode, SessionId, Timestamp, random_uuid, with_causes};
+use remoteler_core::{
+    AuditError, EndReason, LiveSignal, RecordingMode, SessionId, Timestamp, random_uuid, with_causes,
+};
 use russh::{
     Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig,
     server::{Handle, Msg},
