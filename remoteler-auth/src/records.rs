@@ -78,6 +78,11 @@ pub(crate) mod key {
     /// `recordings/<session id>`: how a session began that has a recording.
     pub(crate) const RECORDINGS: &str = "recordings/";
 
+    /// `known-labels/node/<name>`: the last that were announced, for policy tests; they stay while the node is away.
+    pub(crate) const NODE_LABELS: &str = "known-labels/node/";
+    /// `known-labels/kube/<name>`, likewise.
+    pub(crate) const KUBE_LABELS: &str = "known-labels/kube/";
+
     pub(crate) fn of(prefix: &str, name: impl std::fmt::Display) -> String {
         format!("{prefix}{name}")
     }
