@@ -2,6 +2,7 @@
 //! ([`AuthService::as_caller`]) and over HTTP. Owns the data directory and both authorities; opens no network socket itself and
 //! terminates no TLS: who calls, it is told.
 
+mod admission;
 mod api;
 mod authorities;
 mod backups;

@@ -130,6 +130,17 @@ impl Batch {
         Self(self.0.expect(key, Expected::At(revision))).write(key, record, None)
     }
 
+    /// The same for a record that ends.
+    pub(crate) fn replace_until<T: Serialize>(
+        self,
+        key: &str,
+        revision: Revision,
+        record: &T,
+        expires: Timestamp,
+    ) -> Result<Self, RecordError> {
+        Self(self.0.expect(key, Expected::At(revision))).write(key, record, Some(expires))
+    }
+
     /// Also removes this, if it is there.
     pub(crate) fn delete(self, key: &str) -> Self {
         Self(self.0.delete(key))
@@ -182,17 +193,6 @@ impl Records {
         record: &T,
     ) -> Result<Revision, RecordError> {
         self.swap(key, Expected::At(revision), record, None).await
-    }
-
-    /// The same for a record that ends.
-    pub(crate) async fn replace_until<T: Serialize>(
-        &self,
-        key: &str,
-        revision: Revision,
-        record: &T,
-        expires: Timestamp,
-    ) -> Result<Revision, RecordError> {
-        self.swap(key, Expected::At(revision), record, Some(expires)).await
     }
 
     async fn swap<T: Serialize>(
