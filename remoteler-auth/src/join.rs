@@ -264,6 +264,13 @@ impl Inner {
         if caller.address().is_some() {
             self.check_locks(&LockContext::of_host(host))?;
         }
+        // Each renewal signs three times and is two events and two writes; an honest host asks once a day and once for each step of a rotation.
+        if !self.limits.renewals.attempt(&host.identity().id.to_string(), self.clock.now()) {
+            let answer = rate_limited("this host renews its certificates too often; it must wait five minutes");
+            let remote = caller.address().map(|addr| addr.to_string());
+            self.record_attempt(caller.name(), answer.message.clone(), remote).await?;
+            return Err(answer);
+        }
         let heeded = self.hear_host(caller, host, instance).await?;
         let identity = host.identity().of_generation(0);
         // A host that is removed at this moment is renewed before that or not at all; others are renewed beside it.

@@ -28,6 +28,7 @@ mod key_params;
 mod limiter;
 mod locks;
 mod login;
+mod login_turns;
 mod password;
 mod policy_tests;
 mod policy_watch;

@@ -23,6 +23,7 @@ use crate::{
     join::LocalHost,
     limiter::Limiter,
     locks::LockLedger,
+    login_turns::LoginTurns,
     password::{PasswordError, Passwords},
     policy_watch::PolicyWatch,
     quota::{HostQuotas, Quota},
@@ -157,8 +158,12 @@ pub(crate) struct Inner {
 pub(crate) struct Limits {
     /// Failed logins of one name.
     pub(crate) login_user: Limiter,
+    /// Logins that wait because others are under way.
+    pub(crate) login_turns: LoginTurns,
     /// Failed logins, and uses of links, from one address.
     pub(crate) login_address: Limiter,
+    /// Renewals of one host.
+    pub(crate) renewals: Limiter,
     /// Failed joins from one address.
     pub(crate) join: Limiter,
     /// Held from the look at how many joins of an address have failed until the next one is counted, so that guesses that are under way
@@ -258,8 +263,10 @@ impl AuthService {
             Err(cause) => std::panic::resume_unwind(cause.into_panic()),
         };
         let limits = Limits {
+            login_turns: LoginTurns::default(),
             login_user: Limiter::new(10, WINDOW),
             login_address: Limiter::new(30, WINDOW),
+            renewals: Limiter::new(60, WINDOW),
             join: Limiter::new(10, WINDOW),
             guess: Mutex::new(()),
             reviews: Semaphore::new(REVIEWS),
