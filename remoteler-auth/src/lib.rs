@@ -2,11 +2,13 @@
 //! ([`AuthService::as_caller`]) and over HTTP. Owns the data directory and both authorities; opens no network socket itself and
 //! terminates no TLS: who calls, it is told.
 
+mod admission;
 mod api;
 mod authorities;
 mod backups;
 mod blocking;
 mod caller;
+mod cluster_settings;
 mod copies;
 mod database;
 mod event_log;
@@ -26,10 +28,12 @@ mod key_params;
 mod limiter;
 mod locks;
 mod login;
+mod login_turns;
 mod password;
 mod policy_tests;
 mod policy_watch;
 mod quota;
+mod recorded;
 mod recordings;
 mod records;
 mod rejoin;

@@ -9,7 +9,7 @@ use remoteler_core::{
 
 use crate::{
     Caller,
-    failure::{ApiResult, bad_request, conflict, rate_limited, unauthenticated},
+    failure::{ApiResult, bad_request, conflict, unauthenticated},
     issue::{SubjectKeys, user_identity},
     records::key,
     service::Inner,
@@ -37,11 +37,14 @@ impl Inner {
         let keys = SubjectKeys::parse(&request.ssh_public_key, &request.tls_public_key)?;
         let address = remote.as_deref().map(source_of);
         let address = address.as_deref();
-        if let Err(answer) = self.count_attempt(&request.user, address) {
-            // Strangers cause this at will: the audit log bounds how often it is said, a log line would not be (I26).
-            self.record_attempt(request.user, answer.message.clone(), remote).await?;
-            return Err(answer);
-        }
+        let turn = match self.login_turn(&request.user, address).await {
+            Ok(turn) => turn,
+            Err(answer) => {
+                // Strangers cause this at will: the audit log bounds how often it is said, a log line would not be (I26).
+                self.record_attempt(request.user, answer.message.clone(), remote).await?;
+                return Err(answer);
+            }
+        };
 
         let user = self.check_password(&request).await?;
         let failed = |error: String| AuditKind::UserLogin {
@@ -56,10 +59,7 @@ impl Inner {
             return Err(unauthenticated(WRONG));
         };
         // The password was right: nothing of this attempt counts as a failure.
-        self.limits.login_user.clear(&request.user);
-        if let Some(address) = address {
-            self.limits.login_address.succeeded(address);
-        }
+        turn.succeeded();
         // Who is removed at this moment is let in before that, and what they got is revoked, or not at all.
         let _turn = self.changes.read().await;
         if self.records.read::<UserRecord>(&key::of(key::USERS, &user.name)).await?.is_none() {
@@ -109,20 +109,6 @@ impl Inner {
         let stored = record.as_ref().and_then(|record| record.password.clone());
         let matches = self.passwords.verify(request.password.clone(), stored).await?;
         Ok(record.filter(|_| matches))
-    }
-
-    fn count_attempt(&self, user: &str, address: Option<&str>) -> ApiResult<()> {
-        let now = self.clock.now();
-        let refused = Err(rate_limited("too many failed logins; wait five minutes"));
-        if let Some(address) = address
-            && !self.limits.login_address.attempt(address, now)
-        {
-            return refused;
-        }
-        if !self.limits.login_user.attempt(user, now) {
-            return refused;
-        }
-        Ok(())
     }
 
     pub(crate) fn roles_of(&self, user: &UserRecord) -> Result<Vec<Arc<Role>>, ApiError> {

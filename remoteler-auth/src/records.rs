@@ -72,6 +72,16 @@ pub(crate) mod key {
 
     /// `policy-tests/<name>`
     pub(crate) const POLICY_TESTS: &str = "policy-tests/";
+    /// `cluster-config/<kind>`: `spec` of the one document of that kind.
+    pub(crate) const CLUSTER_CONFIG: &str = "cluster-config/";
+
+    /// `recordings/<session id>`: how a session began that has a recording.
+    pub(crate) const RECORDINGS: &str = "recordings/";
+
+    /// `known-labels/node/<name>`: the last that were announced, for policy tests; they stay while the node is away.
+    pub(crate) const NODE_LABELS: &str = "known-labels/node/";
+    /// `known-labels/kube/<name>`, likewise.
+    pub(crate) const KUBE_LABELS: &str = "known-labels/kube/";
 
     pub(crate) fn of(prefix: &str, name: impl std::fmt::Display) -> String {
         format!("{prefix}{name}")
@@ -118,6 +128,17 @@ impl Batch {
     /// Also writes this, if what stands there is still that of `revision`.
     pub(crate) fn replace<T: Serialize>(self, key: &str, revision: Revision, record: &T) -> Result<Self, RecordError> {
         Self(self.0.expect(key, Expected::At(revision))).write(key, record, None)
+    }
+
+    /// The same for a record that ends.
+    pub(crate) fn replace_until<T: Serialize>(
+        self,
+        key: &str,
+        revision: Revision,
+        record: &T,
+        expires: Timestamp,
+    ) -> Result<Self, RecordError> {
+        Self(self.0.expect(key, Expected::At(revision))).write(key, record, Some(expires))
     }
 
     /// Also removes this, if it is there.
@@ -172,17 +193,6 @@ impl Records {
         record: &T,
     ) -> Result<Revision, RecordError> {
         self.swap(key, Expected::At(revision), record, None).await
-    }
-
-    /// The same for a record that ends.
-    pub(crate) async fn replace_until<T: Serialize>(
-        &self,
-        key: &str,
-        revision: Revision,
-        record: &T,
-        expires: Timestamp,
-    ) -> Result<Revision, RecordError> {
-        self.swap(key, Expected::At(revision), record, Some(expires)).await
     }
 
     async fn swap<T: Serialize>(

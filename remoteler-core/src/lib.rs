@@ -15,6 +15,7 @@ mod audit_sink;
 mod audit_text;
 mod backup;
 mod clock;
+mod cluster_config;
 mod cluster_settings;
 mod decision;
 mod entropy;
@@ -70,6 +71,10 @@ pub use audit_bound::BoundedRefusals;
 pub use audit_sink::{AuditError, AuditSink, NullAudit};
 pub use backup::BackupStatus;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
+pub use cluster_config::{
+    AuthPreferenceSpec, AuthType, ClusterConfig, ClusterConfigError, IdleTimeout, IdleTimeoutError, NetworkingSpec,
+    ORIGIN_LABEL, RecordingMode, SecondFactor, SessionRecordingSpec, singleton_name,
+};
 pub use cluster_settings::{ClusterSettings, LOCKS_HOLD};
 pub use decision::{Finding, RoleOutcome, Visibility};
 pub use entropy::{Entropy, OsEntropy, fill_random, random_uuid};

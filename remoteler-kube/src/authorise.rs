@@ -2,15 +2,13 @@
 //! with it the request's place among live work.
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
 };
 
 use futures::future::{Either, Ready, ready};
 use http::{Request, Response};
-use remoteler_core::{
-    ConnectionKind, EndReason, KubeAccess, LiveGuard, LiveWork, Subject, Terms, authorize_kube_request,
-};
+use remoteler_core::{ConnectionKind, KubeAccess, LiveGuard, LiveWork, Subject, Terms, authorize_kube_request};
 use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
@@ -37,7 +35,7 @@ pub(crate) struct Authorised {
 
 /// Decides each request by the policy of that moment.
 pub(crate) fn authorise<S>(live: Arc<LiveWork>) -> impl Layer<S, Service = Authorise<S>> + Clone {
-    let connection = Arc::new(OnceLock::new());
+    let connection = Arc::new(Mutex::new(None));
     layer_fn(move |inner| Authorise { inner, live: live.clone(), connection: connection.clone() })
 }
 
@@ -46,8 +44,9 @@ pub(crate) fn authorise<S>(live: Arc<LiveWork>) -> impl Layer<S, Service = Autho
 pub(crate) struct Authorise<S> {
     inner: S,
     live: Arc<LiveWork>,
-    /// The connection's place among those of its user, from the first request that was allowed on.
-    connection: Arc<OnceLock<Result<LiveGuard, EndReason>>>,
+    /// The connection's place among those of its user, from the first request that was allowed on. A request that finds no place is refused, and
+    /// the next one looks again.
+    connection: Arc<Mutex<Option<LiveGuard>>>,
 }
 
 impl<S> Service<Routed> for Authorise<S>
@@ -70,14 +69,13 @@ where
         let allowed = allowed.and_then(|access| {
             let subject = Subject::user(&user).kube(record.name.clone()).at(None, Some(record.host_id));
             let limit = access.options().max_kubernetes_connections;
-            let connection = || {
-                let terms = Terms { connection: Some((ConnectionKind::Kube, limit)), ..Terms::default() };
-                self.live.enter(subject.clone(), terms)
-            };
-            if limit.is_some()
-                && let Err(reason) = self.connection.get_or_init(connection)
-            {
-                return Err(reason.clone().into());
+            if limit.is_some() {
+                let mut place = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+                // One that was ended by the rules is none any more, though the connection stands.
+                if place.as_ref().is_none_or(|place| place.reason().is_some()) {
+                    let terms = Terms { connection: Some((ConnectionKind::Kube, limit)), ..Terms::default() };
+                    *place = Some(self.live.enter(subject.clone(), terms)?);
+                }
             }
             Ok((access, self.live.enter(subject, Terms::default())?))
         });

@@ -3,6 +3,7 @@
 
 mod audit;
 mod backup;
+mod cluster_settings;
 mod copies;
 mod evidence;
 mod explain;
