@@ -69,4 +69,4 @@ pub use storage::contract as storage_contract;
 pub use storage::{MemoryStorage, SqliteStorage};
 #[cfg(feature = "pkcs11")]
 pub use token_config::{TokenConfig, TokenConfigError};
-pub use web::{ApiForAddress, RemoteAddr, crl_router, web_router};
+pub use web::{ApiForAddress, RemoteAddr, WebNames, crl_router, web_router};
