@@ -29,6 +29,7 @@ mod kube_resources;
 mod label;
 mod live;
 mod lock;
+mod mfa;
 mod name;
 mod pattern;
 mod policy;
@@ -44,6 +45,7 @@ mod role;
 mod role_options;
 mod rotation;
 mod rule;
+mod second_factor;
 mod secret;
 mod sign;
 mod source;
@@ -85,6 +87,7 @@ pub use kube_resources::{KubeRequest, KubeResourceError, KubeResourceSpec, KubeT
 pub use label::{LabelError, Labels, OneOrMany};
 pub use live::{ConnectionKind, EndReason, LiveGuard, LiveSignal, LiveWork, Looked, Subject, Terms};
 pub use lock::{Lock, LockContext, LockSpec, LockTarget, Locked, Locks};
+pub use mfa::{Factor, FactorAdded, FactorKind, FactorRemoval, FreshProof, Invited, NewFactor, OfferedTotp, SignedUp};
 pub use name::{
     ClusterName, HostId, InstanceId, KubeClusterName, Login, NameError, NodeName, RoleName, SessionId, UserName,
     check_principal,
@@ -114,6 +117,7 @@ pub use rotation::{
     ServiceContact, TrustAck, TrustAcked,
 };
 pub use rule::{RuleAccess, Verb, authorize_rule};
+pub use second_factor::SecondFactor;
 pub use secret::Secret;
 pub use sign::{SignRequest, SignedCertificates};
 pub use source::SourceNet;

@@ -3,6 +3,7 @@
 
 mod evidence;
 mod explain;
+mod mfa;
 mod policy;
 mod sign;
 #[cfg(test)]
@@ -34,7 +35,7 @@ pub(super) fn schemas() -> Map<String, Value> {
         "LoginRequest",
         object(
             &[("user", text()), ("password", secret()), ("ssh_public_key", text()), ("tls_public_key", text())],
-            &[("ttl_seconds", integer()), ("client_addr", text())],
+            &[("code", secret()), ("ttl_seconds", integer()), ("client_addr", text())],
         ),
     );
     add(
@@ -51,7 +52,7 @@ pub(super) fn schemas() -> Map<String, Value> {
             &[],
         ),
     );
-    add("SignUpRequest", object(&[("token", secret()), ("password", secret())], &[]));
+    add("SignUpRequest", object(&[("token", secret()), ("password", secret())], &[("code", secret())]));
     add("InviteQuery", object(&[("token", secret())], &[]));
     add(
         "JoinRequest",
@@ -103,6 +104,7 @@ pub(super) fn schemas() -> Map<String, Value> {
     evidence::add(&mut all);
     add_revocation(&mut all);
     policy::add(&mut all);
+    mfa::add(&mut all);
     all
 }
 

@@ -7,13 +7,17 @@ use axum::{
     extract::{Path, State, rejection::FormRejection},
     response::Response,
 };
+use data_encoding::BASE64;
 use http::{HeaderMap, StatusCode, uri::Authority};
-use remoteler_core::{ApiError, AuthApi, OsEntropy, Secret, SignUpRequest, UserName, wire};
+use qrcode::{QrCode, render::svg};
+use remoteler_core::{
+    ApiError, AuthApi, Invited, OfferedTotp, OsEntropy, SecondFactor, Secret, SignUpRequest, SignedUp, wire,
+};
 use serde::Deserialize;
 
 use super::{
     ApiForAddress, RemoteAddr,
-    pages::{Allowed, Browser, InvitePage, SignedUpPage, foreign_form, from_own_page, message, page},
+    pages::{Allowed, Browser, InvitePage, OfferedFactor, SignedUpPage, foreign_form, from_own_page, message, page},
     texts::ENGLISH,
 };
 
@@ -24,6 +28,8 @@ pub(super) struct Passwords {
     csrf: Secret,
     password: Secret,
     again: Secret,
+    #[serde(default)]
+    code: Option<Secret>,
 }
 
 /// The form's name in its token.
@@ -37,7 +43,7 @@ pub(super) async fn show(
 ) -> Response {
     let browser = Browser::of_or_new(&headers, &OsEntropy);
     match api(addr).invited_user(Secret::new(token)).await {
-        Ok(user) => form(StatusCode::OK, &browser, &user, None),
+        Ok(invited) => form(StatusCode::OK, &browser, &invited, None),
         Err(cause) => failed(&cause),
     }
 }
@@ -53,7 +59,7 @@ pub(super) async fn accept(
     if !from_own_page(&headers, &authority) {
         return foreign_form(); // I52
     }
-    let Ok(Form(Passwords { csrf, password, again })) = passwords else {
+    let Ok(Form(Passwords { csrf, password, again, code })) = passwords else {
         return message(StatusCode::BAD_REQUEST, ENGLISH.invite_title, ENGLISH.invite_broken);
     };
     let Some(browser) = Browser::of(&headers).filter(|browser| browser.sent(FORM, csrf.reveal())) else {
@@ -64,10 +70,11 @@ pub(super) async fn accept(
     if password != again {
         return again_with(&api, &browser, token, ENGLISH.passwords_differ).await;
     }
-    match api.sign_up(SignUpRequest { token: token.clone(), password }).await {
-        Ok(user) => {
+    match api.sign_up(SignUpRequest { token: token.clone(), password, code }).await {
+        Ok(SignedUp { user, recovery_codes }) => {
             let command = format!("tsh login --proxy={authority} --user={user}");
-            let done = SignedUpPage { t: &ENGLISH, codes: &[], command: &command };
+            let codes: Vec<&str> = recovery_codes.iter().map(Secret::reveal).collect();
+            let done = SignedUpPage { t: &ENGLISH, codes: &codes, command: &command };
             page(StatusCode::OK, &done, &Allowed::default())
         }
         Err(cause) if status(&cause) == StatusCode::BAD_REQUEST => {
@@ -80,16 +87,30 @@ pub(super) async fn accept(
 /// The form again, with what was wrong.
 async fn again_with(api: &Arc<dyn AuthApi>, browser: &Browser, token: Secret, error: &str) -> Response {
     match api.invited_user(token).await {
-        Ok(user) => form(StatusCode::BAD_REQUEST, browser, &user, Some(error)),
+        Ok(invited) => form(StatusCode::BAD_REQUEST, browser, &invited, Some(error)),
         Err(cause) => failed(&cause),
     }
 }
 
-fn form(status: StatusCode, browser: &Browser, user: &UserName, error: Option<&str>) -> Response {
+fn form(status: StatusCode, browser: &Browser, invited: &Invited, error: Option<&str>) -> Response {
     // Without an action the form goes to the page's own address, which holds the link's secret.
     let token = browser.form_token(FORM);
-    let shown = InvitePage { t: &ENGLISH, user: user.as_str(), error, token: &token, factor: None };
+    let required = invited.second_factor == SecondFactor::On;
+    let factor = invited.totp.as_ref().map(|totp| offered(totp, required));
+    let shown = InvitePage { t: &ENGLISH, user: invited.user.as_str(), error, token: &token, factor };
     browser.keep(page(status, &shown, &Allowed::default()))
+}
+
+/// The secret as people see it: a picture within the page, and text in groups.
+fn offered(totp: &OfferedTotp, required: bool) -> OfferedFactor {
+    // The URI is short: a code that holds it exists.
+    let image = QrCode::new(totp.uri.reveal()).map(|code| {
+        let picture = code.render::<svg::Color<'_>>().min_dimensions(200, 200).quiet_zone(true).build();
+        format!("data:image/svg+xml;base64,{}", BASE64.encode(picture.as_bytes()))
+    });
+    let letters: Vec<char> = totp.secret.reveal().chars().collect();
+    let groups: Vec<String> = letters.chunks(4).map(|group| group.iter().collect()).collect();
+    OfferedFactor { required, image: image.unwrap_or_default(), secret: groups.join(" ") }
 }
 
 fn failed(cause: &ApiError) -> Response {

@@ -243,7 +243,7 @@ pub(crate) struct SignedUpPage<'a> {
     /// Language.
     pub(crate) t: &'static Texts,
     /// Recovery codes; none without a second factor.
-    pub(crate) codes: &'a [String],
+    pub(crate) codes: &'a [&'a str],
     /// How to log in.
     pub(crate) command: &'a str,
 }

@@ -13,6 +13,7 @@ mod inventory;
 mod join;
 mod locks;
 mod login;
+mod mfa;
 mod mortal;
 mod pods;
 mod policy_tests;

@@ -49,24 +49,37 @@ impl Cluster {
         Self::open(dir, clock, quotas).await
     }
 
+    /// Where logins need that much.
+    pub(crate) async fn wanting(second_factor: remoteler_core::SecondFactor) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::new(Timestamp::parse("2026-03-01T12:00:00Z").unwrap()));
+        let settings = remoteler_core::ClusterSettings { second_factor, ..Default::default() };
+        let config = AuthConfig { settings, ..Self::config(&dir, &clock) };
+        Self { service: AuthService::open(config).await.unwrap(), clock, dir }
+    }
+
     /// Another process on the same data directory.
     pub(crate) async fn reopen(dir: tempfile::TempDir, clock: Arc<ManualClock>) -> Self {
         Self::open(dir, clock, HostQuotas::default()).await
     }
 
     async fn open(dir: tempfile::TempDir, clock: Arc<ManualClock>, quotas: HostQuotas) -> Self {
-        let config = AuthConfig {
+        let config = AuthConfig { quotas, ..Self::config(&dir, &clock) };
+        Self { service: AuthService::open(config).await.unwrap(), clock, dir }
+    }
+
+    fn config(dir: &tempfile::TempDir, clock: &Arc<ManualClock>) -> AuthConfig {
+        AuthConfig {
             data_dir: dir.path().to_owned(),
             cluster_name: ClusterName::new("root").unwrap(),
-            clock: Arc::clone(&clock) as Arc<dyn Clock>,
+            clock: Arc::clone(clock) as Arc<dyn Clock>,
             entropy: Arc::new(OsEntropy),
-            quotas,
+            quotas: HostQuotas::default(),
             key_ring: None,
             keys: KeyParams::default(),
             reviewer: None,
             settings: Default::default(),
-        };
-        Self { service: AuthService::open(config).await.unwrap(), clock, dir }
+        }
     }
 
     pub(crate) fn admin(&self) -> Arc<dyn AuthApi> {
@@ -142,6 +155,7 @@ pub(crate) fn login_request(user: &str, password: &str) -> LoginRequest {
     LoginRequest {
         user: user.into(),
         password: Secret::new(password),
+        code: None,
         ssh_public_key: ssh,
         tls_public_key: tls,
         ttl_seconds: None,

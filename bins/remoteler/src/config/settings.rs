@@ -361,6 +361,7 @@ fn auth(service: Option<AuthService>, flags: &Flags, ip: IpAddr) -> Result<AuthS
             }
         },
         disconnect_expired_cert: service.disconnect_expired_cert.unwrap_or(false),
+        ..ClusterSettings::default()
     };
     let cluster = flags.cluster_name.clone().or(service.cluster_name);
     Ok(AuthSettings {

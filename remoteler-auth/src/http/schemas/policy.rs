@@ -26,7 +26,7 @@ pub(super) fn add(all: &mut Map<String, Value>) {
     add(
         "ClusterSettings",
         object(
-            &[("locking_mode", text()), ("disconnect_expired_cert", boolean())],
+            &[("locking_mode", text()), ("disconnect_expired_cert", boolean()), ("second_factor", text())],
             &[("client_idle_timeout_seconds", integer())],
         ),
     );
