@@ -7,6 +7,7 @@ mod authorities;
 mod backups;
 mod blocking;
 mod caller;
+mod cluster_settings;
 mod copies;
 mod database;
 mod event_log;

@@ -76,6 +76,8 @@ pub(crate) mod key {
 
     /// `policy-tests/<name>`
     pub(crate) const POLICY_TESTS: &str = "policy-tests/";
+    /// `cluster-config/<kind>`: `spec` of the one document of that kind.
+    pub(crate) const CLUSTER_CONFIG: &str = "cluster-config/";
 
     pub(crate) fn of(prefix: &str, name: impl std::fmt::Display) -> String {
         format!("{prefix}{name}")

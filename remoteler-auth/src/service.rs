@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use remoteler_ca::{CaError, KeyRing};
 use remoteler_core::{
-    AuditKind, AuditSink, AuthApi, BoundedRefusals, Clock, ClusterName, ClusterSettings, Entropy, HostCerts, OsEntropy,
+    AuditKind, AuditSink, AuthApi, BoundedRefusals, Clock, ClusterConfig, ClusterName, Entropy, HostCerts, OsEntropy,
     Policy, PolicySource, RecordingStore, SharedPolicy, Storage, SystemClock, TrustBundle,
 };
 use tokio::sync::{Mutex, RwLock, Semaphore};
@@ -15,7 +15,7 @@ use crate::{
     api::Handle,
     backups::Backups,
     blocking::blocking,
-    database,
+    cluster_settings, database,
     evidence::{Evidence, EvidenceError},
     failure::{self, ApiResult},
     host_standing::Heard,
@@ -86,8 +86,8 @@ pub struct AuthConfig {
     pub keys: KeyParams,
     /// Who vouches for the service accounts of pods; without it none joins.
     pub reviewer: Option<Arc<dyn TokenReviewer>>,
-    /// What every service of the cluster acts by.
-    pub settings: ClusterSettings,
+    /// What the configuration file says of the cluster: it counts more than documents.
+    pub settings: ClusterConfig,
 }
 
 impl AuthConfig {
@@ -103,7 +103,7 @@ impl AuthConfig {
             key_ring: None,
             keys: KeyParams::default(),
             reviewer: None,
-            settings: ClusterSettings::default(),
+            settings: ClusterConfig::default(),
         }
     }
 }
@@ -149,6 +149,8 @@ pub(crate) struct Inner {
     pub(crate) heard: Heard,
     /// Who vouches for pods.
     pub(crate) reviewer: Option<Arc<dyn TokenReviewer>>,
+    /// What the configuration file says of the cluster.
+    pub(crate) file_settings: ClusterConfig,
 }
 
 /// Counters of failures, and of what hosts store.
@@ -226,7 +228,7 @@ impl AuthService {
             key_ring,
             keys,
             reviewer,
-            settings,
+            settings: file_settings,
         } = config;
         let records = Records::new(storage, Arc::clone(&clock));
         check_cluster(&records, &cluster).await?;
@@ -241,9 +243,11 @@ impl AuthService {
         let audit = Arc::new(BoundedRefusals::new(Arc::new(audit_log.clone()), Arc::clone(&clock)));
         roles::write_presets(&records).await?;
         let locks = LockLedger::open(&records).await?;
+        let stored = cluster_settings::load(&records).await?;
+        cluster_settings::warn_of_hidden(file_settings, stored);
         let policy = Policy {
             locks: locks.locks(clock.now()),
-            settings,
+            settings: file_settings.over(stored).settings(),
             ..Policy::new(issuer.trust(), roles::load(&records).await?)
         };
         let draws = Arc::clone(&entropy);
@@ -288,6 +292,7 @@ impl AuthService {
             backups: Backups::default(),
             heard,
             reviewer,
+            file_settings,
         };
         Ok(Self { inner: Arc::new(inner) })
     }

@@ -166,7 +166,7 @@ impl Inner {
         let key = key::of(key::USERS, &name);
         let found = self.records.read_at::<UserRecord>(&key).await?;
         let (record, revision) = found.ok_or_else(|| unknown(&name))?;
-        let hash = self.passwords.hash(password, self.entropy.as_ref()).await?;
+        let hash = self.hash_password(&name, password).await?;
         self.record(AuditKind::PasswordChange { user: name.to_string(), by: actor }).await?;
         self.replace_password(&key, revision, record, hash, Batch::new()).await
     }
@@ -187,7 +187,7 @@ impl Inner {
         let (record, revision) = self.invited(&request.token).await?;
         self.link_was_right(caller);
         let name = record.name.clone();
-        let hash = self.passwords.hash(request.password, self.entropy.as_ref()).await?;
+        let hash = self.hash_password(&name, request.password).await?;
         let link = secret_hash::hash(&request.token);
         let (factor, recovery_codes) = self.factor_at_sign_up(&name, &link, request.code.as_ref()).await?;
         self.record(AuditKind::PasswordChange { user: name.to_string(), by: name.to_string() }).await?;
@@ -197,6 +197,11 @@ impl Inner {
             Err(cause) if cause.kind == remoteler_core::ApiErrorKind::Conflict => Err(not_found(LINK_GONE)),
             Err(cause) => Err(cause),
         }
+    }
+
+    async fn hash_password(&self, user: &UserName, password: Secret) -> ApiResult<String> {
+        let about = [user.as_str(), self.cluster.as_str(), "remoteler"];
+        Ok(self.passwords.hash(password, &about, self.entropy.as_ref()).await?)
     }
 
     async fn replace_password(

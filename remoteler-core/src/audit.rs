@@ -584,6 +584,27 @@ audit_kinds! {
         /// Why.
         reason: String,
     }
+    /// The cluster's settings of login and locks are about to change.
+    AuthPreferenceUpdate = "auth_preference.update", "TCAUTH001I" {
+        /// Who did it.
+        user: String,
+        /// Each setting that changes, before and after.
+        changes: Vec<String>,
+    }
+    /// The cluster's settings of connections are about to change.
+    NetworkingConfigUpdate = "cluster_networking_config.update", "TCNET002I" {
+        /// Who did it.
+        user: String,
+        /// Each setting that changes, before and after.
+        changes: Vec<String>,
+    }
+    /// The cluster's settings of recordings are about to change.
+    RecordingConfigUpdate = "session_recording_config.update", "TCREC003I" {
+        /// Who did it.
+        user: String,
+        /// Each setting that changes, before and after.
+        changes: Vec<String>,
+    }
 }
 
 impl AuditKind {

@@ -15,6 +15,7 @@ mod audit_sink;
 mod audit_text;
 mod backup;
 mod clock;
+mod cluster_config;
 mod cluster_settings;
 mod decision;
 mod entropy;
@@ -45,7 +46,6 @@ mod role;
 mod role_options;
 mod rotation;
 mod rule;
-mod second_factor;
 mod secret;
 mod sign;
 mod source;
@@ -72,6 +72,10 @@ pub use audit_bound::BoundedRefusals;
 pub use audit_sink::{AuditError, AuditSink, NullAudit};
 pub use backup::BackupStatus;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
+pub use cluster_config::{
+    AuthPreferenceSpec, AuthType, ClusterConfig, ClusterConfigError, IdleTimeout, IdleTimeoutError, NetworkingSpec,
+    ORIGIN_LABEL, RecordingMode, SecondFactor, SessionRecordingSpec, singleton_name,
+};
 pub use cluster_settings::{ClusterSettings, LOCKS_HOLD};
 pub use decision::{Finding, RoleOutcome, Visibility};
 pub use entropy::{Entropy, OsEntropy, fill_random, random_uuid};
@@ -117,7 +121,6 @@ pub use rotation::{
     ServiceContact, TrustAck, TrustAcked,
 };
 pub use rule::{RuleAccess, Verb, authorize_rule};
-pub use second_factor::SecondFactor;
 pub use secret::Secret;
 pub use sign::{SignRequest, SignedCertificates};
 pub use source::SourceNet;

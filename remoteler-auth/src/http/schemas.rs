@@ -17,7 +17,6 @@ pub(super) fn schemas() -> Map<String, Value> {
     let mut add = |name: &str, schema: Value| all.insert(name.to_owned(), schema);
     add("ApiError", object(&[("kind", text()), ("message", text())], &[]));
     add("Ping", object(&[("cluster_name", text()), ("server_version", text()), ("server_time", time())], &[]));
-    add("Name", text());
     add("Size", integer());
     let sized = [("size", integer()), ("sha256", text()), ("clear_keys", boolean())];
     add("BackupStatus", object(&[("id", text())], &sized));

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use remoteler_core::{
-    ApiErrorKind, AuthApi, Clock, FactorRemoval, FreshProof, LoginRequest, NewFactor, SecondFactor, Secret,
-    SignUpRequest, Timestamp, UserName,
+    ApiErrorKind, AuthApi, Clock, FactorRemoval, FreshProof, LoginRequest, NewFactor, Secret, SignUpRequest, Timestamp,
+    UserName,
 };
 
 use crate::support::{Cluster, PASSWORD, kind, login_request, new_user};
@@ -17,6 +17,16 @@ fn app(secret: &Secret, now: Timestamp) -> Secret {
     let at = usize::from(tag.as_ref()[19] & 15);
     let word = u32::from_be_bytes(tag.as_ref()[at..at + 4].try_into().unwrap()) & 0x7fff_ffff;
     Secret::new(format!("{:06}", word % 1_000_000))
+}
+
+async fn wanting(second_factor: &str) -> Cluster {
+    let cluster = Cluster::start().await;
+    let document = serde_json::json!({
+        "kind": "cluster_auth_preference", "version": "v2", "metadata": { "name": "cluster-auth-preference" },
+        "spec": { "second_factor": second_factor },
+    });
+    cluster.admin().put_resource(serde_json::from_value(document).unwrap(), false).await.unwrap();
+    cluster
 }
 
 fn proof(code: Option<Secret>) -> FreshProof {
@@ -154,7 +164,7 @@ async fn an_offer_ends_after_ten_minutes() {
 
 #[tokio::test]
 async fn where_everybody_needs_a_factor_nobody_signs_up_or_logs_in_without() {
-    let cluster = Cluster::wanting(SecondFactor::On).await;
+    let cluster = wanting("on").await;
     let invite = cluster.admin().create_user(new_user("ann", &["access"], &["root"])).await.unwrap();
     let api = cluster.anonymous();
     let invited = api.invited_user(invite.token.clone()).await.unwrap();
@@ -183,7 +193,7 @@ async fn where_everybody_needs_a_factor_nobody_signs_up_or_logs_in_without() {
 
 #[tokio::test]
 async fn the_last_factor_stays_where_everybody_needs_one() {
-    let cluster = Cluster::wanting(SecondFactor::On).await;
+    let cluster = wanting("on").await;
     let invite = cluster.admin().create_user(new_user("ann", &["access"], &["root"])).await.unwrap();
     let api = cluster.anonymous();
     let secret = api.invited_user(invite.token.clone()).await.unwrap().totp.unwrap().secret;
@@ -202,7 +212,7 @@ async fn the_last_factor_stays_where_everybody_needs_one() {
 
 #[tokio::test]
 async fn where_factors_are_off_a_password_is_enough_and_none_is_offered() {
-    let cluster = Cluster::wanting(SecondFactor::Off).await;
+    let cluster = wanting("off").await;
     let (_, _, _) = with_phone(&cluster).await;
     cluster.log_in("ann").await;
     let invite = cluster.admin().create_user(new_user("bob", &["access"], &[])).await.unwrap();

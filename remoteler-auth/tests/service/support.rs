@@ -49,15 +49,6 @@ impl Cluster {
         Self::open(dir, clock, quotas).await
     }
 
-    /// Where logins need that much.
-    pub(crate) async fn wanting(second_factor: remoteler_core::SecondFactor) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let clock = Arc::new(ManualClock::new(Timestamp::parse("2026-03-01T12:00:00Z").unwrap()));
-        let settings = remoteler_core::ClusterSettings { second_factor, ..Default::default() };
-        let config = AuthConfig { settings, ..Self::config(&dir, &clock) };
-        Self { service: AuthService::open(config).await.unwrap(), clock, dir }
-    }
-
     /// Another process on the same data directory.
     pub(crate) async fn reopen(dir: tempfile::TempDir, clock: Arc<ManualClock>) -> Self {
         Self::open(dir, clock, HostQuotas::default()).await
@@ -68,7 +59,8 @@ impl Cluster {
         Self { service: AuthService::open(config).await.unwrap(), clock, dir }
     }
 
-    fn config(dir: &tempfile::TempDir, clock: &Arc<ManualClock>) -> AuthConfig {
+    /// What the service on `dir` is made from.
+    pub(crate) fn config(dir: &tempfile::TempDir, clock: &Arc<ManualClock>) -> AuthConfig {
         AuthConfig {
             data_dir: dir.path().to_owned(),
             cluster_name: ClusterName::new("root").unwrap(),

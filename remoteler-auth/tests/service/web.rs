@@ -114,13 +114,13 @@ async fn the_page_behind_a_link_sets_the_password_once() {
         assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{body}");
         assert!(page.contains(part), "{page}");
     }
-    let body = "password=correct+horse&again=correct+horse";
+    let body = "password=correct+horse+battery&again=correct+horse+battery";
     let (answer, page) = send(&router, shown.filled(body)).await;
     assert_eq!(answer.status(), StatusCode::OK);
     assert!(page.contains("tsh login --proxy=proxy.example.com --user=ann"), "{page}");
     let (answer, _) = send(&router, shown.filled(body)).await;
     assert_eq!(answer.status(), StatusCode::NOT_FOUND);
-    cluster.anonymous().login(login_request("ann", "correct horse")).await.unwrap();
+    cluster.anonymous().login(login_request("ann", "correct horse battery")).await.unwrap();
 }
 
 #[tokio::test]
@@ -128,7 +128,7 @@ async fn a_form_from_another_site_is_refused() {
     let cluster = Cluster::start().await;
     let invite = cluster.admin().create_user(new_user("ann", &["access"], &[])).await.unwrap();
     let (router, path) = (router(&cluster), wire::path(wire::WEB_INVITE, invite.token.reveal()));
-    let body = "password=correct+horse&again=correct+horse";
+    let body = "password=correct+horse+battery&again=correct+horse+battery";
     let (shown, ..) = Shown::at(&router, &path).await;
     for (name, value) in [("sec-fetch-site", "cross-site"), ("sec-fetch-site", "same-site"), ("origin", "https://evil")]
     {

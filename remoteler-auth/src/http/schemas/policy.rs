@@ -26,8 +26,8 @@ pub(super) fn add(all: &mut Map<String, Value>) {
     add(
         "ClusterSettings",
         object(
-            &[("locking_mode", text()), ("disconnect_expired_cert", boolean()), ("second_factor", text())],
-            &[("client_idle_timeout_seconds", integer())],
+            &[("locking_mode", text()), ("disconnect_expired_cert", boolean())],
+            &[("client_idle_timeout_seconds", integer()), ("second_factor", text()), ("session_recording", text())],
         ),
     );
 }

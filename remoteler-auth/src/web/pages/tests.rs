@@ -72,3 +72,68 @@ fn no_template_holds_a_script_or_a_style_of_its_own() {
     }
     assert!(seen >= 8);
 }
+
+/// Every page as it is rendered, in a file that tests in a browser show (`tests/service/pages.rs`) and that reviewers read.
+/// `REMOTELER_UPDATE_DOCS=1` writes them.
+#[test]
+fn the_gallery_shows_each_page_as_it_is_rendered() {
+    let connectors = [("Acme Identity", "/web/login/1/acme"), ("GitHub", "/web/login/1/github")]
+        .map(|(display, href)| ConnectorLink { display: display.into(), href: href.into() });
+    let form = |user, code| Some(LocalForm { action: "/web/login/1/local", token: "t", user, code });
+    let purpose = "for tsh on laptop.example";
+    let factor = || {
+        OfferedFactor {
+        required: true,
+        image: "data:image/svg+xml;base64,PHN2ZyB4bWxucz0iaHR0cDovL3d3dy53My5vcmcvMjAwMC9zdmciIHZpZXdCb3g9IjAgMCA0IDQiPjxwYXRoIGQ9Ik0wIDBoMnYyaDJ2MkgyVjJIMHoiLz48L3N2Zz4=".into(),
+        secret: "ABCD EFGH IJKL MNOP QRST UVWX YZ23 4567".into(),
+    }
+    };
+    let invite = |error, factor| InvitePage { t: &ENGLISH, user: "ann", error, token: "t", factor };
+    let codes = ["abcd-efgh-ijkl-mnop"; 8];
+    let (action, token) = ("/web/login/1/confirm", "t");
+    let (host, address, code) = ("laptop.example", "192.0.2.7", "K7QM-3XPD");
+    let gallery = [
+        (
+            "login",
+            LoginPage { t: &ENGLISH, purpose, error: None, connectors: &connectors, local: form("", false) }.render(),
+        ),
+        (
+            "login-local",
+            LoginPage {
+                t: &ENGLISH,
+                purpose,
+                error: Some("wrong user name or password"),
+                connectors: &[],
+                local: form("ann", true),
+            }
+            .render(),
+        ),
+        ("login-none", login(None, &[]).render()),
+        ("confirm", ConfirmPage { t: &ENGLISH, user: "ann@example.com", host, address, code, action, token }.render()),
+        (
+            "device",
+            DevicePage { t: &ENGLISH, error: Some("No login waits for this code."), code: "K7QM", action, token }
+                .render(),
+        ),
+        ("close", Close { t: &ENGLISH }.render()),
+        ("error", Message { t: &ENGLISH, title: ENGLISH.wrong_host_title, text: ENGLISH.wrong_host_text }.render()),
+        ("invite", invite(None, None).render()),
+        ("invite-factor", invite(Some(ENGLISH.passwords_differ), Some(factor())).render()),
+        (
+            "signed-up",
+            SignedUpPage { t: &ENGLISH, codes: &codes, command: "tsh login --proxy=p.example:443 --user=ann" }.render(),
+        ),
+    ];
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/pages");
+    for (name, page) in gallery {
+        let (path, page) = (dir.join(format!("{name}.html")), page.unwrap());
+        if std::env::var_os("REMOTELER_UPDATE_DOCS").is_some() {
+            std::fs::write(&path, &page).unwrap();
+        }
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap_or_default(),
+            page,
+            "{name}: run with REMOTELER_UPDATE_DOCS=1"
+        );
+    }
+}
