@@ -159,6 +159,36 @@ audit_kinds! {
         /// Who did it.
         by: String,
     }
+    /// A user has another second factor.
+    MfaAdd = "mfa.add", "T1006I" {
+        /// Whose.
+        user: String,
+        /// The factor's name.
+        name: String,
+        /// `totp`.
+        mfa_device_type: String,
+    }
+    /// A user's second factor was removed.
+    MfaDelete = "mfa.delete", "T1007I" {
+        /// Who did it.
+        user: String,
+        /// Whose.
+        owner: String,
+        /// The factor's name.
+        name: String,
+    }
+    /// A user has recovery codes; those before count no more.
+    RecoveryCodesGenerate = "recovery_code.generated", "T1008I" {
+        /// Whose.
+        user: String,
+    }
+    /// A recovery code stood for a factor, and counts no more.
+    RecoveryCodeUsed = "recovery_code.used", "T1009I" {
+        /// Whose.
+        user: String,
+        /// How many are left.
+        left: usize,
+    }
     /// A sign-up link was made.
     InviteCreate = "reset_password_token.create", "T6000I" {
         /// Who did it.
