@@ -72,6 +72,8 @@ pub(crate) mod key {
 
     /// `policy-tests/<name>`
     pub(crate) const POLICY_TESTS: &str = "policy-tests/";
+    /// `leases/<id>`: counted connections.
+    pub(crate) const LEASES: &str = "leases/";
 
     pub(crate) fn of(prefix: &str, name: impl std::fmt::Display) -> String {
         format!("{prefix}{name}")

@@ -21,6 +21,7 @@ use crate::{
     host_standing::Heard,
     issue::Issuer,
     join::LocalHost,
+    leases::LeaseLedger,
     limiter::Limiter,
     locks::LockLedger,
     password::{PasswordError, Passwords},
@@ -135,6 +136,7 @@ pub(crate) struct Inner {
     pub(crate) ledger: Ledger,
     pub(crate) locks: LockLedger,
     pub(crate) policy_watch: PolicyWatch,
+    pub(crate) leases: LeaseLedger,
     pub(crate) passwords: Passwords,
     pub(crate) limits: Limits,
     pub(crate) clock: Arc<dyn Clock>,
@@ -241,6 +243,7 @@ impl AuthService {
         let audit = Arc::new(BoundedRefusals::new(Arc::new(audit_log.clone()), Arc::clone(&clock)));
         roles::write_presets(&records).await?;
         let locks = LockLedger::open(&records).await?;
+        let leases = LeaseLedger::open(&records, clock.now()).await?;
         let policy = Policy {
             locks: locks.locks(clock.now()),
             settings,
@@ -279,6 +282,7 @@ impl AuthService {
             ledger,
             locks,
             policy_watch: PolicyWatch::default(),
+            leases,
             passwords,
             limits,
             clock,

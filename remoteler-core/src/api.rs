@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AuditEvent, ClusterName, ExplainRequest, Explanation, HostId, InstanceId, JoinMethod, KubeClusterName, KubeRecord,
-    Labels, NewRevocation, NodeName, NodeRecord, PolicyUpdate, PolicyVersion, RecordingInfo, Resource, ResourceKind,
-    Revocation, RevocationList, RevocationListName, RevocationTarget, RoleName, RotateRequest, RotationStatus, Secret,
-    ServiceAccount, SessionId, SignRequest, SignedCertificates, SystemRole, Timestamp, TokenScope, Traits, TrustAck,
-    TrustAcked, TrustBundle, UserName,
+    Labels, LeaseAnswer, LeaseReport, LeaseRequest, NewRevocation, NodeName, NodeRecord, PolicyUpdate, PolicyVersion,
+    RecordingInfo, Resource, ResourceKind, Revocation, RevocationList, RevocationListName, RevocationTarget, RoleName,
+    RotateRequest, RotationStatus, Secret, ServiceAccount, SessionId, SignRequest, SignedCertificates, SystemRole,
+    Timestamp, TokenScope, Traits, TrustAck, TrustAcked, TrustBundle, UserName,
     evidence::{ExportQuery, ExportStart, ExportTile, ExportTileQuery},
 };
 
@@ -455,4 +455,8 @@ pub trait AuthApi: Send + Sync {
     async fn start_export(&self, query: ExportQuery) -> Result<ExportStart, ApiError>;
     /// A tile of an export. Users who may list and read events.
     async fn export_tile(&self, query: ExportTileQuery) -> Result<ExportTile, ApiError>;
+    /// Counts a connection of a user whose roles limit how many there may be, if there is room for it. Nodes and Kubernetes services.
+    async fn take_lease(&self, request: LeaseRequest) -> Result<LeaseAnswer, ApiError>;
+    /// Which counted connections the calling host holds, and which have ended. Nodes and Kubernetes services.
+    async fn report_leases(&self, report: LeaseReport) -> Result<(), ApiError>;
 }

@@ -118,6 +118,9 @@ pub const REJOIN_TOKENS: &str = "/v1/rejoin_tokens";
 /// `POST` [`crate::ExplainRequest`] → `[`[`crate::Explanation`]`]`.
 pub const EXPLAIN: &str = "/v1/explain";
 
+/// `POST` [`crate::LeaseRequest`] → [`crate::LeaseAnswer`]; `PUT` [`crate::LeaseReport`] → nothing.
+pub const LEASES: &str = "/v1/leases";
+
 /// `GET` → the OpenAPI document of all of the above.
 pub const OPENAPI: &str = "/v1/openapi.json";
 

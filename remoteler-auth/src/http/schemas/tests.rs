@@ -281,6 +281,7 @@ fn samples() -> Vec<(&'static str, Value)> {
     .chain(sign::tests::samples(&trust()))
     .chain([("BackupStatus", value(backup()))])
     .chain(explain::tests::samples())
+    .chain(leases::tests::samples())
     .chain(evidence::tests::samples(now))
     .chain(policy::tests::samples(&trust()))
     .collect()
