@@ -26,6 +26,7 @@ mod join;
 mod join_rules;
 mod key_file;
 mod key_params;
+mod leases;
 mod limiter;
 mod locks;
 mod login;

@@ -86,6 +86,8 @@ pub(crate) mod key {
     pub(crate) const NODE_LABELS: &str = "known-labels/node/";
     /// `known-labels/kube/<name>`, likewise.
     pub(crate) const KUBE_LABELS: &str = "known-labels/kube/";
+    /// `leases/<id>`: counted connections.
+    pub(crate) const LEASES: &str = "leases/";
 
     pub(crate) fn of(prefix: &str, name: impl std::fmt::Display) -> String {
         format!("{prefix}{name}")

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AuditEvent, ClusterName, ExplainRequest, Explanation, HostId, InstanceId, JoinMethod, KubeClusterName, KubeRecord,
-    Labels, NewRevocation, NodeName, NodeRecord, PolicyUpdate, PolicyVersion, RecordingInfo, Resource, ResourceKind,
-    Revocation, RevocationList, RevocationListName, RevocationTarget, RoleName, RotateRequest, RotationStatus, Secret,
-    ServiceAccount, SessionId, SignRequest, SignedCertificates, SystemRole, Timestamp, TokenScope, Traits, TrustAck,
-    TrustAcked, TrustBundle, UserName,
+    Labels, LeaseAnswer, LeaseReport, LeaseRequest, NewRevocation, NodeName, NodeRecord, PolicyUpdate, PolicyVersion,
+    RecordingInfo, Resource, ResourceKind, Revocation, RevocationList, RevocationListName, RevocationTarget, RoleName,
+    RotateRequest, RotationStatus, Secret, ServiceAccount, SessionId, SignRequest, SignedCertificates, SystemRole,
+    Timestamp, TokenScope, Traits, TrustAck, TrustAcked, TrustBundle, UserName,
     evidence::{ExportQuery, ExportStart, ExportTile, ExportTileQuery},
 };
 
@@ -472,4 +472,8 @@ pub trait AuthApi: Send + Sync {
     async fn add_factor(&self, factor: crate::NewFactor) -> Result<crate::FactorAdded, ApiError>;
     /// Removes a factor of the calling user. Users, with a fresh proof. Conflict when it is the last one and everybody needs one.
     async fn remove_factor(&self, removal: crate::FactorRemoval) -> Result<(), ApiError>;
+    /// Counts a connection of a user whose roles limit how many there may be, if there is room for it. Nodes and Kubernetes services.
+    async fn take_lease(&self, request: LeaseRequest) -> Result<LeaseAnswer, ApiError>;
+    /// Which counted connections the calling host holds, and which have ended. Nodes and Kubernetes services.
+    async fn report_leases(&self, report: LeaseReport) -> Result<(), ApiError>;
 }

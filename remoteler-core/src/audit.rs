@@ -605,6 +605,28 @@ audit_kinds! {
         /// Each setting that changes, before and after.
         changes: Vec<String>,
     }
+    /// A session or connection was refused that the user's roles would allow, were there not as many already.
+    SessionRejected = "session.rejected", "T1006W" {
+        /// Whose it would have been.
+        user: String,
+        /// As which account, where that is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        login: Option<String>,
+        /// Which service refused: `node`, `kube`.
+        service: String,
+        /// Where: a node, a Kubernetes cluster.
+        server_hostname: String,
+        /// Which limit: `max_connections limit reached`.
+        reason: String,
+        /// How many there may be.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        maximum: Option<u32>,
+        /// What the user was told.
+        error: String,
+        /// The client's address.
+        #[serde(rename = "addr.remote", default, skip_serializing_if = "Option::is_none")]
+        remote: Option<String>,
+    }
 }
 
 impl AuditKind {

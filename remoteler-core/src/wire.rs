@@ -124,6 +124,8 @@ pub const FACTORS: &str = "/v1/factors";
 pub const FACTOR_OFFER: &str = "/v1/factors/offer";
 /// `POST` [`crate::FactorRemoval`] → nothing. No `DELETE`: a proof travels along.
 pub const FACTOR_REMOVE: &str = "/v1/factors/remove";
+/// `POST` [`crate::LeaseRequest`] → [`crate::LeaseAnswer`]; `PUT` [`crate::LeaseReport`] → nothing.
+pub const LEASES: &str = "/v1/leases";
 
 /// `GET` → the OpenAPI document of all of the above.
 pub const OPENAPI: &str = "/v1/openapi.json";
