@@ -29,6 +29,7 @@ mod limiter;
 mod locks;
 mod login;
 mod login_turns;
+mod parsed;
 mod password;
 mod policy_tests;
 mod policy_watch;
