@@ -351,6 +351,7 @@ mod tests {
             interactive: true,
             size: None,
             initial_command: Vec::new(),
+            role: None,
         }
     }
 
