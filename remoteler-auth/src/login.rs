@@ -3,14 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use remoteler_core::{
-    ApiError, AuditKind, LEAST_LOGIN_TTL, LockContext, LoginRequest, PolicySource, Role, SourceNet, SystemRole,
-    UserCerts, UserName,
+    ApiError, ApiErrorKind, AuditKind, LEAST_LOGIN_TTL, LockContext, LoginRequest, PolicySource, Role, SourceNet,
+    SystemRole, UserCerts, UserName,
 };
 
 use crate::{
     Caller,
     failure::{ApiResult, bad_request, conflict, unauthenticated},
     issue::{SubjectKeys, user_identity},
+    mfa::Asked,
     records::key,
     service::Inner,
     users::UserRecord,
@@ -21,6 +22,8 @@ const MAX_USER: usize = 256;
 /// Longest client address kept, in octets.
 const MAX_ADDR: usize = 64;
 const WRONG: &str = "wrong user name or password";
+const WRONG_CODE: &str = "wrong one-time code; each counts once, so wait for the next one";
+const NO_FACTOR: &str = "everybody needs a second factor here and you have none; ask an administrator for a new sign-up link (tctl users reset)";
 
 impl Inner {
     pub(crate) async fn login(&self, caller: &Caller, request: LoginRequest) -> ApiResult<UserCerts> {
@@ -58,7 +61,23 @@ impl Inner {
             self.record(failed(WRONG.into())).await?;
             return Err(unauthenticated(WRONG));
         };
-        // The password was right: nothing of this attempt counts as a failure.
+        match self.ask_factor(&user.name, request.code.as_ref()).await? {
+            Asked::Proved => {}
+            // No failure yet, and no success: wrong codes before it go on counting (I48).
+            Asked::Needed => {
+                turn.took_back();
+                return Err(ApiError::new(ApiErrorKind::SecondFactorNeeded, "a one-time code is needed"));
+            }
+            Asked::Wrong => {
+                self.record(failed(WRONG_CODE.into())).await?;
+                return Err(unauthenticated(WRONG_CODE));
+            }
+            Asked::Missing => {
+                self.record(failed(NO_FACTOR.into())).await?;
+                return Err(ApiError::new(ApiErrorKind::Denied, NO_FACTOR));
+            }
+        }
+        // Everything was right: nothing of this attempt counts as a failure.
         turn.succeeded();
         // Who is removed at this moment is let in before that, and what they got is revoked, or not at all.
         let _turn = self.changes.read().await;

@@ -39,7 +39,15 @@ pub(crate) struct LoginTurn<'a> {
     inner: &'a Inner,
     user: String,
     address: Option<String>,
-    failed: bool,
+    outcome: Outcome,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Failed,
+    /// Neither: more was asked for.
+    Neither,
+    Succeeded,
 }
 
 impl LoginTurns {
@@ -84,7 +92,7 @@ impl Inner {
                 Turn::Never => return Err(rate_limited("too many failed logins; wait five minutes")),
                 Turn::Now => {
                     let (user, address) = (user.to_owned(), address.map(str::to_owned));
-                    return Ok(LoginTurn { inner: self, user, address, failed: true });
+                    return Ok(LoginTurn { inner: self, user, address, outcome: Outcome::Failed });
                 }
                 Turn::Later => {}
             }
@@ -113,21 +121,27 @@ impl Inner {
 }
 
 impl LoginTurn<'_> {
-    /// The password was right: nothing of this attempt counts as a failure.
+    /// Everything was right: nothing of this attempt counts as a failure, and failures before it are forgotten.
     pub(crate) fn succeeded(mut self) {
-        self.failed = false;
+        self.outcome = Outcome::Succeeded;
+    }
+
+    /// No failure yet, and no success: failures before it go on counting.
+    pub(crate) fn took_back(mut self) {
+        self.outcome = Outcome::Neither;
     }
 }
 
 impl Drop for LoginTurn<'_> {
     fn drop(&mut self) {
         let (limits, now) = (&self.inner.limits, self.inner.clock.now());
-        limits.login_user.leave(&self.user, self.failed, now);
-        if !self.failed {
+        let failed = self.outcome == Outcome::Failed;
+        limits.login_user.leave(&self.user, failed, now);
+        if self.outcome == Outcome::Succeeded {
             limits.login_user.clear(&self.user);
         }
         if let Some(address) = &self.address {
-            limits.login_address.leave(address, self.failed, now);
+            limits.login_address.leave(address, failed, now);
         }
         limits.login_turns.left.notify_waiters();
     }

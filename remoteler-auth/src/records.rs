@@ -49,6 +49,10 @@ pub(crate) mod key {
     pub(crate) const USERS: &str = "users/";
     /// `invites/<hash of the link's secret>` holds the user's name.
     pub(crate) const INVITES: &str = "invites/";
+    /// `factors/<name of the user>`
+    pub(crate) const FACTORS: &str = "factors/";
+    /// `factor-offers/<hash of the link's secret>`, `factor-offers/of/<name of the user>`: a secret that waits for its first code.
+    pub(crate) const FACTOR_OFFERS: &str = "factor-offers/";
     /// `tokens/<hash>`
     pub(crate) const TOKENS: &str = "tokens/";
     /// `nodes-owner/<name>` holds the id of the one host that may have that name.
@@ -82,6 +86,8 @@ pub(crate) mod key {
     pub(crate) const NODE_LABELS: &str = "known-labels/node/";
     /// `known-labels/kube/<name>`, likewise.
     pub(crate) const KUBE_LABELS: &str = "known-labels/kube/";
+    /// `leases/<id>`: counted connections.
+    pub(crate) const LEASES: &str = "leases/";
 
     pub(crate) fn of(prefix: &str, name: impl std::fmt::Display) -> String {
         format!("{prefix}{name}")

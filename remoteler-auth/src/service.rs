@@ -21,6 +21,7 @@ use crate::{
     host_standing::Heard,
     issue::Issuer,
     join::LocalHost,
+    leases::LeaseLedger,
     limiter::Limiter,
     locks::LockLedger,
     login_turns::LoginTurns,
@@ -137,6 +138,7 @@ pub(crate) struct Inner {
     pub(crate) ledger: Ledger,
     pub(crate) locks: LockLedger,
     pub(crate) policy_watch: PolicyWatch,
+    pub(crate) leases: LeaseLedger,
     pub(crate) passwords: Passwords,
     pub(crate) limits: Limits,
     pub(crate) clock: Arc<dyn Clock>,
@@ -253,6 +255,7 @@ impl AuthService {
         let locks = LockLedger::open(&records).await?;
         let stored = cluster_settings::load(&records).await?;
         cluster_settings::warn_of_hidden(file_settings, stored);
+        let leases = LeaseLedger::open(&records, clock.now()).await?;
         let policy = Policy {
             locks: locks.locks(clock.now()),
             settings: file_settings.over(stored).settings(),
@@ -293,6 +296,7 @@ impl AuthService {
             ledger,
             locks,
             policy_watch: PolicyWatch::default(),
+            leases,
             passwords,
             limits,
             clock,

@@ -185,6 +185,13 @@ fn may_report(host: &HostIdentity, kind: &AuditKind) -> bool {
                 || (is(SystemRole::Kube) && host.kube_clusters.iter().any(|kube| kube.as_str() == server_hostname))
         }
         AuditKind::AuthAttempt { service, .. } => service.parse().is_ok_and(is),
+        AuditKind::SessionRejected { service, server_hostname, .. } => match service.parse() {
+            Ok(SystemRole::Node) => is(SystemRole::Node) && host.name.as_str() == server_hostname,
+            Ok(SystemRole::Kube) => {
+                is(SystemRole::Kube) && host.kube_clusters.iter().any(|kube| kube.as_str() == server_hostname)
+            }
+            _ => false,
+        },
         // The rest only the auth service sees.
         _ => false,
     }

@@ -208,6 +208,7 @@ async fn no_secret_is_found_in_the_audit_log() {
         .sign_up(remoteler_core::SignUpRequest {
             token: Secret::new("canary-link"),
             password: Secret::new("canary-password"),
+            code: None,
         })
         .await
         .unwrap_err();

@@ -147,6 +147,7 @@ pub(crate) fn login_request(user: &str, password: &str) -> LoginRequest {
     LoginRequest {
         user: user.into(),
         password: Secret::new(password),
+        code: None,
         ssh_public_key: ssh,
         tls_public_key: tls,
         ttl_seconds: None,

@@ -27,7 +27,7 @@ const CHANGES: [(&str, Change); 6] = [
     ("a user is reset", |api, _| Box::pin(async move { api.reset_user(name("bob")).await.is_ok() })),
     ("a user is removed", |api, _| Box::pin(async move { api.delete_user(name("bob")).await.is_ok() })),
     ("a link is used", |api, Before { link }| {
-        let request = SignUpRequest { token: link, password: Secret::new(PASSWORD) };
+        let request = SignUpRequest { token: link, password: Secret::new(PASSWORD), code: None };
         Box::pin(async move { api.sign_up(request).await.is_ok() })
     }),
     ("a password is set", |api, _| {
