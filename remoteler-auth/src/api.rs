@@ -65,12 +65,12 @@ impl AuthApi for Handle {
         change!(self, login(request))
     }
 
-    async fn sign_up(&self, request: SignUpRequest) -> Result<UserName, ApiError> {
+    async fn sign_up(&self, request: SignUpRequest) -> Result<remoteler_core::SignedUp, ApiError> {
         change!(self, sign_up(request))
     }
 
-    async fn invited_user(&self, token: Secret) -> Result<UserName, ApiError> {
-        self.inner.invited_user(&self.caller, &token).await
+    async fn invited_user(&self, token: Secret) -> Result<remoteler_core::Invited, ApiError> {
+        change!(self, invited_user(&token))
     }
 
     async fn join(&self, request: JoinRequest) -> Result<HostCerts, ApiError> {
@@ -224,6 +224,22 @@ impl AuthApi for Handle {
 
     async fn read_backup(&self, id: String, offset: u64) -> Result<Vec<u8>, ApiError> {
         self.inner.read_backup(&self.caller, &id, offset).await
+    }
+
+    async fn factors(&self) -> Result<Vec<remoteler_core::Factor>, ApiError> {
+        self.inner.factors(&self.caller).await
+    }
+
+    async fn offer_factor(&self, proof: remoteler_core::FreshProof) -> Result<remoteler_core::OfferedTotp, ApiError> {
+        change!(self, offer_factor(proof))
+    }
+
+    async fn add_factor(&self, factor: remoteler_core::NewFactor) -> Result<remoteler_core::FactorAdded, ApiError> {
+        change!(self, add_factor(factor))
+    }
+
+    async fn remove_factor(&self, removal: remoteler_core::FactorRemoval) -> Result<(), ApiError> {
+        change!(self, remove_factor(removal))
     }
 
     async fn create_rejoin_token(&self, node: String) -> Result<TokenCreated, ApiError> {

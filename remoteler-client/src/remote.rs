@@ -154,11 +154,11 @@ impl AuthApi for RemoteAuth {
         self.call(send(Method::POST, wire::LOGIN, &request)).await
     }
 
-    async fn sign_up(&self, request: SignUpRequest) -> Result<UserName, ApiError> {
+    async fn sign_up(&self, request: SignUpRequest) -> Result<remoteler_core::SignedUp, ApiError> {
         self.call(send(Method::POST, wire::SIGN_UP, &request)).await
     }
 
-    async fn invited_user(&self, token: Secret) -> Result<UserName, ApiError> {
+    async fn invited_user(&self, token: Secret) -> Result<remoteler_core::Invited, ApiError> {
         self.call(send(Method::POST, wire::INVITED_USER, &wire::InviteQuery { token })).await
     }
 
@@ -337,6 +337,22 @@ impl AuthApi for RemoteAuth {
         let path = wire::path(wire::BACKUP_CONTENT, &id);
         let answer = self.exchange(&get(with_query(&path, &wire::OffsetQuery { offset }))).await?;
         Ok(answer.body.to_vec())
+    }
+
+    async fn factors(&self) -> Result<Vec<remoteler_core::Factor>, ApiError> {
+        self.call(get(wire::FACTORS)).await
+    }
+
+    async fn offer_factor(&self, proof: remoteler_core::FreshProof) -> Result<remoteler_core::OfferedTotp, ApiError> {
+        self.call(send(Method::POST, wire::FACTOR_OFFER, &proof)).await
+    }
+
+    async fn add_factor(&self, factor: remoteler_core::NewFactor) -> Result<remoteler_core::FactorAdded, ApiError> {
+        self.call(send(Method::POST, wire::FACTORS, &factor)).await
+    }
+
+    async fn remove_factor(&self, removal: remoteler_core::FactorRemoval) -> Result<(), ApiError> {
+        self.run(send(Method::POST, wire::FACTOR_REMOVE, &removal)).await
     }
 
     async fn create_rejoin_token(&self, node: String) -> Result<TokenCreated, ApiError> {

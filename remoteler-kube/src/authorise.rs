@@ -1,6 +1,8 @@
 //! The decision: roles against the Kubernetes cluster's labels and against what is asked of it, by core's one function. Hands its proof on, and
 //! with it the request's place among live work.
 
+mod place;
+
 use std::{
     sync::Arc,
     task::{Context, Poll},
@@ -12,9 +14,9 @@ use futures::{
 };
 use http::{Request, Response};
 use remoteler_core::{ConnectionKind, KubeAccess, LiveGuard, LiveWork, Subject, Terms, authorize_kube_request};
-use tokio::sync::OnceCell;
 use tower::{Layer, Service, ServiceExt, layer::layer_fn};
 
+use self::place::Place;
 use crate::{
     body::Body,
     path::ApiPath,
@@ -39,7 +41,7 @@ pub(crate) struct Authorised {
 
 /// Decides each request by the policy of that moment.
 pub(crate) fn authorise<S>(live: Arc<LiveWork>) -> impl Layer<S, Service = Authorise<S>> + Clone {
-    let connection = Arc::new(OnceCell::new());
+    let connection = Arc::new(Place::default());
     layer_fn(move |inner| Authorise { inner, live: live.clone(), connection: connection.clone() })
 }
 
@@ -48,8 +50,7 @@ pub(crate) fn authorise<S>(live: Arc<LiveWork>) -> impl Layer<S, Service = Autho
 pub(crate) struct Authorise<S> {
     inner: S,
     live: Arc<LiveWork>,
-    /// The connection's place among those of its user, from the first request on that was allowed to somebody with such a limit.
-    connection: Arc<OnceCell<LiveGuard>>,
+    connection: Arc<Place>,
 }
 
 impl<S> Service<Routed> for Authorise<S>
@@ -80,7 +81,7 @@ where
             let live = live.enter(subject, Terms::default()).map_err(Refusal::from)?;
             Ok(Authorised { access, site, path, request, live })
         };
-        let Some(limit) = limit.filter(|_| !self.connection.initialized()) else {
+        let Some(limit) = limit.filter(|_| !self.connection.is_held()) else {
             return match begin(&self.live, subject) {
                 Ok(authorised) => Either::Left(self.inner.call(authorised)),
                 Err(refusal) => Either::Right(Either::Right(ready(Err(refusal)))),
@@ -91,7 +92,7 @@ where
         let counted = async move {
             let terms = Terms { connection: Some((ConnectionKind::Kube, Some(limit))), ..Terms::default() };
             let enter = || live.enter_connection(subject.clone(), terms, mode);
-            if let Err(reason) = connection.get_or_try_init(enter).await {
+            if let Err(reason) = connection.hold(enter).await {
                 return Err(Refusal::no_room(kube_cluster, reason));
             }
             inner.oneshot(begin(&live, subject)?).await

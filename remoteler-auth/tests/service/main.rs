@@ -3,6 +3,7 @@
 
 mod audit;
 mod backup;
+mod cluster_settings;
 mod copies;
 mod evidence;
 mod explain;
@@ -14,7 +15,9 @@ mod join;
 mod leases;
 mod locks;
 mod login;
+mod mfa;
 mod mortal;
+mod pages;
 mod pods;
 mod policy_tests;
 mod recordings;

@@ -36,7 +36,7 @@ pub(super) async fn base(
         },
     };
     let mut config = AuthConfig::new(data_dir.path(), cluster);
-    config.settings = auth.cluster_settings;
+    config.settings = auth.cluster_config;
     if let Some(file) = &auth.key_encryption_file {
         config = config.sealed_with_file(file)?;
     }
