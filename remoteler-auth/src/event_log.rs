@@ -5,7 +5,10 @@ mod check;
 mod keep;
 mod tree;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use remoteler_core::{
@@ -202,7 +205,9 @@ impl EventLog {
             let rows = statement.query_map(bounds, |row| row.get::<_, String>(0))?;
             rows.collect::<rusqlite::Result<Vec<String>>>()
         });
-        Ok(found.await?.iter().filter_map(|sid| sid.parse().ok()).collect())
+        // Two spellings of an id are one session.
+        let sessions: BTreeSet<SessionId> = found.await?.iter().filter_map(|sid| sid.parse().ok()).collect();
+        Ok(sessions.into_iter().collect())
     }
 
     /// Checks numbers, hashes and tiles of all events that are there; returns how many there ever were. Whoever can write the file can make all of these
@@ -346,6 +351,7 @@ mod tests {
             interactive: true,
             size: None,
             initial_command: Vec::new(),
+            role: None,
         }
     }
 

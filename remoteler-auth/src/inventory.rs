@@ -101,12 +101,12 @@ impl Inner {
     pub(crate) async fn nodes(&self, caller: &Caller) -> ApiResult<Vec<NodeRecord>> {
         let view = self.view(caller, "node").await?;
         let policy = self.policy.policy();
-        let nodes = self.all_nodes().await?;
+        let nodes = self.parsed_nodes.of(self.records.items(key::NODES).await?)?;
         Ok(match view {
-            View::All => nodes,
+            View::All => nodes.iter().map(|node| NodeRecord::clone(node)).collect(),
             View::User(user) => {
                 let visible = Visibility::of(user, &policy);
-                nodes.into_iter().filter(|node| visible.node(node)).collect()
+                nodes.iter().filter(|node| visible.node(node)).map(|node| NodeRecord::clone(node)).collect()
             }
         })
     }
@@ -125,8 +125,8 @@ impl Inner {
     }
 
     pub(crate) async fn all_nodes(&self) -> ApiResult<Vec<NodeRecord>> {
-        let nodes = self.records.list::<NodeRecord>(key::NODES).await?;
-        Ok(nodes.into_iter().map(|(_, node, _)| node).collect())
+        let nodes = self.parsed_nodes.of(self.records.items(key::NODES).await?)?;
+        Ok(nodes.iter().map(|node| NodeRecord::clone(node)).collect())
     }
 
     pub(crate) async fn all_kube_clusters(&self) -> ApiResult<Vec<KubeRecord>> {

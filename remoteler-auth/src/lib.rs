@@ -32,6 +32,7 @@ mod locks;
 mod login;
 mod login_turns;
 mod mfa;
+mod parsed;
 mod password;
 mod policy_tests;
 mod policy_watch;

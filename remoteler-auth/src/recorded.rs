@@ -3,10 +3,15 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use remoteler_core::{HostId, SessionId, Timestamp};
+use remoteler_core::{HostId, MAX_OPERATIONS, SessionId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::{event_log::SessionStarted, failure::ApiResult, records::key, service::Inner};
+use crate::{
+    event_log::SessionStarted,
+    failure::{self, ApiResult},
+    records::{Batch, key},
+    service::Inner,
+};
 
 /// So long after its `session.start` was removed from the log a recording may still begin to arrive: a node that was away sends its events first.
 const LATE: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -68,11 +73,15 @@ impl Inner {
     /// they may still come.
     pub(crate) async fn keep_before_removal(&self, sessions: &[SessionId]) -> ApiResult<()> {
         let now = self.clock.now();
-        for session in sessions {
-            let Some(started) = self.session_started(*session).await? else { continue };
-            let recorded = self.recordings.state(*session).await.map_err(crate::failure::recording)?.is_some();
-            let (record, until) = (RecordedSession::from(started), (!recorded).then(|| now.plus(LATE)));
-            self.records.write(&key::of(key::RECORDINGS, session), &record, until).await?;
+        for some in sessions.chunks(MAX_OPERATIONS) {
+            let mut batch = Batch::new();
+            for session in some {
+                let Some(started) = self.session_started(*session).await? else { continue };
+                let recorded = self.recordings.state(*session).await.map_err(failure::recording)?.is_some();
+                let (record, until) = (RecordedSession::from(started), (!recorded).then(|| now.plus(LATE)));
+                batch = batch.write(&key::of(key::RECORDINGS, session), &record, until)?;
+            }
+            self.records.commit(batch).await?;
         }
         Ok(())
     }

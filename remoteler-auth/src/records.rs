@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use remoteler_core::{Clock, Expected, Revision, Storage, StorageError, Timestamp, Transaction};
+use remoteler_core::{Clock, Expected, Item, Revision, Storage, StorageError, Timestamp, Transaction};
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Why a record could not be read or written.
@@ -227,17 +227,25 @@ impl Records {
         &self,
         prefix: &str,
     ) -> Result<Vec<(String, T, Option<Timestamp>)>, RecordError> {
-        let mut records = Vec::new();
+        let items = self.items(prefix).await?.into_iter();
+        items
+            .map(|item| {
+                let name = item.key.strip_prefix(prefix).unwrap_or_default().to_owned();
+                Ok((name, parse(&item.key, &item.value)?, item.expires))
+            })
+            .collect()
+    }
+
+    /// Everything below a prefix as it is stored, in order of key.
+    pub(crate) async fn items(&self, prefix: &str) -> Result<Vec<Item>, RecordError> {
+        let mut items = Vec::new();
         let mut after: Option<String> = None;
         loop {
             let page = self.storage.range(prefix, after.as_deref(), PAGE, self.clock.now()).await?;
-            for item in page.items {
-                let name = item.key.strip_prefix(prefix).unwrap_or_default().to_owned();
-                records.push((name, parse(&item.key, &item.value)?, item.expires));
-            }
+            items.extend(page.items);
             match page.next {
                 Some(next) => after = Some(next),
-                None => return Ok(records),
+                None => return Ok(items),
             }
         }
     }

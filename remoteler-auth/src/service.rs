@@ -4,8 +4,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use remoteler_ca::{CaError, KeyRing};
 use remoteler_core::{
-    AuditKind, AuditSink, AuthApi, BoundedRefusals, Clock, ClusterConfig, ClusterName, Entropy, HostCerts, OsEntropy,
-    Policy, PolicySource, RecordingStore, SharedPolicy, Storage, SystemClock, TrustBundle,
+    AuditKind, AuditSink, AuthApi, BoundedRefusals, Clock, ClusterConfig, ClusterName, Entropy, HostCerts, NodeRecord,
+    OsEntropy, Policy, PolicySource, RecordingStore, SharedPolicy, Storage, SystemClock, TrustBundle,
 };
 use tokio::sync::{Mutex, RwLock, Semaphore};
 
@@ -25,6 +25,7 @@ use crate::{
     limiter::Limiter,
     locks::LockLedger,
     login_turns::LoginTurns,
+    parsed::Parsed,
     password::{PasswordError, Passwords},
     policy_watch::PolicyWatch,
     quota::{HostQuotas, Quota},
@@ -152,6 +153,8 @@ pub(crate) struct Inner {
     pub(crate) heard: Heard,
     /// Who vouches for pods.
     pub(crate) reviewer: Option<Arc<dyn TokenReviewer>>,
+    /// Heartbeats of nodes as they were parsed last.
+    pub(crate) parsed_nodes: Parsed<NodeRecord>,
     /// What the configuration file says of the cluster.
     pub(crate) file_settings: ClusterConfig,
 }
@@ -303,6 +306,7 @@ impl AuthService {
             backups: Backups::default(),
             heard,
             reviewer,
+            parsed_nodes: Parsed::default(),
             file_settings,
         };
         Ok(Self { inner: Arc::new(inner) })

@@ -401,6 +401,9 @@ audit_kinds! {
         /// The command line that is about to run, as one word, cut at 8 KiB; empty for a shell.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         initial_command: Vec<String>,
+        /// The role that allows it: the first of those that do.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        role: Option<String>,
     }
     /// The session is over.
     SessionEnd = "session.end", "T2004I" {
@@ -668,6 +671,7 @@ mod tests {
             interactive: true,
             size: Some("80:25".into()),
             initial_command: Vec::new(),
+            role: Some("dev".into()),
         };
         let event =
             AuditEvent::new(kind, Timestamp::from_unix_millis(1), Uuid::nil(), ClusterName::new("root").unwrap());

@@ -98,6 +98,7 @@ async fn report(api: Arc<RemoteAuth>, host: String, told: Arc<Told>) {
                     interactive: false,
                     size: None,
                     initial_command: vec!["true".into()],
+                    role: None,
                 };
                 AuditEvent::new(kind, SystemClock.now(), uid, cluster.clone())
             })
