@@ -101,9 +101,6 @@ pub struct StorageConfig {
     /// `sqlite`
     #[serde(rename = "type")]
     pub kind: String,
-    /// The connector used when none is named.
-    #[serde(default)]
-    pub connector_name: Option<String>,
 }
 
 /// `auth_service:`
@@ -159,6 +156,9 @@ pub struct Authentication {
     /// `local`, `oidc` or `github`
     #[serde(rename = "type")]
     pub kind: String,
+    /// The connector used when none is named.
+    #[serde(default)]
+    pub connector_name: Option<String>,
     /// `balanced`, `legacy` or `token`
     #[serde(default)]
     pub signature_algorithm_suite: Option<String>,
