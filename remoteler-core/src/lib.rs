@@ -17,6 +17,7 @@ mod backup;
 mod browser_login;
 mod capture;
 mod clock;
+mod cluster_config;
 mod cluster_settings;
 mod connector;
 mod decision;
@@ -32,6 +33,7 @@ mod kube_resources;
 mod label;
 mod live;
 mod lock;
+mod mfa;
 mod name;
 mod pattern;
 mod policy;
@@ -80,6 +82,10 @@ pub use browser_login::{
 };
 pub use capture::CapturePattern;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
+pub use cluster_config::{
+    AuthPreferenceSpec, AuthType, ClusterConfig, ClusterConfigError, IdleTimeout, IdleTimeoutError, NetworkingSpec,
+    ORIGIN_LABEL, RecordingMode, SecondFactor, SessionRecordingSpec, singleton_name,
+};
 pub use cluster_settings::{ClusterSettings, LOCKS_HOLD};
 pub use connector::{
     ClaimMapping, ConnectorError, DEFAULT_OIDC_SCOPES, GithubSpec, OidcSpec, TeamMapping, check_connector_name,
@@ -96,8 +102,12 @@ pub use inventory::{KubeRecord, NodeRecord};
 pub use jwk::{Jwk, JwkSet};
 pub use kube_resources::{KubeRequest, KubeResourceError, KubeResourceSpec, KubeTarget, KubeVerb};
 pub use label::{LabelError, Labels, OneOrMany};
-pub use live::{ConnectionKind, EndReason, LiveGuard, LiveSignal, LiveWork, Looked, Subject, Terms};
+pub use live::{
+    ConnectionCount, ConnectionKind, ConnectionLease, EndReason, LEASE_LIFE, LeaseAnswer, LeaseReport, LeaseRequest,
+    LiveGuard, LiveSignal, LiveWork, Looked, MAX_LEASES_IN_REPORT, Place, Subject, Terms,
+};
 pub use lock::{Lock, LockContext, LockSpec, LockTarget, Locked, Locks};
+pub use mfa::{Factor, FactorAdded, FactorKind, FactorRemoval, FreshProof, Invited, NewFactor, OfferedTotp, SignedUp};
 pub use name::{
     ClusterName, HostId, InstanceId, KubeClusterName, Login, NameError, NodeName, RoleName, SessionId, UserName,
     check_principal,

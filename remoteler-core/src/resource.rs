@@ -9,7 +9,7 @@ use crate::RoleSpec;
 pub enum ResourceError {
     /// A kind this product does not have.
     #[error(
-        "{0:?} is no kind of resource; known are role, user, token, node, kube_cluster, policy_test, lock, oidc and github"
+        "{0:?} is no kind of resource; known are role, user, token, node, kube_cluster, policy_test, lock, cluster_auth_preference, cluster_networking_config, session_recording_config, oidc and github"
     )]
     UnknownKind(String),
     /// A version of that kind it does not read.
@@ -42,6 +42,12 @@ pub enum ResourceKind {
     PolicyTest,
     /// Who or what is shut out.
     Lock,
+    /// How users log in, and how strict locks are.
+    ClusterAuthPreference,
+    /// How long connections stand.
+    ClusterNetworkingConfig,
+    /// Whether sessions are recorded.
+    SessionRecordingConfig,
     /// Login by OpenID Connect.
     Oidc,
     /// Login by GitHub.
@@ -60,6 +66,9 @@ impl ResourceKind {
             Self::KubeCluster => "kube_cluster",
             Self::PolicyTest => "policy_test",
             Self::Lock => "lock",
+            Self::ClusterAuthPreference => "cluster_auth_preference",
+            Self::ClusterNetworkingConfig => "cluster_networking_config",
+            Self::SessionRecordingConfig => "session_recording_config",
             Self::Oidc => "oidc",
             Self::Github => "github",
         }
@@ -73,6 +82,7 @@ impl ResourceKind {
             Self::User | Self::Token | Self::Node | Self::Lock => &["v2"],
             Self::KubeCluster | Self::Oidc | Self::Github => &["v3"],
             Self::PolicyTest => &["v1"],
+            Self::ClusterAuthPreference | Self::ClusterNetworkingConfig | Self::SessionRecordingConfig => &["v2"],
         }
     }
 
@@ -80,7 +90,16 @@ impl ResourceKind {
     #[must_use]
     pub const fn made_elsewhere(self) -> Option<&'static str> {
         match self {
-            Self::Role | Self::User | Self::Token | Self::PolicyTest | Self::Lock | Self::Oidc | Self::Github => None,
+            Self::Role
+            | Self::User
+            | Self::Token
+            | Self::PolicyTest
+            | Self::Lock
+            | Self::ClusterAuthPreference
+            | Self::ClusterNetworkingConfig
+            | Self::SessionRecordingConfig
+            | Self::Oidc
+            | Self::Github => None,
             Self::Node | Self::KubeCluster => Some("they are written by the services themselves"),
         }
     }
@@ -98,6 +117,9 @@ impl ResourceKind {
             "kube_cluster" | "kube_clusters" | "kube" => Self::KubeCluster,
             "policy_test" | "policy_tests" => Self::PolicyTest,
             "lock" | "locks" => Self::Lock,
+            "cluster_auth_preference" | "cap" => Self::ClusterAuthPreference,
+            "cluster_networking_config" | "netconfig" => Self::ClusterNetworkingConfig,
+            "session_recording_config" | "recconfig" => Self::SessionRecordingConfig,
             "oidc" => Self::Oidc,
             "github" => Self::Github,
             _ => return Err(ResourceError::UnknownKind(text.chars().take(40).collect())),

@@ -3,7 +3,9 @@
 mod backup;
 mod evidence;
 mod explain;
+mod leases;
 mod logins;
+mod mfa;
 pub(super) mod policy;
 
 use std::fmt::Display;
@@ -99,6 +101,8 @@ pub(super) fn table() -> Vec<Route> {
     routes.extend(explain::table());
     routes.extend(policy::routes());
     routes.extend(logins::table());
+    routes.extend(mfa::routes());
+    routes.extend(leases::routes());
     routes
 }
 
@@ -131,7 +135,7 @@ fn open_to_anybody() -> Vec<Route> {
             "Sets a password through a sign-up link",
             wire::SIGN_UP,
             Method::POST,
-            One("Name"),
+            One("SignedUp"),
             post(async |Api(api): Api, Input(request): Input<SignUpRequest>| json(api.sign_up(request).await)),
         )
         .takes("SignUpRequest"),
@@ -139,7 +143,7 @@ fn open_to_anybody() -> Vec<Route> {
             "For whom a sign-up link is",
             wire::INVITED_USER,
             Method::POST,
-            One("Name"),
+            One("Invited"),
             post(async |Api(api): Api, Input(query): Input<InviteQuery>| json(api.invited_user(query.token).await)),
         )
         .takes("InviteQuery"),

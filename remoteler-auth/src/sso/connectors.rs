@@ -148,21 +148,21 @@ impl Inner {
     /// With the secret that is stored, if it brings none.
     pub(super) async fn with_stored_secret(&self, mut connector: Connector) -> ApiResult<Connector> {
         let stored = self.connector(connector.name()).await?;
+        // Only for the provider that it was given for.
         match (&mut connector, stored) {
             (Connector::Oidc { spec, .. }, Some(Connector::Oidc { spec: stored, .. }))
-                if spec.client_secret.is_none() =>
+                if spec.client_secret.is_none()
+                    && spec.issuer_url == stored.issuer_url
+                    && spec.client_id == stored.client_id =>
             {
-                // Only for the provider that it was given for.
-                if spec.issuer_url == stored.issuer_url && spec.client_id == stored.client_id {
-                    spec.client_secret = stored.client_secret;
-                }
+                spec.client_secret = stored.client_secret;
             }
             (Connector::Github { spec, .. }, Some(Connector::Github { spec: stored, .. }))
-                if spec.client_secret.is_none() =>
+                if spec.client_secret.is_none()
+                    && spec.endpoint_url == stored.endpoint_url
+                    && spec.client_id == stored.client_id =>
             {
-                if spec.endpoint_url == stored.endpoint_url && spec.client_id == stored.client_id {
-                    spec.client_secret = stored.client_secret;
-                }
+                spec.client_secret = stored.client_secret;
             }
             _ => {}
         }

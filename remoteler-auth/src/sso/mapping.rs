@@ -43,9 +43,9 @@ pub(crate) fn claims_of(object: &Map<String, Value>) -> Claims {
     };
     let mut claims = Claims::new();
     for (name, value) in object.iter().filter(|(name, _)| !TECHNICAL.contains(&name.as_str())) {
-        let values: Vec<String> = match value {
-            Value::Array(values) => values.iter().take(MAX_VALUES).filter_map(text).collect(),
-            other => text(other).into_iter().collect(),
+        let values: Vec<String> = match value.as_array() {
+            Some(values) => values.iter().take(MAX_VALUES).filter_map(text).collect(),
+            None => text(value).into_iter().collect(),
         };
         let values: Vec<String> = values
             .into_iter()

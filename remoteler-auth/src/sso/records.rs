@@ -123,9 +123,9 @@ impl Inner {
 
     /// Writes the next stage, if nobody else has moved it on.
     pub(super) async fn move_login(&self, record: &LoginRecord, revision: Revision) -> ApiResult<()> {
-        let written = self.records.replace_until(&login_key(&record.id), revision, record, record.expires).await;
-        match written {
-            Ok(_) => Ok(()),
+        let batch = Batch::new().replace_until(&login_key(&record.id), revision, record, record.expires)?;
+        match self.records.commit(batch).await {
+            Ok(()) => Ok(()),
             Err(cause) if cause.is_conflict() => Err(changed()),
             Err(other) => Err(other.into()),
         }

@@ -13,19 +13,23 @@ use axum::{
     routing::{get, post},
 };
 use http::{
-    HeaderMap, HeaderValue, StatusCode, Uri,
+    HeaderMap, HeaderValue, StatusCode,
     header::{CACHE_CONTROL, COOKIE, LOCATION, SET_COOKIE},
+    uri::Authority,
 };
 use remoteler_core::{
     ApiError, BeginLogin, BrowserAction, BrowserAnswer, BrowserStep, BrowserView, ConnectorChoice, LoginPoll,
-    LoopbackUrl, RedeemLogin, Secret, wire,
+    LoopbackUrl, OsEntropy, RedeemLogin, Secret, wire,
 };
 use serde::Deserialize;
 
 use super::{
     ApiForAddress, RemoteAddr, from_outside,
-    invite::{host, same_origin},
-    page::{escape, message, render, with_head},
+    pages::{
+        Allowed, Browser, ConfirmPage, ConnectorLink, DeliverPage, DevicePage, LoginPage, close, foreign_form,
+        from_own_page, message, page, refused,
+    },
+    texts::ENGLISH,
 };
 use crate::http::{Input, json};
 
@@ -35,12 +39,18 @@ const BROWSER_COOKIE: &str = "__Host-remoteler-login";
 const MAX_COOKIES: usize = 50;
 const TITLE: &str = "Log in";
 
-pub(super) fn router() -> Router<ApiForAddress> {
+/// What the client that waits for a login calls.
+pub(super) fn calls() -> Router<ApiForAddress> {
     Router::new()
         .route(wire::WEB_LOGIN_METHODS, get(methods))
         .route(wire::WEB_LOGINS, post(begin))
         .route(wire::WEB_LOGIN_POLL, post(poll))
         .route(wire::WEB_LOGIN_REDEEM, post(redeem))
+}
+
+/// What the browser opens.
+pub(super) fn pages() -> Router<ApiForAddress> {
+    Router::new()
         .route(wire::WEB_LOGIN_PAGE, get(open))
         .route(wire::WEB_LOGIN_CALLBACK, get(callback))
         .route(wire::WEB_LOGIN_CONFIRM, get(review).post(decide))
@@ -79,10 +89,9 @@ struct Visit {
 }
 
 impl Visit {
-    fn new(api: ApiForAddress, RemoteAddr(addr): RemoteAddr, uri: &Uri, headers: &HeaderMap) -> Self {
-        let host = host(uri, headers);
-        let is_own_form = same_origin(headers, host.as_deref());
-        let origin = host.map(|host| format!("https://{host}")).unwrap_or_default();
+    fn new(api: ApiForAddress, RemoteAddr(addr): RemoteAddr, authority: &Authority, headers: &HeaderMap) -> Self {
+        let is_own_form = from_own_page(headers, authority);
+        let origin = format!("https://{authority}");
         Self { api, addr, browser: browser(headers), origin, is_own_form }
     }
 
@@ -97,10 +106,7 @@ impl Visit {
 
     /// The step of a form, which only our own page may send (I52).
     async fn form(self, step: BrowserAction) -> Response {
-        if self.is_own_form {
-            return self.step(step).await;
-        }
-        message(StatusCode::FORBIDDEN, TITLE, "The form was sent from another site.")
+        if self.is_own_form { self.step(step).await } else { foreign_form() }
     }
 }
 
@@ -114,10 +120,10 @@ async fn open(
     Extension(remote): Remote,
     Path(id): Path<String>,
     Query(Chosen { connector }): Query<Chosen>,
-    uri: Uri,
+    Extension(authority): Extension<Authority>,
     headers: HeaderMap,
 ) -> Response {
-    Visit::new(api, remote, &uri, &headers).step(BrowserAction::Open { id, connector }).await
+    Visit::new(api, remote, &authority, &headers).step(BrowserAction::Open { id, connector }).await
 }
 
 async fn callback(
@@ -125,7 +131,7 @@ async fn callback(
     Extension(remote): Remote,
     Path(connector): Path<String>,
     params: Result<Query<Vec<(String, String)>>, QueryRejection>,
-    uri: Uri,
+    Extension(authority): Extension<Authority>,
     headers: HeaderMap,
 ) -> Response {
     let params = params.ok().and_then(|Query(pairs)| {
@@ -136,7 +142,7 @@ async fn callback(
     });
     match params {
         Some(params) => {
-            Visit::new(api, remote, &uri, &headers).step(BrowserAction::Callback { connector, params }).await
+            Visit::new(api, remote, &authority, &headers).step(BrowserAction::Callback { connector, params }).await
         }
         None => message(StatusCode::BAD_REQUEST, TITLE, "The identity provider's answer cannot be read."),
     }
@@ -146,63 +152,69 @@ async fn review(
     State(api): Api,
     Extension(remote): Remote,
     Path(id): Path<String>,
-    uri: Uri,
+    Extension(authority): Extension<Authority>,
     headers: HeaderMap,
 ) -> Response {
-    Visit::new(api, remote, &uri, &headers).step(BrowserAction::Review { id }).await
+    Visit::new(api, remote, &authority, &headers).step(BrowserAction::Review { id }).await
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Decision {
-    token: Secret,
-    decision: String,
+    csrf: Secret,
+    answer: String,
 }
 
 async fn decide(
     State(api): Api,
     Extension(remote): Remote,
     Path(id): Path<String>,
-    uri: Uri,
+    Extension(authority): Extension<Authority>,
     headers: HeaderMap,
     form: Result<Form<Decision>, FormRejection>,
 ) -> Response {
-    let Ok(Form(Decision { token, decision })) = form else {
+    let Ok(Form(Decision { csrf: token, answer })) = form else {
         return message(StatusCode::BAD_REQUEST, TITLE, "The form did not arrive whole. Start again with tsh login.");
     };
-    let approve = decision == "approve";
-    Visit::new(api, remote, &uri, &headers).form(BrowserAction::Decide { id, token, approve }).await
+    let approve = answer == "yes";
+    Visit::new(api, remote, &authority, &headers).form(BrowserAction::Decide { id, token, approve }).await
 }
 
-async fn device() -> Response {
-    let body = "<p>Type the code that tsh shows.</p>\n<form method=\"post\">\n\
-        <label for=\"code\">Code</label>\n\
-        <input id=\"code\" name=\"code\" autocomplete=\"off\" autocapitalize=\"characters\" spellcheck=\"false\" \
-        maxlength=\"20\" required autofocus>\n<button>Go on</button>\n</form>";
-    render(StatusCode::OK, TITLE, body)
+/// The name of the form for codes in its token.
+const DEVICE_FORM: &str = "device";
+
+async fn device(headers: HeaderMap) -> Response {
+    let browser = Browser::of_or_new(&headers, &OsEntropy);
+    let token = browser.form_token(DEVICE_FORM);
+    let template = DevicePage { t: &ENGLISH, error: None, code: "", action: wire::WEB_DEVICE, token: &token };
+    browser.keep(page(StatusCode::OK, &template, &Allowed::default()))
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Code {
+    csrf: String,
     code: String,
 }
 
 async fn enter_code(
     State(api): Api,
     Extension(remote): Remote,
-    uri: Uri,
+    Extension(authority): Extension<Authority>,
     headers: HeaderMap,
     form: Result<Form<Code>, FormRejection>,
 ) -> Response {
-    let Ok(Form(Code { code })) = form else {
+    let Ok(Form(Code { csrf, code })) = form else {
         return message(StatusCode::BAD_REQUEST, TITLE, "The form did not arrive whole. Open the page again.");
     };
-    Visit::new(api, remote, &uri, &headers).form(BrowserAction::EnterCode { code }).await
+    if !Browser::of(&headers).is_some_and(|browser| browser.sent(DEVICE_FORM, &csrf)) {
+        return foreign_form(); // I52
+    }
+    Visit::new(api, remote, &authority, &headers).form(BrowserAction::EnterCode { code }).await
 }
 
 async fn done() -> Response {
-    message(StatusCode::OK, "Done", "You may close this tab and go back to the terminal.")
+    close()
 }
 
 fn shown(answer: BrowserAnswer) -> Response {
@@ -210,23 +222,21 @@ fn shown(answer: BrowserAnswer) -> Response {
         BrowserView::Redirect { to } => redirect(&to),
         BrowserView::Choose { id, connectors } => choose(&id, &connectors),
         BrowserView::Confirm { id, user, host, address, code, token } => {
-            let [id, user, host, address, code, token] =
-                [id.as_str(), user.as_str(), &host, &address, &code, token.reveal()].map(escape);
-            let body = format!(
-                "<p>Log in as <b>{user}</b> in the terminal that shows this code?</p>\n<p><code>{code}</code></p>\n\
-                 <p>It runs on <b>{host}</b>, at address {address}.</p>\n\
-                 <p>If you did not just run tsh login there, or the terminal shows another code, decline: \
-                 somebody else would be logged in as you.</p>\n\
-                 <form method=\"post\" action=\"/web/login/{id}/confirm\">\n\
-                 <input type=\"hidden\" name=\"token\" value=\"{token}\">\n\
-                 <button name=\"decision\" value=\"approve\">Log in</button>\n\
-                 <button name=\"decision\" value=\"decline\">Decline</button>\n</form>"
-            );
-            render(StatusCode::OK, TITLE, &body)
+            let action = format!("/web/login/{id}/confirm");
+            let template = ConfirmPage {
+                t: &ENGLISH,
+                user: user.as_str(),
+                host: &host,
+                address: &address,
+                code: &code,
+                action: &action,
+                token: token.reveal(),
+            };
+            page(StatusCode::OK, &template, &Allowed::default())
         }
         BrowserView::Deliver { redirect, answer } => deliver(&redirect, answer.as_deref()),
         BrowserView::Finished { success: true, message: text } => message(StatusCode::OK, "Done", &text),
-        BrowserView::Finished { success: false, message: text } => message(StatusCode::OK, TITLE, &text),
+        BrowserView::Finished { success: false, .. } => refused(),
     };
     // 64 hex digits, checked by who drew them; what is none is not set.
     if let Some(cookie) = answer.set_browser.and_then(|value| cookie(&value)) {
@@ -248,25 +258,23 @@ fn redirect(to: &str) -> Response {
 }
 
 fn choose(id: &str, connectors: &[ConnectorChoice]) -> Response {
-    let id = escape(id);
-    let entries: String = connectors
-        .iter()
-        .map(|each| {
-            let (name, display) = (escape(&each.name), escape(&each.display));
-            format!("<li><a href=\"/web/login/{id}?connector={name}\">{display}</a></li>\n")
-        })
-        .collect();
-    render(StatusCode::OK, TITLE, &format!("<p>Log in with:</p>\n<ul>\n{entries}</ul>"))
+    let link = |each: &ConnectorChoice| ConnectorLink {
+        display: each.display.clone(),
+        href: format!("/web/login/{id}?connector={}", each.name),
+    };
+    let connectors: Vec<_> = connectors.iter().map(link).collect();
+    let template = LoginPage { t: &ENGLISH, purpose: "", error: None, connectors: &connectors, local: None };
+    page(StatusCode::OK, &template, &Allowed::default())
 }
 
-/// The browser goes to the listener by itself, or by a click: a redirect of the form's answer would be held up by the policy for forms.
 fn deliver(to: &LoopbackUrl, answer: Option<&str>) -> Response {
     let query = answer.map_or_else(|| "error=declined".to_owned(), |answer| format!("answer={answer}"));
-    let url = escape(&format!("{to}?{query}"));
-    let head = format!("<meta http-equiv=\"refresh\" content=\"0;url={url}\">\n");
-    let said = if answer.is_some() { "You are logged in." } else { "The login was declined." };
-    let body = format!("<p>{said} Go back to the terminal; if it still waits, <a href=\"{url}\">tell it</a>.</p>");
-    with_head(StatusCode::OK, TITLE, &head, &body)
+    let (title, text) = match answer {
+        Some(_) => (ENGLISH.close_title, ENGLISH.close_text),
+        None => (ENGLISH.refused_title, ENGLISH.refused_text),
+    };
+    let template = DeliverPage { t: &ENGLISH, title, text, url: &format!("{to}?{query}") };
+    page(StatusCode::OK, &template, &Allowed::default())
 }
 
 fn failed(cause: &ApiError) -> Response {

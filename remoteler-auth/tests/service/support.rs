@@ -58,32 +58,29 @@ impl Cluster {
     pub(crate) async fn with_sso(sso: remoteler_auth::SsoConfig) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new(Timestamp::parse("2026-03-01T12:00:00Z").unwrap()));
-        Self::open_with(dir, clock, HostQuotas::default(), sso).await
+        let config = AuthConfig { sso, ..Self::config(&dir, &clock) };
+        Self { service: AuthService::open(config).await.unwrap(), clock, dir }
     }
 
     async fn open(dir: tempfile::TempDir, clock: Arc<ManualClock>, quotas: HostQuotas) -> Self {
-        Self::open_with(dir, clock, quotas, Default::default()).await
+        let config = AuthConfig { quotas, ..Self::config(&dir, &clock) };
+        Self { service: AuthService::open(config).await.unwrap(), clock, dir }
     }
 
-    async fn open_with(
-        dir: tempfile::TempDir,
-        clock: Arc<ManualClock>,
-        quotas: HostQuotas,
-        sso: remoteler_auth::SsoConfig,
-    ) -> Self {
-        let config = AuthConfig {
+    /// What the service on `dir` is made from.
+    pub(crate) fn config(dir: &tempfile::TempDir, clock: &Arc<ManualClock>) -> AuthConfig {
+        AuthConfig {
             data_dir: dir.path().to_owned(),
             cluster_name: ClusterName::new("root").unwrap(),
-            clock: Arc::clone(&clock) as Arc<dyn Clock>,
+            clock: Arc::clone(clock) as Arc<dyn Clock>,
             entropy: Arc::new(OsEntropy),
-            quotas,
+            quotas: HostQuotas::default(),
             key_ring: None,
             keys: KeyParams::default(),
             reviewer: None,
             settings: Default::default(),
-            sso,
-        };
-        Self { service: AuthService::open(config).await.unwrap(), clock, dir }
+            sso: Default::default(),
+        }
     }
 
     pub(crate) fn admin(&self) -> Arc<dyn AuthApi> {
@@ -159,6 +156,7 @@ pub(crate) fn login_request(user: &str, password: &str) -> LoginRequest {
     LoginRequest {
         user: user.into(),
         password: Secret::new(password),
+        code: None,
         ssh_public_key: ssh,
         tls_public_key: tls,
         ttl_seconds: None,

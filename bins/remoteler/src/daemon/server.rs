@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use remoteler_auth::{ApiForAddress, AuthService, Caller, bind_admin_socket};
+use remoteler_auth::{ApiForAddress, AuthService, Caller, WebNames, bind_admin_socket};
 use remoteler_core::AuthApi;
 use remoteler_tunnel::{
     AdmissionLimits, Admissions, Limits, OnePort, Router, Serve, SharedTlsIdentity, StreamService, TargetKind,
@@ -120,6 +120,7 @@ impl Daemon {
         tokio::spawn(inventory.clone().run(self.stop.clone()));
         let router = Arc::new(Router::new(inventory.clone(), base.clock.clone(), services));
         let agents = Arc::new(AuditedAgents(base.audit.clone()));
+        let names = WebNames::new(settings.public_addr.as_deref(), [identity.name.to_string()]);
         let handler = ProxyHandler {
             cluster: identity.cluster.clone(),
             router: router.clone(),
@@ -127,7 +128,7 @@ impl Daemon {
             tunnels: TunnelServer::new(router.clone(), agents, Limits::server()).living_by(base.live.clone()),
             live: base.live.clone(),
             auth: door,
-            web: WebApi::new(anonymous_api(base), self.closing.clone()),
+            web: WebApi::new(anonymous_api(base), names, self.closing.clone()),
             audit: base.audit.clone(),
             relays: self.servers.relays.clone(),
             kube_relays: Admissions::new(AdmissionLimits { total: 4096, ..AdmissionLimits::default() }),

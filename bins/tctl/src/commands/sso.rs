@@ -42,10 +42,8 @@ pub(super) async fn test(api: &dyn AuthApi, mut documents: Vec<Resource>) -> any
 
 /// The proxy that the connector's callback is at.
 fn proxy_of(spec: &serde_json::Value) -> anyhow::Result<String> {
-    let url = match &spec["redirect_url"] {
-        serde_json::Value::Array(urls) => urls.first().and_then(serde_json::Value::as_str),
-        other => other.as_str(),
-    };
+    let urls = &spec["redirect_url"];
+    let url = urls.as_array().and_then(|urls| urls.first()).unwrap_or(urls).as_str();
     let rest = url.and_then(|url| url.strip_prefix("https://")).context("redirect_url names no proxy")?;
     Ok(rest.split('/').next().unwrap_or_default().to_owned())
 }
