@@ -262,6 +262,33 @@ impl AuthApi for Handle {
         self.inner.export_tile(&self.caller, query).await
     }
 
+    async fn login_methods(&self) -> Result<remoteler_core::LoginMethods, ApiError> {
+        self.inner.login_methods().await
+    }
+
+    async fn begin_login(&self, request: remoteler_core::BeginLogin) -> Result<remoteler_core::LoginBegun, ApiError> {
+        change!(self, begin_login(request))
+    }
+
+    async fn browser_step(&self, step: remoteler_core::BrowserStep) -> Result<remoteler_core::BrowserAnswer, ApiError> {
+        change!(self, browser_step(step))
+    }
+
+    async fn poll_login(&self, poll: remoteler_core::LoginPoll) -> Result<remoteler_core::LoginProgress, ApiError> {
+        self.inner.poll_login(poll).await
+    }
+
+    async fn redeem_login(
+        &self,
+        request: remoteler_core::RedeemLogin,
+    ) -> Result<remoteler_core::SealedCerts, ApiError> {
+        change!(self, redeem_login(request))
+    }
+
+    async fn test_connector(&self, connector: Resource) -> Result<remoteler_core::LoginBegun, ApiError> {
+        change!(self, test_connector(connector))
+    }
+
     async fn take_lease(&self, request: LeaseRequest) -> Result<LeaseAnswer, ApiError> {
         change!(self, take_lease(request))
     }

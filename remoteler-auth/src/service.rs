@@ -10,7 +10,7 @@ use remoteler_core::{
 use tokio::sync::{Mutex, RwLock, Semaphore};
 
 use crate::{
-    AuditLog, Caller, Database, EventLog, KeyParams, OpenError, RecordError, RecordingFiles, SqliteStorage,
+    AuditLog, Caller, Database, EventLog, KeyParams, OpenError, RecordError, RecordingFiles, SqliteStorage, SsoConfig,
     TokenReviewer,
     api::Handle,
     backups::Backups,
@@ -32,6 +32,7 @@ use crate::{
     records::{Records, key},
     revocations::Ledger,
     roles,
+    sso::Sso,
 };
 
 /// Why the auth service did not start.
@@ -91,6 +92,8 @@ pub struct AuthConfig {
     pub reviewer: Option<Arc<dyn TokenReviewer>>,
     /// What the configuration file says of the cluster: it counts more than documents.
     pub settings: ClusterConfig,
+    /// How people log in through a browser.
+    pub sso: SsoConfig,
 }
 
 impl AuthConfig {
@@ -107,6 +110,7 @@ impl AuthConfig {
             keys: KeyParams::default(),
             reviewer: None,
             settings: ClusterConfig::default(),
+            sso: SsoConfig::default(),
         }
     }
 }
@@ -155,6 +159,8 @@ pub(crate) struct Inner {
     pub(crate) reviewer: Option<Arc<dyn TokenReviewer>>,
     /// Heartbeats of nodes as they were parsed last.
     pub(crate) parsed_nodes: Parsed<NodeRecord>,
+    /// Logins through browsers.
+    pub(crate) sso: Sso,
     /// What the configuration file says of the cluster.
     pub(crate) file_settings: ClusterConfig,
 }
@@ -239,6 +245,7 @@ impl AuthService {
             keys,
             reviewer,
             settings: file_settings,
+            sso,
         } = config;
         let records = Records::new(storage, Arc::clone(&clock));
         check_cluster(&records, &cluster).await?;
@@ -307,6 +314,7 @@ impl AuthService {
             heard,
             reviewer,
             parsed_nodes: Parsed::default(),
+            sso: Sso::new(sso),
             file_settings,
         };
         Ok(Self { inner: Arc::new(inner) })

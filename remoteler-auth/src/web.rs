@@ -4,6 +4,7 @@
 
 mod invite;
 mod jwks;
+mod login_pages;
 mod pages;
 mod remembered;
 mod revocations;
@@ -41,6 +42,7 @@ pub fn web_router(api: ApiForAddress, names: WebNames) -> Router {
         .route(wire::WEB_PING, get(ping))
         .route(wire::WEB_LOGIN, post(login))
         .route(wire::WEB_REVOCATION_LIST, get(revocations::show).layer(Extension(revocations::Fetched::default())))
+        .merge(login_pages::calls())
         .route(pages::STYLE_PATH, get(pages::style))
         .route(pages::ICON_PATH, get(pages::icon))
         .route(wire::WEB_JWKS, get(jwks::show).layer(Extension(jwks::Fetched::default())))
@@ -52,7 +54,7 @@ pub fn web_router(api: ApiForAddress, names: WebNames) -> Router {
 
 /// The pages.
 fn shown() -> Router<ApiForAddress> {
-    Router::new().route(wire::WEB_INVITE, get(invite::show).post(invite::accept))
+    Router::new().route(wire::WEB_INVITE, get(invite::show).post(invite::accept)).merge(login_pages::pages())
 }
 
 /// The X.509 revocation lists and nothing else, for a listener without TLS: they are signed, and who reads them by a URL in a certificate often

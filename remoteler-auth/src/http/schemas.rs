@@ -4,6 +4,7 @@
 mod evidence;
 mod explain;
 mod leases;
+mod logins;
 mod mfa;
 mod policy;
 mod sign;
@@ -105,6 +106,7 @@ pub(super) fn schemas() -> Map<String, Value> {
     evidence::add(&mut all);
     add_revocation(&mut all);
     policy::add(&mut all);
+    logins::add(&mut all);
     mfa::add(&mut all);
     all
 }

@@ -82,13 +82,11 @@ pub(crate) fn message(status: StatusCode, title: &str, text: &str) -> Response {
 }
 
 /// "You may close this tab."
-#[allow(dead_code, reason = "for the end of a login in the browser")]
 pub(crate) fn close() -> Response {
     page(StatusCode::OK, &Close { t: &ENGLISH }, &Allowed::default())
 }
 
 /// That a person refused.
-#[allow(dead_code, reason = "for the end of a login in the browser")]
 pub(crate) fn refused() -> Response {
     message(StatusCode::OK, ENGLISH.refused_title, ENGLISH.refused_text)
 }
@@ -119,6 +117,21 @@ struct Message<'a> {
 #[template(path = "close.html")]
 struct Close {
     t: &'static Texts,
+}
+
+/// Brings the answer of a login to the listener of tsh, by itself or by a click: a redirect of the form's answer would be held up by the policy for forms,
+/// which cannot name `[::1]`.
+#[derive(Template)]
+#[template(path = "deliver.html")]
+pub(crate) struct DeliverPage<'a> {
+    /// Language.
+    pub(crate) t: &'static Texts,
+    /// What happened.
+    pub(crate) title: &'a str,
+    /// What to do.
+    pub(crate) text: &'a str,
+    /// Where the listener is, with the answer.
+    pub(crate) url: &'a str,
 }
 
 /// Where to log in: the providers, and the form for users with a password.

@@ -17,7 +17,8 @@ pub(super) fn cluster_config(service: &AuthService) -> Result<ClusterConfig, Con
     let auth_type = match authentication.map(|given| given.kind.as_str()) {
         None => None,
         Some("local") => Some(AuthType::Local),
-        Some(other) => return Err(value("authentication.type", format!("{other:?} is not available; local is"))),
+        // What else there is stands in the settings of logins, which refuse what there is not.
+        Some(_) => None,
     };
     let locking_mode = match authentication.and_then(|given| given.locking_mode.as_deref()) {
         None => None,

@@ -111,7 +111,9 @@ fn world(documents: &[Resource]) -> anyhow::Result<(Policy, TestWorld, Vec<Polic
             | ResourceKind::Lock
             | ResourceKind::ClusterAuthPreference
             | ResourceKind::ClusterNetworkingConfig
-            | ResourceKind::SessionRecordingConfig => {
+            | ResourceKind::SessionRecordingConfig
+            | ResourceKind::Oidc
+            | ResourceKind::Github => {
                 bail!("a document of kind {} has no place in a test", kind.as_str())
             }
         }
