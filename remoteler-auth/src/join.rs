@@ -144,6 +144,11 @@ impl Inner {
     }
 
     pub(crate) async fn issue_local_host(&self, host: LocalHost) -> ApiResult<HostCerts> {
+        let host_id = match host.host_id {
+            Some(id) => Some(id),
+            None => self.former_own_host(&host.name).await?,
+        };
+        let host = LocalHost { host_id, ..host };
         let (name, roles) = (host.name.to_string(), host.roles.iter().map(ToString::to_string).collect());
         let admission = Admission { host, labels: Labels::new(), pass: None, again: false };
         self.admit_new(admission, &move |host_id, error| AuditKind::InstanceJoin {
@@ -159,6 +164,18 @@ impl Inner {
             service_account: None,
         })
         .await
+    }
+
+    /// The auth service's own host of this name, when its data directory was lost and only the database was put back: it stays that host, with new keys. A name of any
+    /// other host stays with that.
+    async fn former_own_host(&self, name: &NodeName) -> ApiResult<Option<HostId>> {
+        let Some(id) = self.records.read::<HostId>(&key::of(key::NODE_OWNERS, name)).await? else { return Ok(None) };
+        let record = self.records.read::<HostRecord>(&key::of(key::HOSTS, id)).await?;
+        let own = record.is_some_and(|record| record.identity.roles.contains(&SystemRole::Auth));
+        if own {
+            tracing::warn!(%name, %id, "this host's own files are gone; it gets new keys and stays the host that it was");
+        }
+        Ok(own.then_some(id))
     }
 
     /// What lets the host of a request in, if anything does. The outer failure is that its address may not ask now.

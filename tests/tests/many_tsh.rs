@@ -1,5 +1,4 @@
 //! Fifty `tsh` at once on one profile and one kubeconfig: files always parse, no entry is lost, and nothing foreign is changed.
-#![expect(clippy::unwrap_used, reason = "a helper that fails ends its test")]
 
 use std::{
     fs,
