@@ -113,7 +113,7 @@ impl Factors {
             }
         }
         // I48: taken out, so that it opens nothing again.
-        self.recovery.remove(&recovery_hash(typed)).then(|| Proved::Recovery(self.recovery.len()))
+        self.recovery.remove(&recovery_hash(typed)).then_some(Proved::Recovery(self.recovery.len()))
     }
 
     /// Takes an app's secret as a factor, when `code` is one of it.
