@@ -44,6 +44,7 @@ mod service;
 mod sessions;
 mod shipping;
 mod sign;
+mod sso;
 mod storage;
 #[cfg(feature = "pkcs11")]
 mod token_config;
@@ -66,6 +67,7 @@ pub use recordings::{RecordingFiles, RecordingState};
 pub use records::RecordError;
 pub use service::{AuthConfig, AuthService, StartError};
 pub use shipping::{ShippedEvent, Shipper};
+pub use sso::{FetchError, Fetcher, SsoConfig};
 #[cfg(feature = "storage-contract")]
 pub use storage::contract as storage_contract;
 pub use storage::{MemoryStorage, SqliteStorage};

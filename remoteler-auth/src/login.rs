@@ -49,6 +49,7 @@ impl Inner {
             method: "local".into(),
             success: false,
             error: Some(error),
+            connector: None,
             remote: remote.clone(),
         };
         let Some(user) = user else {
@@ -86,6 +87,7 @@ impl Inner {
             method: "local".into(),
             success: true,
             error: None,
+            connector: None,
             remote: remote.clone(),
         })
         .await?;
@@ -137,7 +139,7 @@ impl Inner {
 }
 
 /// The client's address. Only a proxy is believed when it names one.
-fn remote(caller: &Caller, claimed: Option<&str>) -> Option<String> {
+pub(crate) fn remote(caller: &Caller, claimed: Option<&str>) -> Option<String> {
     match caller {
         Caller::Host { host, .. } if host.is(SystemRole::Proxy) => {
             let plain = |text: &&str| text.len() <= MAX_ADDR && text.bytes().all(|octet| octet.is_ascii_graphic());
@@ -150,6 +152,6 @@ fn remote(caller: &Caller, claimed: Option<&str>) -> Option<String> {
 }
 
 /// What attempts from an address count for: its network, without the port, which changes with each connection.
-fn source_of(addr: &str) -> String {
+pub(crate) fn source_of(addr: &str) -> String {
     SourceNet::parse(addr).map_or_else(|| addr.to_owned(), |source| source.to_string())
 }

@@ -10,7 +10,7 @@ use remoteler_core::{
 use tokio::sync::{Mutex, RwLock, Semaphore};
 
 use crate::{
-    AuditLog, Caller, Database, EventLog, KeyParams, OpenError, RecordError, RecordingFiles, SqliteStorage,
+    AuditLog, Caller, Database, EventLog, KeyParams, OpenError, RecordError, RecordingFiles, SqliteStorage, SsoConfig,
     TokenReviewer,
     api::Handle,
     backups::Backups,
@@ -29,6 +29,7 @@ use crate::{
     records::{Records, key},
     revocations::Ledger,
     roles,
+    sso::Sso,
 };
 
 /// Why the auth service did not start.
@@ -88,6 +89,8 @@ pub struct AuthConfig {
     pub reviewer: Option<Arc<dyn TokenReviewer>>,
     /// What every service of the cluster acts by.
     pub settings: ClusterSettings,
+    /// How people log in through a browser.
+    pub sso: SsoConfig,
 }
 
 impl AuthConfig {
@@ -104,6 +107,7 @@ impl AuthConfig {
             keys: KeyParams::default(),
             reviewer: None,
             settings: ClusterSettings::default(),
+            sso: SsoConfig::default(),
         }
     }
 }
@@ -149,6 +153,8 @@ pub(crate) struct Inner {
     pub(crate) heard: Heard,
     /// Who vouches for pods.
     pub(crate) reviewer: Option<Arc<dyn TokenReviewer>>,
+    /// Logins through browsers.
+    pub(crate) sso: Sso,
 }
 
 /// Counters of failures, and of what hosts store.
@@ -227,6 +233,7 @@ impl AuthService {
             keys,
             reviewer,
             settings,
+            sso,
         } = config;
         let records = Records::new(storage, Arc::clone(&clock));
         check_cluster(&records, &cluster).await?;
@@ -288,6 +295,7 @@ impl AuthService {
             backups: Backups::default(),
             heard,
             reviewer,
+            sso: Sso::new(sso),
         };
         Ok(Self { inner: Arc::new(inner) })
     }

@@ -4,6 +4,7 @@
 
 mod invite;
 mod jwks;
+mod login_pages;
 mod page;
 mod remembered;
 mod revocations;
@@ -38,6 +39,7 @@ pub fn web_router(api: ApiForAddress) -> Router {
         .route(wire::WEB_LOGIN, post(login))
         .route(wire::WEB_INVITE, get(invite::show).post(invite::accept))
         .route(wire::WEB_REVOCATION_LIST, get(revocations::show).layer(Extension(revocations::Fetched::default())))
+        .merge(login_pages::router())
         .route(page::STYLE_PATH, get(page::style))
         .route(wire::WEB_JWKS, get(jwks::show).layer(Extension(jwks::Fetched::default())))
         .fallback(async || {

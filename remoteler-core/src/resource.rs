@@ -8,7 +8,9 @@ use crate::RoleSpec;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResourceError {
     /// A kind this product does not have.
-    #[error("{0:?} is no kind of resource; known are role, user, token, node, kube_cluster, policy_test and lock")]
+    #[error(
+        "{0:?} is no kind of resource; known are role, user, token, node, kube_cluster, policy_test, lock, oidc and github"
+    )]
     UnknownKind(String),
     /// A version of that kind it does not read.
     #[error("version {version:?} of kind {kind} is not read; {known} is")]
@@ -40,6 +42,10 @@ pub enum ResourceKind {
     PolicyTest,
     /// Who or what is shut out.
     Lock,
+    /// Login by OpenID Connect.
+    Oidc,
+    /// Login by GitHub.
+    Github,
 }
 
 impl ResourceKind {
@@ -54,6 +60,8 @@ impl ResourceKind {
             Self::KubeCluster => "kube_cluster",
             Self::PolicyTest => "policy_test",
             Self::Lock => "lock",
+            Self::Oidc => "oidc",
+            Self::Github => "github",
         }
     }
 
@@ -63,7 +71,7 @@ impl ResourceKind {
         match self {
             Self::Role => &["v5", "v6", "v7"],
             Self::User | Self::Token | Self::Node | Self::Lock => &["v2"],
-            Self::KubeCluster => &["v3"],
+            Self::KubeCluster | Self::Oidc | Self::Github => &["v3"],
             Self::PolicyTest => &["v1"],
         }
     }
@@ -72,7 +80,7 @@ impl ResourceKind {
     #[must_use]
     pub const fn made_elsewhere(self) -> Option<&'static str> {
         match self {
-            Self::Role | Self::User | Self::Token | Self::PolicyTest | Self::Lock => None,
+            Self::Role | Self::User | Self::Token | Self::PolicyTest | Self::Lock | Self::Oidc | Self::Github => None,
             Self::Node | Self::KubeCluster => Some("they are written by the services themselves"),
         }
     }
@@ -90,6 +98,8 @@ impl ResourceKind {
             "kube_cluster" | "kube_clusters" | "kube" => Self::KubeCluster,
             "policy_test" | "policy_tests" => Self::PolicyTest,
             "lock" | "locks" => Self::Lock,
+            "oidc" => Self::Oidc,
+            "github" => Self::Github,
             _ => return Err(ResourceError::UnknownKind(text.chars().take(40).collect())),
         })
     }

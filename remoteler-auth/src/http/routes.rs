@@ -3,6 +3,7 @@
 mod backup;
 mod evidence;
 mod explain;
+mod logins;
 pub(super) mod policy;
 
 use std::fmt::Display;
@@ -97,6 +98,7 @@ pub(super) fn table() -> Vec<Route> {
     routes.extend(backup::routes());
     routes.extend(explain::table());
     routes.extend(policy::routes());
+    routes.extend(logins::table());
     routes
 }
 

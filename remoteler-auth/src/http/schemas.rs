@@ -3,6 +3,7 @@
 
 mod evidence;
 mod explain;
+mod logins;
 mod policy;
 mod sign;
 #[cfg(test)]
@@ -103,6 +104,7 @@ pub(super) fn schemas() -> Map<String, Value> {
     evidence::add(&mut all);
     add_revocation(&mut all);
     policy::add(&mut all);
+    logins::add(&mut all);
     all
 }
 

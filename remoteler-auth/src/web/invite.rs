@@ -102,7 +102,7 @@ fn status(cause: &ApiError) -> StatusCode {
 }
 
 /// Whether a browser says that its own page sent the form. Clients that say nothing are no browsers.
-fn same_origin(headers: &HeaderMap, host: Option<&str>) -> bool {
+pub(super) fn same_origin(headers: &HeaderMap, host: Option<&str>) -> bool {
     let value = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("unreadable"));
     match (value("sec-fetch-site"), value("origin")) {
         (Some(site), _) => site == "same-origin" || site == "none",
@@ -112,7 +112,7 @@ fn same_origin(headers: &HeaderMap, host: Option<&str>) -> bool {
 }
 
 /// The name and port under which the client reached us, if it is plain.
-fn host(uri: &Uri, headers: &HeaderMap) -> Option<String> {
+pub(super) fn host(uri: &Uri, headers: &HeaderMap) -> Option<String> {
     let named = uri.authority().map(|authority| authority.as_str().to_owned());
     let host = named.or_else(|| headers.get(HOST)?.to_str().ok().map(str::to_owned))?;
     let plain = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'.' | b'-' | b':' | b'[' | b']');

@@ -18,11 +18,16 @@ const POLICY: &str =
 
 /// A page; `body` is HTML, `title` is text.
 pub(super) fn render(status: StatusCode, title: &str, body: &str) -> Response {
+    with_head(status, title, "", body)
+}
+
+/// A page with more in its head; `head` is HTML.
+pub(super) fn with_head(status: StatusCode, title: &str, head: &str, body: &str) -> Response {
     let title = escape(title);
     let html = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n\
-         <link rel=\"stylesheet\" href=\"{STYLE_PATH}\">\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n{body}\n</main>\n\
+         <link rel=\"stylesheet\" href=\"{STYLE_PATH}\">\n{head}</head>\n<body>\n<main>\n<h1>{title}</h1>\n{body}\n</main>\n\
          </body>\n</html>\n"
     );
     let headers = [

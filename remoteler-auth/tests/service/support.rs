@@ -65,6 +65,7 @@ impl Cluster {
             keys: KeyParams::default(),
             reviewer: None,
             settings: Default::default(),
+            sso: Default::default(),
         };
         Self { service: AuthService::open(config).await.unwrap(), clock, dir }
     }

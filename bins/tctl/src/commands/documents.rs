@@ -1,6 +1,8 @@
 //! Documents to be created, checked before the first of them is written. Owns what can be said of a document without asking anybody;
 //! the auth service checks everything again.
 
+mod connectors;
+
 use anyhow::{Context, bail, ensure};
 use remoteler_core::{
     ConditionsSpec, GivenSpec, JoinMethod, KubeObjectSpec, KubeResourceSpec, LockSpec, LockTarget, NewUser,
@@ -44,7 +46,7 @@ fn check(document: &Resource, lines: Option<&Lines>) -> anyhow::Result<()> {
     let kind = ResourceKind::parse(&document.kind)?;
     if let Some(how) = kind.made_elsewhere() {
         bail!(
-            "{} {:?} cannot be created by a document: {how}; documents of kinds role, user, token, policy_test and lock can be created",
+            "{} {:?} cannot be created by a document: {how}; documents of kinds role, user, token, policy_test, lock, oidc and github can be created",
             kind.as_str(),
             document.metadata.name
         );
@@ -64,6 +66,8 @@ fn check(document: &Resource, lines: Option<&Lines>) -> anyhow::Result<()> {
         ResourceKind::Token => faults_in_token(&document.spec),
         ResourceKind::PolicyTest => faults_in_test(&document.spec),
         ResourceKind::Lock => faults_in_lock(&document.spec),
+        ResourceKind::Oidc => connectors::faults_in_oidc(&document.spec),
+        ResourceKind::Github => connectors::faults_in_github(&document.spec),
         ResourceKind::Node | ResourceKind::KubeCluster => (Vec::new(), Vec::new()),
     };
     if !unsupported.is_empty() {
@@ -79,6 +83,8 @@ fn check(document: &Resource, lines: Option<&Lines>) -> anyhow::Result<()> {
         ResourceKind::Token => check_token(document).with_context(this),
         ResourceKind::PolicyTest => PolicyTest::from_document(document).map(drop).with_context(this),
         ResourceKind::Lock => check_lock(document).with_context(this),
+        ResourceKind::Oidc => connectors::check_oidc(document).with_context(this),
+        ResourceKind::Github => connectors::check_github(document).with_context(this),
         ResourceKind::Node | ResourceKind::KubeCluster => Ok(()),
     }
 }

@@ -283,6 +283,7 @@ fn samples() -> Vec<(&'static str, Value)> {
     .chain(explain::tests::samples())
     .chain(evidence::tests::samples(now))
     .chain(policy::tests::samples(&trust()))
+    .chain(logins::tests::samples())
     .collect()
 }
 
@@ -294,7 +295,7 @@ fn the_schemas_have_exactly_the_fields_of_the_types() {
         check(name, schemas.get(*name).unwrap(), sample);
     }
     let plain = ["Name", "Size", "SignRequest"];
-    let shown: Vec<&str> = samples.iter().map(|(name, _)| *name).chain(plain).collect();
+    let shown: Vec<&str> = samples.iter().map(|(name, _)| *name).chain(plain).chain(logins::tests::PLAIN).collect();
     assert!(schemas.keys().all(|name| shown.contains(&name.as_str())), "a schema has no sample");
 }
 

@@ -1,0 +1,336 @@
+//! The pages of a login through a browser, and the calls of the client that waits for it. Owns the browser's cookie, the check that a form comes from our own
+//! page, and the HTML; what happens in each step is the auth service's to decide.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    Extension, Form, Router,
+    extract::{
+        Path, Query, State,
+        rejection::{FormRejection, QueryRejection},
+    },
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use http::{
+    HeaderMap, HeaderValue, StatusCode, Uri,
+    header::{CACHE_CONTROL, COOKIE, LOCATION, SET_COOKIE},
+};
+use remoteler_core::{
+    ApiError, BeginLogin, BrowserAction, BrowserAnswer, BrowserStep, BrowserView, ConnectorChoice, LoginPoll,
+    LoopbackUrl, RedeemLogin, Secret, wire,
+};
+use serde::Deserialize;
+
+use super::{
+    ApiForAddress, RemoteAddr, from_outside,
+    invite::{host, same_origin},
+    page::{escape, message, render, with_head},
+};
+use crate::http::{Input, json};
+
+/// The browser's cookie for logins. The prefix binds it to this host and to TLS (I50); it is sent along when a provider sends the browser back.
+const BROWSER_COOKIE: &str = "__Host-remoteler-login";
+/// Most cookies that are looked at (I62).
+const MAX_COOKIES: usize = 50;
+const TITLE: &str = "Log in";
+
+pub(super) fn router() -> Router<ApiForAddress> {
+    Router::new()
+        .route(wire::WEB_LOGIN_METHODS, get(methods))
+        .route(wire::WEB_LOGINS, post(begin))
+        .route(wire::WEB_LOGIN_POLL, post(poll))
+        .route(wire::WEB_LOGIN_REDEEM, post(redeem))
+        .route(wire::WEB_LOGIN_PAGE, get(open))
+        .route(wire::WEB_LOGIN_CALLBACK, get(callback))
+        .route(wire::WEB_LOGIN_CONFIRM, get(review).post(decide))
+        .route(wire::WEB_DEVICE, get(device).post(enter_code))
+        .route(wire::WEB_LOGIN_DONE, get(done))
+}
+
+type Api = State<ApiForAddress>;
+type Remote = Extension<RemoteAddr>;
+
+async fn methods(State(api): Api, Extension(RemoteAddr(addr)): Remote) -> Response {
+    json(api(addr).login_methods().await.map_err(from_outside))
+}
+
+async fn begin(State(api): Api, Extension(RemoteAddr(addr)): Remote, Input(request): Input<BeginLogin>) -> Response {
+    let request = BeginLogin { client_addr: Some(addr.to_string()), ..request };
+    json(api(addr).begin_login(request).await.map_err(from_outside))
+}
+
+async fn poll(State(api): Api, Extension(RemoteAddr(addr)): Remote, Input(request): Input<LoginPoll>) -> Response {
+    json(api(addr).poll_login(request).await.map_err(from_outside))
+}
+
+async fn redeem(State(api): Api, Extension(RemoteAddr(addr)): Remote, Input(request): Input<RedeemLogin>) -> Response {
+    let request = RedeemLogin { client_addr: Some(addr.to_string()), ..request };
+    json(api(addr).redeem_login(request).await.map_err(from_outside))
+}
+
+/// A browser's request, as far as a step needs it.
+struct Visit {
+    api: ApiForAddress,
+    addr: std::net::SocketAddr,
+    browser: Option<Secret>,
+    origin: String,
+    is_own_form: bool,
+}
+
+impl Visit {
+    fn new(api: ApiForAddress, RemoteAddr(addr): RemoteAddr, uri: &Uri, headers: &HeaderMap) -> Self {
+        let host = host(uri, headers);
+        let is_own_form = same_origin(headers, host.as_deref());
+        let origin = host.map(|host| format!("https://{host}")).unwrap_or_default();
+        Self { api, addr, browser: browser(headers), origin, is_own_form }
+    }
+
+    async fn step(self, step: BrowserAction) -> Response {
+        let Self { api, addr, browser, origin, .. } = self;
+        let step = BrowserStep { step, browser, origin, client_addr: Some(addr.to_string()) };
+        match api(addr).browser_step(step).await {
+            Ok(answer) => shown(answer),
+            Err(cause) => failed(&from_outside(cause)),
+        }
+    }
+
+    /// The step of a form, which only our own page may send (I52).
+    async fn form(self, step: BrowserAction) -> Response {
+        if self.is_own_form {
+            return self.step(step).await;
+        }
+        message(StatusCode::FORBIDDEN, TITLE, "The form was sent from another site.")
+    }
+}
+
+#[derive(Deserialize)]
+struct Chosen {
+    connector: Option<String>,
+}
+
+async fn open(
+    State(api): Api,
+    Extension(remote): Remote,
+    Path(id): Path<String>,
+    Query(Chosen { connector }): Query<Chosen>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    Visit::new(api, remote, &uri, &headers).step(BrowserAction::Open { id, connector }).await
+}
+
+async fn callback(
+    State(api): Api,
+    Extension(remote): Remote,
+    Path(connector): Path<String>,
+    params: Result<Query<Vec<(String, String)>>, QueryRejection>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    let params = params.ok().and_then(|Query(pairs)| {
+        let count = pairs.len();
+        let params: BTreeMap<String, String> = pairs.into_iter().collect();
+        // A parameter that stands there twice is read in two ways (RFC 6749 section 3.1).
+        (params.len() == count && count <= 20).then_some(params)
+    });
+    match params {
+        Some(params) => {
+            Visit::new(api, remote, &uri, &headers).step(BrowserAction::Callback { connector, params }).await
+        }
+        None => message(StatusCode::BAD_REQUEST, TITLE, "The identity provider's answer cannot be read."),
+    }
+}
+
+async fn review(
+    State(api): Api,
+    Extension(remote): Remote,
+    Path(id): Path<String>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    Visit::new(api, remote, &uri, &headers).step(BrowserAction::Review { id }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Decision {
+    token: Secret,
+    decision: String,
+}
+
+async fn decide(
+    State(api): Api,
+    Extension(remote): Remote,
+    Path(id): Path<String>,
+    uri: Uri,
+    headers: HeaderMap,
+    form: Result<Form<Decision>, FormRejection>,
+) -> Response {
+    let Ok(Form(Decision { token, decision })) = form else {
+        return message(StatusCode::BAD_REQUEST, TITLE, "The form did not arrive whole. Start again with tsh login.");
+    };
+    let approve = decision == "approve";
+    Visit::new(api, remote, &uri, &headers).form(BrowserAction::Decide { id, token, approve }).await
+}
+
+async fn device() -> Response {
+    let body = "<p>Type the code that tsh shows.</p>\n<form method=\"post\">\n\
+        <label for=\"code\">Code</label>\n\
+        <input id=\"code\" name=\"code\" autocomplete=\"off\" autocapitalize=\"characters\" spellcheck=\"false\" \
+        maxlength=\"20\" required autofocus>\n<button>Go on</button>\n</form>";
+    render(StatusCode::OK, TITLE, body)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Code {
+    code: String,
+}
+
+async fn enter_code(
+    State(api): Api,
+    Extension(remote): Remote,
+    uri: Uri,
+    headers: HeaderMap,
+    form: Result<Form<Code>, FormRejection>,
+) -> Response {
+    let Ok(Form(Code { code })) = form else {
+        return message(StatusCode::BAD_REQUEST, TITLE, "The form did not arrive whole. Open the page again.");
+    };
+    Visit::new(api, remote, &uri, &headers).form(BrowserAction::EnterCode { code }).await
+}
+
+async fn done() -> Response {
+    message(StatusCode::OK, "Done", "You may close this tab and go back to the terminal.")
+}
+
+fn shown(answer: BrowserAnswer) -> Response {
+    let mut response = match answer.view {
+        BrowserView::Redirect { to } => redirect(&to),
+        BrowserView::Choose { id, connectors } => choose(&id, &connectors),
+        BrowserView::Confirm { id, user, host, address, code, token } => {
+            let [id, user, host, address, code, token] =
+                [id.as_str(), user.as_str(), &host, &address, &code, token.reveal()].map(escape);
+            let body = format!(
+                "<p>Log in as <b>{user}</b> in the terminal that shows this code?</p>\n<p><code>{code}</code></p>\n\
+                 <p>It runs on <b>{host}</b>, at address {address}.</p>\n\
+                 <p>If you did not just run tsh login there, or the terminal shows another code, decline: \
+                 somebody else would be logged in as you.</p>\n\
+                 <form method=\"post\" action=\"/web/login/{id}/confirm\">\n\
+                 <input type=\"hidden\" name=\"token\" value=\"{token}\">\n\
+                 <button name=\"decision\" value=\"approve\">Log in</button>\n\
+                 <button name=\"decision\" value=\"decline\">Decline</button>\n</form>"
+            );
+            render(StatusCode::OK, TITLE, &body)
+        }
+        BrowserView::Deliver { redirect, answer } => deliver(&redirect, answer.as_deref()),
+        BrowserView::Finished { success: true, message: text } => message(StatusCode::OK, "Done", &text),
+        BrowserView::Finished { success: false, message: text } => message(StatusCode::OK, TITLE, &text),
+    };
+    // 64 hex digits, checked by who drew them; what is none is not set.
+    if let Some(cookie) = answer.set_browser.and_then(|value| cookie(&value)) {
+        response.headers_mut().insert(SET_COOKIE, cookie);
+    }
+    response
+}
+
+/// To an identity provider or to a page of ours; to nothing else.
+fn redirect(to: &str) -> Response {
+    let ours = to.starts_with("/web/") && !to.contains("//") && !to.contains('\\');
+    match HeaderValue::from_str(to).ok().filter(|_| ours || to.starts_with("https://")) {
+        Some(to) => {
+            let headers = [(LOCATION, to), (CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+            (StatusCode::SEE_OTHER, headers).into_response()
+        }
+        None => message(StatusCode::BAD_GATEWAY, TITLE, "The next page has no address that can be gone to."),
+    }
+}
+
+fn choose(id: &str, connectors: &[ConnectorChoice]) -> Response {
+    let id = escape(id);
+    let entries: String = connectors
+        .iter()
+        .map(|each| {
+            let (name, display) = (escape(&each.name), escape(&each.display));
+            format!("<li><a href=\"/web/login/{id}?connector={name}\">{display}</a></li>\n")
+        })
+        .collect();
+    render(StatusCode::OK, TITLE, &format!("<p>Log in with:</p>\n<ul>\n{entries}</ul>"))
+}
+
+/// The browser goes to the listener by itself, or by a click: a redirect of the form's answer would be held up by the policy for forms.
+fn deliver(to: &LoopbackUrl, answer: Option<&str>) -> Response {
+    let query = answer.map_or_else(|| "error=declined".to_owned(), |answer| format!("answer={answer}"));
+    let url = escape(&format!("{to}?{query}"));
+    let head = format!("<meta http-equiv=\"refresh\" content=\"0;url={url}\">\n");
+    let said = if answer.is_some() { "You are logged in." } else { "The login was declined." };
+    let body = format!("<p>{said} Go back to the terminal; if it still waits, <a href=\"{url}\">tell it</a>.</p>");
+    with_head(StatusCode::OK, TITLE, &head, &body)
+}
+
+fn failed(cause: &ApiError) -> Response {
+    let status = StatusCode::from_u16(wire::status(cause.kind)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    // Browsers ask for a password of their own at 401.
+    let status = if status == StatusCode::UNAUTHORIZED { StatusCode::FORBIDDEN } else { status };
+    message(status, TITLE, &cause.message)
+}
+
+fn cookie(value: &Secret) -> Option<HeaderValue> {
+    let text = format!("{BROWSER_COOKIE}={}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=900", value.reveal());
+    let plain = value.reveal().bytes().all(|c| c.is_ascii_alphanumeric());
+    let mut header = HeaderValue::from_str(&text).ok().filter(|_| plain)?;
+    header.set_sensitive(true);
+    Some(header)
+}
+
+/// The cookie, if it stands there once: of two nobody knows whose the first is.
+fn browser(headers: &HeaderMap) -> Option<Secret> {
+    let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
+    let pairs = lines.flat_map(|line| line.split(';')).take(MAX_COOKIES);
+    let mut values = pairs.filter_map(|pair| pair.trim().strip_prefix(BROWSER_COOKIE)?.strip_prefix('='));
+    let value = values.next()?;
+    values.next().is_none().then(|| Secret::new(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_browser_is_sent_to_https_or_to_pages_of_ours_and_nowhere_else() {
+        // I40, I54
+        for right in ["https://idp.example.com/auth?x=1", "/web/login/1/confirm"] {
+            assert_eq!(redirect(right).headers()[LOCATION], right);
+        }
+        for wrong in [
+            "http://idp.example.com/",
+            "javascript:alert(1)",
+            "data:text/html,x",
+            "//evil.example/",
+            "/web//evil.example",
+            "/web/\\evil.example",
+            "/\\evil.example",
+            "https:/\r\nX: y",
+            "",
+        ] {
+            let answer = redirect(wrong);
+            assert!(answer.headers().get(LOCATION).is_none(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_cookie_is_of_this_host_alone_and_one_that_stands_there_twice_is_none() {
+        // I50
+        let set = cookie(&Secret::new("ab12")).unwrap();
+        let set = set.to_str().unwrap();
+        for part in ["__Host-remoteler-login=ab12;", "Path=/;", "Secure;", "HttpOnly;", "SameSite=Lax;"] {
+            assert!(set.contains(part), "{set}");
+        }
+        assert!(!set.contains("Domain") && cookie(&Secret::new("a; Domain=x")).is_none());
+        let of = |text: &str| browser(&HeaderMap::from_iter([(COOKIE, text.parse().unwrap())]));
+        assert_eq!(of("a=b; __Host-remoteler-login=ab12"), Some(Secret::new("ab12")));
+        assert_eq!(of("__Host-remoteler-login=1; __Host-remoteler-login=2"), None);
+        assert_eq!(of("x__Host-remoteler-login=1"), None);
+    }
+}
