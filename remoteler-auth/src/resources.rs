@@ -51,7 +51,7 @@ impl Inner {
                 self.records.list::<Resource>(key::POLICY_TESTS).await?.into_iter().map(|(_, test, _)| test).collect()
             }
             ResourceKind::Lock => self.lock_documents(),
-            ResourceKind::Oidc | ResourceKind::Github => self.connector_documents(kind).await?,
+            ResourceKind::Oidc | ResourceKind::Github | ResourceKind::Saml => self.connector_documents(kind).await?,
         };
         let Some(name) = name else { return Ok(all) };
         let found: Vec<_> = all.into_iter().filter(|document| document.metadata.name == name).collect();
@@ -82,12 +82,14 @@ impl Inner {
             }
             ResourceKind::Token => self.write_join_rule(actor, document, replace).await,
             ResourceKind::Lock => self.write_lock(actor, document, replace).await,
-            ResourceKind::Oidc | ResourceKind::Github => self.write_connector(actor, document, replace).await,
+            ResourceKind::Oidc | ResourceKind::Github | ResourceKind::Saml => {
+                self.write_connector(actor, document, replace).await
+            }
             ResourceKind::Node | ResourceKind::KubeCluster => {
                 let how = kind.made_elsewhere().unwrap_or_default();
                 let kind = kind.as_str();
                 Err(bad_request(format!(
-                    "documents of kind {kind} cannot be created: {how}; those of kinds role, user, token, policy_test, lock, oidc and github can"
+                    "documents of kind {kind} cannot be created: {how}; those of kinds role, user, token, policy_test, lock, oidc, github and saml can"
                 )))
             }
         }
@@ -106,7 +108,8 @@ impl Inner {
             | ResourceKind::PolicyTest
             | ResourceKind::Lock
             | ResourceKind::Oidc
-            | ResourceKind::Github => {
+            | ResourceKind::Github
+            | ResourceKind::Saml => {
                 let actor = self.admit(caller, kind.as_str(), Verb::Delete).await?;
                 let _turn = self.changes.write().await;
                 match kind {
@@ -114,7 +117,9 @@ impl Inner {
                     ResourceKind::Node => self.delete_node(actor, &name).await,
                     ResourceKind::PolicyTest => self.delete_policy_test(actor, &name).await,
                     ResourceKind::Lock => self.delete_lock(actor, &name).await,
-                    ResourceKind::Oidc | ResourceKind::Github => self.delete_connector(actor, kind, &name).await,
+                    ResourceKind::Oidc | ResourceKind::Github | ResourceKind::Saml => {
+                        self.delete_connector(actor, kind, &name).await
+                    }
                     ResourceKind::KubeCluster | ResourceKind::User | ResourceKind::Token => {
                         self.delete_kube_cluster(actor, &name).await
                     }

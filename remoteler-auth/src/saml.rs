@@ -48,4 +48,4 @@ pub fn fuzz_xml(octets: &[u8]) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

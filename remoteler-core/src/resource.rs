@@ -46,6 +46,8 @@ pub enum ResourceKind {
     Oidc,
     /// Login by GitHub.
     Github,
+    /// Login by SAML 2.0.
+    Saml,
 }
 
 impl ResourceKind {
@@ -62,6 +64,7 @@ impl ResourceKind {
             Self::Lock => "lock",
             Self::Oidc => "oidc",
             Self::Github => "github",
+            Self::Saml => "saml",
         }
     }
 
@@ -70,7 +73,7 @@ impl ResourceKind {
     pub const fn versions(self) -> &'static [&'static str] {
         match self {
             Self::Role => &["v5", "v6", "v7"],
-            Self::User | Self::Token | Self::Node | Self::Lock => &["v2"],
+            Self::User | Self::Token | Self::Node | Self::Lock | Self::Saml => &["v2"],
             Self::KubeCluster | Self::Oidc | Self::Github => &["v3"],
             Self::PolicyTest => &["v1"],
         }
@@ -80,7 +83,14 @@ impl ResourceKind {
     #[must_use]
     pub const fn made_elsewhere(self) -> Option<&'static str> {
         match self {
-            Self::Role | Self::User | Self::Token | Self::PolicyTest | Self::Lock | Self::Oidc | Self::Github => None,
+            Self::Role
+            | Self::User
+            | Self::Token
+            | Self::PolicyTest
+            | Self::Lock
+            | Self::Oidc
+            | Self::Github
+            | Self::Saml => None,
             Self::Node | Self::KubeCluster => Some("they are written by the services themselves"),
         }
     }
@@ -100,6 +110,7 @@ impl ResourceKind {
             "lock" | "locks" => Self::Lock,
             "oidc" => Self::Oidc,
             "github" => Self::Github,
+            "saml" => Self::Saml,
             _ => return Err(ResourceError::UnknownKind(text.chars().take(40).collect())),
         })
     }

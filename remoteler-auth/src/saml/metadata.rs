@@ -103,6 +103,25 @@ impl IdpMetadata {
         }
         Ok(Self { entity_id: entity_id.to_owned(), keys, sso })
     }
+
+    /// What an administrator wrote instead of metadata.
+    ///
+    /// # Errors
+    /// [`MetadataError`]
+    pub fn by_hand<'a>(
+        entity_id: &str,
+        sso: &str,
+        certificates: impl Iterator<Item = &'a str>,
+    ) -> Result<Self, MetadataError> {
+        let keys: Vec<IdpKey> = certificates.map(IdpKey::from_certificate).collect::<Result<_, _>>()?;
+        match keys.len() {
+            0 => Err(MetadataError::Lacks("certificate")),
+            1..=MAX_KEYS => {
+                Ok(Self { entity_id: entity_id.to_owned(), keys, sso: vec![(Binding::Redirect, sso.to_owned())] })
+            }
+            _ => Err(MetadataError::TooManyKeys),
+        }
+    }
 }
 
 fn keys(role: &Element) -> Result<Vec<IdpKey>, MetadataError> {

@@ -2,7 +2,7 @@
 
 mod attacks;
 mod canonical;
-mod maker;
+pub(crate) mod maker;
 mod matrix;
 mod replay;
 mod sending;

@@ -68,6 +68,7 @@ fn check(document: &Resource, lines: Option<&Lines>) -> anyhow::Result<()> {
         ResourceKind::Lock => faults_in_lock(&document.spec),
         ResourceKind::Oidc => connectors::faults_in_oidc(&document.spec),
         ResourceKind::Github => connectors::faults_in_github(&document.spec),
+        ResourceKind::Saml => connectors::faults_in_saml(&document.spec),
         ResourceKind::Node | ResourceKind::KubeCluster => (Vec::new(), Vec::new()),
     };
     if !unsupported.is_empty() {
@@ -85,6 +86,7 @@ fn check(document: &Resource, lines: Option<&Lines>) -> anyhow::Result<()> {
         ResourceKind::Lock => check_lock(document).with_context(this),
         ResourceKind::Oidc => connectors::check_oidc(document).with_context(this),
         ResourceKind::Github => connectors::check_github(document).with_context(this),
+        ResourceKind::Saml => connectors::check_saml(document).with_context(this),
         ResourceKind::Node | ResourceKind::KubeCluster => Ok(()),
     }
 }

@@ -107,7 +107,11 @@ fn world(documents: &[Resource]) -> anyhow::Result<(Policy, TestWorld, Vec<Polic
                 world.kube_clusters.insert(KubeClusterName::new(name)?, document.metadata.labels.clone());
             }
             ResourceKind::PolicyTest => tests.push(PolicyTest::from_document(document)?),
-            ResourceKind::Token | ResourceKind::Lock | ResourceKind::Oidc | ResourceKind::Github => {
+            ResourceKind::Token
+            | ResourceKind::Lock
+            | ResourceKind::Oidc
+            | ResourceKind::Github
+            | ResourceKind::Saml => {
                 bail!("a document of kind {} has no place in a test", kind.as_str())
             }
         }
