@@ -20,7 +20,7 @@ pub struct ShapeError {
 
 impl ShapeError {
     pub(crate) fn new(element: &Element, what: impl Into<Box<str>>) -> Self {
-        Self { element: element.local.clone(), what: what.into() }
+        Self { element: shown(element).into(), what: what.into() }
     }
 }
 
@@ -66,10 +66,15 @@ impl<'a> Cursor<'a> {
         match self.rest.last() {
             None => Ok(()),
             Some(next) => {
-                Err(ShapeError::new(self.parent, format!("contains {} where nothing is expected", next.local)))
+                Err(ShapeError::new(self.parent, format!("contains {} where nothing is expected", shown(next))))
             }
         }
     }
+}
+
+/// The name of an element, as far as a person needs it: letters, digits, `.`, `-` and `_`, for the parser takes no others.
+fn shown(element: &Element) -> String {
+    element.local.chars().take(40).collect()
 }
 
 /// An attribute that must be there and not be empty.

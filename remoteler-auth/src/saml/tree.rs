@@ -399,14 +399,23 @@ fn check_characters(text: &str) -> Result<(), XmlError> {
     if text.chars().all(allowed) { Ok(()) } else { Err(XmlError::Malformed("a character is not allowed in XML")) }
 }
 
+/// XML 1.0 section 2.8: a version, then perhaps an encoding, then perhaps a word about other documents. The library passes over what it does not know.
 fn check_declaration(declaration: &BytesDecl<'_>) -> Result<(), XmlError> {
-    let bad = |_| XmlError::Malformed("its declaration does not parse");
-    if declaration.version().map_err(|_| XmlError::Malformed("its declaration does not parse"))? != "1.0" {
-        return Err(XmlError::Refused("another version of XML than 1.0"));
+    let start = BytesStart::from_content(&**declaration, "xml".len());
+    let fields = attributes(&start)?;
+    let mut fields = fields.iter().map(|(name, value)| (*name, &**value)).peekable();
+    match fields.next() {
+        Some(("version", "1.0")) => {}
+        Some(("version", _)) => return Err(XmlError::Refused("another version of XML than 1.0")),
+        _ => return Err(BAD_DECLARATION),
     }
-    let encoding = declaration.encoding().transpose().map_err(bad)?;
-    if encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case("utf-8")) {
+    if let Some((_, encoding)) = fields.next_if(|(name, _)| *name == "encoding")
+        && !encoding.eq_ignore_ascii_case("utf-8")
+    {
         return Err(XmlError::Refused("another encoding than UTF-8"));
     }
-    Ok(())
+    fields.next_if(|field| matches!(field, ("standalone", "yes" | "no")));
+    if fields.next().is_some() { Err(BAD_DECLARATION) } else { Ok(()) }
 }
+
+const BAD_DECLARATION: XmlError = XmlError::Malformed("its declaration does not parse");

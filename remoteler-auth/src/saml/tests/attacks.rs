@@ -390,6 +390,18 @@ fn encrypted_assertions_are_refused_with_what_to_do() {
 
 // I76
 #[test]
+fn a_name_of_any_length_makes_no_long_error() {
+    let maker = Maker::new();
+    let long = "x".repeat(100_000);
+    let text = template("ann").replace("<saml:AttributeStatement>", &format!("<{long}/><saml:AttributeStatement>"));
+    let cause = maker.accept(&maker.signed(&text, &["_assertion"])).unwrap_err();
+    assert!(cause.to_string().len() < 200, "{}", cause.to_string().len());
+    let other = maker.provider().accept(format!("<{long}/>").as_bytes(), expected()).unwrap_err();
+    assert!(other.to_string().len() < 200, "{}", other.to_string().len());
+}
+
+// I76
+#[test]
 fn errors_repeat_nothing_that_the_message_says() {
     let maker = Maker::new();
     let canary = "canary-7f3a";
