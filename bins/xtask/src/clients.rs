@@ -38,6 +38,10 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("psql", "postgresql-client"),
     ("initdb", "postgresql"),
     ("postgres", "postgresql"),
+    ("xmlsec1", "xmlsec1"),
+    ("python3", "python3"),
+    ("node", "nodejs"),
+    ("npm", "npm"),
     // Libraries, by a file of theirs: PyJWT, and what it needs for ES256.
     ("/usr/lib/python3/dist-packages/jwt/__init__.py", "python3-jwt"),
     ("/usr/lib/python3/dist-packages/cryptography/__init__.py", "python3-cryptography"),
@@ -84,7 +88,12 @@ pub(crate) fn provide(project: &Project, strict: bool) -> anyhow::Result<Clients
         ensure!(!strict, "no kubectl that speaks SPDY: {cause:#}");
         eprintln!("WARNING: no kubectl that speaks SPDY: {cause:#}");
     }
-    let complete = strict || left.is_empty() && old_kubectl.is_ok();
+    let saml = crate::saml_clients::install(project);
+    if let Err(cause) = &saml {
+        ensure!(!strict, "no identity providers for SAML: {cause:#}");
+        eprintln!("WARNING: no identity providers for SAML: {cause:#}");
+    }
+    let complete = strict || left.is_empty() && old_kubectl.is_ok() && saml.is_ok();
     eprintln!("{}", if complete { "all there" } else { "not all there: this is no full check" });
     Ok(Clients { complete, old_kubectl: old_kubectl.ok() })
 }

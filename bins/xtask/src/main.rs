@@ -4,6 +4,7 @@ mod bench;
 mod clients;
 mod examples;
 mod project;
+mod saml_clients;
 mod step;
 mod test;
 
