@@ -216,8 +216,8 @@ impl Builder {
         let (mut declarations, mut plain) = (Vec::new(), Vec::new());
         for (name, value) in attributes(start)? {
             match qname(name)? {
-                ("", "xmlns") => declarations.push((Box::from(""), self.declared("", value)?)),
-                ("xmlns", prefix) => declarations.push((Box::from(prefix), self.declared(prefix, value)?)),
+                ("", "xmlns") => declarations.push((Box::from(""), self.declared("", &value)?)),
+                ("xmlns", prefix) => declarations.push((Box::from(prefix), self.declared(prefix, &value)?)),
                 (prefix, local) => plain.push((prefix, local, value)),
             }
         }
@@ -246,12 +246,12 @@ impl Builder {
     }
 
     /// The namespace that a declaration gives to `prefix`.
-    fn declared(&self, prefix: &str, value: Box<str>) -> Result<Arc<str>, XmlError> {
-        if prefix == "xml" || prefix == "xmlns" || *value == *names::XML || *value == *names::XMLNS {
+    fn declared(&self, prefix: &str, value: &str) -> Result<Arc<str>, XmlError> {
+        if prefix == "xml" || prefix == "xmlns" || value == names::XML || value == names::XMLNS {
             // Namespaces in XML 1.0 section 3 allows one of these, which nobody writes.
             return Err(XmlError::Refused("a declaration of a namespace of XML itself"));
         }
-        match (prefix, &*value) {
+        match (prefix, value) {
             ("", "") => Ok(self.none.clone()),
             (_, "") => Err(XmlError::Malformed("a prefix is taken back")),
             // Canonical XML 1.0 section 1.1: relative ones have no canonical form.
@@ -350,7 +350,9 @@ fn attributes<'a>(start: &'a BytesStart<'_>) -> Result<Vec<(&'a str, Box<str>)>,
         let spaced = attribute.value.replace("\r\n", " ").replace(['\t', '\n', '\r'], " ");
         let value = unescape_with(&spaced, resolve_xml_entity).map_err(|cause| match cause {
             EscapeError::UnrecognizedEntity(..) => ENTITY,
-            _ => BAD_REFERENCE,
+            EscapeError::UnterminatedEntity(_)
+            | EscapeError::InvalidCharRef(_)
+            | EscapeError::TooManyNestedEntities => BAD_REFERENCE,
         })?;
         check_characters(&value)?;
         found.push((name, value.into()));
