@@ -54,7 +54,23 @@ impl Cluster {
         Self::open(dir, clock, HostQuotas::default()).await
     }
 
+    /// That logs people in through browsers.
+    pub(crate) async fn with_sso(sso: remoteler_auth::SsoConfig) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::new(Timestamp::parse("2026-03-01T12:00:00Z").unwrap()));
+        Self::open_with(dir, clock, HostQuotas::default(), sso).await
+    }
+
     async fn open(dir: tempfile::TempDir, clock: Arc<ManualClock>, quotas: HostQuotas) -> Self {
+        Self::open_with(dir, clock, quotas, Default::default()).await
+    }
+
+    async fn open_with(
+        dir: tempfile::TempDir,
+        clock: Arc<ManualClock>,
+        quotas: HostQuotas,
+        sso: remoteler_auth::SsoConfig,
+    ) -> Self {
         let config = AuthConfig {
             data_dir: dir.path().to_owned(),
             cluster_name: ClusterName::new("root").unwrap(),
@@ -65,7 +81,7 @@ impl Cluster {
             keys: KeyParams::default(),
             reviewer: None,
             settings: Default::default(),
-            sso: Default::default(),
+            sso,
         };
         Self { service: AuthService::open(config).await.unwrap(), clock, dir }
     }

@@ -12,7 +12,7 @@ use remoteler_core::{
 };
 
 use super::{
-    AuditSettings, ConfigFile, JoinSettings, KeySettings, audit,
+    AuditSettings, ConfigFile, JoinSettings, KeySettings, SignOnSettings, audit,
     file::{AuthService, Common, KubernetesService, LabelCommand, ProxyService, SshService},
     join,
     labels::check_label,
@@ -118,6 +118,8 @@ pub struct AuthSettings {
     pub audit: AuditSettings,
     /// What every service of the cluster acts by.
     pub cluster_settings: ClusterSettings,
+    /// How people log in.
+    pub sign_on: SignOnSettings,
 }
 
 /// The proxy.
@@ -335,11 +337,7 @@ fn socket_addr(field: &'static str, text: Option<&str>, ip: IpAddr, port: u16) -
 
 fn auth(service: Option<AuthService>, flags: &Flags, ip: IpAddr) -> Result<AuthSettings, ConfigError> {
     let service = service.unwrap_or_default();
-    if let Some(authentication) = &service.authentication
-        && authentication.kind != "local"
-    {
-        return Err(value("authentication.type", format!("{:?} is not available; local is", authentication.kind)));
-    }
+    let sign_on = SignOnSettings::new(service.authentication.as_ref(), service.identity_providers)?;
     let suite = service.authentication.as_ref().and_then(|given| given.signature_algorithm_suite.as_deref());
     let keys = KeySettings::new(suite, service.ca_key_params)?;
     let cluster_settings = ClusterSettings {
@@ -371,6 +369,7 @@ fn auth(service: Option<AuthService>, flags: &Flags, ip: IpAddr) -> Result<AuthS
         keys,
         kubernetes_join: service.kubernetes_join.map(|join| join.kubeconfig_file),
         audit: AuditSettings::new(service.audit.unwrap_or_default())?,
+        sign_on,
     })
 }
 
