@@ -3,6 +3,7 @@
 
 mod tunnel;
 
+use remoteler_auth::saml::{Expected, IdpKey, ServiceProvider, fuzz_xml};
 use remoteler_ca::Krl;
 use remoteler_client::{IdentityFile, Kubeconfig};
 use remoteler_core::{
@@ -37,10 +38,12 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("predicate", predicate),
     ("revocation_target", revocation_target),
     ("role_document", role_document),
+    ("saml_response", saml_response),
     ("ssh_certificate", ssh_certificate),
     ("ssh_key_file", ssh_key_file),
     ("terminal_text", terminal_text),
     ("x509_chain", x509_chain),
+    ("xml_tree", xml_tree),
 ];
 
 /// The moment at which the certificates of the corpus are valid: 2026-03-01T12:00:00Z.
@@ -296,4 +299,26 @@ pub fn x509_chain(octets: &[u8]) {
         let Verified::User(user) = verified else { panic!("no host authority is believed") };
         assert_eq!(user.identity().cluster, cluster());
     }
+}
+
+/// A response of a SAML identity provider, whose private key is gone. Input: the document. What is believed is what the key once signed.
+pub fn saml_response(octets: &[u8]) {
+    let key = IdpKey::from_certificate(include_str!("saml_certificate.b64")).expect("a certificate, as it stands here");
+    let us = ServiceProvider {
+        acs: "https://proxy.example.com/web/saml/corp/acs".into(),
+        audiences: vec!["https://proxy.example.com/web/saml/corp/metadata".into()],
+        issuer: "https://idp.example.com/saml".into(),
+        keys: vec![key],
+        allow_unsolicited: false,
+    };
+    if let Ok(claims) = us.accept(octets, Expected { request: Some("_request-1"), now: NOW }) {
+        assert_eq!(claims.name_id.value, "ann@example.com", "nobody else was ever signed");
+        assert_eq!(claims.assertion_id, "_assertion");
+        assert_eq!(claims.attributes.values().flatten().collect::<Vec<_>>(), ["dev", "o&m"]);
+    }
+}
+
+/// An XML document. Input: its text.
+pub fn xml_tree(octets: &[u8]) {
+    fuzz_xml(octets);
 }

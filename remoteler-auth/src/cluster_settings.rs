@@ -133,7 +133,8 @@ impl Inner {
             | ResourceKind::PolicyTest
             | ResourceKind::Lock
             | ResourceKind::Oidc
-            | ResourceKind::Github => AuditKind::AuthPreferenceUpdate { user, changes },
+            | ResourceKind::Github
+            | ResourceKind::Saml => AuditKind::AuthPreferenceUpdate { user, changes },
         })
         .await
     }

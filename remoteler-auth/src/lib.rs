@@ -45,6 +45,8 @@ mod resources;
 mod revocations;
 mod roles;
 mod rotation;
+#[cfg(feature = "saml")]
+pub mod saml;
 mod secret_hash;
 mod service;
 mod sessions;

@@ -100,6 +100,10 @@ pub(crate) mod key {
     /// `login-states/<hash of state>`: requests under way to identity providers.
     pub(crate) const LOGIN_STATES: &str = "login-states/";
 
+    /// `saml-keys/<connector>`: what signs the requests of a connector.
+    #[cfg(feature = "saml")]
+    pub(crate) const SAML_KEYS: &str = "saml-keys/";
+
     pub(crate) fn of(prefix: &str, name: impl std::fmt::Display) -> String {
         format!("{prefix}{name}")
     }
@@ -170,6 +174,12 @@ const PAGE: usize = 1000;
 impl Records {
     pub(crate) fn new(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>) -> Self {
         Self { storage, clock }
+    }
+
+    /// The store itself, for records that are written elsewhere.
+    #[cfg(feature = "saml")]
+    pub(crate) fn storage(&self) -> &dyn Storage {
+        self.storage.as_ref()
     }
 
     pub(crate) async fn read<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, RecordError> {

@@ -54,7 +54,7 @@ impl Inner {
             ResourceKind::ClusterAuthPreference
             | ResourceKind::ClusterNetworkingConfig
             | ResourceKind::SessionRecordingConfig => vec![self.cluster_document(kind).await?],
-            ResourceKind::Oidc | ResourceKind::Github => self.connector_documents(kind).await?,
+            ResourceKind::Oidc | ResourceKind::Github | ResourceKind::Saml => self.connector_documents(kind).await?,
         };
         let Some(name) = name else { return Ok(all) };
         let found: Vec<_> = all.into_iter().filter(|document| document.metadata.name == name).collect();
@@ -88,12 +88,14 @@ impl Inner {
             ResourceKind::ClusterAuthPreference
             | ResourceKind::ClusterNetworkingConfig
             | ResourceKind::SessionRecordingConfig => self.write_cluster_document(actor, kind, document, replace).await,
-            ResourceKind::Oidc | ResourceKind::Github => self.write_connector(actor, document, replace).await,
+            ResourceKind::Oidc | ResourceKind::Github | ResourceKind::Saml => {
+                self.write_connector(actor, document, replace).await
+            }
             ResourceKind::Node | ResourceKind::KubeCluster => {
                 let how = kind.made_elsewhere().unwrap_or_default();
                 let kind = kind.as_str();
                 Err(bad_request(format!(
-                    "documents of kind {kind} cannot be created: {how}; those of kinds role, user, token, policy_test, lock, oidc and github and those that set the cluster can"
+                    "documents of kind {kind} cannot be created: {how}; those of kinds role, user, token, policy_test, lock, oidc, github and saml and those that set the cluster can"
                 )))
             }
         }
@@ -115,7 +117,8 @@ impl Inner {
             | ResourceKind::ClusterNetworkingConfig
             | ResourceKind::SessionRecordingConfig
             | ResourceKind::Oidc
-            | ResourceKind::Github => {
+            | ResourceKind::Github
+            | ResourceKind::Saml => {
                 let actor = self.admit(caller, kind.as_str(), Verb::Delete).await?;
                 let _turn = self.changes.write().await;
                 match kind {
@@ -126,7 +129,9 @@ impl Inner {
                     ResourceKind::ClusterAuthPreference
                     | ResourceKind::ClusterNetworkingConfig
                     | ResourceKind::SessionRecordingConfig => self.delete_cluster_document(actor, kind, &name).await,
-                    ResourceKind::Oidc | ResourceKind::Github => self.delete_connector(actor, kind, &name).await,
+                    ResourceKind::Oidc | ResourceKind::Github | ResourceKind::Saml => {
+                        self.delete_connector(actor, kind, &name).await
+                    }
                     ResourceKind::KubeCluster | ResourceKind::User | ResourceKind::Token => {
                         self.delete_kube_cluster(actor, &name).await
                     }

@@ -12,6 +12,11 @@ mod mapping;
 mod oidc;
 mod records;
 mod redeem;
+#[cfg(feature = "saml")]
+mod saml;
+#[cfg(not(feature = "saml"))]
+#[path = "sso/without_saml.rs"]
+mod saml;
 mod steps;
 
 use std::{sync::Arc, time::Duration};
@@ -48,6 +53,8 @@ impl std::fmt::Debug for SsoConfig {
 pub(crate) struct Sso {
     pub(crate) config: SsoConfig,
     providers: oidc::Providers,
+    #[cfg(feature = "saml")]
+    saml: saml::Providers,
     limits: SsoLimits,
 }
 
@@ -77,6 +84,12 @@ impl Sso {
             codes: Limiter::new(10, Duration::from_secs(300)),
             polls: Limiter::new(1, INTERVAL / 2),
         };
-        Self { config, providers: oidc::Providers::default(), limits }
+        Self {
+            config,
+            providers: oidc::Providers::default(),
+            #[cfg(feature = "saml")]
+            saml: saml::Providers::default(),
+            limits,
+        }
     }
 }

@@ -15,6 +15,7 @@ mod profile;
 mod purpose;
 mod rotation;
 mod rsa_key;
+mod saml_key;
 mod seal;
 mod signer;
 mod ssh_certificate;
@@ -41,6 +42,7 @@ pub use profile::{
 };
 pub use purpose::Purpose;
 pub use rotation::{CONTACT, KeyMove, MAX_GRACE, MIN_GRACE, Rotation, RotationError, Step};
+pub use saml_key::{SamlSigner, StoredSamlKey};
 pub use seal::{KeyEncryptionKey, KeyRing, SealError, SealedKey};
 pub use signer::{FileSigner, Signer, SignerAlgorithm, SignerError};
 pub use stored::{StoredAuthority, StoredKey};

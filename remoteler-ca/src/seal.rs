@@ -99,7 +99,7 @@ pub struct SealedKey {
 pub(crate) struct Place<'a> {
     pub(crate) cluster: &'a ClusterName,
     pub(crate) kind: &'static str,
-    pub(crate) purpose: &'static str,
+    pub(crate) purpose: &'a str,
     pub(crate) algorithm: SignerAlgorithm,
 }
 

@@ -661,6 +661,20 @@ audit_kinds! {
         #[serde(rename = "addr.remote", default, skip_serializing_if = "Option::is_none")]
         remote: Option<String>,
     }
+    /// A connector was made or changed.
+    SamlCreate = "saml.created", "T8200I" {
+        /// Who did it.
+        user: String,
+        /// Which connector.
+        name: String,
+    }
+    /// A connector was removed.
+    SamlDelete = "saml.deleted", "T8201I" {
+        /// Who did it.
+        user: String,
+        /// Which connector.
+        name: String,
+    }
 }
 
 impl AuditKind {

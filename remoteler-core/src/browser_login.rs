@@ -283,6 +283,11 @@ pub enum BrowserAction {
         /// Whether it is confirmed.
         approve: bool,
     },
+    /// Asks for what an identity provider of SAML needs to know of us.
+    SamlMetadata {
+        /// The connector.
+        connector: String,
+    },
 }
 
 /// What the browser is shown.
@@ -340,6 +345,11 @@ pub enum BrowserView {
         success: bool,
         /// What to say.
         message: String,
+    },
+    /// Our metadata for an identity provider of SAML.
+    SamlMetadata {
+        /// XML.
+        document: String,
     },
 }
 

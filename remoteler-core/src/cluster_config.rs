@@ -248,7 +248,8 @@ pub const fn singleton_name(kind: ResourceKind) -> Option<&'static str> {
         | ResourceKind::PolicyTest
         | ResourceKind::Lock
         | ResourceKind::Oidc
-        | ResourceKind::Github => None,
+        | ResourceKind::Github
+        | ResourceKind::Saml => None,
     }
 }
 
@@ -314,7 +315,8 @@ impl ClusterConfig {
             | ResourceKind::PolicyTest
             | ResourceKind::Lock
             | ResourceKind::Oidc
-            | ResourceKind::Github => Ok(Value::Null),
+            | ResourceKind::Github
+            | ResourceKind::Saml => Ok(Value::Null),
         };
         // Names, numbers and texts always encode.
         spec.unwrap_or(Value::Null)
@@ -342,7 +344,8 @@ impl ClusterConfig {
             | ResourceKind::PolicyTest
             | ResourceKind::Lock
             | ResourceKind::Oidc
-            | ResourceKind::Github => return Err(ClusterConfigError::Kind(kind.as_str())),
+            | ResourceKind::Github
+            | ResourceKind::Saml => return Err(ClusterConfigError::Kind(kind.as_str())),
         }
         Ok(self)
     }

@@ -138,7 +138,7 @@ impl OidcSpec {
             return Err(ConnectorError::new("issuer_url", "an issuer has no query and no fragment"));
         }
         check_text("client_id", &self.client_id)?;
-        check_redirects(name, &self.redirect_url)?;
+        check_redirects("redirect_url", name, &self.redirect_url)?;
         if self.claims_to_roles.is_empty() || self.claims_to_roles.len() > MAX_MAPPINGS {
             let reason = format!("1 to {MAX_MAPPINGS} mappings are needed: without one nobody gets a role");
             return Err(ConnectorError::new("claims_to_roles", reason));
@@ -188,7 +188,7 @@ impl GithubSpec {
     /// [`ConnectorError`] names the field.
     pub fn check(&self, name: &str) -> Result<(), ConnectorError> {
         check_text("client_id", &self.client_id)?;
-        check_redirects(name, &self.redirect_url)?;
+        check_redirects("redirect_url", name, &self.redirect_url)?;
         for (field, url) in [("endpoint_url", &self.endpoint_url), ("api_endpoint_url", &self.api_endpoint_url)] {
             url.as_ref().map_or(Ok(()), |url| check_https(field, url))?;
         }
@@ -221,7 +221,7 @@ fn check_slug(field: &str, text: &str) -> Result<(), ConnectorError> {
     Ok(())
 }
 
-fn check_text(field: &str, text: &str) -> Result<(), ConnectorError> {
+pub(crate) fn check_text(field: &str, text: &str) -> Result<(), ConnectorError> {
     if text.is_empty() || text.len() > MAX_TEXT || text.chars().any(char::is_control) {
         return Err(ConnectorError::new(
             field,
@@ -231,7 +231,7 @@ fn check_text(field: &str, text: &str) -> Result<(), ConnectorError> {
     Ok(())
 }
 
-fn check_roles(field: &str, roles: &[String], captures: bool) -> Result<(), ConnectorError> {
+pub(crate) fn check_roles(field: &str, roles: &[String], captures: bool) -> Result<(), ConnectorError> {
     if roles.is_empty() {
         return Err(ConnectorError::new(format!("{field}.roles"), "a mapping gives at least one role"));
     }
@@ -252,17 +252,17 @@ fn check_https(field: &str, url: &str) -> Result<(), ConnectorError> {
     if plain && url.len() <= MAX_TEXT { Ok(()) } else { Err(wrong()) }
 }
 
-fn check_redirects(name: &str, urls: &OneOrMany) -> Result<(), ConnectorError> {
+pub(crate) fn check_redirects(field: &str, name: &str, urls: &OneOrMany) -> Result<(), ConnectorError> {
     if urls.iter().next().is_none() {
-        return Err(ConnectorError::new("redirect_url", "one is needed"));
+        return Err(ConnectorError::new(field, "one is needed"));
     }
     for url in urls.iter() {
-        check_https("redirect_url", url)?;
+        check_https(field, url)?;
         // Each connector has a callback of its own, so that no provider's answer is taken for another's (I37).
         let path = url.strip_prefix("https://").and_then(|rest| rest.split_once('/')).map(|(_, path)| path);
         if path != Some(&format!("web/callback/{name}")) {
             let reason = format!("{url:?} does not end with /web/callback/{name}");
-            return Err(ConnectorError::new("redirect_url", reason));
+            return Err(ConnectorError::new(field, reason));
         }
     }
     Ok(())

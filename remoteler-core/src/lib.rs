@@ -49,6 +49,7 @@ mod role;
 mod role_options;
 mod rotation;
 mod rule;
+mod saml_connector;
 mod sealed_answer;
 mod secret;
 mod sign;
@@ -137,6 +138,7 @@ pub use rotation::{
     ServiceContact, TrustAck, TrustAcked,
 };
 pub use rule::{RuleAccess, Verb, authorize_rule};
+pub use saml_connector::{AttributeMapping, SamlSpec};
 pub use sealed_answer::{AnswerKey, FollowKey, SealedAnswerError, is_answer_key, seal_answer};
 pub use secret::Secret;
 pub use sign::{SignRequest, SignedCertificates};

@@ -52,6 +52,8 @@ pub enum ResourceKind {
     Oidc,
     /// Login by GitHub.
     Github,
+    /// Login by SAML 2.0.
+    Saml,
 }
 
 impl ResourceKind {
@@ -71,6 +73,7 @@ impl ResourceKind {
             Self::SessionRecordingConfig => "session_recording_config",
             Self::Oidc => "oidc",
             Self::Github => "github",
+            Self::Saml => "saml",
         }
     }
 
@@ -79,7 +82,7 @@ impl ResourceKind {
     pub const fn versions(self) -> &'static [&'static str] {
         match self {
             Self::Role => &["v5", "v6", "v7"],
-            Self::User | Self::Token | Self::Node | Self::Lock => &["v2"],
+            Self::User | Self::Token | Self::Node | Self::Lock | Self::Saml => &["v2"],
             Self::KubeCluster | Self::Oidc | Self::Github => &["v3"],
             Self::PolicyTest => &["v1"],
             Self::ClusterAuthPreference | Self::ClusterNetworkingConfig | Self::SessionRecordingConfig => &["v2"],
@@ -99,7 +102,8 @@ impl ResourceKind {
             | Self::ClusterNetworkingConfig
             | Self::SessionRecordingConfig
             | Self::Oidc
-            | Self::Github => None,
+            | Self::Github
+            | Self::Saml => None,
             Self::Node | Self::KubeCluster => Some("they are written by the services themselves"),
         }
     }
@@ -122,6 +126,7 @@ impl ResourceKind {
             "session_recording_config" | "recconfig" => Self::SessionRecordingConfig,
             "oidc" => Self::Oidc,
             "github" => Self::Github,
+            "saml" => Self::Saml,
             _ => return Err(ResourceError::UnknownKind(text.chars().take(40).collect())),
         })
     }

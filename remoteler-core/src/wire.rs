@@ -165,6 +165,8 @@ pub const WEB_LOGIN_PAGE: &str = "/web/login/{id}";
 pub const WEB_LOGIN_CONFIRM: &str = "/web/login/{id}/confirm";
 /// Page of the proxy to which identity providers send browsers back: `GET`.
 pub const WEB_LOGIN_CALLBACK: &str = "/web/callback/{connector}";
+/// Of the proxy: `GET` → what an identity provider of SAML needs to know of us, XML.
+pub const WEB_SAML_METADATA: &str = "/web/saml/{connector}/metadata";
 /// Page of the proxy on which the code of a login elsewhere is typed: `GET` and `POST`, HTML.
 pub const WEB_DEVICE: &str = "/web/device";
 /// Page of the proxy after a login: `GET`, HTML.

@@ -35,12 +35,12 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("faketime", "faketime"),
     ("strace", "strace"),
     ("pkcs11-tool", "opensc"),
-    ("node", "nodejs"),
-    ("npm", "npm"),
     ("psql", "postgresql-client"),
     ("initdb", "postgresql"),
     ("postgres", "postgresql"),
     ("chromium", "chromium"),
+    ("xmlsec1", "xmlsec1"),
+    ("python3", "python3"),
     ("node", "nodejs"),
     ("npm", "npm"),
     // Libraries, by a file of theirs: PyJWT, and what it needs for ES256.
@@ -99,7 +99,13 @@ pub(crate) fn provide(project: &Project, strict: bool) -> anyhow::Result<Clients
         ensure!(!strict, "no driver for the browser: {cause:#}");
         eprintln!("WARNING: no driver for the browser: {cause:#}; tests of the pages will be skipped");
     }
-    let complete = strict || left.is_empty() && old_kubectl.is_ok() && oidc_provider.is_ok() && pages.is_ok();
+    let saml = crate::saml_clients::install(project);
+    if let Err(cause) = &saml {
+        ensure!(!strict, "no identity providers for SAML: {cause:#}");
+        eprintln!("WARNING: no identity providers for SAML: {cause:#}");
+    }
+    let providers = oidc_provider.is_ok() && saml.is_ok();
+    let complete = strict || left.is_empty() && old_kubectl.is_ok() && providers && pages.is_ok();
     eprintln!("{}", if complete { "all there" } else { "not all there: this is no full check" });
     Ok(Clients { complete, old_kubectl: old_kubectl.ok() })
 }

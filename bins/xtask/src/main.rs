@@ -5,6 +5,7 @@ mod clients;
 mod examples;
 mod pages_clients;
 mod project;
+mod saml_clients;
 mod step;
 mod test;
 

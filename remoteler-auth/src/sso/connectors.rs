@@ -3,7 +3,7 @@
 
 use remoteler_core::{
     AuditKind, ConnectorChoice, ConnectorError, GithubSpec, Metadata, OidcSpec, OneOrMany, Resource, ResourceKind,
-    check_connector_name,
+    SamlSpec, check_connector_name,
 };
 use serde_json::json;
 
@@ -21,6 +21,7 @@ const MAX_CONNECTORS: usize = 50;
 pub(crate) enum Connector {
     Oidc { name: String, spec: Box<OidcSpec> },
     Github { name: String, spec: Box<GithubSpec> },
+    Saml { name: String, spec: Box<SamlSpec> },
 }
 
 impl Connector {
@@ -36,7 +37,8 @@ impl Connector {
         check_connector_name(&name).map_err(refused)?;
         if !kind.versions().contains(&version.as_str()) {
             let version: String = version.chars().take(40).collect();
-            return Err(bad_request(format!("version {version:?} of kind {kind_name} is not read; v3 is")));
+            let known = kind.versions().join(" or ");
+            return Err(bad_request(format!("version {version:?} of kind {kind_name} is not read; {known} is")));
         }
         for (field, given) in [("labels", !metadata.labels.is_empty()), ("expires", metadata.expires.is_some())] {
             if given {
@@ -55,12 +57,18 @@ impl Connector {
             spec.check(&name).map_err(refused)?;
             return Ok(Self::Github { name, spec });
         }
-        Err(bad_request(format!("{kind_name} is no kind of connector; oidc and github are")))
+        if kind == ResourceKind::Saml {
+            let spec: Box<SamlSpec> = serde_json::from_value(spec).map_err(malformed)?;
+            spec.check(&name).map_err(refused)?;
+            super::saml::check(&spec).map_err(|reason| bad_request(format!("{kind_name} {name}: {reason}")))?;
+            return Ok(Self::Saml { name, spec });
+        }
+        Err(bad_request(format!("{kind_name} is no kind of connector; oidc, github and saml are")))
     }
 
     pub(crate) fn name(&self) -> &str {
         match self {
-            Self::Oidc { name, .. } | Self::Github { name, .. } => name,
+            Self::Oidc { name, .. } | Self::Github { name, .. } | Self::Saml { name, .. } => name,
         }
     }
 
@@ -68,6 +76,7 @@ impl Connector {
         match self {
             Self::Oidc { .. } => ResourceKind::Oidc,
             Self::Github { .. } => ResourceKind::Github,
+            Self::Saml { .. } => ResourceKind::Saml,
         }
     }
 
@@ -75,6 +84,7 @@ impl Connector {
         match self {
             Self::Oidc { spec, .. } => spec.disabled,
             Self::Github { spec, .. } => spec.disabled,
+            Self::Saml { spec, .. } => spec.disabled,
         }
     }
 
@@ -83,6 +93,7 @@ impl Connector {
         let display = match self {
             Self::Oidc { spec, .. } => spec.display.clone(),
             Self::Github { spec, .. } => spec.display.clone(),
+            Self::Saml { spec, .. } => spec.display.clone(),
         };
         let (name, kind) = (self.name().to_owned(), self.kind());
         ConnectorChoice { display: display.unwrap_or_else(|| name.clone()), name, kind }
@@ -93,6 +104,7 @@ impl Connector {
         let urls: &OneOrMany = match self {
             Self::Oidc { spec, .. } => &spec.redirect_url,
             Self::Github { spec, .. } => &spec.redirect_url,
+            Self::Saml { spec, .. } => &spec.acs,
         };
         let here = urls.iter().find(|url| url.strip_prefix(origin).is_some_and(|path| path.starts_with('/')));
         here.or_else(|| urls.iter().next()).unwrap_or_default().to_owned()
@@ -104,12 +116,14 @@ impl Connector {
         let mut spec = match self {
             Self::Oidc { spec, .. } => json!(spec),
             Self::Github { spec, .. } => json!(spec),
+            Self::Saml { spec, .. } => json!(spec),
         };
         if let (false, Some(fields)) = (with_secret, spec.as_object_mut()) {
             fields.remove("client_secret");
         }
         let metadata = Metadata { name, description: None, labels: remoteler_core::Labels::new(), expires: None };
-        Resource { kind: kind.as_str().into(), version: "v3".into(), metadata, spec }
+        let version = kind.versions().last().copied().unwrap_or_default().to_owned();
+        Resource { kind: kind.as_str().into(), version, metadata, spec }
     }
 }
 
@@ -169,6 +183,8 @@ impl Inner {
         let has_secret = match &connector {
             Connector::Oidc { spec, .. } => spec.client_secret.is_some(),
             Connector::Github { spec, .. } => spec.client_secret.is_some(),
+            // Requests are signed instead, by a key that is made here.
+            Connector::Saml { .. } => true,
         };
         if !has_secret {
             let (kind, name) = (connector.kind().as_str(), connector.name());
@@ -196,8 +212,12 @@ impl Inner {
         self.record(match connector {
             Connector::Oidc { .. } => AuditKind::OidcCreate { user: actor, name: name.clone() },
             Connector::Github { .. } => AuditKind::GithubCreate { user: actor, name: name.clone() },
+            Connector::Saml { .. } => AuditKind::SamlCreate { user: actor, name: name.clone() },
         })
         .await?;
+        if matches!(connector, Connector::Saml { .. }) {
+            self.saml_key(&name).await?;
+        }
         self.records.write(&key::of(key::CONNECTORS, name), &connector.document(true), None).await?;
         Ok(())
     }
@@ -213,8 +233,12 @@ impl Inner {
         self.record(match found {
             Connector::Oidc { .. } => AuditKind::OidcDelete { user: actor, name: name.clone() },
             Connector::Github { .. } => AuditKind::GithubDelete { user: actor, name: name.clone() },
+            Connector::Saml { .. } => AuditKind::SamlDelete { user: actor, name: name.clone() },
         })
         .await?;
+        if kind == ResourceKind::Saml {
+            self.forget_saml_key(&name).await?;
+        }
         self.records.delete(&key::of(key::CONNECTORS, name)).await?;
         Ok(())
     }

@@ -86,8 +86,22 @@ pub(crate) struct PendingState {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ProviderSecrets {
-    Oidc { nonce: Secret, verifier: Secret },
-    Github { verifier: Secret },
+    Oidc {
+        nonce: Secret,
+        verifier: Secret,
+    },
+    Github {
+        verifier: Secret,
+    },
+    /// Id of the request.
+    Saml {
+        request: String,
+    },
+    /// A response was posted and believed; the browser comes back with its cookie, which it does not bring along when another site posts.
+    SamlProven {
+        who: Authenticated,
+        report: Box<ConnectorReport>,
+    },
 }
 
 pub(super) const GONE: &str = "this login is unknown, was finished or has expired; start again with tsh login";

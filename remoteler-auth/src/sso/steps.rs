@@ -73,8 +73,8 @@ impl Inner {
     pub(crate) async fn test_connector(&self, caller: &Caller, document: Resource) -> ApiResult<LoginBegun> {
         let kind = ResourceKind::parse(&document.kind).map_err(|cause| bad_request(cause.to_string()))?;
         self.admit(caller, kind.as_str(), Verb::Create).await?;
-        if !matches!(kind, ResourceKind::Oidc | ResourceKind::Github) {
-            return Err(bad_request(format!("{} is no kind of connector; oidc and github are", kind.as_str())));
+        if !matches!(kind, ResourceKind::Oidc | ResourceKind::Github | ResourceKind::Saml) {
+            return Err(bad_request(format!("{} is no kind of connector; oidc, github and saml are", kind.as_str())));
         }
         let connector = self.with_stored_secret(Connector::parse(document)?).await?;
         let (name, document) = (connector.name().to_owned(), connector.document(true));
@@ -158,6 +158,7 @@ impl Inner {
                 self.callback(&connector, params, browser.as_ref(), from).await.map(shown)
             }
             BrowserAction::Review { id } => self.review(&id, browser.as_ref(), from).await.map(shown),
+            BrowserAction::SamlMetadata { connector } => self.saml_metadata(&connector).await.map(shown),
             BrowserAction::Decide { id, token, approve } => {
                 self.decide(&id, browser.as_ref(), &token, approve, from).await.map(shown)
             }
@@ -219,6 +220,7 @@ impl Inner {
         let away = match &connector {
             Connector::Oidc { spec, .. } => self.send_to_oidc(spec, &redirect_url).await,
             Connector::Github { spec, .. } => Ok(self.send_to_github(spec, &redirect_url)),
+            Connector::Saml { .. } => Ok(self.send_to_saml()),
         };
         let away = match away {
             Ok(away) => away,
@@ -232,7 +234,14 @@ impl Inner {
             secrets: away.secrets,
         };
         let state = self.remember_state(&pending).await?;
-        let to = format!("{}&state={}", away.url, state.reveal());
+        let to = match &connector {
+            // The state is part of what is signed.
+            Connector::Saml { name, spec } => match self.saml_request(name, spec, &pending, &state).await {
+                Ok(to) => to,
+                Err(cause) => return Err(self.login_failed(&pending.login, name, cause).await?),
+            },
+            Connector::Oidc { .. } | Connector::Github { .. } => format!("{}&state={}", away.url, state.reveal()),
+        };
         answer(BrowserView::Redirect { to })
     }
 
@@ -262,6 +271,7 @@ impl Inner {
         browser: Option<&Secret>,
         from: Option<String>,
     ) -> ApiResult<BrowserView> {
+        let posted = params.contains_key(super::saml::FIELD);
         let state = params.get("state").filter(|state| state.len() <= 128).map(Secret::new);
         let pending = match &state {
             Some(state) => self.take_state(state).await?,
@@ -278,6 +288,9 @@ impl Inner {
         if pending.connector != connector {
             let said = "the identity provider's answer came to the callback of another connector";
             return Err(self.refuse_stranger(&record, said, from).await?);
+        }
+        if posted {
+            return self.saml_posted(record, pending, &params, from).await;
         }
         if browser.map(secret_hash::hash).as_ref() != Some(&pending.browser)
             || record.browser != Some(pending.browser.clone())
@@ -319,6 +332,7 @@ impl Inner {
         match &connector {
             Connector::Oidc { name, spec } => self.oidc_answer(name, spec, pending, params).await,
             Connector::Github { name, spec } => self.github_answer(name, spec, pending, params).await,
+            Connector::Saml { .. } => super::saml::proven(pending),
         }
     }
 
@@ -403,7 +417,12 @@ impl Inner {
     }
 
     /// Audits a step that the login's own browser did not take. The login itself stays as it is: whose it is may still finish it.
-    async fn refuse_stranger(&self, record: &LoginRecord, said: &str, from: Option<String>) -> ApiResult<ApiError> {
+    pub(super) async fn refuse_stranger(
+        &self,
+        record: &LoginRecord,
+        said: &str,
+        from: Option<String>,
+    ) -> ApiResult<ApiError> {
         let begun = record.remote.as_deref().unwrap_or("this process");
         self.record_attempt(String::new(), format!("{said} (the login was begun from {begun})"), from).await?;
         Ok(denied(said))

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use axum::{
     Extension, Form, Router,
     extract::{
-        Path, Query, State,
+        DefaultBodyLimit, Path, Query, State,
         rejection::{FormRejection, QueryRejection},
     },
     response::{IntoResponse, Response},
@@ -14,7 +14,7 @@ use axum::{
 };
 use http::{
     HeaderMap, HeaderValue, StatusCode,
-    header::{CACHE_CONTROL, COOKIE, LOCATION, SET_COOKIE},
+    header::{CACHE_CONTROL, CONTENT_TYPE, COOKIE, LOCATION, SET_COOKIE},
     uri::Authority,
 };
 use remoteler_core::{
@@ -52,7 +52,8 @@ pub(super) fn calls() -> Router<ApiForAddress> {
 pub(super) fn pages() -> Router<ApiForAddress> {
     Router::new()
         .route(wire::WEB_LOGIN_PAGE, get(open))
-        .route(wire::WEB_LOGIN_CALLBACK, get(callback))
+        .route(wire::WEB_LOGIN_CALLBACK, get(callback).merge(post(posted).layer(DefaultBodyLimit::max(MAX_POSTED))))
+        .route(wire::WEB_SAML_METADATA, get(saml_metadata))
         .route(wire::WEB_LOGIN_CONFIRM, get(review).post(decide))
         .route(wire::WEB_DEVICE, get(device).post(enter_code))
         .route(wire::WEB_LOGIN_DONE, get(done))
@@ -148,6 +149,40 @@ async fn callback(
     }
 }
 
+/// What an identity provider of SAML posts through the browser: 256 KiB in base64, escaped.
+const MAX_POSTED: usize = 512 * 1024;
+
+/// Of another site, as it must be: it brings no cookie. What it says is judged, and the browser then asked to come back with its cookie.
+async fn posted(
+    State(api): Api,
+    Extension(remote): Remote,
+    Path(connector): Path<String>,
+    Extension(authority): Extension<Authority>,
+    headers: HeaderMap,
+    form: Result<Form<Vec<(String, String)>>, FormRejection>,
+) -> Response {
+    let field = |form: &[(String, String)], name: &str| {
+        let mut values = form.iter().filter(|(known, _)| known == name).map(|(_, value)| value.clone());
+        values.next().filter(|_| values.next().is_none())
+    };
+    let fields = form.ok().and_then(|Form(form)| Some((field(&form, "SAMLResponse")?, field(&form, "RelayState")?)));
+    let Some((response, state)) = fields else {
+        return message(StatusCode::BAD_REQUEST, TITLE, "The identity provider's answer cannot be read.");
+    };
+    let params = BTreeMap::from([("SAMLResponse".to_owned(), response), ("state".to_owned(), state)]);
+    Visit::new(api, remote, &authority, &headers).step(BrowserAction::Callback { connector, params }).await
+}
+
+async fn saml_metadata(
+    State(api): Api,
+    Extension(remote): Remote,
+    Path(connector): Path<String>,
+    Extension(authority): Extension<Authority>,
+    headers: HeaderMap,
+) -> Response {
+    Visit::new(api, remote, &authority, &headers).step(BrowserAction::SamlMetadata { connector }).await
+}
+
 async fn review(
     State(api): Api,
     Extension(remote): Remote,
@@ -235,6 +270,10 @@ fn shown(answer: BrowserAnswer) -> Response {
             page(StatusCode::OK, &template, &Allowed::default())
         }
         BrowserView::Deliver { redirect, answer } => deliver(&redirect, answer.as_deref()),
+        BrowserView::SamlMetadata { document } => {
+            let kind = HeaderValue::from_static("application/samlmetadata+xml");
+            ([(CONTENT_TYPE, kind)], document).into_response()
+        }
         BrowserView::Finished { success: true, message: text } => message(StatusCode::OK, "Done", &text),
         BrowserView::Finished { success: false, .. } => refused(),
     };

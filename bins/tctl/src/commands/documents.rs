@@ -71,6 +71,7 @@ fn check(document: &Resource, lines: Option<&Lines>) -> anyhow::Result<()> {
         ResourceKind::SessionRecordingConfig => faults_in::<SessionRecordingSpec>(&document.spec),
         ResourceKind::Oidc => connectors::faults_in_oidc(&document.spec),
         ResourceKind::Github => connectors::faults_in_github(&document.spec),
+        ResourceKind::Saml => connectors::faults_in_saml(&document.spec),
         ResourceKind::Node | ResourceKind::KubeCluster => (Vec::new(), Vec::new()),
     };
     if !unsupported.is_empty() {
@@ -93,6 +94,7 @@ fn check(document: &Resource, lines: Option<&Lines>) -> anyhow::Result<()> {
         }
         ResourceKind::Oidc => connectors::check_oidc(document).with_context(this),
         ResourceKind::Github => connectors::check_github(document).with_context(this),
+        ResourceKind::Saml => connectors::check_saml(document).with_context(this),
         ResourceKind::Node | ResourceKind::KubeCluster => Ok(()),
     }
 }

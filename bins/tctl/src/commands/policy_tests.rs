@@ -113,7 +113,8 @@ fn world(documents: &[Resource]) -> anyhow::Result<(Policy, TestWorld, Vec<Polic
             | ResourceKind::ClusterNetworkingConfig
             | ResourceKind::SessionRecordingConfig
             | ResourceKind::Oidc
-            | ResourceKind::Github => {
+            | ResourceKind::Github
+            | ResourceKind::Saml => {
                 bail!("a document of kind {} has no place in a test", kind.as_str())
             }
         }

@@ -26,6 +26,7 @@ fn variants(choice: &str) -> Vec<Variant> {
             ("BrowserEnterCode", "enter_code", vec![("code", text())], vec![]),
             ("BrowserCallback", "callback", vec![("connector", text()), ("params", map(text()))], vec![]),
             ("BrowserReview", "review", vec![("id", text())], vec![]),
+            ("BrowserSamlMetadata", "saml_metadata", vec![("connector", text())], vec![]),
             (
                 "BrowserDecide",
                 "decide",
@@ -49,6 +50,7 @@ fn variants(choice: &str) -> Vec<Variant> {
                 ],
                 vec![],
             ),
+            ("ViewSamlMetadata", "saml_metadata", vec![("document", text())], vec![]),
             ("ViewDeliver", "deliver", vec![("redirect", text())], vec![("answer", text())]),
             ("ViewFinished", "finished", vec![("success", super::boolean()), ("message", text())], vec![]),
         ],
@@ -163,6 +165,7 @@ pub(super) mod tests {
             ("BrowserEnterCode", value(BrowserAction::EnterCode { code: text() })),
             ("BrowserCallback", value(BrowserAction::Callback { connector: text(), params: BTreeMap::new() })),
             ("BrowserReview", value(BrowserAction::Review { id: text() })),
+            ("BrowserSamlMetadata", value(BrowserAction::SamlMetadata { connector: text() })),
             ("BrowserDecide", value(BrowserAction::Decide { id: text(), token: secret(), approve: true })),
             ("ViewRedirect", value(view())),
             ("ViewChoose", value(BrowserView::Choose { id: text(), connectors: vec![choice()] })),
@@ -177,6 +180,7 @@ pub(super) mod tests {
                     token: secret(),
                 }),
             ),
+            ("ViewSamlMetadata", value(BrowserView::SamlMetadata { document: text() })),
             ("ViewDeliver", value(BrowserView::Deliver { redirect: loopback.clone(), answer: some() })),
             ("ViewFinished", value(BrowserView::Finished { success: true, message: text() })),
             (

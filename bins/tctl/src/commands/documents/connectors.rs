@@ -1,6 +1,6 @@
 //! Documents of connectors, looked at before they are sent.
 
-use remoteler_core::{ClaimMapping, GithubSpec, OidcSpec, Resource, TeamMapping};
+use remoteler_core::{AttributeMapping, ClaimMapping, GithubSpec, OidcSpec, Resource, SamlSpec, TeamMapping};
 use serde_json::Value;
 
 use super::{Faults, faults};
@@ -21,6 +21,19 @@ pub(super) fn faults_in_github(spec: &Value) -> Faults {
         faults::<TeamMapping>(mapping, &["spec", "teams_to_roles", &number.to_string()], &[], &mut found);
     }
     found
+}
+
+pub(super) fn faults_in_saml(spec: &Value) -> Faults {
+    let mut found = Faults::default();
+    faults::<SamlSpec>(spec, &["spec"], &["attributes_to_roles"], &mut found);
+    for (number, mapping) in spec["attributes_to_roles"].as_array().into_iter().flatten().enumerate() {
+        faults::<AttributeMapping>(mapping, &["spec", "attributes_to_roles", &number.to_string()], &[], &mut found);
+    }
+    found
+}
+
+pub(super) fn check_saml(document: &Resource) -> anyhow::Result<()> {
+    Ok(serde_json::from_value::<SamlSpec>(document.spec.clone())?.check(&document.metadata.name)?)
 }
 
 pub(super) fn check_oidc(document: &Resource) -> anyhow::Result<()> {

@@ -1,0 +1,9 @@
+//! Responses that are made here, signed here, and changed in every way that is known to have fooled somebody.
+
+mod attacks;
+mod canonical;
+pub(crate) mod maker;
+mod matrix;
+mod replay;
+mod sending;
+mod xml;
