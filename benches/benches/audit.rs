@@ -62,7 +62,14 @@ fn main() {
 }
 
 fn login() -> AuditKind {
-    AuditKind::UserLogin { user: "ann".into(), method: "local".into(), success: true, error: None, remote: None }
+    AuditKind::UserLogin {
+        user: "ann".into(),
+        method: "local".into(),
+        success: true,
+        error: None,
+        connector: None,
+        remote: None,
+    }
 }
 
 fn uuid_of(text: &str) -> Option<uuid::Uuid> {

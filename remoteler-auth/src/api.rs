@@ -261,4 +261,31 @@ impl AuthApi for Handle {
     async fn export_tile(&self, query: ExportTileQuery) -> Result<ExportTile, ApiError> {
         self.inner.export_tile(&self.caller, query).await
     }
+
+    async fn login_methods(&self) -> Result<remoteler_core::LoginMethods, ApiError> {
+        self.inner.login_methods().await
+    }
+
+    async fn begin_login(&self, request: remoteler_core::BeginLogin) -> Result<remoteler_core::LoginBegun, ApiError> {
+        change!(self, begin_login(request))
+    }
+
+    async fn browser_step(&self, step: remoteler_core::BrowserStep) -> Result<remoteler_core::BrowserAnswer, ApiError> {
+        change!(self, browser_step(step))
+    }
+
+    async fn poll_login(&self, poll: remoteler_core::LoginPoll) -> Result<remoteler_core::LoginProgress, ApiError> {
+        self.inner.poll_login(poll).await
+    }
+
+    async fn redeem_login(
+        &self,
+        request: remoteler_core::RedeemLogin,
+    ) -> Result<remoteler_core::SealedCerts, ApiError> {
+        change!(self, redeem_login(request))
+    }
+
+    async fn test_connector(&self, connector: Resource) -> Result<remoteler_core::LoginBegun, ApiError> {
+        change!(self, test_connector(connector))
+    }
 }

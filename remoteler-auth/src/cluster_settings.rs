@@ -131,7 +131,9 @@ impl Inner {
             | ResourceKind::Node
             | ResourceKind::KubeCluster
             | ResourceKind::PolicyTest
-            | ResourceKind::Lock => AuditKind::AuthPreferenceUpdate { user, changes },
+            | ResourceKind::Lock
+            | ResourceKind::Oidc
+            | ResourceKind::Github => AuditKind::AuthPreferenceUpdate { user, changes },
         })
         .await
     }

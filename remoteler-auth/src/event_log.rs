@@ -269,7 +269,14 @@ mod tests {
     use super::*;
 
     fn log_in(user: &str) -> AuditKind {
-        AuditKind::UserLogin { user: user.into(), method: "local".into(), success: true, error: None, remote: None }
+        AuditKind::UserLogin {
+            user: user.into(),
+            method: "local".into(),
+            success: true,
+            error: None,
+            connector: None,
+            remote: None,
+        }
     }
 
     fn notice(uid: u128) -> BreakNotice {

@@ -24,6 +24,10 @@ pub(crate) fn rate_limited(message: impl Into<String>) -> ApiError {
     ApiError::new(ApiErrorKind::RateLimited, message)
 }
 
+pub(crate) fn denied(message: impl Into<String>) -> ApiError {
+    ApiError::new(ApiErrorKind::Denied, message)
+}
+
 pub(crate) fn unauthenticated(message: impl Into<String>) -> ApiError {
     ApiError::new(ApiErrorKind::Unauthenticated, message)
 }

@@ -26,6 +26,7 @@ mod join_rules;
 mod key_file;
 mod key_params;
 mod limiter;
+mod local_login;
 mod locks;
 mod login;
 mod mfa;
@@ -45,6 +46,7 @@ mod service;
 mod sessions;
 mod shipping;
 mod sign;
+mod sso;
 mod storage;
 #[cfg(feature = "pkcs11")]
 mod token_config;
@@ -67,6 +69,7 @@ pub use recordings::{RecordingFiles, RecordingState};
 pub use records::RecordError;
 pub use service::{AuthConfig, AuthService, StartError};
 pub use shipping::{ShippedEvent, Shipper};
+pub use sso::{FetchError, Fetcher, SsoConfig};
 #[cfg(feature = "storage-contract")]
 pub use storage::contract as storage_contract;
 pub use storage::{MemoryStorage, SqliteStorage};

@@ -79,6 +79,17 @@ pub(crate) mod key {
     /// `cluster-config/<kind>`: `spec` of the one document of that kind.
     pub(crate) const CLUSTER_CONFIG: &str = "cluster-config/";
 
+    /// `connectors/<name>`: documents.
+    pub(crate) const CONNECTORS: &str = "connectors/";
+    /// `sso-accounts/<hash of connector, issuer and subject>` holds the user's name.
+    pub(crate) const SSO_ACCOUNTS: &str = "sso-accounts/";
+    /// `logins/<hash of id>`: logins under way in browsers.
+    pub(crate) const LOGINS: &str = "logins/";
+    /// `login-codes/<hash of code>` holds the login's id.
+    pub(crate) const LOGIN_CODES: &str = "login-codes/";
+    /// `login-states/<hash of state>`: requests under way to identity providers.
+    pub(crate) const LOGIN_STATES: &str = "login-states/";
+
     pub(crate) fn of(prefix: &str, name: impl std::fmt::Display) -> String {
         format!("{prefix}{name}")
     }

@@ -54,6 +54,7 @@ impl Inner {
             ResourceKind::ClusterAuthPreference
             | ResourceKind::ClusterNetworkingConfig
             | ResourceKind::SessionRecordingConfig => vec![self.cluster_document(kind).await?],
+            ResourceKind::Oidc | ResourceKind::Github => self.connector_documents(kind).await?,
         };
         let Some(name) = name else { return Ok(all) };
         let found: Vec<_> = all.into_iter().filter(|document| document.metadata.name == name).collect();
@@ -87,11 +88,12 @@ impl Inner {
             ResourceKind::ClusterAuthPreference
             | ResourceKind::ClusterNetworkingConfig
             | ResourceKind::SessionRecordingConfig => self.write_cluster_document(actor, kind, document, replace).await,
+            ResourceKind::Oidc | ResourceKind::Github => self.write_connector(actor, document, replace).await,
             ResourceKind::Node | ResourceKind::KubeCluster => {
                 let how = kind.made_elsewhere().unwrap_or_default();
                 let kind = kind.as_str();
                 Err(bad_request(format!(
-                    "documents of kind {kind} cannot be created: {how}; those of kinds role, user, token, policy_test and lock and those that set the cluster can"
+                    "documents of kind {kind} cannot be created: {how}; those of kinds role, user, token, policy_test, lock, oidc and github and those that set the cluster can"
                 )))
             }
         }
@@ -109,6 +111,8 @@ impl Inner {
             | ResourceKind::KubeCluster
             | ResourceKind::PolicyTest
             | ResourceKind::Lock
+            | ResourceKind::Oidc
+            | ResourceKind::Github
             | ResourceKind::ClusterAuthPreference
             | ResourceKind::ClusterNetworkingConfig
             | ResourceKind::SessionRecordingConfig => {
@@ -122,6 +126,7 @@ impl Inner {
                     ResourceKind::ClusterAuthPreference
                     | ResourceKind::ClusterNetworkingConfig
                     | ResourceKind::SessionRecordingConfig => self.delete_cluster_document(actor, kind, &name).await,
+                    ResourceKind::Oidc | ResourceKind::Github => self.delete_connector(actor, kind, &name).await,
                     ResourceKind::KubeCluster | ResourceKind::User | ResourceKind::Token => {
                         self.delete_kube_cluster(actor, &name).await
                     }

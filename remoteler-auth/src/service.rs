@@ -10,7 +10,7 @@ use remoteler_core::{
 use tokio::sync::{Mutex, RwLock, Semaphore};
 
 use crate::{
-    AuditLog, Caller, Database, EventLog, KeyParams, OpenError, RecordError, RecordingFiles, SqliteStorage,
+    AuditLog, Caller, Database, EventLog, KeyParams, OpenError, RecordError, RecordingFiles, SqliteStorage, SsoConfig,
     TokenReviewer,
     api::Handle,
     backups::Backups,
@@ -29,6 +29,7 @@ use crate::{
     records::{Records, key},
     revocations::Ledger,
     roles,
+    sso::Sso,
 };
 
 /// Why the auth service did not start.
@@ -88,6 +89,8 @@ pub struct AuthConfig {
     pub reviewer: Option<Arc<dyn TokenReviewer>>,
     /// What the configuration file says of the cluster: it counts more than documents.
     pub settings: ClusterConfig,
+    /// How people log in through a browser.
+    pub sso: SsoConfig,
 }
 
 impl AuthConfig {
@@ -104,6 +107,7 @@ impl AuthConfig {
             keys: KeyParams::default(),
             reviewer: None,
             settings: ClusterConfig::default(),
+            sso: SsoConfig::default(),
         }
     }
 }
@@ -151,6 +155,8 @@ pub(crate) struct Inner {
     pub(crate) reviewer: Option<Arc<dyn TokenReviewer>>,
     /// What the configuration file says of the cluster.
     pub(crate) file_settings: ClusterConfig,
+    /// Logins through browsers.
+    pub(crate) sso: Sso,
 }
 
 /// Counters of failures, and of what hosts store.
@@ -229,6 +235,7 @@ impl AuthService {
             keys,
             reviewer,
             settings: file_settings,
+            sso,
         } = config;
         let records = Records::new(storage, Arc::clone(&clock));
         check_cluster(&records, &cluster).await?;
@@ -293,6 +300,7 @@ impl AuthService {
             heard,
             reviewer,
             file_settings,
+            sso: Sso::new(sso),
         };
         Ok(Self { inner: Arc::new(inner) })
     }

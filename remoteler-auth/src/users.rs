@@ -15,6 +15,7 @@ use crate::{
     records::{Batch, key},
     secret_hash,
     service::Inner,
+    sso::SsoMark,
 };
 
 /// A user as stored.
@@ -31,6 +32,9 @@ pub(crate) struct UserRecord {
     /// The only link that works now.
     #[serde(default)]
     pub(crate) invite: Option<InviteMark>,
+    /// The account at an identity provider whose user it is; such a user has no password and no link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) sso: Option<SsoMark>,
 }
 
 /// What is kept of a link.
@@ -64,7 +68,7 @@ impl Inner {
         self.record(invite_event(actor, &name, &mark)).await?;
         let link = Batch::new().write(&key::of(key::INVITES, &mark.hash), &name, Some(mark.expires))?;
         let created = self.clock.now();
-        let record = UserRecord { name, roles, traits, password: None, created, invite: Some(mark) };
+        let record = UserRecord { name, roles, traits, password: None, created, invite: Some(mark), sso: None };
         self.records.commit(link.create(&key, &record, None)?).await?;
         Ok(self.with_proxy(invite).await)
     }
@@ -79,7 +83,8 @@ impl Inner {
         self.keep_policy_tests(Change::User(&user)).await?;
         let NewUser { name, roles, traits } = user;
         self.record(AuditKind::UserCreate { user: actor, name: name.to_string(), roles: texts(&roles) }).await?;
-        let record = UserRecord { name, roles, traits, password: None, created: self.clock.now(), invite: None };
+        let record =
+            UserRecord { name, roles, traits, password: None, created: self.clock.now(), invite: None, sso: None };
         self.records.create(&key, &record, None).await?;
         Ok(())
     }
@@ -134,6 +139,10 @@ impl Inner {
             }
             None => gone,
         };
+        let gone = match &record.sso {
+            Some(account) => gone.delete(&account.key()),
+            None => gone,
+        };
         self.records.commit(gone).await?;
         // From here on no certificate is issued to them; this is for a login that was under way.
         self.revoke_all_of(&actor, &name).await
@@ -145,6 +154,7 @@ impl Inner {
         let key = key::of(key::USERS, &name);
         let found = self.records.read_at::<UserRecord>(&key).await?;
         let (record, revision) = found.ok_or_else(|| unknown(&name))?;
+        refuse_password_of_account(&record)?;
         let (invite, mark) = self.draw_invite(name);
         self.record(invite_event(actor, &record.name, &mark)).await?;
         let changed = Batch::new().write(&key::of(key::INVITES, &mark.hash), &record.name, Some(mark.expires))?;
@@ -166,6 +176,7 @@ impl Inner {
         let key = key::of(key::USERS, &name);
         let found = self.records.read_at::<UserRecord>(&key).await?;
         let (record, revision) = found.ok_or_else(|| unknown(&name))?;
+        refuse_password_of_account(&record)?;
         let hash = self.hash_password(&name, password).await?;
         self.record(AuditKind::PasswordChange { user: name.to_string(), by: actor }).await?;
         self.replace_password(&key, revision, record, hash, Batch::new()).await
@@ -270,7 +281,7 @@ impl Inner {
     }
 }
 
-fn check_traits(traits: &Traits) -> ApiResult<()> {
+pub(crate) fn check_traits(traits: &Traits) -> ApiResult<()> {
     let texts = || traits.iter().flat_map(|(name, values)| values.iter().chain([name]));
     if traits.len() > MAX_TRAITS || texts().map(String::len).sum::<usize>() > MAX_TRAITS_OCTETS {
         return Err(bad_request(format!(
@@ -287,6 +298,13 @@ fn check_traits(traits: &Traits) -> ApiResult<()> {
         Login::new(login).map_err(|cause| bad_request(cause.to_string()))?;
     }
     Ok(())
+}
+
+/// Who is vouched for by an identity provider logs in there (I39).
+fn refuse_password_of_account(user: &UserRecord) -> ApiResult<()> {
+    let Some(account) = &user.sso else { return Ok(()) };
+    let (name, connector) = (&user.name, &account.connector);
+    Err(conflict(format!("user {name} logs in by connector {connector} and has no password here")))
 }
 
 fn invite_event(actor: String, name: &UserName, mark: &InviteMark) -> AuditKind {

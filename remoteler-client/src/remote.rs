@@ -374,6 +374,36 @@ impl AuthApi for RemoteAuth {
     async fn export_tile(&self, query: ExportTileQuery) -> Result<ExportTile, ApiError> {
         self.call(get(with_query(wire::AUDIT_TILE, &query))).await
     }
+
+    async fn login_methods(&self) -> Result<remoteler_core::LoginMethods, ApiError> {
+        self.call(get(wire::LOGIN_METHODS)).await
+    }
+
+    async fn begin_login(&self, request: remoteler_core::BeginLogin) -> Result<remoteler_core::LoginBegun, ApiError> {
+        self.call(send(Method::POST, wire::LOGINS, &request)).await
+    }
+
+    async fn browser_step(
+        &self,
+        request: remoteler_core::BrowserStep,
+    ) -> Result<remoteler_core::BrowserAnswer, ApiError> {
+        self.call(send(Method::POST, wire::LOGIN_BROWSER, &request)).await
+    }
+
+    async fn poll_login(&self, request: remoteler_core::LoginPoll) -> Result<remoteler_core::LoginProgress, ApiError> {
+        self.call(send(Method::POST, wire::LOGIN_POLL, &request)).await
+    }
+
+    async fn redeem_login(
+        &self,
+        request: remoteler_core::RedeemLogin,
+    ) -> Result<remoteler_core::SealedCerts, ApiError> {
+        self.call(send(Method::POST, wire::LOGIN_REDEEM, &request)).await
+    }
+
+    async fn test_connector(&self, request: remoteler_core::Resource) -> Result<remoteler_core::LoginBegun, ApiError> {
+        self.call(send(Method::POST, wire::CONNECTOR_TEST, &request)).await
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,10 @@
 //! the proxy's web certificate is believed by the system's roots, or not checked by the user's explicit wish.
 
 use http::Method;
-use remoteler_core::{ApiError, ApiErrorKind, LoginRequest, Ping, UserCerts, wire};
+use remoteler_core::{
+    ApiError, ApiErrorKind, BeginLogin, LoginBegun, LoginMethods, LoginPoll, LoginProgress, LoginRequest, Ping,
+    RedeemLogin, SealedCerts, UserCerts, wire,
+};
 use serde::de::DeserializeOwned;
 
 use crate::{
@@ -41,6 +44,38 @@ impl WebClient {
     /// many attempts, [`ApiErrorKind::Unavailable`] as for [`WebClient::ping`].
     pub async fn login(&self, request: &LoginRequest) -> Result<UserCerts, ApiError> {
         self.call(send(Method::POST, wire::WEB_LOGIN, request)).await
+    }
+
+    /// Ways to log in.
+    ///
+    /// # Errors
+    /// As [`WebClient::ping`].
+    pub async fn login_methods(&self) -> Result<LoginMethods, ApiError> {
+        self.call(get(wire::WEB_LOGIN_METHODS)).await
+    }
+
+    /// Begins a login that a browser finishes.
+    ///
+    /// # Errors
+    /// [`ApiErrorKind::RateLimited`] after too many that were not finished; as [`WebClient::ping`].
+    pub async fn begin_login(&self, request: &BeginLogin) -> Result<LoginBegun, ApiError> {
+        self.call(send(Method::POST, wire::WEB_LOGINS, request)).await
+    }
+
+    /// How far it is.
+    ///
+    /// # Errors
+    /// [`ApiErrorKind::NotFound`] when it has expired or was finished; as [`WebClient::ping`].
+    pub async fn poll_login(&self, poll: &LoginPoll) -> Result<LoginProgress, ApiError> {
+        self.call(send(Method::POST, wire::WEB_LOGIN_POLL, poll)).await
+    }
+
+    /// The certificates of a confirmed login, sealed, once.
+    ///
+    /// # Errors
+    /// As [`WebClient::poll_login`].
+    pub async fn redeem_login(&self, request: &RedeemLogin) -> Result<SealedCerts, ApiError> {
+        self.call(send(Method::POST, wire::WEB_LOGIN_REDEEM, request)).await
     }
 
     async fn call<T: DeserializeOwned>(&self, call: Call) -> Result<T, ApiError> {

@@ -472,4 +472,18 @@ pub trait AuthApi: Send + Sync {
     async fn add_factor(&self, factor: crate::NewFactor) -> Result<crate::FactorAdded, ApiError>;
     /// Removes a factor of the calling user. Users, with a fresh proof. Conflict when it is the last one and everybody needs one.
     async fn remove_factor(&self, removal: crate::FactorRemoval) -> Result<(), ApiError>;
+
+    /// Ways to log in. Anybody.
+    async fn login_methods(&self) -> Result<crate::LoginMethods, ApiError>;
+    /// Begins a login that a browser finishes. Anybody; those who begin many and finish none are [`ApiErrorKind::RateLimited`].
+    async fn begin_login(&self, request: crate::BeginLogin) -> Result<crate::LoginBegun, ApiError>;
+    /// A step of the browser. Anybody.
+    async fn browser_step(&self, step: crate::BrowserStep) -> Result<crate::BrowserAnswer, ApiError>;
+    /// How far a login is. Who began it. Not found when there is no such login, or it has expired.
+    async fn poll_login(&self, poll: crate::LoginPoll) -> Result<crate::LoginProgress, ApiError>;
+    /// The certificates of a confirmed login, once. Who began it and has the grant.
+    async fn redeem_login(&self, request: crate::RedeemLogin) -> Result<crate::SealedCerts, ApiError>;
+    /// Begins a login by a connector that need not be stored, which shows what it would give and issues nothing. Users who may create connectors
+    /// of that kind.
+    async fn test_connector(&self, connector: Resource) -> Result<crate::LoginBegun, ApiError>;
 }

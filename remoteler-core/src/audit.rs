@@ -116,13 +116,16 @@ audit_kinds! {
     UserLogin = "user.login", "T1000I" {
         /// As typed; need not exist.
         user: String,
-        /// `local`.
+        /// `local`, `oidc`, `github` or `saml`.
         method: String,
         /// Whether it worked.
         success: bool,
         /// Why not.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<String>,
+        /// The connector through which it went, where it was one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        connector: Option<String>,
         /// The client's address.
         #[serde(rename = "addr.remote", default, skip_serializing_if = "Option::is_none")]
         remote: Option<String>,
@@ -604,6 +607,34 @@ audit_kinds! {
         user: String,
         /// Each setting that changes, before and after.
         changes: Vec<String>,
+    }
+    /// A connector was made or changed.
+    OidcCreate = "oidc.created", "T8100I" {
+        /// Who did it.
+        user: String,
+        /// Which connector.
+        name: String,
+    }
+    /// A connector was removed.
+    OidcDelete = "oidc.deleted", "T8101I" {
+        /// Who did it.
+        user: String,
+        /// Which connector.
+        name: String,
+    }
+    /// A connector was made or changed.
+    GithubCreate = "github.created", "T8000I" {
+        /// Who did it.
+        user: String,
+        /// Which connector.
+        name: String,
+    }
+    /// A connector was removed.
+    GithubDelete = "github.deleted", "T8001I" {
+        /// Who did it.
+        user: String,
+        /// Which connector.
+        name: String,
     }
 }
 

@@ -207,7 +207,9 @@ pub const fn singleton_name(kind: ResourceKind) -> Option<&'static str> {
         | ResourceKind::Node
         | ResourceKind::KubeCluster
         | ResourceKind::PolicyTest
-        | ResourceKind::Lock => None,
+        | ResourceKind::Lock
+        | ResourceKind::Oidc
+        | ResourceKind::Github => None,
     }
 }
 
@@ -271,7 +273,9 @@ impl ClusterConfig {
             | ResourceKind::Node
             | ResourceKind::KubeCluster
             | ResourceKind::PolicyTest
-            | ResourceKind::Lock => Ok(Value::Null),
+            | ResourceKind::Lock
+            | ResourceKind::Oidc
+            | ResourceKind::Github => Ok(Value::Null),
         };
         // Names, numbers and texts always encode.
         spec.unwrap_or(Value::Null)
@@ -297,7 +301,9 @@ impl ClusterConfig {
             | ResourceKind::Node
             | ResourceKind::KubeCluster
             | ResourceKind::PolicyTest
-            | ResourceKind::Lock => return Err(ClusterConfigError::Kind(kind.as_str())),
+            | ResourceKind::Lock
+            | ResourceKind::Oidc
+            | ResourceKind::Github => return Err(ClusterConfigError::Kind(kind.as_str())),
         }
         Ok(self)
     }

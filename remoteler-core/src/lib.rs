@@ -14,9 +14,12 @@ mod audit_schema;
 mod audit_sink;
 mod audit_text;
 mod backup;
+mod browser_login;
+mod capture;
 mod clock;
 mod cluster_config;
 mod cluster_settings;
+mod connector;
 mod decision;
 mod entropy;
 pub mod evidence;
@@ -46,6 +49,7 @@ mod role;
 mod role_options;
 mod rotation;
 mod rule;
+mod sealed_answer;
 mod secret;
 mod sign;
 mod source;
@@ -71,12 +75,21 @@ pub use audit::{AuditEvent, AuditKind, ConnectionFields, SessionFields};
 pub use audit_bound::BoundedRefusals;
 pub use audit_sink::{AuditError, AuditSink, NullAudit};
 pub use backup::BackupStatus;
+pub use browser_login::{
+    BeginLogin, BrowserAction, BrowserAnswer, BrowserStep, BrowserView, ConnectorChoice, ConnectorReport, LocalChoice,
+    LoginBegun, LoginMethods, LoginPoll, LoginProgress, LoopbackUrl, MappingOutcome, NotLoopback, RedeemLogin,
+    SealedCerts, draw_login_code, read_login_code,
+};
+pub use capture::CapturePattern;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use cluster_config::{
     AuthPreferenceSpec, AuthType, ClusterConfig, ClusterConfigError, IdleTimeout, IdleTimeoutError, NetworkingSpec,
     ORIGIN_LABEL, RecordingMode, SecondFactor, SessionRecordingSpec, singleton_name,
 };
 pub use cluster_settings::{ClusterSettings, LOCKS_HOLD};
+pub use connector::{
+    ClaimMapping, ConnectorError, DEFAULT_OIDC_SCOPES, GithubSpec, OidcSpec, TeamMapping, check_connector_name,
+};
 pub use decision::{Finding, RoleOutcome, Visibility};
 pub use entropy::{Entropy, OsEntropy, fill_random, random_uuid};
 pub use explain::{ExplainRequest, Explanation, ShownOptions, explain_kube, explain_ssh, prospective_identity};
@@ -121,6 +134,7 @@ pub use rotation::{
     ServiceContact, TrustAck, TrustAcked,
 };
 pub use rule::{RuleAccess, Verb, authorize_rule};
+pub use sealed_answer::{AnswerKey, FollowKey, SealedAnswerError, is_answer_key, seal_answer};
 pub use secret::Secret;
 pub use sign::{SignRequest, SignedCertificates};
 pub use source::SourceNet;

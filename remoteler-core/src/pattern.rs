@@ -87,7 +87,7 @@ impl Expression {
         compile(expression, expression)
     }
 
-    fn whole(inside: &str, pattern: &str) -> Result<Self, PatternError> {
+    pub(crate) fn whole(inside: &str, pattern: &str) -> Result<Self, PatternError> {
         // On its own first: `a)|(b` is none, though it would be one between our parentheses.
         compile(inside, pattern)?;
         compile(&format!("^(?:{inside})$"), pattern)

@@ -9,7 +9,7 @@ use crate::RoleSpec;
 pub enum ResourceError {
     /// A kind this product does not have.
     #[error(
-        "{0:?} is no kind of resource; known are role, user, token, node, kube_cluster, policy_test, lock, cluster_auth_preference, cluster_networking_config and session_recording_config"
+        "{0:?} is no kind of resource; known are role, user, token, node, kube_cluster, policy_test, lock, cluster_auth_preference, cluster_networking_config, session_recording_config, oidc and github"
     )]
     UnknownKind(String),
     /// A version of that kind it does not read.
@@ -48,6 +48,10 @@ pub enum ResourceKind {
     ClusterNetworkingConfig,
     /// Whether sessions are recorded.
     SessionRecordingConfig,
+    /// Login by OpenID Connect.
+    Oidc,
+    /// Login by GitHub.
+    Github,
 }
 
 impl ResourceKind {
@@ -65,6 +69,8 @@ impl ResourceKind {
             Self::ClusterAuthPreference => "cluster_auth_preference",
             Self::ClusterNetworkingConfig => "cluster_networking_config",
             Self::SessionRecordingConfig => "session_recording_config",
+            Self::Oidc => "oidc",
+            Self::Github => "github",
         }
     }
 
@@ -74,7 +80,7 @@ impl ResourceKind {
         match self {
             Self::Role => &["v5", "v6", "v7"],
             Self::User | Self::Token | Self::Node | Self::Lock => &["v2"],
-            Self::KubeCluster => &["v3"],
+            Self::KubeCluster | Self::Oidc | Self::Github => &["v3"],
             Self::PolicyTest => &["v1"],
             Self::ClusterAuthPreference | Self::ClusterNetworkingConfig | Self::SessionRecordingConfig => &["v2"],
         }
@@ -89,6 +95,8 @@ impl ResourceKind {
             | Self::Token
             | Self::PolicyTest
             | Self::Lock
+            | Self::Oidc
+            | Self::Github
             | Self::ClusterAuthPreference
             | Self::ClusterNetworkingConfig
             | Self::SessionRecordingConfig => None,
@@ -112,6 +120,8 @@ impl ResourceKind {
             "cluster_auth_preference" | "cap" => Self::ClusterAuthPreference,
             "cluster_networking_config" | "netconfig" => Self::ClusterNetworkingConfig,
             "session_recording_config" | "recconfig" => Self::SessionRecordingConfig,
+            "oidc" => Self::Oidc,
+            "github" => Self::Github,
             _ => return Err(ResourceError::UnknownKind(text.chars().take(40).collect())),
         })
     }

@@ -124,6 +124,18 @@ pub const FACTORS: &str = "/v1/factors";
 pub const FACTOR_OFFER: &str = "/v1/factors/offer";
 /// `POST` [`crate::FactorRemoval`] → nothing. No `DELETE`: a proof travels along.
 pub const FACTOR_REMOVE: &str = "/v1/factors/remove";
+/// `GET` → [`crate::LoginMethods`].
+pub const LOGIN_METHODS: &str = "/v1/logins/methods";
+/// `POST` [`crate::BeginLogin`] → [`crate::LoginBegun`].
+pub const LOGINS: &str = "/v1/logins";
+/// `POST` [`crate::BrowserStep`] → [`crate::BrowserAnswer`].
+pub const LOGIN_BROWSER: &str = "/v1/logins/browser";
+/// `POST` [`crate::LoginPoll`] → [`crate::LoginProgress`].
+pub const LOGIN_POLL: &str = "/v1/logins/poll";
+/// `POST` [`crate::RedeemLogin`] → [`crate::SealedCerts`].
+pub const LOGIN_REDEEM: &str = "/v1/logins/redeem";
+/// `POST` [`crate::Resource`] → [`crate::LoginBegun`].
+pub const CONNECTOR_TEST: &str = "/v1/connectors/test";
 
 /// `GET` → the OpenAPI document of all of the above.
 pub const OPENAPI: &str = "/v1/openapi.json";
@@ -137,6 +149,26 @@ pub const WEB_JWKS: &str = "/.well-known/jwks.json";
 /// Proxy's web API: `GET` → a revocation list as OpenSSH and TLS programs read it. `{list}` is a [`crate::RevocationListName`], or one with
 /// `.pem` behind it for an X.509 list.
 pub const WEB_REVOCATION_LIST: &str = "/v1/webapi/revocations/{list}";
+/// Proxy's web API: `GET` → [`crate::LoginMethods`].
+pub const WEB_LOGIN_METHODS: &str = "/v1/webapi/logins/methods";
+/// Proxy's web API: `POST` [`crate::BeginLogin`] → [`crate::LoginBegun`].
+pub const WEB_LOGINS: &str = "/v1/webapi/logins";
+/// Proxy's web API: `POST` [`crate::LoginPoll`] → [`crate::LoginProgress`].
+pub const WEB_LOGIN_POLL: &str = "/v1/webapi/logins/poll";
+/// Proxy's web API: `POST` [`crate::RedeemLogin`] → [`crate::SealedCerts`].
+pub const WEB_LOGIN_REDEEM: &str = "/v1/webapi/logins/redeem";
+/// Page of the proxy that a login's browser opens: `GET`, HTML.
+pub const WEB_LOGIN_PAGE: &str = "/web/login/{id}";
+/// Where the form with a password on [`WEB_LOGIN_PAGE`] goes: `POST`.
+pub const WEB_LOGIN_LOCAL: &str = "/web/login/{id}/local";
+/// Page of the proxy on which a login is confirmed: `GET` and `POST`, HTML.
+pub const WEB_LOGIN_CONFIRM: &str = "/web/login/{id}/confirm";
+/// Page of the proxy to which identity providers send browsers back: `GET`.
+pub const WEB_LOGIN_CALLBACK: &str = "/web/callback/{connector}";
+/// Page of the proxy on which the code of a login elsewhere is typed: `GET` and `POST`, HTML.
+pub const WEB_DEVICE: &str = "/web/device";
+/// Page of the proxy after a login: `GET`, HTML.
+pub const WEB_LOGIN_DONE: &str = "/web/done";
 /// Page of the proxy on which an invited user sets a password: `GET` and `POST`, HTML.
 pub const WEB_INVITE: &str = "/web/invite/{token}";
 

@@ -227,6 +227,30 @@ impl AuthApi for Store {
     async fn export_tile(&self, _: evidence::ExportTileQuery) -> Result<evidence::ExportTile, ApiError> {
         absent()
     }
+
+    async fn login_methods(&self) -> Result<remoteler_core::LoginMethods, ApiError> {
+        absent()
+    }
+
+    async fn begin_login(&self, _: remoteler_core::BeginLogin) -> Result<remoteler_core::LoginBegun, ApiError> {
+        absent()
+    }
+
+    async fn browser_step(&self, _: remoteler_core::BrowserStep) -> Result<remoteler_core::BrowserAnswer, ApiError> {
+        absent()
+    }
+
+    async fn poll_login(&self, _: remoteler_core::LoginPoll) -> Result<remoteler_core::LoginProgress, ApiError> {
+        absent()
+    }
+
+    async fn redeem_login(&self, _: remoteler_core::RedeemLogin) -> Result<remoteler_core::SealedCerts, ApiError> {
+        absent()
+    }
+
+    async fn test_connector(&self, _: remoteler_core::Resource) -> Result<remoteler_core::LoginBegun, ApiError> {
+        absent()
+    }
 }
 
 fn recording(dir: &tempfile::TempDir, octets: usize) -> (PathBuf, Vec<u8>) {

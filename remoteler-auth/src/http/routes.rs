@@ -3,6 +3,7 @@
 mod backup;
 mod evidence;
 mod explain;
+mod logins;
 mod mfa;
 pub(super) mod policy;
 
@@ -99,6 +100,7 @@ pub(super) fn table() -> Vec<Route> {
     routes.extend(explain::table());
     routes.extend(policy::routes());
     routes.extend(mfa::routes());
+    routes.extend(logins::table());
     routes
 }
 

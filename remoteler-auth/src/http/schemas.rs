@@ -3,6 +3,7 @@
 
 mod evidence;
 mod explain;
+mod logins;
 mod mfa;
 mod policy;
 mod sign;
@@ -104,6 +105,7 @@ pub(super) fn schemas() -> Map<String, Value> {
     add_revocation(&mut all);
     policy::add(&mut all);
     mfa::add(&mut all);
+    logins::add(&mut all);
     all
 }
 

@@ -56,8 +56,14 @@ async fn a_host_cannot_forge_the_events_of_others() {
         error: "forged".into(),
         remote: None,
     };
-    let login =
-        AuditKind::UserLogin { user: "ann".into(), method: "local".into(), success: true, error: None, remote: None };
+    let login = AuditKind::UserLogin {
+        user: "ann".into(),
+        method: "local".into(),
+        success: true,
+        error: None,
+        connector: None,
+        remote: None,
+    };
     let mut elsewhere = event(&cluster, exec(&edge.host_id.to_string()));
     elsewhere.cluster_name = ClusterName::new("leaf").unwrap();
     let ended = |place: &str| AuditKind::ClientDisconnect {

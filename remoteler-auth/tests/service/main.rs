@@ -12,6 +12,7 @@ mod http;
 mod identity_tokens;
 mod inventory;
 mod join;
+mod local_login;
 mod locks;
 mod login;
 mod mfa;

@@ -71,6 +71,7 @@ impl Cluster {
             keys: KeyParams::default(),
             reviewer: None,
             settings: Default::default(),
+            sso: Default::default(),
         }
     }
 

@@ -142,6 +142,7 @@ fn config(dir: &tempfile::TempDir, clock: Arc<dyn Clock>, keys: KeyParams) -> Au
         keys,
         reviewer: None,
         settings: Default::default(),
+        sso: Default::default(),
     }
 }
 

@@ -1,6 +1,8 @@
 //! Documents to be created, checked before the first of them is written. Owns what can be said of a document without asking anybody;
 //! the auth service checks everything again.
 
+mod connectors;
+
 use anyhow::{Context, bail, ensure};
 use remoteler_core::{
     AuthPreferenceSpec, ClusterConfig, ConditionsSpec, GivenSpec, JoinMethod, KubeObjectSpec, KubeResourceSpec,
@@ -44,7 +46,7 @@ fn check(document: &Resource, lines: Option<&Lines>) -> anyhow::Result<()> {
     let kind = ResourceKind::parse(&document.kind)?;
     if let Some(how) = kind.made_elsewhere() {
         bail!(
-            "{} {:?} cannot be created by a document: {how}; documents of kinds role, user, token, policy_test and lock and those that set the cluster can be created",
+            "{} {:?} cannot be created by a document: {how}; documents of kinds role, user, token, policy_test, lock, oidc and github and those that set the cluster can be created",
             kind.as_str(),
             document.metadata.name
         );
@@ -67,6 +69,8 @@ fn check(document: &Resource, lines: Option<&Lines>) -> anyhow::Result<()> {
         ResourceKind::ClusterAuthPreference => faults_in::<AuthPreferenceSpec>(&document.spec),
         ResourceKind::ClusterNetworkingConfig => faults_in::<NetworkingSpec>(&document.spec),
         ResourceKind::SessionRecordingConfig => faults_in::<SessionRecordingSpec>(&document.spec),
+        ResourceKind::Oidc => connectors::faults_in_oidc(&document.spec),
+        ResourceKind::Github => connectors::faults_in_github(&document.spec),
         ResourceKind::Node | ResourceKind::KubeCluster => (Vec::new(), Vec::new()),
     };
     if !unsupported.is_empty() {
@@ -87,6 +91,8 @@ fn check(document: &Resource, lines: Option<&Lines>) -> anyhow::Result<()> {
         | ResourceKind::SessionRecordingConfig => {
             ClusterConfig::default().with_document(kind, document.clone()).map(drop).with_context(this)
         }
+        ResourceKind::Oidc => connectors::check_oidc(document).with_context(this),
+        ResourceKind::Github => connectors::check_github(document).with_context(this),
         ResourceKind::Node | ResourceKind::KubeCluster => Ok(()),
     }
 }

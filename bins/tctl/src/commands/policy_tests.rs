@@ -109,6 +109,8 @@ fn world(documents: &[Resource]) -> anyhow::Result<(Policy, TestWorld, Vec<Polic
             ResourceKind::PolicyTest => tests.push(PolicyTest::from_document(document)?),
             ResourceKind::Token
             | ResourceKind::Lock
+            | ResourceKind::Oidc
+            | ResourceKind::Github
             | ResourceKind::ClusterAuthPreference
             | ResourceKind::ClusterNetworkingConfig
             | ResourceKind::SessionRecordingConfig => {

@@ -285,6 +285,7 @@ fn samples() -> Vec<(&'static str, Value)> {
     .chain(mfa::tests::samples())
     .chain(evidence::tests::samples(now))
     .chain(policy::tests::samples(&trust()))
+    .chain(logins::tests::samples())
     .collect()
 }
 
@@ -296,7 +297,7 @@ fn the_schemas_have_exactly_the_fields_of_the_types() {
         check(name, schemas.get(*name).unwrap(), sample);
     }
     let plain = ["Size", "SignRequest"];
-    let shown: Vec<&str> = samples.iter().map(|(name, _)| *name).chain(plain).collect();
+    let shown: Vec<&str> = samples.iter().map(|(name, _)| *name).chain(plain).chain(logins::tests::PLAIN).collect();
     assert!(schemas.keys().all(|name| shown.contains(&name.as_str())), "a schema has no sample");
 }
 

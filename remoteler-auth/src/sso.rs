@@ -1,0 +1,84 @@
+//! Login through a browser: single sign-on by connectors, begun by `tsh`, carried through the proxy's pages, finished by the certificates that the
+//! confirmed login grants. Owns the state of logins under way, which lies in the store, so that any proxy may answer; opens no connection
+//! itself, asks no password, and believes nothing that a browser says of itself.
+
+mod account;
+mod conclude;
+mod connectors;
+mod fetch;
+mod github;
+mod jws;
+mod mapping;
+mod oidc;
+mod records;
+mod redeem;
+mod steps;
+
+use std::{sync::Arc, time::Duration};
+
+pub(crate) use account::SsoMark;
+pub(crate) use conclude::Authenticated;
+pub use fetch::{FetchError, Fetcher};
+pub(crate) use records::GONE;
+
+use crate::limiter::Limiter;
+
+/// How people log in, besides by password.
+#[derive(Clone)]
+pub struct SsoConfig {
+    /// The cluster's `authentication.type`: `local`, `oidc`, `github` or `saml`.
+    pub kind: String,
+    /// The connector used when none is named; absent: the only one of that kind.
+    pub default_connector: Option<String>,
+    /// Asks identity providers; without it nobody logs in through one.
+    pub fetcher: Option<Arc<dyn Fetcher>>,
+}
+
+impl Default for SsoConfig {
+    fn default() -> Self {
+        Self { kind: "local".into(), default_connector: None, fetcher: None }
+    }
+}
+
+impl std::fmt::Debug for SsoConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SsoConfig").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+/// What logins through browsers keep in memory: counters, and what providers published.
+pub(crate) struct Sso {
+    pub(crate) config: SsoConfig,
+    providers: oidc::Providers,
+    limits: SsoLimits,
+}
+
+struct SsoLimits {
+    /// Logins of one address that were begun and not finished.
+    begun: Limiter,
+    /// All of them.
+    all: Limiter,
+    /// Codes typed wrongly from one address.
+    codes: Limiter,
+    /// Questions of one login.
+    polls: Limiter,
+}
+
+/// A login ends then, finished or not (I36).
+const LOGIN_TTL: Duration = Duration::from_secs(600);
+/// So long a confirmed login waits for its certificates to be fetched.
+const GRANT_TTL: Duration = Duration::from_secs(120);
+/// How long who polls is to wait between two questions.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+impl Sso {
+    pub(crate) fn new(config: SsoConfig) -> Self {
+        let limits = SsoLimits {
+            begun: Limiter::new(100, LOGIN_TTL),
+            all: Limiter::new(5_000, LOGIN_TTL),
+            codes: Limiter::new(10, Duration::from_secs(300)),
+            polls: Limiter::new(1, INTERVAL / 2),
+        };
+        Self { config, providers: oidc::Providers::default(), limits }
+    }
+}

@@ -1,0 +1,175 @@
+//! Where every way to log in through a browser comes together: who was proven is looked at once, by the same rules, and the login goes on to be confirmed.
+//! Owns what was proven and the reasons of a refusal; issues nothing.
+
+use std::collections::BTreeSet;
+
+use remoteler_core::{ApiError, AuditKind, BrowserView, ConnectorReport, LockContext, RoleName, Traits, UserName};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    records::{Asked, GONE, Stage},
+    steps::{confirm_path, finished},
+};
+use crate::{
+    failure::{ApiResult, denied, not_found},
+    issue::user_identity,
+    service::Inner,
+    users::{UserRecord, check_traits},
+};
+
+/// Who somebody was proven to be, by any way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Authenticated {
+    /// A user of ours, by password and second factor; roles and traits are those on record.
+    Local(UserName),
+    /// Somebody whom an identity provider vouches for.
+    Provider(Box<ProviderIdentity>),
+}
+
+/// Whom a provider vouches for: account (connector, issuer, subject), and what is made of the claims at this login (I39, I42).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProviderIdentity {
+    /// `oidc`, `github` or `saml`.
+    pub(crate) method: String,
+    pub(crate) connector: String,
+    pub(crate) issuer: String,
+    pub(crate) subject: String,
+    /// The name the account gets at its first login.
+    pub(crate) username: UserName,
+    pub(crate) roles: BTreeSet<RoleName>,
+    pub(crate) traits: Traits,
+}
+
+/// Who it is, and how that came about, for a test of the connector.
+pub(crate) type Proven = (Authenticated, ConnectorReport);
+
+/// Why nobody was proven.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LoginFault {
+    /// For the page and for `tsh`; nothing that a provider or the network said (I43).
+    pub(crate) said: String,
+    /// For the audit log.
+    pub(crate) detail: String,
+}
+
+impl LoginFault {
+    /// With the same words for everybody.
+    pub(crate) fn said(said: impl Into<String>) -> Self {
+        let said = said.into();
+        Self { detail: said.clone(), said }
+    }
+
+    /// With words for the audit log.
+    pub(crate) fn with(said: impl Into<String>, detail: impl std::fmt::Display) -> Self {
+        let said = said.into();
+        Self { detail: format!("{said}: {detail}"), said }
+    }
+}
+
+impl Authenticated {
+    pub(crate) fn username(&self) -> &UserName {
+        match self {
+            Self::Local(name) => name,
+            Self::Provider(identity) => &identity.username,
+        }
+    }
+
+    pub(crate) fn method(&self) -> &str {
+        match self {
+            Self::Local(_) => "local",
+            Self::Provider(identity) => &identity.method,
+        }
+    }
+
+    pub(crate) fn connector(&self) -> Option<&str> {
+        match self {
+            Self::Local(_) => None,
+            Self::Provider(identity) => Some(&identity.connector),
+        }
+    }
+}
+
+impl Inner {
+    /// Goes on with login `id` for who was proven: everything that would refuse the certificates is asked now, so that it is said on the page. The
+    /// next page asks for confirmation; of a test the report is kept, and nothing else.
+    pub(crate) async fn conclude(
+        &self,
+        id: &str,
+        who: Authenticated,
+        mut report: ConnectorReport,
+    ) -> ApiResult<BrowserView> {
+        let (mut record, revision) = self.login_at(id).await?;
+        if !matches!(record.stage, Stage::Open) {
+            return Err(not_found(GONE));
+        }
+        let admitted = self.admit_authenticated(who).await;
+        if let Asked::Report(_) = &record.asked {
+            match admitted {
+                Ok((user, _)) => report.user = Some(user.username().to_string()),
+                Err(cause) => report.refused = Some(cause.message),
+            }
+            record.stage = Stage::Tested(Box::new(report));
+            self.move_login(&record, revision).await?;
+            return Ok(finished(true, "The test is over; see the terminal. You may close this tab."));
+        }
+        match admitted {
+            Ok((who, _)) => {
+                record.stage = Stage::Confirming(who);
+                self.move_login(&record, revision).await?;
+                Ok(BrowserView::Redirect { to: confirm_path(id) })
+            }
+            Err(cause) => {
+                let connector = record.connector.clone().unwrap_or_default();
+                Err(self.login_failed(id, &connector, LoginFault::said(cause.message)).await?)
+            }
+        }
+    }
+
+    /// The account of who was proven, and the user it is now: roles exist, nobody is locked, the name is theirs.
+    pub(super) async fn admit_authenticated(&self, who: Authenticated) -> ApiResult<(Authenticated, UserRecord)> {
+        let (who, user) = match who {
+            Authenticated::Local(name) => {
+                let user = self.local_user(&name).await?;
+                (Authenticated::Local(name), user)
+            }
+            Authenticated::Provider(mut identity) => {
+                check_traits(&identity.traits)?;
+                if identity.roles.is_empty() {
+                    return Err(denied(format!(
+                        "connector {} gives {} no role; an administrator can see why with tctl sso test",
+                        identity.connector, identity.username
+                    )));
+                }
+                let user = self.user_of_account(&identity).await?;
+                identity.username = user.name.clone();
+                (Authenticated::Provider(identity), user)
+            }
+        };
+        let roles = self.roles_of(&user)?;
+        let identity = user_identity(&self.cluster, &user.name, &roles, &user.traits);
+        self.check_locks(&LockContext::of_identity(&identity))?;
+        Ok((who, user))
+    }
+
+    /// Ends a login because nobody was proven: audited, and told to who waits. Gives the error for the page.
+    pub(crate) async fn login_failed(&self, id: &str, connector: &str, fault: LoginFault) -> ApiResult<ApiError> {
+        let (mut record, revision) = self.login_at(id).await?;
+        let method = match self.connector(connector).await? {
+            Some(connector) => connector.kind().as_str().to_owned(),
+            None => "sso".to_owned(),
+        };
+        self.record(AuditKind::UserLogin {
+            user: String::new(),
+            method,
+            success: false,
+            error: Some(fault.detail),
+            connector: Some(connector.to_owned()).filter(|name| !name.is_empty()),
+            remote: record.remote.clone(),
+        })
+        .await?;
+        record.stage = Stage::Refused(fault.said.clone());
+        self.move_login(&record, revision).await?;
+        Ok(denied(fault.said))
+    }
+}

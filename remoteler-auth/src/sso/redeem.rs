@@ -1,0 +1,86 @@
+//! The end of a login: who began it shows the grant that only they could open, and gets the certificates, once.
+
+use std::{sync::Arc, time::Duration};
+
+use remoteler_core::{AuditKind, FollowKey, LockContext, RedeemLogin, SealedCerts, UserCerts};
+
+use super::{
+    conclude::Authenticated,
+    records::{Asked, GONE, Stage},
+};
+use crate::{
+    Caller,
+    failure::{ApiResult, bad_request, not_found},
+    issue::{SubjectKeys, UserIssue, user_identity},
+    login::remote,
+    secret_hash,
+    service::Inner,
+};
+
+impl Inner {
+    pub(crate) async fn redeem_login(&self, caller: &Caller, request: RedeemLogin) -> ApiResult<SealedCerts> {
+        let (record, _) = self.login_of_client(&request.id, &request.secret).await?;
+        let gone = || not_found(GONE);
+        let Stage::Approved { who, grant, follow, .. } = record.stage.clone() else { return Err(gone()) };
+        let Asked::Certificates { ssh, tls, ttl, .. } = record.asked.clone() else { return Err(gone()) };
+        if secret_hash::hash(&request.grant) != grant {
+            return Err(gone());
+        }
+        // From here on nobody else gets anything for this login, also when this fails.
+        if !self.end_login(&record).await? {
+            return Err(gone());
+        }
+        let follow = FollowKey::from_text(&follow).ok_or_else(gone)?;
+        let remote = remote(caller, request.client_addr.as_deref()).or(record.remote);
+        let keys = SubjectKeys::parse(&ssh, &tls)?;
+
+        // As at a login with a password: who is removed at this moment is let in before that, or not at all.
+        let _turn = self.changes.write().await;
+        let login = |success: bool, error: Option<String>| AuditKind::UserLogin {
+            user: who.username().to_string(),
+            method: who.method().to_owned(),
+            success,
+            error,
+            connector: who.connector().map(str::to_owned),
+            remote: remote.clone(),
+        };
+        let issue = match self.prepare_login(&who, keys, ttl).await {
+            Ok(issue) => issue,
+            Err(cause) => {
+                self.record(login(false, Some(cause.message.clone()))).await?;
+                return Err(cause);
+            }
+        };
+        let (identity, expires) = (issue.identity(), issue.expires());
+        let (roles, logins) = (identity.roles.clone(), identity.logins.iter().map(ToString::to_string).collect());
+        self.record(login(true, None)).await?;
+        let issued = self.issuer.issue_user(issue).await?;
+        let certs = UserCerts {
+            ssh_certificate: issued.ssh_certificate,
+            tls_certificate: issued.tls_certificate_pem,
+            expires,
+            roles,
+            logins,
+            trust: self.issuer.trust(),
+        };
+        let text = serde_json::to_vec(&certs).map_err(|cause| bad_request(cause.to_string()))?;
+        let sealed = follow.seal(&text).map_err(|cause| bad_request(cause.to_string()))?;
+        Ok(SealedCerts { sealed })
+    }
+
+    /// Asks everything once more: minutes may have passed since the provider's answer.
+    async fn prepare_login(&self, who: &Authenticated, keys: SubjectKeys, ttl: Option<u64>) -> ApiResult<UserIssue> {
+        let user = match who {
+            Authenticated::Local(name) => self.local_user(name).await?,
+            Authenticated::Provider(identity) => {
+                self.usable_connector(&identity.connector).await?;
+                self.keep_account(identity).await?
+            }
+        };
+        let roles = self.roles_of(&user)?;
+        let identity = user_identity(&self.cluster, &user.name, &roles, &user.traits);
+        self.check_locks(&LockContext::of_identity(&identity))?;
+        let roles: Vec<Arc<_>> = roles;
+        self.issuer.prepare_user(identity, &roles, keys, ttl.map(Duration::from_secs))
+    }
+}

@@ -1,0 +1,369 @@
+//! The pages of a login through a browser, and the calls of the client that waits for it. Owns the browser's cookie, the check that a form comes from our own
+//! page, and which page is shown; what happens in each step is the auth service's to decide.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    Extension, Form, Router,
+    extract::{
+        Path, Query, State,
+        rejection::{FormRejection, QueryRejection},
+    },
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use http::{
+    HeaderMap, HeaderValue, StatusCode,
+    header::{CACHE_CONTROL, COOKIE, LOCATION, SET_COOKIE},
+    uri::Authority,
+};
+use remoteler_core::{
+    ApiError, BeginLogin, BrowserAction, BrowserAnswer, BrowserStep, BrowserView, ConnectorChoice, LocalChoice,
+    LoginPoll, LoopbackUrl, RedeemLogin, Secret, wire,
+};
+use serde::Deserialize;
+
+use super::{
+    ApiForAddress, RemoteAddr, from_outside,
+    pages::{
+        Allowed, ConfirmPage, ConnectorLink, DeliverPage, DevicePage, LocalForm, LoginPage, close, foreign_form,
+        from_own_page, message, page, plain, sentence,
+    },
+    texts::ENGLISH,
+};
+use crate::http::{Input, json};
+
+/// The browser's cookie for logins. The prefix binds it to this host and to TLS (I50); it is sent along when a provider sends the browser back.
+const BROWSER_COOKIE: &str = "__Host-remoteler-login";
+/// Most cookies that are looked at (I62).
+const MAX_COOKIES: usize = 50;
+
+/// What `tsh` calls.
+pub(super) fn calls() -> Router<ApiForAddress> {
+    Router::new()
+        .route(wire::WEB_LOGIN_METHODS, get(methods))
+        .route(wire::WEB_LOGINS, post(begin))
+        .route(wire::WEB_LOGIN_POLL, post(poll))
+        .route(wire::WEB_LOGIN_REDEEM, post(redeem))
+}
+
+/// What browsers open; shown under the proxy's own names only.
+pub(super) fn router() -> Router<ApiForAddress> {
+    Router::new()
+        .route(wire::WEB_LOGIN_PAGE, get(open))
+        .route(wire::WEB_LOGIN_LOCAL, post(local))
+        .route(wire::WEB_LOGIN_CALLBACK, get(callback))
+        .route(wire::WEB_LOGIN_CONFIRM, get(review).post(decide))
+        .route(wire::WEB_DEVICE, get(device).post(enter_code))
+        .route(wire::WEB_LOGIN_DONE, get(async || close()))
+}
+
+type Api = State<ApiForAddress>;
+type Remote = Extension<RemoteAddr>;
+
+async fn methods(State(api): Api, Extension(RemoteAddr(addr)): Remote) -> Response {
+    json(api(addr).login_methods().await.map_err(from_outside))
+}
+
+async fn begin(State(api): Api, Extension(RemoteAddr(addr)): Remote, Input(request): Input<BeginLogin>) -> Response {
+    let request = BeginLogin { client_addr: Some(addr.to_string()), ..request };
+    json(api(addr).begin_login(request).await.map_err(from_outside))
+}
+
+async fn poll(State(api): Api, Extension(RemoteAddr(addr)): Remote, Input(request): Input<LoginPoll>) -> Response {
+    json(api(addr).poll_login(request).await.map_err(from_outside))
+}
+
+async fn redeem(State(api): Api, Extension(RemoteAddr(addr)): Remote, Input(request): Input<RedeemLogin>) -> Response {
+    let request = RedeemLogin { client_addr: Some(addr.to_string()), ..request };
+    json(api(addr).redeem_login(request).await.map_err(from_outside))
+}
+
+/// A browser's request, as far as a step needs it.
+struct Visit {
+    api: ApiForAddress,
+    addr: std::net::SocketAddr,
+    browser: Option<Secret>,
+    origin: String,
+    is_own_form: bool,
+}
+
+impl Visit {
+    fn new(api: ApiForAddress, RemoteAddr(addr): RemoteAddr, authority: &Authority, headers: &HeaderMap) -> Self {
+        let is_own_form = from_own_page(headers, authority);
+        Self { api, addr, browser: browser(headers), origin: format!("https://{authority}"), is_own_form }
+    }
+
+    async fn step(self, step: BrowserAction) -> Response {
+        let Self { api, addr, browser, origin, .. } = self;
+        let step = BrowserStep { step, browser, origin, client_addr: Some(addr.to_string()) };
+        match api(addr).browser_step(step).await {
+            Ok(answer) => shown(answer),
+            Err(cause) => failed(&from_outside(cause)),
+        }
+    }
+
+    /// The step of a form, which only our own page may send (I52).
+    async fn form(self, step: BrowserAction) -> Response {
+        if self.is_own_form {
+            return self.step(step).await;
+        }
+        foreign_form()
+    }
+}
+
+#[derive(Deserialize)]
+struct Chosen {
+    connector: Option<String>,
+}
+
+async fn open(
+    State(api): Api,
+    Extension(remote): Remote,
+    Path(id): Path<String>,
+    Query(Chosen { connector }): Query<Chosen>,
+    Extension(authority): Extension<Authority>,
+    headers: HeaderMap,
+) -> Response {
+    Visit::new(api, remote, &authority, &headers).step(BrowserAction::Open { id, connector }).await
+}
+
+async fn callback(
+    State(api): Api,
+    Extension(remote): Remote,
+    Path(connector): Path<String>,
+    params: Result<Query<Vec<(String, String)>>, QueryRejection>,
+    Extension(authority): Extension<Authority>,
+    headers: HeaderMap,
+) -> Response {
+    let params = params.ok().and_then(|Query(pairs)| {
+        let count = pairs.len();
+        let params: BTreeMap<String, String> = pairs.into_iter().collect();
+        // A parameter that stands there twice is read in two ways (RFC 6749 section 3.1).
+        (params.len() == count && count <= 20).then_some(params)
+    });
+    match params {
+        Some(params) => {
+            Visit::new(api, remote, &authority, &headers).step(BrowserAction::Callback { connector, params }).await
+        }
+        None => message(StatusCode::BAD_REQUEST, ENGLISH.login_title, ENGLISH.login_unreadable),
+    }
+}
+
+async fn review(
+    State(api): Api,
+    Extension(remote): Remote,
+    Path(id): Path<String>,
+    Extension(authority): Extension<Authority>,
+    headers: HeaderMap,
+) -> Response {
+    Visit::new(api, remote, &authority, &headers).step(BrowserAction::Review { id }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Decision {
+    token: Secret,
+    decision: String,
+}
+
+async fn decide(
+    State(api): Api,
+    Extension(remote): Remote,
+    Path(id): Path<String>,
+    Extension(authority): Extension<Authority>,
+    headers: HeaderMap,
+    form: Result<Form<Decision>, FormRejection>,
+) -> Response {
+    let Ok(Form(Decision { token, decision })) = form else {
+        return message(StatusCode::BAD_REQUEST, ENGLISH.login_title, ENGLISH.login_broken);
+    };
+    let approve = decision == "approve";
+    Visit::new(api, remote, &authority, &headers).form(BrowserAction::Decide { id, token, approve }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Local {
+    token: Secret,
+    user: String,
+    password: Secret,
+    #[serde(default)]
+    code: Option<Secret>,
+}
+
+async fn local(
+    State(api): Api,
+    Extension(remote): Remote,
+    Path(id): Path<String>,
+    Extension(authority): Extension<Authority>,
+    headers: HeaderMap,
+    form: Result<Form<Local>, FormRejection>,
+) -> Response {
+    let Ok(Form(Local { token, user, password, code })) = form else {
+        return message(StatusCode::BAD_REQUEST, ENGLISH.login_title, ENGLISH.login_broken);
+    };
+    let code = code.filter(|code| !code.reveal().trim().is_empty());
+    let step = BrowserAction::Password { id, token, user, password, code };
+    Visit::new(api, remote, &authority, &headers).form(step).await
+}
+
+async fn device() -> Response {
+    let shown = DevicePage { t: &ENGLISH, error: None, code: "", action: wire::WEB_DEVICE };
+    page(StatusCode::OK, &shown, &Allowed::default())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Code {
+    code: String,
+}
+
+async fn enter_code(
+    State(api): Api,
+    Extension(remote): Remote,
+    Extension(authority): Extension<Authority>,
+    headers: HeaderMap,
+    form: Result<Form<Code>, FormRejection>,
+) -> Response {
+    let Ok(Form(Code { code })) = form else {
+        return message(StatusCode::BAD_REQUEST, ENGLISH.device_title, ENGLISH.invite_broken);
+    };
+    Visit::new(api, remote, &authority, &headers).form(BrowserAction::EnterCode { code }).await
+}
+
+fn shown(answer: BrowserAnswer) -> Response {
+    let mut response = match answer.view {
+        BrowserView::Redirect { to } => redirect(&to),
+        BrowserView::Choose { id, connectors, local } => choose(&id, &connectors, local.as_ref()),
+        BrowserView::Confirm { id, user, host, address, code, token } => {
+            let action = wire::path(wire::WEB_LOGIN_CONFIRM, &id);
+            let (host, address) = (plain(&host), plain(&address));
+            let shown = ConfirmPage {
+                t: &ENGLISH,
+                user: user.as_str(),
+                host: &host,
+                address: &address,
+                code: &code,
+                action: &action,
+                token: token.reveal(),
+            };
+            page(StatusCode::OK, &shown, &Allowed::default())
+        }
+        BrowserView::Deliver { redirect, answer } => deliver(&redirect, answer.as_deref()),
+        BrowserView::Finished { success: true, message: text } => message(StatusCode::OK, ENGLISH.close_title, &text),
+        BrowserView::Finished { success: false, message: text } => {
+            message(StatusCode::OK, ENGLISH.refused_title, &text)
+        }
+    };
+    // 64 hex digits, checked by who drew them; what is none is not set.
+    if let Some(cookie) = answer.set_browser.and_then(|value| cookie(&value)) {
+        response.headers_mut().insert(SET_COOKIE, cookie);
+    }
+    response
+}
+
+/// To an identity provider or to a page of ours; to nothing else.
+fn redirect(to: &str) -> Response {
+    let ours = to.starts_with("/web/") && !to.contains("//") && !to.contains('\\');
+    match HeaderValue::from_str(to).ok().filter(|_| ours || to.starts_with("https://")) {
+        Some(to) => {
+            let headers = [(LOCATION, to), (CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+            (StatusCode::SEE_OTHER, headers).into_response()
+        }
+        None => message(StatusCode::BAD_GATEWAY, ENGLISH.login_title, ENGLISH.login_nowhere),
+    }
+}
+
+fn choose(id: &str, connectors: &[ConnectorChoice], local: Option<&LocalChoice>) -> Response {
+    let here = wire::path(wire::WEB_LOGIN_PAGE, id);
+    let links: Vec<ConnectorLink> = connectors
+        .iter()
+        .map(|each| ConnectorLink {
+            display: each.display.clone(),
+            href: format!("{here}?connector={}", wire::segment(&each.name)),
+        })
+        .collect();
+    let action = wire::path(wire::WEB_LOGIN_LOCAL, id);
+    let form = |local: &LocalChoice| (plain(&local.user), local.token.reveal().to_owned(), local.code);
+    let form = local.map(form);
+    let form = form.as_ref().map(|(user, token, code)| LocalForm { action: &action, token, user, code: *code });
+    let error = local.and_then(|local| local.error.as_deref()).map(sentence);
+    let error = error.as_deref();
+    let status = if error.is_some() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
+    let shown = LoginPage { t: &ENGLISH, purpose: ENGLISH.login_purpose, error, connectors: &links, local: form };
+    page(status, &shown, &Allowed::default())
+}
+
+/// The browser goes to the listener by itself, or by a click: a redirect of the form's answer would be held up by the policy for forms.
+fn deliver(to: &LoopbackUrl, answer: Option<&str>) -> Response {
+    let query = answer.map_or_else(|| "error=declined".to_owned(), |answer| format!("answer={answer}"));
+    let (url, approved) = (format!("{to}?{query}"), answer.is_some());
+    page(StatusCode::OK, &DeliverPage { t: &ENGLISH, url: &url, approved }, &Allowed::default())
+}
+
+fn failed(cause: &ApiError) -> Response {
+    let status = StatusCode::from_u16(wire::status(cause.kind)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    // Browsers ask for a password of their own at 401.
+    let status = if status == StatusCode::UNAUTHORIZED { StatusCode::FORBIDDEN } else { status };
+    message(status, ENGLISH.login_title, &cause.message)
+}
+
+fn cookie(value: &Secret) -> Option<HeaderValue> {
+    let text = format!("{BROWSER_COOKIE}={}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=900", value.reveal());
+    let plain = value.reveal().bytes().all(|c| c.is_ascii_alphanumeric());
+    let mut header = HeaderValue::from_str(&text).ok().filter(|_| plain)?;
+    header.set_sensitive(true);
+    Some(header)
+}
+
+/// The cookie, if it stands there once: of two nobody knows whose the first is.
+fn browser(headers: &HeaderMap) -> Option<Secret> {
+    let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
+    let pairs = lines.flat_map(|line| line.split(';')).take(MAX_COOKIES);
+    let mut values = pairs.filter_map(|pair| pair.trim().strip_prefix(BROWSER_COOKIE)?.strip_prefix('='));
+    let value = values.next()?;
+    values.next().is_none().then(|| Secret::new(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_browser_is_sent_to_https_or_to_pages_of_ours_and_nowhere_else() {
+        // I40, I54
+        for right in ["https://idp.example.com/auth?x=1", "/web/login/1/confirm"] {
+            assert_eq!(redirect(right).headers()[LOCATION], right);
+        }
+        for wrong in [
+            "http://idp.example.com/",
+            "javascript:alert(1)",
+            "data:text/html,x",
+            "//evil.example/",
+            "/web//evil.example",
+            "/web/\\evil.example",
+            "/\\evil.example",
+            "https:/\r\nX: y",
+            "",
+        ] {
+            let answer = redirect(wrong);
+            assert!(answer.headers().get(LOCATION).is_none(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_cookie_is_of_this_host_alone_and_one_that_stands_there_twice_is_none() {
+        // I50
+        let set = cookie(&Secret::new("ab12")).unwrap();
+        let set = set.to_str().unwrap();
+        for part in ["__Host-remoteler-login=ab12;", "Path=/;", "Secure;", "HttpOnly;", "SameSite=Lax;"] {
+            assert!(set.contains(part), "{set}");
+        }
+        assert!(!set.contains("Domain") && cookie(&Secret::new("a; Domain=x")).is_none());
+        let of = |text: &str| browser(&HeaderMap::from_iter([(COOKIE, text.parse().unwrap())]));
+        assert_eq!(of("a=b; __Host-remoteler-login=ab12"), Some(Secret::new("ab12")));
+        assert_eq!(of("__Host-remoteler-login=1; __Host-remoteler-login=2"), None);
+        assert_eq!(of("x__Host-remoteler-login=1"), None);
+    }
+}
