@@ -161,6 +161,18 @@ impl Store {
         select_in(&dir, profile)
     }
 
+    /// Whose certificates they are.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they are no user's, or cannot be read.
+    pub fn user_of(proxy: &ProxyAddr, certs: &UserCerts) -> Result<UserName, StoreError> {
+        let certificate = Certificate::from_openssh(&certs.ssh_certificate).map_err(KeyError::from)?;
+        let Identity::User(identity) = ssh_identity(&certificate)? else {
+            return Err(StoreError::NotOurs { proxy: proxy.clone(), what: "they are no user's" });
+        };
+        Ok(identity.user)
+    }
+
     /// Keeps what a login issued for `keys`, makes it the current profile, and believes the cluster's hosts.
     ///
     /// The files are replaced one after the other under a lock; what a crash leaves in between is seen as broken when it is read,

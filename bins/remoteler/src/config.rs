@@ -8,13 +8,14 @@ mod join;
 mod keys;
 mod labels;
 mod settings;
+mod sign_on;
 mod template;
 mod yaml;
 
 pub use audit::{Audit, AuditSettings, AuditSpool, Ship, ShipPlace, SyslogPlace, WitnessPlace};
 pub use file::{
-    AuthService, Authentication, Common, ConfigFile, JoinParams, KeyPairFiles, KubernetesJoin, KubernetesService,
-    LabelCommand, Log, LogFormatConfig, OneOrMany, ProxyService, SshService, StorageConfig,
+    AuthService, Authentication, Common, ConfigFile, IdentityProviders, JoinParams, KeyPairFiles, KubernetesJoin,
+    KubernetesService, LabelCommand, Log, LogFormatConfig, OneOrMany, ProxyService, SshService, StorageConfig,
 };
 pub use join::{JoinSettings, JoinToken};
 pub use keys::{CaKeyParams, KeySettings, Pkcs11, SuiteName, TokenName, TokenSettings};
@@ -23,5 +24,6 @@ pub use settings::{
     AuthSettings, CommandLabel, ConfigError, Flags, KubeSettings, LogFormat, LogSettings, NodeSettings, ProxySettings,
     Settings, WebCertificate,
 };
+pub use sign_on::SignOnSettings;
 pub use template::commented_config;
 pub(crate) use yaml::to_yaml;

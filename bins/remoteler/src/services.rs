@@ -6,6 +6,8 @@ pub(crate) mod audit_log;
 #[cfg(feature = "server")]
 pub(crate) mod auth;
 #[cfg(feature = "server")]
+pub(crate) mod identity_providers;
+#[cfg(feature = "server")]
 pub(crate) mod inventory;
 #[cfg(feature = "kube")]
 pub(crate) mod kube;

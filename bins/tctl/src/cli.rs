@@ -5,6 +5,7 @@ mod lock;
 mod policy;
 mod revocation;
 mod sign;
+mod sso;
 
 use std::path::PathBuf;
 
@@ -17,6 +18,7 @@ pub(crate) use self::lock::LockArgs;
 pub(crate) use self::policy::{ExplainArgs, TestArgs};
 pub(crate) use self::revocation::{ListArgs, RevokeArgs, RevokedWhat, UnrevokeArgs};
 pub(crate) use self::sign::{AnyFormat, SignArgs, SignFormat};
+pub(crate) use self::sso::SsoCommand;
 use crate::{
     commands::{HostPattern, Moment, ResourceRef, Trait, Ttl},
     output::Format,
@@ -161,6 +163,9 @@ pub(crate) enum Command {
     /// List what is locked
     #[command(subcommand, after_help = "Example: tctl locks ls")]
     Locks(ListCommand),
+    /// Try out connectors to identity providers
+    #[command(subcommand, after_help = "Example: tctl sso test okta.yaml")]
+    Sso(SsoCommand),
 }
 
 impl Command {
@@ -181,6 +186,7 @@ impl Command {
             | Self::Test(_)
             | Self::Lock(_)
             | Self::Locks(_)
+            | Self::Sso(_)
             | Self::Backup(_) => Format::Text,
         }
     }

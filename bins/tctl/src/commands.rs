@@ -15,6 +15,7 @@ mod resources;
 mod revocations;
 mod rotation;
 mod sign;
+mod sso;
 mod status;
 mod tokens;
 mod users;
@@ -27,7 +28,9 @@ pub(crate) use self::host_pattern::HostPattern;
 pub(crate) use self::input::{Moment, ResourceRef, Trait, Ttl};
 use self::rotation::Rotate;
 use crate::{
-    cli::{AuditCommand, AuthCommand, Cli, Command, ListCommand, NodesCommand, TokensCommand, UsersCommand},
+    cli::{
+        AuditCommand, AuthCommand, Cli, Command, ListCommand, NodesCommand, SsoCommand, TokensCommand, UsersCommand,
+    },
     connect::connect,
     output::Report,
     secret_input,
@@ -41,6 +44,9 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<Report> {
     let mut documents = Vec::new();
     if let Command::Create { file, .. } = &cli.command {
         documents = resources::read(file.as_deref())?;
+    }
+    if let Command::Sso(SsoCommand::Test { file }) = &cli.command {
+        documents = resources::read(Some(file))?;
     }
     let mut password = None;
     if let Command::Users(UsersCommand::Passwd { name }) = &cli.command {
@@ -78,6 +84,7 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<Report> {
         Command::Locks(ListCommand::Ls) => locks::list(api).await,
         Command::Explain(args) => explain::explain(api, args).await,
         Command::Test(args) => policy_tests::run(&args.files),
+        Command::Sso(SsoCommand::Test { .. }) => sso::test(api, documents).await,
         Command::Nodes(NodesCommand::Ls) => inventory::nodes(api).await,
         Command::Nodes(NodesCommand::Rejoin { node }) => tokens::rejoin(api, node).await,
         Command::Kube(ListCommand::Ls) => inventory::kube_clusters(api).await,

@@ -159,6 +159,18 @@ pub(crate) struct Login {
     /// How long the certificates shall be valid, such as 30m or 8h; default: what your roles allow.
     #[arg(long, env = "TSH_TTL", value_name = "DURATION", value_parser = useful_ttl)]
     pub(crate) ttl: Option<std::time::Duration>,
+    /// Connector to log in by, such as that of your company; `local` for a password; default: what the cluster says.
+    #[arg(long, env = "TSH_AUTH", value_name = "CONNECTOR")]
+    pub(crate) auth: Option<String>,
+    /// `none` prints the address of the login's page instead of opening a browser.
+    #[arg(long, env = "TSH_BROWSER", value_name = "none", value_parser = ["none"])]
+    pub(crate) browser: Option<String>,
+    /// Where the browser brings the answer: an address of this machine; default: any free port.
+    #[arg(long, env = "TSH_BIND_ADDR", value_name = "127.0.0.1:PORT", value_parser = loopback, conflicts_with = "device")]
+    pub(crate) bind_addr: Option<std::net::SocketAddr>,
+    /// Logs in in a browser on another machine, by a code that is typed there. The default in a shell over SSH without a display.
+    #[arg(long, env = "TSH_DEVICE", value_parser = BoolishValueParser::new(), conflicts_with = "browser")]
+    pub(crate) device: bool,
     /// Cluster to select.
     #[arg(value_name = "CLUSTER")]
     pub(crate) select: Option<ClusterName>,
@@ -275,6 +287,13 @@ fn ttl(text: &str) -> Result<std::time::Duration, String> {
 }
 
 /// A life that a login can ask for.
+fn loopback(text: &str) -> Result<std::net::SocketAddr, String> {
+    let addr: std::net::SocketAddr =
+        text.parse().map_err(|_| format!("{text} is no address such as 127.0.0.1:4711"))?;
+    let here = addr.ip() == std::net::Ipv4Addr::LOCALHOST || addr.ip() == std::net::Ipv6Addr::LOCALHOST;
+    if here { Ok(addr) } else { Err(format!("{text} is not on this machine alone; 127.0.0.1 and [::1] are")) }
+}
+
 fn useful_ttl(text: &str) -> Result<std::time::Duration, String> {
     let wanted = ttl(text)?;
     if wanted < LEAST_LOGIN_TTL {

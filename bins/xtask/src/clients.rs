@@ -35,6 +35,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("faketime", "faketime"),
     ("strace", "strace"),
     ("pkcs11-tool", "opensc"),
+    ("node", "nodejs"),
+    ("npm", "npm"),
     ("psql", "postgresql-client"),
     ("initdb", "postgresql"),
     ("postgres", "postgresql"),
@@ -92,7 +94,12 @@ pub(crate) fn provide(project: &Project, strict: bool) -> anyhow::Result<Clients
         ensure!(!strict, "no driver for the browser: {cause:#}");
         eprintln!("WARNING: no driver for the browser: {cause:#}; tests of the pages will be skipped");
     }
-    let complete = strict || left.is_empty() && old_kubectl.is_ok() && pages.is_ok();
+    let oidc_provider = oidc_provider(project);
+    if let Err(cause) = &oidc_provider {
+        ensure!(!strict, "no OpenID provider: {cause:#}");
+        eprintln!("WARNING: no OpenID provider: {cause:#}");
+    }
+    let complete = strict || left.is_empty() && old_kubectl.is_ok() && oidc_provider.is_ok() && pages.is_ok();
     eprintln!("{}", if complete { "all there" } else { "not all there: this is no full check" });
     Ok(Clients { complete, old_kubectl: old_kubectl.ok() })
 }
@@ -176,6 +183,26 @@ impl Drop for PolicyRc {
             eprintln!("WARNING: {} is left behind, remove it: {cause}", Self::PATH);
         }
     }
+}
+
+/// The OpenID provider that tests log in by: installed from npm, in the versions of its lock file, beside the build.
+fn oidc_provider(project: &Project) -> anyhow::Result<()> {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/providers/oidc");
+    let directory = project.target().join("clients/oidc");
+    fs::create_dir_all(&directory).with_context(|| format!("{} cannot be made", directory.display()))?;
+    let mut changed = !directory.join("node_modules/oidc-provider").is_dir();
+    for name in ["package.json", "package-lock.json", "provider.mjs"] {
+        let (wanted, there) = (fs::read(from.join(name))?, fs::read(directory.join(name)).ok());
+        changed |= name == "package-lock.json" && there.as_ref() != Some(&wanted);
+        if there.as_ref() != Some(&wanted) {
+            fs::write(directory.join(name), wanted)?;
+        }
+    }
+    if !changed {
+        return Ok(());
+    }
+    let npm = find("npm").context("npm is not here to install it")?;
+    step::run(Command::new(npm).args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&directory))
 }
 
 /// A kubectl that upgrades by SPDY: the one in `REMOTELER_TEST_KUBECTL_OLD`, else the installed one if it is old enough, else

@@ -73,16 +73,23 @@ impl Inner {
         }
     }
 
-    /// Keeps the user of an account as this login made it (I42). [`Inner::changes`] is held by the caller.
+    /// Keeps the user of an account as this login made it (I42). Most logins change nothing and take no turn.
     pub(super) async fn keep_account(&self, identity: &ProviderIdentity) -> ApiResult<UserRecord> {
         let user = self.user_of_account(identity).await?;
-        let mark = SsoMark::of(identity);
         let user_key = key::of(key::USERS, &user.name);
+        let same = |stored: &UserRecord| stored.roles == user.roles && stored.traits == user.traits;
+        if self.records.read::<UserRecord>(&user_key).await?.as_ref().is_some_and(same) {
+            return Ok(user);
+        }
+        let _turn = self.changes.write().await;
+        // Somebody may have been quicker.
+        let user = self.user_of_account(identity).await?;
+        let user_key = key::of(key::USERS, &user.name);
+        let mark = SsoMark::of(identity);
         let by = format!("{}:{}", identity.method, identity.connector);
         let roles = user.roles.iter().map(ToString::to_string).collect();
         let name = user.name.to_string();
         match self.records.read_at::<UserRecord>(&user_key).await? {
-            Some((stored, _)) if stored.roles == user.roles && stored.traits == user.traits => {}
             Some((_, revision)) => {
                 self.record(AuditKind::UserUpdate { user: by, name, roles }).await?;
                 self.records.replace(&user_key, revision, &user).await?;
@@ -94,5 +101,14 @@ impl Inner {
             }
         }
         Ok(user)
+    }
+
+    /// Whether the user is still there and still of the same account. [`Inner::changes`] is held by the caller.
+    pub(super) async fn still_there(&self, user: &UserRecord) -> ApiResult<()> {
+        let stored = self.records.read::<UserRecord>(&key::of(key::USERS, &user.name)).await?;
+        match stored.filter(|stored| stored.sso == user.sso) {
+            Some(_) => Ok(()),
+            None => Err(unauthenticated(format!("user {} was removed meanwhile; log in again", user.name))),
+        }
     }
 }

@@ -103,6 +103,7 @@ impl Inner {
         if !matches!(record.stage, Stage::Open) {
             return Err(not_found(GONE));
         }
+        let connector = who.connector().unwrap_or_default().to_owned();
         let admitted = self.admit_authenticated(who).await;
         if let Asked::Report(_) = &record.asked {
             match admitted {
@@ -119,10 +120,7 @@ impl Inner {
                 self.move_login(&record, revision).await?;
                 Ok(BrowserView::Redirect { to: confirm_path(id) })
             }
-            Err(cause) => {
-                let connector = record.connector.clone().unwrap_or_default();
-                Err(self.login_failed(id, &connector, LoginFault::said(cause.message)).await?)
-            }
+            Err(cause) => Err(self.login_failed(id, &connector, LoginFault::said(cause.message)).await?),
         }
     }
 
@@ -157,6 +155,7 @@ impl Inner {
         let (mut record, revision) = self.login_at(id).await?;
         let method = match self.connector(connector).await? {
             Some(connector) => connector.kind().as_str().to_owned(),
+            None if connector.is_empty() => "local".to_owned(),
             None => "sso".to_owned(),
         };
         self.record(AuditKind::UserLogin {

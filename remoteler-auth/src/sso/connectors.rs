@@ -219,3 +219,29 @@ impl Inner {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forged_host_never_becomes_part_of_the_address_that_a_provider_sends_browsers_back_to() {
+        // I40
+        let document = json!({
+            "kind": "oidc", "version": "v3", "metadata": { "name": "idp" },
+            "spec": {
+                "issuer_url": "https://idp.example.com", "client_id": "c", "client_secret": "s",
+                "redirect_url": ["https://a.example.com/web/callback/idp", "https://b.example.com:3080/web/callback/idp"],
+                "claims_to_roles": [{ "claim": "g", "value": "x", "roles": ["access"] }],
+            },
+        });
+        let connector = Connector::parse(serde_json::from_value(document).unwrap()).unwrap();
+        let (a, b) = ("https://a.example.com/web/callback/idp", "https://b.example.com:3080/web/callback/idp");
+        assert_eq!(connector.redirect_url("https://b.example.com:3080"), b);
+        for forged in
+            ["https://evil.example", "", "https://", "https://a.example.com.evil.example", "https://b.example.com"]
+        {
+            assert_eq!(connector.redirect_url(forged), a, "{forged}");
+        }
+    }
+}

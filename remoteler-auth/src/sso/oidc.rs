@@ -54,8 +54,8 @@ struct Provider {
     metadata: Arc<Metadata>,
     keys: Arc<KeySet>,
     found: Timestamp,
-    /// When its keys were fetched last.
-    keyed: Timestamp,
+    /// When its keys were fetched for a token whose key was unknown.
+    rekeyed: Option<Timestamp>,
 }
 
 /// Providers by issuer, as found last. There are few: they are those of connectors.
@@ -123,7 +123,7 @@ impl Inner {
             https(url)?;
         }
         let keys = self.keys_of(&metadata).await?;
-        let provider = Provider { metadata: Arc::new(metadata), keys: Arc::new(keys), found: now, keyed: now };
+        let provider = Provider { metadata: Arc::new(metadata), keys: Arc::new(keys), found: now, rekeyed: None };
         let mut providers = self.sso.providers.lock();
         if providers.len() >= MAX_PROVIDERS {
             providers.clear();
@@ -152,10 +152,10 @@ impl Inner {
             // Whoever comes first asks; the time is kept before the answer is there.
             let mut providers = self.sso.providers.lock();
             let Some(known) = providers.get_mut(issuer) else { return Err(fault(JwsError::NoKey)) };
-            if now >= known.keyed && now.since(known.keyed) < REKEY && known.keyed != known.found {
+            if known.rekeyed.is_some_and(|last| now >= last && now.since(last) < REKEY) {
                 return known.keys.verify(token).map_err(fault);
             }
-            known.keyed = now.plus(Duration::from_millis(1));
+            known.rekeyed = Some(now);
         }
         let keys = Arc::new(self.keys_of(&provider.metadata).await?);
         if let Some(known) = self.sso.providers.lock().get_mut(issuer) {
@@ -165,12 +165,7 @@ impl Inner {
     }
 
     /// The request that a browser takes to the provider.
-    pub(super) async fn send_to_oidc(
-        &self,
-        _name: &str,
-        spec: &OidcSpec,
-        redirect_url: &str,
-    ) -> Result<Away, LoginFault> {
+    pub(super) async fn send_to_oidc(&self, spec: &OidcSpec, redirect_url: &str) -> Result<Away, LoginFault> {
         let provider = self.provider(&spec.issuer_url).await?;
         let (nonce, verifier) = (secret_hash::draw(self.entropy.as_ref()), secret_hash::draw(self.entropy.as_ref()));
         let scopes: Vec<&str> = match &spec.scope {
@@ -527,7 +522,7 @@ mod tests {
     fn the_challenge_is_that_of_rfc_7636_appendix_b() {
         // I37
         let verifier = Secret::new("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk");
-        assert_eq!(challenge(&verifier), "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWJGjJSstw-cM");
+        assert_eq!(challenge(&verifier), "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
     }
 
     #[test]

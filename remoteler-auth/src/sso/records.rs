@@ -29,6 +29,8 @@ pub(crate) struct LoginRecord {
     /// What the login counts for.
     pub(super) source: Option<String>,
     pub(super) expires: Timestamp,
+    /// How often its page was opened: each time a state is kept.
+    pub(super) opened: u8,
     /// Hash of the cookie of the one browser that may finish it.
     pub(super) browser: Option<String>,
     pub(super) stage: Stage,

@@ -1,6 +1,6 @@
 //! The end of a login: who began it shows the grant that only they could open, and gets the certificates, once.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use remoteler_core::{AuditKind, FollowKey, LockContext, RedeemLogin, SealedCerts, UserCerts};
 
@@ -15,6 +15,7 @@ use crate::{
     login::remote,
     secret_hash,
     service::Inner,
+    users::UserRecord,
 };
 
 impl Inner {
@@ -34,8 +35,6 @@ impl Inner {
         let remote = remote(caller, request.client_addr.as_deref()).or(record.remote);
         let keys = SubjectKeys::parse(&ssh, &tls)?;
 
-        // As at a login with a password: who is removed at this moment is let in before that, or not at all.
-        let _turn = self.changes.write().await;
         let login = |success: bool, error: Option<String>| AuditKind::UserLogin {
             user: who.username().to_string(),
             method: who.method().to_owned(),
@@ -44,7 +43,14 @@ impl Inner {
             connector: who.connector().map(str::to_owned),
             remote: remote.clone(),
         };
-        let issue = match self.prepare_login(&who, keys, ttl).await {
+        let user = self.user_of_login(&who).await;
+        // Who is removed at this moment is let in before that, and what they got is revoked, or not at all.
+        let _turn = self.changes.read().await;
+        let issue = match user {
+            Ok(user) => self.prepare_login(user, keys, ttl).await,
+            Err(cause) => Err(cause),
+        };
+        let issue = match issue {
             Ok(issue) => issue,
             Err(cause) => {
                 self.record(login(false, Some(cause.message.clone()))).await?;
@@ -68,19 +74,22 @@ impl Inner {
         Ok(SealedCerts { sealed })
     }
 
-    /// Asks everything once more: minutes may have passed since the provider's answer.
-    async fn prepare_login(&self, who: &Authenticated, keys: SubjectKeys, ttl: Option<u64>) -> ApiResult<UserIssue> {
-        let user = match who {
-            Authenticated::Local(name) => self.local_user(name).await?,
+    /// The user, as the login made it. Asked once more: minutes may have passed since the provider's answer.
+    async fn user_of_login(&self, who: &Authenticated) -> ApiResult<UserRecord> {
+        match who {
+            Authenticated::Local(name) => self.local_user(name).await,
             Authenticated::Provider(identity) => {
                 self.usable_connector(&identity.connector).await?;
-                self.keep_account(identity).await?
+                self.keep_account(identity).await
             }
-        };
+        }
+    }
+
+    async fn prepare_login(&self, user: UserRecord, keys: SubjectKeys, ttl: Option<u64>) -> ApiResult<UserIssue> {
+        self.still_there(&user).await?;
         let roles = self.roles_of(&user)?;
         let identity = user_identity(&self.cluster, &user.name, &roles, &user.traits);
         self.check_locks(&LockContext::of_identity(&identity))?;
-        let roles: Vec<Arc<_>> = roles;
         self.issuer.prepare_user(identity, &roles, keys, ttl.map(Duration::from_secs))
     }
 }

@@ -26,6 +26,8 @@ use crate::{
 
 /// Longest name of a client's machine that is shown.
 const MAX_HOST: usize = 64;
+/// How often a login's page can be opened (I26).
+const MAX_OPENED: u8 = 20;
 /// A browser's cookie is 64 hex digits.
 const BROWSER: usize = 64;
 pub(super) const OTHER_BROWSER: &str =
@@ -71,10 +73,10 @@ impl Inner {
 
     pub(crate) async fn test_connector(&self, caller: &Caller, document: Resource) -> ApiResult<LoginBegun> {
         let kind = ResourceKind::parse(&document.kind).map_err(|cause| bad_request(cause.to_string()))?;
+        self.admit(caller, kind.as_str(), Verb::Create).await?;
         if !matches!(kind, ResourceKind::Oidc | ResourceKind::Github) {
             return Err(bad_request(format!("{} is no kind of connector; oidc and github are", kind.as_str())));
         }
-        self.admit(caller, kind.as_str(), Verb::Create).await?;
         let connector = self.with_stored_secret(Connector::parse(document)?).await?;
         let (name, document) = (connector.name().to_owned(), connector.document(true));
         self.open_login(Asked::Report(Box::new(document)), Some(name), "tctl", remote(caller, None)).await
@@ -111,6 +113,7 @@ impl Inner {
             remote,
             source,
             expires: now.plus(LOGIN_TTL),
+            opened: 0,
             browser: None,
             stage: Stage::Open,
         };
@@ -183,14 +186,15 @@ impl Inner {
             }
         };
         let hash = secret_hash::hash(&browser);
-        match &record.browser {
-            None => {
-                record.browser = Some(hash.clone());
-                self.move_login(&record, revision).await?;
-            }
-            Some(known) if *known == hash => {}
-            Some(_) => return Err(self.refuse_stranger(&record, OTHER_BROWSER, from).await?),
+        if record.browser.as_ref().is_some_and(|known| *known != hash) {
+            return Err(self.refuse_stranger(&record, OTHER_BROWSER, from).await?);
         }
+        if record.opened >= MAX_OPENED {
+            return Err(rate_limited("this login was opened too often; start again with tsh login"));
+        }
+        record.browser = Some(hash.clone());
+        record.opened += 1;
+        self.move_login(&record, revision).await?;
         let answer = |view| Ok(BrowserAnswer { view, set_browser: set_browser.clone() });
         match &record.stage {
             Stage::Open => {}
@@ -216,7 +220,7 @@ impl Inner {
         };
         let redirect_url = connector.redirect_url(origin);
         let away = match &connector {
-            Connector::Oidc { name, spec } => self.send_to_oidc(name, spec, &redirect_url).await,
+            Connector::Oidc { spec, .. } => self.send_to_oidc(spec, &redirect_url).await,
             Connector::Github { spec, .. } => Ok(self.send_to_github(spec, &redirect_url)),
         };
         let away = match away {

@@ -114,6 +114,11 @@ async fn every_operation_that_is_not_for_anybody_refuses_a_stranger() {
         wire::JOIN,
         wire::OPENAPI,
         wire::REVOCATION_LIST,
+        wire::LOGIN_METHODS,
+        wire::LOGINS,
+        wire::LOGIN_BROWSER,
+        wire::LOGIN_POLL,
+        wire::LOGIN_REDEEM,
     ];
     let host_id = "67e55044-10b1-426f-9247-bb680e5fe0c8";
     let record = json!({ "host_id": host_id, "name": "x", "version": "1", "last_seen": "2026-03-01T12:00:00Z" });

@@ -3,12 +3,15 @@
 
 mod audit;
 mod backup;
+mod browser_login;
 mod cluster_settings;
 mod copies;
 mod evidence;
 mod explain;
 mod full_disk;
+mod github_login;
 mod http;
+mod identity_provider;
 mod identity_tokens;
 mod inventory;
 mod join;

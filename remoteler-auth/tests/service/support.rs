@@ -54,8 +54,25 @@ impl Cluster {
         Self::open(dir, clock, HostQuotas::default()).await
     }
 
+    /// That logs people in through browsers.
+    pub(crate) async fn with_sso(sso: remoteler_auth::SsoConfig) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::new(Timestamp::parse("2026-03-01T12:00:00Z").unwrap()));
+        Self::open_with(dir, clock, HostQuotas::default(), sso).await
+    }
+
     async fn open(dir: tempfile::TempDir, clock: Arc<ManualClock>, quotas: HostQuotas) -> Self {
         let config = AuthConfig { quotas, ..Self::config(&dir, &clock) };
+        Self { service: AuthService::open(config).await.unwrap(), clock, dir }
+    }
+
+    async fn open_with(
+        dir: tempfile::TempDir,
+        clock: Arc<ManualClock>,
+        quotas: HostQuotas,
+        sso: remoteler_auth::SsoConfig,
+    ) -> Self {
+        let config = AuthConfig { quotas, sso, ..Self::config(&dir, &clock) };
         Self { service: AuthService::open(config).await.unwrap(), clock, dir }
     }
 

@@ -17,7 +17,14 @@ pub(super) fn cluster_config(service: &AuthService) -> Result<ClusterConfig, Con
     let auth_type = match authentication.map(|given| given.kind.as_str()) {
         None => None,
         Some("local") => Some(AuthType::Local),
-        Some(other) => return Err(value("authentication.type", format!("{other:?} is not available; local is"))),
+        // Which provider that is, stands with the settings of login.
+        Some("oidc" | "github") => None,
+        Some(other) => {
+            return Err(value(
+                "authentication.type",
+                format!("{other:?} is not available; local, oidc and github are"),
+            ));
+        }
     };
     let locking_mode = match authentication.and_then(|given| given.locking_mode.as_deref()) {
         None => None,

@@ -129,6 +129,16 @@ pub struct AuthService {
     pub audit: Option<Audit>,
     /// Which API server vouches for pods that join.
     pub kubernetes_join: Option<KubernetesJoin>,
+    /// How identity providers are asked.
+    pub identity_providers: Option<IdentityProviders>,
+}
+
+/// `identity_providers:`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IdentityProviders {
+    /// Whether they may have addresses of internal networks.
+    pub allow_internal_addresses: bool,
 }
 
 /// `kubernetes_join:`
@@ -143,9 +153,12 @@ pub struct KubernetesJoin {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Authentication {
-    /// `local`
+    /// `local`, `oidc` or `github`
     #[serde(rename = "type")]
     pub kind: String,
+    /// The connector used when none is named.
+    #[serde(default)]
+    pub connector_name: Option<String>,
     /// `balanced`, `legacy` or `token`
     #[serde(default)]
     pub signature_algorithm_suite: Option<String>,

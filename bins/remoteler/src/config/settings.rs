@@ -12,7 +12,7 @@ use remoteler_core::{
 };
 
 use super::{
-    AuditSettings, ConfigFile, JoinSettings, KeySettings, audit,
+    AuditSettings, ConfigFile, JoinSettings, KeySettings, SignOnSettings, audit,
     cluster::cluster_config,
     file::{AuthService, Common, KubernetesService, LabelCommand, ProxyService, SshService},
     join,
@@ -119,6 +119,8 @@ pub struct AuthSettings {
     pub audit: AuditSettings,
     /// What the file says of the whole cluster.
     pub cluster_config: ClusterConfig,
+    /// How people log in.
+    pub sign_on: SignOnSettings,
 }
 
 /// The proxy.
@@ -328,6 +330,7 @@ fn socket_addr(field: &'static str, text: Option<&str>, ip: IpAddr, port: u16) -
 fn auth(service: Option<AuthService>, flags: &Flags, ip: IpAddr) -> Result<AuthSettings, ConfigError> {
     let service = service.unwrap_or_default();
     let cluster_config = cluster_config(&service)?;
+    let sign_on = SignOnSettings::new(service.authentication.as_ref(), service.identity_providers)?;
     let suite = service.authentication.as_ref().and_then(|given| given.signature_algorithm_suite.as_deref());
     let keys = KeySettings::new(suite, service.ca_key_params)?;
     let cluster = flags.cluster_name.clone().or(service.cluster_name);
@@ -339,6 +342,7 @@ fn auth(service: Option<AuthService>, flags: &Flags, ip: IpAddr) -> Result<AuthS
         keys,
         kubernetes_join: service.kubernetes_join.map(|join| join.kubeconfig_file),
         audit: AuditSettings::new(service.audit.unwrap_or_default())?,
+        sign_on,
     })
 }
 

@@ -3,11 +3,11 @@
 use std::{env, path::Path, time::Duration};
 
 use anyhow::{Context as _, bail};
-use remoteler_client::{KeyPairs, Profile, ProxyAddr, SshAgent, StoreError, StoredLogin, WebClient, WebTrust};
+use remoteler_client::{KeyPairs, Profile, ProxyAddr, SshAgent, Store, StoreError, StoredLogin, WebClient, WebTrust};
 use remoteler_core::{ApiErrorKind, AuthApi, Clock, ClusterName, LoginRequest, SystemClock, UserName};
 use remoteler_ssh::printable;
 
-use super::{kube, status};
+use super::{browser_login, kube, status};
 use crate::{
     cli,
     context::{Context, NoLogin, block_on, known_cluster, remote_auth},
@@ -30,7 +30,7 @@ pub(crate) fn run(context: &Context, options: &cli::Login) -> anyhow::Result<()>
                 tell_agent(&login);
                 select_cluster(context, login, select)?
             }
-            None => perform(context, options.ttl, select).await?,
+            None => perform(context, options, select).await?,
         };
         tell_kubeconfig(context, &login).await;
         status::print_login(&login)
@@ -82,7 +82,7 @@ pub(crate) async fn ensure(context: &Context, batch: bool) -> anyhow::Result<Sto
                 return Err(error); // no proxy to ask
             }
             say(&format!("tsh: {error}"));
-            let login = perform(context, None, context.common.cluster.as_ref()).await?;
+            let login = perform(context, &cli::Login::default(), context.common.cluster.as_ref()).await?;
             tell_kubeconfig(context, &login).await;
             Ok(login)
         }
@@ -91,35 +91,45 @@ pub(crate) async fn ensure(context: &Context, batch: bool) -> anyhow::Result<Sto
 }
 
 /// Logs in anew.
-async fn perform(
-    context: &Context,
-    ttl: Option<Duration>,
-    select: Option<&ClusterName>,
-) -> anyhow::Result<StoredLogin> {
+async fn perform(context: &Context, options: &cli::Login, select: Option<&ClusterName>) -> anyhow::Result<StoredLogin> {
     let known = context.profile()?;
     let proxy = context.common.proxy.clone().or_else(|| known.as_ref().map(|known| known.proxy.clone()));
     let proxy = proxy.context("no proxy is known; give --proxy HOST[:PORT]")?;
-    let user = match known {
-        Some(known) => known.user,
-        None => context.user_or_own()?,
-    };
     let trust = if context.common.insecure {
         say(&format!(
-            "tsh: --insecure: the certificate of {proxy} is not checked; who is in the path sees the password"
+            "tsh: --insecure: the certificate of {proxy} is not checked; who is in the path sees the password, or gets certificates in your name"
         ));
         WebTrust::Insecure
     } else {
         WebTrust::SystemRoots
     };
     let web = WebClient::new(&proxy, trust)?;
-    tracing::debug!(%proxy, %user, checked = !context.common.insecure, "asking the proxy who it is");
+    tracing::debug!(%proxy, checked = !context.common.insecure, "asking the proxy who it is");
     // Before the password is typed: a wrong address, or a proxy that is not believed.
     let ping = web.ping().await?;
     if let Some(wanted) = select.filter(|wanted| **wanted != ping.cluster_name) {
         bail!("cluster {wanted} is not known at {proxy}; known is {}", ping.cluster_name);
     }
     tracing::debug!(%proxy, cluster = %ping.cluster_name, version = ping.server_version, "the proxy answers");
-    let mut login = exchange(context, &web, &proxy, &user, ttl).await?;
+    let mut login = match way(&web, options).await? {
+        Way::Password => {
+            let user = match known {
+                Some(known) => known.user,
+                None => context.user_or_own()?,
+            };
+            exchange(context, &web, &proxy, &user, options.ttl).await?
+        }
+        Way::Browser(connector) => {
+            let keys = KeyPairs::generate(&format!("remoteler:{}", proxy.host()))?;
+            let certificates = browser_login::log_in(&web, &proxy, &keys, options, connector.as_deref()).await?;
+            let user = Store::user_of(&proxy, &certificates)?;
+            if let Some(wanted) = context.common.user.as_ref().filter(|wanted| **wanted != user) {
+                say(&format!("tsh: the browser's login is {user}'s, not {wanted}'s; it is kept as {user}'s"));
+            }
+            context.store.save_login(&proxy, &user, &keys, &certificates)?
+        }
+    };
+    let user = login.profile.user.clone();
     tracing::debug!(serial = login.ssh_certificate.serial(), valid_until = %login.expires, "certificates issued");
     if context.common.insecure {
         login.profile.insecure = true;
@@ -133,6 +143,30 @@ async fn perform(
     }
     tell_agent(&login);
     Ok(login)
+}
+
+/// How to log in.
+enum Way {
+    Password,
+    Browser(Option<String>),
+}
+
+/// What was said, or what the cluster says. A proxy that does not know the question knows passwords only.
+async fn way(web: &WebClient, options: &cli::Login) -> anyhow::Result<Way> {
+    match options.auth.as_deref() {
+        Some("local") => return Ok(Way::Password),
+        Some(connector) => return Ok(Way::Browser(Some(connector.to_owned()))),
+        None => {}
+    }
+    if options.device || options.browser.is_some() || options.bind_addr.is_some() {
+        return Ok(Way::Browser(None));
+    }
+    match web.login_methods().await {
+        Ok(methods) if methods.kind != "local" => Ok(Way::Browser(None)),
+        Ok(_) => Ok(Way::Password),
+        Err(cause) if cause.kind == ApiErrorKind::NotFound || cause.kind == ApiErrorKind::Internal => Ok(Way::Password),
+        Err(cause) => Err(cause.into()),
+    }
 }
 
 async fn exchange(

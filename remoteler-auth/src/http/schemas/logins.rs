@@ -7,8 +7,12 @@ use super::{integer, list, map, object, secret, text, time, to};
 /// What has one of several shapes, by a tag: name, tag, and the variants with their fields.
 const CHOICES: [(&str, &str); 3] = [("LoginProgress", "state"), ("BrowserAction", "action"), ("BrowserView", "view")];
 
-/// A variant of a choice: its schema, tag and fields.
-fn variants(choice: &str) -> Vec<(&'static str, &'static str, Vec<(&'static str, Value)>, Vec<(&'static str, Value)>)> {
+/// Names and schemas of fields.
+type Fields = Vec<(&'static str, Value)>;
+/// A variant of a choice: its schema, its tag, the fields that it needs, and those that it may have.
+type Variant = (&'static str, &'static str, Fields, Fields);
+
+fn variants(choice: &str) -> Vec<Variant> {
     match choice {
         "LoginProgress" => vec![
             ("LoginPending", "pending", vec![], vec![]),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use remoteler_auth::{AuthConfig, AuthService, Caller};
+use remoteler_auth::{AuthConfig, AuthService, Caller, SsoConfig};
 use remoteler_client::{HostKeeper, HostState};
 use remoteler_core::{
     Clock, ClusterName, LiveWork, OsEntropy, SystemClock, TrustBundle, X509Purpose, verify_x509_chain,
@@ -15,6 +15,7 @@ use crate::{
     host::{self, HostKeys},
     memory,
     paths::DataDir,
+    services::identity_providers::IdentityProviders,
 };
 
 /// Opens the auth service and gets this host's identity from it.
@@ -34,6 +35,11 @@ pub(super) async fn base(settings: &Settings, auth: &AuthSettings, data_dir: &Da
     if let Some(file) = &auth.key_encryption_file {
         config = config.sealed_with_file(file)?;
     }
+    config.sso = SsoConfig {
+        kind: auth.sign_on.kind.clone(),
+        default_connector: auth.sign_on.connector.clone(),
+        fetcher: Some(Arc::new(IdentityProviders::new(auth.sign_on.allow_internal))),
+    };
     config.reviewer = pods::reviewer(auth.kubernetes_join.as_ref())?;
     let service = AuthService::open(keys::apply(config, &auth.keys).await?).await?;
     let state = host::local(settings, data_dir, &service, &*clock).await?;
