@@ -6,11 +6,11 @@ use std::{future::Future, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use remoteler_core::{
     ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, ExplainRequest, Explanation, HostCerts, InstanceId,
-    Invite, JoinRequest, KubeRecord, LoginRequest, NewRevocation, NewToken, NewUser, NodeRecord, Ping, PolicyUpdate,
-    PolicyVersion, RecordingChunk, RecordingInfo, Resource, ResourceKind, Revocation, RevocationList,
-    RevocationListName, RevocationTarget, RotateRequest, RotationStatus, Secret, SessionId, SignRequest, SignUpRequest,
-    SignedCertificates, TokenCreated, TokenSummary, TrustAck, TrustAcked, TrustBundle, UserCerts, UserName,
-    UserSummary,
+    Invite, JoinRequest, KubeRecord, LeaseAnswer, LeaseReport, LeaseRequest, LoginRequest, NewRevocation, NewToken,
+    NewUser, NodeRecord, Ping, PolicyUpdate, PolicyVersion, RecordingChunk, RecordingInfo, Resource, ResourceKind,
+    Revocation, RevocationList, RevocationListName, RevocationTarget, RotateRequest, RotationStatus, Secret, SessionId,
+    SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary, TrustAck, TrustAcked, TrustBundle,
+    UserCerts, UserName, UserSummary,
     evidence::{ExportQuery, ExportStart, ExportTile, ExportTileQuery},
 };
 
@@ -287,5 +287,13 @@ impl AuthApi for Handle {
 
     async fn test_connector(&self, connector: Resource) -> Result<remoteler_core::LoginBegun, ApiError> {
         change!(self, test_connector(connector))
+    }
+
+    async fn take_lease(&self, request: LeaseRequest) -> Result<LeaseAnswer, ApiError> {
+        change!(self, take_lease(request))
+    }
+
+    async fn report_leases(&self, report: LeaseReport) -> Result<(), ApiError> {
+        change!(self, report_leases(report))
     }
 }

@@ -2,6 +2,7 @@
 //! ([`AuthService::as_caller`]) and over HTTP. Owns the data directory and both authorities; opens no network socket itself and
 //! terminates no TLS: who calls, it is told.
 
+mod admission;
 mod api;
 mod authorities;
 mod backups;
@@ -25,15 +26,19 @@ mod join;
 mod join_rules;
 mod key_file;
 mod key_params;
+mod leases;
 mod limiter;
 mod local_login;
 mod locks;
 mod login;
+mod login_turns;
 mod mfa;
+mod parsed;
 mod password;
 mod policy_tests;
 mod policy_watch;
 mod quota;
+mod recorded;
 mod recordings;
 mod records;
 mod rejoin;

@@ -9,7 +9,7 @@ use remoteler_core::{
 
 use crate::{
     Caller,
-    failure::{ApiResult, bad_request, conflict, rate_limited, unauthenticated},
+    failure::{ApiResult, bad_request, conflict, unauthenticated},
     issue::{SubjectKeys, user_identity},
     local_login::LocalProof,
     mfa::Asked,
@@ -88,11 +88,14 @@ impl Inner {
         }
         let address = remote.map(source_of);
         let address = address.as_deref();
-        if let Err(answer) = self.count_attempt(&typed.user, address) {
-            // Strangers cause this at will: the audit log bounds how often it is said, a log line would not be (I26).
-            self.record_attempt(typed.user.clone(), answer.message.clone(), remote.map(str::to_owned)).await?;
-            return Err(answer);
-        }
+        let turn = match self.login_turn(&typed.user, address).await {
+            Ok(turn) => turn,
+            Err(answer) => {
+                // Strangers cause this at will: the audit log bounds how often it is said, a log line would not be (I26).
+                self.record_attempt(typed.user.clone(), answer.message.clone(), remote.map(str::to_owned)).await?;
+                return Err(answer);
+            }
+        };
         let failed = |error: &str| failure_of(typed, error.to_owned(), remote);
         let Some(user) = self.check_password(typed).await? else {
             self.record(failed(WRONG)).await?;
@@ -102,7 +105,7 @@ impl Inner {
             Asked::Proved => {}
             // No failure yet, and no success: wrong codes before it go on counting (I48).
             Asked::Needed => {
-                self.took_back(&typed.user, address);
+                turn.took_back();
                 return Err(ApiError::new(ApiErrorKind::SecondFactorNeeded, "a one-time code is needed"));
             }
             Asked::Wrong => {
@@ -115,10 +118,7 @@ impl Inner {
             }
         }
         // Everything was right: nothing of this attempt counts as a failure.
-        self.limits.login_user.clear(&typed.user);
-        if let Some(address) = address {
-            self.limits.login_address.succeeded(address);
-        }
+        turn.succeeded();
         Ok(user)
     }
 
@@ -131,28 +131,6 @@ impl Inner {
         let stored = record.as_ref().and_then(|record| record.password.clone());
         let matches = self.passwords.verify(typed.password.clone(), stored).await?;
         Ok(record.filter(|_| matches))
-    }
-
-    pub(crate) fn count_attempt(&self, user: &str, address: Option<&str>) -> ApiResult<()> {
-        let now = self.clock.now();
-        let refused = Err(rate_limited("too many failed logins; wait five minutes"));
-        if let Some(address) = address
-            && !self.limits.login_address.attempt(address, now)
-        {
-            return refused;
-        }
-        if !self.limits.login_user.attempt(user, now) {
-            return refused;
-        }
-        Ok(())
-    }
-
-    /// Takes back what [`Inner::count_attempt`] counted: the attempt was no failure.
-    pub(crate) fn took_back(&self, user: &str, address: Option<&str>) {
-        self.limits.login_user.succeeded(user);
-        if let Some(address) = address {
-            self.limits.login_address.succeeded(address);
-        }
     }
 
     pub(crate) fn roles_of(&self, user: &UserRecord) -> Result<Vec<Arc<Role>>, ApiError> {

@@ -203,9 +203,10 @@ impl Inner {
     /// That the owner is there and not only a certificate of theirs. Failures count with those of logins.
     async fn prove_fresh(&self, caller: &Caller, user: &UserName, proof: FreshProof) -> ApiResult<()> {
         let source = caller.source().map(|source| source.to_string());
-        if let Err(answer) = self.count_attempt(user.as_str(), source.as_deref()) {
-            return Err(self.not_proved(caller, answer).await);
-        }
+        let turn = match self.login_turn(user.as_str(), source.as_deref()).await {
+            Ok(turn) => turn,
+            Err(answer) => return Err(self.not_proved(caller, answer).await),
+        };
         let record = self.records.read::<UserRecord>(&key::of(key::USERS, user)).await?;
         let stored = record.and_then(|record| record.password);
         if !self.passwords.verify(proof.password, stored).await? {
@@ -217,14 +218,13 @@ impl Inner {
         match asked {
             Asked::Proved | Asked::Missing => {}
             Asked::Needed => {
-                self.took_back(user.as_str(), source.as_deref());
+                turn.took_back();
                 let message = "a code of a second factor you have is needed";
                 return Err(ApiError::new(ApiErrorKind::SecondFactorNeeded, message));
             }
             Asked::Wrong => return Err(self.not_proved(caller, unauthenticated(NOT_PROVED)).await),
         }
-        self.limits.login_user.clear(user.as_str());
-        self.took_back(user.as_str(), source.as_deref());
+        turn.succeeded();
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use remoteler_core::{Clock, Expected, Revision, Storage, StorageError, Timestamp, Transaction};
+use remoteler_core::{Clock, Expected, Item, Revision, Storage, StorageError, Timestamp, Transaction};
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Why a record could not be read or written.
@@ -89,6 +89,15 @@ pub(crate) mod key {
     pub(crate) const LOGIN_CODES: &str = "login-codes/";
     /// `login-states/<hash of state>`: requests under way to identity providers.
     pub(crate) const LOGIN_STATES: &str = "login-states/";
+    /// `recordings/<session id>`: how a session began that has a recording.
+    pub(crate) const RECORDINGS: &str = "recordings/";
+
+    /// `known-labels/node/<name>`: the last that were announced, for policy tests; they stay while the node is away.
+    pub(crate) const NODE_LABELS: &str = "known-labels/node/";
+    /// `known-labels/kube/<name>`, likewise.
+    pub(crate) const KUBE_LABELS: &str = "known-labels/kube/";
+    /// `leases/<id>`: counted connections.
+    pub(crate) const LEASES: &str = "leases/";
 
     pub(crate) fn of(prefix: &str, name: impl std::fmt::Display) -> String {
         format!("{prefix}{name}")
@@ -135,6 +144,17 @@ impl Batch {
     /// Also writes this, if what stands there is still that of `revision`.
     pub(crate) fn replace<T: Serialize>(self, key: &str, revision: Revision, record: &T) -> Result<Self, RecordError> {
         Self(self.0.expect(key, Expected::At(revision))).write(key, record, None)
+    }
+
+    /// The same for a record that ends.
+    pub(crate) fn replace_until<T: Serialize>(
+        self,
+        key: &str,
+        revision: Revision,
+        record: &T,
+        expires: Timestamp,
+    ) -> Result<Self, RecordError> {
+        Self(self.0.expect(key, Expected::At(revision))).write(key, record, Some(expires))
     }
 
     /// Also removes this, if it is there.
@@ -228,17 +248,25 @@ impl Records {
         &self,
         prefix: &str,
     ) -> Result<Vec<(String, T, Option<Timestamp>)>, RecordError> {
-        let mut records = Vec::new();
+        let items = self.items(prefix).await?.into_iter();
+        items
+            .map(|item| {
+                let name = item.key.strip_prefix(prefix).unwrap_or_default().to_owned();
+                Ok((name, parse(&item.key, &item.value)?, item.expires))
+            })
+            .collect()
+    }
+
+    /// Everything below a prefix as it is stored, in order of key.
+    pub(crate) async fn items(&self, prefix: &str) -> Result<Vec<Item>, RecordError> {
+        let mut items = Vec::new();
         let mut after: Option<String> = None;
         loop {
             let page = self.storage.range(prefix, after.as_deref(), PAGE, self.clock.now()).await?;
-            for item in page.items {
-                let name = item.key.strip_prefix(prefix).unwrap_or_default().to_owned();
-                records.push((name, parse(&item.key, &item.value)?, item.expires));
-            }
+            items.extend(page.items);
             match page.next {
                 Some(next) => after = Some(next),
-                None => return Ok(records),
+                None => return Ok(items),
             }
         }
     }

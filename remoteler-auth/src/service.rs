@@ -4,8 +4,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use remoteler_ca::{CaError, KeyRing};
 use remoteler_core::{
-    AuditKind, AuditSink, AuthApi, BoundedRefusals, Clock, ClusterConfig, ClusterName, Entropy, HostCerts, OsEntropy,
-    Policy, PolicySource, RecordingStore, SharedPolicy, Storage, SystemClock, TrustBundle,
+    AuditKind, AuditSink, AuthApi, BoundedRefusals, Clock, ClusterConfig, ClusterName, Entropy, HostCerts, NodeRecord,
+    OsEntropy, Policy, PolicySource, RecordingStore, SharedPolicy, Storage, SystemClock, TrustBundle,
 };
 use tokio::sync::{Mutex, RwLock, Semaphore};
 
@@ -21,8 +21,11 @@ use crate::{
     host_standing::Heard,
     issue::Issuer,
     join::LocalHost,
+    leases::LeaseLedger,
     limiter::Limiter,
     locks::LockLedger,
+    login_turns::LoginTurns,
+    parsed::Parsed,
     password::{PasswordError, Passwords},
     policy_watch::PolicyWatch,
     quota::{HostQuotas, Quota},
@@ -139,6 +142,7 @@ pub(crate) struct Inner {
     pub(crate) ledger: Ledger,
     pub(crate) locks: LockLedger,
     pub(crate) policy_watch: PolicyWatch,
+    pub(crate) leases: LeaseLedger,
     pub(crate) passwords: Passwords,
     pub(crate) limits: Limits,
     pub(crate) clock: Arc<dyn Clock>,
@@ -153,6 +157,8 @@ pub(crate) struct Inner {
     pub(crate) heard: Heard,
     /// Who vouches for pods.
     pub(crate) reviewer: Option<Arc<dyn TokenReviewer>>,
+    /// Heartbeats of nodes as they were parsed last.
+    pub(crate) parsed_nodes: Parsed<NodeRecord>,
     /// What the configuration file says of the cluster.
     pub(crate) file_settings: ClusterConfig,
     /// Logins through browsers.
@@ -163,8 +169,12 @@ pub(crate) struct Inner {
 pub(crate) struct Limits {
     /// Failed logins of one name.
     pub(crate) login_user: Limiter,
+    /// Logins that wait because others are under way.
+    pub(crate) login_turns: LoginTurns,
     /// Failed logins, and uses of links, from one address.
     pub(crate) login_address: Limiter,
+    /// Renewals of one host.
+    pub(crate) renewals: Limiter,
     /// Failed joins from one address.
     pub(crate) join: Limiter,
     /// Held from the look at how many joins of an address have failed until the next one is counted, so that guesses that are under way
@@ -252,6 +262,7 @@ impl AuthService {
         let locks = LockLedger::open(&records).await?;
         let stored = cluster_settings::load(&records).await?;
         cluster_settings::warn_of_hidden(file_settings, stored);
+        let leases = LeaseLedger::open(&records, clock.now()).await?;
         let policy = Policy {
             locks: locks.locks(clock.now()),
             settings: file_settings.over(stored).settings(),
@@ -265,8 +276,10 @@ impl AuthService {
             Err(cause) => std::panic::resume_unwind(cause.into_panic()),
         };
         let limits = Limits {
+            login_turns: LoginTurns::default(),
             login_user: Limiter::new(10, WINDOW),
             login_address: Limiter::new(30, WINDOW),
+            renewals: Limiter::new(60, WINDOW),
             join: Limiter::new(10, WINDOW),
             guess: Mutex::new(()),
             reviews: Semaphore::new(REVIEWS),
@@ -290,6 +303,7 @@ impl AuthService {
             ledger,
             locks,
             policy_watch: PolicyWatch::default(),
+            leases,
             passwords,
             limits,
             clock,
@@ -299,6 +313,7 @@ impl AuthService {
             backups: Backups::default(),
             heard,
             reviewer,
+            parsed_nodes: Parsed::default(),
             file_settings,
             sso: Sso::new(sso),
         };

@@ -11,7 +11,7 @@ use std::{
 
 use remoteler_core::{OsEntropy, random_uuid};
 use rustix::{
-    fs::{AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, Stat},
+    fs::{AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat},
     io::Errno,
 };
 
@@ -194,6 +194,35 @@ impl PrivateDir {
         // A umask can only have taken bits away; the owner's must be there.
         rustix::fs::fchmod(&fd, mode).map_err(|cause| failed("chmod 0600", &path, cause))?;
         Ok(File::from(fd))
+    }
+
+    /// Makes `name`, of mode 0600, with `content` in one piece: nobody ever sees it with less, also after a loss of power. An error when `name` is taken. What an attempt
+    /// that was killed left behind under `by` is replaced; only one at a time may use that name.
+    pub(crate) fn create_whole(&self, name: &str, by: &str, content: &[u8]) -> Result<(), FileError> {
+        let path = self.entry(name)?;
+        self.remove(by)?;
+        let mut file = self.create_file(by)?;
+        let made = file
+            .write_all(content)
+            .and_then(|()| file.sync_all())
+            .map_err(|source| FileError::Io { action: "write", path: self.path.join(by), source })
+            .and_then(|()| {
+                let renamed = rustix::fs::renameat_with(&self.fd, by, &self.fd, name, RenameFlags::NOREPLACE);
+                let named = match renamed {
+                    // File systems of other machines do not know that, but links.
+                    Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+                        rustix::fs::linkat(&self.fd, by, &self.fd, name, AtFlags::empty())
+                            .and_then(|()| rustix::fs::unlinkat(&self.fd, by, AtFlags::empty()))
+                    }
+                    renamed => renamed,
+                };
+                named.map_err(|cause| failed("create", &path, cause))
+            });
+        if made.is_err() {
+            // Nothing to add when this fails too: the first error says what is wrong.
+            let _ = rustix::fs::unlinkat(&self.fd, by, AtFlags::empty());
+        }
+        made
     }
 
     /// The content of `name`, at most `limit` octets; `None` when it is missing.

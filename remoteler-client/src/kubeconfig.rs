@@ -2,7 +2,6 @@
 //! entries with its own mark; all others are kept as they are, comments aside (I67). Waits for kubectl's own lock.
 
 use std::{
-    io::Write,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -298,16 +297,12 @@ struct KubectlLock<'a> {
 
 impl<'a> KubectlLock<'a> {
     fn take(dir: &'a PrivateDir, file: &str) -> Result<Self, KubeconfigError> {
-        let name = format!("{file}.lock");
+        let (name, by) = (format!("{file}.lock"), format!(".{file}.lock.tsh"));
         let started = Instant::now();
         loop {
-            match dir.create_file(&name) {
-                Ok(mut handle) => {
-                    let lock = Self { dir, name };
-                    let path = dir.path().join(&lock.name);
-                    handle.write_all(OUR_LOCK).map_err(|source| FileError::Io { action: "write", path, source })?;
-                    return Ok(lock);
-                }
+            // In one piece: one that is empty would be kubectl's, and wait to be removed by hand if this process is killed now.
+            match dir.create_whole(&name, &by, OUR_LOCK) {
+                Ok(()) => return Ok(Self { dir, name }),
                 Err(FileError::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error.into()),
             }
@@ -496,6 +491,18 @@ some-extension: {a: b}
         std::fs::write(fixture.home.path().join(".kube/config.lock"), OUR_LOCK).unwrap();
         fixture.set("staging", &fixture.proxy, true).unwrap();
         assert!(!fixture.home.path().join(".kube/config.lock").exists());
+    }
+
+    #[test]
+    fn an_attempt_that_was_killed_before_it_had_the_lock_does_not_block_and_leaves_nothing() {
+        let fixture = Fixture::new();
+        let dir = fixture.home.path().join(".kube");
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::write(dir.join(".config.lock.tsh"), "").unwrap();
+        fixture.set("staging", &fixture.proxy, true).unwrap();
+        let mut left: Vec<_> = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.retain(|name| name.to_string_lossy().contains("config.lock"));
+        assert!(left.is_empty(), "{left:?}");
     }
 
     #[test]

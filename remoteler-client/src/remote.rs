@@ -8,11 +8,11 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use remoteler_core::{
     ApiError, ApiErrorKind, AuditEvent, AuthApi, Clock, EventQuery, ExplainRequest, Explanation, HostCerts, InstanceId,
-    Invite, JoinRequest, KubeRecord, LoginRequest, NewRevocation, NewToken, NewUser, NodeRecord, Ping, PolicyUpdate,
-    PolicyVersion, RecordingChunk, RecordingInfo, Resource, ResourceKind, Revocation, RevocationList,
-    RevocationListName, RevocationTarget, RotateRequest, RotationStatus, Secret, SessionId, SignRequest, SignUpRequest,
-    SignedCertificates, TokenCreated, TokenSummary, TrustAck, TrustAcked, TrustBundle, UserCerts, UserName,
-    UserSummary,
+    Invite, JoinRequest, KubeRecord, LeaseAnswer, LeaseReport, LeaseRequest, LoginRequest, NewRevocation, NewToken,
+    NewUser, NodeRecord, Ping, PolicyUpdate, PolicyVersion, RecordingChunk, RecordingInfo, Resource, ResourceKind,
+    Revocation, RevocationList, RevocationListName, RevocationTarget, RotateRequest, RotationStatus, Secret, SessionId,
+    SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary, TrustAck, TrustAcked, TrustBundle,
+    UserCerts, UserName, UserSummary,
     evidence::{ExportQuery, ExportStart, ExportTile, ExportTileQuery},
     printable, wire,
 };
@@ -403,6 +403,14 @@ impl AuthApi for RemoteAuth {
 
     async fn test_connector(&self, request: remoteler_core::Resource) -> Result<remoteler_core::LoginBegun, ApiError> {
         self.call(send(Method::POST, wire::CONNECTOR_TEST, &request)).await
+    }
+
+    async fn take_lease(&self, request: LeaseRequest) -> Result<LeaseAnswer, ApiError> {
+        self.call(send(Method::POST, wire::LEASES, &request)).await
+    }
+
+    async fn report_leases(&self, report: LeaseReport) -> Result<(), ApiError> {
+        self.run(send(Method::PUT, wire::LEASES, &report)).await
     }
 }
 

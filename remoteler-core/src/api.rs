@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AuditEvent, ClusterName, ExplainRequest, Explanation, HostId, InstanceId, JoinMethod, KubeClusterName, KubeRecord,
-    Labels, NewRevocation, NodeName, NodeRecord, PolicyUpdate, PolicyVersion, RecordingInfo, Resource, ResourceKind,
-    Revocation, RevocationList, RevocationListName, RevocationTarget, RoleName, RotateRequest, RotationStatus, Secret,
-    ServiceAccount, SessionId, SignRequest, SignedCertificates, SystemRole, Timestamp, TokenScope, Traits, TrustAck,
-    TrustAcked, TrustBundle, UserName,
+    Labels, LeaseAnswer, LeaseReport, LeaseRequest, NewRevocation, NodeName, NodeRecord, PolicyUpdate, PolicyVersion,
+    RecordingInfo, Resource, ResourceKind, Revocation, RevocationList, RevocationListName, RevocationTarget, RoleName,
+    RotateRequest, RotationStatus, Secret, ServiceAccount, SessionId, SignRequest, SignedCertificates, SystemRole,
+    Timestamp, TokenScope, Traits, TrustAck, TrustAcked, TrustBundle, UserName,
     evidence::{ExportQuery, ExportStart, ExportTile, ExportTileQuery},
 };
 
@@ -486,4 +486,8 @@ pub trait AuthApi: Send + Sync {
     /// Begins a login by a connector that need not be stored, which shows what it would give and issues nothing. Users who may create connectors
     /// of that kind.
     async fn test_connector(&self, connector: Resource) -> Result<crate::LoginBegun, ApiError>;
+    /// Counts a connection of a user whose roles limit how many there may be, if there is room for it. Nodes and Kubernetes services.
+    async fn take_lease(&self, request: LeaseRequest) -> Result<LeaseAnswer, ApiError>;
+    /// Which counted connections the calling host holds, and which have ended. Nodes and Kubernetes services.
+    async fn report_leases(&self, report: LeaseReport) -> Result<(), ApiError>;
 }

@@ -404,6 +404,9 @@ audit_kinds! {
         /// The command line that is about to run, as one word, cut at 8 KiB; empty for a shell.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         initial_command: Vec<String>,
+        /// The role that allows it: the first of those that do.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        role: Option<String>,
     }
     /// The session is over.
     SessionEnd = "session.end", "T2004I" {
@@ -636,6 +639,28 @@ audit_kinds! {
         /// Which connector.
         name: String,
     }
+    /// A session or connection was refused that the user's roles would allow, were there not as many already.
+    SessionRejected = "session.rejected", "T1006W" {
+        /// Whose it would have been.
+        user: String,
+        /// As which account, where that is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        login: Option<String>,
+        /// Which service refused: `node`, `kube`.
+        service: String,
+        /// Where: a node, a Kubernetes cluster.
+        server_hostname: String,
+        /// Which limit: `max_connections limit reached`.
+        reason: String,
+        /// How many there may be.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        maximum: Option<u32>,
+        /// What the user was told.
+        error: String,
+        /// The client's address.
+        #[serde(rename = "addr.remote", default, skip_serializing_if = "Option::is_none")]
+        remote: Option<String>,
+    }
 }
 
 impl AuditKind {
@@ -677,6 +702,7 @@ mod tests {
             interactive: true,
             size: Some("80:25".into()),
             initial_command: Vec::new(),
+            role: Some("dev".into()),
         };
         let event =
             AuditEvent::new(kind, Timestamp::from_unix_millis(1), Uuid::nil(), ClusterName::new("root").unwrap());

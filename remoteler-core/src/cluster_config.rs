@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::{ClusterSettings, LockMode, Metadata, Resource, ResourceKind, parse_duration};
 
 /// Whether a second factor is asked for beside the password.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SecondFactor {
     /// Never, also of users who have one.
@@ -31,7 +31,7 @@ pub enum AuthType {
 }
 
 /// Whether terminal sessions are recorded, and where.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RecordingMode {
     /// At the node, which uploads them.
@@ -39,6 +39,45 @@ pub enum RecordingMode {
     Node,
     /// Not at all. What runs is on record as events all the same.
     Off,
+}
+
+/// A word of a document. `on` and `off` are yes and no to some who read and write YAML.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Word {
+    Switch(bool),
+    Text(String),
+}
+
+impl Word {
+    fn text(&self) -> &str {
+        match self {
+            Self::Switch(true) => "on",
+            Self::Switch(false) => "off",
+            Self::Text(text) => text,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for SecondFactor {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Word::deserialize(deserializer)?.text() {
+            "off" => Ok(Self::Off),
+            "optional" => Ok(Self::Optional),
+            "on" => Ok(Self::On),
+            other => Err(de::Error::unknown_variant(other, &["off", "optional", "on"])),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for RecordingMode {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Word::deserialize(deserializer)?.text() {
+            "node" => Ok(Self::Node),
+            "off" => Ok(Self::Off),
+            other => Err(de::Error::unknown_variant(other, &["node", "off"])),
+        }
+    }
 }
 
 /// How long nothing may happen: `never`, or a duration such as `30m`.
@@ -427,6 +466,9 @@ mod tests {
         assert!(given("mine", json!({})).contains("its name is cluster-auth-preference"));
         assert!(given("cluster-auth-preference", json!({ "webauthn": {} })).contains("unknown field `webauthn`"));
         assert!(given("cluster-auth-preference", json!({ "second_factor": "sms" })).contains("unknown variant `sms`"));
+        let switched = |spec| saying(spec).settings().second_factor;
+        assert_eq!(switched(json!({ "second_factor": true })), SecondFactor::On);
+        assert_eq!(switched(json!({ "second_factor": false })), SecondFactor::Off);
         let mut labelled = document("cluster-auth-preference", json!({}));
         labelled.metadata.labels.insert("a".into(), "b".into());
         assert!(ClusterConfig::default().with_document(CAP, labelled).is_err());

@@ -112,10 +112,10 @@ pub(crate) fn decide_ssh<'a, W: Witness>(
             names(&deny.logins, login, &scope, true).then_some("deny.logins"),
         ];
         let lacking = || {
-            [
-                (!allow.nodes.allows(&scope)).then_some("allow.node_labels"),
-                (!names(&allow.logins, login, &scope, false)).then_some("allow.logins"),
-            ]
+            let nodes = (!allow.nodes.allows(&scope)).then_some("allow.node_labels");
+            // Without a witness the first that is lacking is enough.
+            let logins = W::WHOLE || nodes.is_none();
+            [nodes, (logins && !names(&allow.logins, login, &scope, false)).then_some("allow.logins")]
         };
         tally.take(role, denied, lacking, ["allow.node_labels", "allow.logins"], witness);
         if tally.denied.is_some() && !W::WHOLE {
@@ -146,10 +146,9 @@ pub(crate) fn decide_kube<'a, W: Witness>(
             request.is_some_and(touched).then_some("deny.kubernetes_resources"),
         ];
         let lacking = || {
-            [
-                (!allow.kubernetes.allows(&scope)).then_some("allow.kubernetes_labels"),
-                (!request.is_none_or(covered)).then_some("allow.kubernetes_resources"),
-            ]
+            let labels = (!allow.kubernetes.allows(&scope)).then_some("allow.kubernetes_labels");
+            let resources = W::WHOLE || labels.is_none();
+            [labels, (resources && !request.is_none_or(covered)).then_some("allow.kubernetes_resources")]
         };
         let fields = ["allow.kubernetes_labels", "allow.kubernetes_resources"];
         if tally.take(role, denied, lacking, fields, witness) {

@@ -102,7 +102,10 @@ pub use inventory::{KubeRecord, NodeRecord};
 pub use jwk::{Jwk, JwkSet};
 pub use kube_resources::{KubeRequest, KubeResourceError, KubeResourceSpec, KubeTarget, KubeVerb};
 pub use label::{LabelError, Labels, OneOrMany};
-pub use live::{ConnectionKind, EndReason, LiveGuard, LiveSignal, LiveWork, Looked, Subject, Terms};
+pub use live::{
+    ConnectionCount, ConnectionKind, ConnectionLease, EndReason, LEASE_LIFE, LeaseAnswer, LeaseReport, LeaseRequest,
+    LiveGuard, LiveSignal, LiveWork, Looked, MAX_LEASES_IN_REPORT, Place, Subject, Terms,
+};
 pub use lock::{Lock, LockContext, LockSpec, LockTarget, Locked, Locks};
 pub use mfa::{Factor, FactorAdded, FactorKind, FactorRemoval, FreshProof, Invited, NewFactor, OfferedTotp, SignedUp};
 pub use name::{

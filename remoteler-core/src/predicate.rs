@@ -117,7 +117,11 @@ impl Predicate {
             Self::Equal(one, other) => one.value(scope) == other.value(scope),
             Self::Contains(list, item) => {
                 let item = item.value(scope);
-                list.values(scope)?.iter().any(|value| *value == item)
+                match list.plain_trait() {
+                    // The usual case costs no memory.
+                    Some(found) => scope.traits.get(found).into_iter().flatten().any(|value| value == item),
+                    None => list.values(scope)?.iter().any(|value| *value == item),
+                }
             }
             Self::ContainsAny(list, items) => {
                 let (list, items) = (list.values(scope)?, items.values(scope)?);

@@ -136,6 +136,8 @@ pub const LOGIN_POLL: &str = "/v1/logins/poll";
 pub const LOGIN_REDEEM: &str = "/v1/logins/redeem";
 /// `POST` [`crate::Resource`] → [`crate::LoginBegun`].
 pub const CONNECTOR_TEST: &str = "/v1/connectors/test";
+/// `POST` [`crate::LeaseRequest`] → [`crate::LeaseAnswer`]; `PUT` [`crate::LeaseReport`] → nothing.
+pub const LEASES: &str = "/v1/leases";
 
 /// `GET` → the OpenAPI document of all of the above.
 pub const OPENAPI: &str = "/v1/openapi.json";

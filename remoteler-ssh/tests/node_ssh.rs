@@ -5,6 +5,7 @@ mod support;
 
 use std::process::Stdio;
 
+use remoteler_core::{ClusterSettings, Policy, PolicySource, RecordingMode};
 use support::{Cluster, Wish, finish, own_login, text};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -28,6 +29,7 @@ async fn a_command_runs_and_its_streams_and_exit_status_come_back() {
     let start = &cluster.audit.named("session.start")[0];
     assert_eq!(start["initial_command"], serde_json::json!(["echo out; echo err >&2; id -un; exit 7"]));
     assert_eq!((&start["user"], &start["server_hostname"]), (&"ann".into(), &support::NODE.into()));
+    assert!(Wish::default().roles.iter().any(|role| start["role"] == *role), "the role that allows it: {start}");
     assert_eq!((&end["interactive"], &end["recorded"]), (&false.into(), &false.into()));
 }
 
@@ -141,6 +143,23 @@ async fn a_shell_on_a_terminal_has_its_size_and_is_recorded() {
     let recorded = std::fs::read_to_string(recording).unwrap();
     assert!(recorded.starts_with("{\"version\":2,"), "{recorded}");
     assert!(recorded.contains("[xterm]"), "{recorded}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_session_is_not_recorded_where_the_cluster_says_so_and_the_next_one_is_where_it_does_not() {
+    let cluster = Cluster::start().await;
+    let key = cluster.user("ann", &Wish::default());
+    for (number, session_recording) in [RecordingMode::Off, RecordingMode::Node].into_iter().enumerate() {
+        let settings = ClusterSettings { session_recording, ..ClusterSettings::default() };
+        cluster.policy.replace(Policy { settings, ..Policy::clone(&cluster.policy.policy()) });
+        let done = finish(cluster.ssh(&key, &["-tt"]).arg("echo out")).await;
+        assert_eq!(done.status.code(), Some(0));
+        let end = &cluster.audit.wait_for("session.end", number + 1).await[number];
+        let wanted = session_recording == RecordingMode::Node;
+        assert_eq!((&end["interactive"], &end["recorded"]), (&true.into(), &wanted.into()));
+        let recording = cluster.path("recordings").join(format!("{}.cast", end["sid"].as_str().unwrap()));
+        assert_eq!(recording.exists(), wanted);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

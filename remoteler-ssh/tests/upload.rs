@@ -11,10 +11,11 @@ use std::{
 use async_trait::async_trait;
 use remoteler_core::{
     ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, HostCerts, InstanceId, Invite, JoinRequest, KubeRecord,
-    LoginRequest, NewRevocation, NewToken, NewUser, NodeRecord, OsEntropy, Ping, PolicyUpdate, PolicyVersion,
-    RecordingChunk, RecordingInfo, Resource, ResourceKind, Revocation, RevocationList, RevocationListName,
-    RevocationTarget, RotateRequest, RotationStatus, Secret, SessionId, SignRequest, SignUpRequest, SignedCertificates,
-    TokenCreated, TokenSummary, TrustAck, TrustAcked, TrustBundle, UserCerts, UserName, UserSummary, evidence,
+    LeaseAnswer, LeaseReport, LeaseRequest, LoginRequest, NewRevocation, NewToken, NewUser, NodeRecord, OsEntropy,
+    Ping, PolicyUpdate, PolicyVersion, RecordingChunk, RecordingInfo, Resource, ResourceKind, Revocation,
+    RevocationList, RevocationListName, RevocationTarget, RotateRequest, RotationStatus, Secret, SessionId,
+    SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary, TrustAck, TrustAcked, TrustBundle,
+    UserCerts, UserName, UserSummary, evidence,
 };
 use remoteler_ssh::Uploader;
 use tokio::sync::Notify;
@@ -249,6 +250,12 @@ impl AuthApi for Store {
     }
 
     async fn test_connector(&self, _: remoteler_core::Resource) -> Result<remoteler_core::LoginBegun, ApiError> {
+        absent()
+    }
+    async fn take_lease(&self, _: LeaseRequest) -> Result<LeaseAnswer, ApiError> {
+        absent()
+    }
+    async fn report_leases(&self, _: LeaseReport) -> Result<(), ApiError> {
         absent()
     }
 }

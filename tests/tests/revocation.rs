@@ -13,7 +13,7 @@ use std::{
 };
 
 use remoteler_tests::{
-    ApiServer, Cluster, ClusterOptions, User, binary, client, eventually, eventually_within, need, os_login, run,
+    Cluster, ClusterOptions, KubeCluster, User, binary, client, eventually, eventually_within, need, os_login, run,
 };
 use serde_json::Value;
 
@@ -45,28 +45,12 @@ async fn after_a_revocation_the_users_next_ssh_kubectl_and_api_call_are_refused(
     if !need(&["ssh", "kubectl"]) {
         return;
     }
-    let api_server = ApiServer::start().await.unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let kubeconfig = api_server.write_kubeconfig(dir.path()).unwrap();
-    let extra_config = format!(
-        "kubernetes_service:\n  enabled: yes\n  kubeconfig_file: {}\n  kube_cluster_name: {KUBE}\n",
-        kubeconfig.display()
-    );
-    let cluster = Cluster::start_with(ClusterOptions { extra_config, ..ClusterOptions::default() });
-    api_server.expect("ann", &["developers"]);
-    let ann = &User::create_with_traits(&cluster, "ann", "access", &["kubernetes_groups=developers"]);
+    let served = KubeCluster::start(KUBE).await.unwrap();
+    let cluster = &served.cluster;
+    let ann = &served.ann();
     let bob = &cluster.user("bob", "access");
-    eventually("the Kubernetes cluster is listed", || {
-        let listed = ann.tsh(&["kube", "ls"]).text();
-        if listed.contains(KUBE) { Ok(()) } else { Err(listed) }
-    });
-    ann.tsh(&["kube", "login", KUBE]).ok();
     let works = |user: &User| [run(&mut ssh(user, &["true"])), user.tsh(&["ls"])].map(|out| out.code == Some(0));
-    let kubectl = || {
-        let mut kubectl = Command::new(client("kubectl").unwrap().path());
-        ann.environment(&mut kubectl);
-        run(kubectl.args(["--namespace", "dev", "get", "pods"])).code == Some(0)
-    };
+    let kubectl = || run(&mut ann.kubectl(&["get", "pods"])).code == Some(0);
     assert_eq!((works(ann), works(bob), kubectl()), ([true; 2], [true; 2], true));
 
     // A session that runs.
@@ -80,11 +64,11 @@ async fn after_a_revocation_the_users_next_ssh_kubectl_and_api_call_are_refused(
     };
     echo("before\n");
 
-    let [ssh_serial, tls_serial] = serials(&cluster, ann);
+    let [ssh_serial, tls_serial] = serials(cluster, ann);
     let why = ["--reason", "key-compromise", "--comment", "the laptop was stolen"];
-    let done = revoke(&cluster, &[&["--ssh-serial", &ssh_serial][..], &why].concat());
+    let done = revoke(cluster, &[&["--ssh-serial", &ssh_serial][..], &why].concat());
     assert_eq!(done["target"], format!("ssh-user-{ssh_serial}"));
-    revoke(&cluster, &[&["--tls-serial", &tls_serial][..], &why].concat());
+    revoke(cluster, &[&["--tls-serial", &tls_serial][..], &why].concat());
     eventually("ann is refused everywhere", || {
         let works = (works(ann), kubectl());
         if works == ([false; 2], false) { Ok(()) } else { Err(format!("{works:?}")) }

@@ -3,6 +3,7 @@
 mod backup;
 mod evidence;
 mod explain;
+mod leases;
 mod logins;
 mod mfa;
 pub(super) mod policy;
@@ -101,6 +102,7 @@ pub(super) fn table() -> Vec<Route> {
     routes.extend(policy::routes());
     routes.extend(mfa::routes());
     routes.extend(logins::table());
+    routes.extend(leases::routes());
     routes
 }
 

@@ -3,6 +3,7 @@
 
 mod evidence;
 mod explain;
+mod leases;
 mod logins;
 mod mfa;
 mod policy;
@@ -101,6 +102,7 @@ pub(super) fn schemas() -> Map<String, Value> {
     add_rotation(&mut all);
     sign::add(&mut all);
     explain::add(&mut all);
+    leases::add(&mut all);
     evidence::add(&mut all);
     add_revocation(&mut all);
     policy::add(&mut all);

@@ -121,6 +121,7 @@ pub(crate) async fn make(dir: &Path) {
         interactive: true,
         size: None,
         initial_command: Vec::new(),
+        role: None,
     };
     host.record_events(vec![AuditEvent::new(began, now, uuid::Uuid::new_v4(), cluster)]).await.unwrap();
     let chunk = RecordingChunk { session_id: session, offset: 0, octets: RECORDING.to_vec(), last: true };

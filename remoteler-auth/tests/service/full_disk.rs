@@ -53,6 +53,7 @@ fn began(cluster: &Cluster, server: &str, session: SessionId) -> AuditEvent {
         interactive: true,
         size: None,
         initial_command: Vec::new(),
+        role: None,
     };
     AuditEvent::new(kind, cluster.clock.now(), session.uuid(), cluster.service.cluster_name().clone())
 }

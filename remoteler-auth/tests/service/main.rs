@@ -15,6 +15,7 @@ mod identity_provider;
 mod identity_tokens;
 mod inventory;
 mod join;
+mod leases;
 mod local_login;
 mod locks;
 mod login;

@@ -29,7 +29,7 @@ impl Reporter {
             server_id: self.server_id.clone(),
             server_hostname: self.server_hostname.clone(),
         };
-        SessionReport { sink: self.sink.clone(), session }
+        SessionReport { sink: self.sink.clone(), session, role: access.role().to_string() }
     }
 }
 
@@ -38,6 +38,8 @@ impl Reporter {
 pub(super) struct SessionReport {
     sink: Arc<dyn AuditSink>,
     session: SessionFields,
+    /// That allows it.
+    role: String,
 }
 
 impl SessionReport {
@@ -51,7 +53,10 @@ impl SessionReport {
         let session = self.session.clone();
         let connection = ConnectionFields { remote: client };
         let initial_command = command.map(command_text).into_iter().collect();
-        self.sink.record(AuditKind::SessionStart { session, connection, interactive, size, initial_command }).await
+        let role = Some(self.role.clone());
+        self.sink
+            .record(AuditKind::SessionStart { session, connection, interactive, size, initial_command, role })
+            .await
     }
 
     pub(super) async fn end(&self, interactive: bool, recorded: bool, times: (Timestamp, Timestamp)) {

@@ -66,3 +66,46 @@ pub(super) fn cluster_config(service: &AuthService) -> Result<ClusterConfig, Con
         recording: SessionRecordingSpec { mode },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use remoteler_core::ClusterSettings;
+
+    use crate::config::{ConfigFile, Flags, Settings};
+
+    fn config(service: &str) -> Result<remoteler_core::ClusterConfig, String> {
+        let file = ConfigFile::parse(&format!("auth_service: {{ {service} }}")).map_err(|cause| cause.to_string())?;
+        let settings = Settings::new(file, Flags::default()).map_err(|cause| cause.to_string())?;
+        Ok(settings.auth.unwrap().cluster_config)
+    }
+
+    #[test]
+    fn what_the_file_does_not_say_it_leaves_to_documents() {
+        assert_eq!(config("").unwrap(), remoteler_core::ClusterConfig::default());
+        let said = config(
+            "authentication: { type: local, second_factor: on, locking_mode: strict }, session_recording: off, \
+             client_idle_timeout: 30m, disconnect_expired_cert: yes",
+        );
+        let said = said.unwrap();
+        assert!(said.auth.second_factor.is_some() && said.recording.mode.is_some());
+        assert_eq!(said.settings().client_idle_timeout_seconds, Some(1800));
+        let never = config("client_idle_timeout: never").unwrap();
+        assert!(never.networking.client_idle_timeout.is_some(), "said, and not left out");
+        assert_eq!(never.settings(), ClusterSettings::default());
+    }
+
+    // I80
+    #[test]
+    fn a_value_that_is_not_known_stops_the_start_with_its_place() {
+        for (bad, said) in [
+            ("authentication: { type: oidc }", "authentication.type"),
+            ("authentication: { type: local, second_factor: sms }", "authentication.second_factor"),
+            ("authentication: { type: local, locking_mode: lax }", "authentication.locking_mode"),
+            ("client_idle_timeout: soon", "client_idle_timeout"),
+            ("session_recording: proxy", "session_recording"),
+        ] {
+            let cause = config(bad).unwrap_err();
+            assert!(cause.contains(said), "{said}: {cause}");
+        }
+    }
+}

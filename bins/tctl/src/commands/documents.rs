@@ -348,6 +348,36 @@ spec:
         assert!(line.contains("spec.bot_name (line 8)"), "{line}"); // I80
     }
 
+    // I80
+    #[test]
+    fn documents_that_set_the_cluster_are_one_of_each_kind_and_what_they_do_not_have_is_named_with_its_line() {
+        let document = |kind: &str, name: &str, spec: &str| {
+            format!("kind: {kind}\nversion: v2\nmetadata:\n  name: {name}\nspec:\n  {spec}\n")
+        };
+        let preference = |spec| document("cluster_auth_preference", "cluster-auth-preference", spec);
+        for good in [
+            preference("second_factor: optional"),
+            preference("{ type: local, locking_mode: strict, disconnect_expired_cert: true }"),
+            document("cluster_networking_config", "cluster-networking-config", "client_idle_timeout: 30m"),
+            document("session_recording_config", "session-recording-config", "mode: node"),
+        ] {
+            parse(&good).unwrap_or_else(|cause| panic!("{cause:#}: {good}"));
+        }
+        for (bad, said) in [
+            (preference("webauthn: { rp_id: x }"), "spec.webauthn (line 6)"),
+            (preference("second_factor: sms"), "line 6"),
+            (document("cluster_auth_preference", "mine", "{}"), "its name is cluster-auth-preference"),
+            (
+                document("cluster_networking_config", "cluster-networking-config", "client_idle_timeout: soon"),
+                "\"soon\" is no duration",
+            ),
+            (document("session_recording_config", "session-recording-config", "mode: proxy"), "spec.mode (line 6)"),
+        ] {
+            let line = refused(&bad);
+            assert!(line.contains(said), "{said} in {line}");
+        }
+    }
+
     #[test]
     fn one_bad_document_refuses_all_whatever_is_wrong_with_it() {
         let good = "kind: role\nversion: v7\nmetadata: { name: a }\n";

@@ -283,6 +283,7 @@ fn samples() -> Vec<(&'static str, Value)> {
     .chain([("BackupStatus", value(backup()))])
     .chain(explain::tests::samples())
     .chain(mfa::tests::samples())
+    .chain(leases::tests::samples())
     .chain(evidence::tests::samples(now))
     .chain(policy::tests::samples(&trust()))
     .chain(logins::tests::samples())
