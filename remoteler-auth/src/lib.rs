@@ -28,6 +28,7 @@ mod key_file;
 mod key_params;
 mod leases;
 mod limiter;
+mod local_login;
 mod locks;
 mod login;
 mod login_turns;

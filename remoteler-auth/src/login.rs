@@ -11,6 +11,7 @@ use crate::{
     Caller,
     failure::{ApiResult, bad_request, conflict, unauthenticated},
     issue::{SubjectKeys, user_identity},
+    local_login::LocalProof,
     mfa::Asked,
     records::key,
     service::Inner,
@@ -27,9 +28,6 @@ const NO_FACTOR: &str = "everybody needs a second factor here and you have none;
 
 impl Inner {
     pub(crate) async fn login(&self, caller: &Caller, request: LoginRequest) -> ApiResult<UserCerts> {
-        if request.user.is_empty() || request.user.len() > MAX_USER {
-            return Err(bad_request(format!("a user name has 1 to {MAX_USER} octets")));
-        }
         if request.ttl_seconds.is_some_and(|wanted| wanted < LEAST_LOGIN_TTL.as_secs()) {
             let least = LEAST_LOGIN_TTL.as_secs();
             return Err(bad_request(format!(
@@ -38,48 +36,10 @@ impl Inner {
         }
         let remote = remote(caller, request.client_addr.as_deref());
         let keys = SubjectKeys::parse(&request.ssh_public_key, &request.tls_public_key)?;
-        let address = remote.as_deref().map(source_of);
-        let address = address.as_deref();
-        let turn = match self.login_turn(&request.user, address).await {
-            Ok(turn) => turn,
-            Err(answer) => {
-                // Strangers cause this at will: the audit log bounds how often it is said, a log line would not be (I26).
-                self.record_attempt(request.user, answer.message.clone(), remote).await?;
-                return Err(answer);
-            }
-        };
-
-        let user = self.check_password(&request).await?;
-        let failed = |error: String| AuditKind::UserLogin {
-            user: request.user.clone(),
-            method: "local".into(),
-            success: false,
-            error: Some(error),
-            connector: None,
-            remote: remote.clone(),
-        };
-        let Some(user) = user else {
-            self.record(failed(WRONG.into())).await?;
-            return Err(unauthenticated(WRONG));
-        };
-        match self.ask_factor(&user.name, request.code.as_ref()).await? {
-            Asked::Proved => {}
-            // No failure yet, and no success: wrong codes before it go on counting (I48).
-            Asked::Needed => {
-                turn.took_back();
-                return Err(ApiError::new(ApiErrorKind::SecondFactorNeeded, "a one-time code is needed"));
-            }
-            Asked::Wrong => {
-                self.record(failed(WRONG_CODE.into())).await?;
-                return Err(unauthenticated(WRONG_CODE));
-            }
-            Asked::Missing => {
-                self.record(failed(NO_FACTOR.into())).await?;
-                return Err(ApiError::new(ApiErrorKind::Denied, NO_FACTOR));
-            }
-        }
-        // Everything was right: nothing of this attempt counts as a failure.
-        turn.succeeded();
+        let LoginRequest { user, password, code, ttl_seconds, .. } = request;
+        let typed = LocalProof { user, password, code };
+        let user = self.prove_local(&typed, remote.as_deref()).await?;
+        let failed = |error: String| failure_of(&typed, error, remote.as_deref());
         // Who is removed at this moment is let in before that, and what they got is revoked, or not at all.
         let _turn = self.changes.read().await;
         if self.records.read::<UserRecord>(&key::of(key::USERS, &user.name)).await?.is_none() {
@@ -88,7 +48,7 @@ impl Inner {
         }
         let issue = self.roles_of(&user).and_then(|roles| {
             let identity = user_identity(&self.cluster, &user.name, &roles, &user.traits);
-            let requested = request.ttl_seconds.map(Duration::from_secs);
+            let requested = ttl_seconds.map(Duration::from_secs);
             self.check_locks(&LockContext::of_identity(&identity))?;
             self.issuer.prepare_user(identity, &roles, keys, requested)
         });
@@ -121,14 +81,55 @@ impl Inner {
         })
     }
 
+    /// The user that was proven by password and, where one is needed, by a code. Whoever fails counts, and is on record.
+    pub(crate) async fn prove_local(&self, typed: &LocalProof, remote: Option<&str>) -> ApiResult<UserRecord> {
+        if typed.user.is_empty() || typed.user.len() > MAX_USER {
+            return Err(bad_request(format!("a user name has 1 to {MAX_USER} octets")));
+        }
+        let address = remote.map(source_of);
+        let address = address.as_deref();
+        let turn = match self.login_turn(&typed.user, address).await {
+            Ok(turn) => turn,
+            Err(answer) => {
+                // Strangers cause this at will: the audit log bounds how often it is said, a log line would not be (I26).
+                self.record_attempt(typed.user.clone(), answer.message.clone(), remote.map(str::to_owned)).await?;
+                return Err(answer);
+            }
+        };
+        let failed = |error: &str| failure_of(typed, error.to_owned(), remote);
+        let Some(user) = self.check_password(typed).await? else {
+            self.record(failed(WRONG)).await?;
+            return Err(unauthenticated(WRONG));
+        };
+        match self.ask_factor(&user.name, typed.code.as_ref()).await? {
+            Asked::Proved => {}
+            // No failure yet, and no success: wrong codes before it go on counting (I48).
+            Asked::Needed => {
+                turn.took_back();
+                return Err(ApiError::new(ApiErrorKind::SecondFactorNeeded, "a one-time code is needed"));
+            }
+            Asked::Wrong => {
+                self.record(failed(WRONG_CODE)).await?;
+                return Err(unauthenticated(WRONG_CODE));
+            }
+            Asked::Missing => {
+                self.record(failed(NO_FACTOR)).await?;
+                return Err(ApiError::new(ApiErrorKind::Denied, NO_FACTOR));
+            }
+        }
+        // Everything was right: nothing of this attempt counts as a failure.
+        turn.succeeded();
+        Ok(user)
+    }
+
     /// The user, if there is one and the password is theirs. The work is the same in every case.
-    async fn check_password(&self, request: &LoginRequest) -> ApiResult<Option<UserRecord>> {
-        let record = match UserName::new(&request.user) {
+    async fn check_password(&self, typed: &LocalProof) -> ApiResult<Option<UserRecord>> {
+        let record = match UserName::new(&typed.user) {
             Ok(name) => self.records.read::<UserRecord>(&key::of(key::USERS, &name)).await?,
             Err(_) => None,
         };
         let stored = record.as_ref().and_then(|record| record.password.clone());
-        let matches = self.passwords.verify(request.password.clone(), stored).await?;
+        let matches = self.passwords.verify(typed.password.clone(), stored).await?;
         Ok(record.filter(|_| matches))
     }
 
@@ -140,6 +141,17 @@ impl Inner {
             })
         });
         roles.collect()
+    }
+}
+
+fn failure_of(typed: &LocalProof, error: String, remote: Option<&str>) -> AuditKind {
+    AuditKind::UserLogin {
+        user: typed.user.clone(),
+        method: "local".into(),
+        success: false,
+        error: Some(error),
+        connector: None,
+        remote: remote.map(str::to_owned),
     }
 }
 

@@ -79,16 +79,6 @@ pub(crate) mod key {
     /// `cluster-config/<kind>`: `spec` of the one document of that kind.
     pub(crate) const CLUSTER_CONFIG: &str = "cluster-config/";
 
-    /// `recordings/<session id>`: how a session began that has a recording.
-    pub(crate) const RECORDINGS: &str = "recordings/";
-
-    /// `known-labels/node/<name>`: the last that were announced, for policy tests; they stay while the node is away.
-    pub(crate) const NODE_LABELS: &str = "known-labels/node/";
-    /// `known-labels/kube/<name>`, likewise.
-    pub(crate) const KUBE_LABELS: &str = "known-labels/kube/";
-    /// `leases/<id>`: counted connections.
-    pub(crate) const LEASES: &str = "leases/";
-
     /// `connectors/<name>`: documents.
     pub(crate) const CONNECTORS: &str = "connectors/";
     /// `sso-accounts/<hash of connector, issuer and subject>` holds the user's name.
@@ -99,6 +89,15 @@ pub(crate) mod key {
     pub(crate) const LOGIN_CODES: &str = "login-codes/";
     /// `login-states/<hash of state>`: requests under way to identity providers.
     pub(crate) const LOGIN_STATES: &str = "login-states/";
+    /// `recordings/<session id>`: how a session began that has a recording.
+    pub(crate) const RECORDINGS: &str = "recordings/";
+
+    /// `known-labels/node/<name>`: the last that were announced, for policy tests; they stay while the node is away.
+    pub(crate) const NODE_LABELS: &str = "known-labels/node/";
+    /// `known-labels/kube/<name>`, likewise.
+    pub(crate) const KUBE_LABELS: &str = "known-labels/kube/";
+    /// `leases/<id>`: counted connections.
+    pub(crate) const LEASES: &str = "leases/";
 
     /// `saml-keys/<connector>`: what signs the requests of a connector.
     #[cfg(feature = "saml")]

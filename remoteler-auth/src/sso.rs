@@ -22,7 +22,9 @@ mod steps;
 use std::{sync::Arc, time::Duration};
 
 pub(crate) use account::SsoMark;
+pub(crate) use conclude::Authenticated;
 pub use fetch::{FetchError, Fetcher};
+pub(crate) use records::GONE;
 
 use crate::limiter::Limiter;
 

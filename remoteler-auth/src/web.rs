@@ -42,10 +42,10 @@ pub fn web_router(api: ApiForAddress, names: WebNames) -> Router {
         .route(wire::WEB_PING, get(ping))
         .route(wire::WEB_LOGIN, post(login))
         .route(wire::WEB_REVOCATION_LIST, get(revocations::show).layer(Extension(revocations::Fetched::default())))
-        .merge(login_pages::calls())
         .route(pages::STYLE_PATH, get(pages::style))
         .route(pages::ICON_PATH, get(pages::icon))
         .route(wire::WEB_JWKS, get(jwks::show).layer(Extension(jwks::Fetched::default())))
+        .merge(login_pages::calls())
         .merge(shown().layer(middleware::from_fn(pages::check_host)).layer(Extension(names)))
         .fallback(async || message(StatusCode::NOT_FOUND, ENGLISH.not_found_title, ENGLISH.not_found_text))
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -54,7 +54,7 @@ pub fn web_router(api: ApiForAddress, names: WebNames) -> Router {
 
 /// The pages.
 fn shown() -> Router<ApiForAddress> {
-    Router::new().route(wire::WEB_INVITE, get(invite::show).post(invite::accept)).merge(login_pages::pages())
+    Router::new().route(wire::WEB_INVITE, get(invite::show).post(invite::accept)).merge(login_pages::router())
 }
 
 /// The X.509 revocation lists and nothing else, for a listener without TLS: they are signed, and who reads them by a URL in a certificate often

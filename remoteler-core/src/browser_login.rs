@@ -229,6 +229,21 @@ pub struct ConnectorChoice {
     pub display: String,
 }
 
+/// The password form of the login page.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalChoice {
+    /// The form's token.
+    pub token: Secret,
+    /// User name filled in.
+    #[serde(default)]
+    pub user: String,
+    /// Whether a one-time code may be needed.
+    pub code: bool,
+    /// What was wrong before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
 /// What a browser does, as the proxy saw it. `browser` is the value of its cookie, if it has one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -256,6 +271,20 @@ pub enum BrowserAction {
         /// The connector that was chosen on its page.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         connector: Option<String>,
+    },
+    /// Proves a local user by password, and by a code where that is needed.
+    Password {
+        /// The login.
+        id: String,
+        /// The form's token.
+        token: Secret,
+        /// As typed.
+        user: String,
+        /// As typed.
+        password: Secret,
+        /// As typed, if anything was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        code: Option<Secret>,
     },
     /// Types a code on another machine.
     EnterCode {
@@ -315,6 +344,9 @@ pub enum BrowserView {
         id: String,
         /// The connectors.
         connectors: Vec<ConnectorChoice>,
+        /// The form for users with a password, where it is shown.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        local: Option<LocalChoice>,
     },
     /// Asks whether it is the user's own login.
     Confirm {

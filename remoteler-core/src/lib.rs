@@ -77,9 +77,9 @@ pub use audit_bound::BoundedRefusals;
 pub use audit_sink::{AuditError, AuditSink, NullAudit};
 pub use backup::BackupStatus;
 pub use browser_login::{
-    BeginLogin, BrowserAction, BrowserAnswer, BrowserStep, BrowserView, ConnectorChoice, ConnectorReport, LoginBegun,
-    LoginMethods, LoginPoll, LoginProgress, LoopbackUrl, MappingOutcome, NotLoopback, RedeemLogin, SealedCerts,
-    draw_login_code, read_login_code,
+    BeginLogin, BrowserAction, BrowserAnswer, BrowserStep, BrowserView, ConnectorChoice, ConnectorReport, LocalChoice,
+    LoginBegun, LoginMethods, LoginPoll, LoginProgress, LoopbackUrl, MappingOutcome, NotLoopback, RedeemLogin,
+    SealedCerts, draw_login_code, read_login_code,
 };
 pub use capture::CapturePattern;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};

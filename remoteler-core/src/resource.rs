@@ -98,11 +98,11 @@ impl ResourceKind {
             | Self::Token
             | Self::PolicyTest
             | Self::Lock
+            | Self::Oidc
+            | Self::Github
             | Self::ClusterAuthPreference
             | Self::ClusterNetworkingConfig
             | Self::SessionRecordingConfig
-            | Self::Oidc
-            | Self::Github
             | Self::Saml => None,
             Self::Node | Self::KubeCluster => Some("they are written by the services themselves"),
         }

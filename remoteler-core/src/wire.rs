@@ -161,6 +161,8 @@ pub const WEB_LOGIN_POLL: &str = "/v1/webapi/logins/poll";
 pub const WEB_LOGIN_REDEEM: &str = "/v1/webapi/logins/redeem";
 /// Page of the proxy that a login's browser opens: `GET`, HTML.
 pub const WEB_LOGIN_PAGE: &str = "/web/login/{id}";
+/// Where the form with a password on [`WEB_LOGIN_PAGE`] goes: `POST`.
+pub const WEB_LOGIN_LOCAL: &str = "/web/login/{id}/local";
 /// Page of the proxy on which a login is confirmed: `GET` and `POST`, HTML.
 pub const WEB_LOGIN_CONFIRM: &str = "/web/login/{id}/confirm";
 /// Page of the proxy to which identity providers send browsers back: `GET`.

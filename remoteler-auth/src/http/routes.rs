@@ -102,6 +102,7 @@ pub(super) fn table() -> Vec<Route> {
     routes.extend(policy::routes());
     routes.extend(logins::table());
     routes.extend(mfa::routes());
+    routes.extend(logins::table());
     routes.extend(leases::routes());
     routes
 }

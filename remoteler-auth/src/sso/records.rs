@@ -104,7 +104,7 @@ pub(crate) enum ProviderSecrets {
     },
 }
 
-pub(super) const GONE: &str = "this login is unknown, was finished or has expired; start again with tsh login";
+pub(crate) const GONE: &str = "this login is unknown, was finished or has expired; start again with tsh login";
 
 impl Inner {
     /// A login by its id.

@@ -18,6 +18,7 @@ use crate::{
     Caller,
     failure::{ApiResult, bad_request, denied, not_found, rate_limited},
     issue::SubjectKeys,
+    local_login::{LOCAL, LocalProof},
     login::{remote, source_of},
     secret_hash,
     service::Inner,
@@ -153,6 +154,10 @@ impl Inner {
         let from = remote(caller, client_addr.as_deref());
         match step {
             BrowserAction::Open { id, connector } => self.open_page(&id, connector, browser, &origin, from).await,
+            BrowserAction::Password { id, token, user, password, code } => {
+                let typed = LocalProof { user, password, code };
+                self.local_step(&id, browser.as_ref(), &token, typed, from).await.map(shown)
+            }
             BrowserAction::EnterCode { code } => self.enter_code(&code, from).await.map(shown),
             BrowserAction::Callback { connector, params } => {
                 self.callback(&connector, params, browser.as_ref(), from).await.map(shown)
@@ -199,19 +204,17 @@ impl Inner {
         }
         let connector = match (&record.asked, record.connector.clone().or(chosen)) {
             (Asked::Report(document), _) => Connector::parse(document.as_ref().clone())?,
+            (Asked::Certificates { .. }, Some(name)) if name == LOCAL => {
+                return answer(self.choose_view(id, Vec::new(), &browser));
+            }
             (Asked::Certificates { .. }, Some(name)) => self.usable_connector(&name).await?,
             (Asked::Certificates { .. }, None) => {
                 let methods = self.login_methods().await?;
                 match (methods.default_connector, methods.connectors) {
                     (Some(name), _) => self.usable_connector(&name).await?,
                     (None, connectors) => match connectors.as_slice() {
-                        [] => {
-                            return Err(not_found(
-                                "this cluster has no connector to log in by; run tsh login --auth local",
-                            ));
-                        }
-                        [ConnectorChoice { name, .. }] => self.usable_connector(name).await?,
-                        _ => return answer(BrowserView::Choose { id: id.to_owned(), connectors }),
+                        [ConnectorChoice { name, .. }] if methods.kind != LOCAL => self.usable_connector(name).await?,
+                        _ => return answer(self.choose_view(id, connectors, &browser)),
                     },
                 }
             }
@@ -416,8 +419,20 @@ impl Inner {
         Err(self.refuse_stranger(&record, OTHER_BROWSER, from).await?)
     }
 
+    /// The login, for the browser that opened it, while nobody has proved to be anybody.
+    pub(crate) async fn open_login_of_browser(
+        &self,
+        id: &str,
+        browser: Option<&Secret>,
+        from: Option<String>,
+    ) -> ApiResult<LoginRecord> {
+        let (record, _) = self.login_of_browser(id, browser, from).await?;
+        let open = matches!(record.stage, Stage::Open) && matches!(record.asked, Asked::Certificates { .. });
+        if open { Ok(record) } else { Err(not_found(GONE)) }
+    }
+
     /// Audits a step that the login's own browser did not take. The login itself stays as it is: whose it is may still finish it.
-    pub(super) async fn refuse_stranger(
+    pub(crate) async fn refuse_stranger(
         &self,
         record: &LoginRecord,
         said: &str,

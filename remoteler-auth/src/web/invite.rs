@@ -17,7 +17,9 @@ use serde::Deserialize;
 
 use super::{
     ApiForAddress, RemoteAddr,
-    pages::{Allowed, Browser, InvitePage, OfferedFactor, SignedUpPage, foreign_form, from_own_page, message, page},
+    pages::{
+        Allowed, Browser, InvitePage, OfferedFactor, SignedUpPage, foreign_form, from_own_page, message, page, sentence,
+    },
     texts::ENGLISH,
 };
 
@@ -78,7 +80,7 @@ pub(super) async fn accept(
             page(StatusCode::OK, &done, &Allowed::default())
         }
         Err(cause) if status(&cause) == StatusCode::BAD_REQUEST => {
-            again_with(&api, &browser, token, &cause.message).await
+            again_with(&api, &browser, token, &sentence(&cause.message)).await
         }
         Err(cause) => failed(&cause),
     }

@@ -1,5 +1,5 @@
 //! The pages of a login through a browser, and the calls of the client that waits for it. Owns the browser's cookie, the check that a form comes from our own
-//! page, and the HTML; what happens in each step is the auth service's to decide.
+//! page, and which page is shown; what happens in each step is the auth service's to decide.
 
 use std::collections::BTreeMap;
 
@@ -18,16 +18,16 @@ use http::{
     uri::Authority,
 };
 use remoteler_core::{
-    ApiError, BeginLogin, BrowserAction, BrowserAnswer, BrowserStep, BrowserView, ConnectorChoice, LoginPoll,
-    LoopbackUrl, OsEntropy, RedeemLogin, Secret, wire,
+    ApiError, BeginLogin, BrowserAction, BrowserAnswer, BrowserStep, BrowserView, ConnectorChoice, LocalChoice,
+    LoginPoll, LoopbackUrl, RedeemLogin, Secret, wire,
 };
 use serde::Deserialize;
 
 use super::{
     ApiForAddress, RemoteAddr, from_outside,
     pages::{
-        Allowed, Browser, ConfirmPage, ConnectorLink, DeliverPage, DevicePage, LoginPage, close, foreign_form,
-        from_own_page, message, page, refused,
+        Allowed, ConfirmPage, ConnectorLink, DeliverPage, DevicePage, LocalForm, LoginPage, close, foreign_form,
+        from_own_page, message, page, plain, sentence,
     },
     texts::ENGLISH,
 };
@@ -37,9 +37,8 @@ use crate::http::{Input, json};
 const BROWSER_COOKIE: &str = "__Host-remoteler-login";
 /// Most cookies that are looked at (I62).
 const MAX_COOKIES: usize = 50;
-const TITLE: &str = "Log in";
 
-/// What the client that waits for a login calls.
+/// What `tsh` calls.
 pub(super) fn calls() -> Router<ApiForAddress> {
     Router::new()
         .route(wire::WEB_LOGIN_METHODS, get(methods))
@@ -48,15 +47,16 @@ pub(super) fn calls() -> Router<ApiForAddress> {
         .route(wire::WEB_LOGIN_REDEEM, post(redeem))
 }
 
-/// What the browser opens.
-pub(super) fn pages() -> Router<ApiForAddress> {
+/// What browsers open; shown under the proxy's own names only.
+pub(super) fn router() -> Router<ApiForAddress> {
     Router::new()
         .route(wire::WEB_LOGIN_PAGE, get(open))
+        .route(wire::WEB_LOGIN_LOCAL, post(local))
         .route(wire::WEB_LOGIN_CALLBACK, get(callback).merge(post(posted).layer(DefaultBodyLimit::max(MAX_POSTED))))
         .route(wire::WEB_SAML_METADATA, get(saml_metadata))
         .route(wire::WEB_LOGIN_CONFIRM, get(review).post(decide))
         .route(wire::WEB_DEVICE, get(device).post(enter_code))
-        .route(wire::WEB_LOGIN_DONE, get(done))
+        .route(wire::WEB_LOGIN_DONE, get(async || close()))
 }
 
 type Api = State<ApiForAddress>;
@@ -92,8 +92,7 @@ struct Visit {
 impl Visit {
     fn new(api: ApiForAddress, RemoteAddr(addr): RemoteAddr, authority: &Authority, headers: &HeaderMap) -> Self {
         let is_own_form = from_own_page(headers, authority);
-        let origin = format!("https://{authority}");
-        Self { api, addr, browser: browser(headers), origin, is_own_form }
+        Self { api, addr, browser: browser(headers), origin: format!("https://{authority}"), is_own_form }
     }
 
     async fn step(self, step: BrowserAction) -> Response {
@@ -107,7 +106,10 @@ impl Visit {
 
     /// The step of a form, which only our own page may send (I52).
     async fn form(self, step: BrowserAction) -> Response {
-        if self.is_own_form { self.step(step).await } else { foreign_form() }
+        if self.is_own_form {
+            return self.step(step).await;
+        }
+        foreign_form()
     }
 }
 
@@ -145,7 +147,7 @@ async fn callback(
         Some(params) => {
             Visit::new(api, remote, &authority, &headers).step(BrowserAction::Callback { connector, params }).await
         }
-        None => message(StatusCode::BAD_REQUEST, TITLE, "The identity provider's answer cannot be read."),
+        None => message(StatusCode::BAD_REQUEST, ENGLISH.login_title, ENGLISH.login_unreadable),
     }
 }
 
@@ -167,7 +169,7 @@ async fn posted(
     };
     let fields = form.ok().and_then(|Form(form)| Some((field(&form, "SAMLResponse")?, field(&form, "RelayState")?)));
     let Some((response, state)) = fields else {
-        return message(StatusCode::BAD_REQUEST, TITLE, "The identity provider's answer cannot be read.");
+        return message(StatusCode::BAD_REQUEST, ENGLISH.login_title, ENGLISH.login_unreadable);
     };
     let params = BTreeMap::from([("SAMLResponse".to_owned(), response), ("state".to_owned(), state)]);
     Visit::new(api, remote, &authority, &headers).step(BrowserAction::Callback { connector, params }).await
@@ -196,8 +198,8 @@ async fn review(
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Decision {
-    csrf: Secret,
-    answer: String,
+    token: Secret,
+    decision: String,
 }
 
 async fn decide(
@@ -208,27 +210,47 @@ async fn decide(
     headers: HeaderMap,
     form: Result<Form<Decision>, FormRejection>,
 ) -> Response {
-    let Ok(Form(Decision { csrf: token, answer })) = form else {
-        return message(StatusCode::BAD_REQUEST, TITLE, "The form did not arrive whole. Start again with tsh login.");
+    let Ok(Form(Decision { token, decision })) = form else {
+        return message(StatusCode::BAD_REQUEST, ENGLISH.login_title, ENGLISH.login_broken);
     };
-    let approve = answer == "yes";
+    let approve = decision == "approve";
     Visit::new(api, remote, &authority, &headers).form(BrowserAction::Decide { id, token, approve }).await
 }
 
-/// The name of the form for codes in its token.
-const DEVICE_FORM: &str = "device";
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Local {
+    token: Secret,
+    user: String,
+    password: Secret,
+    #[serde(default)]
+    code: Option<Secret>,
+}
 
-async fn device(headers: HeaderMap) -> Response {
-    let browser = Browser::of_or_new(&headers, &OsEntropy);
-    let token = browser.form_token(DEVICE_FORM);
-    let template = DevicePage { t: &ENGLISH, error: None, code: "", action: wire::WEB_DEVICE, token: &token };
-    browser.keep(page(StatusCode::OK, &template, &Allowed::default()))
+async fn local(
+    State(api): Api,
+    Extension(remote): Remote,
+    Path(id): Path<String>,
+    Extension(authority): Extension<Authority>,
+    headers: HeaderMap,
+    form: Result<Form<Local>, FormRejection>,
+) -> Response {
+    let Ok(Form(Local { token, user, password, code })) = form else {
+        return message(StatusCode::BAD_REQUEST, ENGLISH.login_title, ENGLISH.login_broken);
+    };
+    let code = code.filter(|code| !code.reveal().trim().is_empty());
+    let step = BrowserAction::Password { id, token, user, password, code };
+    Visit::new(api, remote, &authority, &headers).form(step).await
+}
+
+async fn device() -> Response {
+    let shown = DevicePage { t: &ENGLISH, error: None, code: "", action: wire::WEB_DEVICE };
+    page(StatusCode::OK, &shown, &Allowed::default())
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Code {
-    csrf: String,
     code: String,
 }
 
@@ -239,26 +261,20 @@ async fn enter_code(
     headers: HeaderMap,
     form: Result<Form<Code>, FormRejection>,
 ) -> Response {
-    let Ok(Form(Code { csrf, code })) = form else {
-        return message(StatusCode::BAD_REQUEST, TITLE, "The form did not arrive whole. Open the page again.");
+    let Ok(Form(Code { code })) = form else {
+        return message(StatusCode::BAD_REQUEST, ENGLISH.device_title, ENGLISH.invite_broken);
     };
-    if !Browser::of(&headers).is_some_and(|browser| browser.sent(DEVICE_FORM, &csrf)) {
-        return foreign_form(); // I52
-    }
     Visit::new(api, remote, &authority, &headers).form(BrowserAction::EnterCode { code }).await
-}
-
-async fn done() -> Response {
-    close()
 }
 
 fn shown(answer: BrowserAnswer) -> Response {
     let mut response = match answer.view {
         BrowserView::Redirect { to } => redirect(&to),
-        BrowserView::Choose { id, connectors } => choose(&id, &connectors),
+        BrowserView::Choose { id, connectors, local } => choose(&id, &connectors, local.as_ref()),
         BrowserView::Confirm { id, user, host, address, code, token } => {
-            let action = format!("/web/login/{id}/confirm");
-            let template = ConfirmPage {
+            let action = wire::path(wire::WEB_LOGIN_CONFIRM, &id);
+            let (host, address) = (plain(&host), plain(&address));
+            let shown = ConfirmPage {
                 t: &ENGLISH,
                 user: user.as_str(),
                 host: &host,
@@ -267,15 +283,17 @@ fn shown(answer: BrowserAnswer) -> Response {
                 action: &action,
                 token: token.reveal(),
             };
-            page(StatusCode::OK, &template, &Allowed::default())
+            page(StatusCode::OK, &shown, &Allowed::default())
         }
         BrowserView::Deliver { redirect, answer } => deliver(&redirect, answer.as_deref()),
         BrowserView::SamlMetadata { document } => {
             let kind = HeaderValue::from_static("application/samlmetadata+xml");
             ([(CONTENT_TYPE, kind)], document).into_response()
         }
-        BrowserView::Finished { success: true, message: text } => message(StatusCode::OK, "Done", &text),
-        BrowserView::Finished { success: false, .. } => refused(),
+        BrowserView::Finished { success: true, message: text } => message(StatusCode::OK, ENGLISH.close_title, &text),
+        BrowserView::Finished { success: false, message: text } => {
+            message(StatusCode::OK, ENGLISH.refused_title, &text)
+        }
     };
     // 64 hex digits, checked by who drew them; what is none is not set.
     if let Some(cookie) = answer.set_browser.and_then(|value| cookie(&value)) {
@@ -292,35 +310,42 @@ fn redirect(to: &str) -> Response {
             let headers = [(LOCATION, to), (CACHE_CONTROL, HeaderValue::from_static("no-store"))];
             (StatusCode::SEE_OTHER, headers).into_response()
         }
-        None => message(StatusCode::BAD_GATEWAY, TITLE, "The next page has no address that can be gone to."),
+        None => message(StatusCode::BAD_GATEWAY, ENGLISH.login_title, ENGLISH.login_nowhere),
     }
 }
 
-fn choose(id: &str, connectors: &[ConnectorChoice]) -> Response {
-    let link = |each: &ConnectorChoice| ConnectorLink {
-        display: each.display.clone(),
-        href: format!("/web/login/{id}?connector={}", each.name),
-    };
-    let connectors: Vec<_> = connectors.iter().map(link).collect();
-    let template = LoginPage { t: &ENGLISH, purpose: "", error: None, connectors: &connectors, local: None };
-    page(StatusCode::OK, &template, &Allowed::default())
+fn choose(id: &str, connectors: &[ConnectorChoice], local: Option<&LocalChoice>) -> Response {
+    let here = wire::path(wire::WEB_LOGIN_PAGE, id);
+    let links: Vec<ConnectorLink> = connectors
+        .iter()
+        .map(|each| ConnectorLink {
+            display: each.display.clone(),
+            href: format!("{here}?connector={}", wire::segment(&each.name)),
+        })
+        .collect();
+    let action = wire::path(wire::WEB_LOGIN_LOCAL, id);
+    let form = |local: &LocalChoice| (plain(&local.user), local.token.reveal().to_owned(), local.code);
+    let form = local.map(form);
+    let form = form.as_ref().map(|(user, token, code)| LocalForm { action: &action, token, user, code: *code });
+    let error = local.and_then(|local| local.error.as_deref()).map(sentence);
+    let error = error.as_deref();
+    let status = if error.is_some() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
+    let shown = LoginPage { t: &ENGLISH, purpose: ENGLISH.login_purpose, error, connectors: &links, local: form };
+    page(status, &shown, &Allowed::default())
 }
 
+/// The browser goes to the listener by itself, or by a click: a redirect of the form's answer would be held up by the policy for forms.
 fn deliver(to: &LoopbackUrl, answer: Option<&str>) -> Response {
     let query = answer.map_or_else(|| "error=declined".to_owned(), |answer| format!("answer={answer}"));
-    let (title, text) = match answer {
-        Some(_) => (ENGLISH.close_title, ENGLISH.close_text),
-        None => (ENGLISH.refused_title, ENGLISH.refused_text),
-    };
-    let template = DeliverPage { t: &ENGLISH, title, text, url: &format!("{to}?{query}") };
-    page(StatusCode::OK, &template, &Allowed::default())
+    let (url, approved) = (format!("{to}?{query}"), answer.is_some());
+    page(StatusCode::OK, &DeliverPage { t: &ENGLISH, url: &url, approved }, &Allowed::default())
 }
 
 fn failed(cause: &ApiError) -> Response {
     let status = StatusCode::from_u16(wire::status(cause.kind)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     // Browsers ask for a password of their own at 401.
     let status = if status == StatusCode::UNAUTHORIZED { StatusCode::FORBIDDEN } else { status };
-    message(status, TITLE, &cause.message)
+    message(status, ENGLISH.login_title, &cause.message)
 }
 
 fn cookie(value: &Secret) -> Option<HeaderValue> {

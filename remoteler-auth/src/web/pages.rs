@@ -86,14 +86,18 @@ pub(crate) fn close() -> Response {
     page(StatusCode::OK, &Close { t: &ENGLISH }, &Allowed::default())
 }
 
-/// That a person refused.
-pub(crate) fn refused() -> Response {
-    message(StatusCode::OK, ENGLISH.refused_title, ENGLISH.refused_text)
-}
-
 /// That a form came from elsewhere (I52).
 pub(crate) fn foreign_form() -> Response {
     message(StatusCode::FORBIDDEN, ENGLISH.foreign_form_title, ENGLISH.foreign_form_text)
+}
+
+/// A one-line message as a sentence of a page.
+pub(crate) fn sentence(text: &str) -> String {
+    let text = plain(text);
+    let mut rest = text.chars();
+    let Some(first) = rest.next() else { return text };
+    let stop = if text.ends_with(['.', '!', '?']) { "" } else { "." };
+    format!("{}{}{stop}", first.to_uppercase(), rest.as_str())
 }
 
 /// Text of others for a page: without what cannot be seen, or turns the direction of reading.
@@ -117,21 +121,6 @@ struct Message<'a> {
 #[template(path = "close.html")]
 struct Close {
     t: &'static Texts,
-}
-
-/// Brings the answer of a login to the listener of tsh, by itself or by a click: a redirect of the form's answer would be held up by the policy for forms,
-/// which cannot name `[::1]`.
-#[derive(Template)]
-#[template(path = "deliver.html")]
-pub(crate) struct DeliverPage<'a> {
-    /// Language.
-    pub(crate) t: &'static Texts,
-    /// What happened.
-    pub(crate) title: &'a str,
-    /// What to do.
-    pub(crate) text: &'a str,
-    /// Where the listener is, with the answer.
-    pub(crate) url: &'a str,
 }
 
 /// Where to log in: the providers, and the form for users with a password.
@@ -170,7 +159,7 @@ pub(crate) struct ConnectorLink {
 pub(crate) struct LocalForm<'a> {
     /// Where it goes: a path of ours.
     pub(crate) action: &'a str,
-    /// [`Browser::form_token`].
+    /// The form's token, which the auth service gave: form field `token`.
     pub(crate) token: &'a str,
     /// User name filled in.
     pub(crate) user: &'a str,
@@ -178,7 +167,7 @@ pub(crate) struct LocalForm<'a> {
     pub(crate) code: bool,
 }
 
-/// The question before certificates go to a program (I41): form fields `csrf`, `answer=yes|no`.
+/// The question before certificates go to a program (I41): form fields `token`, `decision=approve|decline`.
 #[derive(Template)]
 #[template(path = "confirm.html")]
 pub(crate) struct ConfirmPage<'a> {
@@ -194,7 +183,7 @@ pub(crate) struct ConfirmPage<'a> {
     pub(crate) code: &'a str,
     /// Where the answer goes.
     pub(crate) action: &'a str,
-    /// [`Browser::form_token`].
+    /// The form's token, which the auth service gave.
     pub(crate) token: &'a str,
 }
 
@@ -206,7 +195,19 @@ impl ConfirmPage<'_> {
     }
 }
 
-/// Where the code of another machine's tsh is typed: form fields `csrf`, `code`.
+/// The end of a login: leads the browser to the listener of tsh, by itself or by a click.
+#[derive(Template)]
+#[template(path = "deliver.html")]
+pub(crate) struct DeliverPage<'a> {
+    /// Language.
+    pub(crate) t: &'static Texts,
+    /// Address of the listener, with the answer.
+    pub(crate) url: &'a str,
+    /// Whether the person agreed.
+    pub(crate) approved: bool,
+}
+
+/// Where the code of another machine's tsh is typed: form field `code`.
 #[derive(Template)]
 #[template(path = "device.html")]
 pub(crate) struct DevicePage<'a> {
@@ -218,8 +219,6 @@ pub(crate) struct DevicePage<'a> {
     pub(crate) code: &'a str,
     /// Where it goes.
     pub(crate) action: &'a str,
-    /// [`Browser::form_token`].
-    pub(crate) token: &'a str,
 }
 
 /// Where an invited user sets a password, and a second factor.
@@ -259,6 +258,13 @@ pub(crate) struct SignedUpPage<'a> {
     pub(crate) codes: &'a [&'a str],
     /// How to log in.
     pub(crate) command: &'a str,
+}
+
+impl SignedUpPage<'_> {
+    /// The command's words, none of which is broken in two.
+    fn words(&self) -> impl Iterator<Item = &str> {
+        self.command.split(' ')
+    }
 }
 
 #[cfg(test)]

@@ -37,6 +37,11 @@ texts! {
     login_button = "Log in";
     login_none = "There is no way to log in here. Ask your administrator.";
 
+    login_purpose = "So that tsh gets certificates for you.";
+    login_unreadable = "The identity provider's answer cannot be read. Start again with tsh login.";
+    login_broken = "The form did not arrive whole. Start again with tsh login.";
+    login_nowhere = "The next page has no address that can be gone to. Start again with tsh login.";
+
     confirm_title = "Is this you?";
     confirm_text = "Compare this code with the one that tsh shows in your terminal.";
     confirm_code = "Code";
@@ -53,6 +58,8 @@ texts! {
 
     close_title = "You are logged in";
     close_text = "You may close this tab and go back to your terminal.";
+    deliver_waits = "Does tsh still wait?";
+    deliver_tell = "Tell it";
     refused_title = "Login refused";
     refused_text = "Nothing was issued. You may close this tab.";
 

@@ -274,7 +274,16 @@ impl Attempt {
 
     /// Opens the login's page; where the browser is sent to.
     pub(crate) async fn open(&mut self) -> Result<String, ApiError> {
-        match self.step(BrowserAction::Open { id: self.begun.id.clone(), connector: None }).await? {
+        let id = self.begun.id.clone();
+        let open = |connector| BrowserAction::Open { id: id.clone(), connector };
+        let mut shown = self.step(open(None)).await?;
+        // Beside the form of local users there is one connector to choose.
+        if let BrowserView::Choose { connectors, local: Some(_), .. } = &shown
+            && let [only] = connectors.as_slice()
+        {
+            shown = self.step(open(Some(only.name.clone()))).await?;
+        }
+        match shown {
             BrowserView::Redirect { to } => Ok(to),
             other => panic!("{other:?}"),
         }

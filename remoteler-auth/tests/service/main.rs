@@ -16,6 +16,7 @@ mod identity_tokens;
 mod inventory;
 mod join;
 mod leases;
+mod local_login;
 mod locks;
 mod login;
 mod mfa;

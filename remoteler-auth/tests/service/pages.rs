@@ -16,13 +16,13 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use remoteler_auth::{Caller, RemoteAddr, WebNames, web_router};
-use remoteler_core::{Clock, wire};
+use remoteler_core::{AnswerKey, BeginLogin, Clock, LoginPoll, LoginProgress, wire};
 use rustls::ServerConfig;
 use rustls_pki_types::PrivateKeyDer;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use crate::support::{Cluster, new_user};
+use crate::support::{Cluster, Keys, new_user};
 
 /// Serves a router on this machine under a certificate that nobody knows; the port.
 async fn serve(router: Router) -> u16 {
@@ -76,7 +76,23 @@ async fn pages_are_right_in_a_browser_and_other_sites_can_do_nothing_to_them() {
         links.push(format!("https://localhost:{port}{}", wire::path(wire::WEB_INVITE, invite.token.reveal())));
     }
     let now = cluster.clock.now().unix_seconds();
-    let given = serde_json::json!({ "used": links[0], "shown": links[1], "now": now }).to_string();
+    let (key, keys) = (AnswerKey::generate().unwrap(), Keys::new());
+    let request = BeginLogin {
+        connector: None,
+        redirect: None,
+        ssh_public_key: keys.ssh,
+        tls_public_key: keys.tls,
+        answer_key: key.public(),
+        ttl_seconds: None,
+        host: "laptop".into(),
+        client_addr: None,
+    };
+    let begun = cluster.anonymous().begin_login(request).await.unwrap();
+    let login = format!("https://localhost:{port}{}", wire::path(wire::WEB_LOGIN_PAGE, &begun.id));
+    let given = serde_json::json!({
+        "used": links[0], "shown": links[1], "now": now, "login": login, "code": begun.code,
+    });
+    let given = given.to_string();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut command = Command::new("node");
     command
@@ -90,9 +106,19 @@ async fn pages_are_right_in_a_browser_and_other_sites_can_do_nothing_to_them() {
     let output = tokio::time::timeout(Duration::from_secs(300), run).await.unwrap().unwrap().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr)); // I50, I52, I54
-    for shown in ["in light", "in dark", "in phone", "keyboard alone", "no other site frames", "no form of another"] {
+    for shown in [
+        "in light",
+        "in dark",
+        "in phone",
+        "keyboard alone",
+        "password and code",
+        "no other site frames",
+        "no form of another",
+    ] {
         assert!(said.contains(shown), "{said}");
     }
+    let poll = LoginPoll { id: begun.id, secret: begun.secret };
+    assert!(matches!(cluster.anonymous().poll_login(poll).await.unwrap(), LoginProgress::Ready { .. }));
     let invited =
         cluster.anonymous().invited_user(remoteler_core::Secret::new(links[1].rsplit('/').next().unwrap())).await;
     assert!(invited.is_ok(), "bob's link was not used up by another site");

@@ -109,11 +109,11 @@ fn world(documents: &[Resource]) -> anyhow::Result<(Policy, TestWorld, Vec<Polic
             ResourceKind::PolicyTest => tests.push(PolicyTest::from_document(document)?),
             ResourceKind::Token
             | ResourceKind::Lock
+            | ResourceKind::Oidc
+            | ResourceKind::Github
             | ResourceKind::ClusterAuthPreference
             | ResourceKind::ClusterNetworkingConfig
             | ResourceKind::SessionRecordingConfig
-            | ResourceKind::Oidc
-            | ResourceKind::Github
             | ResourceKind::Saml => {
                 bail!("a document of kind {} has no place in a test", kind.as_str())
             }

@@ -23,6 +23,12 @@ fn variants(choice: &str) -> Vec<Variant> {
         ],
         "BrowserAction" => vec![
             ("BrowserOpen", "open", vec![("id", text())], vec![("connector", text())]),
+            (
+                "BrowserPassword",
+                "password",
+                vec![("id", text()), ("token", secret()), ("user", text()), ("password", secret())],
+                vec![("code", secret())],
+            ),
             ("BrowserEnterCode", "enter_code", vec![("code", text())], vec![]),
             ("BrowserCallback", "callback", vec![("connector", text()), ("params", map(text()))], vec![]),
             ("BrowserReview", "review", vec![("id", text())], vec![]),
@@ -36,7 +42,12 @@ fn variants(choice: &str) -> Vec<Variant> {
         ],
         _ => vec![
             ("ViewRedirect", "redirect", vec![("to", text())], vec![]),
-            ("ViewChoose", "choose", vec![("id", text()), ("connectors", list(to("ConnectorChoice")))], vec![]),
+            (
+                "ViewChoose",
+                "choose",
+                vec![("id", text()), ("connectors", list(to("ConnectorChoice")))],
+                vec![("local", to("LocalChoice"))],
+            ),
             (
                 "ViewConfirm",
                 "confirm",
@@ -76,6 +87,10 @@ pub(super) fn add(all: &mut Map<String, Value>) {
     add(
         "LoginMethods",
         object(&[("kind", text()), ("connectors", list(to("ConnectorChoice")))], &[("default_connector", text())]),
+    );
+    add(
+        "LocalChoice",
+        object(&[("token", secret()), ("user", text()), ("code", super::boolean())], &[("error", text())]),
     );
     add("ConnectorChoice", object(&[("name", text()), ("kind", text()), ("display", text())], &[]));
     add(
@@ -125,8 +140,8 @@ pub(super) mod tests {
 
     use remoteler_core::{
         BeginLogin, BrowserAction, BrowserAnswer, BrowserStep, BrowserView, ConnectorChoice, ConnectorReport,
-        LoginBegun, LoginMethods, LoginPoll, LoginProgress, LoopbackUrl, MappingOutcome, RedeemLogin, ResourceKind,
-        SealedCerts, Secret, Timestamp, UserName,
+        LocalChoice, LoginBegun, LoginMethods, LoginPoll, LoginProgress, LoopbackUrl, MappingOutcome, RedeemLogin,
+        ResourceKind, SealedCerts, Secret, Timestamp, UserName,
     };
     use serde::Serialize;
     use serde_json::Value;
@@ -154,6 +169,7 @@ pub(super) mod tests {
             roles: vec![text()],
             refused: some(),
         };
+        let local = || LocalChoice { token: secret(), user: text(), code: true, error: some() };
         let view = || BrowserView::Redirect { to: text() };
         vec![
             ("LoginPending", value(LoginProgress::Pending)),
@@ -162,13 +178,24 @@ pub(super) mod tests {
             ("LoginRefused", value(LoginProgress::Refused { reason: text() })),
             ("LoginTested", value(LoginProgress::Tested { report: report() })),
             ("BrowserOpen", value(BrowserAction::Open { id: text(), connector: some() })),
+            (
+                "BrowserPassword",
+                value(BrowserAction::Password {
+                    id: text(),
+                    token: secret(),
+                    user: text(),
+                    password: secret(),
+                    code: Some(secret()),
+                }),
+            ),
+            ("LocalChoice", value(local())),
             ("BrowserEnterCode", value(BrowserAction::EnterCode { code: text() })),
             ("BrowserCallback", value(BrowserAction::Callback { connector: text(), params: BTreeMap::new() })),
             ("BrowserReview", value(BrowserAction::Review { id: text() })),
             ("BrowserSamlMetadata", value(BrowserAction::SamlMetadata { connector: text() })),
             ("BrowserDecide", value(BrowserAction::Decide { id: text(), token: secret(), approve: true })),
             ("ViewRedirect", value(view())),
-            ("ViewChoose", value(BrowserView::Choose { id: text(), connectors: vec![choice()] })),
+            ("ViewChoose", value(BrowserView::Choose { id: text(), connectors: vec![choice()], local: Some(local()) })),
             (
                 "ViewConfirm",
                 value(BrowserView::Confirm {

@@ -1,4 +1,4 @@
-//! Which browser it is, before anybody has logged in: a cookie with a secret of its own, to which forms and logins are bound (I36, I50, I52). Owns the
+//! Which browser it is, before anybody has logged in: a cookie with a secret of its own, to which forms are bound (I50, I52). Owns the
 //! cookie's form and the tokens derived from it; keeps nothing.
 
 use axum::response::Response;
@@ -34,12 +34,6 @@ impl Browser {
     /// The same, or a browser that was never here.
     pub(crate) fn of_or_new(headers: &HeaderMap, entropy: &dyn Entropy) -> Self {
         Self::of(headers).unwrap_or_else(|| Self { secret: secret_hash::draw(entropy) })
-    }
-
-    /// What is stored with a login to know the browser again: a hash, which is no cookie.
-    #[allow(dead_code, reason = "for logins that begin and end in a browser")]
-    pub(crate) fn binding(&self) -> String {
-        secret_hash::hash(&self.secret)
     }
 
     /// The token that a form of this browser carries in its field `csrf`; `form` names what it does, and to what.
@@ -130,9 +124,8 @@ mod tests {
         assert!(!cookie.contains("Domain"));
         let sent = cookie.split(';').next().unwrap();
         let again = Browser::of(&headers(&[("cookie", sent)])).unwrap();
-        assert_eq!(again.binding(), browser.binding());
+        assert!(again.sent("x", &browser.form_token("x")));
         assert_eq!(sent.split_once('=').unwrap().1.len(), 64);
-        assert!(!sent.contains(&browser.binding()), "what is stored is no cookie");
     }
 
     #[test]

@@ -102,7 +102,7 @@ fn the_gallery_shows_each_page_as_it_is_rendered() {
             LoginPage {
                 t: &ENGLISH,
                 purpose,
-                error: Some("wrong user name or password"),
+                error: Some(&sentence("wrong user name or password")),
                 connectors: &[],
                 local: form("ann", true),
             }
@@ -112,9 +112,9 @@ fn the_gallery_shows_each_page_as_it_is_rendered() {
         ("confirm", ConfirmPage { t: &ENGLISH, user: "ann@example.com", host, address, code, action, token }.render()),
         (
             "device",
-            DevicePage { t: &ENGLISH, error: Some("No login waits for this code."), code: "K7QM", action, token }
-                .render(),
+            DevicePage { t: &ENGLISH, error: Some("No login waits for this code."), code: "K7QM", action }.render(),
         ),
+        ("deliver", DeliverPage { t: &ENGLISH, url: "http://127.0.0.1:9/x?answer=abc", approved: true }.render()),
         ("close", Close { t: &ENGLISH }.render()),
         ("error", Message { t: &ENGLISH, title: ENGLISH.wrong_host_title, text: ENGLISH.wrong_host_text }.render()),
         ("invite", invite(None, None).render()),
