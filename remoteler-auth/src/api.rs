@@ -245,4 +245,8 @@ impl AuthApi for Handle {
     async fn export_tile(&self, query: ExportTileQuery) -> Result<ExportTile, ApiError> {
         self.inner.export_tile(&self.caller, query).await
     }
+
+    async fn proxies(&self) -> Result<Vec<remoteler_core::ProxyRecord>, ApiError> {
+        self.inner.proxies(&self.caller).await
+    }
 }

@@ -455,4 +455,7 @@ pub trait AuthApi: Send + Sync {
     async fn start_export(&self, query: ExportQuery) -> Result<ExportStart, ApiError>;
     /// A tile of an export. Users who may list and read events.
     async fn export_tile(&self, query: ExportTileQuery) -> Result<ExportTile, ApiError>;
+
+    /// The proxies that were heard of within the last two minutes. Proxies and administrators.
+    async fn proxies(&self) -> Result<Vec<crate::ProxyRecord>, ApiError>;
 }

@@ -215,6 +215,9 @@ impl AuthApi for Store {
     async fn export_tile(&self, _: evidence::ExportTileQuery) -> Result<evidence::ExportTile, ApiError> {
         absent()
     }
+    async fn proxies(&self) -> Result<Vec<remoteler_core::ProxyRecord>, ApiError> {
+        absent()
+    }
 }
 
 fn recording(dir: &tempfile::TempDir, octets: usize) -> (PathBuf, Vec<u8>) {
