@@ -7,7 +7,7 @@ use super::outbox::Outbox;
 use super::stream::{ReceiveHalf, SendEnd};
 use super::{Mux, MuxEvent, Phase};
 use crate::frame::{DATA_LEN, HEADER_LEN, Header, Payload};
-use crate::handshake::RESUME;
+use crate::handshake::{METERED, RESUME};
 use crate::link::Sequence;
 use crate::replay::Replay;
 
@@ -18,7 +18,8 @@ impl Mux {
         match &mut self.phase {
             Phase::Handshaking { hello_sent, .. } => {
                 if !std::mem::replace(hello_sent, true) {
-                    let features = if self.replay.is_some() { RESUME } else { 0 };
+                    let resume = if self.replay.is_some() { RESUME } else { 0 };
+                    let features = resume | if self.limits.metered { METERED } else { 0 };
                     let hello = self.limits.hello(features);
                     out.push_raw(|octets| hello.put(octets));
                 }
