@@ -8,6 +8,7 @@ mod keys;
 mod labels;
 mod settings;
 mod template;
+mod tunnel;
 mod yaml;
 
 pub use audit::{Audit, AuditSettings, AuditSpool, Ship, ShipPlace, SyslogPlace, WitnessPlace};
@@ -23,4 +24,5 @@ pub use settings::{
     Settings, WebCertificate,
 };
 pub use template::commented_config;
+pub use tunnel::TunnelSettings;
 pub(crate) use yaml::to_yaml;

@@ -6,11 +6,15 @@ pub(crate) mod audit_log;
 #[cfg(feature = "server")]
 pub(crate) mod auth;
 #[cfg(feature = "server")]
+pub(crate) mod carrier;
+#[cfg(feature = "server")]
 pub(crate) mod inventory;
 #[cfg(feature = "kube")]
 pub(crate) mod kube;
 pub(crate) mod labels;
 pub(crate) mod node;
+#[cfg(feature = "server")]
+pub(crate) mod proxies;
 #[cfg(feature = "server")]
 pub(crate) mod proxy;
 #[cfg(feature = "server")]
