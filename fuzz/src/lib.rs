@@ -1,6 +1,8 @@
 //! What the fuzz targets do with one input, without a fuzzer: the targets call these functions, and so does a plain test of the workspace
 //! (`tests/tests/fuzz_corpus.rs`) with every input of the corpus. A function panics where a promise is broken; every other outcome is good.
 
+mod tunnel;
+
 use remoteler_ca::Krl;
 use remoteler_client::{IdentityFile, Kubeconfig};
 use remoteler_core::{
@@ -12,6 +14,8 @@ use remoteler_core::{
 use remoteler_kube::{KubePath, Upstream};
 use remoteler_ssh::{CastReader, PlainText};
 use remoteler_tunnel::{DialHeader, read_origin};
+
+pub use tunnel::{link_resume, mux_octets, mux_peer};
 
 /// One target.
 pub type Target = fn(&[u8]);
@@ -26,6 +30,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("krl", krl),
     ("kube_path", kube_path),
     ("kubeconfig", kubeconfig),
+    ("link_resume", link_resume),
+    ("mux_octets", mux_octets),
+    ("mux_peer", mux_peer),
     ("origin_header", origin_header),
     ("predicate", predicate),
     ("revocation_target", revocation_target),

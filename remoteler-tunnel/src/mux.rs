@@ -77,6 +77,7 @@ pub struct Mux {
     side: Side,
     limits: Limits,
     phase: Phase,
+    hello_sent: bool,
     link: Sequence,
     /// What goes out again after a connection was lost; absent when the link ends with its connection.
     replay: Option<Box<Replay>>,
@@ -92,7 +93,7 @@ pub struct Mux {
 #[derive(Debug)]
 enum Phase {
     /// The peer's hello has not come.
-    Handshaking { hello_sent: bool, deadline: Instant },
+    Handshaking { deadline: Instant },
     /// Streams move.
     Up { peer: Hello },
     /// Nothing moves any more.
@@ -155,7 +156,8 @@ impl Mux {
     pub fn new(side: Side, limits: Limits, now: Instant) -> Self {
         Self {
             side,
-            phase: Phase::Handshaking { hello_sent: false, deadline: now + limits.handshake },
+            phase: Phase::Handshaking { deadline: now + limits.handshake },
+            hello_sent: false,
             link: Sequence::new(limits.keepalive, limits.max_unacked, now),
             replay: None,
             streams: Streams {

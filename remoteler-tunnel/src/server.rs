@@ -2,6 +2,8 @@
 //! router while it lives. Owns the links of agents. Never believes a name that a certificate does not say (I28).
 
 mod resume;
+#[cfg(test)]
+mod simulation;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

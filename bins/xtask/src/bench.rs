@@ -10,9 +10,12 @@ mod memory;
 mod process;
 mod shell;
 mod sshd;
+mod tunnel;
 mod ways;
 
-use clap::Args;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
 
 use self::{figures::Table, measure::Plan};
 use crate::{project::Project, step::Steps};
@@ -20,6 +23,11 @@ use crate::{project::Project, step::Steps};
 /// Flags of `bench`.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
+    /// One part alone
+    part: Option<Part>,
+    /// Directory with tunnel.py and idle.py, which start other tunnels and measure ours beside them
+    #[arg(long, env = "REMOTELER_PEERS")]
+    peers: Option<PathBuf>,
     /// Fewer rounds and smaller transfers; shows that everything runs, its figures are rough
     #[arg(long)]
     quick: bool,
@@ -34,11 +42,31 @@ pub(crate) struct BenchArgs {
     no_build: bool,
 }
 
+/// What may be measured alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Reverse tunnels: memory of thousands, the return of all at once, and other tunnels beside ours
+    Tunnel,
+}
+
 /// Runs the benches and prints the table on standard output; everything else goes to standard error.
 pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     let project = Project::load()?;
     let mut steps = Steps::default();
     let mut table = Table::default();
+    if args.part == Some(Part::Tunnel) {
+        if !args.no_build {
+            let build = ["build", "--workspace", "--release", "--bins"];
+            steps.command("release build", &mut project.cargo(&build))?;
+        }
+        steps.run("tunnels", || tunnel::measure(&project.bin_dir(), args.quick, &mut table))?;
+        if let Some(peers) = &args.peers {
+            steps.run("beside others", || tunnel::beside(&project.bin_dir(), peers, args.quick))?;
+        }
+        steps.report();
+        println!("{}", table.to_markdown());
+        return Ok(());
+    }
     if !args.only_criterion {
         if !args.no_build {
             let build = ["build", "--workspace", "--release", "--bins"];

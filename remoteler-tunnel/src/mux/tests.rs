@@ -495,3 +495,17 @@ fn ten_thousand_streams_and_not_one_more() {
 
     assert_eq!(refused, OpenError::TooMany { most: 10_000 });
 }
+
+#[test]
+fn the_hello_goes_out_first_also_when_the_peer_s_was_here_before() {
+    let mut pair = Pair::new(Limits::server());
+    let now = pair.now;
+    pair.client.transmit(now);
+    let hello = pair.client.sent.split();
+    pair.server.receive(&hello, now).unwrap();
+    assert!(pair.server.mux.wants_transmit());
+    pair.server.transmit(now);
+    assert!(pair.server.sent.starts_with(b"RLNK"));
+    pair.run();
+    assert!(pair.client.mux.is_up() && pair.server.mux.is_up());
+}

@@ -15,18 +15,17 @@ impl Mux {
     /// Adds frames to `out` until it holds `enough` octets (by less than a frame more) or nothing is left that may be
     /// sent now.
     pub fn poll_transmit(&mut self, out: &mut Outbox, enough: usize, now: Instant) {
-        match &mut self.phase {
-            Phase::Handshaking { hello_sent, .. } => {
-                if !std::mem::replace(hello_sent, true) {
-                    let resume = if self.replay.is_some() { RESUME } else { 0 };
-                    let features = resume | if self.limits.metered { METERED } else { 0 };
-                    let hello = self.limits.hello(features);
-                    out.push_raw(|octets| hello.put(octets));
-                }
-                return;
-            }
-            Phase::Closed { .. } => return,
-            Phase::Up { .. } => {}
+        if matches!(self.phase, Phase::Closed { .. }) {
+            return;
+        }
+        // Before everything else, also when the peer's was here first.
+        if !std::mem::replace(&mut self.hello_sent, true) {
+            let resume = if self.replay.is_some() { RESUME } else { 0 };
+            let hello = self.limits.hello(resume | if self.limits.metered { METERED } else { 0 });
+            out.push_raw(|octets| hello.put(octets));
+        }
+        if matches!(self.phase, Phase::Handshaking { .. }) {
+            return;
         }
         while out.len() < enough {
             let sent = if let Some(octets) = self.replay.as_mut().and_then(|replay| replay.next_again()) {
@@ -51,9 +50,10 @@ impl Mux {
     #[must_use]
     pub fn wants_transmit(&self) -> bool {
         match &self.phase {
-            Phase::Handshaking { hello_sent, .. } => !hello_sent,
+            Phase::Handshaking { .. } => !self.hello_sent,
             Phase::Up { .. } => {
-                self.link.has_output()
+                !self.hello_sent
+                    || self.link.has_output()
                     || self.replay.as_ref().is_some_and(|replay| replay.has_again())
                     || !self.outbound.control.is_empty()
                     || !self.outbound.windows.is_empty()

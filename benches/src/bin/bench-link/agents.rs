@@ -1,7 +1,7 @@
 //! The agents' end: many agents in one process, each with an identity, a link and (if asked for) calls of its own. Owns the agents until
 //! the process ends.
 
-use std::{io::Read, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{io::Read, net::SocketAddr, ops::Range, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
 use async_trait::async_trait;
@@ -18,16 +18,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::identities;
 
-/// Agents of the first `count` hosts of `dir`, until the process ends.
+/// Agents of these hosts of `dir`, until the process ends.
 pub(crate) async fn of_directory(
     dir: &Path,
     proxy: SocketAddr,
-    count: usize,
+    which: Range<usize>,
     target: Option<SocketAddr>,
 ) -> anyhow::Result<()> {
     let proxy = proxy.to_string();
     let service: Arc<dyn StreamService> = Arc::new(Passing(target.map(|target| target.to_string())));
-    let states = identities::hosts(dir, count)?;
+    let states = identities::hosts(dir, which)?;
     let starting = states.iter().map(|state| async { start(&proxy, state, service.clone()).await });
     let agents: Vec<Agent> = stream::iter(starting).buffer_unordered(AT_ONCE).try_collect().await?;
     hold(agents).await

@@ -1,6 +1,6 @@
 //! Identities of one cluster in a directory, each as a host keeps its own. Owns the names of the subdirectories.
 
-use std::path::Path;
+use std::{ops::Range, path::Path};
 
 use anyhow::Context;
 use remoteler_benches::Cluster;
@@ -21,9 +21,9 @@ pub(crate) fn proxy(dir: &Path) -> anyhow::Result<HostState> {
     read(dir, PROXY)
 }
 
-/// Reads those of the first `count` hosts.
-pub(crate) fn hosts(dir: &Path, count: usize) -> anyhow::Result<Vec<HostState>> {
-    (0..count).map(|index| read(dir, &host(index))).collect()
+/// Reads those of hosts, by their numbers.
+pub(crate) fn hosts(dir: &Path, which: Range<usize>) -> anyhow::Result<Vec<HostState>> {
+    which.map(|index| read(dir, &host(index))).collect()
 }
 
 /// Who this is, as certificates say it.

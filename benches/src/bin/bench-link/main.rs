@@ -27,7 +27,8 @@ enum Command {
         #[arg(long)]
         count: usize,
     },
-    /// A proxy with its one port, and a plain port whose connections go through the link of the first host.
+    /// A proxy with its one port, and a plain port whose connections go through the link of the first host. Prints AGENTS and how many have
+    /// their tunnels, whenever that has changed.
     Proxy {
         /// Where the identities are.
         #[arg(long)]
@@ -47,6 +48,9 @@ enum Command {
         /// The proxy's one port.
         #[arg(long)]
         proxy: SocketAddr,
+        /// The first of the hosts, from 0.
+        #[arg(long, default_value_t = 0)]
+        first: usize,
         /// How many of the hosts.
         #[arg(long, default_value_t = 1)]
         count: usize,
@@ -77,7 +81,9 @@ fn main() -> anyhow::Result<()> {
         match Args::parse().command {
             Command::Identities { dir, count } => identities::write(&dir, count),
             Command::Proxy { dir, listen, entry } => proxy::run(&dir, listen, entry).await,
-            Command::Agents { dir, proxy, count, target } => agents::of_directory(&dir, proxy, count, target).await,
+            Command::Agents { dir, proxy, first, count, target } => {
+                agents::of_directory(&dir, proxy, first..first + count, target).await
+            }
             Command::Join { proxy, ca_pin, count, api } => agents::joining(&proxy, &ca_pin, count, api).await,
         }
     })

@@ -1,7 +1,13 @@
 //! The proxy's end: the one port as the daemon serves it, of which only the route of agents leads anywhere, and a plain port whose
 //! connections are dialled through a link. Owns the two listeners. Writes no audit log.
 
-use std::{collections::HashMap, net::SocketAddr, path::Path, sync::Arc};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use async_trait::async_trait;
 use remoteler_core::{HostId, HostIdentity, SystemClock};
@@ -18,12 +24,12 @@ use crate::identities;
 /// Serves until the process ends.
 pub(crate) async fn run(dir: &Path, listen: SocketAddr, entry: SocketAddr) -> anyhow::Result<()> {
     let state = identities::proxy(dir)?;
-    let first = identities::hosts(dir, 1)?.remove(0);
+    let first = identities::hosts(dir, 0..1)?.remove(0);
     let router = Arc::new(Router::new(Arc::new(Behind(first.host_id())), Arc::new(SystemClock), HashMap::new()));
     let identity = SharedTlsIdentity::new(state.tls_identity()?);
     let tls =
         ServerTls { identity: identity.clone(), trust: Arc::new(state.trust().clone()), clock: Arc::new(SystemClock) };
-    let tunnels = TunnelServer::new(router.clone(), Arc::new(Unheard), Limits::server());
+    let tunnels = TunnelServer::new(router.clone(), Arc::new(Counted::default()), Limits::server());
     let port = Arc::new(OnePort::new(state.cluster_name().clone(), tls, &identity, OnlyAgents(tunnels))?);
     let serving = Serve {
         listener: TcpListener::bind(listen).await?,
@@ -80,16 +86,25 @@ impl RouteHandler for OnlyAgents {
     }
 }
 
-struct Unheard;
+/// Says how many agents there are.
+#[derive(Default)]
+struct Counted(AtomicUsize);
+
+impl Counted {
+    fn say(count: usize) {
+        println!("AGENTS {count}");
+    }
+}
 
 #[async_trait]
-impl AgentEvents for Unheard {
+impl AgentEvents for Counted {
     async fn connected(&self, _agent: &AgentSession) -> Result<(), String> {
+        Self::say(self.0.fetch_add(1, Ordering::SeqCst) + 1);
         Ok(())
     }
 
-    async fn disconnected(&self, agent: &AgentSession, reason: &CloseReason) {
-        eprintln!("{} left: {reason}", agent.host.name);
+    async fn disconnected(&self, _agent: &AgentSession, _reason: &CloseReason) {
+        Self::say(self.0.fetch_sub(1, Ordering::SeqCst) - 1);
     }
 
     async fn refused(&self, _host: Option<&HostIdentity>, source: SocketAddr, error: &RegistrationError) {

@@ -1,0 +1,242 @@
+//! Peers that hold an agent's certificate and mean harm: malformed frames, floods, credit that was never given, links of others. The proxy ends
+//! their links, stays the size that it has, and serves everybody else.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use remoteler_core::SystemClock;
+use remoteler_tests::{Cluster, eventually, need, run};
+use remoteler_tunnel::{
+    ALPN_TUNNEL, EXPORT_CHANNEL, EXPORT_KEYS, ExportsKeys, FirstContact, FrameType, Header, Hello, Payload,
+    REGISTRATION_METADATA, RESUME, ResumeKeys, SharedTlsIdentity, TlsIdentity,
+};
+use rustls::pki_types::ServerName;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+/// Peers at once.
+const PEERS: usize = 16;
+/// Frames that a peer writes at a time, whether or not anybody reads them.
+const FRAMES: usize = 2000;
+
+/// A host that joined, and whose keys are now in other hands.
+struct Villain {
+    proxy: String,
+    config: Arc<rustls::ClientConfig>,
+    frames: AtomicU64,
+    links: AtomicU64,
+    harm: AtomicU64,
+}
+
+impl Villain {
+    fn new(cluster: &Cluster) -> Self {
+        let mut edge = cluster.edge("mallory");
+        let state = std::fs::read(edge.data_dir().join("host.json")).unwrap();
+        edge.process().kill_hard();
+        let state: Value = serde_json::from_slice(&state).unwrap();
+        let text = |field: &str| state[field].as_str().unwrap().as_bytes().to_vec();
+        let identity = TlsIdentity::from_pem(&text("tls_certificate"), &text("tls_private_key")).unwrap();
+        let config = FirstContact::Insecure.client_config(Arc::new(SystemClock), ALPN_TUNNEL).unwrap();
+        let mut config = rustls::ClientConfig::clone(&config);
+        config.client_auth_cert_resolver = SharedTlsIdentity::new(identity);
+        let count = AtomicU64::default;
+        let proxy = cluster.proxy().to_owned();
+        Self { proxy, config: Arc::new(config), frames: count(), links: count(), harm: count() }
+    }
+
+    async fn connect(&self) -> std::io::Result<TlsStream<TcpStream>> {
+        let socket = TcpStream::connect(&self.proxy).await?;
+        let name = ServerName::try_from(Cluster::NAME).unwrap();
+        let stream = TlsConnector::from(self.config.clone()).connect(name, socket).await?;
+        self.links.fetch_add(1, Ordering::Relaxed);
+        Ok(stream)
+    }
+
+    /// One link with one kind of harm, to the end that the proxy makes of it.
+    async fn harm(&self, kind: u64) -> std::io::Result<()> {
+        let mut stream = self.connect().await?;
+        let mut wire = BytesMut::new();
+        if kind % KINDS == 6 {
+            return self.resume(stream).await;
+        }
+        hello().put(&mut wire);
+        match kind % KINDS {
+            0 => (0..FRAMES).for_each(|at| malformed(at, &mut wire)),
+            // Streams that nobody takes.
+            1 => sequenced(
+                &mut wire,
+                (0..FRAMES as u32).map(|at| (2 * at + 1, Payload::Open(Bytes::from_static(b"{}")))),
+            ),
+            // More than there is credit for.
+            2 => sequenced(
+                &mut wire,
+                [(1, Payload::Open(Bytes::from_static(REGISTRATION_METADATA)))]
+                    .into_iter()
+                    .chain((0..40).map(|_| (1, Payload::Data(Bytes::from_static(&[b'x'; 16_000]))))),
+            ),
+            // More credit than can be counted.
+            3 => sequenced(&mut wire, (0..FRAMES).map(|_| (0, Payload::Window(i32::MAX as u32)))),
+            // Questions without an ear for the answers.
+            4 => (0..FRAMES as u64).for_each(|nonce| unsequenced(&mut wire, Payload::Ping(nonce, 0))),
+            // Streams that come and go.
+            _ => sequenced(
+                &mut wire,
+                (0..FRAMES as u32 / 2).flat_map(|at| {
+                    let id = 2 * at + 1;
+                    [(id, Payload::Open(Bytes::from_static(b"{}"))), (id, Payload::Reset(1))]
+                }),
+            ),
+        }
+        self.frames.fetch_add(FRAMES as u64, Ordering::Relaxed);
+        let written = stream.write_all(&wire).await;
+        // Whatever is answered: it ends.
+        let mut answer = vec![0; 16 * 1024];
+        while timeout(LIMIT, stream.read(&mut answer)).await.expect("the proxy ends the link")? > 0 {}
+        self.harm.fetch_add(1, Ordering::Relaxed);
+        written
+    }
+
+    /// Somebody else's link by its id, and the link of before by octets that were good once.
+    async fn resume(&self, mut stream: TlsStream<TcpStream>) -> std::io::Result<()> {
+        let keys = ResumeKeys::new(&stream.export(EXPORT_KEYS).unwrap());
+        let channel = stream.export(EXPORT_CHANNEL).unwrap();
+        let mut request = keys.request(1, 0, &channel);
+        stream.write_all(&request).await?;
+        refused(&mut stream).await?;
+        let mut again = self.connect().await?;
+        again.write_all(&request).await?; // as it was seen on the other connection
+        refused(&mut again).await?;
+        let mut other = self.connect().await?;
+        request[8..24].fill(7); // an id that might be somebody's
+        other.write_all(&request).await?;
+        refused(&mut other).await?;
+        self.harm.fetch_add(3, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+const KINDS: u64 = 7;
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn hello() -> Hello {
+    Hello {
+        minor: 0,
+        features: RESUME,
+        max_streams: 100,
+        stream_window: 65_536,
+        link_window: 65_536,
+        max_data: 16_372,
+        max_metadata: 4096,
+    }
+}
+
+/// A frame that cannot be: of an unknown type, with a reserved octet, of a length that its type does not have, or out of sequence.
+fn malformed(at: usize, wire: &mut BytesMut) {
+    let frame: [u8; 12] = match at % 4 {
+        0 => [0x7f, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0],
+        1 => [0x11, 9, 0, 12, 0, 0, 0, 0, 0, 0, 0, 0],
+        2 => [0x05, 0, 0xff, 0xff, 0, 0, 0, 1, 0, 0, 0, 0],
+        _ => [0x06, 0, 0, 0, 0, 0, 0, 1, 0xff, 0xff, 0, 0],
+    };
+    wire.extend_from_slice(&frame);
+}
+
+fn sequenced(wire: &mut BytesMut, frames: impl IntoIterator<Item = (u32, Payload)>) {
+    let begin = wire.len();
+    for (stream, payload) in frames {
+        let sequence = (wire.len() - begin) as u32;
+        Header { kind: payload.kind(), length: payload.wire_len(), stream, sequence }.put(wire);
+        payload.put(wire);
+    }
+}
+
+fn unsequenced(wire: &mut BytesMut, payload: Payload) {
+    assert!(!FrameType::is_sequenced(payload.kind()));
+    Header { kind: payload.kind(), length: payload.wire_len(), stream: 0, sequence: 0 }.put(wire);
+    payload.put(wire);
+}
+
+async fn refused(stream: &mut TlsStream<TcpStream>) -> std::io::Result<()> {
+    let mut prefix = [0; 9];
+    timeout(LIMIT, stream.read_exact(&mut prefix)).await.expect("an answer")?;
+    assert_eq!((&prefix[..4], prefix[8]), (&b"RLNR"[..], 1), "the link of another connection was taken up");
+    Ok(())
+}
+
+/// Does harm for so long.
+fn attack(villain: &Arc<Villain>, length: Duration) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let until = Instant::now() + length;
+    runtime.block_on(async {
+        let peers = (0..PEERS as u64).map(|peer| {
+            let villain = villain.clone();
+            tokio::spawn(async move {
+                for kind in peer.. {
+                    // A proxy that closes while we write, or takes no more from us for now, is what we are after.
+                    let _ = villain.harm(kind).await;
+                    if Instant::now() > until {
+                        break;
+                    }
+                }
+            })
+        });
+        for peer in peers.collect::<Vec<_>>() {
+            peer.await.unwrap();
+        }
+    });
+}
+
+fn resident_kib(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+// I25, I26, I27
+#[test]
+fn hostile_agents_lose_their_links_and_the_proxy_serves_on_and_does_not_grow() {
+    if !need(&["ssh"]) {
+        return;
+    }
+    let mut cluster = Cluster::start();
+    let villain = Arc::new(Villain::new(&cluster));
+    let edge = cluster.edge("edge-1");
+    let ann = cluster.user("ann", "access");
+    let reaches = || {
+        let out = run(ann.openssh("ssh").args(["-o", "BatchMode=yes", "edge-1", "echo up"]));
+        if out.text() == "up\n" { Ok(()) } else { Err(out.stderr) }
+    };
+    reaches().unwrap();
+    let process = cluster.daemon().id();
+    attack(&villain, Duration::from_secs(3)); // what any load makes it hold
+    let (before, log_before) = (resident_kib(process), cluster.daemon().log().len());
+
+    let (seconds, counted) = (Duration::from_secs(6), villain.frames.load(Ordering::Relaxed));
+    std::thread::scope(|scope| {
+        let attacking = scope.spawn(|| attack(&villain, seconds));
+        while !attacking.is_finished() {
+            reaches().expect("an honest user during the attack");
+        }
+    });
+
+    let (after, log_after) = (resident_kib(process), cluster.daemon().log().len());
+    let frames = villain.frames.load(Ordering::Relaxed) - counted;
+    let (links, harm) = (villain.links.load(Ordering::Relaxed), villain.harm.load(Ordering::Relaxed));
+    println!(
+        "{} hostile frames a second, {links} links; resident {before} KiB before, {after} KiB after; {} octets of log",
+        frames / seconds.as_secs(),
+        log_after - log_before,
+    );
+    assert!(harm > 2 * KINDS, "only {harm} links were ended");
+    assert!(after < before + before / 10 + 2048, "{before} KiB before, {after} KiB after");
+    assert!(log_after - log_before < 1024 * 1024, "{} octets of log", log_after - log_before);
+    eventually("the edge node still has its tunnel, and is reached", reaches);
+    edge.wait_connected();
+}
