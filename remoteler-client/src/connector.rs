@@ -270,6 +270,13 @@ pub(crate) fn failure(error: TunnelError, hint: &str) -> ConnectError {
         TunnelError::Resolve { ref address, .. } | TunnelError::Connect { ref address, .. } => {
             ConnectError::Unreachable { addr: address.clone(), reason: innermost(&error) }
         }
+        TunnelError::HttpProxy { address, proxy, reason } => ConnectError::Unreachable {
+            addr: address,
+            reason: format!("the HTTP proxy {proxy} does not lead there: {reason}"),
+        },
+        TunnelError::WebSocket { address, reason } => {
+            ConnectError::Unreachable { addr: address, reason: format!("no connection over WebSocket: {reason}") }
+        }
         // A reason of a later version.
         other => ConnectError::Unreachable { addr: String::new(), reason: with_causes(&other) },
     }

@@ -22,6 +22,8 @@ pub(super) struct Placement {
     next_slot: Slot,
     /// Attempts in a row that failed, by address.
     failures: BTreeMap<String, u32>,
+    /// Whom an address led to last.
+    proven: BTreeMap<String, HostId>,
     /// Proxies that take no new streams: asked again when there is no other.
     leaving: Vec<HostId>,
 }
@@ -35,8 +37,9 @@ enum Phase {
 
 impl Placement {
     pub(super) fn new(seed: String, most: Option<NonZeroUsize>) -> Self {
-        let (known, slots, failures) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { seed, most, known, slots, next_slot: 0, failures, leaving: Vec::new() }
+        let (known, slots) = (BTreeMap::new(), BTreeMap::new());
+        let (failures, proven) = (BTreeMap::new(), BTreeMap::new());
+        Self { seed, most, known, slots, next_slot: 0, failures, proven, leaving: Vec::new() }
     }
 
     /// All proxies of the cluster, as one of them says. Nobody is no news: an agent that knows of a proxy does not forget it for that.
@@ -45,8 +48,10 @@ impl Placement {
             return;
         }
         self.known = proxies.into_iter().take(MAX_PROXIES).map(|proxy| (proxy.id, proxy.addr)).collect();
-        let Self { known, seed, failures, leaving, .. } = self;
-        failures.retain(|address, _| address == seed || known.values().any(|addr| addr == address));
+        let Self { known, seed, failures, proven, leaving, .. } = self;
+        let is_of_use = |address: &String| address == seed || known.values().any(|addr| addr == address);
+        failures.retain(|address, _| is_of_use(address));
+        proven.retain(|address, _| is_of_use(address));
         leaving.retain(|id| known.contains_key(id));
     }
 
@@ -79,8 +84,11 @@ impl Placement {
         let linked = |id: &HostId| self.slots.values().any(|phase| *phase == Phase::Linked { proxy: *id });
         let free = self.known.iter().filter(|(id, address)| !linked(id) && !dialled(address));
         let mut candidates: Vec<(bool, u32, &str)> = free
-            .map(|(id, address)| (self.leaving.contains(id), self.failed(address), address.as_str()))
-            .chain((alone && !dialled(&self.seed)).then(|| (false, self.failed(&self.seed), self.seed.as_str())))
+            .map(|(id, address)| (self.leaving.contains(id), self.doubt(address), address.as_str()))
+            .chain((alone && !dialled(&self.seed)).then(|| {
+                let leaving = self.proven.get(&self.seed).is_some_and(|id| self.leaving.contains(id));
+                (leaving, self.doubt(&self.seed), self.seed.as_str())
+            }))
             .collect();
         candidates.sort_unstable();
         let Some(best) = candidates.first().map(|(leaving, failed, _)| (*leaving, *failed)) else {
@@ -95,8 +103,11 @@ impl Placement {
         Some(address)
     }
 
-    fn failed(&self, address: &str) -> u32 {
-        self.failures.get(address).copied().unwrap_or_default()
+    /// How little is expected of an address. One that led to a proxy before fails twice before another is tried that never did: what a proxy
+    /// says of itself may be a name that is known in its own network only.
+    fn doubt(&self, address: &str) -> u32 {
+        let failed = self.failures.get(address).copied().unwrap_or_default();
+        failed.saturating_add(if self.proven.contains_key(address) { 0 } else { 2 })
     }
 
     /// This task has reached `proxy`. False when another one has a link to it: two of one host would displace each other.
@@ -107,6 +118,7 @@ impl Placement {
         }
         if let Some(Phase::Dialling(address)) = self.slots.insert(slot, Phase::Linked { proxy }) {
             self.failures.remove(&address);
+            self.proven.insert(address, proxy);
         }
         self.leaving.retain(|id| *id != proxy);
         true
@@ -195,11 +207,8 @@ mod tests {
         placement.learn(proxies(&[1, 2]));
         assert!(placement.missing().is_none());
         assert!(placement.release(slot, true), "another one waits");
-        // The seed may lead to the one that is leaving; the address of the other one is as good.
-        let chosen = placement.choose(slot, u64::MAX).unwrap();
-        assert!(["seed:1", "p2:1"].contains(&chosen.as_str()), "{chosen}");
-        placement.fail(slot, "seed:1");
-        assert_eq!(placement.choose(slot, 0).as_deref(), Some("p2:1"));
+        // The seed led to the one that is leaving.
+        assert_eq!(placement.choose(slot, u64::MAX).as_deref(), Some("p2:1"));
         assert!(placement.claim(slot, id(2)));
     }
 
@@ -210,6 +219,24 @@ mod tests {
         placement.learn(proxies(&[1]));
         assert!(!placement.release(slot, true));
         assert_eq!(placement.choose(slot, 0).as_deref(), Some("p1:1"));
+    }
+
+    #[test]
+    fn an_address_that_has_worked_goes_before_one_that_only_the_proxy_knows() {
+        let mut placement = Placement::new("10.0.0.1:3080".into(), None);
+        let slot = linked(&mut placement, 1);
+        placement.learn(vec![ProxyAddress { id: id(1), addr: "local:3080".into() }]);
+        for random in [0, u64::MAX] {
+            placement.release(slot, false);
+            assert_eq!(placement.choose(slot, random).as_deref(), Some("10.0.0.1:3080"));
+        }
+        let mut others = 0;
+        for _ in 0..6 {
+            let address = placement.choose(slot, 0).unwrap();
+            others += u32::from(address == "local:3080");
+            placement.fail(slot, &address);
+        }
+        assert_eq!(others, 2, "and the other one has its turn when that fails again and again");
     }
 
     #[test]

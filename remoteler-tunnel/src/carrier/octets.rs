@@ -91,6 +91,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocketOctets<S> {
     }
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "of the library's many failures these alone are about the connection"
+)]
 fn io_error(cause: Error) -> io::Error {
     match cause {
         Error::Io(cause) => cause,
