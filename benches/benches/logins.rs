@@ -103,6 +103,7 @@ impl Service {
         let request = LoginRequest {
             user: USER.into(),
             password: Secret::new(PASSWORD),
+            code: None,
             ssh_public_key: self.keys.ssh_public.clone(),
             tls_public_key: self.keys.tls_public.clone(),
             ttl_seconds: None,

@@ -191,6 +191,7 @@ async fn user_of_many_nodes(dir: &std::path::Path) -> Arc<dyn AuthApi> {
     let request = LoginRequest {
         user: "ann".into(),
         password,
+        code: None,
         ssh_public_key: keys.ssh_public.clone(),
         tls_public_key: keys.tls_public.clone(),
         ttl_seconds: None,

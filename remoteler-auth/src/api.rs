@@ -6,11 +6,11 @@ use std::{future::Future, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use remoteler_core::{
     ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, ExplainRequest, Explanation, HostCerts, InstanceId,
-    Invite, JoinRequest, KubeRecord, LoginRequest, NewRevocation, NewToken, NewUser, NodeRecord, Ping, PolicyUpdate,
-    PolicyVersion, RecordingChunk, RecordingInfo, Resource, ResourceKind, Revocation, RevocationList,
-    RevocationListName, RevocationTarget, RotateRequest, RotationStatus, Secret, SessionId, SignRequest, SignUpRequest,
-    SignedCertificates, TokenCreated, TokenSummary, TrustAck, TrustAcked, TrustBundle, UserCerts, UserName,
-    UserSummary,
+    Invite, JoinRequest, KubeRecord, LeaseAnswer, LeaseReport, LeaseRequest, LoginRequest, NewRevocation, NewToken,
+    NewUser, NodeRecord, Ping, PolicyUpdate, PolicyVersion, RecordingChunk, RecordingInfo, Resource, ResourceKind,
+    Revocation, RevocationList, RevocationListName, RevocationTarget, RotateRequest, RotationStatus, Secret, SessionId,
+    SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary, TrustAck, TrustAcked, TrustBundle,
+    UserCerts, UserName, UserSummary,
     evidence::{ExportQuery, ExportStart, ExportTile, ExportTileQuery},
 };
 
@@ -65,12 +65,12 @@ impl AuthApi for Handle {
         change!(self, login(request))
     }
 
-    async fn sign_up(&self, request: SignUpRequest) -> Result<UserName, ApiError> {
+    async fn sign_up(&self, request: SignUpRequest) -> Result<remoteler_core::SignedUp, ApiError> {
         change!(self, sign_up(request))
     }
 
-    async fn invited_user(&self, token: Secret) -> Result<UserName, ApiError> {
-        self.inner.invited_user(&self.caller, &token).await
+    async fn invited_user(&self, token: Secret) -> Result<remoteler_core::Invited, ApiError> {
+        change!(self, invited_user(&token))
     }
 
     async fn join(&self, request: JoinRequest) -> Result<HostCerts, ApiError> {
@@ -226,6 +226,22 @@ impl AuthApi for Handle {
         self.inner.read_backup(&self.caller, &id, offset).await
     }
 
+    async fn factors(&self) -> Result<Vec<remoteler_core::Factor>, ApiError> {
+        self.inner.factors(&self.caller).await
+    }
+
+    async fn offer_factor(&self, proof: remoteler_core::FreshProof) -> Result<remoteler_core::OfferedTotp, ApiError> {
+        change!(self, offer_factor(proof))
+    }
+
+    async fn add_factor(&self, factor: remoteler_core::NewFactor) -> Result<remoteler_core::FactorAdded, ApiError> {
+        change!(self, add_factor(factor))
+    }
+
+    async fn remove_factor(&self, removal: remoteler_core::FactorRemoval) -> Result<(), ApiError> {
+        change!(self, remove_factor(removal))
+    }
+
     async fn create_rejoin_token(&self, node: String) -> Result<TokenCreated, ApiError> {
         change!(self, create_rejoin_token(&node))
     }
@@ -248,5 +264,13 @@ impl AuthApi for Handle {
 
     async fn proxies(&self) -> Result<Vec<remoteler_core::ProxyRecord>, ApiError> {
         self.inner.proxies(&self.caller).await
+    }
+
+    async fn take_lease(&self, request: LeaseRequest) -> Result<LeaseAnswer, ApiError> {
+        change!(self, take_lease(request))
+    }
+
+    async fn report_leases(&self, report: LeaseReport) -> Result<(), ApiError> {
+        change!(self, report_leases(report))
     }
 }

@@ -30,6 +30,10 @@ const MAX_LIMIT: usize = 10_000;
 const SESSIONS_STARTED: &str = "SELECT e.sid, e.seq, e.body FROM json_each(?1) AS wanted
     CROSS JOIN events AS e ON e.sid = wanted.value AND e.event = 'session.start' ORDER BY e.seq";
 
+/// The unary `+` has it walk the few numbers that are asked for.
+const TERMINAL_SESSIONS: &str = "SELECT DISTINCT sid FROM events WHERE seq > ?1 AND seq <= ?2
+    AND +event = 'session.start' AND json_extract(body, '$.interactive')";
+
 /// Why events could not be kept or read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -188,6 +192,17 @@ impl EventLog {
             started.insert(session, first);
         }
         Ok(started)
+    }
+
+    /// The sessions with a terminal whose `session.start` is among the events after number `after` up to `last`.
+    pub(crate) async fn terminal_sessions(&self, after: u64, last: u64) -> Result<Vec<SessionId>, EventLogError> {
+        let bounds = [after, last].map(|number| i64::try_from(number).unwrap_or(i64::MAX));
+        let found = self.0.read(move |c| {
+            let mut statement = c.prepare_cached(TERMINAL_SESSIONS)?;
+            let rows = statement.query_map(bounds, |row| row.get::<_, String>(0))?;
+            rows.collect::<rusqlite::Result<Vec<String>>>()
+        });
+        Ok(found.await?.iter().filter_map(|sid| sid.parse().ok()).collect())
     }
 
     /// Checks numbers, hashes and tiles of all events that are there; returns how many there ever were. Whoever can write the file can make all of these

@@ -46,6 +46,9 @@ pub enum EvidenceError {
         /// When it was made.
         time: remoteler_core::Timestamp,
     },
+    /// Events stay that say whose recordings are.
+    #[error("whose recordings are could not be kept beside them; no event was removed")]
+    Recordings(#[source] remoteler_core::ApiError),
 }
 
 /// Signs for one audit log.
@@ -202,6 +205,7 @@ impl From<EvidenceError> for ApiError {
         match cause {
             EvidenceError::Log(cause) => cause.into(),
             EvidenceError::Key(cause) => crate::failure::authority(&cause),
+            EvidenceError::Recordings(cause) => cause,
             EvidenceError::Tampered { .. } => {
                 tracing::error!(error = &cause as &dyn std::error::Error, "no checkpoint was signed");
                 Self::new(remoteler_core::ApiErrorKind::Conflict, cause.to_string())

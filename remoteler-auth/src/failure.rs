@@ -64,9 +64,10 @@ impl From<EventLogError> for ApiError {
 impl From<PasswordError> for ApiError {
     fn from(cause: PasswordError) -> Self {
         match cause {
-            PasswordError::TooShort | PasswordError::TooLong | PasswordError::ControlCharacter => {
-                bad_request(cause.to_string())
-            }
+            PasswordError::TooShort
+            | PasswordError::TooLong
+            | PasswordError::ControlCharacter
+            | PasswordError::Guessable { .. } => bad_request(cause.to_string()),
             PasswordError::Busy => Self::new(ApiErrorKind::Unavailable, cause.to_string()),
             PasswordError::Hash(_) => internal(&cause, "the password could not be hashed"),
         }

@@ -1,6 +1,6 @@
 //! Heartbeats of nodes, Kubernetes services and proxies, and who sees them. A record ends two minutes after the last heartbeat.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use remoteler_core::{
     ApiError, AuditKind, HostId, HostIdentity, KubeClusterName, KubeRecord, Labels, NodeName, NodeRecord, PolicySource,
@@ -44,7 +44,8 @@ impl Inner {
         let now = self.clock.now();
         // What the token gave, the host cannot take back or change.
         let record = NodeRecord { last_seen: now, labels: host.labelled(record.labels), ..record };
-        Ok(self.records.write(&key::of(key::NODES, &record.name), &record, Some(now.plus(LIFE))).await?)
+        let heartbeat = Batch::new().write(&key::of(key::NODES, &record.name), &record, Some(now.plus(LIFE)))?;
+        self.announced(heartbeat, &key::of(key::NODE_LABELS, &record.name), &record.labels).await
     }
 
     pub(crate) async fn announce_kube(&self, caller: &Caller, record: KubeRecord) -> ApiResult<()> {
@@ -57,7 +58,30 @@ impl Inner {
         self.check_owner(&key::of(key::KUBE_OWNERS, &record.name), host, &what).await?;
         let now = self.clock.now();
         let record = KubeRecord { last_seen: now, labels: host.labelled(record.labels), ..record };
-        Ok(self.records.write(&key::of(key::KUBE_CLUSTERS, &record.name), &record, Some(now.plus(LIFE))).await?)
+        let heartbeat =
+            Batch::new().write(&key::of(key::KUBE_CLUSTERS, &record.name), &record, Some(now.plus(LIFE)))?;
+        self.announced(heartbeat, &key::of(key::KUBE_LABELS, &record.name), &record.labels).await
+    }
+
+    /// Writes a heartbeat, and the labels beside it where they are not those of the one before.
+    async fn announced(&self, heartbeat: Batch, known: &str, labels: &Labels) -> ApiResult<()> {
+        let batch = match self.records.read::<Labels>(known).await? {
+            Some(before) if before == *labels => heartbeat,
+            Some(_) | None => heartbeat.write(known, labels, None)?,
+        };
+        Ok(self.records.commit(batch).await?)
+    }
+
+    /// The labels that each node had when it was heard last, also of those that are away.
+    pub(crate) async fn known_nodes(&self) -> ApiResult<BTreeMap<NodeName, Labels>> {
+        let known = self.records.list::<Labels>(key::NODE_LABELS).await?;
+        Ok(known.into_iter().filter_map(|(name, labels, _)| Some((name.parse().ok()?, labels))).collect())
+    }
+
+    /// The same of Kubernetes clusters.
+    pub(crate) async fn known_kube_clusters(&self) -> ApiResult<BTreeMap<KubeClusterName, Labels>> {
+        let known = self.records.list::<Labels>(key::KUBE_LABELS).await?;
+        Ok(known.into_iter().filter_map(|(name, labels, _)| Some((name.parse().ok()?, labels))).collect())
     }
 
     pub(crate) async fn announce_proxy(&self, caller: &Caller, public_addr: String) -> ApiResult<()> {
@@ -139,7 +163,7 @@ impl Inner {
         let name = NodeName::new(by_id.as_deref().unwrap_or(name)).map_err(|cause| bad_request(cause.to_string()))?;
         let owner = key::of(key::NODE_OWNERS, &name);
         let host = self.records.read::<HostId>(&owner).await?;
-        let gone = Batch::new().delete(&key::of(key::NODES, &name));
+        let gone = Batch::new().delete(&key::of(key::NODES, &name)).delete(&key::of(key::NODE_LABELS, &name));
         // No rotation waits for a host that was removed; one that still lives is waited for from its next word on.
         let gone = match host {
             Some(host) => gone.delete(&key::of(key::SERVICES, host)),
@@ -151,7 +175,7 @@ impl Inner {
     /// Removes a Kubernetes cluster and frees its name.
     pub(crate) async fn delete_kube_cluster(&self, actor: String, name: &str) -> ApiResult<()> {
         let name = KubeClusterName::new(name).map_err(|cause| bad_request(cause.to_string()))?;
-        let gone = Batch::new().delete(&key::of(key::KUBE_CLUSTERS, &name));
+        let gone = Batch::new().delete(&key::of(key::KUBE_CLUSTERS, &name)).delete(&key::of(key::KUBE_LABELS, &name));
         self.forget(actor, "kube_cluster", name.as_str(), &key::of(key::KUBE_OWNERS, &name), gone).await
     }
 

@@ -1,22 +1,22 @@
-//! Letting hosts in: what lets them in, the name that must be free, the id that is drawn here, the certificates.
+//! Joining: what lets a host in, and the certificates of those that are in. The write that lets it in is that of [`crate::admission`].
 
 use std::collections::BTreeSet;
 
 use remoteler_core::{
     ApiError, ApiErrorKind, AuditKind, HostCerts, HostId, HostIdentity, InstanceId, JoinRequest, KubeClusterName,
-    Labels, LockContext, NodeName, SourceNet, SystemRole, TokenScope, random_uuid,
+    Labels, LockContext, NodeName, RevocationTarget, SourceNet, SystemRole, TokenScope,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Caller,
     copies::{IssuedSerials, Standing},
-    failure::{ApiResult, bad_request, conflict, not_found, rate_limited, unauthenticated},
+    failure::{ApiResult, not_found, rate_limited, unauthenticated},
     issue::{HostIssue, IssuedHost, SubjectKeys},
     records::key,
     secret_hash,
     service::Inner,
-    tokens::{id_of, refused, used_up},
+    tokens::{id_of, refused},
 };
 
 /// A service of this process that wants certificates.
@@ -77,10 +77,14 @@ const fn is_the_devices(kind: ApiErrorKind) -> bool {
     matches!(kind, ApiErrorKind::Denied | ApiErrorKind::BadRequest)
 }
 
-/// Most Kubernetes clusters of one host.
-const MAX_KUBE_CLUSTERS: usize = 64;
 /// Characters of the name of a token without a secret that stand in an event.
 const MAX_SHOWN: usize = 80;
+
+/// What is remembered of certificates, so that they can be revoked.
+pub(crate) fn issued_serials(generation: u64, prepared: &HostIssue) -> IssuedSerials {
+    let serials = prepared.serials();
+    IssuedSerials { generation, ssh: serials.ssh, tls: serials.tls }
+}
 
 impl Inner {
     pub(crate) async fn join(&self, caller: &Caller, request: JoinRequest) -> ApiResult<HostCerts> {
@@ -116,8 +120,9 @@ impl Inner {
             service_account: service_account.clone(),
         };
         let rejoins = request.rejoin.as_ref().map(|proof| proof.host_id);
-        let admitted = passed
-            .and_then(|pass| self.check_locks(&LockContext::default().host(Some(&node_name), rejoins)).map(|()| pass));
+        let keys = [&request.ssh_public_key, &request.tls_public_key].map(|key| RevocationTarget::key(key).ok());
+        let context = LockContext::joining(&self.cluster, keys).host(Some(&node_name), rejoins);
+        let admitted = passed.and_then(|pass| self.check_locks(&context).map(|()| pass));
         let joined = match admitted {
             Ok(pass) if rejoined => self.readmit(request, pass, &event).await,
             Ok(pass) => self.admit_by_pass(request, pass, &event).await,
@@ -250,113 +255,6 @@ impl Inner {
         Ok(standing.holder().is_none().then_some(owner))
     }
 
-    pub(crate) async fn admit_new(
-        &self,
-        admission: Admission,
-        event: &(dyn Fn(Option<HostId>, Option<String>) -> AuditKind + Send + Sync),
-    ) -> ApiResult<HostCerts> {
-        let Admission { host, labels, pass, again } = admission;
-        let LocalHost { name, roles, kube_clusters, ssh_public_key, tls_public_key, host_id } = host;
-        self.check_node_name(&name)?;
-        if kube_clusters.len() > MAX_KUBE_CLUSTERS {
-            return Err(bad_request(format!("a host announces at most {MAX_KUBE_CLUSTERS} Kubernetes clusters")));
-        }
-        if !kube_clusters.is_empty() && !roles.contains(&SystemRole::Kube) {
-            return Err(bad_request("a host that announces Kubernetes clusters joins with the service kube"));
-        }
-        let id = host_id.unwrap_or_else(|| HostId::from_uuid(random_uuid(self.entropy.as_ref())));
-        let keys = SubjectKeys::parse(&ssh_public_key, &tls_public_key)?;
-        let identity = HostIdentity {
-            id,
-            name: name.clone(),
-            cluster: self.cluster.clone(),
-            roles,
-            kube_clusters: kube_clusters.clone(),
-            labels,
-            generation: 0,
-        };
-        let hash = pass.and_then(|pass| pass.hash);
-        let joined_with = hash.clone();
-        let record = HostRecord { identity: identity.clone(), ssh_public_key, tls_public_key, joined_with };
-        // Everything about the certificates is checked before anything is changed.
-        self.issuer.prepare_host(identity.clone(), keys.clone())?;
-
-        let mut claims = vec![(key::of(key::NODE_OWNERS, &name), format!("node {name}"), format!("node/{name}"))];
-        claims.extend(kube_clusters.iter().map(|kube| {
-            let what = format!("Kubernetes cluster {kube}");
-            (key::of(key::KUBE_OWNERS, kube), what, format!("kube_cluster/{kube}"))
-        }));
-        let _turn = self.changes.write().await; // claims of one host are taken together
-        let mut taken = Vec::new();
-        let mut outcome = self.check_open(hash.as_deref(), id).await;
-        for (key, what, resource) in &claims {
-            if outcome.is_err() {
-                break;
-            }
-            match self.claim(key, id, what, resource).await {
-                Ok(true) => taken.push(key),
-                Ok(false) => {}
-                Err(cause) => outcome = Err(cause),
-            }
-        }
-        if outcome.is_ok() {
-            outcome = self.record(event(Some(id), None)).await;
-        }
-        // The host stands on record before its use of the token does: should this process end in between, the host asks again as itself.
-        if outcome.is_ok() {
-            outcome = self.records.write(&key::of(key::HOSTS, id), &record, None).await.map_err(Into::into);
-        }
-        if outcome.is_ok()
-            && let Some(hash) = &hash
-        {
-            outcome = self.take_use(hash, id).await;
-        }
-        let issued = match outcome {
-            Ok(()) => self.issue_anew(identity, keys, again).await,
-            Err(cause) => Err(cause),
-        };
-        match issued {
-            Ok(issued) => Ok(self.host_certs(id, issued)),
-            Err(cause) => {
-                for key in &taken {
-                    self.records.delete(key).await?; // a host that was not let in keeps no name
-                }
-                if host_id.is_none()
-                    && let Some(hash) = &hash
-                {
-                    self.give_use_back(hash, id).await?;
-                    self.records.delete(&key::of(key::HOSTS, id)).await?;
-                }
-                Err(cause)
-            }
-        }
-    }
-
-    /// Whether a token lets this host in as far as its uses go.
-    async fn check_open(&self, hash: Option<&str>, host: HostId) -> ApiResult<()> {
-        let Some(hash) = hash else { return Ok(()) };
-        let token = self.records.read::<crate::tokens::TokenRecord>(&key::of(key::TOKENS, hash)).await?;
-        if token.is_some_and(|token| token.is_open_to(host)) { Ok(()) } else { Err(used_up()) }
-    }
-
-    /// The certificates of a host that was let in: of its present generation, or of a new one when it was in before.
-    async fn issue_anew(&self, identity: HostIdentity, keys: SubjectKeys, again: bool) -> ApiResult<IssuedHost> {
-        let (id, now) = (identity.id, self.clock.now());
-        let generation = self
-            .change_standing(id, |standing| if again { standing.readmit(now) } else { standing.admit(now) })
-            .await?;
-        let prepared = self.issuer.prepare_host(identity.of_generation(generation), keys)?;
-        self.remember_issued(id, generation, &prepared).await?;
-        self.issuer.issue_host(prepared).await
-    }
-
-    /// Keeps the serials of what is issued, before it is.
-    async fn remember_issued(&self, id: HostId, generation: u64, prepared: &HostIssue) -> ApiResult<()> {
-        let serials = prepared.serials();
-        let issued = IssuedSerials { generation, ssh: serials.ssh, tls: serials.tls };
-        self.change_standing(id, |standing: &mut Standing| standing.issued(issued.clone())).await
-    }
-
     /// Certificates for the keys that the calling host joined with, as what it was let in: renewing widens nothing (I10), and who
     /// stole a certificate's key gets none for a key of their own. Who speaks for the host gets certificates of a new generation.
     pub(crate) async fn renew_host(&self, caller: &Caller, instance: Option<InstanceId>) -> ApiResult<HostCerts> {
@@ -365,6 +263,13 @@ impl Inner {
         };
         if caller.address().is_some() {
             self.check_locks(&LockContext::of_host(host))?;
+        }
+        // Each renewal signs three times and is two events and two writes; an honest host asks once a day and once for each step of a rotation.
+        if !self.limits.renewals.attempt(&host.identity().id.to_string(), self.clock.now()) {
+            let answer = rate_limited("this host renews its certificates too often; it must wait five minutes");
+            let remote = caller.address().map(|addr| addr.to_string());
+            self.record_attempt(caller.name(), answer.message.clone(), remote).await?;
+            return Err(answer);
         }
         let heeded = self.hear_host(caller, host, instance).await?;
         let identity = host.identity().of_generation(0);
@@ -386,7 +291,13 @@ impl Inner {
         Ok(self.host_certs(identity.id, issued))
     }
 
-    fn host_certs(&self, host_id: HostId, issued: IssuedHost) -> HostCerts {
+    /// Keeps the serials of what is issued, before it is.
+    async fn remember_issued(&self, id: HostId, generation: u64, prepared: &HostIssue) -> ApiResult<()> {
+        let issued = issued_serials(generation, prepared);
+        self.change_standing(id, |standing: &mut Standing| standing.issued(issued.clone())).await
+    }
+
+    pub(crate) fn host_certs(&self, host_id: HostId, issued: IssuedHost) -> HostCerts {
         HostCerts {
             host_id,
             cluster_name: self.cluster.clone(),
@@ -395,38 +306,5 @@ impl Inner {
             tls_client_certificate: issued.tls_client_pem,
             trust: self.issuer.trust(),
         }
-    }
-
-    /// Binds a name to a host (I28). `true` when it was free, `false` when it was this host's already.
-    async fn claim(&self, key: &str, host: HostId, what: &str, resource: &str) -> ApiResult<bool> {
-        match self.records.create(key, &host, None).await {
-            Ok(_) => Ok(true),
-            Err(cause) if cause.is_conflict() => match self.records.read::<HostId>(key).await? {
-                Some(owner) if owner == host => Ok(false),
-                Some(owner) => Err(conflict(format!(
-                    "{what} belongs to host {owner}; on that host run remoteler rejoin, else choose another name, or free it with \
-                     tctl rm {resource}"
-                ))),
-                None => Err(conflict(format!("{what} was freed at this moment; try again"))),
-            },
-            Err(cause) => Err(cause.into()),
-        }
-    }
-
-    /// A host certificate is valid for its id and for `name.cluster`, and for names below `kube.cluster`: no node may be called so that
-    /// these are another's.
-    fn check_node_name(&self, name: &NodeName) -> ApiResult<()> {
-        let text = name.as_str();
-        let refuse = |why: &str| Err(bad_request(format!("node name {text} is refused: {why}; choose another")));
-        if text == "kube" || text.ends_with(".kube") {
-            return refuse("names below kube stand for Kubernetes clusters");
-        }
-        if text.parse::<HostId>().is_ok() {
-            return refuse("it looks like a host id");
-        }
-        if text == self.cluster.as_str() || text.ends_with(&format!(".{}", self.cluster)) {
-            return refuse("it ends with the cluster's name, which is added by itself");
-        }
-        Ok(())
     }
 }

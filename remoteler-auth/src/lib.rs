@@ -2,16 +2,19 @@
 //! ([`AuthService::as_caller`]) and over HTTP. Owns the data directory and both authorities; opens no network socket itself and
 //! terminates no TLS: who calls, it is told.
 
+mod admission;
 mod api;
 mod authorities;
 mod backups;
 mod blocking;
 mod caller;
+mod cluster_settings;
 mod copies;
 mod database;
 mod event_log;
 mod evidence;
 mod explain;
+mod factors;
 mod failure;
 mod host_standing;
 mod http;
@@ -23,13 +26,17 @@ mod join;
 mod join_rules;
 mod key_file;
 mod key_params;
+mod leases;
 mod limiter;
 mod locks;
 mod login;
+mod login_turns;
+mod mfa;
 mod password;
 mod policy_tests;
 mod policy_watch;
 mod quota;
+mod recorded;
 mod recordings;
 mod records;
 mod rejoin;
@@ -69,4 +76,4 @@ pub use storage::contract as storage_contract;
 pub use storage::{MemoryStorage, SqliteStorage};
 #[cfg(feature = "pkcs11")]
 pub use token_config::{TokenConfig, TokenConfigError};
-pub use web::{ApiForAddress, RemoteAddr, crl_router, web_router};
+pub use web::{ApiForAddress, RemoteAddr, WebNames, crl_router, web_router};

@@ -1,4 +1,4 @@
-//! Counts failures by key in a window of time, in bounded memory. Pure: `now` comes in. Never sleeps.
+//! Counts failures by key in a window of time, and what is under way, in bounded memory. Pure: `now` comes in. Never sleeps.
 
 use std::{
     collections::HashMap,
@@ -20,6 +20,19 @@ pub(crate) struct Limiter {
 struct Window {
     began: Timestamp,
     attempts: u32,
+    /// Attempts whose outcome is not known yet.
+    under_way: u32,
+}
+
+/// What becomes of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// It is under way until [`Limiter::leave`].
+    Now,
+    /// As many are under way as may still fail; it may ask again when one of them has left.
+    Later,
+    /// Too many have failed.
+    Never,
 }
 
 /// Keys remembered; past it the oldest windows go first.
@@ -36,10 +49,33 @@ impl Limiter {
     /// pass together; [`Limiter::succeeded`] takes it back.
     pub(crate) fn attempt(&self, key: &str, now: Timestamp) -> bool {
         self.count(key, now, |window| {
-            let allowed = window.attempts < self.attempts;
+            let allowed = window.attempts.saturating_add(window.under_way) < self.attempts;
             window.attempts += u32::from(allowed);
             allowed
         })
+    }
+
+    /// Begins an attempt. Never are more under way than may fail, so guesses at once cannot pass together, and honest attempts need not be refused
+    /// because others are under way: they wait.
+    pub(crate) fn enter(&self, key: &str, now: Timestamp) -> Turn {
+        self.count(key, now, |window| {
+            if window.attempts >= self.attempts {
+                return Turn::Never;
+            }
+            if window.attempts.saturating_add(window.under_way) >= self.attempts {
+                return Turn::Later;
+            }
+            window.under_way += 1;
+            Turn::Now
+        })
+    }
+
+    /// Ends an attempt that [`Limiter::enter`] began.
+    pub(crate) fn leave(&self, key: &str, failed: bool, now: Timestamp) {
+        self.count(key, now, |window| {
+            window.under_way = window.under_way.saturating_sub(1);
+            window.attempts = window.attempts.saturating_add(u32::from(failed));
+        });
     }
 
     /// Whether an attempt may go ahead; it is not counted. For attempts that many honest hosts behind one address make at once:
@@ -59,7 +95,7 @@ impl Limiter {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         let key = short(key);
         if keys.len() >= MAX_KEYS && !keys.contains_key(key) {
-            keys.retain(|_, window| self.lasts(window, now));
+            keys.retain(|_, window| window.under_way > 0 || self.lasts(window, now));
             if keys.len() >= MAX_KEYS {
                 let oldest = keys.iter().min_by_key(|(_, window)| window.began).map(|(key, _)| key.clone());
                 if let Some(oldest) = oldest {
@@ -67,9 +103,9 @@ impl Limiter {
                 }
             }
         }
-        let window = keys.entry(key.to_owned()).or_insert(Window { began: now, attempts: 0 });
+        let window = keys.entry(key.to_owned()).or_insert(Window { began: now, attempts: 0, under_way: 0 });
         if !self.lasts(window, now) {
-            *window = Window { began: now, attempts: 0 };
+            *window = Window { began: now, attempts: 0, ..*window };
         }
         change(window)
     }
@@ -84,7 +120,11 @@ impl Limiter {
 
     /// Forgets all failures of a key.
     pub(crate) fn clear(&self, key: &str) {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner).remove(short(key));
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        match keys.get_mut(short(key)) {
+            Some(window) if window.under_way > 0 => window.attempts = 0,
+            Some(_) | None => drop(keys.remove(short(key))),
+        }
     }
 
     fn lasts(&self, window: &Window, now: Timestamp) -> bool {
@@ -117,6 +157,24 @@ mod tests {
         assert!(limiter.is_open("nat", START.plus(Duration::from_secs(60))));
         limiter.failed("nat", START.plus(Duration::from_secs(60)));
         assert!(limiter.is_open("nat", START.plus(Duration::from_secs(60))));
+    }
+
+    #[test]
+    fn as_many_are_under_way_as_may_fail_and_the_others_wait_for_them() {
+        let limiter = Limiter::new(2, Duration::from_secs(60));
+        let enter = || limiter.enter("nat", START);
+        assert_eq!([enter(), enter(), enter()], [Turn::Now, Turn::Now, Turn::Later]);
+        assert!(!limiter.attempt("nat", START), "what does not wait is refused");
+        limiter.leave("nat", false, START);
+        assert_eq!([enter(), enter()], [Turn::Now, Turn::Later]);
+        limiter.leave("nat", true, START);
+        assert_eq!(enter(), Turn::Later, "one may fail, and one is under way");
+        limiter.leave("nat", true, START);
+        assert_eq!(enter(), Turn::Never);
+        let later = START.plus(Duration::from_secs(60));
+        assert_eq!(limiter.enter("nat", later), Turn::Now);
+        limiter.clear("nat");
+        assert_eq!([limiter.enter("nat", later), limiter.enter("nat", later)], [Turn::Now, Turn::Later]);
     }
 
     #[test]

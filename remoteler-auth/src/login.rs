@@ -3,14 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use remoteler_core::{
-    ApiError, AuditKind, LEAST_LOGIN_TTL, LockContext, LoginRequest, PolicySource, Role, SourceNet, SystemRole,
-    UserCerts, UserName,
+    ApiError, ApiErrorKind, AuditKind, LEAST_LOGIN_TTL, LockContext, LoginRequest, PolicySource, Role, SourceNet,
+    SystemRole, UserCerts, UserName,
 };
 
 use crate::{
     Caller,
-    failure::{ApiResult, bad_request, conflict, rate_limited, unauthenticated},
+    failure::{ApiResult, bad_request, conflict, unauthenticated},
     issue::{SubjectKeys, user_identity},
+    mfa::Asked,
     records::key,
     service::Inner,
     users::UserRecord,
@@ -21,6 +22,8 @@ const MAX_USER: usize = 256;
 /// Longest client address kept, in octets.
 const MAX_ADDR: usize = 64;
 const WRONG: &str = "wrong user name or password";
+const WRONG_CODE: &str = "wrong one-time code; each counts once, so wait for the next one";
+const NO_FACTOR: &str = "everybody needs a second factor here and you have none; ask an administrator for a new sign-up link (tctl users reset)";
 
 impl Inner {
     pub(crate) async fn login(&self, caller: &Caller, request: LoginRequest) -> ApiResult<UserCerts> {
@@ -37,11 +40,14 @@ impl Inner {
         let keys = SubjectKeys::parse(&request.ssh_public_key, &request.tls_public_key)?;
         let address = remote.as_deref().map(source_of);
         let address = address.as_deref();
-        if let Err(answer) = self.count_attempt(&request.user, address) {
-            // Strangers cause this at will: the audit log bounds how often it is said, a log line would not be (I26).
-            self.record_attempt(request.user, answer.message.clone(), remote).await?;
-            return Err(answer);
-        }
+        let turn = match self.login_turn(&request.user, address).await {
+            Ok(turn) => turn,
+            Err(answer) => {
+                // Strangers cause this at will: the audit log bounds how often it is said, a log line would not be (I26).
+                self.record_attempt(request.user, answer.message.clone(), remote).await?;
+                return Err(answer);
+            }
+        };
 
         let user = self.check_password(&request).await?;
         let failed = |error: String| AuditKind::UserLogin {
@@ -55,11 +61,24 @@ impl Inner {
             self.record(failed(WRONG.into())).await?;
             return Err(unauthenticated(WRONG));
         };
-        // The password was right: nothing of this attempt counts as a failure.
-        self.limits.login_user.clear(&request.user);
-        if let Some(address) = address {
-            self.limits.login_address.succeeded(address);
+        match self.ask_factor(&user.name, request.code.as_ref()).await? {
+            Asked::Proved => {}
+            // No failure yet, and no success: wrong codes before it go on counting (I48).
+            Asked::Needed => {
+                turn.took_back();
+                return Err(ApiError::new(ApiErrorKind::SecondFactorNeeded, "a one-time code is needed"));
+            }
+            Asked::Wrong => {
+                self.record(failed(WRONG_CODE.into())).await?;
+                return Err(unauthenticated(WRONG_CODE));
+            }
+            Asked::Missing => {
+                self.record(failed(NO_FACTOR.into())).await?;
+                return Err(ApiError::new(ApiErrorKind::Denied, NO_FACTOR));
+            }
         }
+        // Everything was right: nothing of this attempt counts as a failure.
+        turn.succeeded();
         // Who is removed at this moment is let in before that, and what they got is revoked, or not at all.
         let _turn = self.changes.read().await;
         if self.records.read::<UserRecord>(&key::of(key::USERS, &user.name)).await?.is_none() {
@@ -109,20 +128,6 @@ impl Inner {
         let stored = record.as_ref().and_then(|record| record.password.clone());
         let matches = self.passwords.verify(request.password.clone(), stored).await?;
         Ok(record.filter(|_| matches))
-    }
-
-    fn count_attempt(&self, user: &str, address: Option<&str>) -> ApiResult<()> {
-        let now = self.clock.now();
-        let refused = Err(rate_limited("too many failed logins; wait five minutes"));
-        if let Some(address) = address
-            && !self.limits.login_address.attempt(address, now)
-        {
-            return refused;
-        }
-        if !self.limits.login_user.attempt(user, now) {
-            return refused;
-        }
-        Ok(())
     }
 
     pub(crate) fn roles_of(&self, user: &UserRecord) -> Result<Vec<Arc<Role>>, ApiError> {

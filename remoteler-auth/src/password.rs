@@ -8,6 +8,7 @@ use argon2::{
 };
 use remoteler_core::{Entropy, Secret, fill_random};
 use tokio::sync::Semaphore;
+use zxcvbn::{Score, zxcvbn};
 
 /// Shortest password set, in characters.
 const MIN_CHARS: usize = 8;
@@ -29,6 +30,12 @@ pub enum PasswordError {
     /// A control character, which cannot be typed at every prompt.
     #[error("a password has no control characters")]
     ControlCharacter,
+    /// Among the first that somebody tries who guesses.
+    #[error("the password is easy to guess{advice}; take several words that do not belong together")]
+    Guessable {
+        /// What makes it so, if that is known.
+        advice: String,
+    },
     /// Too many checks wait already.
     #[error("too many logins at once; try again in a moment")]
     Busy,
@@ -59,10 +66,22 @@ impl Passwords {
     }
 
     /// The hash of a password that may be set, in PHC string format.
-    pub(crate) async fn hash(&self, password: Secret, entropy: &dyn Entropy) -> Result<String, PasswordError> {
+    /// `about` are words that whoever guesses tries first: names of the user and the cluster.
+    pub(crate) async fn hash(
+        &self,
+        password: Secret,
+        about: &[&str],
+        entropy: &dyn Entropy,
+    ) -> Result<String, PasswordError> {
         check(password.reveal())?;
+        let about: Vec<String> = about.iter().map(|word| (*word).to_owned()).collect();
         let salt: [u8; 16] = fill_random(entropy);
-        self.run(move || hash(password.reveal().as_bytes(), salt)).await?
+        self.run(move || {
+            let about: Vec<&str> = about.iter().map(String::as_str).collect();
+            check_strength(password.reveal(), &about)?;
+            hash(password.reveal().as_bytes(), salt)
+        })
+        .await?
     }
 
     /// Whether `password` belongs to `stored`. Without `stored` the answer is no, after the same work.
@@ -105,6 +124,17 @@ fn check(password: &str) -> Result<(), PasswordError> {
     Ok(())
 }
 
+/// Whether a password withstands who guesses: by how often its parts are chosen, not by which characters it has.
+fn check_strength(password: &str, about: &[&str]) -> Result<(), PasswordError> {
+    let estimate = zxcvbn(password, about);
+    if estimate.score() >= Score::Three {
+        return Ok(());
+    }
+    let warning = estimate.feedback().and_then(zxcvbn::feedback::Feedback::warning);
+    let advice = warning.map(|warning| format!(" ({})", warning.to_string().trim_end_matches('.').to_lowercase()));
+    Err(PasswordError::Guessable { advice: advice.unwrap_or_default() })
+}
+
 fn hash(password: &[u8], salt: [u8; 16]) -> Result<String, PasswordError> {
     let failed = |cause: argon2::password_hash::Error| PasswordError::Hash(Box::new(cause));
     let params = Params::new(19_456, 2, 1, None).map_err(|cause| failed(cause.into()))?;
@@ -122,7 +152,7 @@ mod tests {
     #[tokio::test]
     async fn only_the_password_itself_matches_its_hash() {
         let passwords = Passwords::new(2, &OsEntropy).unwrap();
-        let stored = passwords.hash(Secret::new("correct horse"), &OsEntropy).await.unwrap();
+        let stored = passwords.hash(Secret::new("correct horse"), &[], &OsEntropy).await.unwrap();
         assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
         assert!(passwords.verify(Secret::new("correct horse"), Some(stored.clone())).await.unwrap());
         for wrong in ["correct hors", "", "correct horse ", &"x".repeat(2000)] {
@@ -138,5 +168,19 @@ mod tests {
         assert!(matches!(check(&"x".repeat(1025)), Err(PasswordError::TooLong)));
         assert!(matches!(check("12345678\n"), Err(PasswordError::ControlCharacter)));
         assert!(check("pässwörd").is_ok());
+    }
+
+    #[test]
+    fn what_is_guessed_first_is_refused_whatever_characters_it_has() {
+        for weak in ["password1", "P@ssw0rd!", "aaaaaaaaaaaa", "qwertyuiop", "20260301", "annannann", "lighthouse-ann"]
+        {
+            let refused = check_strength(weak, &["ann", "lighthouse"]);
+            assert!(matches!(refused, Err(PasswordError::Guessable { .. })), "{weak}");
+        }
+        let said = check_strength("password1", &[]).unwrap_err().to_string();
+        assert!(!said.contains("password1") && !said.contains('\n'), "{said}");
+        for strong in ["correct horse battery", "vier tote ziegen im mai", "kJ7#mQ2pX9"] {
+            check_strength(strong, &["ann", "root"]).unwrap();
+        }
     }
 }

@@ -119,8 +119,8 @@ impl Inner {
         let users = self.records.list::<UserRecord>(key::USERS).await?;
         Ok(TestWorld {
             users: users.into_iter().map(|(_, user, _)| (user.name, (user.roles, user.traits))).collect(),
-            nodes: self.all_nodes().await?.into_iter().map(|node| (node.name, node.labels)).collect(),
-            kube_clusters: self.all_kube_clusters().await?.into_iter().map(|kube| (kube.name, kube.labels)).collect(),
+            nodes: self.known_nodes().await?,
+            kube_clusters: self.known_kube_clusters().await?,
         })
     }
 }

@@ -49,6 +49,10 @@ pub(crate) mod key {
     pub(crate) const USERS: &str = "users/";
     /// `invites/<hash of the link's secret>` holds the user's name.
     pub(crate) const INVITES: &str = "invites/";
+    /// `factors/<name of the user>`
+    pub(crate) const FACTORS: &str = "factors/";
+    /// `factor-offers/<hash of the link's secret>`, `factor-offers/of/<name of the user>`: a secret that waits for its first code.
+    pub(crate) const FACTOR_OFFERS: &str = "factor-offers/";
     /// `tokens/<hash>`
     pub(crate) const TOKENS: &str = "tokens/";
     /// `nodes-owner/<name>` holds the id of the one host that may have that name.
@@ -72,6 +76,18 @@ pub(crate) mod key {
 
     /// `policy-tests/<name>`
     pub(crate) const POLICY_TESTS: &str = "policy-tests/";
+    /// `cluster-config/<kind>`: `spec` of the one document of that kind.
+    pub(crate) const CLUSTER_CONFIG: &str = "cluster-config/";
+
+    /// `recordings/<session id>`: how a session began that has a recording.
+    pub(crate) const RECORDINGS: &str = "recordings/";
+
+    /// `known-labels/node/<name>`: the last that were announced, for policy tests; they stay while the node is away.
+    pub(crate) const NODE_LABELS: &str = "known-labels/node/";
+    /// `known-labels/kube/<name>`, likewise.
+    pub(crate) const KUBE_LABELS: &str = "known-labels/kube/";
+    /// `leases/<id>`: counted connections.
+    pub(crate) const LEASES: &str = "leases/";
 
     pub(crate) fn of(prefix: &str, name: impl std::fmt::Display) -> String {
         format!("{prefix}{name}")
@@ -118,6 +134,17 @@ impl Batch {
     /// Also writes this, if what stands there is still that of `revision`.
     pub(crate) fn replace<T: Serialize>(self, key: &str, revision: Revision, record: &T) -> Result<Self, RecordError> {
         Self(self.0.expect(key, Expected::At(revision))).write(key, record, None)
+    }
+
+    /// The same for a record that ends.
+    pub(crate) fn replace_until<T: Serialize>(
+        self,
+        key: &str,
+        revision: Revision,
+        record: &T,
+        expires: Timestamp,
+    ) -> Result<Self, RecordError> {
+        Self(self.0.expect(key, Expected::At(revision))).write(key, record, Some(expires))
     }
 
     /// Also removes this, if it is there.
@@ -172,17 +199,6 @@ impl Records {
         record: &T,
     ) -> Result<Revision, RecordError> {
         self.swap(key, Expected::At(revision), record, None).await
-    }
-
-    /// The same for a record that ends.
-    pub(crate) async fn replace_until<T: Serialize>(
-        &self,
-        key: &str,
-        revision: Revision,
-        record: &T,
-        expires: Timestamp,
-    ) -> Result<Revision, RecordError> {
-        self.swap(key, Expected::At(revision), record, Some(expires)).await
     }
 
     async fn swap<T: Serialize>(

@@ -40,7 +40,8 @@ impl Inner {
         }
         let HostRecord { identity, ssh_public_key, tls_public_key, joined_with } = record;
         self.check_recorded_keys(id, &ssh_public_key, &tls_public_key)?;
-        self.check_locks(&LockContext::of_host_identity(&identity))?;
+        let recorded = [&ssh_public_key, &tls_public_key].map(|key| RevocationTarget::key(key).ok());
+        self.check_locks(&LockContext::of_host_identity(&identity).keys(recorded))?;
         let statement = RejoinStatement {
             cluster: &self.cluster,
             token: &request.token,

@@ -51,6 +51,9 @@ impl Inner {
                 self.records.list::<Resource>(key::POLICY_TESTS).await?.into_iter().map(|(_, test, _)| test).collect()
             }
             ResourceKind::Lock => self.lock_documents(),
+            ResourceKind::ClusterAuthPreference
+            | ResourceKind::ClusterNetworkingConfig
+            | ResourceKind::SessionRecordingConfig => vec![self.cluster_document(kind).await?],
         };
         let Some(name) = name else { return Ok(all) };
         let found: Vec<_> = all.into_iter().filter(|document| document.metadata.name == name).collect();
@@ -81,11 +84,14 @@ impl Inner {
             }
             ResourceKind::Token => self.write_join_rule(actor, document, replace).await,
             ResourceKind::Lock => self.write_lock(actor, document, replace).await,
+            ResourceKind::ClusterAuthPreference
+            | ResourceKind::ClusterNetworkingConfig
+            | ResourceKind::SessionRecordingConfig => self.write_cluster_document(actor, kind, document, replace).await,
             ResourceKind::Node | ResourceKind::KubeCluster => {
                 let how = kind.made_elsewhere().unwrap_or_default();
                 let kind = kind.as_str();
                 Err(bad_request(format!(
-                    "documents of kind {kind} cannot be created: {how}; those of kinds role, user, token, policy_test and lock can"
+                    "documents of kind {kind} cannot be created: {how}; those of kinds role, user, token, policy_test and lock and those that set the cluster can"
                 )))
             }
         }
@@ -102,7 +108,10 @@ impl Inner {
             | ResourceKind::Node
             | ResourceKind::KubeCluster
             | ResourceKind::PolicyTest
-            | ResourceKind::Lock => {
+            | ResourceKind::Lock
+            | ResourceKind::ClusterAuthPreference
+            | ResourceKind::ClusterNetworkingConfig
+            | ResourceKind::SessionRecordingConfig => {
                 let actor = self.admit(caller, kind.as_str(), Verb::Delete).await?;
                 let _turn = self.changes.write().await;
                 match kind {
@@ -110,6 +119,9 @@ impl Inner {
                     ResourceKind::Node => self.delete_node(actor, &name).await,
                     ResourceKind::PolicyTest => self.delete_policy_test(actor, &name).await,
                     ResourceKind::Lock => self.delete_lock(actor, &name).await,
+                    ResourceKind::ClusterAuthPreference
+                    | ResourceKind::ClusterNetworkingConfig
+                    | ResourceKind::SessionRecordingConfig => self.delete_cluster_document(actor, kind, &name).await,
                     ResourceKind::KubeCluster | ResourceKind::User | ResourceKind::Token => {
                         self.delete_kube_cluster(actor, &name).await
                     }

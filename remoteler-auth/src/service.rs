@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use remoteler_ca::{CaError, KeyRing};
 use remoteler_core::{
-    AuditKind, AuditSink, AuthApi, BoundedRefusals, Clock, ClusterName, ClusterSettings, Entropy, HostCerts, OsEntropy,
+    AuditKind, AuditSink, AuthApi, BoundedRefusals, Clock, ClusterConfig, ClusterName, Entropy, HostCerts, OsEntropy,
     Policy, PolicySource, RecordingStore, SharedPolicy, Storage, SystemClock, TrustBundle,
 };
 use tokio::sync::{Mutex, RwLock, Semaphore};
@@ -15,14 +15,16 @@ use crate::{
     api::Handle,
     backups::Backups,
     blocking::blocking,
-    database,
+    cluster_settings, database,
     evidence::{Evidence, EvidenceError},
     failure::{self, ApiResult},
     host_standing::Heard,
     issue::Issuer,
     join::LocalHost,
+    leases::LeaseLedger,
     limiter::Limiter,
     locks::LockLedger,
+    login_turns::LoginTurns,
     password::{PasswordError, Passwords},
     policy_watch::PolicyWatch,
     quota::{HostQuotas, Quota},
@@ -86,8 +88,8 @@ pub struct AuthConfig {
     pub keys: KeyParams,
     /// Who vouches for the service accounts of pods; without it none joins.
     pub reviewer: Option<Arc<dyn TokenReviewer>>,
-    /// What every service of the cluster acts by.
-    pub settings: ClusterSettings,
+    /// What the configuration file says of the cluster: it counts more than documents.
+    pub settings: ClusterConfig,
 }
 
 impl AuthConfig {
@@ -103,7 +105,7 @@ impl AuthConfig {
             key_ring: None,
             keys: KeyParams::default(),
             reviewer: None,
-            settings: ClusterSettings::default(),
+            settings: ClusterConfig::default(),
         }
     }
 }
@@ -135,6 +137,7 @@ pub(crate) struct Inner {
     pub(crate) ledger: Ledger,
     pub(crate) locks: LockLedger,
     pub(crate) policy_watch: PolicyWatch,
+    pub(crate) leases: LeaseLedger,
     pub(crate) passwords: Passwords,
     pub(crate) limits: Limits,
     pub(crate) clock: Arc<dyn Clock>,
@@ -149,14 +152,20 @@ pub(crate) struct Inner {
     pub(crate) heard: Heard,
     /// Who vouches for pods.
     pub(crate) reviewer: Option<Arc<dyn TokenReviewer>>,
+    /// What the configuration file says of the cluster.
+    pub(crate) file_settings: ClusterConfig,
 }
 
 /// Counters of failures, and of what hosts store.
 pub(crate) struct Limits {
     /// Failed logins of one name.
     pub(crate) login_user: Limiter,
+    /// Logins that wait because others are under way.
+    pub(crate) login_turns: LoginTurns,
     /// Failed logins, and uses of links, from one address.
     pub(crate) login_address: Limiter,
+    /// Renewals of one host.
+    pub(crate) renewals: Limiter,
     /// Failed joins from one address.
     pub(crate) join: Limiter,
     /// Held from the look at how many joins of an address have failed until the next one is counted, so that guesses that are under way
@@ -226,7 +235,7 @@ impl AuthService {
             key_ring,
             keys,
             reviewer,
-            settings,
+            settings: file_settings,
         } = config;
         let records = Records::new(storage, Arc::clone(&clock));
         check_cluster(&records, &cluster).await?;
@@ -241,9 +250,12 @@ impl AuthService {
         let audit = Arc::new(BoundedRefusals::new(Arc::new(audit_log.clone()), Arc::clone(&clock)));
         roles::write_presets(&records).await?;
         let locks = LockLedger::open(&records).await?;
+        let stored = cluster_settings::load(&records).await?;
+        cluster_settings::warn_of_hidden(file_settings, stored);
+        let leases = LeaseLedger::open(&records, clock.now()).await?;
         let policy = Policy {
             locks: locks.locks(clock.now()),
-            settings,
+            settings: file_settings.over(stored).settings(),
             ..Policy::new(issuer.trust(), roles::load(&records).await?)
         };
         let draws = Arc::clone(&entropy);
@@ -254,8 +266,10 @@ impl AuthService {
             Err(cause) => std::panic::resume_unwind(cause.into_panic()),
         };
         let limits = Limits {
+            login_turns: LoginTurns::default(),
             login_user: Limiter::new(10, WINDOW),
             login_address: Limiter::new(30, WINDOW),
+            renewals: Limiter::new(60, WINDOW),
             join: Limiter::new(10, WINDOW),
             guess: Mutex::new(()),
             reviews: Semaphore::new(REVIEWS),
@@ -279,6 +293,7 @@ impl AuthService {
             ledger,
             locks,
             policy_watch: PolicyWatch::default(),
+            leases,
             passwords,
             limits,
             clock,
@@ -288,6 +303,7 @@ impl AuthService {
             backups: Backups::default(),
             heard,
             reviewer,
+            file_settings,
         };
         Ok(Self { inner: Arc::new(inner) })
     }

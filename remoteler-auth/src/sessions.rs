@@ -50,7 +50,7 @@ impl Inner {
 
     pub(crate) async fn append_recording(&self, caller: &Caller, chunk: RecordingChunk) -> ApiResult<()> {
         let RecordingChunk { session_id: session, offset, octets, last } = chunk;
-        let host = self.admit_recorder(caller, session).await?;
+        let (host, started) = self.admit_recorder(caller, session).await?;
         if octets.len() > MAX_CHUNK {
             return Err(bad_request(format!("at most {MAX_CHUNK} octets of a recording are taken at once")));
         }
@@ -58,6 +58,9 @@ impl Inner {
         let length = u64::try_from(octets.len()).unwrap_or(u64::MAX);
         if !self.limits.recorded.take(host, length, self.clock.now()) {
             return Err(self.over_quota(caller, "octets of recordings").await);
+        }
+        if offset == 0 {
+            self.keep_with_recording(session, started).await?;
         }
         let store = &self.recordings;
         if !last {
@@ -93,7 +96,7 @@ impl Inner {
         };
         let kept = self.recordings.list(MAX_RECORDINGS).await.map_err(failure::recording)?;
         let sessions: Vec<SessionId> = kept.iter().map(|(session, _)| *session).collect();
-        let mut begun = self.events.sessions_started(&sessions).await?;
+        let mut begun = self.sessions_started(&sessions).await?;
         let mut recordings = Vec::new();
         for (session_id, state) in kept {
             let Some(started) = begun.remove(&session_id) else { continue };
@@ -114,7 +117,7 @@ impl Inner {
             Caller::User { user, .. } => {
                 let identity = self.current(user).await?;
                 let allowed = authorize_rule(identity, &self.policy.policy(), "session", Verb::Read).is_some();
-                let started = self.events.session_started(session).await?;
+                let started = self.session_started(session).await?;
                 let own = started.is_some_and(|started| started.user == identity.user.as_str());
                 if !allowed && !own {
                     return Err(self.refuse(caller, &format!("read recording {session}")).await);
@@ -148,11 +151,11 @@ impl Inner {
     }
 
     /// I66: a recording is written only by the node on which its session began, as that node's own event says.
-    async fn admit_recorder(&self, caller: &Caller, session: SessionId) -> ApiResult<HostId> {
+    async fn admit_recorder(&self, caller: &Caller, session: SessionId) -> ApiResult<(HostId, SessionStarted)> {
         let what = format!("write recording {session}");
         let host = self.admit_host(caller, SystemRole::Node, &what).await?;
-        match self.events.session_started(session).await? {
-            Some(started) if started.host == Some(host.id) => Ok(host.id),
+        match self.session_started(session).await? {
+            Some(started) if started.host == Some(host.id) => Ok((host.id, started)),
             Some(_) => Err(self.refuse(caller, &what).await),
             None => Err(not_found(format!("session {session} has no session.start event yet; send that first"))),
         }
@@ -183,6 +186,13 @@ fn may_report(host: &HostIdentity, kind: &AuditKind) -> bool {
                 || (is(SystemRole::Kube) && host.kube_clusters.iter().any(|kube| kube.as_str() == server_hostname))
         }
         AuditKind::AuthAttempt { service, .. } => service.parse().is_ok_and(is),
+        AuditKind::SessionRejected { service, server_hostname, .. } => match service.parse() {
+            Ok(SystemRole::Node) => is(SystemRole::Node) && host.name.as_str() == server_hostname,
+            Ok(SystemRole::Kube) => {
+                is(SystemRole::Kube) && host.kube_clusters.iter().any(|kube| kube.as_str() == server_hostname)
+            }
+            _ => false,
+        },
         // The rest only the auth service sees.
         _ => false,
     }

@@ -1,11 +1,11 @@
 //! Join tokens: 256 random bits or a given text, kept as a hash, for some kinds of services under some names, with labels, so many times,
-//! until an end (I35). Owns their records and the counting of uses.
+//! until an end (I35). Owns their records.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuditKind, HostId, JoinMethod, NewToken, NodeName, Revision, Secret, Timestamp,
-    TokenCreated, TokenScope, TokenScopeError, TokenSummary, Verb,
+    ApiError, ApiErrorKind, AuditKind, HostId, JoinMethod, NewToken, NodeName, Secret, Timestamp, TokenCreated,
+    TokenScope, TokenScopeError, TokenSummary, Verb,
 };
 use serde::{Deserialize, Serialize};
 
@@ -56,8 +56,6 @@ const MAX_VALUE: usize = 256;
 const MAX_USES: u32 = 1000;
 /// Hex digits of a token's hash that name it.
 const ID_LEN: usize = 12;
-/// How often a record that changes at the same moment is read again.
-const ATTEMPTS: usize = 16;
 
 impl Inner {
     pub(crate) async fn create_token(&self, caller: &Caller, token: NewToken) -> ApiResult<TokenCreated> {
@@ -184,47 +182,6 @@ impl Inner {
     /// What may join with a token; `None` when it is wrong or over.
     pub(crate) async fn token(&self, token: &Secret) -> ApiResult<Option<TokenRecord>> {
         Ok(self.records.read(&key::of(key::TOKENS, secret_hash::hash(token))).await?)
-    }
-
-    /// Counts a host as one that joined with the token of this hash: once, however often it asks, and never more hosts than the token is for.
-    ///
-    /// # Errors
-    /// The token is used up or was removed at this moment.
-    pub(crate) async fn take_use(&self, hash: &str, host: HostId) -> ApiResult<()> {
-        self.change_token(hash, |token| {
-            if token.uses.is_none() || token.used_by.contains(&host) {
-                return Ok(false);
-            }
-            if !token.is_open_to(host) {
-                return Err(used_up());
-            }
-            Ok(token.used_by.insert(host))
-        })
-        .await
-    }
-
-    /// Undoes [`Inner::take_use`] for a host that was not let in after all.
-    pub(crate) async fn give_use_back(&self, hash: &str, host: HostId) -> ApiResult<()> {
-        self.change_token(hash, |token| Ok(token.used_by.remove(&host))).await
-    }
-
-    async fn change_token(&self, hash: &str, change: impl Fn(&mut TokenRecord) -> ApiResult<bool>) -> ApiResult<()> {
-        let key = key::of(key::TOKENS, hash);
-        for _ in 0..ATTEMPTS {
-            let found: Option<(TokenRecord, Revision)> = self.records.read_at(&key).await?;
-            let Some((mut token, revision)) = found else {
-                return Err(ApiError::new(ApiErrorKind::Denied, "the join token was removed at this moment"));
-            };
-            if !change(&mut token)? {
-                return Ok(());
-            }
-            match self.records.replace_until(&key, revision, &token, token.expires).await {
-                Ok(_) => return Ok(()),
-                Err(cause) if cause.is_conflict() => {}
-                Err(cause) => return Err(cause.into()),
-            }
-        }
-        Err(conflict("the join token is in use by many hosts at this moment; try again"))
     }
 }
 

@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use remoteler_core::{
-    AuditKind, Invite, Login, NewUser, PolicySource, RoleName, Secret, SignUpRequest, Timestamp, Traits, UserName,
-    UserSummary, Verb,
+    AuditKind, Invite, Invited, Login, NewUser, PolicySource, RoleName, Secret, SignUpRequest, SignedUp, Timestamp,
+    Traits, UserName, UserSummary, Verb,
 };
 use serde::{Deserialize, Serialize};
 
@@ -127,9 +127,11 @@ impl Inner {
         self.record(AuditKind::UserDelete { user: actor.clone(), name: name.to_string() }).await?;
         // What they hold is refused everywhere, and what runs by it ends. First: when this fails, the user is still there to be removed again.
         self.revoke_all_of(&actor, &name).await?;
-        let gone = Batch::new().delete(&key);
+        let gone = Batch::new().delete(&key).delete(&key::of(key::FACTORS, &name));
         let gone = match record.invite {
-            Some(mark) => gone.delete(&key::of(key::INVITES, mark.hash)),
+            Some(mark) => {
+                gone.delete(&key::of(key::INVITES, &mark.hash)).delete(&key::of(key::FACTOR_OFFERS, &mark.hash))
+            }
             None => gone,
         };
         self.records.commit(gone).await?;
@@ -147,9 +149,13 @@ impl Inner {
         self.record(invite_event(actor, &record.name, &mark)).await?;
         let changed = Batch::new().write(&key::of(key::INVITES, &mark.hash), &record.name, Some(mark.expires))?;
         let changed = match &record.invite {
-            Some(old) => changed.delete(&key::of(key::INVITES, &old.hash)),
+            Some(old) => {
+                changed.delete(&key::of(key::INVITES, &old.hash)).delete(&key::of(key::FACTOR_OFFERS, &old.hash))
+            }
             None => changed,
         };
+        // Who lost the password or the device begins anew.
+        let changed = changed.delete(&key::of(key::FACTORS, &record.name));
         let record = UserRecord { password: None, invite: Some(mark), ..record };
         self.records.commit(changed.replace(&key, revision, &record)?).await?;
         Ok(self.with_proxy(invite).await)
@@ -160,31 +166,42 @@ impl Inner {
         let key = key::of(key::USERS, &name);
         let found = self.records.read_at::<UserRecord>(&key).await?;
         let (record, revision) = found.ok_or_else(|| unknown(&name))?;
-        let hash = self.passwords.hash(password, self.entropy.as_ref()).await?;
+        let hash = self.hash_password(&name, password).await?;
         self.record(AuditKind::PasswordChange { user: name.to_string(), by: actor }).await?;
-        self.replace_password(&key, revision, record, hash).await
+        self.replace_password(&key, revision, record, hash, Batch::new()).await
     }
 
-    pub(crate) async fn invited_user(&self, caller: &Caller, token: &Secret) -> ApiResult<UserName> {
+    pub(crate) async fn invited_user(&self, caller: &Caller, token: &Secret) -> ApiResult<Invited> {
         self.count_link_use(caller)?;
-        let record = self.invited(token).await?;
+        let (record, _) = self.invited(token).await?;
         self.link_was_right(caller);
-        Ok(record.0.name)
+        let totp = match &record.invite {
+            Some(mark) => self.offer_with_link(&record.name, &mark.hash, mark.expires).await?,
+            None => None,
+        };
+        Ok(Invited { user: record.name, second_factor: self.second_factor(), totp })
     }
 
-    pub(crate) async fn sign_up(&self, caller: &Caller, request: SignUpRequest) -> ApiResult<UserName> {
+    pub(crate) async fn sign_up(&self, caller: &Caller, request: SignUpRequest) -> ApiResult<SignedUp> {
         self.count_link_use(caller)?;
         let (record, revision) = self.invited(&request.token).await?;
         self.link_was_right(caller);
         let name = record.name.clone();
-        let hash = self.passwords.hash(request.password, self.entropy.as_ref()).await?;
+        let hash = self.hash_password(&name, request.password).await?;
+        let link = secret_hash::hash(&request.token);
+        let (factor, recovery_codes) = self.factor_at_sign_up(&name, &link, request.code.as_ref()).await?;
         self.record(AuditKind::PasswordChange { user: name.to_string(), by: name.to_string() }).await?;
         // Password and link change in one write, which only one of several users of the link can win.
-        match self.replace_password(&key::of(key::USERS, &name), revision, record, hash).await {
-            Ok(()) => Ok(name),
+        match self.replace_password(&key::of(key::USERS, &name), revision, record, hash, factor).await {
+            Ok(()) => Ok(SignedUp { user: name, recovery_codes }),
             Err(cause) if cause.kind == remoteler_core::ApiErrorKind::Conflict => Err(not_found(LINK_GONE)),
             Err(cause) => Err(cause),
         }
+    }
+
+    async fn hash_password(&self, user: &UserName, password: Secret) -> ApiResult<String> {
+        let about = [user.as_str(), self.cluster.as_str(), "remoteler"];
+        Ok(self.passwords.hash(password, &about, self.entropy.as_ref()).await?)
     }
 
     async fn replace_password(
@@ -193,10 +210,11 @@ impl Inner {
         revision: remoteler_core::Revision,
         record: UserRecord,
         hash: String,
+        changed: Batch,
     ) -> ApiResult<()> {
         let changed = match &record.invite {
-            Some(used) => Batch::new().delete(&key::of(key::INVITES, &used.hash)),
-            None => Batch::new(),
+            Some(used) => changed.delete(&key::of(key::INVITES, &used.hash)),
+            None => changed,
         };
         self.limits.login_user.clear(record.name.as_str());
         let record = UserRecord { password: Some(hash), invite: None, ..record };

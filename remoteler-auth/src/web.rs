@@ -1,12 +1,13 @@
 //! What a proxy shows to clients without a certificate: the login of `tsh`, the page on which an invited user sets a password, and what is
 //! revoked.
-//! Pages are rendered here, without script; every value in them is escaped.
+//! Pages are rendered here (`pages`), from templates that escape every value, and shown under the proxy's own names only.
 
 mod invite;
 mod jwks;
-mod page;
+mod pages;
 mod remembered;
 mod revocations;
+mod texts;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -14,11 +15,14 @@ use axum::{
     Extension, Router,
     extract::DefaultBodyLimit,
     http::StatusCode,
+    middleware,
     response::Response,
     routing::{get, post},
 };
 use remoteler_core::{ApiError, ApiErrorKind, AuthApi, LoginRequest, wire};
 
+pub use self::pages::WebNames;
+use self::{pages::message, texts::ENGLISH};
 use crate::http::{Input, json};
 
 /// Gives the auth service's handle for a client without a certificate at this address.
@@ -31,24 +35,24 @@ pub struct RemoteAddr(pub SocketAddr);
 /// Largest body of a form or login.
 const MAX_BODY: usize = 64 * 1024;
 
-/// The proxy's web API and pages.
-pub fn web_router(api: ApiForAddress) -> Router {
+/// The proxy's web API and pages. Pages are shown under `names` only.
+pub fn web_router(api: ApiForAddress, names: WebNames) -> Router {
     Router::new()
         .route(wire::WEB_PING, get(ping))
         .route(wire::WEB_LOGIN, post(login))
-        .route(wire::WEB_INVITE, get(invite::show).post(invite::accept))
         .route(wire::WEB_REVOCATION_LIST, get(revocations::show).layer(Extension(revocations::Fetched::default())))
-        .route(page::STYLE_PATH, get(page::style))
+        .route(pages::STYLE_PATH, get(pages::style))
+        .route(pages::ICON_PATH, get(pages::icon))
         .route(wire::WEB_JWKS, get(jwks::show).layer(Extension(jwks::Fetched::default())))
-        .fallback(async || {
-            page::message(
-                StatusCode::NOT_FOUND,
-                "Nothing here",
-                "This is a proxy of a Remoteler cluster. Use tsh login to log in.",
-            )
-        })
+        .merge(shown().layer(middleware::from_fn(pages::check_host)).layer(Extension(names)))
+        .fallback(async || message(StatusCode::NOT_FOUND, ENGLISH.not_found_title, ENGLISH.not_found_text))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(api)
+}
+
+/// The pages.
+fn shown() -> Router<ApiForAddress> {
+    Router::new().route(wire::WEB_INVITE, get(invite::show).post(invite::accept))
 }
 
 /// The X.509 revocation lists and nothing else, for a listener without TLS: they are signed, and who reads them by a URL in a certificate often

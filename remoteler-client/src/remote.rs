@@ -8,11 +8,11 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use remoteler_core::{
     ApiError, ApiErrorKind, AuditEvent, AuthApi, Clock, EventQuery, ExplainRequest, Explanation, HostCerts, InstanceId,
-    Invite, JoinRequest, KubeRecord, LoginRequest, NewRevocation, NewToken, NewUser, NodeRecord, Ping, PolicyUpdate,
-    PolicyVersion, RecordingChunk, RecordingInfo, Resource, ResourceKind, Revocation, RevocationList,
-    RevocationListName, RevocationTarget, RotateRequest, RotationStatus, Secret, SessionId, SignRequest, SignUpRequest,
-    SignedCertificates, TokenCreated, TokenSummary, TrustAck, TrustAcked, TrustBundle, UserCerts, UserName,
-    UserSummary,
+    Invite, JoinRequest, KubeRecord, LeaseAnswer, LeaseReport, LeaseRequest, LoginRequest, NewRevocation, NewToken,
+    NewUser, NodeRecord, Ping, PolicyUpdate, PolicyVersion, RecordingChunk, RecordingInfo, Resource, ResourceKind,
+    Revocation, RevocationList, RevocationListName, RevocationTarget, RotateRequest, RotationStatus, Secret, SessionId,
+    SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary, TrustAck, TrustAcked, TrustBundle,
+    UserCerts, UserName, UserSummary,
     evidence::{ExportQuery, ExportStart, ExportTile, ExportTileQuery},
     printable, wire,
 };
@@ -165,11 +165,11 @@ impl AuthApi for RemoteAuth {
         self.call(send(Method::POST, wire::LOGIN, &request)).await
     }
 
-    async fn sign_up(&self, request: SignUpRequest) -> Result<UserName, ApiError> {
+    async fn sign_up(&self, request: SignUpRequest) -> Result<remoteler_core::SignedUp, ApiError> {
         self.call(send(Method::POST, wire::SIGN_UP, &request)).await
     }
 
-    async fn invited_user(&self, token: Secret) -> Result<UserName, ApiError> {
+    async fn invited_user(&self, token: Secret) -> Result<remoteler_core::Invited, ApiError> {
         self.call(send(Method::POST, wire::INVITED_USER, &wire::InviteQuery { token })).await
     }
 
@@ -350,6 +350,22 @@ impl AuthApi for RemoteAuth {
         Ok(answer.body.to_vec())
     }
 
+    async fn factors(&self) -> Result<Vec<remoteler_core::Factor>, ApiError> {
+        self.call(get(wire::FACTORS)).await
+    }
+
+    async fn offer_factor(&self, proof: remoteler_core::FreshProof) -> Result<remoteler_core::OfferedTotp, ApiError> {
+        self.call(send(Method::POST, wire::FACTOR_OFFER, &proof)).await
+    }
+
+    async fn add_factor(&self, factor: remoteler_core::NewFactor) -> Result<remoteler_core::FactorAdded, ApiError> {
+        self.call(send(Method::POST, wire::FACTORS, &factor)).await
+    }
+
+    async fn remove_factor(&self, removal: remoteler_core::FactorRemoval) -> Result<(), ApiError> {
+        self.run(send(Method::POST, wire::FACTOR_REMOVE, &removal)).await
+    }
+
     async fn create_rejoin_token(&self, node: String) -> Result<TokenCreated, ApiError> {
         self.call(send(Method::POST, wire::REJOIN_TOKENS, &wire::RejoinTokenRequest { node })).await
     }
@@ -372,6 +388,14 @@ impl AuthApi for RemoteAuth {
 
     async fn proxies(&self) -> Result<Vec<remoteler_core::ProxyRecord>, ApiError> {
         self.call(get(wire::PROXIES)).await
+    }
+
+    async fn take_lease(&self, request: LeaseRequest) -> Result<LeaseAnswer, ApiError> {
+        self.call(send(Method::POST, wire::LEASES, &request)).await
+    }
+
+    async fn report_leases(&self, report: LeaseReport) -> Result<(), ApiError> {
+        self.run(send(Method::PUT, wire::LEASES, &report)).await
     }
 }
 

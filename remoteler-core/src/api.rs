@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AuditEvent, ClusterName, ExplainRequest, Explanation, HostId, InstanceId, JoinMethod, KubeClusterName, KubeRecord,
-    Labels, NewRevocation, NodeName, NodeRecord, PolicyUpdate, PolicyVersion, RecordingInfo, Resource, ResourceKind,
-    Revocation, RevocationList, RevocationListName, RevocationTarget, RoleName, RotateRequest, RotationStatus, Secret,
-    ServiceAccount, SessionId, SignRequest, SignedCertificates, SystemRole, Timestamp, TokenScope, Traits, TrustAck,
-    TrustAcked, TrustBundle, UserName,
+    Labels, LeaseAnswer, LeaseReport, LeaseRequest, NewRevocation, NodeName, NodeRecord, PolicyUpdate, PolicyVersion,
+    RecordingInfo, Resource, ResourceKind, Revocation, RevocationList, RevocationListName, RevocationTarget, RoleName,
+    RotateRequest, RotationStatus, Secret, ServiceAccount, SessionId, SignRequest, SignedCertificates, SystemRole,
+    Timestamp, TokenScope, Traits, TrustAck, TrustAcked, TrustBundle, UserName,
     evidence::{ExportQuery, ExportStart, ExportTile, ExportTileQuery},
 };
 
@@ -34,6 +34,8 @@ pub enum ApiErrorKind {
     Copied,
     /// Too many attempts: 429.
     RateLimited,
+    /// The password is right, and a one-time code is needed beside it: 401.
+    SecondFactorNeeded,
     /// The service failed: 500.
     Internal,
     /// The service cannot be reached or cannot do it now; the same request may be sent again: 503.
@@ -80,6 +82,9 @@ pub struct LoginRequest {
     pub user: String,
     /// Password.
     pub password: Secret,
+    /// One-time code or recovery code; absent at first: [`ApiErrorKind::SecondFactorNeeded`] says when it is needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<Secret>,
     /// Public key to be certified for SSH, OpenSSH's one-line form.
     pub ssh_public_key: String,
     /// Public key to be certified for TLS: PEM of a SubjectPublicKeyInfo.
@@ -206,6 +211,9 @@ pub struct SignUpRequest {
     pub token: Secret,
     /// Password to be set.
     pub password: Secret,
+    /// A code of the factor that [`crate::Invited`] offers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<Secret>,
 }
 
 /// A join token to be made.
@@ -345,12 +353,13 @@ pub trait AuthApi: Send + Sync {
     async fn ping(&self) -> Result<Ping, ApiError>;
     /// The authorities believed now. Anybody.
     async fn trust_bundle(&self) -> Result<TrustBundle, ApiError>;
-    /// Logs a user in. Anybody. Wrong user and wrong password give the same answer after the same work.
+    /// Logs a user in. Anybody. Wrong user and wrong password give the same answer after the same work; that a code is needed too, only who has
+    /// the password hears ([`ApiErrorKind::SecondFactorNeeded`]).
     async fn login(&self, request: LoginRequest) -> Result<UserCerts, ApiError>;
     /// Sets a password through a sign-up link. Anybody with the link. Takes the link away.
-    async fn sign_up(&self, request: SignUpRequest) -> Result<UserName, ApiError>;
-    /// For whom a sign-up link is, without using it. Anybody with the link.
-    async fn invited_user(&self, token: Secret) -> Result<UserName, ApiError>;
+    async fn sign_up(&self, request: SignUpRequest) -> Result<crate::SignedUp, ApiError>;
+    /// For whom a sign-up link is, without using it, and the second factor that is offered. Anybody with the link.
+    async fn invited_user(&self, token: Secret) -> Result<crate::Invited, ApiError>;
     /// Lets a host in, or in again. Anybody with a token. Conflict when the name belongs to another host, which a host that was in
     /// before proves itself to be by [`JoinRequest::rejoin`].
     async fn join(&self, request: JoinRequest) -> Result<HostCerts, ApiError>;
@@ -455,7 +464,18 @@ pub trait AuthApi: Send + Sync {
     async fn start_export(&self, query: ExportQuery) -> Result<ExportStart, ApiError>;
     /// A tile of an export. Users who may list and read events.
     async fn export_tile(&self, query: ExportTileQuery) -> Result<ExportTile, ApiError>;
-
+    /// The calling user's second factors. Users.
+    async fn factors(&self) -> Result<Vec<crate::Factor>, ApiError>;
+    /// Offers the calling user a secret for an authenticator app, for 10 minutes. Users, with a fresh proof.
+    async fn offer_factor(&self, proof: crate::FreshProof) -> Result<crate::OfferedTotp, ApiError>;
+    /// Takes what was offered as a factor. Users, with a code of it.
+    async fn add_factor(&self, factor: crate::NewFactor) -> Result<crate::FactorAdded, ApiError>;
+    /// Removes a factor of the calling user. Users, with a fresh proof. Conflict when it is the last one and everybody needs one.
+    async fn remove_factor(&self, removal: crate::FactorRemoval) -> Result<(), ApiError>;
+    /// Counts a connection of a user whose roles limit how many there may be, if there is room for it. Nodes and Kubernetes services.
+    async fn take_lease(&self, request: LeaseRequest) -> Result<LeaseAnswer, ApiError>;
+    /// Which counted connections the calling host holds, and which have ended. Nodes and Kubernetes services.
+    async fn report_leases(&self, report: LeaseReport) -> Result<(), ApiError>;
     /// The proxies that were heard of within the last two minutes. Proxies and administrators.
     async fn proxies(&self) -> Result<Vec<crate::ProxyRecord>, ApiError>;
 }

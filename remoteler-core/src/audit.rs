@@ -159,6 +159,36 @@ audit_kinds! {
         /// Who did it.
         by: String,
     }
+    /// A user has another second factor.
+    MfaAdd = "mfa.add", "T1006I" {
+        /// Whose.
+        user: String,
+        /// The factor's name.
+        name: String,
+        /// `totp`.
+        mfa_device_type: String,
+    }
+    /// A user's second factor was removed.
+    MfaDelete = "mfa.delete", "T1007I" {
+        /// Who did it.
+        user: String,
+        /// Whose.
+        owner: String,
+        /// The factor's name.
+        name: String,
+    }
+    /// A user has recovery codes; those before count no more.
+    RecoveryCodesGenerate = "recovery_code.generated", "T1008I" {
+        /// Whose.
+        user: String,
+    }
+    /// A recovery code stood for a factor, and counts no more.
+    RecoveryCodeUsed = "recovery_code.used", "T1009I" {
+        /// Whose.
+        user: String,
+        /// How many are left.
+        left: usize,
+    }
     /// A sign-up link was made.
     InviteCreate = "reset_password_token.create", "T6000I" {
         /// Who did it.
@@ -553,6 +583,49 @@ audit_kinds! {
         server_hostname: String,
         /// Why.
         reason: String,
+    }
+    /// The cluster's settings of login and locks are about to change.
+    AuthPreferenceUpdate = "auth_preference.update", "TCAUTH001I" {
+        /// Who did it.
+        user: String,
+        /// Each setting that changes, before and after.
+        changes: Vec<String>,
+    }
+    /// The cluster's settings of connections are about to change.
+    NetworkingConfigUpdate = "cluster_networking_config.update", "TCNET002I" {
+        /// Who did it.
+        user: String,
+        /// Each setting that changes, before and after.
+        changes: Vec<String>,
+    }
+    /// The cluster's settings of recordings are about to change.
+    RecordingConfigUpdate = "session_recording_config.update", "TCREC003I" {
+        /// Who did it.
+        user: String,
+        /// Each setting that changes, before and after.
+        changes: Vec<String>,
+    }
+    /// A session or connection was refused that the user's roles would allow, were there not as many already.
+    SessionRejected = "session.rejected", "T1006W" {
+        /// Whose it would have been.
+        user: String,
+        /// As which account, where that is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        login: Option<String>,
+        /// Which service refused: `node`, `kube`.
+        service: String,
+        /// Where: a node, a Kubernetes cluster.
+        server_hostname: String,
+        /// Which limit: `max_connections limit reached`.
+        reason: String,
+        /// How many there may be.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        maximum: Option<u32>,
+        /// What the user was told.
+        error: String,
+        /// The client's address.
+        #[serde(rename = "addr.remote", default, skip_serializing_if = "Option::is_none")]
+        remote: Option<String>,
     }
 
     /// A user reaches a named service of an agent, or is turned away there.

@@ -82,7 +82,9 @@ impl AuditSink for BoundedRefusals {
 #[expect(clippy::wildcard_enum_match_arm, reason = "what is no refused attempt is not bounded here, also when new")]
 fn refusal(kind: &AuditKind) -> Option<(&str, Option<&str>)> {
     match kind {
-        AuditKind::AuthAttempt { service, remote, .. } => Some((service, remote.as_deref())),
+        AuditKind::AuthAttempt { service, remote, .. } | AuditKind::SessionRejected { service, remote, .. } => {
+            Some((service, remote.as_deref()))
+        }
         AuditKind::TunnelConnect { success: false, remote, .. } => Some(("proxy", remote.as_deref())),
         _ => None,
     }

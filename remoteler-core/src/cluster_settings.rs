@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::LockMode;
+use crate::{LockMode, RecordingMode, SecondFactor};
 
 /// How long knowledge of locks counts as new. Services confirm it every half minute at the least.
 pub const LOCKS_HOLD: Duration = Duration::from_secs(300);
@@ -22,6 +22,12 @@ pub struct ClusterSettings {
     /// Whether live work ends with its certificate. Otherwise it goes on, and nothing new begins in it.
     #[serde(default)]
     pub disconnect_expired_cert: bool,
+    /// Whether a second factor is asked for at a login.
+    #[serde(default)]
+    pub second_factor: SecondFactor,
+    /// Whether terminal sessions are recorded, and where.
+    #[serde(default)]
+    pub session_recording: RecordingMode,
 }
 
 impl ClusterSettings {

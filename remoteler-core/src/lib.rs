@@ -15,6 +15,7 @@ mod audit_sink;
 mod audit_text;
 mod backup;
 mod clock;
+mod cluster_config;
 mod cluster_settings;
 mod decision;
 mod entropy;
@@ -29,6 +30,7 @@ mod kube_resources;
 mod label;
 mod live;
 mod lock;
+mod mfa;
 mod name;
 mod pattern;
 mod policy;
@@ -70,6 +72,10 @@ pub use audit_bound::BoundedRefusals;
 pub use audit_sink::{AuditError, AuditSink, NullAudit};
 pub use backup::BackupStatus;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
+pub use cluster_config::{
+    AuthPreferenceSpec, AuthType, ClusterConfig, ClusterConfigError, IdleTimeout, IdleTimeoutError, NetworkingSpec,
+    ORIGIN_LABEL, RecordingMode, SecondFactor, SessionRecordingSpec, singleton_name,
+};
 pub use cluster_settings::{ClusterSettings, LOCKS_HOLD};
 pub use decision::{Finding, RoleOutcome, Visibility};
 pub use entropy::{Entropy, OsEntropy, fill_random, random_uuid};
@@ -83,8 +89,12 @@ pub use inventory::{KubeRecord, NodeRecord, ProxyRecord};
 pub use jwk::{Jwk, JwkSet};
 pub use kube_resources::{KubeRequest, KubeResourceError, KubeResourceSpec, KubeTarget, KubeVerb};
 pub use label::{LabelError, Labels, OneOrMany};
-pub use live::{ConnectionKind, EndReason, LiveGuard, LiveSignal, LiveWork, Looked, Subject, Terms};
+pub use live::{
+    ConnectionCount, ConnectionKind, ConnectionLease, EndReason, LEASE_LIFE, LeaseAnswer, LeaseReport, LeaseRequest,
+    LiveGuard, LiveSignal, LiveWork, Looked, MAX_LEASES_IN_REPORT, Place, Subject, Terms,
+};
 pub use lock::{Lock, LockContext, LockSpec, LockTarget, Locked, Locks};
+pub use mfa::{Factor, FactorAdded, FactorKind, FactorRemoval, FreshProof, Invited, NewFactor, OfferedTotp, SignedUp};
 pub use name::{
     ClusterName, HostId, InstanceId, KubeClusterName, Login, NameError, NodeName, RoleName, SessionId, UserName,
     check_principal,

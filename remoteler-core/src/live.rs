@@ -2,6 +2,7 @@
 //! it ends: a lock, a revocation, a role that is gone, a certificate's end, silence. Opens nothing, closes nothing and waits for nothing: whoever
 //! does the work holds a [`LiveGuard`] and stops when that says so, and somebody calls [`LiveWork::look`] when the rules or the time have changed.
 
+mod count;
 mod subject;
 #[cfg(test)]
 mod tests;
@@ -18,9 +19,13 @@ use std::{
 
 use tokio::sync::Notify;
 
+pub use count::{
+    ConnectionCount, ConnectionKind, ConnectionLease, LEASE_LIFE, LeaseAnswer, LeaseReport, LeaseRequest,
+    MAX_LEASES_IN_REPORT, Place,
+};
 pub use subject::Subject;
 
-use crate::{Clock, Locked, Policy, PolicySource, RevocationTarget, RoleName, Timestamp};
+use crate::{Clock, LockMode, Locked, Policy, PolicySource, RevocationTarget, RoleName, Timestamp};
 
 /// Why work that was allowed has to end. The text is for the user.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +46,11 @@ pub enum EndReason {
     /// The user has as many connections as their roles allow. Said at the beginning only.
     #[error("{0} of your connections are open, and your roles allow no more; close one")]
     TooMany(u32),
+    /// How many connections the user has is not known, and where locks are strict nothing begins then. Said at the beginning only.
+    #[error(
+        "your roles limit how many connections you have, and the auth service that counts them does not answer; try again later"
+    )]
+    Uncounted,
     /// Nothing happened in it.
     #[error("nothing happened for {} s", .0.as_secs())]
     Idle(Duration),
@@ -59,19 +69,12 @@ pub struct Terms {
     pub connection: Option<(ConnectionKind, Option<u32>)>,
 }
 
-/// What roles count the connections of a user by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConnectionKind {
-    /// `max_connections`.
-    Ssh,
-    /// `max_kubernetes_connections`.
-    Kube,
-}
-
 /// All live work of one process. One for all its services.
 pub struct LiveWork {
     policy: Arc<dyn PolicySource>,
     clock: Arc<dyn Clock>,
+    /// Counts over the whole cluster; without it this process counts its own.
+    count: Option<Arc<dyn ConnectionCount>>,
     table: Mutex<Table>,
     arrived: Notify,
 }
@@ -111,7 +114,17 @@ impl LiveWork {
     /// For services that decide by `policy` and live by `clock`.
     #[must_use]
     pub fn new(policy: Arc<dyn PolicySource>, clock: Arc<dyn Clock>) -> Arc<Self> {
-        Arc::new(Self { policy, clock, table: Mutex::default(), arrived: Notify::new() })
+        Arc::new(Self { policy, clock, count: None, table: Mutex::default(), arrived: Notify::new() })
+    }
+
+    /// The same, for a process that is one of several: `count` knows the connections at all of them.
+    #[must_use]
+    pub fn counted_by(
+        policy: Arc<dyn PolicySource>,
+        clock: Arc<dyn Clock>,
+        count: Arc<dyn ConnectionCount>,
+    ) -> Arc<Self> {
+        Arc::new(Self { policy, clock, count: Some(count), table: Mutex::default(), arrived: Notify::new() })
     }
 
     /// The rules that it is measured by.
@@ -130,17 +143,13 @@ impl LiveWork {
         let active = self.clock.now();
         let id = {
             let mut table = self.lock();
-            if let Some((kind, Some(limit))) = terms.connection
-                && table.connections(&entry.subject, kind) >= usize::try_from(limit).unwrap_or(usize::MAX)
-            {
-                return Err(EndReason::TooMany(limit));
-            }
+            table.room_for(&entry.subject, &terms)?;
             table.next += 1;
             let id = table.next;
             table.slots.insert(id, Slot { entry: entry.clone(), active, condemned: None });
             id
         };
-        let guard = LiveGuard { work: self.clone(), id, entry };
+        let guard = LiveGuard { work: self.clone(), id, entry, place: None };
         // Only now: a change from here on finds it in the table.
         match guard.entry.subject.ends_by(&self.policy.policy()) {
             Some(reason) => Err(reason),
@@ -149,6 +158,33 @@ impl LiveWork {
                 Ok(guard)
             }
         }
+    }
+
+    /// [`LiveWork::enter`] for a connection: one of a user with a limit is counted with those at other services first. `mode` says what to do
+    /// while nobody can say how many there are. Nobody is asked about a user without a limit.
+    ///
+    /// # Errors
+    /// As [`LiveWork::enter`], and [`EndReason::Uncounted`].
+    ///
+    /// # Cancel safety
+    /// A dropped future has put nothing in.
+    pub async fn enter_connection(
+        self: &Arc<Self>,
+        subject: Subject,
+        terms: Terms,
+        mode: LockMode,
+    ) -> Result<LiveGuard, EndReason> {
+        let place = match (&self.count, terms.connection, subject.user_name()) {
+            (Some(count), Some((kind, Some(limit))), Some(user)) => {
+                // What this process knows by itself need not be asked.
+                self.lock().room_for(&subject, &terms)?;
+                Some(count.take(user.clone(), kind, limit, mode).await?)
+            }
+            _ => None,
+        };
+        let mut guard = self.enter(subject, terms)?;
+        guard.place = place;
+        Ok(guard)
     }
 
     /// Waits until something was put in that may have to end by time alone, and sooner than what was there.
@@ -193,6 +229,18 @@ impl fmt::Debug for LiveWork {
 }
 
 impl Table {
+    /// Whether the user may have one more, as far as this process knows.
+    fn room_for(&self, subject: &Subject, terms: &Terms) -> Result<(), EndReason> {
+        match terms.connection {
+            Some((kind, Some(limit)))
+                if self.connections(subject, kind) >= usize::try_from(limit).unwrap_or(usize::MAX) =>
+            {
+                Err(EndReason::TooMany(limit))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// How many connections of one kind the subject's user has (I32).
     fn connections(&self, subject: &Subject, kind: ConnectionKind) -> usize {
         let counts = |entry: &Entry| {
@@ -265,6 +313,8 @@ pub struct LiveGuard {
     work: Arc<LiveWork>,
     id: u64,
     entry: Arc<Entry>,
+    /// Its place among the connections of its user in the whole cluster; free when this is dropped.
+    place: Option<Place>,
 }
 
 impl LiveGuard {
@@ -284,6 +334,8 @@ impl LiveGuard {
 impl Drop for LiveGuard {
     fn drop(&mut self) {
         self.work.lock().slots.remove(&self.id);
+        // Only now: who is told that there is room here finds it.
+        drop(self.place.take());
     }
 }
 

@@ -67,7 +67,7 @@ impl LockTarget {
             && role.as_ref().is_none_or(|role| context.roles.is_some_and(|roles| roles.contains(role)))
             && login.as_ref().is_none_or(|login| Some(login) == context.login)
             && node.as_ref().is_none_or(|node| context.is_at(node.as_str()))
-            && serial.is_none_or(|serial| context.certificate.is_some_and(|shown| shown.is_named_by(serial)))
+            && serial.is_none_or(|serial| context.is_holder_of(serial))
             && cluster.as_ref().is_none_or(|cluster| Some(cluster) == context.cluster)
             && kube_cluster.as_ref().is_none_or(|kube| Some(kube) == context.kube_cluster)
     }
@@ -111,9 +111,23 @@ pub struct LockContext<'a> {
     login: Option<&'a Login>,
     node: (Option<&'a str>, Option<HostId>),
     kube_cluster: Option<&'a KubeClusterName>,
+    /// Of somebody who has no certificate yet.
+    keys: [Option<RevocationTarget>; 2],
 }
 
 impl<'a> LockContext<'a> {
+    /// A host that has no certificate yet: where it joins, and with which keys.
+    #[must_use]
+    pub fn joining(cluster: &'a ClusterName, keys: [Option<RevocationTarget>; 2]) -> Self {
+        Self { cluster: Some(cluster), keys, ..Self::default() }
+    }
+
+    /// The holder of these keys besides.
+    #[must_use]
+    pub const fn keys(self, keys: [Option<RevocationTarget>; 2]) -> Self {
+        Self { keys, ..self }
+    }
+
     /// A user who has no certificate yet, or whose certificate does not matter.
     #[must_use]
     pub fn of_identity(identity: &'a UserIdentity) -> Self {
@@ -180,6 +194,10 @@ impl<'a> LockContext<'a> {
 
     pub(crate) fn roles(&self) -> impl Iterator<Item = &'a RoleName> {
         self.roles.into_iter().flatten()
+    }
+
+    fn is_holder_of(&self, serial: RevocationTarget) -> bool {
+        self.certificate.is_some_and(|shown| shown.is_named_by(serial)) || self.keys.contains(&Some(serial))
     }
 
     fn is_at(&self, node: &str) -> bool {
@@ -381,6 +399,27 @@ mod tests {
             assert_eq!([ssh, pods, logging_in, host].map(|context| target.concerns(&context)), expected, "{target}");
         }
         assert!(serde_json::from_str::<LockTarget>(r#"{"windows_desktop":"x"}"#).is_err());
+    }
+
+    // I79
+    #[test]
+    fn who_joins_is_known_by_cluster_name_and_keys() {
+        let cluster = ClusterName::new("root").unwrap();
+        let digest = "ab".repeat(32);
+        let key: RevocationTarget = format!("key-ssh-{digest}").parse().unwrap();
+        let joining = LockContext::joining(&cluster, [Some(key), None]).host(Some("edge"), None);
+        for (target, expected) in [
+            (r#"{"node":"edge"}"#.to_owned(), true),
+            (r#"{"node":"edge","cluster":"root"}"#.to_owned(), true),
+            (r#"{"node":"edge","cluster":"leaf"}"#.to_owned(), false),
+            (r#"{"cluster":"root"}"#.to_owned(), false),
+            (format!(r#"{{"serial":"key-ssh-{digest}"}}"#), true),
+            (format!(r#"{{"serial":"key-tls-{digest}"}}"#), false),
+            (format!(r#"{{"serial":"key-ssh-{digest}","node":"other"}}"#), false),
+        ] {
+            let target: LockTarget = serde_json::from_str(&target).unwrap();
+            assert_eq!(target.concerns(&joining), expected, "{target}");
+        }
     }
 
     #[test]

@@ -80,6 +80,12 @@ impl Policy {
         Ok(options.unwrap_or_default())
     }
 
+    /// How strict locks are for somebody whose roles have these options.
+    #[must_use]
+    pub fn lock_mode(&self, options: &RoleOptions) -> LockMode {
+        options.lock.unwrap_or(self.settings.locking_mode)
+    }
+
     /// Whether locks let something new begin. Every decision asks this first. How strict they are the roles of who asks say, and where they do not
     /// the cluster's settings.
     ///

@@ -8,7 +8,9 @@ use crate::RoleSpec;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResourceError {
     /// A kind this product does not have.
-    #[error("{0:?} is no kind of resource; known are role, user, token, node, kube_cluster, policy_test and lock")]
+    #[error(
+        "{0:?} is no kind of resource; known are role, user, token, node, kube_cluster, policy_test, lock, cluster_auth_preference, cluster_networking_config and session_recording_config"
+    )]
     UnknownKind(String),
     /// A version of that kind it does not read.
     #[error("version {version:?} of kind {kind} is not read; {known} is")]
@@ -40,6 +42,12 @@ pub enum ResourceKind {
     PolicyTest,
     /// Who or what is shut out.
     Lock,
+    /// How users log in, and how strict locks are.
+    ClusterAuthPreference,
+    /// How long connections stand.
+    ClusterNetworkingConfig,
+    /// Whether sessions are recorded.
+    SessionRecordingConfig,
 }
 
 impl ResourceKind {
@@ -54,6 +62,9 @@ impl ResourceKind {
             Self::KubeCluster => "kube_cluster",
             Self::PolicyTest => "policy_test",
             Self::Lock => "lock",
+            Self::ClusterAuthPreference => "cluster_auth_preference",
+            Self::ClusterNetworkingConfig => "cluster_networking_config",
+            Self::SessionRecordingConfig => "session_recording_config",
         }
     }
 
@@ -65,6 +76,7 @@ impl ResourceKind {
             Self::User | Self::Token | Self::Node | Self::Lock => &["v2"],
             Self::KubeCluster => &["v3"],
             Self::PolicyTest => &["v1"],
+            Self::ClusterAuthPreference | Self::ClusterNetworkingConfig | Self::SessionRecordingConfig => &["v2"],
         }
     }
 
@@ -72,7 +84,14 @@ impl ResourceKind {
     #[must_use]
     pub const fn made_elsewhere(self) -> Option<&'static str> {
         match self {
-            Self::Role | Self::User | Self::Token | Self::PolicyTest | Self::Lock => None,
+            Self::Role
+            | Self::User
+            | Self::Token
+            | Self::PolicyTest
+            | Self::Lock
+            | Self::ClusterAuthPreference
+            | Self::ClusterNetworkingConfig
+            | Self::SessionRecordingConfig => None,
             Self::Node | Self::KubeCluster => Some("they are written by the services themselves"),
         }
     }
@@ -90,6 +109,9 @@ impl ResourceKind {
             "kube_cluster" | "kube_clusters" | "kube" => Self::KubeCluster,
             "policy_test" | "policy_tests" => Self::PolicyTest,
             "lock" | "locks" => Self::Lock,
+            "cluster_auth_preference" | "cap" => Self::ClusterAuthPreference,
+            "cluster_networking_config" | "netconfig" => Self::ClusterNetworkingConfig,
+            "session_recording_config" | "recconfig" => Self::SessionRecordingConfig,
             _ => return Err(ResourceError::UnknownKind(text.chars().take(40).collect())),
         })
     }

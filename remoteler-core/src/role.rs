@@ -473,7 +473,10 @@ pub fn preset_roles() -> Vec<(RoleName, RoleSpec)> {
         ..ConditionsSpec::default()
     };
     let editor = ConditionsSpec {
-        rules: vec![rule(&["role", "user", "token", "node", "kube_cluster", "cert_authority", "policy_test"], &["*"])],
+        rules: vec![
+            rule(&["role", "user", "token", "node", "kube_cluster", "cert_authority", "policy_test"], &["*"]),
+            rule(&["cluster_auth_preference", "cluster_networking_config", "session_recording_config"], &["*"]),
+        ],
         ..ConditionsSpec::default()
     };
     let auditor =

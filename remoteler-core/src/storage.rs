@@ -185,7 +185,7 @@ pub const MAX_KEY: usize = 512;
 /// Largest value, and all values of a transaction, in octets: what etcd takes in one request leaves room for the keys.
 pub const MAX_VALUE: usize = 1024 * 1024;
 /// Most operations, and most conditions, of a transaction.
-pub const MAX_OPERATIONS: usize = 64;
+pub const MAX_OPERATIONS: usize = 96;
 /// Most items or changes that are answered at once.
 pub const MAX_PAGE: usize = 10_000;
 

@@ -32,9 +32,9 @@ pub const PING: &str = "/v1/ping";
 pub const TRUST: &str = "/v1/trust";
 /// `POST` [`crate::LoginRequest`] → [`crate::UserCerts`].
 pub const LOGIN: &str = "/v1/login";
-/// `POST` [`crate::SignUpRequest`] → [`crate::UserName`] (a JSON string).
+/// `POST` [`crate::SignUpRequest`] → [`crate::SignedUp`].
 pub const SIGN_UP: &str = "/v1/signup";
-/// `POST` [`InviteQuery`] → [`crate::UserName`] (a JSON string).
+/// `POST` [`InviteQuery`] → [`crate::Invited`].
 pub const INVITED_USER: &str = "/v1/signup/user";
 /// `POST` [`crate::JoinRequest`] → [`crate::HostCerts`].
 pub const JOIN: &str = "/v1/join";
@@ -119,6 +119,15 @@ pub const RESOURCE: &str = "/v1/resources/{kind}/{name}";
 pub const REJOIN_TOKENS: &str = "/v1/rejoin_tokens";
 /// `POST` [`crate::ExplainRequest`] → `[`[`crate::Explanation`]`]`.
 pub const EXPLAIN: &str = "/v1/explain";
+
+/// `GET` → `[`[`crate::Factor`]`]`, the caller's own; `POST` [`crate::NewFactor`] → [`crate::FactorAdded`].
+pub const FACTORS: &str = "/v1/factors";
+/// `POST` [`crate::FreshProof`] → [`crate::OfferedTotp`].
+pub const FACTOR_OFFER: &str = "/v1/factors/offer";
+/// `POST` [`crate::FactorRemoval`] → nothing. No `DELETE`: a proof travels along.
+pub const FACTOR_REMOVE: &str = "/v1/factors/remove";
+/// `POST` [`crate::LeaseRequest`] → [`crate::LeaseAnswer`]; `PUT` [`crate::LeaseReport`] → nothing.
+pub const LEASES: &str = "/v1/leases";
 
 /// `GET` → the OpenAPI document of all of the above.
 pub const OPENAPI: &str = "/v1/openapi.json";
@@ -230,7 +239,7 @@ pub struct RejoinTokenRequest {
 pub const fn status(kind: ApiErrorKind) -> u16 {
     match kind {
         ApiErrorKind::BadRequest => 400,
-        ApiErrorKind::Unauthenticated => 401,
+        ApiErrorKind::Unauthenticated | ApiErrorKind::SecondFactorNeeded => 401,
         ApiErrorKind::Denied | ApiErrorKind::Copied => 403,
         ApiErrorKind::NotFound => 404,
         ApiErrorKind::Conflict => 409,

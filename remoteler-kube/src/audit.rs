@@ -8,7 +8,7 @@ use std::{
 
 use futures::{FutureExt, future::BoxFuture};
 use http::Response;
-use remoteler_core::{AuditKind, AuditSink, ConnectionFields};
+use remoteler_core::{AuditKind, AuditSink, ConnectionFields, ConnectionKind};
 use tower::{Layer, Service, ServiceExt, layer::layer_fn};
 
 use crate::{
@@ -107,10 +107,38 @@ where
                 && refusal.is_decision()
             {
                 let asked: String = asked.chars().take(MAX_PATH).collect();
-                record_attempt(sink.as_ref(), user.to_string(), format!("{asked}: {refusal}"), remote).await;
+                let (user, error) = (user.to_string(), format!("{asked}: {refusal}"));
+                if let Refusal::NoRoom { kube_cluster, limit, .. } = refusal {
+                    let server_hostname = kube_cluster.to_string();
+                    record_rejected(sink.as_ref(), user, server_hostname, *limit, error, remote).await;
+                } else {
+                    record_attempt(sink.as_ref(), user, error, remote).await;
+                }
             }
             answer
         }
         .boxed()
+    }
+}
+
+/// Records one for which the user's roles have no room.
+async fn record_rejected(
+    sink: &dyn AuditSink,
+    user: String,
+    server_hostname: String,
+    maximum: Option<u32>,
+    error: String,
+    remote: Option<String>,
+) {
+    let option = ConnectionKind::Kube.option();
+    let reason = match maximum {
+        Some(_) => format!("{option} limit reached"),
+        None => format!("{option} could not be counted"),
+    };
+    let service = "kube".into();
+    let event =
+        AuditKind::SessionRejected { user, login: None, service, server_hostname, reason, maximum, error, remote };
+    if let Err(cause) = sink.record(event).await {
+        tracing::warn!(%cause, "a refused connection is missing from the audit log");
     }
 }

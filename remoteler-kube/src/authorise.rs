@@ -1,18 +1,22 @@
 //! The decision: roles against the Kubernetes cluster's labels and against what is asked of it, by core's one function. Hands its proof on, and
 //! with it the request's place among live work.
 
+mod place;
+
 use std::{
-    sync::{Arc, OnceLock},
+    sync::Arc,
     task::{Context, Poll},
 };
 
-use futures::future::{Either, Ready, ready};
-use http::{Request, Response};
-use remoteler_core::{
-    ConnectionKind, EndReason, KubeAccess, LiveGuard, LiveWork, Subject, Terms, authorize_kube_request,
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Either, Ready, ready},
 };
-use tower::{Layer, Service, layer::layer_fn};
+use http::{Request, Response};
+use remoteler_core::{ConnectionKind, KubeAccess, LiveGuard, LiveWork, Subject, Terms, authorize_kube_request};
+use tower::{Layer, Service, ServiceExt, layer::layer_fn};
 
+use self::place::Place;
 use crate::{
     body::Body,
     path::ApiPath,
@@ -37,7 +41,7 @@ pub(crate) struct Authorised {
 
 /// Decides each request by the policy of that moment.
 pub(crate) fn authorise<S>(live: Arc<LiveWork>) -> impl Layer<S, Service = Authorise<S>> + Clone {
-    let connection = Arc::new(OnceLock::new());
+    let connection = Arc::new(Place::default());
     layer_fn(move |inner| Authorise { inner, live: live.clone(), connection: connection.clone() })
 }
 
@@ -46,17 +50,17 @@ pub(crate) fn authorise<S>(live: Arc<LiveWork>) -> impl Layer<S, Service = Autho
 pub(crate) struct Authorise<S> {
     inner: S,
     live: Arc<LiveWork>,
-    /// The connection's place among those of its user, from the first request that was allowed on.
-    connection: Arc<OnceLock<Result<LiveGuard, EndReason>>>,
+    connection: Arc<Place>,
 }
 
 impl<S> Service<Routed> for Authorise<S>
 where
-    S: Service<Authorised, Response = Response<Body>, Error = Refusal>,
+    S: Service<Authorised, Response = Response<Body>, Error = Refusal> + Clone + Send + 'static,
+    S::Future: Send,
 {
     type Response = Response<Body>;
     type Error = Refusal;
-    type Future = Either<S::Future, Ready<Result<Response<Body>, Refusal>>>;
+    type Future = Either<S::Future, Either<BoxFuture<'static, Answer>, Ready<Answer>>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
         self.inner.poll_ready(context)
@@ -65,25 +69,36 @@ where
     fn call(&mut self, Routed { user, site, path, request }: Routed) -> Self::Future {
         let record = &site.record;
         let asked = kube_request(request.method(), &path);
-        let allowed = authorize_kube_request(&user, &self.live.policy().policy(), record, &asked);
-        let allowed = allowed.map_err(Refusal::from);
-        let allowed = allowed.and_then(|access| {
-            let subject = Subject::user(&user).kube(record.name.clone()).at(None, Some(record.host_id));
-            let limit = access.options().max_kubernetes_connections;
-            let connection = || {
-                let terms = Terms { connection: Some((ConnectionKind::Kube, limit)), ..Terms::default() };
-                self.live.enter(subject.clone(), terms)
+        let policy = self.live.policy().policy();
+        let access = match authorize_kube_request(&user, &policy, record, &asked) {
+            Ok(access) => access,
+            Err(denied) => return Either::Right(Either::Right(ready(Err(denied.into())))),
+        };
+        let (limit, mode) = (access.options().max_kubernetes_connections, policy.lock_mode(access.options()));
+        let kube_cluster = record.name.clone();
+        let subject = Subject::user(&user).kube(record.name.clone()).at(None, Some(record.host_id));
+        let begin = move |live: &Arc<LiveWork>, subject: Subject| {
+            let live = live.enter(subject, Terms::default()).map_err(Refusal::from)?;
+            Ok(Authorised { access, site, path, request, live })
+        };
+        let Some(limit) = limit.filter(|_| !self.connection.is_held()) else {
+            return match begin(&self.live, subject) {
+                Ok(authorised) => Either::Left(self.inner.call(authorised)),
+                Err(refusal) => Either::Right(Either::Right(ready(Err(refusal)))),
             };
-            if limit.is_some()
-                && let Err(reason) = self.connection.get_or_init(connection)
-            {
-                return Err(reason.clone().into());
+        };
+        // The first one on this connection: somebody else has to be asked whether there is room.
+        let Self { inner, live, connection } = self.clone();
+        let counted = async move {
+            let terms = Terms { connection: Some((ConnectionKind::Kube, Some(limit))), ..Terms::default() };
+            let enter = || live.enter_connection(subject.clone(), terms, mode);
+            if let Err(reason) = connection.hold(enter).await {
+                return Err(Refusal::no_room(kube_cluster, reason));
             }
-            Ok((access, self.live.enter(subject, Terms::default())?))
-        });
-        match allowed {
-            Ok((access, live)) => Either::Left(self.inner.call(Authorised { access, site, path, request, live })),
-            Err(refusal) => Either::Right(ready(Err(refusal))),
-        }
+            inner.oneshot(begin(&live, subject)?).await
+        };
+        Either::Right(Either::Left(counted.boxed()))
     }
 }
+
+type Answer = Result<Response<Body>, Refusal>;

@@ -47,6 +47,16 @@ pub(crate) enum Refusal {
     /// The rules have changed since it was allowed.
     #[error("access denied: {0}")]
     Ended(#[from] EndReason),
+    /// The user has as many connections as their roles allow, or nobody can say that they have not.
+    #[error("access denied: {reason}")]
+    NoRoom {
+        /// Where.
+        kube_cluster: KubeClusterName,
+        /// Which of the two.
+        reason: EndReason,
+        /// How many there may be, and are.
+        limit: Option<u32>,
+    },
     /// The event could not be kept, so the request must not happen.
     #[error("the request could not be written to the audit log and was not sent; try again")]
     Audit(#[from] AuditError),
@@ -64,6 +74,17 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
+    /// Why a connection did not begin.
+    pub(crate) fn no_room(kube_cluster: KubeClusterName, reason: EndReason) -> Self {
+        if let EndReason::TooMany(limit) = reason {
+            Self::NoRoom { kube_cluster, reason, limit: Some(limit) }
+        } else if let EndReason::Uncounted = reason {
+            Self::NoRoom { kube_cluster, reason, limit: None }
+        } else {
+            Self::Ended(reason)
+        }
+    }
+
     /// Whether we refused, as against having tried and failed.
     pub(crate) const fn is_decision(&self) -> bool {
         match self {
@@ -75,6 +96,7 @@ impl Refusal {
             | Self::UnknownCluster { .. }
             | Self::Denied(_)
             | Self::Ended(_)
+            | Self::NoRoom { .. }
             | Self::Impersonate(_) => true,
             Self::Audit(_) | Self::Upstream { .. } => false,
         }
@@ -92,7 +114,9 @@ impl Refusal {
             Self::Path(PathError::NotOurs) | Self::UnknownCluster { .. } => (StatusCode::NOT_FOUND, "NotFound"),
             Self::Path(_) | Self::Header(_) => (StatusCode::BAD_REQUEST, "BadRequest"),
             Self::Misdirected { .. } => (StatusCode::MISDIRECTED_REQUEST, "BadRequest"),
-            Self::Denied(_) | Self::Ended(_) | Self::Impersonate(_) => (StatusCode::FORBIDDEN, "Forbidden"),
+            Self::Denied(_) | Self::Ended(_) | Self::NoRoom { .. } | Self::Impersonate(_) => {
+                (StatusCode::FORBIDDEN, "Forbidden")
+            }
             Self::Audit(_) => (StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
             Self::Upstream { source: UpstreamError::Timeout { .. }, .. } => (StatusCode::GATEWAY_TIMEOUT, "Timeout"),
             Self::Upstream { source: UpstreamError::RequestBody(_), .. } => (StatusCode::BAD_REQUEST, "BadRequest"),
@@ -108,6 +132,7 @@ impl Refusal {
             | Self::Misdirected { .. }
             | Self::UnknownCluster { .. }
             | Self::Ended(_)
+            | Self::NoRoom { .. }
             | Self::Audit(_)
             | Self::Impersonate(_) => self.to_string(),
         };

@@ -78,10 +78,8 @@ impl Node {
         entropy: Arc<dyn Entropy>,
     ) -> Result<Arc<Self>, NodeError> {
         let transport = config.transport(&config.host_key, &config.host_certificate)?;
-        if config.record_sessions {
-            crate::recorder::prepare_dir(&config.recordings_dir)
-                .map_err(|source| NodeError::RecordingsDir { dir: config.recordings_dir.clone(), source })?;
-        }
+        crate::recorder::prepare_dir(&config.recordings_dir)
+            .map_err(|source| NodeError::RecordingsDir { dir: config.recordings_dir.clone(), source })?;
         let limits = config.limits;
         Ok(Arc::new(Self {
             live,

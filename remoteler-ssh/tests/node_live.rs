@@ -240,14 +240,18 @@ async fn a_user_has_no_more_sessions_and_connections_than_their_roles_allow() {
     let second = Echo::start(&cluster, &ann, &["-o", &control], "cat").await;
     let third = finish(cluster.ssh(&ann, &["-o", &control, "-o", NO_OTHER_WAY]).arg("true")).await;
     assert!(!third.status.success(), "{third:?}");
-    let refused = cluster.audit.wait_for("auth", 1).await;
+    let refused = cluster.audit.wait_for("session.rejected", 1).await;
     assert!(refused[0]["error"].as_str().unwrap().starts_with("2 sessions are open"), "{refused:?}");
+    assert_eq!(refused[0]["reason"], "max_sessions limit reached");
+    assert_eq!(refused[0]["maximum"], 2);
     drop(second.input);
     first.says("room again").await;
 
     let other = Echo::start(&cluster, &ann, &[], "cat").await;
     let beyond = finish(cluster.ssh(&ann, &[]).arg("true")).await;
     assert!(text(&beyond.stderr).contains("2 of your connections are open"), "{beyond:?}");
+    let refused = cluster.audit.wait_for("session.rejected", 2).await;
+    assert_eq!(refused[1]["reason"], "max_connections limit reached");
     drop((other.input, other.client));
     let again = async { while !cluster.run(&ann, "true").await.status.success() {} };
     timeout(Duration::from_secs(20), again).await.expect("a connection that has ended makes room");

@@ -11,10 +11,11 @@ use std::{
 use async_trait::async_trait;
 use remoteler_core::{
     ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, HostCerts, InstanceId, Invite, JoinRequest, KubeRecord,
-    LoginRequest, NewRevocation, NewToken, NewUser, NodeRecord, OsEntropy, Ping, PolicyUpdate, PolicyVersion,
-    RecordingChunk, RecordingInfo, Resource, ResourceKind, Revocation, RevocationList, RevocationListName,
-    RevocationTarget, RotateRequest, RotationStatus, Secret, SessionId, SignRequest, SignUpRequest, SignedCertificates,
-    TokenCreated, TokenSummary, TrustAck, TrustAcked, TrustBundle, UserCerts, UserName, UserSummary, evidence,
+    LeaseAnswer, LeaseReport, LeaseRequest, LoginRequest, NewRevocation, NewToken, NewUser, NodeRecord, OsEntropy,
+    Ping, PolicyUpdate, PolicyVersion, RecordingChunk, RecordingInfo, Resource, ResourceKind, Revocation,
+    RevocationList, RevocationListName, RevocationTarget, RotateRequest, RotationStatus, Secret, SessionId,
+    SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary, TrustAck, TrustAcked, TrustBundle,
+    UserCerts, UserName, UserSummary, evidence,
 };
 use remoteler_ssh::Uploader;
 use tokio::sync::Notify;
@@ -47,6 +48,18 @@ fn absent<T>() -> Result<T, ApiError> {
 
 #[async_trait]
 impl AuthApi for Store {
+    async fn factors(&self) -> Result<Vec<remoteler_core::Factor>, ApiError> {
+        absent()
+    }
+    async fn offer_factor(&self, _: remoteler_core::FreshProof) -> Result<remoteler_core::OfferedTotp, ApiError> {
+        absent()
+    }
+    async fn add_factor(&self, _: remoteler_core::NewFactor) -> Result<remoteler_core::FactorAdded, ApiError> {
+        absent()
+    }
+    async fn remove_factor(&self, _: remoteler_core::FactorRemoval) -> Result<(), ApiError> {
+        absent()
+    }
     async fn append_recording(&self, chunk: RecordingChunk) -> Result<(), ApiError> {
         assert!(chunk.octets.len() <= 1024 * 1024);
         {
@@ -92,10 +105,10 @@ impl AuthApi for Store {
     async fn login(&self, _: LoginRequest) -> Result<UserCerts, ApiError> {
         absent()
     }
-    async fn sign_up(&self, _: SignUpRequest) -> Result<UserName, ApiError> {
+    async fn sign_up(&self, _: SignUpRequest) -> Result<remoteler_core::SignedUp, ApiError> {
         absent()
     }
-    async fn invited_user(&self, _: Secret) -> Result<UserName, ApiError> {
+    async fn invited_user(&self, _: Secret) -> Result<remoteler_core::Invited, ApiError> {
         absent()
     }
     async fn join(&self, _: JoinRequest) -> Result<HostCerts, ApiError> {
@@ -216,6 +229,12 @@ impl AuthApi for Store {
         absent()
     }
     async fn proxies(&self) -> Result<Vec<remoteler_core::ProxyRecord>, ApiError> {
+        absent()
+    }
+    async fn take_lease(&self, _: LeaseRequest) -> Result<LeaseAnswer, ApiError> {
+        absent()
+    }
+    async fn report_leases(&self, _: LeaseReport) -> Result<(), ApiError> {
         absent()
     }
 }

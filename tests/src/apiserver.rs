@@ -65,6 +65,8 @@ struct State {
     seen: Mutex<Vec<Seen>>,
     connections: AtomicU64,
     answers: Mutex<Vec<(String, Response<Bytes>)>>,
+    /// Paths that are never answered.
+    stalled: Mutex<Vec<String>>,
     vouched: Mutex<Vec<Vouched>>,
     store: Store,
     logs: Logs,
@@ -96,6 +98,7 @@ impl ApiServer {
             seen: Mutex::default(),
             connections: AtomicU64::new(0),
             answers: Mutex::default(),
+            stalled: Mutex::default(),
             vouched: Mutex::default(),
             store: Store::new(),
             logs: Logs::default(),
@@ -150,6 +153,11 @@ impl ApiServer {
     #[must_use]
     pub fn seen(&self) -> Vec<Seen> {
         lock(&self.state.seen).clone()
+    }
+
+    /// Leaves requests for `path` without an answer from now on.
+    pub fn stall(&self, path: &str) {
+        lock(&self.state.stalled).push(path.to_owned());
     }
 
     /// Answers requests for `path` with `response` from now on.
@@ -213,6 +221,10 @@ async fn serve(state: &Arc<State>, connection: u64, request: Request<Incoming>) 
         Ok(user) => user,
         Err((code, complaint)) => return failure(code, &complaint),
     };
+    let stalled = lock(&state.stalled).iter().any(|path| path == request.uri().path());
+    if stalled {
+        std::future::pending::<()>().await;
+    }
     let canned = lock(&state.answers).iter().rev().find(|(path, _)| path == request.uri().path()).cloned();
     if let Some((_, response)) = canned {
         return response.map(|body| Full::new(body).boxed_unsync());

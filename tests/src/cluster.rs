@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::Command};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Edge, Outcome, Process, User, binary, eventually, run, run_with_input};
+use crate::{Edge, Outcome, Process, SmallDisk, User, binary, eventually, run, run_with_input};
 
 /// What differs from the default cluster.
 #[derive(Clone, Debug)]
@@ -24,6 +24,8 @@ pub struct ClusterOptions {
     pub proxy_config: String,
     /// What is added to the daemon's environment.
     pub environment: Vec<(String, String)>,
+    /// Size of a file system of its own for the data directory, in MiB; see [`SmallDisk`].
+    pub disk: Option<u32>,
 }
 
 impl Default for ClusterOptions {
@@ -36,6 +38,7 @@ impl Default for ClusterOptions {
             auth_config: String::new(),
             proxy_config: String::new(),
             environment: Vec::new(),
+            disk: None,
         }
     }
 }
@@ -48,6 +51,7 @@ pub struct Cluster {
     auth: String,
     node: Option<String>,
     options: ClusterOptions,
+    disk: Option<SmallDisk>,
     dir: TempDir,
 }
 
@@ -71,7 +75,10 @@ impl Cluster {
     pub fn start_with(options: ClusterOptions) -> Self {
         // A short path: sockets in it have at most 107 octets.
         let dir = tempfile::Builder::new().prefix("rt-").tempdir_in("/tmp").expect("a directory can be made");
-        let mut cluster = Self { daemon: None, proxy: "0".into(), auth: "0".into(), node: None, options, dir };
+        let disk = options
+            .disk
+            .map(|size| SmallDisk::mount(&dir.path().join("data"), size).expect("file systems can be mounted"));
+        let mut cluster = Self { daemon: None, proxy: "0".into(), auth: "0".into(), node: None, options, disk, dir };
         let ip = cluster.options.listen_ip.clone();
         cluster.write_config(&format!("{ip}:0"), &format!("{ip}:0"), &format!("{ip}:0"));
         cluster.start_daemon();
@@ -194,6 +201,15 @@ impl Cluster {
         self.daemon.as_mut().expect("the daemon was started")
     }
 
+    /// The file system of the data directory.
+    ///
+    /// # Panics
+    /// When it has none of its own.
+    #[must_use]
+    pub fn disk(&self) -> &SmallDisk {
+        self.disk.as_ref().expect("the cluster was started with a disk")
+    }
+
     /// Kills the daemon as a power cut would.
     pub fn kill_daemon(&mut self) {
         self.daemon().kill_hard();
@@ -259,5 +275,20 @@ impl Cluster {
             let events = self.events(kind);
             events.iter().find(|event| fits(event)).cloned().ok_or_else(|| format!("{events:?}"))
         })
+    }
+    /// Exports the audit log and checks it with the public key alone: all of it is proven, and no writer's chain is broken.
+    ///
+    /// # Panics
+    /// When it is not so; the verdict is in the message.
+    #[track_caller]
+    pub fn assert_log_verifies(&self) {
+        let path = |name: &str| self.dir().join(name).to_str().expect("a path of text").to_owned();
+        let (export, key) = (path("export.jsonl"), path("audit.key"));
+        let public = self.tctl(&["auth", "export", "--type", "audit"]).ok().text();
+        std::fs::write(&key, public).expect("the key can be written");
+        self.tctl(&["audit", "export", "-o", &export]).ok();
+        let verdict = self.tctl_json(&["audit", "verify", &export, "--key", &key]);
+        assert_eq!(verdict["proven"], verdict["size"], "{verdict}");
+        assert_eq!(verdict["chain_breaks"], serde_json::json!([]), "{verdict}");
     }
 }

@@ -62,7 +62,14 @@ impl User {
     /// Logs in (again).
     #[track_caller]
     pub fn login(&self, extra: &[&str]) -> Outcome {
+        self.login_in(&[], extra)
+    }
+
+    /// The same with something added to the environment.
+    #[track_caller]
+    pub fn login_in(&self, environment: &[(String, String)], extra: &[&str]) -> Outcome {
         let mut command = self.tsh_command();
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
         command.args(["login", "--insecure", "--proxy", &self.proxy, "--user", &self.name]).args(extra);
         run_with_input(&mut command, format!("{}\n", self.password).as_bytes())
     }

@@ -1,10 +1,12 @@
-//! The auth service is away: what runs goes on, valid certificates work, logins say what is wrong, and afterwards every event is there once. `REMOTELER_AWAY` says for how many
-//! seconds; nothing on the way looks at how long it has been, so 3 show what 1800 would.
+//! The auth service is away: what runs goes on, valid certificates work, logins say what is wrong, and afterwards every event is there once. Once for some seconds
+//! (`REMOTELER_AWAY` says how many), and once for thirty minutes of a clock that is set forward under all programs, a minute at a time, wall clock and
+//! monotonic clock alike (libfaketime): whatever decides by time has its time come.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Write},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -19,10 +21,71 @@ struct Shell {
     lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
 }
 
+/// A clock that programs are started under, and that is set while they run.
+struct FakeClock {
+    dir: tempfile::TempDir,
+    library: PathBuf,
+}
+
+impl FakeClock {
+    /// Says the right time. `None`, said aloud, where the library for it is missing.
+    fn new() -> Option<Self> {
+        if !need(&["faketime"]) {
+            return None;
+        }
+        let places = std::fs::read_dir("/usr/lib").unwrap().chain(std::fs::read_dir("/usr").unwrap());
+        let named = |dir: std::fs::DirEntry| dir.path().join("faketime/libfaketimeMT.so.1");
+        let library = places.flatten().map(named).find(|path| path.exists()).expect("faketime has its library");
+        let clock = Self { dir: tempfile::tempdir().unwrap(), library };
+        clock.set(0);
+        Some(clock)
+    }
+
+    /// So many minutes ahead of the real time, from the next second on.
+    fn set(&self, minutes: u32) {
+        let file = self.dir.path().join("new");
+        std::fs::write(&file, format!("+{minutes}m\n")).unwrap();
+        std::fs::rename(file, self.file()).unwrap();
+    }
+
+    fn file(&self) -> PathBuf {
+        self.dir.path().join("clock")
+    }
+
+    fn environment(&self) -> Vec<(String, String)> {
+        let text = |path: PathBuf| path.to_str().unwrap().to_owned();
+        vec![
+            ("LD_PRELOAD".into(), text(self.library.clone())),
+            ("FAKETIME_TIMESTAMP_FILE".into(), text(self.file())),
+            ("FAKETIME_CACHE_DURATION".into(), "1".into()),
+        ]
+    }
+}
+
+/// How time goes while the auth service is away.
+enum Away {
+    Seconds(u64),
+    Minutes(u32, FakeClock),
+}
+
+impl Away {
+    fn environment(&self) -> Vec<(String, String)> {
+        match self {
+            Self::Seconds(_) => Vec::new(),
+            Self::Minutes(_, clock) => clock.environment(),
+        }
+    }
+}
+
 impl Shell {
-    fn open(user: &User, host: &str) -> Self {
+    fn open(user: &User, host: &str, away: &Away) -> Self {
         let mut command = user.openssh("ssh");
-        command.args(["-o", "BatchMode=yes", host, "while read line; do echo \"<$line>\"; done"]);
+        command.envs(away.environment()).args([
+            "-o",
+            "BatchMode=yes",
+            host,
+            "while read line; do echo \"<$line>\"; done",
+        ]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Self { child, lines }
@@ -39,8 +102,15 @@ impl Shell {
     }
 }
 
-fn reaches(user: &User, host: &str) -> Result<(), String> {
-    let out = run(user.openssh("ssh").args(["-o", "BatchMode=yes", "-o", "ConnectTimeout=30", host, "echo up"]));
+fn reaches(user: &User, host: &str, away: &Away) -> Result<(), String> {
+    let out = run(user.openssh("ssh").envs(away.environment()).args([
+        "-o",
+        "BatchMode=yes",
+        "-o",
+        "ConnectTimeout=30",
+        host,
+        "echo up",
+    ]));
     if out.text() == "up\n" { Ok(()) } else { Err(out.stderr) }
 }
 
@@ -56,11 +126,26 @@ fn starts(cluster: &Cluster) -> BTreeMap<String, Vec<String>> {
 
 #[test]
 fn while_auth_is_away_sessions_go_on_and_afterwards_every_event_is_there_once() {
-    if !need(&["ssh"]) {
-        return;
+    let seconds = std::env::var("REMOTELER_AWAY").ok().and_then(|text| text.parse().ok()).unwrap_or(3);
+    if need(&["ssh"]) {
+        auth_is_away(&Away::Seconds(seconds));
     }
-    let away = std::env::var("REMOTELER_AWAY").ok().and_then(|text| text.parse().ok()).unwrap_or(3);
-    let mut cluster = Cluster::start_with(ClusterOptions { roles: "auth".into(), ..ClusterOptions::default() });
+}
+
+#[test]
+fn thirty_minutes_without_auth_end_no_session_lose_no_event_and_shut_out_only_who_is_strict() {
+    if need(&["ssh"])
+        && let Some(clock) = FakeClock::new()
+    {
+        auth_is_away(&Away::Minutes(30, clock));
+    }
+}
+
+fn auth_is_away(away: &Away) {
+    let environment = away.environment();
+    let options =
+        ClusterOptions { roles: "auth".into(), environment: environment.clone(), ..ClusterOptions::default() };
+    let mut cluster = Cluster::start_with(options);
     let (token, pin) = cluster.token("proxy");
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -74,14 +159,23 @@ fn while_auth_is_away_sessions_go_on_and_afterwards_every_event_is_there_once() 
     );
     std::fs::write(&config, text).unwrap();
     let log = cluster.dir().join("proxy.log");
-    let proxy = Process::start(Command::new(binary("remoteler")).args(["start", "-c"]).arg(&config), &log);
+    let mut command = Command::new(binary("remoteler"));
+    command.envs(environment.clone()).args(["start", "-c"]).arg(&config);
+    let proxy = Process::start(&mut command, &log);
     eventually("the proxy listens", || {
         std::net::TcpStream::connect(&address).map_err(|cause| format!("{cause}: {}", proxy.log()))
     });
-    let edge = Edge::launch(&cluster, "edge-1", &address, &[], &[]);
+    let words: Vec<String> = environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let mut wrapper = vec!["env"];
+    wrapper.extend(words.iter().map(String::as_str));
+    let edge = Edge::launch(&cluster, "edge-1", &address, &[], &wrapper);
     edge.wait_connected();
+    let strict = "kind: role\nversion: v7\nmetadata: { name: strict }\nspec: { options: { lock: strict } }\n";
+    cluster.tctl_with_input(&["create"], strict).ok();
+    let bob = User::create_at(&cluster, "bob", "access,strict", &address);
     let ann = User::create_at(&cluster, "ann", "access", &address);
-    eventually_within(SECONDS, "the edge node is reached", || reaches(&ann, "edge-1"));
+    eventually_within(SECONDS, "the edge node is reached", || reaches(&ann, "edge-1", away));
+    eventually_within(SECONDS, "bob reaches it, too", || reaches(&bob, "edge-1", away));
     // An attempt that was given up may have begun a session, too: what is told settles first.
     let (mut told, mut since) = (0, Instant::now());
     let before = eventually_within(2 * SECONDS, "the first session is told", || {
@@ -91,16 +185,54 @@ fn while_auth_is_away_sessions_go_on_and_afterwards_every_event_is_there_once() 
         }
         if told > 0 && since.elapsed() > Duration::from_secs(3) { Ok(told) } else { Err(format!("{told} so far")) }
     });
-    let mut shell = Shell::open(&ann, "edge-1");
+    let mut shell = Shell::open(&ann, "edge-1", away);
     shell.echoes("before");
 
     let mut new = 1; // the shell
+    // An attempt that did not get through may have begun a session as well.
+    let mut tried_again = 0;
     cluster.kill_daemon();
-    let began = Instant::now();
-    while new < 4 || began.elapsed() < Duration::from_secs(away) {
-        shell.echoes("meanwhile");
-        reaches(&ann, "edge-1").unwrap(); // a valid certificate and a node that the proxy knows
-        new += 1;
+    match away {
+        Away::Seconds(seconds) => {
+            let began = Instant::now();
+            while new < 4 || began.elapsed() < Duration::from_secs(*seconds) {
+                shell.echoes("meanwhile");
+                reaches(&ann, "edge-1", away).unwrap(); // a valid certificate and a node that the proxy knows
+                new += 1;
+            }
+        }
+        Away::Minutes(minutes, clock) => {
+            let mut shut_out_since = None;
+            for minute in 1..=*minutes {
+                clock.set(minute);
+                // Programs look at the file once a second. For them a minute is gone then, in which they heard nothing of each other.
+                std::thread::sleep(Duration::from_millis(1200));
+                shell.echoes(&format!("minute {minute}"));
+                let mut tries = 0;
+                eventually_within(SECONDS, &format!("ann gets in in minute {minute}"), || {
+                    tries += 1;
+                    reaches(&ann, "edge-1", away)
+                });
+                new += 1;
+                tried_again += tries - 1;
+                // Whose locks must be known gets in for five minutes, and not after six.
+                if minute > 6 || shut_out_since.is_some() {
+                    let said = reaches(&bob, "edge-1", away).unwrap_err();
+                    assert!(said.contains("lock"), "minute {minute}: {said}");
+                    shut_out_since.get_or_insert(minute);
+                } else if minute < 5 {
+                    let mut tries = 0;
+                    eventually_within(SECONDS, &format!("bob gets in in minute {minute}"), || {
+                        tries += 1;
+                        reaches(&bob, "edge-1", away)
+                    });
+                    new += 1;
+                    tried_again += tries - 1;
+                }
+            }
+            assert_eq!(shut_out_since, Some(7));
+            eprintln!("{minutes} minutes: {new} sessions, {tried_again} of them after another try");
+        }
     }
     ann.tsh(&["logout"]).ok(); // with a valid certificate nobody would be asked
     let asked = Instant::now();
@@ -116,14 +248,20 @@ fn while_auth_is_away_sessions_go_on_and_afterwards_every_event_is_there_once() 
     shell.echoes("after");
     shell.close();
     eventually_within(SECONDS, "a login works again", || {
-        let out = ann.login(&[]);
+        let out = ann.login_in(&environment, &[]);
         if out.code == Some(0) { Ok(()) } else { Err(out.stderr) }
     });
-    let found = eventually_within(SECONDS, "what happened meanwhile is told", || {
+    eventually_within(2 * SECONDS, "bob gets in again", || reaches(&bob, "edge-1", away));
+    new += 1;
+    let found = eventually_within(2 * SECONDS, "what happened meanwhile is told", || {
         let found = starts(&cluster);
         if found.len() >= before + new { Ok(found) } else { Err(format!("{} of {}", found.len(), before + new)) }
     });
-    assert_eq!(found.len(), before + new, "{found:?}");
+    assert!(
+        (before + new..=before + new + tried_again + 1).contains(&found.len()),
+        "{} of {new}: {found:?}",
+        found.len()
+    );
     assert!(found.values().all(|uids| uids.len() == 1), "an event is there twice: {found:?}"); // I75
     eventually_within(SECONDS, "every session has its one end", || {
         let mut ends: BTreeMap<String, usize> = BTreeMap::new();
@@ -131,7 +269,22 @@ fn while_auth_is_away_sessions_go_on_and_afterwards_every_event_is_there_once() 
             *ends.entry(event["sid"].as_str().unwrap_or_default().to_owned()).or_default() += 1;
         }
         assert!(ends.values().all(|count| *count == 1), "{ends:?}"); // I75
-        if ends.len() == found.len() { Ok(()) } else { Err(format!("{} of {}", ends.len(), found.len())) }
+        let all = found.keys().all(|sid| ends.contains_key(sid));
+        if all { Ok(()) } else { Err(format!("{} of {}", ends.len(), found.len())) }
     });
+    if let Away::Minutes(minutes, _) = away {
+        // The clock that everything went by: events of one afternoon that took a minute.
+        let mut times: Vec<i64> =
+            cluster.events("session.start").iter().map(|event| seconds(event["time"].as_str().unwrap())).collect();
+        times.sort_unstable();
+        let took = times[times.len() - 1] - times[0];
+        assert!(took >= i64::from(*minutes - 1) * 60, "the events are of {took} s");
+    }
+    cluster.assert_log_verifies(); // I75
     drop((edge, proxy));
+}
+
+/// `2026-03-01T12:00:00.000Z` in seconds since 1970.
+fn seconds(time: &str) -> i64 {
+    remoteler_core::Timestamp::parse(time).unwrap().unix_millis() / 1000
 }

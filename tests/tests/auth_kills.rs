@@ -1,5 +1,6 @@
 //! kill -9 of the auth service at random moments while people log in, users are made and services report events. A checker compares what was acknowledged with what is
-//! there afterwards. 10 kills; `REMOTELER_KILLS=200` kills more often, and goes on until 10,000 events were written. `REMOTELER_SEED` gives the same moments again.
+//! there afterwards. 10 kills; `REMOTELER_KILLS=200` kills so often, goes on until 10,000 events were written, and wants the service back within two seconds each time, which a
+//! machine that builds other things meanwhile does not promise. `REMOTELER_SEED` gives the same moments again.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
@@ -25,6 +26,10 @@ use serde_json::{Value, json};
 const USERS: [&str; 4] = ["ann", "bob", "cid", "dan"];
 const PASSWORD: &str = "correct horse battery";
 const BACK_WITHIN: Duration = Duration::from_secs(60);
+/// So many kills are the whole of what was asked for.
+const WHOLE: u64 = 200;
+/// And so soon the service has to be back then.
+const SOON: Duration = Duration::from_secs(2);
 /// Events that one request brings.
 const BATCH: usize = 20;
 
@@ -141,7 +146,7 @@ fn from_environment(name: &str) -> Option<u64> {
 fn after_kill_9_at_any_moment_all_that_was_acknowledged_is_there() {
     let kills = from_environment("REMOTELER_KILLS").unwrap_or(10);
     let seed = from_environment("REMOTELER_SEED").unwrap_or_else(|| u64::from(std::process::id()));
-    let least_events = if kills > 100 { 10_000 } else { 100 };
+    let least_events = if kills >= WHOLE { 10_000 } else { 100 };
     let mut cluster = Cluster::start_with(ClusterOptions { roles: "auth,node".into(), ..ClusterOptions::default() });
     for user in USERS {
         cluster.tctl(&["users", "add", user, "--roles", "access", "--logins", "root"]).ok();
@@ -204,6 +209,8 @@ fn after_kill_9_at_any_moment_all_that_was_acknowledged_is_there() {
         back[back.len() / 2],
         back[back.len() - 1],
     );
+    assert!(kills < WHOLE || back[back.len() - 1] <= SOON, "not back within {SOON:?}: {back:?}");
+    assert!(!told.serials.lock().unwrap().is_empty(), "nobody logged in meanwhile");
     check(&cluster, &told);
 }
 
@@ -243,6 +250,9 @@ fn check(cluster: &Cluster, told: &Told) {
     }
     let doubled: Vec<_> = ssh.iter().chain(&tls).filter(|(_, count)| **count > 1).collect();
     assert!(doubled.is_empty(), "serials were issued twice: {doubled:?}");
+    let told_serials = told.serials.lock().unwrap().clone();
+    let distinct: BTreeSet<_> = told_serials.iter().flat_map(|(ssh, tls)| [ssh, tls]).collect();
+    assert_eq!(distinct.len(), 2 * told_serials.len(), "somebody was given a serial twice");
     for (ssh_serial, tls_serial) in told.serials.lock().unwrap().iter() {
         assert!(ssh.contains_key(ssh_serial.as_str()), "SSH serial {ssh_serial} was issued and is not on record"); // I75
         assert!(tls.contains_key(tls_serial.as_str()), "TLS serial {tls_serial} was issued and is not on record");

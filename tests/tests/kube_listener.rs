@@ -8,12 +8,13 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::StreamExt;
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, BodyStream, Empty};
+use http_body_util::{BodyExt, BodyStream, Empty, StreamBody};
+use hyper::body::Frame;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::ExtendedKeyUsagePurpose;
 use remoteler_core::{
     AuditKind, Clock, ClusterName, HostId, Identity, KubeClusterName, LiveWork, Lock, LockTarget, NullAudit, Policy,
-    PolicySource, Timestamp,
+    PolicySource, Role, Timestamp,
 };
 use remoteler_kube::{KubeService, KubeServiceConfig, KubeServiceError, ServeError};
 use remoteler_tests::{ApiServer, Certificate, Issue, KubeFixture, Signer};
@@ -374,6 +375,77 @@ async fn a_lock_ends_a_watch_with_its_message_and_refuses_the_next_request() {
     fixture.policy.replace(rules);
     assert_eq!(fixture.get(&ann, "/version").await.unwrap().status(), StatusCode::OK);
     assert!(fixture.live.is_empty(), "what has ended is forgotten");
+}
+
+// I79
+#[tokio::test]
+async fn a_lock_ends_a_request_whose_answer_has_not_begun_whether_its_body_is_sent_or_not() {
+    let (api_server, fixture, ann) = set_up().await;
+    api_server.stall("/stalled");
+    let rules = Policy::clone(&fixture.policy.policy());
+    for finished in [true, false] {
+        let stream = fixture.connect(Some(&ann), "h2").await.unwrap();
+        let io = TokioIo::new(stream);
+        let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+        tokio::spawn(connection);
+        let (begun, rest) = (futures::stream::iter([Bytes::from_static(b"{")]), futures::stream::pending());
+        let octets = if finished { begun.boxed() } else { begun.chain(rest).boxed() };
+        let body = StreamBody::new(octets.map(|octets| Ok::<_, std::convert::Infallible>(Frame::data(octets))));
+        let uri = format!("https://p{}/stalled", fixture.prefix("staging"));
+        let before = api_server.seen().len();
+        let asked = tokio::spawn(sender.send_request(Request::post(uri).body(body).unwrap()));
+        let arrived = async {
+            while api_server.seen().len() == before {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(LIMIT, arrived).await.expect("the request is at the API server");
+
+        let target = LockTarget { user: Some("ann".parse().unwrap()), ..LockTarget::default() };
+        let lock = Lock { name: "x".into(), target, message: "call the help desk".into(), expires: None };
+        fixture.policy.replace(Policy { locks: [lock].into_iter().collect(), ..rules.clone() });
+        assert_eq!(fixture.live.look().ended.len(), 1);
+        let answer = timeout(LIMIT, asked).await.unwrap().unwrap().unwrap();
+        let (parts, body) = answer.into_parts();
+        let answer = Response::from_parts(parts, body.collect().await.unwrap().to_bytes());
+        assert_eq!(answer.status(), StatusCode::FORBIDDEN, "finished: {finished}");
+        assert!(message(&answer).contains("call the help desk"), "{}", message(&answer));
+        fixture.policy.replace(rules.clone());
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_found_no_place_is_served_as_soon_as_one_is_free() {
+    let (_api_server, fixture, ann) = set_up().await;
+    let mut rules = Policy::clone(&fixture.policy.policy());
+    let spec = serde_json::json!({
+        "options": { "max_kubernetes_connections": 1 },
+        "allow": { "kubernetes_groups": ["developers", "viewers"], "kubernetes_labels": { "env": "dev" } },
+    });
+    let role = Role::new("developer".parse().unwrap(), &serde_json::from_value(spec).unwrap()).unwrap();
+    rules.roles.insert(role.name().clone(), Arc::new(role));
+    fixture.policy.replace(rules);
+    let connect = async || {
+        let io = TokioIo::new(fixture.connect(Some(&ann), "h2").await.unwrap());
+        let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+        (sender, tokio::spawn(connection))
+    };
+    let ask = async |sender: &hyper::client::conn::http2::SendRequest<Empty<Bytes>>| {
+        let uri = format!("https://p{}/version", fixture.prefix("staging"));
+        let request = Request::get(uri).body(Empty::new()).unwrap();
+        let answer = sender.clone().send_request(request).await.unwrap();
+        let status = answer.status();
+        answer.into_body().collect().await.unwrap();
+        status
+    };
+    let ((first, driver), (second, _driver)) = (connect().await, connect().await);
+    assert_eq!(ask(&first).await, StatusCode::OK);
+    assert_eq!([ask(&second).await, ask(&first).await], [StatusCode::FORBIDDEN, StatusCode::OK]);
+
+    drop(first);
+    driver.await.unwrap().unwrap();
+    let freed = async { while ask(&second).await != StatusCode::OK {} };
+    timeout(LIMIT, freed).await.expect("the same connection is served once the other has gone");
 }
 
 #[tokio::test]

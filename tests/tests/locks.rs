@@ -141,7 +141,7 @@ fn lock_out(
 
 // I79
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lock_ends_shell_forward_tunnel_and_kubectl_within_two_seconds_and_says_why() {
+async fn a_lock_ends_shell_forward_tunnel_and_kubectl_at_once_and_says_why() {
     if !need(&["ssh", "kubectl"]) {
         return;
     }

@@ -2,6 +2,7 @@
 //! administrator and nothing else; starts nothing.
 
 mod audit;
+mod cluster;
 mod file;
 mod join;
 mod keys;

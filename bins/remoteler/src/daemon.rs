@@ -200,21 +200,18 @@ impl Daemon {
             record: record.clone(),
             cluster: base.keys.identity.cluster.clone(),
             recordings_dir: self.data_dir.node_recordings(),
-            record_sessions: settings.record,
         };
         let (live, audit) = (base.live.clone(), base.audit.clone());
         let node = node::make(parts, &base.keys, live, audit, base.clock.clone(), base.entropy.clone())?;
         tokio::spawn(until(self.stop.clone(), follow_labels(labels.subscribe(), node.clone())));
         tokio::spawn(until(self.stop.clone(), follow_host_key(base.keys.shown.ssh.clone(), node.clone())));
-        if settings.record {
-            let uploader = Uploader::new(
-                self.data_dir.node_recordings(),
-                base.api.clone(),
-                base.entropy.clone(),
-                node.recording_finished(),
-            );
-            self.senders.spawn(uploader.run(self.stop.clone()));
-        }
+        let uploader = Uploader::new(
+            self.data_dir.node_recordings(),
+            base.api.clone(),
+            base.entropy.clone(),
+            node.recording_finished(),
+        );
+        self.senders.spawn(uploader.run(self.stop.clone()));
         if let Some(listener) = listener {
             self.listening("node", &listener);
             let (node, closing) = (node.clone(), self.closing.clone());

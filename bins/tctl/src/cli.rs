@@ -110,13 +110,14 @@ pub(crate) enum Command {
     /// Add, list and remove join tokens
     #[command(subcommand, after_help = "Example: tctl tokens add --type node --ttl 1h")]
     Tokens(TokensCommand),
-    /// Print resources as documents; `create` reads those of kinds role, user, token, policy_test and lock
+    /// Print resources as documents; `create` reads all but nodes and Kubernetes clusters
     #[command(after_help = "Example: tctl get role/access")]
     Get {
-        /// KIND or KIND/NAME; kinds: role, user, token, node, kube_cluster, policy_test, lock
+        /// KIND or KIND/NAME; kinds: role, user, token, node, kube_cluster, policy_test, lock, cluster_auth_preference (cap),
+        /// cluster_networking_config (netconfig), session_recording_config (recconfig)
         resource: ResourceRef,
     },
-    /// Write resources from YAML documents of kinds role, user, token, policy_test and lock (tokens without a secret): all of them, or none when one is wrong
+    /// Write resources from YAML documents of all kinds but node and kube_cluster (tokens without a secret): all of them, or none when one is wrong
     #[command(after_help = "Example: tctl create -f developer.yaml")]
     Create {
         /// Replace what is there already

@@ -93,6 +93,12 @@ pub(crate) enum Command {
     /// Shows what you may do: everywhere, or on one server.
     #[command(after_help = "Example:\n  tsh explain --login root gw-17")]
     Explain(Explain),
+    /// Second factors of yours: one-time codes of an authenticator app.
+    #[command(after_help = "Example:\n  tsh mfa add --name phone")]
+    Mfa {
+        #[command(subcommand)]
+        command: Mfa,
+    },
     /// Recorded sessions.
     #[command(after_help = "Example:\n  tsh recordings ls")]
     Recordings {
@@ -119,6 +125,26 @@ pub(crate) struct Explain {
     pub(crate) node: Option<remoteler_core::NodeName>,
     #[command(flatten)]
     pub(crate) formatted: Formatted,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Mfa {
+    /// Lists them.
+    #[command(after_help = "Example:\n  tsh mfa ls")]
+    Ls(Formatted),
+    /// Sets up an authenticator app; asks for the password, and for a code of a factor you have.
+    #[command(after_help = "Example:\n  tsh mfa add --name phone")]
+    Add {
+        /// Name for it.
+        #[arg(long, env = "TSH_MFA_NAME", value_name = "NAME", default_value = "authenticator app")]
+        name: String,
+    },
+    /// Removes one; asks for the password, and for a code of a factor you have.
+    #[command(after_help = "Example:\n  tsh mfa rm phone")]
+    Rm {
+        /// As `tsh mfa ls` shows it.
+        name: String,
+    },
 }
 
 #[derive(Args, Debug)]

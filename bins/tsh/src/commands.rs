@@ -8,6 +8,7 @@ pub(crate) mod kube;
 pub(crate) mod login;
 pub(crate) mod logout;
 pub(crate) mod ls;
+pub(crate) mod mfa;
 pub(crate) mod play;
 pub(crate) mod proxy;
 pub(crate) mod recordings;

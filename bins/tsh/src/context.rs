@@ -74,6 +74,7 @@ impl Context {
             | Command::Proxy { .. }
             | Command::Kube { command: Kube::Ls(_) | Kube::Credentials { .. } }
             | Command::Explain(_)
+            | Command::Mfa { .. }
             | Command::Recordings { .. }
             | Command::Play(_)
             | Command::Version(_) => return Ok(()),

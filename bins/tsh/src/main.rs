@@ -23,7 +23,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use cli::{Cli, Command, Kube, ProxyTarget, Recordings};
+use cli::{Cli, Command, Kube, Mfa, ProxyTarget, Recordings};
 use commands::ssh::CalledAs;
 use context::Context;
 use remoteler_client::on_parser_stack;
@@ -88,6 +88,11 @@ fn run(command: Command, common: cli::Common) -> u8 {
             Kube::Ls(formatted) => commands::kube::list(&context, formatted.format),
             Kube::Login { name } => commands::kube::login(&context, &name),
             Kube::Credentials { kube_cluster } => commands::kube::credentials(&context, &kube_cluster),
+        },
+        Command::Mfa { command } => match command {
+            Mfa::Ls(formatted) => commands::mfa::list(&context, formatted.format),
+            Mfa::Add { name } => commands::mfa::add(&context, name),
+            Mfa::Rm { name } => commands::mfa::remove(&context, name),
         },
         Command::Recordings { command: Recordings::Ls(formatted) } => {
             commands::recordings::run(&context, formatted.format)

@@ -105,6 +105,11 @@ pub(crate) fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
+/// A question on standard error, to be answered on the same line.
+pub(crate) fn ask(question: &str) {
+    let _ = write!(io::stderr(), "{question}").and_then(|()| io::stderr().flush());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -38,6 +38,9 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("psql", "postgresql-client"),
     ("initdb", "postgresql"),
     ("postgres", "postgresql"),
+    ("chromium", "chromium"),
+    ("node", "nodejs"),
+    ("npm", "npm"),
     // Libraries, by a file of theirs: PyJWT, and what it needs for ES256.
     ("/usr/lib/python3/dist-packages/jwt/__init__.py", "python3-jwt"),
     ("/usr/lib/python3/dist-packages/cryptography/__init__.py", "python3-cryptography"),
@@ -84,7 +87,12 @@ pub(crate) fn provide(project: &Project, strict: bool) -> anyhow::Result<Clients
         ensure!(!strict, "no kubectl that speaks SPDY: {cause:#}");
         eprintln!("WARNING: no kubectl that speaks SPDY: {cause:#}");
     }
-    let complete = strict || left.is_empty() && old_kubectl.is_ok();
+    let pages = crate::pages_clients::install(project);
+    if let Err(cause) = &pages {
+        ensure!(!strict, "no driver for the browser: {cause:#}");
+        eprintln!("WARNING: no driver for the browser: {cause:#}; tests of the pages will be skipped");
+    }
+    let complete = strict || left.is_empty() && old_kubectl.is_ok() && pages.is_ok();
     eprintln!("{}", if complete { "all there" } else { "not all there: this is no full check" });
     Ok(Clients { complete, old_kubectl: old_kubectl.ok() })
 }

@@ -3,6 +3,7 @@
 mod bench;
 mod clients;
 mod examples;
+mod pages_clients;
 mod project;
 mod step;
 mod test;

@@ -52,6 +52,11 @@ impl Project {
         command
     }
 
+    /// The root of the workspace.
+    pub(crate) fn root(&self) -> &std::path::Path {
+        &self.root
+    }
+
     /// Where cargo builds to.
     pub(crate) fn target(&self) -> &std::path::Path {
         &self.target

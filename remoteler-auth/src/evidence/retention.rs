@@ -46,6 +46,9 @@ impl Inner {
             last,
             retention_seconds: retention.as_secs(),
         };
+        // Whose recordings are does not go with the events that say so.
+        let sessions = evidence.log.terminal_sessions(removed, last).await?;
+        self.keep_before_removal(&sessions).await.map_err(EvidenceError::Recordings)?;
         self.audit_log.record_own(event).await?;
         let tombstone = Checkpoint {
             size: last,

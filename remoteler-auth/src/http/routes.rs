@@ -3,6 +3,8 @@
 mod backup;
 mod evidence;
 mod explain;
+mod leases;
+mod mfa;
 pub(super) mod policy;
 
 use std::fmt::Display;
@@ -97,6 +99,8 @@ pub(super) fn table() -> Vec<Route> {
     routes.extend(backup::routes());
     routes.extend(explain::table());
     routes.extend(policy::routes());
+    routes.extend(mfa::routes());
+    routes.extend(leases::routes());
     routes
 }
 
@@ -129,7 +133,7 @@ fn open_to_anybody() -> Vec<Route> {
             "Sets a password through a sign-up link",
             wire::SIGN_UP,
             Method::POST,
-            One("Name"),
+            One("SignedUp"),
             post(async |Api(api): Api, Input(request): Input<SignUpRequest>| json(api.sign_up(request).await)),
         )
         .takes("SignUpRequest"),
@@ -137,7 +141,7 @@ fn open_to_anybody() -> Vec<Route> {
             "For whom a sign-up link is",
             wire::INVITED_USER,
             Method::POST,
-            One("Name"),
+            One("Invited"),
             post(async |Api(api): Api, Input(query): Input<InviteQuery>| json(api.invited_user(query.token).await)),
         )
         .takes("InviteQuery"),

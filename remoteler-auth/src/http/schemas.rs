@@ -3,6 +3,8 @@
 
 mod evidence;
 mod explain;
+mod leases;
+mod mfa;
 mod policy;
 mod sign;
 #[cfg(test)]
@@ -16,7 +18,6 @@ pub(super) fn schemas() -> Map<String, Value> {
     let mut add = |name: &str, schema: Value| all.insert(name.to_owned(), schema);
     add("ApiError", object(&[("kind", text()), ("message", text())], &[]));
     add("Ping", object(&[("cluster_name", text()), ("server_version", text()), ("server_time", time())], &[]));
-    add("Name", text());
     add("Size", integer());
     let sized = [("size", integer()), ("sha256", text()), ("clear_keys", boolean())];
     add("BackupStatus", object(&[("id", text())], &sized));
@@ -34,7 +35,7 @@ pub(super) fn schemas() -> Map<String, Value> {
         "LoginRequest",
         object(
             &[("user", text()), ("password", secret()), ("ssh_public_key", text()), ("tls_public_key", text())],
-            &[("ttl_seconds", integer()), ("client_addr", text())],
+            &[("code", secret()), ("ttl_seconds", integer()), ("client_addr", text())],
         ),
     );
     add(
@@ -51,7 +52,7 @@ pub(super) fn schemas() -> Map<String, Value> {
             &[],
         ),
     );
-    add("SignUpRequest", object(&[("token", secret()), ("password", secret())], &[]));
+    add("SignUpRequest", object(&[("token", secret()), ("password", secret())], &[("code", secret())]));
     add("InviteQuery", object(&[("token", secret())], &[]));
     add(
         "JoinRequest",
@@ -101,9 +102,11 @@ pub(super) fn schemas() -> Map<String, Value> {
     add_rotation(&mut all);
     sign::add(&mut all);
     explain::add(&mut all);
+    leases::add(&mut all);
     evidence::add(&mut all);
     add_revocation(&mut all);
     policy::add(&mut all);
+    mfa::add(&mut all);
     all
 }
 

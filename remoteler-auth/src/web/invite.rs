@@ -7,32 +7,43 @@ use axum::{
     extract::{Path, State, rejection::FormRejection},
     response::Response,
 };
-use http::{HeaderMap, StatusCode, Uri, header::HOST};
-use remoteler_core::{ApiError, AuthApi, Secret, SignUpRequest, UserName, wire};
+use data_encoding::BASE64;
+use http::{HeaderMap, StatusCode, uri::Authority};
+use qrcode::{QrCode, render::svg};
+use remoteler_core::{
+    ApiError, AuthApi, Invited, OfferedTotp, OsEntropy, SecondFactor, Secret, SignUpRequest, SignedUp, wire,
+};
 use serde::Deserialize;
 
 use super::{
     ApiForAddress, RemoteAddr,
-    page::{escape, message, render},
+    pages::{Allowed, Browser, InvitePage, OfferedFactor, SignedUpPage, foreign_form, from_own_page, message, page},
+    texts::ENGLISH,
 };
 
 /// What the form sends.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Passwords {
+    csrf: Secret,
     password: Secret,
     again: Secret,
+    #[serde(default)]
+    code: Option<Secret>,
 }
 
-const TITLE: &str = "Set your password";
+/// The form's name in its token.
+const FORM: &str = "invite";
 
 pub(super) async fn show(
     State(api): State<ApiForAddress>,
     Extension(RemoteAddr(addr)): Extension<RemoteAddr>,
     Path(token): Path<String>,
+    headers: HeaderMap,
 ) -> Response {
+    let browser = Browser::of_or_new(&headers, &OsEntropy);
     match api(addr).invited_user(Secret::new(token)).await {
-        Ok(user) => form(StatusCode::OK, &user, None),
+        Ok(invited) => form(StatusCode::OK, &browser, &invited, None),
         Err(cause) => failed(&cause),
     }
 }
@@ -40,81 +51,72 @@ pub(super) async fn show(
 pub(super) async fn accept(
     State(api): State<ApiForAddress>,
     Extension(RemoteAddr(addr)): Extension<RemoteAddr>,
+    Extension(authority): Extension<Authority>,
     Path(token): Path<String>,
-    uri: Uri,
     headers: HeaderMap,
     passwords: Result<Form<Passwords>, FormRejection>,
 ) -> Response {
-    let host = host(&uri, &headers);
-    if !same_origin(&headers, host.as_deref()) {
-        return message(StatusCode::FORBIDDEN, TITLE, "The form was sent from another site."); // I52
+    if !from_own_page(&headers, &authority) {
+        return foreign_form(); // I52
     }
-    let Ok(Form(Passwords { password, again })) = passwords else {
-        return message(StatusCode::BAD_REQUEST, TITLE, "The form did not arrive whole. Open the link again.");
+    let Ok(Form(Passwords { csrf, password, again, code })) = passwords else {
+        return message(StatusCode::BAD_REQUEST, ENGLISH.invite_title, ENGLISH.invite_broken);
+    };
+    let Some(browser) = Browser::of(&headers).filter(|browser| browser.sent(FORM, csrf.reveal())) else {
+        return foreign_form(); // I52
     };
     let api = api(addr);
     let token = Secret::new(token);
     if password != again {
-        return again_with(&api, token, "The two passwords are not the same.").await;
+        return again_with(&api, &browser, token, ENGLISH.passwords_differ).await;
     }
-    match api.sign_up(SignUpRequest { token: token.clone(), password }).await {
-        Ok(user) => {
-            let proxy = host.unwrap_or_else(|| "PROXY".into());
-            let command = escape(&format!("tsh login --proxy={proxy} --user={user}"));
-            let body = format!("<p>Your password is set. Log in with:</p>\n<code>{command}</code>");
-            render(StatusCode::OK, "Done", &body)
+    match api.sign_up(SignUpRequest { token: token.clone(), password, code }).await {
+        Ok(SignedUp { user, recovery_codes }) => {
+            let command = format!("tsh login --proxy={authority} --user={user}");
+            let codes: Vec<&str> = recovery_codes.iter().map(Secret::reveal).collect();
+            let done = SignedUpPage { t: &ENGLISH, codes: &codes, command: &command };
+            page(StatusCode::OK, &done, &Allowed::default())
         }
-        Err(cause) if status(&cause) == StatusCode::BAD_REQUEST => again_with(&api, token, &cause.message).await,
+        Err(cause) if status(&cause) == StatusCode::BAD_REQUEST => {
+            again_with(&api, &browser, token, &cause.message).await
+        }
         Err(cause) => failed(&cause),
     }
 }
 
 /// The form again, with what was wrong.
-async fn again_with(api: &Arc<dyn AuthApi>, token: Secret, error: &str) -> Response {
+async fn again_with(api: &Arc<dyn AuthApi>, browser: &Browser, token: Secret, error: &str) -> Response {
     match api.invited_user(token).await {
-        Ok(user) => form(StatusCode::BAD_REQUEST, &user, Some(error)),
+        Ok(invited) => form(StatusCode::BAD_REQUEST, browser, &invited, Some(error)),
         Err(cause) => failed(&cause),
     }
 }
 
-fn form(status: StatusCode, user: &UserName, error: Option<&str>) -> Response {
-    let user = escape(user.as_str());
-    let error = error.map(|text| format!("<p class=\"error\">{}</p>\n", escape(text))).unwrap_or_default();
+fn form(status: StatusCode, browser: &Browser, invited: &Invited, error: Option<&str>) -> Response {
     // Without an action the form goes to the page's own address, which holds the link's secret.
-    let body = format!(
-        "<p>This link is for user <b>{user}</b>. It works once.</p>\n{error}<form method=\"post\">\n\
-         <input type=\"hidden\" autocomplete=\"username\" value=\"{user}\">\n\
-         <label for=\"password\">Password, at least 8 characters</label>\n\
-         <input id=\"password\" name=\"password\" type=\"password\" autocomplete=\"new-password\" minlength=\"8\" maxlength=\"1024\" required autofocus>\n\
-         <label for=\"again\">The same again</label>\n\
-         <input id=\"again\" name=\"again\" type=\"password\" autocomplete=\"new-password\" minlength=\"8\" maxlength=\"1024\" required>\n\
-         <button>Set password</button>\n</form>"
-    );
-    render(status, TITLE, &body)
+    let token = browser.form_token(FORM);
+    let required = invited.second_factor == SecondFactor::On;
+    let factor = invited.totp.as_ref().map(|totp| offered(totp, required));
+    let shown = InvitePage { t: &ENGLISH, user: invited.user.as_str(), error, token: &token, factor };
+    browser.keep(page(status, &shown, &Allowed::default()))
+}
+
+/// The secret as people see it: a picture within the page, and text in groups.
+fn offered(totp: &OfferedTotp, required: bool) -> OfferedFactor {
+    // The URI is short: a code that holds it exists.
+    let image = QrCode::new(totp.uri.reveal()).map(|code| {
+        let picture = code.render::<svg::Color<'_>>().min_dimensions(200, 200).quiet_zone(true).build();
+        format!("data:image/svg+xml;base64,{}", BASE64.encode(picture.as_bytes()))
+    });
+    let letters: Vec<char> = totp.secret.reveal().chars().collect();
+    let groups: Vec<String> = letters.chunks(4).map(|group| group.iter().collect()).collect();
+    OfferedFactor { required, image: image.unwrap_or_default(), secret: groups.join(" ") }
 }
 
 fn failed(cause: &ApiError) -> Response {
-    message(status(cause), TITLE, &cause.message)
+    message(status(cause), ENGLISH.invite_title, &cause.message)
 }
 
 fn status(cause: &ApiError) -> StatusCode {
     StatusCode::from_u16(wire::status(cause.kind)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
-}
-
-/// Whether a browser says that its own page sent the form. Clients that say nothing are no browsers.
-fn same_origin(headers: &HeaderMap, host: Option<&str>) -> bool {
-    let value = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("unreadable"));
-    match (value("sec-fetch-site"), value("origin")) {
-        (Some(site), _) => site == "same-origin" || site == "none",
-        (None, Some(origin)) => host.is_some_and(|host| origin == format!("https://{host}")),
-        (None, None) => true,
-    }
-}
-
-/// The name and port under which the client reached us, if it is plain.
-fn host(uri: &Uri, headers: &HeaderMap) -> Option<String> {
-    let named = uri.authority().map(|authority| authority.as_str().to_owned());
-    let host = named.or_else(|| headers.get(HOST)?.to_str().ok().map(str::to_owned))?;
-    let plain = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'.' | b'-' | b':' | b'[' | b']');
-    (host.len() <= 255 && host.bytes().all(plain)).then_some(host)
 }

@@ -160,7 +160,7 @@ async fn users_log_in_and_links_work_in_every_released_format() {
         let certs = opened.anybody().login(request).await.unwrap();
         assert_eq!(certs.logins, ["ann", "root"], "format {number}");
         let link = Secret::new(opened.known.invite.clone());
-        assert_eq!(opened.anybody().invited_user(link).await.unwrap(), UserName::new("bob").unwrap());
+        assert_eq!(opened.anybody().invited_user(link).await.unwrap().user, UserName::new("bob").unwrap());
         let roles: Vec<_> = opened.admin().roles().await.unwrap().into_iter().map(|role| role.metadata.name).collect();
         assert_eq!(roles, ["access", "auditor", "dba", "editor"]);
         assert_eq!(opened.admin().revocations().await.unwrap().len(), 1);

@@ -208,7 +208,7 @@ async fn a_caller_who_goes_away_leaves_all_or_nothing() {
     let cluster = Cluster::start().await;
     let invite = cluster.admin().create_user(new_user("ann", &["access"], &["root"])).await.unwrap();
     let api = cluster.anonymous();
-    let request = SignUpRequest { token: invite.token.clone(), password: Secret::new(PASSWORD) };
+    let request = SignUpRequest { token: invite.token.clone(), password: Secret::new(PASSWORD), code: None };
     {
         let sign_up = api.sign_up(request);
         tokio::pin!(sign_up);

@@ -331,3 +331,21 @@ async fn what_a_removed_user_holds_is_refused_everywhere_and_a_namesake_is_someb
         revocations.iter().all(|each| each.until == Some(before.expires) && each.comment == "user ann was removed")
     );
 }
+
+// I79
+#[tokio::test]
+async fn a_lock_on_a_key_or_on_a_name_in_this_cluster_shuts_out_who_joins() {
+    let cluster = Cluster::start().await;
+    let token = cluster.token(&[SystemRole::Node]).await;
+    let request = join_request(&token, "n1", &[SystemRole::Node], &[]);
+    let key = remoteler_core::RevocationTarget::key(&request.tls_public_key).unwrap();
+    for target in [json!({ "serial": key.to_string() }), json!({ "node": "n1", "cluster": "root" })] {
+        cluster.lock("x", target).await;
+        let refused = cluster.anonymous().join(request.clone()).await.unwrap_err();
+        assert_eq!(refused.kind, ApiErrorKind::Denied);
+        assert!(refused.message.contains("call the help desk"), "{refused}");
+        cluster.unlock("x").await;
+    }
+    cluster.lock("x", json!({ "node": "n1", "cluster": "elsewhere" })).await;
+    cluster.anonymous().join(request).await.unwrap();
+}

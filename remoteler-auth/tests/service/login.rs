@@ -127,6 +127,32 @@ async fn an_address_that_tries_many_names_is_locked_out_alone() {
     cluster.at_address([203, 0, 113, 7]).login(login_request("ann", PASSWORD)).await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn honest_logins_at_once_wait_for_their_turn_and_guesses_at_once_do_not_pass_together() {
+    let cluster = Cluster::start().await;
+    cluster.user("ann", &["access"], &["root"]).await;
+    cluster.user("bob", &["access"], &["root"]).await;
+    let at_once = async |logins: Vec<(&'static str, &'static str)>| {
+        let mut under_way = Vec::new();
+        for (user, password) in logins {
+            let api = cluster.anonymous();
+            under_way.push(tokio::spawn(async move { api.login(login_request(user, password)).await }));
+        }
+        let mut outcomes = Vec::new();
+        for login in under_way {
+            outcomes.push(login.await.unwrap().map(drop).map_err(|cause| cause.kind));
+        }
+        outcomes
+    };
+    // More of one user than may fail, and more from one address.
+    let honest = (0..32).map(|number| (["ann", "bob"][number % 2], PASSWORD)).collect();
+    assert_eq!(at_once(honest).await, vec![Ok(()); 32]);
+    let guesses = at_once(vec![("ann", "a guess"); 40]).await;
+    let looked_at = guesses.iter().filter(|guess| **guess == Err(ApiErrorKind::Unauthenticated)).count();
+    assert_eq!(looked_at, 10, "the password is looked at as often as one may fail, and no oftener");
+    assert_eq!(kind(cluster.anonymous().login(login_request("ann", PASSWORD)).await), ApiErrorKind::RateLimited);
+}
+
 #[tokio::test]
 async fn only_a_proxy_is_believed_when_it_names_the_clients_address() {
     let cluster = Cluster::start().await;
@@ -182,6 +208,7 @@ async fn no_secret_is_found_in_the_audit_log() {
         .sign_up(remoteler_core::SignUpRequest {
             token: Secret::new("canary-link"),
             password: Secret::new("canary-password"),
+            code: None,
         })
         .await
         .unwrap_err();

@@ -3,6 +3,7 @@
 
 mod audit;
 mod backup;
+mod cluster_settings;
 mod copies;
 mod evidence;
 mod explain;
@@ -11,9 +12,12 @@ mod http;
 mod identity_tokens;
 mod inventory;
 mod join;
+mod leases;
 mod locks;
 mod login;
+mod mfa;
 mod mortal;
+mod pages;
 mod pods;
 mod policy_tests;
 mod recordings;

@@ -1,6 +1,6 @@
 //! Policy tests live with the policy: no change of a role or a user breaks one.
 
-use remoteler_core::{ApiErrorKind, Resource, ResourceKind};
+use remoteler_core::{ApiErrorKind, KubeRecord, Labels, NodeRecord, Resource, ResourceKind, SystemRole, Timestamp};
 use serde_json::{Value, json};
 
 use crate::support::{Cluster, kind, new_user};
@@ -108,4 +108,41 @@ async fn a_test_that_fails_or_cannot_be_run_is_not_taken() {
     let bob = cluster.as_user("bob").await;
     let denied = bob.put_resource(test("t", json!({ "user": "ann" }), "prod", "deny"), false).await;
     assert_eq!(kind(denied), ApiErrorKind::Denied);
+}
+
+// I80
+#[tokio::test]
+async fn a_test_that_names_a_node_or_a_kubernetes_cluster_runs_while_that_is_away() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let certs = cluster.join("gw", &[SystemRole::Node, SystemRole::Kube], &["staging"]).await;
+    let labels = Labels::from([("env".to_owned(), "prod".to_owned())]);
+    let (host_id, version, last_seen) = (certs.host_id, "0".to_owned(), Timestamp::default());
+    let node = NodeRecord {
+        host_id,
+        name: "gw".parse().unwrap(),
+        labels: labels.clone(),
+        addr: None,
+        version: version.clone(),
+        last_seen,
+    };
+    let kube = KubeRecord { host_id, name: "staging".parse().unwrap(), labels, addr: None, version, last_seen };
+    cluster.as_host(&certs).announce_node(node).await.unwrap();
+    cluster.as_host(&certs).announce_kube(kube).await.unwrap();
+    let given = || json!({ "user": "ann" });
+    let of_node = json!({ "given": given(), "target": { "node": "gw" }, "login": "root", "expect": "deny" });
+    admin.put_resource(document("policy_test", "v1", "gw-is-closed", of_node), false).await.unwrap();
+    let of_kube = json!({ "given": given(), "target": { "kube_cluster": "staging" }, "expect": "deny" });
+    admin.put_resource(document("policy_test", "v1", "staging-is-closed", of_kube), false).await.unwrap();
+
+    cluster.clock.advance(std::time::Duration::from_secs(24 * 3600));
+    assert!(admin.nodes().await.unwrap().is_empty(), "it has not been heard of for long");
+    admin.delete_resource(ResourceKind::PolicyTest, "prod-is-closed".into()).await.unwrap();
+    let wider = admin.put_resource(role("dev", dev(json!(["dev", "prod"]))), true).await.unwrap_err();
+    assert!(wider.message.contains("policy_test gw-is-closed"), "{wider}");
+    let mut kube = dev(json!("dev"));
+    kube["allow"]["kubernetes_labels"] = json!({ "env": "prod" });
+    kube["allow"]["kubernetes_groups"] = json!(["developers"]);
+    let wider = admin.put_resource(role("dev", kube), true).await.unwrap_err();
+    assert!(wider.message.contains("policy_test staging-is-closed"), "{wider}");
 }

@@ -9,6 +9,11 @@ use crate::support::{Cluster, kind};
 
 async fn session(cluster: &Cluster, certs: &HostCerts, user: &str) -> SessionId {
     let id = SessionId::from_uuid(Uuid::new_v4());
+    begin(cluster, certs, user, id).await;
+    id
+}
+
+async fn begin(cluster: &Cluster, certs: &HostCerts, user: &str, id: SessionId) {
     let session = SessionFields {
         sid: id.to_string(),
         user: user.into(),
@@ -26,7 +31,6 @@ async fn session(cluster: &Cluster, certs: &HostCerts, user: &str) -> SessionId 
     let name = cluster.service.cluster_name().clone();
     let event = AuditEvent::new(kind, cluster.clock.now(), Uuid::new_v4(), name);
     cluster.as_host(certs).record_events(vec![event]).await.unwrap();
-    id
 }
 
 fn chunk(session_id: SessionId, offset: u64, octets: &[u8], last: bool) -> RecordingChunk {
@@ -109,4 +113,45 @@ async fn a_recording_is_read_by_its_user_and_by_auditors_alone() {
     assert_eq!(kind(cluster.as_host(&edge).read_recording(id, 0).await), ApiErrorKind::Denied);
     assert_eq!(kind(cluster.as_host(&edge).recordings().await), ApiErrorKind::Denied);
     assert_eq!(kind(cluster.anonymous().recordings().await), ApiErrorKind::Unauthenticated);
+}
+
+// I66
+#[tokio::test]
+async fn whose_a_recording_is_outlives_the_events_that_said_so() {
+    let cluster = Cluster::start().await;
+    cluster.user("ann", &["access"], &["root"]).await;
+    cluster.user("mallory", &["access"], &["root"]).await;
+    let edge = cluster.join("edge", &[SystemRole::Node], &[]).await;
+    let other = cluster.join("other", &[SystemRole::Node], &[]).await;
+    let node = cluster.as_host(&edge);
+    let (kept, late) = (session(&cluster, &edge, "ann").await, session(&cluster, &edge, "ann").await);
+    node.append_recording(chunk(kept, 0, b"hello ", false)).await.unwrap();
+    for _ in 0..256 {
+        session(&cluster, &edge, "ann").await;
+    }
+    cluster.clock.advance(std::time::Duration::from_secs(7200));
+    assert_eq!(cluster.service.remove_old_events(std::time::Duration::from_secs(3600)).await.unwrap(), 256);
+
+    // What another node says now comes too late, though it is all that the log still has.
+    for id in [kept, late] {
+        begin(&cluster, &other, "mallory", id).await;
+        assert_eq!(
+            kind(cluster.as_host(&other).append_recording(chunk(id, 6, b"x", true)).await),
+            ApiErrorKind::Denied
+        );
+    }
+    node.append_recording(chunk(kept, 6, b"world", true)).await.unwrap();
+    node.append_recording(chunk(late, 0, b"late", true)).await.unwrap();
+    let Cluster { service, clock, dir } = cluster;
+    drop((node, service));
+    let cluster = Cluster::reopen(dir, clock).await;
+    cluster.clock.advance(std::time::Duration::from_secs(40 * 24 * 3600));
+    let ann = cluster.as_user("ann").await;
+    assert_eq!(ann.read_recording(kept, 0).await.unwrap(), b"hello world");
+    assert_eq!(ann.read_recording(late, 0).await.unwrap(), b"late");
+    let listed: Vec<_> = ann.recordings().await.unwrap().into_iter().map(|info| (info.user, info.node)).collect();
+    assert_eq!(listed, vec![("ann".to_owned(), "edge".to_owned()); 2]);
+    let mallory = cluster.as_user("mallory").await;
+    assert_eq!(kind(mallory.read_recording(kept, 0).await), ApiErrorKind::Denied);
+    assert!(mallory.recordings().await.unwrap().is_empty());
 }

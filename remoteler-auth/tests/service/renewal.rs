@@ -1,7 +1,7 @@
 //! Renewing widens nothing, whatever the host was let in as and whatever it asks for in between (I10).
 
 use proptest::prelude::*;
-use remoteler_core::{HostIdentity, InstanceId, JoinRequest, Labels, NewToken, SystemRole};
+use remoteler_core::{ApiErrorKind, HostIdentity, InstanceId, JoinRequest, Labels, NewToken, SystemRole};
 use uuid::Uuid;
 
 use crate::support::{Cluster, join_request};
@@ -77,4 +77,23 @@ fn renewing_gives_random_hosts_what_they_were_let_in_as_and_nothing_more() {
         number.set(number.get() + 1);
         runtime.block_on(check(&cluster, number.get(), parent));
     });
+}
+
+#[tokio::test]
+async fn a_host_that_renews_without_end_is_told_to_wait_and_others_are_not() {
+    let cluster = Cluster::start().await;
+    let (busy, other) = (cluster.join("busy", &[Node], &[]).await, cluster.join("other", &[Node], &[]).await);
+    let api = cluster.as_host(&busy);
+    let mut renewed = 0;
+    let refused = loop {
+        match api.renew_host(None).await {
+            Ok(_) => renewed += 1,
+            Err(refused) => break refused,
+        }
+        assert!(renewed < 1000, "it goes on without end");
+    };
+    assert_eq!((refused.kind, renewed), (ApiErrorKind::RateLimited, 60));
+    cluster.as_host(&other).renew_host(None).await.unwrap();
+    cluster.clock.advance(std::time::Duration::from_secs(300));
+    api.renew_host(None).await.unwrap();
 }

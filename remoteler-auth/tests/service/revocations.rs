@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, Method, Request, StatusCode};
 use remoteler_auth::{
-    AuthConfig, AuthService, Caller, Database, EventLog, HttpApi, MemoryStorage, RecordingFiles, RemoteAddr, web_router,
+    AuthConfig, AuthService, Caller, Database, EventLog, HttpApi, MemoryStorage, RecordingFiles, RemoteAddr, WebNames,
+    web_router,
 };
 use remoteler_ca::Krl;
 use remoteler_core::{
@@ -487,7 +488,8 @@ async fn the_proxy_shows_the_lists_to_anybody_and_a_reader_that_has_them_gets_no
     let cluster = Cluster::start().await;
     cluster.admin().revoke(wanted(target("ssh-user-7"))).await.unwrap();
     let service = cluster.service.clone();
-    let router = web_router(Arc::new(move |addr| service.as_caller(Caller::Anonymous { addr })));
+    let router =
+        web_router(Arc::new(move |addr| service.as_caller(Caller::Anonymous { addr })), WebNames::new(None, []));
     let router = router.layer(axum::Extension(RemoteAddr("192.0.2.1:1".parse().unwrap())));
     let get = async |file: &str, header: Option<(&str, &str)>| {
         let mut request = Request::builder().method(Method::GET).uri(wire::path(wire::WEB_REVOCATION_LIST, file));
@@ -549,7 +551,8 @@ async fn a_list_made_within_the_second_of_the_one_before_is_not_hidden_by_its_da
     // A proxy of its own each time: none remembers the list of before.
     let get = async |since: Option<&str>| {
         let service = cluster.service.clone();
-        let router = web_router(Arc::new(move |addr| service.as_caller(Caller::Anonymous { addr })));
+        let router =
+            web_router(Arc::new(move |addr| service.as_caller(Caller::Anonymous { addr })), WebNames::new(None, []));
         let router = router.layer(axum::Extension(RemoteAddr("192.0.2.1:1".parse().unwrap())));
         let mut request = Request::get(wire::path(wire::WEB_REVOCATION_LIST, "user.krl"));
         if let Some(since) = since {

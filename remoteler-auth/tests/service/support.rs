@@ -55,18 +55,23 @@ impl Cluster {
     }
 
     async fn open(dir: tempfile::TempDir, clock: Arc<ManualClock>, quotas: HostQuotas) -> Self {
-        let config = AuthConfig {
+        let config = AuthConfig { quotas, ..Self::config(&dir, &clock) };
+        Self { service: AuthService::open(config).await.unwrap(), clock, dir }
+    }
+
+    /// What the service on `dir` is made from.
+    pub(crate) fn config(dir: &tempfile::TempDir, clock: &Arc<ManualClock>) -> AuthConfig {
+        AuthConfig {
             data_dir: dir.path().to_owned(),
             cluster_name: ClusterName::new("root").unwrap(),
-            clock: Arc::clone(&clock) as Arc<dyn Clock>,
+            clock: Arc::clone(clock) as Arc<dyn Clock>,
             entropy: Arc::new(OsEntropy),
-            quotas,
+            quotas: HostQuotas::default(),
             key_ring: None,
             keys: KeyParams::default(),
             reviewer: None,
             settings: Default::default(),
-        };
-        Self { service: AuthService::open(config).await.unwrap(), clock, dir }
+        }
     }
 
     pub(crate) fn admin(&self) -> Arc<dyn AuthApi> {
@@ -142,6 +147,7 @@ pub(crate) fn login_request(user: &str, password: &str) -> LoginRequest {
     LoginRequest {
         user: user.into(),
         password: Secret::new(password),
+        code: None,
         ssh_public_key: ssh,
         tls_public_key: tls,
         ttl_seconds: None,

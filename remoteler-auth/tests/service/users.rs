@@ -5,7 +5,7 @@ use remoteler_core::{ApiErrorKind, NewUser, Secret, SignUpRequest, UserName};
 use crate::support::{Cluster, PASSWORD, kind, login_request, new_user};
 
 fn sign_up(token: &Secret, password: &str) -> SignUpRequest {
-    SignUpRequest { token: token.clone(), password: Secret::new(password) }
+    SignUpRequest { token: token.clone(), password: Secret::new(password), code: None }
 }
 
 #[tokio::test]
@@ -13,10 +13,10 @@ async fn a_sign_up_link_sets_a_password_once() {
     let cluster = Cluster::start().await;
     let invite = cluster.admin().create_user(new_user("ann", &["access"], &["root"])).await.unwrap();
     let api = cluster.anonymous();
-    assert_eq!(api.invited_user(invite.token.clone()).await.unwrap().as_str(), "ann");
+    assert_eq!(api.invited_user(invite.token.clone()).await.unwrap().user.as_str(), "ann");
     assert_eq!(kind(api.sign_up(sign_up(&invite.token, "short")).await), ApiErrorKind::BadRequest);
 
-    assert_eq!(api.sign_up(sign_up(&invite.token, PASSWORD)).await.unwrap().as_str(), "ann");
+    assert_eq!(api.sign_up(sign_up(&invite.token, PASSWORD)).await.unwrap().user.as_str(), "ann");
 
     assert_eq!(kind(api.sign_up(sign_up(&invite.token, PASSWORD)).await), ApiErrorKind::NotFound);
     assert_eq!(kind(api.invited_user(invite.token).await), ApiErrorKind::NotFound);

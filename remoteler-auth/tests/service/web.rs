@@ -11,7 +11,7 @@ use std::{
 use axum::{Router, body::Body};
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use remoteler_auth::{Caller, RemoteAddr, web_router};
+use remoteler_auth::{Caller, RemoteAddr, WebNames, web_router};
 use remoteler_core::{ApiError, ApiErrorKind, AuditKind, UserCerts, wire};
 use tower::ServiceExt;
 
@@ -19,7 +19,11 @@ use crate::support::{Cluster, PASSWORD, login_request, new_user};
 
 fn router(cluster: &Cluster) -> Router {
     let service = cluster.service.clone();
-    web_router(Arc::new(move |addr| service.as_caller(Caller::Anonymous { addr })))
+    web_router(Arc::new(move |addr| service.as_caller(Caller::Anonymous { addr })), names())
+}
+
+fn names() -> WebNames {
+    WebNames::new(Some("proxy.example.com:443"), [])
 }
 
 async fn send(router: &Router, mut request: Request<Body>) -> (Response<()>, String) {
@@ -29,8 +33,39 @@ async fn send(router: &Router, mut request: Request<Body>) -> (Response<()>, Str
     (Response::from_parts(parts, ()), text)
 }
 
-fn form(path: &str) -> http::request::Builder {
-    Request::post(path).header("host", "proxy.example.com").header("content-type", "application/x-www-form-urlencoded")
+fn show(path: &str) -> Request<Body> {
+    Request::get(path).header("host", "proxy.example.com").body(Body::empty()).unwrap()
+}
+
+/// A form of a page, as the browser that was shown it sends it.
+struct Shown {
+    path: String,
+    cookie: String,
+    csrf: String,
+}
+
+impl Shown {
+    async fn at(router: &Router, path: &str) -> (Self, Response<()>, String) {
+        let (answer, page) = send(router, show(path)).await;
+        let cookie = answer.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+        let csrf = page.split("name=\"csrf\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+        (Self { path: path.to_owned(), cookie, csrf }, answer, page)
+    }
+
+    fn form(&self) -> http::request::Builder {
+        Request::post(&self.path)
+            .header("host", "proxy.example.com")
+            .header("content-type", "application/x-www-form-urlencoded")
+            .header("cookie", &self.cookie)
+    }
+
+    fn body(&self, fields: &str) -> Body {
+        Body::from(format!("csrf={}&{fields}", self.csrf))
+    }
+
+    fn filled(&self, fields: &str) -> Request<Body> {
+        self.form().body(self.body(fields)).unwrap()
+    }
 }
 
 #[tokio::test]
@@ -63,9 +98,9 @@ async fn the_page_behind_a_link_sets_the_password_once() {
     let cluster = Cluster::start().await;
     let invite = cluster.admin().create_user(new_user("ann", &["access"], &["root"])).await.unwrap();
     let (router, path) = (router(&cluster), wire::path(wire::WEB_INVITE, invite.token.reveal()));
-    let (answer, page) = send(&router, Request::get(&path).body(Body::empty()).unwrap()).await;
+    let (shown, answer, page) = Shown::at(&router, &path).await;
     assert_eq!(answer.status(), StatusCode::OK);
-    assert!(page.contains("user <b>ann</b>") && !page.contains("<script"));
+    assert!(page.contains("value=\"ann\"") && !page.contains("<script"));
     let policy = answer.headers()["content-security-policy"].to_str().unwrap();
     assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}"); // I54
     assert_eq!(answer.headers()["cache-control"], "no-store");
@@ -75,17 +110,17 @@ async fn the_page_behind_a_link_sets_the_password_once() {
         ("password=short&again=short", "at least 8"),
         ("password=correct+horse", "Open the link again"),
     ] {
-        let (answer, page) = send(&router, form(&path).body(Body::from(body)).unwrap()).await;
+        let (answer, page) = send(&router, shown.filled(body)).await;
         assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{body}");
         assert!(page.contains(part), "{page}");
     }
-    let body = "password=correct+horse&again=correct+horse";
-    let (answer, page) = send(&router, form(&path).body(Body::from(body)).unwrap()).await;
+    let body = "password=correct+horse+battery&again=correct+horse+battery";
+    let (answer, page) = send(&router, shown.filled(body)).await;
     assert_eq!(answer.status(), StatusCode::OK);
     assert!(page.contains("tsh login --proxy=proxy.example.com --user=ann"), "{page}");
-    let (answer, _) = send(&router, form(&path).body(Body::from(body)).unwrap()).await;
+    let (answer, _) = send(&router, shown.filled(body)).await;
     assert_eq!(answer.status(), StatusCode::NOT_FOUND);
-    cluster.anonymous().login(login_request("ann", "correct horse")).await.unwrap();
+    cluster.anonymous().login(login_request("ann", "correct horse battery")).await.unwrap();
 }
 
 #[tokio::test]
@@ -93,14 +128,38 @@ async fn a_form_from_another_site_is_refused() {
     let cluster = Cluster::start().await;
     let invite = cluster.admin().create_user(new_user("ann", &["access"], &[])).await.unwrap();
     let (router, path) = (router(&cluster), wire::path(wire::WEB_INVITE, invite.token.reveal()));
-    let body = "password=correct+horse&again=correct+horse";
+    let body = "password=correct+horse+battery&again=correct+horse+battery";
+    let (shown, ..) = Shown::at(&router, &path).await;
     for (name, value) in [("sec-fetch-site", "cross-site"), ("sec-fetch-site", "same-site"), ("origin", "https://evil")]
     {
-        let request = form(&path).header(name, value).body(Body::from(body)).unwrap();
+        let request = shown.form().header(name, value).body(shown.body(body)).unwrap();
         assert_eq!(send(&router, request).await.0.status(), StatusCode::FORBIDDEN, "{name}: {value}"); // I52
     }
-    let request = form(&path).header("origin", "https://proxy.example.com").body(Body::from(body)).unwrap();
+    let (other, ..) = Shown::at(&router, &path).await;
+    let swapped = Shown { cookie: other.cookie, ..shown };
+    assert_eq!(send(&router, swapped.filled(body)).await.0.status(), StatusCode::FORBIDDEN); // I52
+    let (shown, ..) = Shown::at(&router, &path).await;
+    let without = Request::post(&path).header("host", "proxy.example.com");
+    let without = without.header("content-type", "application/x-www-form-urlencoded").body(shown.body(body)).unwrap();
+    assert_eq!(send(&router, without).await.0.status(), StatusCode::FORBIDDEN); // I52
+    let request = shown.form().header("origin", "https://proxy.example.com").body(shown.body(body)).unwrap();
     assert_eq!(send(&router, request).await.0.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_page_is_not_shown_under_a_forged_name() {
+    let cluster = Cluster::start().await;
+    let invite = cluster.admin().create_user(new_user("ann", &["access"], &[])).await.unwrap();
+    let (router, path) = (router(&cluster), wire::path(wire::WEB_INVITE, invite.token.reveal()));
+    for host in ["evil.example", "proxy.example.com:8443", "proxy.example.com@evil.example"] {
+        let request = Request::get(&path).header("host", host).body(Body::empty()).unwrap();
+        let (answer, page) = send(&router, request).await;
+        assert_eq!(answer.status(), StatusCode::MISDIRECTED_REQUEST, "{host}"); // I13
+        assert!(!page.contains("ann") && !page.contains(host), "{page}");
+    }
+    let nameless = Request::get(&path).body(Body::empty()).unwrap();
+    assert_eq!(send(&router, nameless).await.0.status(), StatusCode::MISDIRECTED_REQUEST);
+    assert_eq!(send(&router, show(&path)).await.0.status(), StatusCode::OK);
 }
 
 #[tokio::test]
@@ -111,7 +170,7 @@ async fn nothing_of_the_administration_is_reached_through_the_proxy() {
         let (answer, _) = send(&router, Request::get(path).body(Body::empty()).unwrap()).await;
         assert_eq!(answer.status(), StatusCode::NOT_FOUND, "{path}");
     }
-    let (answer, _) = send(&router, Request::get("/web/invite/none").body(Body::empty()).unwrap()).await;
+    let (answer, _) = send(&router, show("/web/invite/none")).await;
     assert_eq!(answer.status(), StatusCode::NOT_FOUND);
     let (answer, _) = send(&router, Request::get("/web/style.css").body(Body::empty()).unwrap()).await;
     assert_eq!(answer.headers()["content-type"], "text/css; charset=utf-8");
@@ -130,10 +189,13 @@ async fn however_many_ask_for_the_keys_of_tokens_the_auth_service_is_asked_once(
     let cluster = Cluster::start().await;
     let (service, asked) = (cluster.service.clone(), Arc::new(AtomicU32::new(0)));
     let count = Arc::clone(&asked);
-    let router = web_router(Arc::new(move |addr| {
-        count.fetch_add(1, Ordering::SeqCst);
-        service.as_caller(Caller::Anonymous { addr })
-    }));
+    let router = web_router(
+        Arc::new(move |addr| {
+            count.fetch_add(1, Ordering::SeqCst);
+            service.as_caller(Caller::Anonymous { addr })
+        }),
+        names(),
+    );
     for _ in 0..10 {
         let (head, body) = send(&router, Request::get(wire::WEB_JWKS).body(Body::empty()).unwrap()).await;
         let keys: remoteler_core::JwkSet = serde_json::from_str(&body).unwrap();

@@ -27,7 +27,7 @@ const CHANGES: [(&str, Change); 6] = [
     ("a user is reset", |api, _| Box::pin(async move { api.reset_user(name("bob")).await.is_ok() })),
     ("a user is removed", |api, _| Box::pin(async move { api.delete_user(name("bob")).await.is_ok() })),
     ("a link is used", |api, Before { link }| {
-        let request = SignUpRequest { token: link, password: Secret::new(PASSWORD) };
+        let request = SignUpRequest { token: link, password: Secret::new(PASSWORD), code: None };
         Box::pin(async move { api.sign_up(request).await.is_ok() })
     }),
     ("a password is set", |api, _| {
@@ -119,6 +119,50 @@ async fn a_process_that_dies_at_the_write_of_a_change_has_done_all_of_it_or_noth
             assert_eq!(after == first, death == Death::Before(0), "{what} {death:?}");
             machine.start().await;
         }
+    }
+}
+
+/// A token for one host, as long as it is not used.
+async fn token(service: &AuthService) -> Secret {
+    let token = serde_json::json!({ "roles": ["node", "kube"], "uses": 1 });
+    let token = serde_json::from_value(token).unwrap();
+    service.as_caller(Caller::LocalAdmin).create_token(token).await.unwrap().token
+}
+
+/// What is stored of hosts that joined: their names, their records and standings, and how many a token says have used it.
+async fn joined(machine: &Machine) -> [usize; 5] {
+    let mut counts = [0; 5];
+    for (count, prefix) in counts.iter_mut().zip(["nodes-owner/", "kube-owner/", "hosts/", "standings/", "tokens/"]) {
+        let page = machine.disk.range(prefix, None, 10_000, Timestamp::default()).await.unwrap();
+        let used = |value: &[u8]| serde_json::from_slice::<Value>(value).unwrap()["used_by"].as_array().map(Vec::len);
+        *count = match prefix {
+            "tokens/" => page.items.iter().filter_map(|item| used(&item.value)).sum(),
+            _ => page.items.len(),
+        };
+    }
+    counts
+}
+
+// I35
+#[tokio::test]
+async fn a_process_that_dies_while_a_host_joins_has_let_it_in_or_has_not_and_its_token_is_not_burnt() {
+    for death in [Death::Before(0), Death::After(0), Death::Never] {
+        let machine = Machine::new();
+        let token = token(&machine.start().await).await;
+        let (service, disk) = machine.start_counted(death).await;
+        let anybody =
+            |service: &AuthService| service.as_caller(Caller::Anonymous { addr: ([192, 0, 2, 1], 4_000).into() });
+        let request = join_request(&token, "edge", &[SystemRole::Node, SystemRole::Kube], &["staging", "prod"]);
+        let certs = anybody(&service).join(request.clone()).await;
+        assert_eq!(certs.is_ok(), death == Death::Never, "{death:?}");
+        assert_eq!(disk.writes(), 1, "names, record, standing and the use of the token are one write");
+        let expected = if death == Death::Before(0) { [0; 5] } else { [1, 2, 1, 1, 1] };
+        assert_eq!(joined(&machine).await, expected, "{death:?}");
+        drop(service);
+        // It asks again, as the same host if it was let in.
+        let again = anybody(&machine.start().await).join(request).await.unwrap();
+        assert!(certs.is_err() || certs.unwrap().host_id == again.host_id);
+        assert_eq!(joined(&machine).await, [1, 2, 1, 1, 1], "{death:?}");
     }
 }
 

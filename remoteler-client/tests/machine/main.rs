@@ -7,6 +7,7 @@ mod clock;
 mod cluster;
 mod identity_file;
 mod join;
+mod leases;
 mod login;
 mod policy;
 mod rejoin;

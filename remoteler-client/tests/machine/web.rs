@@ -35,6 +35,7 @@ fn request(password: &str) -> LoginRequest {
     LoginRequest {
         user: "ann".into(),
         password: Secret::new(password),
+        code: None,
         ssh_public_key: keys.ssh_public,
         tls_public_key: keys.tls_public,
         ttl_seconds: None,

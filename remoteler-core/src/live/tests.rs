@@ -160,3 +160,56 @@ fn who_cannot_say_why_is_told_later_and_not_at_all_when_the_lock_is_gone_by_then
     assert_eq!(live.look().ended.len(), 1);
     assert!(guard.signal().reason().is_some());
 }
+
+/// Counts who asks, and has room for one more than it was told.
+#[derive(Default)]
+struct Elsewhere {
+    asked: Mutex<Vec<String>>,
+    places: Arc<Mutex<usize>>,
+}
+
+struct Taken(Arc<Mutex<usize>>);
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        *self.0.lock().unwrap() += 1;
+    }
+}
+
+#[async_trait::async_trait]
+impl ConnectionCount for Elsewhere {
+    async fn take(&self, user: UserName, _: ConnectionKind, limit: u32, _: LockMode) -> Result<Place, EndReason> {
+        self.asked.lock().unwrap().push(user.to_string());
+        let mut places = self.places.lock().unwrap();
+        *places = places.checked_sub(1).ok_or(EndReason::TooMany(limit))?;
+        Ok(Box::new(Taken(self.places.clone())))
+    }
+}
+
+#[tokio::test]
+async fn a_connection_with_a_limit_is_counted_elsewhere_and_one_without_asks_nobody() {
+    let World { policy, clock, .. } = world();
+    let elsewhere = Arc::new(Elsewhere { places: Arc::new(Mutex::new(1)), ..Elsewhere::default() });
+    let live = LiveWork::counted_by(policy.clone(), clock, elsewhere.clone());
+    let terms = |limit| Terms { connection: Some((ConnectionKind::Ssh, limit)), ..Terms::default() };
+    let mode = LockMode::BestEffort;
+    let _free = live.enter_connection(work("bob"), terms(None), mode).await.unwrap();
+    assert!(elsewhere.asked.lock().unwrap().is_empty());
+
+    let first = live.enter_connection(work("ann"), terms(Some(5)), mode).await.unwrap();
+    assert_eq!(live.enter_connection(work("ann"), terms(Some(5)), mode).await.err(), Some(EndReason::TooMany(5)));
+    assert_eq!(live.len(), 2);
+    drop(first);
+    assert_eq!(*elsewhere.places.lock().unwrap(), 1, "the place is free when the connection has ended");
+
+    // What this process can say itself is not asked.
+    let _only = live.enter_connection(work("ann"), terms(Some(1)), mode).await.unwrap();
+    assert_eq!(live.enter_connection(work("ann"), terms(Some(1)), mode).await.err(), Some(EndReason::TooMany(1)));
+    assert_eq!(elsewhere.asked.lock().unwrap().len(), 3);
+
+    // Rules that changed meanwhile: it does not begin, and keeps no place.
+    *elsewhere.places.lock().unwrap() = 1;
+    policy.replace(Policy { locks: locking(ann()), ..rules() });
+    assert!(matches!(live.enter_connection(work("ann"), terms(Some(9)), mode).await, Err(EndReason::Locked(_))));
+    assert_eq!(*elsewhere.places.lock().unwrap(), 1);
+}

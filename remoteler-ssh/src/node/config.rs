@@ -17,11 +17,10 @@ pub struct NodeConfig {
     pub host_key: PrivateKey,
     /// Certificate of the host authority for that key.
     pub host_certificate: Certificate,
-    /// Where recordings are kept until they are uploaded. Made with mode 0700.
+    /// Where recordings of sessions with a terminal are kept until they are uploaded. Made with mode 0700. Whether they are recorded is a
+    /// setting of the cluster; a session that is to be and cannot does not start. Sessions without a terminal (commands, file transfer,
+    /// forwarding) leave events only.
     pub recordings_dir: PathBuf,
-    /// Whether sessions with a terminal are recorded. A session that cannot be recorded does not start. Sessions without a terminal
-    /// (commands, file transfer, forwarding) leave events only.
-    pub record_sessions: bool,
     /// Program and arguments that speak SFTP on standard input and output ([`crate::sftp_serve_stdio`]); run as the user.
     /// Empty: no file subsystem.
     pub sftp_command: Vec<OsString>,

@@ -23,7 +23,7 @@ use crate::{
         environment::{MAX_VARIABLES, term_name},
         forward::{self, Destination, Permitless},
         gate::Gate,
-        refusals::Refused,
+        refusals::{Limit, Refused},
         session::{self, Control, Kind, Start},
     },
     process::Account,
@@ -166,23 +166,36 @@ impl Connection {
             connection: Some((ConnectionKind::Ssh, options.max_connections)),
             grace: Duration::ZERO,
         };
-        match live.enter(subject, terms) {
+        let mode = live.policy().policy().lock_mode(options);
+        match live.enter_connection(subject, terms, mode).await {
             Ok(guard) => {
                 self.live = Some(guard);
                 Decision::Welcome(Arc::new(access))
             }
             Err(reason) => {
-                let _refused = self.refuse(&name, login, reason.to_string()).await;
-                Decision::Farewell(reason.to_string())
+                let said = reason.to_string();
+                match Limit::of_connections(&reason) {
+                    Some(limit) => {
+                        self.attempt.recorded = true;
+                        let refused = self.refused(&name, login, said.clone());
+                        self.node.refusals.record_rejected(&self.node.record(), limit, refused).await;
+                    }
+                    None => drop(self.refuse(&name, login, said.clone()).await),
+                }
+                Decision::Farewell(said)
             }
         }
     }
 
     async fn refuse(&mut self, user: &str, login: &str, error: String) -> Decision {
         self.attempt.recorded = true;
-        let refused = Refused { user: claimed(user), login: Some(claimed(login)), error, remote: self.client.clone() };
+        let refused = self.refused(user, login, error);
         self.node.refusals.record(refused).await;
         Decision::Refused
+    }
+
+    fn refused(&self, user: &str, login: &str, error: String) -> Refused {
+        Refused { user: claimed(user), login: Some(claimed(login)), error, remote: self.client.clone() }
     }
 
     /// Records that an authenticated client was refused something.
@@ -194,7 +207,12 @@ impl Connection {
             error: refusal.to_string(),
             remote: self.client.clone(),
         };
-        self.node.refusals.record(refused).await;
+        if let Refusal::TooManySessions(limit) = refusal {
+            let limit = Limit { option: "max_sessions", reached: Some(*limit) };
+            self.node.refusals.record_rejected(&self.node.record(), limit, refused).await;
+        } else {
+            self.node.refusals.record(refused).await;
+        }
     }
 
     /// The limit of sessions in one connection, if it is reached.

@@ -11,7 +11,9 @@ use std::{
     time::Duration,
 };
 
-use remoteler_core::{AuditError, EndReason, LiveSignal, SessionId, Timestamp, random_uuid, with_causes};
+use remoteler_core::{
+    AuditError, EndReason, LiveSignal, RecordingMode, SessionId, Timestamp, random_uuid, with_causes,
+};
 use russh::{
     Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig,
     server::{Handle, Msg},
@@ -198,7 +200,9 @@ impl<'a> Opening<'a> {
 
     async fn record(&self, account: &Account, started: Timestamp) -> Result<Option<Recorder>, String> {
         let config = &self.place.node.config;
-        let Some(pty) = self.start.pty.as_ref().filter(|_| config.record_sessions) else { return Ok(None) };
+        let mode = self.place.node.live.policy().policy().settings.session_recording;
+        let wanted = mode == RecordingMode::Node;
+        let Some(pty) = self.start.pty.as_ref().filter(|_| wanted) else { return Ok(None) };
         let access = self.start.permit.access();
         let owner = RecordingOwner {
             session_id: self.id.to_string(),

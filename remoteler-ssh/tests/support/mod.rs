@@ -248,7 +248,6 @@ impl Cluster {
             host_certificate: host_certificate(&host_ca, &host_key, &identity),
             host_key,
             recordings_dir: dir.path().join("recordings"),
-            record_sessions: true,
             sftp_command: vec![sftp_server()],
             limits: NodeLimits::default(),
         };

@@ -85,7 +85,7 @@ fn faults_at_every_call(name: &str) {
             // A database makes hundreds of calls, and a login takes its time. Of their calls a different one is begun with at each fault, so that many are met.
             let step = match name {
                 "database" if !everything() => 11,
-                "login" if !everything() => 5,
+                "login" | "kubeconfig" | "profile" if !everything() => 5,
                 _ => 1,
             };
             let mut number = 1 + tried % step;
@@ -137,6 +137,16 @@ fn a_services_copy_of_the_rules_is_the_old_or_the_new_one_whatever_call_fails() 
 #[test]
 fn a_users_login_is_the_old_the_new_or_none_whatever_call_fails() {
     faults_at_every_call("login"); // I67
+}
+
+#[test]
+fn a_kubeconfig_parses_and_loses_no_entry_whatever_call_fails() {
+    faults_at_every_call("kubeconfig"); // I67
+}
+
+#[test]
+fn a_profile_is_read_and_the_next_login_works_whatever_call_fails() {
+    faults_at_every_call("profile"); // I67
 }
 
 #[test]

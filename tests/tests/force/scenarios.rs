@@ -10,7 +10,9 @@ use remoteler_auth::{
     AuthConfig, AuthService, BreakNotice, Caller, Database, EventLog, LocalHost, MemoryStorage, RecordingFiles,
     SqliteStorage,
 };
-use remoteler_client::{HostState, KeyPairs, PolicyRefresher, ProxyAddr, SpoolLimits, SpooledAudit, Store};
+use remoteler_client::{
+    HostState, KeyPairs, KubeEntry, Kubeconfig, PolicyRefresher, ProxyAddr, SpoolLimits, SpooledAudit, Store,
+};
 use remoteler_core::{
     AuditEvent, AuditKind, AuditSink, AuthApi, Clock, ClusterName, EventQuery, HostId, LoginRequest, NewUser, NodeName,
     PolicySource, RecordingStore, Secret, SessionId, Storage, SystemClock, SystemRole, Timestamp, Transaction,
@@ -39,6 +41,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "host", acks: 1, prepare: prepare_host, run: run_host, check: check_host },
     Scenario { name: "policy", acks: 1, prepare: prepare_policy, run: run_policy, check: check_policy },
     Scenario { name: "login", acks: 1, prepare: prepare_login, run: run_login, check: check_login },
+    Scenario { name: "kubeconfig", acks: 2, prepare: prepare_kubeconfig, run: run_kubeconfig, check: check_kubeconfig },
+    Scenario { name: "profile", acks: 2, prepare: prepare_profile, run: run_profile, check: check_profile },
 ];
 
 const ROUNDS: usize = 6;
@@ -318,6 +322,10 @@ const FOREIGN: &str = "example.org ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+o
 
 /// Logs ann in at a service of its own and keeps what she got.
 async fn log_in(dir: &Path) -> bool {
+    log_in_at(dir, &"proxy.example.com:3080".parse().unwrap()).await
+}
+
+async fn log_in_at(dir: &Path, proxy: &ProxyAddr) -> bool {
     let service = service(dir).await;
     let admin = service.as_caller(Caller::LocalAdmin);
     let user: NewUser =
@@ -331,8 +339,7 @@ async fn log_in(dir: &Path) -> bool {
     });
     let request: LoginRequest = serde_json::from_value(request).unwrap();
     let certs = admin.login(request).await.unwrap();
-    let proxy: ProxyAddr = "proxy.example.com:3080".parse().unwrap();
-    Store::new(data(dir)).save_login(&proxy, &ann, &keys, &certs).is_ok()
+    Store::new(data(dir)).save_login(proxy, &ann, &keys, &certs).is_ok()
 }
 
 fn prepare_login(dir: &Path) {
@@ -365,4 +372,105 @@ fn check_login(dir: &Path, acks: &[usize]) {
     let known_hosts = std::fs::read_to_string(store.known_hosts()).unwrap();
     assert!(known_hosts.contains(FOREIGN), "a line that is not ours stays: {known_hosts}");
     assert!(block(log_in(dir)), "the next login works");
+}
+
+// A kubeconfig with other people's entries in it: one of ours is entered, and then those of a proxy are removed.
+
+const OTHERS: &str = "\
+apiVersion: v1
+kind: Config
+current-context: mine
+clusters:
+- name: mine
+  cluster: { server: 'https://192.0.2.1:6443' }
+users:
+- name: mine
+  user: { token: not-ours }
+contexts:
+- name: mine
+  context: { cluster: mine, user: mine }
+";
+
+fn proxies() -> [ProxyAddr; 2] {
+    ["old.example.com:3080", "new.example.com:3080"].map(|text| text.parse().unwrap())
+}
+
+/// Enters a Kubernetes cluster that is reached by way of `proxy`.
+fn enter(dir: &Path, proxy: &ProxyAddr, name: &str) -> bool {
+    let trust = block(service(dir)).trust_bundle();
+    let entry = KubeEntry {
+        proxy,
+        cluster: &cluster(),
+        kube_cluster: &name.parse().unwrap(),
+        trust: &trust,
+        tsh: Path::new("/usr/bin/tsh"),
+        home: Path::new("/home/ann/.tsh"),
+    };
+    Kubeconfig::new(data(dir).join("config")).set(&[entry], None).is_ok()
+}
+
+fn prepare_kubeconfig(dir: &Path) {
+    std::fs::write(data(dir).join("config"), OTHERS).unwrap();
+    assert!(enter(dir, &proxies()[0], "old"));
+}
+
+fn run_kubeconfig(dir: &Path) {
+    let [old, new] = proxies();
+    if enter(dir, &new, "new") {
+        ack(0);
+    }
+    if Kubeconfig::new(data(dir).join("config")).remove(&old).is_ok() {
+        ack(1);
+    }
+}
+
+fn check_kubeconfig(dir: &Path, acks: &[usize]) {
+    let file = Kubeconfig::new(data(dir).join("config"));
+    assert_eq!(file.current_context().unwrap().as_deref(), Some("mine"), "it parses, and the choice is the user's");
+    let text = std::fs::read_to_string(file.path()).unwrap();
+    assert!(text.contains("not-ours") && text.contains("https://192.0.2.1:6443"), "what is not ours stays: {text}");
+    let (has_old, has_new) = (text.contains("root-old"), text.contains("root-new"));
+    assert!(has_new || !acks.contains(&0), "the new entry was acknowledged: {text}");
+    assert!(!has_old || !acks.contains(&1), "the removal was acknowledged: {text}");
+    // Nothing is there in part: an entry has its cluster, its user and its context.
+    for name in ["root-old", "root-new"] {
+        let count = text.matches(&format!("name: {name}")).count() + text.matches(&format!("name: \"{name}\"")).count();
+        assert!(count == 0 || count == 3, "{count} of 3 entries of {name}: {text}");
+    }
+    assert!(enter(dir, &proxies()[1], "after"), "it goes on");
+}
+
+// The profile: which proxy is the current one, and a logout.
+
+fn prepare_profile(dir: &Path) {
+    for proxy in &proxies() {
+        assert!(block(log_in_at(dir, proxy)));
+    }
+}
+
+fn run_profile(dir: &Path) {
+    let store = Store::new(data(dir));
+    let [old, new] = proxies().map(|proxy| store.profile(proxy.host()).unwrap().unwrap());
+    if store.select(&old).is_ok() {
+        ack(0);
+    }
+    if store.logout(&new).is_ok() {
+        ack(1);
+    }
+}
+
+fn check_profile(dir: &Path, acks: &[usize]) {
+    let [old, new] = proxies();
+    let store = Store::new(data(dir));
+    let current = store.current().unwrap().map(|profile| profile.proxy);
+    if acks.contains(&0) {
+        assert_eq!(current, Some(old.clone()), "the choice was acknowledged");
+    }
+    let profile = store.profile(old.host()).unwrap().expect("a login that nobody touched");
+    store.login(&profile).unwrap();
+    if acks.contains(&1) {
+        let left = store.profile(new.host()).unwrap().and_then(|profile| store.login(&profile).ok());
+        assert!(left.is_none(), "the logout was acknowledged");
+    }
+    assert!(block(log_in_at(dir, &new)), "the next login works");
 }

@@ -110,6 +110,7 @@ impl Logins {
             .map(|user| LoginRequest {
                 user: user.name().into(),
                 password: Secret::new(user.password()),
+                code: None,
                 ssh_public_key: keys.ssh_public.clone(),
                 tls_public_key: keys.tls_public.clone(),
                 ttl_seconds: None,

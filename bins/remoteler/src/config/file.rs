@@ -154,6 +154,9 @@ pub struct Authentication {
     /// `best_effort` or `strict`
     #[serde(default)]
     pub locking_mode: Option<String>,
+    /// `off`, `optional` or `on`
+    #[serde(default)]
+    pub second_factor: Option<String>,
 }
 
 /// `proxy_service:`

@@ -8,11 +8,12 @@ use std::{
 
 use remoteler_client::SpoolLimits;
 use remoteler_core::{
-    ClusterName, ClusterSettings, KubeClusterName, Labels, LockMode, NameError, NodeName, SystemRole, parse_duration,
+    ClusterConfig, ClusterName, KubeClusterName, Labels, NameError, NodeName, SystemRole, parse_duration,
 };
 
 use super::{
     AuditSettings, ConfigFile, JoinSettings, KeySettings, audit,
+    cluster::cluster_config,
     file::{AuthService, Common, KubernetesService, LabelCommand, ProxyService, SshService},
     join,
     labels::check_label,
@@ -123,8 +124,8 @@ pub struct AuthSettings {
     pub kubernetes_join: Option<Option<PathBuf>>,
     /// How the audit log is kept.
     pub audit: AuditSettings,
-    /// What every service of the cluster acts by.
-    pub cluster_settings: ClusterSettings,
+    /// What the file says of the whole cluster.
+    pub cluster_config: ClusterConfig,
 }
 
 /// The proxy.
@@ -158,8 +159,6 @@ pub struct NodeSettings {
     pub labels: Labels,
     /// Labels that commands give.
     pub commands: Vec<CommandLabel>,
-    /// Whether terminal sessions are recorded.
-    pub record: bool,
 }
 
 /// A label whose value a command prints.
@@ -228,17 +227,10 @@ impl Settings {
                 "needed when the auth service does not run here: give --auth-server HOST:PORT",
             ));
         }
-        let record = match file.auth_service.as_ref().and_then(|auth| auth.session_recording.as_deref()) {
-            None | Some("node") => true,
-            Some("off") => false,
-            Some(other) => {
-                return Err(value("session_recording", format!("{other:?} is not available; node and off are")));
-            }
-        };
         Ok(Self {
             auth: runs(SystemRole::Auth).then(|| auth(file.auth_service, &flags, listen_ip)).transpose()?,
             proxy: runs(SystemRole::Proxy).then(|| proxy(file.proxy_service, listen_ip)).transpose()?,
-            node: runs(SystemRole::Node).then(|| node(file.ssh_service, &flags, listen_ip, record)).transpose()?,
+            node: runs(SystemRole::Node).then(|| node(file.ssh_service, &flags, listen_ip)).transpose()?,
             kube: runs(SystemRole::Kube).then(|| kube(file.kubernetes_service, &nodename)).transpose()?,
             log: log(&common, &flags)?,
             spool: audit::spool(common.audit_spool.clone())?,
@@ -349,36 +341,12 @@ fn socket_addr(field: &'static str, text: Option<&str>, ip: IpAddr, port: u16) -
 
 fn auth(service: Option<AuthService>, flags: &Flags, ip: IpAddr) -> Result<AuthSettings, ConfigError> {
     let service = service.unwrap_or_default();
-    if let Some(authentication) = &service.authentication
-        && authentication.kind != "local"
-    {
-        return Err(value("authentication.type", format!("{:?} is not available; local is", authentication.kind)));
-    }
+    let cluster_config = cluster_config(&service)?;
     let suite = service.authentication.as_ref().and_then(|given| given.signature_algorithm_suite.as_deref());
     let keys = KeySettings::new(suite, service.ca_key_params)?;
-    let cluster_settings = ClusterSettings {
-        locking_mode: match service.authentication.as_ref().and_then(|given| given.locking_mode.as_deref()) {
-            None | Some("best_effort") => LockMode::BestEffort,
-            Some("strict") => LockMode::Strict,
-            Some(other) => {
-                let reason = format!("{other:?} is neither best_effort nor strict");
-                return Err(value("authentication.locking_mode", reason));
-            }
-        },
-        client_idle_timeout_seconds: match service.client_idle_timeout.as_deref() {
-            None | Some("never") => None,
-            Some(text) => {
-                let timeout = parse_duration(text).ok_or_else(|| {
-                    value("client_idle_timeout", format!("{text:?} is no duration such as 30m, and not never"))
-                })?;
-                Some(timeout.as_secs())
-            }
-        },
-        disconnect_expired_cert: service.disconnect_expired_cert.unwrap_or(false),
-    };
     let cluster = flags.cluster_name.clone().or(service.cluster_name);
     Ok(AuthSettings {
-        cluster_settings,
+        cluster_config,
         listen: socket_addr("auth_service.listen_addr", service.listen_addr.as_deref(), ip, 3025)?,
         cluster: cluster.map(|name| named("cluster_name", ClusterName::new(name))).transpose()?,
         key_encryption_file: service.key_encryption_file,
@@ -402,7 +370,7 @@ fn proxy(service: Option<ProxyService>, ip: IpAddr) -> Result<ProxySettings, Con
     })
 }
 
-fn node(service: Option<SshService>, flags: &Flags, ip: IpAddr, record: bool) -> Result<NodeSettings, ConfigError> {
+fn node(service: Option<SshService>, flags: &Flags, ip: IpAddr) -> Result<NodeSettings, ConfigError> {
     let service = service.unwrap_or_default();
     let mut labels = service.labels;
     for (name, text) in &labels {
@@ -413,7 +381,6 @@ fn node(service: Option<SshService>, flags: &Flags, ip: IpAddr, record: bool) ->
         listen: socket_addr("ssh_service.listen_addr", service.listen_addr.as_deref(), ip, 3022)?,
         labels,
         commands: service.commands.into_iter().map(command_label).collect::<Result<_, _>>()?,
-        record,
     })
 }
 

@@ -64,15 +64,17 @@ const JOIN: &str =
 const AUTH: &str = "  listen_addr: 0.0.0.0:3025
   # Part of every certificate; cannot be changed later.
   cluster_name: remoteler.local
+  # What is said here of the whole cluster counts more than documents (tctl get cap, netconfig, recconfig); what is left out, they say.
   # locking_mode strict: services that have not heard from the auth service for 5 minutes allow nothing new.
+  # second_factor: off, optional (of users who have one) or on (of everybody).
   # What the authorities sign with: balanced (Ed25519 and P-256), token (P-256 only) or legacy (RSA). A rotation brings a change.
   authentication: { type: local, signature_algorithm_suite: balanced }
   # Where terminal sessions are recorded: node or off.
-  session_recording: node
+  # session_recording: node
   # How long nothing may happen in an SSH connection before it is ended, such as 30m.
-  client_idle_timeout: never
+  # client_idle_timeout: never
   # Whether sessions and links end with their certificate. Otherwise they go on, and nothing new begins in them.
-  disconnect_expired_cert: no
+  # disconnect_expired_cert: no
   # Seals the authorities' keys: 32 random octets in a file outside of data_dir and its backup, which others may not read:
   # (umask 077; head -c 32 /dev/urandom > /etc/remoteler/key-encryption.key)
   # key_encryption_file: /etc/remoteler/key-encryption.key

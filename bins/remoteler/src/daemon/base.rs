@@ -66,7 +66,7 @@ impl Base {
         }
         match (&settings.auth, &settings.join) {
             #[cfg(feature = "server")]
-            (Some(auth), _) => here::base(settings, auth, data_dir).await,
+            (Some(auth), _) => here::base(settings, auth, data_dir, stop).await,
             (_, Some(join)) => elsewhere::base(settings, join, data_dir, stop, senders).await,
             (_, None) => bail!("neither an auth service here nor the address of one is configured"),
         }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use remoteler_auth::{ApiForAddress, AuthService, Caller, bind_admin_socket};
+use remoteler_auth::{ApiForAddress, AuthService, Caller, WebNames, bind_admin_socket};
 use remoteler_core::AuthApi;
 use remoteler_tunnel::{
     AdmissionLimits, Admissions, Limits, OnePort, Router, Serve, SharedTlsIdentity, StreamService, TargetKind,
@@ -129,6 +129,7 @@ impl Daemon {
         let (told, proxies) = tokio::sync::watch::channel(Vec::new());
         tokio::spawn(super::until(self.stop.clone(), proxies::follow(base.api.clone(), told)));
         let carrier = Carrier::new(self.connections.clone());
+        let names = WebNames::new(settings.public_addr.as_deref(), [identity.name.to_string()]);
         let handler = ProxyHandler {
             cluster: identity.cluster.clone(),
             router: router.clone(),
@@ -138,7 +139,7 @@ impl Daemon {
                 .telling(proxies),
             live: base.live.clone(),
             auth: door,
-            web: WebApi::new(anonymous_api(base), self.closing.clone()).carrying(&carrier),
+            web: WebApi::new(anonymous_api(base), names, self.closing.clone()).carrying(&carrier),
             audit: base.audit.clone(),
             relays: self.servers.relays.clone(),
             kube_relays: Admissions::new(AdmissionLimits { total: 4096, ..AdmissionLimits::default() }),

@@ -56,6 +56,7 @@ impl Visitor {
             .login(&LoginRequest {
                 user: Self::NAME.into(),
                 password,
+                code: None,
                 ssh_public_key: keys.ssh_public.clone(),
                 tls_public_key: keys.tls_public.clone(),
                 ttl_seconds: None,

@@ -15,7 +15,6 @@ pub(crate) struct NodeParts {
     pub(crate) record: NodeRecord,
     pub(crate) cluster: ClusterName,
     pub(crate) recordings_dir: PathBuf,
-    pub(crate) record_sessions: bool,
 }
 
 /// Makes the node.
@@ -35,7 +34,6 @@ pub(crate) fn make(
         host_key: shown.key,
         host_certificate: shown.certificate,
         recordings_dir: parts.recordings_dir,
-        record_sessions: parts.record_sessions,
         sftp_command: vec![program.into_os_string(), "sftp-server".into()],
         limits: NodeLimits::default(),
     };

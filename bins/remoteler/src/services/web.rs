@@ -8,7 +8,7 @@ use hyper_util::{
     server::conn::auto,
     service::TowerToHyperService,
 };
-use remoteler_auth::{ApiForAddress, RemoteAddr, crl_router, web_router};
+use remoteler_auth::{ApiForAddress, RemoteAddr, WebNames, crl_router, web_router};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
@@ -23,9 +23,9 @@ pub(crate) struct WebApi {
 
 impl WebApi {
     /// `api` gives a handle on the auth service for a client without a certificate. After `stop` the requests under way are answered and
-    /// no more are taken.
-    pub(crate) fn new(api: ApiForAddress, stop: CancellationToken) -> Self {
-        Self { router: web_router(api), stop }
+    /// no more are taken. Pages are shown under `names` only.
+    pub(crate) fn new(api: ApiForAddress, names: WebNames, stop: CancellationToken) -> Self {
+        Self { router: web_router(api, names), stop }
     }
 
     /// Also takes connections to the one port inside of WebSockets.
@@ -80,7 +80,7 @@ mod tests {
         let nobody: ApiForAddress =
             Arc::new(|_| -> Arc<dyn AuthApi> { unreachable!("no request is for the auth service") });
         let stop = CancellationToken::new();
-        let web = WebApi::new(nobody, stop.clone());
+        let web = WebApi::new(nobody, WebNames::new(None, []), stop.clone());
         let (mut client, server) = duplex(64 * 1024);
         let serving = tokio::spawn(async move { web.serve(server, "192.0.2.1:1".parse().unwrap()).await });
         client.write_all(b"GET /nothing HTTP/1.1\r\nHost: p\r\n\r\n").await.unwrap();

@@ -3,9 +3,9 @@
 
 use anyhow::{Context, bail, ensure};
 use remoteler_core::{
-    ConditionsSpec, GivenSpec, JoinMethod, KubeObjectSpec, KubeResourceSpec, LockSpec, LockTarget, NewUser,
-    OptionsSpec, PolicyTest, PolicyTestSpec, Resource, ResourceKind, Role, RoleName, RoleSpec, RoleVersion, RuleSpec,
-    TargetSpec, TokenSpec, UserName,
+    AuthPreferenceSpec, ClusterConfig, ConditionsSpec, GivenSpec, JoinMethod, KubeObjectSpec, KubeResourceSpec,
+    LockSpec, LockTarget, NetworkingSpec, NewUser, OptionsSpec, PolicyTest, PolicyTestSpec, Resource, ResourceKind,
+    Role, RoleName, RoleSpec, RoleVersion, RuleSpec, SessionRecordingSpec, TargetSpec, TokenSpec, UserName,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -44,7 +44,7 @@ fn check(document: &Resource, lines: Option<&Lines>) -> anyhow::Result<()> {
     let kind = ResourceKind::parse(&document.kind)?;
     if let Some(how) = kind.made_elsewhere() {
         bail!(
-            "{} {:?} cannot be created by a document: {how}; documents of kinds role, user, token, policy_test and lock can be created",
+            "{} {:?} cannot be created by a document: {how}; documents of kinds role, user, token, policy_test and lock and those that set the cluster can be created",
             kind.as_str(),
             document.metadata.name
         );
@@ -61,9 +61,12 @@ fn check(document: &Resource, lines: Option<&Lines>) -> anyhow::Result<()> {
     let (unsupported, unreadable) = match kind {
         ResourceKind::Role => faults_in_role(&document.spec),
         ResourceKind::User => (unsupported_in_user(&document.spec), Vec::new()),
-        ResourceKind::Token => faults_in_token(&document.spec),
+        ResourceKind::Token => faults_in::<TokenSpec>(&document.spec),
         ResourceKind::PolicyTest => faults_in_test(&document.spec),
         ResourceKind::Lock => faults_in_lock(&document.spec),
+        ResourceKind::ClusterAuthPreference => faults_in::<AuthPreferenceSpec>(&document.spec),
+        ResourceKind::ClusterNetworkingConfig => faults_in::<NetworkingSpec>(&document.spec),
+        ResourceKind::SessionRecordingConfig => faults_in::<SessionRecordingSpec>(&document.spec),
         ResourceKind::Node | ResourceKind::KubeCluster => (Vec::new(), Vec::new()),
     };
     if !unsupported.is_empty() {
@@ -79,6 +82,11 @@ fn check(document: &Resource, lines: Option<&Lines>) -> anyhow::Result<()> {
         ResourceKind::Token => check_token(document).with_context(this),
         ResourceKind::PolicyTest => PolicyTest::from_document(document).map(drop).with_context(this),
         ResourceKind::Lock => check_lock(document).with_context(this),
+        ResourceKind::ClusterAuthPreference
+        | ResourceKind::ClusterNetworkingConfig
+        | ResourceKind::SessionRecordingConfig => {
+            ClusterConfig::default().with_document(kind, document.clone()).map(drop).with_context(this)
+        }
         ResourceKind::Node | ResourceKind::KubeCluster => Ok(()),
     }
 }
@@ -170,9 +178,9 @@ fn faults_in_test(spec: &Value) -> Faults {
     found
 }
 
-fn faults_in_token(spec: &Value) -> Faults {
+fn faults_in<T: DeserializeOwned>(spec: &Value) -> Faults {
     let mut found = Faults::default();
-    faults::<TokenSpec>(spec, &["spec"], &[], &mut found);
+    faults::<T>(spec, &["spec"], &[], &mut found);
     found
 }
 
@@ -317,7 +325,7 @@ spec:
                 refused(&format!("kind: {kind}\nversion: v2\nmetadata: {{ name: a }}\nspec: {{ roles: [node] }}\n"));
             assert!(
                 line.contains("cannot be created by a document")
-                    && line.contains("role, user, token, policy_test and lock can"),
+                    && line.contains("role, user, token, policy_test and lock and those that set the cluster can"),
                 "{line}"
             );
         }

@@ -107,7 +107,11 @@ fn world(documents: &[Resource]) -> anyhow::Result<(Policy, TestWorld, Vec<Polic
                 world.kube_clusters.insert(KubeClusterName::new(name)?, document.metadata.labels.clone());
             }
             ResourceKind::PolicyTest => tests.push(PolicyTest::from_document(document)?),
-            ResourceKind::Token | ResourceKind::Lock => {
+            ResourceKind::Token
+            | ResourceKind::Lock
+            | ResourceKind::ClusterAuthPreference
+            | ResourceKind::ClusterNetworkingConfig
+            | ResourceKind::SessionRecordingConfig => {
                 bail!("a document of kind {} has no place in a test", kind.as_str())
             }
         }

@@ -144,16 +144,22 @@ async fn exchange(
 ) -> anyhow::Result<StoredLogin> {
     let password = password::read(&format!("Password of {user} at {proxy}: "))?;
     let keys = KeyPairs::generate(&format!("remoteler:{}:{user}", proxy.host()))?;
-    let request = LoginRequest {
+    let mut request = LoginRequest {
         user: user.to_string(),
         password,
+        code: None,
         ssh_public_key: keys.ssh_public.clone(),
         tls_public_key: keys.tls_public.clone(),
         ttl_seconds: ttl.map(|ttl| ttl.as_secs()),
         client_addr: None,
     };
-    let certificates = web.login(&request).await.map_err(|refusal| match refusal.kind {
-        ApiErrorKind::Unauthenticated | ApiErrorKind::Denied => {
+    let mut answer = web.login(&request).await;
+    if answer.as_ref().is_err_and(|refusal| refusal.kind == ApiErrorKind::SecondFactorNeeded) {
+        request.code = Some(password::read_code()?);
+        answer = web.login(&request).await;
+    }
+    let certificates = answer.map_err(|refusal| match refusal.kind {
+        ApiErrorKind::Unauthenticated | ApiErrorKind::SecondFactorNeeded | ApiErrorKind::Denied => {
             anyhow::anyhow!("{proxy} refuses the login of {user}: {}", printable(&refusal.message))
         }
         ApiErrorKind::BadRequest

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use remoteler_client::{
-    AuthTrust, HostClock, HostKeeper, HostState, Peer, PolicyRefresher, RemoteAuth, SpooledAudit, align_clock, probe_by,
+    AuthTrust, HostClock, HostKeeper, HostState, LeaseKeeper, Peer, PolicyRefresher, RemoteAuth, SpooledAudit,
+    align_clock, probe_by,
 };
 use remoteler_core::{AuthApi, BoundedRefusals, Clock, Entropy, LiveWork, OsEntropy};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -76,7 +77,9 @@ pub(super) async fn base(
         Peer::Proxy => Place::ThroughProxy(join.addr.clone()),
     };
     let audit = Arc::new(BoundedRefusals::new(audit, clock.clone()));
-    let live = LiveWork::new(policy.clone(), clock.clone());
+    let leases = LeaseKeeper::new(api.clone());
+    senders.spawn(leases.clone().run(stop.clone()));
+    let live = LiveWork::counted_by(policy.clone(), clock.clone(), leases);
     Ok(Base { keys, policy, live, audit, api, clock, entropy, place, keeper: Some(keeper) })
 }
 

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use remoteler_auth::{AuthConfig, AuthService, Caller};
-use remoteler_client::{HostKeeper, HostState};
+use remoteler_client::{HostKeeper, HostState, LeaseKeeper};
 use remoteler_core::{
     Clock, ClusterName, LiveWork, OsEntropy, SystemClock, TrustBundle, X509Purpose, verify_x509_chain,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{Base, Place, keys, pods};
 use crate::{
@@ -18,7 +19,12 @@ use crate::{
 };
 
 /// Opens the auth service and gets this host's identity from it.
-pub(super) async fn base(settings: &Settings, auth: &AuthSettings, data_dir: &DataDir) -> anyhow::Result<Base> {
+pub(super) async fn base(
+    settings: &Settings,
+    auth: &AuthSettings,
+    data_dir: &DataDir,
+    stop: &CancellationToken,
+) -> anyhow::Result<Base> {
     // Before there is a key in memory.
     memory::keep_to_ourselves().context("this process cannot keep its memory out of core files")?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -30,7 +36,7 @@ pub(super) async fn base(settings: &Settings, auth: &AuthSettings, data_dir: &Da
         },
     };
     let mut config = AuthConfig::new(data_dir.path(), cluster);
-    config.settings = auth.cluster_settings;
+    config.settings = auth.cluster_config;
     if let Some(file) = &auth.key_encryption_file {
         config = config.sealed_with_file(file)?;
     }
@@ -40,12 +46,15 @@ pub(super) async fn base(settings: &Settings, auth: &AuthSettings, data_dir: &Da
     let verified = verified_self(&state, &service.trust_bundle(), &*clock)?;
     let policy = service.policy_source();
     let keeper = HostKeeper::new(state.clone(), data_dir.path().to_owned(), policy.clone(), clock.clone())?;
+    let api = service.as_caller(verified);
+    let leases = LeaseKeeper::new(api.clone());
+    tokio::spawn(leases.clone().run(stop.clone()));
     Ok(Base {
         keys: HostKeys::new(&state, keeper.identities())?,
-        live: LiveWork::new(policy.clone(), clock.clone()),
+        live: LiveWork::counted_by(policy.clone(), clock.clone(), leases),
         policy,
         audit: service.audit_sink(),
-        api: service.as_caller(verified),
+        api,
         clock,
         entropy: Arc::new(OsEntropy),
         place: Place::Here(service),

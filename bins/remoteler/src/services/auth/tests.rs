@@ -107,6 +107,7 @@ async fn guess(api: &RemoteAuth, user: &str) -> ApiErrorKind {
     let request = LoginRequest {
         user: user.into(),
         password: Secret::new("a wrong password"),
+        code: None,
         ssh_public_key: keys.ssh_public,
         tls_public_key: keys.tls_public,
         ttl_seconds: None,

@@ -1,0 +1,178 @@
+//! Which browser it is, before anybody has logged in: a cookie with a secret of its own, to which forms and logins are bound (I36, I50, I52). Owns the
+//! cookie's form and the tokens derived from it; keeps nothing.
+
+use axum::response::Response;
+use http::{
+    HeaderMap, HeaderValue,
+    header::{COOKIE, SET_COOKIE},
+    uri::Authority,
+};
+use remoteler_core::{Entropy, Secret};
+use ring::hmac;
+
+use crate::secret_hash;
+
+/// A browser that holds our cookie.
+#[derive(Clone)]
+pub(crate) struct Browser {
+    secret: Secret,
+}
+
+/// Name of the cookie. `__Host-`: only we set it, for this host alone, over TLS.
+const COOKIE_NAME: &str = "__Host-remoteler-browser";
+/// Hex digits of the secret: 256 bits.
+const DIGITS: usize = 64;
+
+impl Browser {
+    /// The browser that sent these headers, if it has one cookie of ours.
+    pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
+        let value = cookie(headers, COOKIE_NAME)?;
+        let whole = value.len() == DIGITS && value.bytes().all(|octet| octet.is_ascii_hexdigit());
+        whole.then(|| Self { secret: Secret::new(value) })
+    }
+
+    /// The same, or a browser that was never here.
+    pub(crate) fn of_or_new(headers: &HeaderMap, entropy: &dyn Entropy) -> Self {
+        Self::of(headers).unwrap_or_else(|| Self { secret: secret_hash::draw(entropy) })
+    }
+
+    /// What is stored with a login to know the browser again: a hash, which is no cookie.
+    #[allow(dead_code, reason = "for logins that begin and end in a browser")]
+    pub(crate) fn binding(&self) -> String {
+        secret_hash::hash(&self.secret)
+    }
+
+    /// The token that a form of this browser carries in its field `csrf`; `form` names what it does, and to what.
+    pub(crate) fn form_token(&self, form: &str) -> String {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.secret.reveal().as_bytes());
+        let tag = hmac::sign(&key, format!("remoteler form {form}").as_bytes());
+        tag.as_ref().iter().map(|octet| format!("{octet:02x}")).collect()
+    }
+
+    /// Whether a form that came back is one of this browser's.
+    pub(crate) fn sent(&self, form: &str, token: &str) -> bool {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.secret.reveal().as_bytes());
+        let octets: Option<Vec<u8>> = (0..token.len() / 2)
+            .map(|at| token.get(2 * at..2 * at + 2).and_then(|digits| u8::from_str_radix(digits, 16).ok()))
+            .collect();
+        let right = |octets: Vec<u8>| hmac::verify(&key, format!("remoteler form {form}").as_bytes(), &octets).is_ok();
+        token.len() == DIGITS && octets.is_some_and(right)
+    }
+
+    /// `answer`, with the cookie. A day is longer than any login takes.
+    pub(crate) fn keep(&self, answer: Response) -> Response {
+        set_cookie(answer, COOKIE_NAME, self.secret.reveal(), 24 * 3600)
+    }
+}
+
+/// `answer`, with a cookie that only this host gets back, over TLS, unseen by scripts; sent along when another site leads here, as a provider's answer does,
+/// but not with another site's forms.
+pub(crate) fn set_cookie(mut answer: Response, name: &str, value: &str, max_age: u64) -> Response {
+    let cookie = format!("{name}={value}; Path=/; Max-Age={max_age}; Secure; HttpOnly; SameSite=Lax");
+    if let Ok(mut cookie) = HeaderValue::from_str(&cookie) {
+        cookie.set_sensitive(true);
+        answer.headers_mut().append(SET_COOKIE, cookie);
+    }
+    answer
+}
+
+/// The value of a cookie that was sent once. Sent twice, one of them is not ours.
+pub(crate) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
+    let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let mut found = pairs.filter(|(key, _)| *key == name).map(|(_, value)| value);
+    match (found.next(), found.next()) {
+        (Some(value), None) => Some(value),
+        _ => None,
+    }
+}
+
+/// Whether a browser says that a page of ours sent the request (I52). What says nothing of it is no browser; its form token still has to be right.
+pub(crate) fn from_own_page(headers: &HeaderMap, authority: &Authority) -> bool {
+    let values = |name: &str| -> Vec<&str> {
+        headers.get_all(name).iter().map(|value| value.to_str().unwrap_or("unreadable")).collect()
+    };
+    let own_site = match values("sec-fetch-site").as_slice() {
+        [] => true,
+        [site] => matches!(*site, "same-origin" | "none"),
+        _ => false,
+    };
+    let own_origin = match values("origin").as_slice() {
+        [] => true,
+        [origin] => origin.eq_ignore_ascii_case(&format!("https://{authority}")),
+        _ => false,
+    };
+    own_site && own_origin
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::response::IntoResponse;
+    use remoteler_core::OsEntropy;
+
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let pairs = pairs
+            .iter()
+            .map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()));
+        pairs.collect()
+    }
+
+    #[test]
+    fn the_cookie_is_for_this_host_over_tls_alone_and_no_script_reads_it() {
+        let browser = Browser::of_or_new(&HeaderMap::new(), &OsEntropy);
+        let answer = browser.keep(().into_response());
+        let cookie = answer.headers()[SET_COOKIE].to_str().unwrap().to_owned();
+        for part in ["__Host-remoteler-browser=", "; Secure", "; HttpOnly", "; SameSite=", "; Path=/;"] {
+            assert!(cookie.contains(part), "{cookie}"); // I50
+        }
+        assert!(!cookie.contains("Domain"));
+        let sent = cookie.split(';').next().unwrap();
+        let again = Browser::of(&headers(&[("cookie", sent)])).unwrap();
+        assert_eq!(again.binding(), browser.binding());
+        assert_eq!(sent.split_once('=').unwrap().1.len(), 64);
+        assert!(!sent.contains(&browser.binding()), "what is stored is no cookie");
+    }
+
+    #[test]
+    fn a_form_is_of_one_browser_and_for_one_thing() {
+        let (ann, eve) = [(); 2].map(|()| Browser::of_or_new(&HeaderMap::new(), &OsEntropy)).into();
+        let token = ann.form_token("confirm 1");
+        assert!(ann.sent("confirm 1", &token)); // I52
+        assert!(!eve.sent("confirm 1", &token) && !ann.sent("confirm 2", &token));
+        for wrong in ["", "é", &token[2..], &format!("{token}00"), &"zz".repeat(32)] {
+            assert!(!ann.sent("confirm 1", wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_second_cookie_of_the_name_counts_as_none() {
+        let one = "a".repeat(64);
+        let pair = format!("__Host-remoteler-browser={one}");
+        assert!(Browser::of(&headers(&[("cookie", &format!("x=1; {pair}"))])).is_some());
+        assert!(Browser::of(&headers(&[("cookie", &format!("{pair}; {pair}"))])).is_none());
+        assert!(Browser::of(&headers(&[("cookie", "__Host-remoteler-browser=short")])).is_none());
+    }
+
+    #[test]
+    fn another_site_is_told_from_ours() {
+        let own: Authority = "p.example:3080".parse().unwrap();
+        for right in [
+            &[][..],
+            &[("sec-fetch-site", "same-origin")],
+            &[("origin", "https://p.example:3080"), ("sec-fetch-site", "same-origin")],
+        ] {
+            assert!(from_own_page(&headers(right), &own), "{right:?}");
+        }
+        for wrong in [
+            &[("sec-fetch-site", "cross-site")][..],
+            &[("sec-fetch-site", "same-site")],
+            &[("origin", "https://p.example")],
+            &[("origin", "http://p.example:3080")],
+            &[("origin", "null"), ("sec-fetch-site", "same-origin")],
+        ] {
+            assert!(!from_own_page(&headers(wrong), &own), "{wrong:?}"); // I52
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What every page must hold.
+
+use axum::body::Body;
+use http_body_util::BodyExt;
+
+use super::*;
+
+async fn text(answer: Response<Body>) -> String {
+    String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
+}
+
+fn login<'a>(error: Option<&'a str>, connectors: &'a [ConnectorLink]) -> LoginPage<'a> {
+    LoginPage { t: &ENGLISH, purpose: "", error, connectors, local: None }
+}
+
+#[tokio::test]
+async fn text_cannot_become_markup() {
+    let evil = "<a href='x' b=\"y\">&\u{0}\u{202e}\n";
+    let page = text(message(StatusCode::OK, evil, evil)).await;
+    assert!(page.contains("<p>&#60;a href=&#39;x&#39; b=&#34;y&#34;&#62;&#38;</p>"), "{page}"); // I54
+    let connectors = [ConnectorLink { display: "<b>\u{202e}x".into(), href: "/web/a\"b".into() }];
+    let page = login(Some(evil), &connectors).render().unwrap();
+    assert!(page.contains("href=\"/web/a&#34;b\"") && page.contains("Continue with &#60;b&#62;x<"), "{page}");
+    assert!(!page.contains("<a href='x'"), "{page}");
+}
+
+#[tokio::test]
+async fn a_page_allows_no_foreign_script_frame_or_form() {
+    let answer = page(StatusCode::OK, &login(None, &[]), &Allowed::default());
+    let policy = answer.headers()[CONTENT_SECURITY_POLICY].to_str().unwrap();
+    for part in ["default-src 'none'", "form-action 'self';", "frame-ancestors 'none'", "base-uri 'none'"] {
+        assert!(policy.contains(part), "{policy}"); // I54
+    }
+    assert!(!policy.contains("unsafe") && !policy.contains("script-src"), "{policy}");
+    for (name, value) in [
+        ("cache-control", "no-store"),
+        ("x-content-type-options", "nosniff"),
+        ("x-frame-options", "DENY"),
+        ("referrer-policy", "same-origin"),
+        ("cross-origin-opener-policy", "same-origin"),
+    ] {
+        assert_eq!(answer.headers()[name], value);
+    }
+}
+
+#[test]
+fn only_an_origin_widens_where_forms_may_lead() {
+    let forms_to =
+        ["https://idp.example", "http://127.0.0.1:*", "https://x; script-src *", "javascript:", "*", "https://"];
+    let allowed = Allowed { forms_to: forms_to.map(String::from).to_vec(), script: true };
+    let policy = allowed.policy();
+    let policy = policy.to_str().unwrap();
+    assert!(policy.contains("form-action 'self' https://idp.example http://127.0.0.1:*; frame"), "{policy}");
+    assert!(policy.contains("script-src 'self'; connect-src 'self';"), "{policy}");
+}
+
+#[test]
+fn no_template_holds_a_script_or_a_style_of_its_own() {
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("templates");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let source = std::fs::read_to_string(&path).unwrap();
+        for line in source.lines() {
+            let script = line.contains("<script") && !(line.contains("src=\"/web/") && line.ends_with("</script>"));
+            let handler = line.contains(" on") && line.contains("=\"") && line.contains("(");
+            let wrong =
+                script || handler || line.contains("style=") || line.contains("<style") || line.contains("|safe");
+            assert!(!wrong, "{}: {line}", path.display()); // I54
+        }
+        seen += 1;
+    }
+    assert!(seen >= 8);
+}
+
+/// Every page as it is rendered, in a file that tests in a browser show (`tests/service/pages.rs`) and that reviewers read.
+/// `REMOTELER_UPDATE_DOCS=1` writes them.
+#[test]
+fn the_gallery_shows_each_page_as_it_is_rendered() {
+    let connectors = [("Acme Identity", "/web/login/1/acme"), ("GitHub", "/web/login/1/github")]
+        .map(|(display, href)| ConnectorLink { display: display.into(), href: href.into() });
+    let form = |user, code| Some(LocalForm { action: "/web/login/1/local", token: "t", user, code });
+    let purpose = "for tsh on laptop.example";
+    let factor = || {
+        OfferedFactor {
+        required: true,
+        image: "data:image/svg+xml;base64,PHN2ZyB4bWxucz0iaHR0cDovL3d3dy53My5vcmcvMjAwMC9zdmciIHZpZXdCb3g9IjAgMCA0IDQiPjxwYXRoIGQ9Ik0wIDBoMnYyaDJ2MkgyVjJIMHoiLz48L3N2Zz4=".into(),
+        secret: "ABCD EFGH IJKL MNOP QRST UVWX YZ23 4567".into(),
+    }
+    };
+    let invite = |error, factor| InvitePage { t: &ENGLISH, user: "ann", error, token: "t", factor };
+    let codes = ["abcd-efgh-ijkl-mnop"; 8];
+    let (action, token) = ("/web/login/1/confirm", "t");
+    let (host, address, code) = ("laptop.example", "192.0.2.7", "K7QM-3XPD");
+    let gallery = [
+        (
+            "login",
+            LoginPage { t: &ENGLISH, purpose, error: None, connectors: &connectors, local: form("", false) }.render(),
+        ),
+        (
+            "login-local",
+            LoginPage {
+                t: &ENGLISH,
+                purpose,
+                error: Some("wrong user name or password"),
+                connectors: &[],
+                local: form("ann", true),
+            }
+            .render(),
+        ),
+        ("login-none", login(None, &[]).render()),
+        ("confirm", ConfirmPage { t: &ENGLISH, user: "ann@example.com", host, address, code, action, token }.render()),
+        (
+            "device",
+            DevicePage { t: &ENGLISH, error: Some("No login waits for this code."), code: "K7QM", action, token }
+                .render(),
+        ),
+        ("close", Close { t: &ENGLISH }.render()),
+        ("error", Message { t: &ENGLISH, title: ENGLISH.wrong_host_title, text: ENGLISH.wrong_host_text }.render()),
+        ("invite", invite(None, None).render()),
+        ("invite-factor", invite(Some(ENGLISH.passwords_differ), Some(factor())).render()),
+        (
+            "signed-up",
+            SignedUpPage { t: &ENGLISH, codes: &codes, command: "tsh login --proxy=p.example:443 --user=ann" }.render(),
+        ),
+    ];
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/pages");
+    for (name, page) in gallery {
+        let (path, page) = (dir.join(format!("{name}.html")), page.unwrap());
+        if std::env::var_os("REMOTELER_UPDATE_DOCS").is_some() {
+            std::fs::write(&path, &page).unwrap();
+        }
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap_or_default(),
+            page,
+            "{name}: run with REMOTELER_UPDATE_DOCS=1"
+        );
+    }
+}

@@ -1,0 +1,449 @@
+//! Documents that set the cluster: `cluster_auth_preference`, `cluster_networking_config` and `session_recording_config`, one of each. Owns their
+//! form, how what the configuration file says lies over what documents say, and the settings that follow. Never stores anything.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, de::DeserializeOwned};
+use serde_json::{Map, Value};
+
+use crate::{ClusterSettings, LockMode, Metadata, Resource, ResourceKind, parse_duration};
+
+/// Whether a second factor is asked for beside the password.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SecondFactor {
+    /// Never, also of users who have one.
+    Off,
+    /// Of users who have one.
+    #[default]
+    Optional,
+    /// Of everybody: who has none registers one first.
+    On,
+}
+
+/// Where users prove who they are when they name no connector.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AuthType {
+    /// Here, with a password.
+    #[default]
+    Local,
+}
+
+/// Whether terminal sessions are recorded, and where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RecordingMode {
+    /// At the node, which uploads them.
+    #[default]
+    Node,
+    /// Not at all. What runs is on record as events all the same.
+    Off,
+}
+
+/// How long nothing may happen: `never`, or a duration such as `30m`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IdleTimeout(Option<u64>);
+
+impl IdleTimeout {
+    /// In seconds; `None` is never.
+    #[must_use]
+    pub const fn seconds(self) -> Option<u64> {
+        self.0
+    }
+}
+
+/// No idle timeout.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no duration of a second or more such as 30m, and not never")]
+pub struct IdleTimeoutError(String);
+
+impl FromStr for IdleTimeout {
+    type Err = IdleTimeoutError;
+
+    fn from_str(text: &str) -> Result<Self, IdleTimeoutError> {
+        let wrong = || IdleTimeoutError(text.chars().take(40).collect());
+        match text {
+            "never" | "0s" => Ok(Self(None)),
+            _ => {
+                let seconds = parse_duration(text).map(|timeout| Duration::as_secs(&timeout)).ok_or_else(wrong)?;
+                if seconds == 0 { Err(wrong()) } else { Ok(Self(Some(seconds))) }
+            }
+        }
+    }
+}
+
+impl fmt::Display for IdleTimeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            None => f.write_str("never"),
+            Some(seconds) if seconds % 3600 == 0 => write!(f, "{}h", seconds / 3600),
+            Some(seconds) if seconds % 60 == 0 => write!(f, "{}m", seconds / 60),
+            Some(seconds) => write!(f, "{seconds}s"),
+        }
+    }
+}
+
+impl Serialize for IdleTimeout {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for IdleTimeout {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// `spec` of a `cluster_auth_preference`. What is absent is as if there were no document.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthPreferenceSpec {
+    /// Where users prove who they are.
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    pub auth_type: Option<AuthType>,
+    /// Whether a second factor is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second_factor: Option<SecondFactor>,
+    /// How strict locks are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locking_mode: Option<LockMode>,
+    /// Whether live work ends with its certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disconnect_expired_cert: Option<bool>,
+}
+
+/// `spec` of a `cluster_networking_config`. What is absent is as if there were no document.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkingSpec {
+    /// How long nothing may happen in an SSH connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_idle_timeout: Option<IdleTimeout>,
+}
+
+/// `spec` of a `session_recording_config`. What is absent is as if there were no document.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionRecordingSpec {
+    /// Whether terminal sessions are recorded, and where.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<RecordingMode>,
+}
+
+/// What one source says of the cluster: the configuration file, or the documents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClusterConfig {
+    /// Login and locks.
+    pub auth: AuthPreferenceSpec,
+    /// Connections.
+    pub networking: NetworkingSpec,
+    /// Recordings.
+    pub recording: SessionRecordingSpec,
+}
+
+/// Why a document that sets the cluster is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ClusterConfigError {
+    /// Of a kind that sets no cluster.
+    #[error("documents of kind {0} do not set the cluster")]
+    Kind(&'static str),
+    /// Each kind has one document, under a name of its own.
+    #[error("there is one document of kind {kind}, and its name is {name}; {given:?} is not")]
+    Name {
+        /// Kind.
+        kind: &'static str,
+        /// Its name.
+        name: &'static str,
+        /// As given.
+        given: String,
+    },
+    /// It has something that these documents do not have.
+    #[error("metadata.{field} of {name} is refused: there is one document of its kind, and it stays")]
+    Metadata {
+        /// Which.
+        field: &'static str,
+        /// Name.
+        name: &'static str,
+    },
+    /// Not a spec of its kind.
+    #[error("spec of {name} is refused: {reason}")]
+    Spec {
+        /// Name.
+        name: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// The configuration file says something else.
+    #[error(
+        "spec.{field} of {name} is {file} by the configuration file of the auth service ({place}); change it there, or take it out there and start the auth service again"
+    )]
+    InFile {
+        /// Field.
+        field: String,
+        /// Name of the document.
+        name: &'static str,
+        /// As the file says.
+        file: String,
+        /// Where it stands there.
+        place: &'static str,
+    },
+}
+
+/// Label of a document that says where its settings come from.
+pub const ORIGIN_LABEL: &str = "remoteler.dev/origin";
+
+/// The one name of a document of this kind; `None` for kinds that do not set the cluster.
+#[must_use]
+pub const fn singleton_name(kind: ResourceKind) -> Option<&'static str> {
+    match kind {
+        ResourceKind::ClusterAuthPreference => Some("cluster-auth-preference"),
+        ResourceKind::ClusterNetworkingConfig => Some("cluster-networking-config"),
+        ResourceKind::SessionRecordingConfig => Some("session-recording-config"),
+        ResourceKind::Role
+        | ResourceKind::User
+        | ResourceKind::Token
+        | ResourceKind::Node
+        | ResourceKind::KubeCluster
+        | ResourceKind::PolicyTest
+        | ResourceKind::Lock => None,
+    }
+}
+
+impl ClusterConfig {
+    /// What this says, and of what it does not say, what `below` says.
+    #[must_use]
+    pub fn over(self, below: Self) -> Self {
+        let (auth, other) = (self.auth, below.auth);
+        Self {
+            auth: AuthPreferenceSpec {
+                auth_type: auth.auth_type.or(other.auth_type),
+                second_factor: auth.second_factor.or(other.second_factor),
+                locking_mode: auth.locking_mode.or(other.locking_mode),
+                disconnect_expired_cert: auth.disconnect_expired_cert.or(other.disconnect_expired_cert),
+            },
+            networking: NetworkingSpec {
+                client_idle_timeout: self.networking.client_idle_timeout.or(below.networking.client_idle_timeout),
+            },
+            recording: SessionRecordingSpec { mode: self.recording.mode.or(below.recording.mode) },
+        }
+    }
+
+    /// What holds where nobody says anything.
+    #[must_use]
+    pub fn defaults() -> Self {
+        Self {
+            auth: AuthPreferenceSpec {
+                auth_type: Some(AuthType::default()),
+                second_factor: Some(SecondFactor::default()),
+                locking_mode: Some(LockMode::default()),
+                disconnect_expired_cert: Some(false),
+            },
+            networking: NetworkingSpec { client_idle_timeout: Some(IdleTimeout::default()) },
+            recording: SessionRecordingSpec { mode: Some(RecordingMode::default()) },
+        }
+    }
+
+    /// The settings of a cluster of which only this is said.
+    #[must_use]
+    pub fn settings(self) -> ClusterSettings {
+        let Self { auth, networking, recording } = self.over(Self::defaults());
+        ClusterSettings {
+            locking_mode: auth.locking_mode.unwrap_or_default(),
+            client_idle_timeout_seconds: networking.client_idle_timeout.unwrap_or_default().seconds(),
+            disconnect_expired_cert: auth.disconnect_expired_cert.unwrap_or_default(),
+            second_factor: auth.second_factor.unwrap_or_default(),
+            session_recording: recording.mode.unwrap_or_default(),
+        }
+    }
+
+    /// The `spec` of the document of this kind.
+    #[must_use]
+    pub fn spec(self, kind: ResourceKind) -> Value {
+        let spec = match kind {
+            ResourceKind::ClusterAuthPreference => serde_json::to_value(self.auth),
+            ResourceKind::ClusterNetworkingConfig => serde_json::to_value(self.networking),
+            ResourceKind::SessionRecordingConfig => serde_json::to_value(self.recording),
+            ResourceKind::Role
+            | ResourceKind::User
+            | ResourceKind::Token
+            | ResourceKind::Node
+            | ResourceKind::KubeCluster
+            | ResourceKind::PolicyTest
+            | ResourceKind::Lock => Ok(Value::Null),
+        };
+        // Names, numbers and texts always encode.
+        spec.unwrap_or(Value::Null)
+    }
+
+    /// This with what the `spec` of a document of this kind says in place of what was said in that document.
+    ///
+    /// # Errors
+    /// [`ClusterConfigError::Spec`], [`ClusterConfigError::Kind`]
+    pub fn with_spec(mut self, kind: ResourceKind, spec: Value) -> Result<Self, ClusterConfigError> {
+        let name = singleton_name(kind).ok_or(ClusterConfigError::Kind(kind.as_str()))?;
+        let spec = if spec.is_null() { Value::Object(Map::new()) } else { spec };
+        fn read<T: DeserializeOwned>(spec: Value, name: &'static str) -> Result<T, ClusterConfigError> {
+            serde_json::from_value(spec).map_err(|cause| ClusterConfigError::Spec { name, reason: cause.to_string() })
+        }
+        match kind {
+            ResourceKind::ClusterAuthPreference => self.auth = read(spec, name)?,
+            ResourceKind::ClusterNetworkingConfig => self.networking = read(spec, name)?,
+            ResourceKind::SessionRecordingConfig => self.recording = read(spec, name)?,
+            ResourceKind::Role
+            | ResourceKind::User
+            | ResourceKind::Token
+            | ResourceKind::Node
+            | ResourceKind::KubeCluster
+            | ResourceKind::PolicyTest
+            | ResourceKind::Lock => return Err(ClusterConfigError::Kind(kind.as_str())),
+        }
+        Ok(self)
+    }
+
+    /// This with what a document says in place of what was said in that document.
+    ///
+    /// # Errors
+    /// [`ClusterConfigError`]
+    pub fn with_document(self, kind: ResourceKind, document: Resource) -> Result<Self, ClusterConfigError> {
+        let name = singleton_name(kind).ok_or(ClusterConfigError::Kind(kind.as_str()))?;
+        let Metadata { name: given, description: _, labels, expires } = document.metadata;
+        if given != name {
+            let given = given.chars().take(80).collect();
+            return Err(ClusterConfigError::Name { kind: kind.as_str(), name, given });
+        }
+        if expires.is_some() {
+            return Err(ClusterConfigError::Metadata { field: "expires", name });
+        }
+        // What `tctl get` shows is read again.
+        if labels.keys().any(|label| label != ORIGIN_LABEL) {
+            return Err(ClusterConfigError::Metadata { field: "labels", name });
+        }
+        self.with_spec(kind, document.spec)
+    }
+
+    /// Whether this, which a document is to say, agrees with what the configuration file says.
+    ///
+    /// # Errors
+    /// [`ClusterConfigError::InFile`], of the first field that does not.
+    pub fn agrees_with_file(self, kind: ResourceKind, file: Self) -> Result<(), ClusterConfigError> {
+        let name = singleton_name(kind).ok_or(ClusterConfigError::Kind(kind.as_str()))?;
+        let (own, file) = (self.spec(kind), file.spec(kind));
+        for (field, said) in file.as_object().into_iter().flatten() {
+            if own.get(field).is_some_and(|own| own != said) {
+                let file = said.as_str().map_or_else(|| said.to_string(), str::to_owned);
+                return Err(ClusterConfigError::InFile { field: field.clone(), name, file, place: place(field) });
+            }
+        }
+        Ok(())
+    }
+
+    /// What is different in `after`, of documents of this kind: `locking_mode: best_effort -> strict`.
+    #[must_use]
+    pub fn changes(self, kind: ResourceKind, after: Self) -> Vec<String> {
+        let (before, after) = (self.spec(kind), after.spec(kind));
+        let shown = |value: Option<&Value>| match value {
+            None => "unset".to_owned(),
+            Some(value) => value.as_str().map_or_else(|| value.to_string(), str::to_owned),
+        };
+        let mut fields: Vec<&String> =
+            [&before, &after].into_iter().filter_map(Value::as_object).flat_map(Map::keys).collect();
+        fields.sort();
+        fields.dedup();
+        let changed = fields.into_iter().filter(|field| before.get(field) != after.get(field));
+        changed.map(|field| format!("{field}: {} -> {}", shown(before.get(field)), shown(after.get(field)))).collect()
+    }
+}
+
+/// Where the configuration file says what a document says in `field`.
+fn place(field: &str) -> &'static str {
+    match field {
+        "type" => "auth_service.authentication.type",
+        "second_factor" => "auth_service.authentication.second_factor",
+        "locking_mode" => "auth_service.authentication.locking_mode",
+        "disconnect_expired_cert" => "auth_service.disconnect_expired_cert",
+        "client_idle_timeout" => "auth_service.client_idle_timeout",
+        "mode" => "auth_service.session_recording",
+        _ => "auth_service",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const CAP: ResourceKind = ResourceKind::ClusterAuthPreference;
+
+    fn document(name: &str, spec: Value) -> Resource {
+        let metadata = Metadata { name: name.into(), description: None, labels: crate::Labels::new(), expires: None };
+        Resource { kind: CAP.as_str().into(), version: "v2".into(), metadata, spec }
+    }
+
+    fn saying(spec: Value) -> ClusterConfig {
+        ClusterConfig::default().with_document(CAP, document("cluster-auth-preference", spec)).unwrap()
+    }
+
+    #[test]
+    fn what_the_file_says_lies_over_what_documents_say_and_both_over_the_defaults() {
+        let file = saying(json!({ "locking_mode": "strict" }));
+        let documents = saying(json!({ "locking_mode": "best_effort", "second_factor": "on" }));
+        let settings = file.over(documents).settings();
+        let expected = ClusterSettings {
+            locking_mode: LockMode::Strict,
+            second_factor: SecondFactor::On,
+            ..ClusterSettings::default()
+        };
+        assert_eq!(settings, expected);
+        assert_eq!(ClusterConfig::default().settings(), ClusterSettings::default());
+        assert_eq!(ClusterConfig::defaults().settings(), ClusterSettings::default());
+    }
+
+    #[test]
+    fn a_document_that_contradicts_the_file_is_refused_and_the_place_in_the_file_is_named() {
+        let file = saying(json!({ "disconnect_expired_cert": true, "locking_mode": "strict" }));
+        let agreeing = saying(json!({ "locking_mode": "strict", "second_factor": "on" }));
+        assert_eq!(agreeing.agrees_with_file(CAP, file), Ok(()));
+        let other = saying(json!({ "disconnect_expired_cert": false }));
+        let cause = other.agrees_with_file(CAP, file).unwrap_err().to_string();
+        assert!(cause.contains("disconnect_expired_cert of cluster-auth-preference is true"), "{cause}");
+        assert!(cause.contains("(auth_service.disconnect_expired_cert)"), "{cause}");
+    }
+
+    // I80
+    #[test]
+    fn a_name_a_field_or_a_value_that_is_not_known_is_refused() {
+        let given = |name: &str, spec| {
+            ClusterConfig::default().with_document(CAP, document(name, spec)).unwrap_err().to_string()
+        };
+        assert!(given("mine", json!({})).contains("its name is cluster-auth-preference"));
+        assert!(given("cluster-auth-preference", json!({ "webauthn": {} })).contains("unknown field `webauthn`"));
+        assert!(given("cluster-auth-preference", json!({ "second_factor": "sms" })).contains("unknown variant `sms`"));
+        let mut labelled = document("cluster-auth-preference", json!({}));
+        labelled.metadata.labels.insert("a".into(), "b".into());
+        assert!(ClusterConfig::default().with_document(CAP, labelled).is_err());
+    }
+
+    #[test]
+    fn a_timeout_reads_back_as_it_is_written_and_nonsense_is_none() {
+        for text in ["never", "1s", "90s", "30m", "2h"] {
+            assert_eq!(text.parse::<IdleTimeout>().unwrap().to_string(), text);
+        }
+        assert_eq!("0s".parse(), Ok(IdleTimeout::default()));
+        for wrong in ["", "soon", "-1s", "Never"] {
+            assert!(wrong.parse::<IdleTimeout>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_changes_is_said_field_by_field() {
+        let before = saying(json!({ "locking_mode": "strict", "second_factor": "on" }));
+        let after = saying(json!({ "disconnect_expired_cert": true, "second_factor": "off" }));
+        let changes = before.changes(CAP, after);
+        let expected =
+            ["disconnect_expired_cert: unset -> true", "locking_mode: strict -> unset", "second_factor: on -> off"];
+        assert_eq!(changes, expected);
+    }
+}
