@@ -1,6 +1,8 @@
 //! Ways out of networks that do not let everything pass, over real sockets: an HTTP proxy that clients are obliged to use, and a balancer
 //! that ends TLS and understands only HTTP.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails ends its test")]
+
 mod support;
 
 use std::net::SocketAddr;
