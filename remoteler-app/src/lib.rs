@@ -1,3 +1,8 @@
-//! Web apps behind the access plane: browser session, signed identity, HTTP forwarding.
-//!
-//! The crate holds the place of that protocol in the map of crates; it exports nothing yet.
+//! Web apps behind the access plane. So far: `axum::serve` over a service of an agent (feature `axum`). Browser sessions, signed identity
+//! and HTTP forwarding have their place here and are not built.
+
+#[cfg(feature = "axum")]
+mod listener;
+
+#[cfg(feature = "axum")]
+pub use listener::{AxumCaller, AxumListener};

@@ -289,6 +289,10 @@ impl AuthApi for Handle {
         change!(self, test_connector(connector))
     }
 
+    async fn proxies(&self) -> Result<Vec<remoteler_core::ProxyRecord>, ApiError> {
+        self.inner.proxies(&self.caller).await
+    }
+
     async fn take_lease(&self, request: LeaseRequest) -> Result<LeaseAnswer, ApiError> {
         change!(self, take_lease(request))
     }

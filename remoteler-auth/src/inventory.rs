@@ -98,6 +98,26 @@ impl Inner {
         newest.map(|(_, proxy, _)| proxy.public_addr)
     }
 
+    /// Where agents find proxies. One that has not announced itself for as long as a node's record lives is not among them.
+    pub(crate) async fn proxies(&self, caller: &Caller) -> ApiResult<Vec<remoteler_core::ProxyRecord>> {
+        match caller {
+            Caller::LocalAdmin => {}
+            Caller::Host { host, .. } if host.is(SystemRole::Proxy) => {}
+            Caller::Host { .. } | Caller::User { .. } | Caller::Anonymous { .. } => {
+                return Err(self.refuse(caller, "list proxies").await);
+            }
+        }
+        let oldest = self.clock.now().minus(LIFE);
+        let proxies = self.records.list::<ProxyRecord>(key::PROXIES).await?;
+        let live = proxies.into_iter().filter(|(_, proxy, _)| proxy.announced >= oldest);
+        let listed = live.filter_map(|(key, proxy, _)| {
+            let host_id = key.rsplit('/').next()?.parse().ok()?;
+            let ProxyRecord { public_addr, announced: last_seen } = proxy;
+            Some(remoteler_core::ProxyRecord { host_id, public_addr, last_seen })
+        });
+        Ok(listed.collect())
+    }
+
     pub(crate) async fn nodes(&self, caller: &Caller) -> ApiResult<Vec<NodeRecord>> {
         let view = self.view(caller, "node").await?;
         let policy = self.policy.policy();

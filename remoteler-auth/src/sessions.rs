@@ -178,6 +178,7 @@ fn may_report(host: &HostIdentity, kind: &AuditKind) -> bool {
         }
         AuditKind::AuditDropped { server_id, .. } => *server_id == host.id.to_string(),
         AuditKind::TunnelConnect { .. } => is(SystemRole::Proxy),
+        AuditKind::ServiceConnect { server_id, .. } => is(SystemRole::Node) && *server_id == host.id.to_string(),
         // A proxy ends what it copies to others.
         AuditKind::ClientDisconnect { server_hostname, .. } => {
             is(SystemRole::Proxy)

@@ -6,7 +6,7 @@ use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 use remoteler_core::{Clock, PolicySource, SystemClock, SystemRole, TrustBundle, wire, with_causes};
 use remoteler_tunnel::{
     BoxedStream, ClientTls, ConnectError as TunnelError, FirstContact, PolicyTrust, SharedTlsIdentity, TlsConfigError,
-    TlsIdentity, TrustSource, connect_tls,
+    TlsIdentity, TrustSource, Ways,
 };
 use rustls::{AlertDescription, ClientConfig, RootCertStore};
 use tokio::net::UnixStream;
@@ -105,7 +105,13 @@ pub enum WebTrust {
 /// A way to one service.
 pub(crate) enum Connector {
     /// TLS over TCP; the identity is what the configuration shows.
-    Tls { addr: String, config: Arc<ClientConfig>, identity: Option<Arc<SharedTlsIdentity>>, hint: &'static str },
+    Tls {
+        addr: String,
+        config: Arc<ClientConfig>,
+        identity: Option<Arc<SharedTlsIdentity>>,
+        hint: &'static str,
+        ways: Ways,
+    },
     /// A socket of this machine.
     Unix(PathBuf),
 }
@@ -126,7 +132,7 @@ impl Connector {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ConnectError> {
         let config = trust.config(identity.clone(), &[SystemRole::Auth], wire::ALPN_AUTH, clock)?;
-        Ok(Self::Tls { addr: addr.into(), config, identity, hint: "" })
+        Ok(Self::Tls { addr: addr.into(), config, identity, hint: "", ways: Ways::default() })
     }
 
     pub(crate) fn web(addr: &str, trust: WebTrust) -> Result<Self, ConnectError> {
@@ -138,7 +144,25 @@ impl Connector {
             WebTrust::SystemRoots => "; for a proxy with a certificate of its own making use --insecure",
             WebTrust::Insecure => "",
         };
-        Ok(Self::Tls { addr: addr.into(), config, identity: None, hint })
+        Ok(Self::Tls { addr: addr.into(), config, identity: None, hint, ways: Ways::default() })
+    }
+
+    /// The same, by other ways out of this network.
+    pub(crate) fn by(self, other: &Ways) -> Self {
+        match self {
+            Self::Tls { addr, config, identity, hint, .. } => {
+                Self::Tls { addr, config, identity, hint, ways: other.clone() }
+            }
+            Self::Unix(path) => Self::Unix(path),
+        }
+    }
+
+    /// The ways out that it takes.
+    pub(crate) fn ways(&self) -> Ways {
+        match self {
+            Self::Tls { ways, .. } => ways.clone(),
+            Self::Unix(_) => Ways::default(),
+        }
     }
 
     /// What the service is called in messages.
@@ -168,7 +192,7 @@ impl Connector {
     /// Connects: 10 s for TCP and for TLS each at the most.
     pub(crate) async fn connect(&self) -> Result<BoxedStream, ConnectError> {
         match self {
-            Self::Tls { addr, config, hint, .. } => match connect_tls(addr, config.clone()).await {
+            Self::Tls { addr, config, hint, ways, .. } => match ways.connect(addr, config.clone()).await {
                 Ok(stream) => Ok(Box::new(stream)),
                 Err(error) => Err(failure(error, hint)),
             },
@@ -204,8 +228,22 @@ pub async fn probe(
     trust: AuthTrust,
     clock: Arc<dyn Clock>,
 ) -> Result<Peer, ConnectError> {
+    probe_by(addr, identity, trust, clock, &Ways::default()).await
+}
+
+/// As [`probe`], by `ways`.
+///
+/// # Errors
+/// As [`probe`].
+pub async fn probe_by(
+    addr: &str,
+    identity: Option<Arc<SharedTlsIdentity>>,
+    trust: AuthTrust,
+    clock: Arc<dyn Clock>,
+    ways: &Ways,
+) -> Result<Peer, ConnectError> {
     let config = trust.config(identity, &[SystemRole::Proxy], remoteler_tunnel::ALPN_TUNNEL, clock)?;
-    match connect_tls(addr, config).await {
+    match ways.connect(addr, config).await {
         Ok(stream) => Ok(match stream.get_ref().1.alpn_protocol() {
             Some(_) => Peer::Proxy,
             None => Peer::Auth,
@@ -231,6 +269,13 @@ pub(crate) fn failure(error: TunnelError, hint: &str) -> ConnectError {
         TunnelError::Timeout { address, within } => ConnectError::Timeout { addr: address, within },
         TunnelError::Resolve { ref address, .. } | TunnelError::Connect { ref address, .. } => {
             ConnectError::Unreachable { addr: address.clone(), reason: innermost(&error) }
+        }
+        TunnelError::HttpProxy { address, proxy, reason } => ConnectError::Unreachable {
+            addr: address,
+            reason: format!("the HTTP proxy {proxy} does not lead there: {reason}"),
+        },
+        TunnelError::WebSocket { address, reason } => {
+            ConnectError::Unreachable { addr: address, reason: format!("no connection over WebSocket: {reason}") }
         }
         // A reason of a later version.
         other => ConnectError::Unreachable { addr: String::new(), reason: with_causes(&other) },

@@ -8,7 +8,7 @@ use std::{
 };
 
 use remoteler_core::{AuthApi, Clock, SystemClock, SystemRole, Timestamp, wire};
-use remoteler_tunnel::{ConnectError as TunnelError, connect_tls};
+use remoteler_tunnel::{ConnectError as TunnelError, Ways};
 use rustls::CertificateError;
 
 use crate::{
@@ -127,8 +127,8 @@ pub async fn align_clock(clock: &HostClock, auth: &RemoteAuth, addr: &str, trust
     let here = clock.now();
     match auth.ping().await {
         Ok(said) if distance(here, said.server_time) <= TOLERATED => Ok(()),
-        Ok(said) => tell_if_believed(clock, here, said.server_time, addr, trust).await,
-        Err(_) => correct_clock(clock, addr, trust).await.map(drop),
+        Ok(said) => tell_if_believed(clock, here, said.server_time, addr, trust, &auth.ways()).await,
+        Err(_) => correct_clock_by(clock, addr, trust, &auth.ways()).await.map(drop),
     }
 }
 
@@ -142,10 +142,20 @@ pub async fn align_clock(clock: &HostClock, auth: &RemoteAuth, addr: &str, trust
 /// # Errors
 /// [`TimeError`]; the clock goes on as before.
 pub async fn correct_clock(clock: &HostClock, addr: &str, trust: AuthTrust) -> Result<bool, TimeError> {
+    correct_clock_by(clock, addr, trust, &Ways::default()).await
+}
+
+/// As [`correct_clock`], by `ways`.
+pub(crate) async fn correct_clock_by(
+    clock: &HostClock,
+    addr: &str,
+    trust: AuthTrust,
+    ways: &Ways,
+) -> Result<bool, TimeError> {
     let here = clock.now();
     let mut believed_at = here;
     for _ in 0..ATTEMPTS {
-        match connect_at(believed_at, addr, trust.clone()).await {
+        match connect_at(believed_at, addr, trust.clone(), ways).await {
             Ok(()) => break,
             // The certificate of the authority and that of the service have a beginning and an end each.
             Err(error) => match valid_at(&error) {
@@ -158,9 +168,9 @@ pub async fn correct_clock(clock: &HostClock, addr: &str, trust: AuthTrust) -> R
         return Ok(false);
     }
     let fixed = Arc::new(Fixed(believed_at));
-    let auth = RemoteAuth::tls_by_clock(addr, None, trust.clone(), fixed)?;
+    let auth = RemoteAuth::tls_by_clock(addr, None, trust.clone(), fixed)?.by(ways);
     let said = auth.ping().await.map_err(|source| TimeError::Silent { addr: addr.to_owned(), source })?;
-    tell_if_believed(clock, here, said.server_time, addr, trust).await?;
+    tell_if_believed(clock, here, said.server_time, addr, trust, ways).await?;
     Ok(true)
 }
 
@@ -170,8 +180,9 @@ async fn tell_if_believed(
     there: Timestamp,
     addr: &str,
     trust: AuthTrust,
+    ways: &Ways,
 ) -> Result<(), TimeError> {
-    if let Err(error) = connect_at(there, addr, trust).await {
+    if let Err(error) = connect_at(there, addr, trust, ways).await {
         let reason = failure(error, "").to_string();
         return Err(TimeError::Neither { addr: addr.to_owned(), here, there, reason });
     }
@@ -180,14 +191,14 @@ async fn tell_if_believed(
     Ok(())
 }
 
-async fn connect_at(time: Timestamp, addr: &str, trust: AuthTrust) -> Result<(), TunnelError> {
+async fn connect_at(time: Timestamp, addr: &str, trust: AuthTrust, ways: &Ways) -> Result<(), TunnelError> {
     let config = trust.config(None, &[SystemRole::Auth], wire::ALPN_AUTH, Arc::new(Fixed(time)));
     let config = config.map_err(|cause| TunnelError::Handshake {
         address: addr.to_owned(),
         reason: cause.to_string(),
         source: std::io::Error::other(cause),
     })?;
-    connect_tls(addr, config).await.map(drop)
+    ways.connect(addr, config).await.map(drop)
 }
 
 /// The nearest time at which the certificate would be valid that was refused for its time.

@@ -8,14 +8,14 @@ use remoteler_core::{
     ApiError, ApiErrorKind, AuthApi, Clock, InstanceId, OsEntropy, Policy, PolicySource, SharedPolicy, TrustAck,
     TrustAcked, random_uuid,
 };
-use remoteler_tunnel::SharedTlsIdentity;
+use remoteler_tunnel::{SharedTlsIdentity, Ways};
 use ssh_key::{Certificate, PrivateKey};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     connector::AuthTrust,
-    host_clock::{HostClock, correct_clock},
+    host_clock::{HostClock, correct_clock_by},
     host_state::{HostState, HostStateError},
     standing::{ShutOut, shut_out},
 };
@@ -77,6 +77,8 @@ struct Elsewhere {
     instance: InstanceId,
     /// Corrected when nothing is believed for its sake.
     clock: HostClock,
+    /// How it is reached.
+    ways: Ways,
 }
 
 impl HostKeeper {
@@ -105,7 +107,19 @@ impl HostKeeper {
     pub fn with_auth_at(self, addr: impl Into<String>, policy: Arc<SharedPolicy>) -> Self {
         let instance = InstanceId::from_uuid(random_uuid(&OsEntropy));
         let clock = HostClock::default();
-        Self { elsewhere: Some(Elsewhere { addr: addr.into(), policy, instance, clock }), ..self }
+        Self {
+            elsewhere: Some(Elsewhere { addr: addr.into(), policy, instance, clock, ways: Ways::default() }),
+            ..self
+        }
+    }
+
+    /// Says by which ways the auth service is reached.
+    #[must_use]
+    pub fn by_ways(mut self, ways: &Ways) -> Self {
+        if let Some(elsewhere) = &mut self.elsewhere {
+            elsewhere.ways = ways.clone();
+        }
+        self
     }
 
     /// Says by which clock this host goes, which is corrected when the auth service is not believed for its sake.
@@ -233,7 +247,7 @@ impl HostKeeper {
             KeeperError::Auth { source, .. } if source.kind == ApiErrorKind::Copied => Some(ShutOut::Copied),
             KeeperError::Auth { .. } | KeeperError::State(_) => {
                 let (client, policy) = (self.shown.client.clone(), self.policy.clone());
-                shut_out(&elsewhere.addr, client, policy, self.clock.clone()).await
+                shut_out(&elsewhere.addr, client, policy, self.clock.clone(), &elsewhere.ways).await
             }
         };
         let found = match (found, before) {
@@ -245,7 +259,7 @@ impl HostKeeper {
         let Some(reason) = found else {
             if before.is_none() {
                 let trust = AuthTrust::Policy(self.policy.clone());
-                if let Err(error) = correct_clock(&elsewhere.clock, &elsewhere.addr, trust).await {
+                if let Err(error) = correct_clock_by(&elsewhere.clock, &elsewhere.addr, trust, &elsewhere.ways).await {
                     tracing::debug!(%error, "the clock was not compared");
                 }
             }

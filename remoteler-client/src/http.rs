@@ -12,7 +12,7 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use remoteler_core::with_causes;
-use remoteler_tunnel::TlsIdentity;
+use remoteler_tunnel::{TlsIdentity, Ways};
 use tokio::task::AbortHandle;
 
 use crate::connector::{ConnectError, Connector};
@@ -79,6 +79,15 @@ enum Failed {
 }
 
 impl HttpClient {
+    /// The same over other ways. Connections of before are not kept.
+    pub(crate) fn by(self, ways: &Ways) -> Self {
+        Self { connector: self.connector.by(ways), idle: Mutex::default(), ..self }
+    }
+
+    pub(crate) fn ways(&self) -> Ways {
+        self.connector.ways()
+    }
+
     /// For a service of ours that keeps unused connections for longer than [`KEPT`].
     pub(crate) const fn new(connector: Connector) -> Self {
         Self { connector, kept_for: KEPT, idle: Mutex::new(Vec::new()) }

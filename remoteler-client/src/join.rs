@@ -8,6 +8,8 @@ use remoteler_core::{
     RejoinStatement, Secret, SystemRole,
 };
 
+use remoteler_tunnel::Ways;
+
 use crate::{
     connector::{AuthTrust, ConnectError},
     host_clock::{HostClock, TimeError, align_clock},
@@ -81,6 +83,8 @@ pub struct JoinParams {
     pub service_account: Option<Secret>,
     /// Keys of an attempt before, whose answer may have been lost; absent: new ones.
     pub keys: Option<KeyPairs>,
+    /// How `addr` is reached from here.
+    pub ways: Ways,
 }
 
 /// Joins, and corrects `clock` by the cluster's if it is wrong and there is a pin to know the cluster by. Nothing is written: the caller
@@ -90,13 +94,14 @@ pub struct JoinParams {
 /// [`JoinError`]. The token may have been used all the same when the answer was lost or not good: asking again with the same keys gets the
 /// same answer.
 pub async fn join(params: JoinParams, clock: &HostClock) -> Result<HostState, JoinError> {
-    let JoinParams { addr, token, ca_pins, insecure, node_name, roles, kube_clusters, service_account, keys } = params;
+    let JoinParams { addr, token, ca_pins, insecure, node_name, roles, kube_clusters, service_account, keys, ways } =
+        params;
     let trust = first_trust(&addr, &ca_pins, insecure)?;
     let keys = match keys {
         Some(keys) => keys,
         None => KeyPairs::generate(node_name.as_str())?,
     };
-    let auth = first_contact(&addr, trust, clock).await?;
+    let auth = first_contact(&addr, trust, clock, &ways).await?;
     let request = JoinRequest {
         token,
         node_name,
@@ -113,8 +118,8 @@ pub async fn join(params: JoinParams, clock: &HostClock) -> Result<HostState, Jo
 }
 
 /// The service, believed as `trust` says. A wrong clock is corrected by it, but only if it has proved who it is.
-async fn first_contact(addr: &str, trust: AuthTrust, clock: &HostClock) -> Result<RemoteAuth, JoinError> {
-    let auth = RemoteAuth::tls_by_clock(addr, None, trust.clone(), Arc::new(clock.clone()))?;
+async fn first_contact(addr: &str, trust: AuthTrust, clock: &HostClock, ways: &Ways) -> Result<RemoteAuth, JoinError> {
+    let auth = RemoteAuth::tls_by_clock(addr, None, trust.clone(), Arc::new(clock.clone()))?.by(ways);
     if let AuthTrust::Insecure = trust {
         return Ok(auth);
     }
@@ -151,7 +156,7 @@ pub async fn rejoin(state: &HostState, params: RejoinParams, clock: &HostClock) 
     let trust = first_trust(&addr, &ca_pins, insecure)?;
     let present = state.keys()?;
     let keys = new_keys.clone().unwrap_or_else(|| present.clone());
-    let auth = first_contact(&addr, trust, clock).await?;
+    let auth = first_contact(&addr, trust, clock, &Ways::default()).await?;
     let request = |prover: &KeyPairs| -> Result<JoinRequest, JoinError> {
         let statement = RejoinStatement {
             cluster: state.cluster_name(),

@@ -16,7 +16,7 @@ use remoteler_core::{
     evidence::{ExportQuery, ExportStart, ExportTile, ExportTileQuery},
     printable, wire,
 };
-use remoteler_tunnel::SharedTlsIdentity;
+use remoteler_tunnel::{SharedTlsIdentity, Ways};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -55,6 +55,17 @@ impl RemoteAuth {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ConnectError> {
         Ok(Self { http: HttpClient::new(Connector::auth_by_clock(addr, identity, trust, clock)?) })
+    }
+
+    /// The same, by other ways out of this network than the straight one.
+    #[must_use]
+    pub fn by(self, ways: &Ways) -> Self {
+        Self { http: self.http.by(ways) }
+    }
+
+    /// The ways out that it takes.
+    pub(crate) fn ways(&self) -> Ways {
+        self.http.ways()
     }
 
     /// The service on this machine, as its administrator: the socket belongs to it and is open to its user and root.
@@ -403,6 +414,10 @@ impl AuthApi for RemoteAuth {
 
     async fn test_connector(&self, request: remoteler_core::Resource) -> Result<remoteler_core::LoginBegun, ApiError> {
         self.call(send(Method::POST, wire::CONNECTOR_TEST, &request)).await
+    }
+
+    async fn proxies(&self) -> Result<Vec<remoteler_core::ProxyRecord>, ApiError> {
+        self.call(get(wire::PROXIES)).await
     }
 
     async fn take_lease(&self, request: LeaseRequest) -> Result<LeaseAnswer, ApiError> {

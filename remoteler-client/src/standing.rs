@@ -5,7 +5,7 @@
 use std::{fmt, io, sync::Arc, time::Duration};
 
 use remoteler_core::{Clock, PolicySource, SystemRole, wire};
-use remoteler_tunnel::{ConnectError, SharedTlsIdentity, connect_tls};
+use remoteler_tunnel::{ConnectError, SharedTlsIdentity, Ways};
 use rustls::{AlertDescription, CertificateError};
 use tokio::{io::AsyncReadExt, time::timeout};
 
@@ -60,9 +60,10 @@ pub(crate) async fn shut_out(
     identity: Arc<SharedTlsIdentity>,
     policy: Arc<dyn PolicySource>,
     clock: Arc<dyn Clock>,
+    ways: &Ways,
 ) -> Option<ShutOut> {
     let config = AuthTrust::Policy(policy).config(Some(identity), &[SystemRole::Auth], wire::ALPN_AUTH, clock).ok()?;
-    match connect_tls(addr, config).await {
+    match ways.connect(addr, config).await {
         Ok(mut stream) => match timeout(FIRST_WORD, stream.read(&mut [0])).await {
             Ok(Err(cause)) => judged(&cause),
             Ok(Ok(_)) | Err(_) => None,

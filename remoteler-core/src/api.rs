@@ -490,4 +490,6 @@ pub trait AuthApi: Send + Sync {
     async fn take_lease(&self, request: LeaseRequest) -> Result<LeaseAnswer, ApiError>;
     /// Which counted connections the calling host holds, and which have ended. Nodes and Kubernetes services.
     async fn report_leases(&self, report: LeaseReport) -> Result<(), ApiError>;
+    /// The proxies that were heard of within the last two minutes. Proxies and administrators.
+    async fn proxies(&self) -> Result<Vec<crate::ProxyRecord>, ApiError>;
 }

@@ -675,6 +675,24 @@ audit_kinds! {
         /// Which connector.
         name: String,
     }
+
+    /// A user reaches a named service of an agent, or is turned away there.
+    ServiceConnect = "service.connect", "TSV00I" {
+        /// Who.
+        user: String,
+        /// `service@host`.
+        service: String,
+        /// Host id of the agent.
+        server_id: String,
+        /// Whether the connection was given to the service.
+        success: bool,
+        /// Why not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+        /// Where the user comes from, as the proxy says.
+        #[serde(rename = "addr.remote", default, skip_serializing_if = "Option::is_none")]
+        remote: Option<String>,
+    }
 }
 
 impl AuditKind {
@@ -699,6 +717,7 @@ impl AuditKind {
             Self::Exec { error: Some(_), .. } => "T3002E",
             Self::Port { success: false, .. } => "T3003E",
             Self::TunnelConnect { success: false, .. } => "TT000W",
+            Self::ServiceConnect { success: false, .. } => "TSV00W",
             other => other.base_code(),
         }
     }

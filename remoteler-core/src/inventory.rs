@@ -23,6 +23,17 @@ pub struct NodeRecord {
     pub last_seen: Timestamp,
 }
 
+/// A proxy of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyRecord {
+    /// The host it runs on.
+    pub host_id: HostId,
+    /// `host:port` under which users and agents reach it.
+    pub public_addr: String,
+    /// When it was last heard of.
+    pub last_seen: Timestamp,
+}
+
 impl NodeRecord {
     /// Whether `user` may know of it.
     #[must_use]

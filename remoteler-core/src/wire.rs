@@ -71,6 +71,8 @@ pub const KUBE_CLUSTERS: &str = "/v1/kube_clusters";
 pub const KUBE_CLUSTER: &str = "/v1/kube_clusters/{name}";
 /// `PUT` [`ProxyAnnouncement`] → nothing.
 pub const PROXY: &str = "/v1/proxy";
+/// `GET` → `[`[`crate::ProxyRecord`]`]`.
+pub const PROXIES: &str = "/v1/proxies";
 
 /// `POST` `[`[`crate::AuditEvent`]`]` → nothing; `GET` with [`crate::EventQuery`] as query → `[`[`crate::AuditEvent`]`]`.
 pub const EVENTS: &str = "/v1/events";

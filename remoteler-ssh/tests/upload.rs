@@ -253,6 +253,9 @@ impl AuthApi for Store {
         absent()
     }
 
+    async fn proxies(&self) -> Result<Vec<remoteler_core::ProxyRecord>, ApiError> {
+        absent()
+    }
     async fn take_lease(&self, _: LeaseRequest) -> Result<LeaseAnswer, ApiError> {
         absent()
     }

@@ -1,16 +1,18 @@
-//! Makes TCP and TLS connections: every address of a name is tried, each for a part of the time, and the socket is set up for small
-//! frames. Owns no connection.
+//! Makes TCP and TLS connections: the addresses of a name race each other, and the socket is set up for small frames. Owns no
+//! connection.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -48,6 +50,24 @@ pub enum ConnectError {
         /// What TLS says.
         source: io::Error,
     },
+    /// The HTTP proxy of this network does not lead there.
+    #[error("{address} cannot be reached through the HTTP proxy {proxy}: {reason}")]
+    HttpProxy {
+        /// `host:port` that was asked for.
+        address: String,
+        /// `host:port` of the HTTP proxy.
+        proxy: String,
+        /// What it says.
+        reason: String,
+    },
+    /// Who answers carries no connection in a WebSocket.
+    #[error("{address} carries no connection over WebSocket: {reason}")]
+    WebSocket {
+        /// `host:port` that was asked for.
+        address: String,
+        /// What it says.
+        reason: String,
+    },
     /// Somebody answered, and did not finish in time.
     #[error("{address} did not finish the TLS handshake within {} s", .within.as_secs())]
     Timeout {
@@ -56,6 +76,26 @@ pub enum ConnectError {
         /// The deadline.
         within: Duration,
     },
+}
+
+impl ConnectError {
+    /// Whether another attempt may succeed without anybody changing anything.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Resolve { .. } | Self::Connect { .. } | Self::Timeout { .. } => true,
+            Self::HttpProxy { .. } | Self::WebSocket { .. } => true,
+            Self::Handshake { source, .. } => !crate::tls::is_certificate_failure(source),
+        }
+    }
+
+    /// Whether it looks like the doing of somebody between: there is an answer, and not that of a proxy of ours.
+    pub(crate) fn is_between(&self) -> bool {
+        match self {
+            Self::Handshake { .. } | Self::Timeout { .. } => true,
+            Self::Resolve { .. } | Self::Connect { .. } | Self::HttpProxy { .. } | Self::WebSocket { .. } => false,
+        }
+    }
 }
 
 /// Connects to `host:port` as [`connect_tcp`] does and makes the TLS handshake, in 10 s each. The host is sent as SNI when it is a name;
@@ -107,28 +147,52 @@ pub async fn connect_tcp(address: &str, within: Duration) -> Result<TcpStream, C
         Ok(found) => found.map_err(resolve_error)?.take(MOST_ADDRESSES).collect(),
         Err(_) => return Err(resolve_error(io::ErrorKind::TimedOut.into())),
     };
+    let tried = addresses.len();
+    let failed = |source| ConnectError::Connect { address: address.to_owned(), tried, source };
+    let stream = race(alternating(addresses), deadline).await.map_err(failed)?;
+    stream.set_nodelay(true).map_err(failed)?;
+    Ok(stream)
+}
+
+/// The first connection that stands. Each address has a head start on the next; one that fails gives its turn away at once (RFC 8305).
+async fn race(addresses: Vec<SocketAddr>, deadline: Instant) -> io::Result<TcpStream> {
+    let mut waiting = addresses.into_iter();
+    let mut attempts = FuturesUnordered::new();
     let mut last = io::Error::from(io::ErrorKind::NotFound);
-    for (index, candidate) in addresses.iter().enumerate() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let share = left / u32::try_from(addresses.len() - index).unwrap_or(1);
-        match timeout(share, TcpStream::connect(candidate)).await {
-            Ok(Ok(stream)) => {
-                stream.set_nodelay(true).map_err(|source| ConnectError::Connect {
-                    address: address.to_owned(),
-                    tried: index + 1,
-                    source,
-                })?;
-                return Ok(stream);
-            }
-            Ok(Err(error)) => last = error,
-            Err(_) => last = io::ErrorKind::TimedOut.into(),
+    loop {
+        if let Some(next) = waiting.next() {
+            attempts.push(TcpStream::connect(next));
+        }
+        tokio::select! {
+            attempt = attempts.next() => match attempt {
+                Some(Ok(stream)) => return Ok(stream),
+                Some(Err(error)) => last = error,
+                None => return Err(last),
+            },
+            () = sleep(HEAD_START), if waiting.len() > 0 => {}
+            () = sleep_until(deadline) => return Err(io::ErrorKind::TimedOut.into()),
         }
     }
-    Err(ConnectError::Connect { address: address.to_owned(), tried: addresses.len(), source: last })
+}
+
+/// The families in turn, the one that the resolver puts first at the front: a family that leads nowhere costs one head start.
+fn alternating(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let Some(first) = addresses.first().map(SocketAddr::is_ipv6) else { return addresses };
+    let (one, other): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|address| address.is_ipv6() == first);
+    let mut other = other.into_iter();
+    let mut mixed = Vec::with_capacity(one.len() + other.len());
+    for address in one {
+        mixed.push(address);
+        mixed.extend(other.next());
+    }
+    mixed.extend(other);
+    mixed
 }
 
 const TLS_DEADLINE: Duration = Duration::from_secs(10);
 const MOST_ADDRESSES: usize = 16;
+/// Of an address on the next one (RFC 8305 section 8: connection attempt delay).
+const HEAD_START: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
 mod tests {
@@ -144,5 +208,37 @@ mod tests {
         ] {
             assert_eq!(server_name(address).to_str(), name);
         }
+    }
+
+    #[test]
+    fn the_families_take_turns_and_the_resolvers_order_stays_within_each() {
+        let addresses = |text: &[&str]| -> Vec<SocketAddr> { text.iter().map(|one| one.parse().unwrap()).collect() };
+        let found = addresses(&["[::1]:1", "[::2]:1", "[::3]:1", "127.0.0.1:1"]);
+        assert_eq!(alternating(found), addresses(&["[::1]:1", "127.0.0.1:1", "[::2]:1", "[::3]:1"]));
+        let found = addresses(&["127.0.0.1:1", "[::1]:1", "[::2]:1"]);
+        assert_eq!(alternating(found), addresses(&["127.0.0.1:1", "[::1]:1", "[::2]:1"]));
+        assert_eq!(alternating(Vec::new()), Vec::new());
+    }
+
+    #[tokio::test]
+    async fn an_address_that_never_answers_does_not_keep_the_next_one_waiting() {
+        let silent = tokio::net::TcpSocket::new_v4().unwrap();
+        silent.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let silent_address = silent.local_addr().unwrap();
+        let full = silent.listen(1).unwrap();
+        // With its queue full it answers nobody.
+        let mut queued = Vec::new();
+        while let Ok(Ok(one)) = timeout(Duration::from_millis(200), TcpStream::connect(silent_address)).await {
+            queued.push(one);
+            assert!(queued.len() < 100, "the queue takes everybody");
+        }
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let good = listener.local_addr().unwrap();
+
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let reached = race(vec![silent_address, good], deadline).await.unwrap();
+
+        assert_eq!(reached.peer_addr().unwrap(), good);
+        drop(full);
     }
 }

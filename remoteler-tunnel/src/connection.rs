@@ -226,7 +226,8 @@ impl Link {
         }
     }
 
-    fn drain(&self, reason: &str) {
+    /// Takes no new streams and says so to the peer; the link ends with its last stream.
+    pub fn drain(&self, reason: &str) {
         let shared = self.shared();
         let mut core = shared.lock();
         core.mux.go_away(Code::GoingAway, reason);

@@ -23,6 +23,8 @@ pub enum TargetKind {
     Ssh,
     /// A Kubernetes service.
     Kube,
+    /// A named service of an agent: `service@host`.
+    Service,
 }
 
 impl fmt::Display for TargetKind {
@@ -30,6 +32,7 @@ impl fmt::Display for TargetKind {
         f.write_str(match self {
             Self::Ssh => "node",
             Self::Kube => "Kubernetes cluster",
+            Self::Service => "service",
         })
     }
 }

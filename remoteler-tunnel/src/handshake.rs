@@ -18,6 +18,9 @@ pub const MAJOR: u8 = 1;
 pub const MINOR: u8 = 0;
 /// Feature: what is sent is kept until it is acknowledged, and goes out again on another connection when this one is lost.
 pub const RESUME: u64 = 1;
+/// Feature: an idle link is asked after every five minutes instead of every half, for networks that are paid for by the octet. A client says
+/// it when it wants that, a server always.
+pub const METERED: u64 = 2;
 /// Octets of the body in this version; the fewest a peer may send.
 pub const BODY_LEN: usize = 28;
 /// Most octets a body of a later minor version may have.
@@ -30,7 +33,7 @@ const PREFIX_LEN: usize = 8;
 pub struct Hello {
     /// Minor version spoken; both use the lower of the two.
     pub minor: u8,
-    /// Bit set of optional abilities, of which [`RESUME`] is known; others are ignored. One counts when both sides have it.
+    /// Bit set of optional abilities, of which [`RESUME`] and [`METERED`] are known; others are ignored. One counts when both sides have it.
     pub features: u64,
     /// Streams the peer may have open towards this side at once.
     pub max_streams: u32,

@@ -7,15 +7,19 @@
 
 mod agent;
 mod backoff;
+mod carrier;
 mod connect;
 mod connection;
 mod dial;
+mod dialer;
 mod frame;
 mod handshake;
+mod http_proxy;
 mod link;
 mod listener;
 mod live;
 mod mux;
+mod notice;
 mod origin;
 mod registration;
 mod relay;
@@ -23,19 +27,27 @@ mod replay;
 mod resume;
 mod router;
 mod server;
+mod service;
 mod stream;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 mod tls;
+mod ways;
+mod wire;
 
-pub use agent::{Agent, AgentConfig, AgentError, AgentState};
+pub use agent::{Agent, AgentConfig, AgentError, AgentState, ProxyLink};
 pub use backoff::Backoff;
+pub use carrier::{CARRIER_PATH, WebSocketOctets, accept_carrier, carried};
 pub use connect::{ConnectError, connect_tcp, connect_tls, tls_over};
 pub use connection::{CloseReason, IncomingStream, Link, LinkState, MuxStream};
 pub use dial::{
     DIAL_VERSION, DialCode, DialHeader, DialHeaderError, DialReply, MAX_DIAL_LEN, Target, TargetKind, TargetName,
     TargetNameError, read_dial, read_dial_reply, write_dial, write_dial_reply,
 };
+pub use dialer::{Dialer, DirectDialer};
 pub use frame::{DATA_LEN, FrameError, FrameType, HEADER_LEN, Header, MAX_PAYLOAD_LEN, MAX_REASON_LEN, Payload, Scope};
-pub use handshake::{BODY_LEN, HandshakeError, Hello, MAGIC, MAJOR, MAX_BODY_LEN, MINOR, RESUME};
+pub use handshake::{BODY_LEN, HandshakeError, Hello, MAGIC, MAJOR, MAX_BODY_LEN, METERED, MINOR, RESUME};
+pub use http_proxy::{HttpProxyError, ProxyDialer};
 pub use link::{ACK_EVERY, ACK_WITHIN, ASK_WITHIN, DOUBT_AFTER, Keepalive, LinkError, Sequence};
 pub use listener::{
     ALPN_AUTH, ALPN_AUTH_RELAY, ALPN_SSH, ALPN_TUNNEL, Admission, AdmissionLimits, Admissions, Connection, Greeting,
@@ -49,6 +61,7 @@ pub use mux::limits::Limits;
 pub use mux::outbox::Outbox;
 pub use mux::stream::StreamError;
 pub use mux::{Mux, MuxEvent, ReadOutcome, Side};
+pub use notice::{MAX_NOTICE_LEN, MAX_PROXIES, ProxyAddress};
 pub use origin::{MAX_ORIGIN_LEN, read_origin, write_origin};
 pub use registration::{MAX_REGISTRATION_LEN, Offer, OfferError, REGISTRATION_METADATA};
 pub use relay::{Relayed, relay};
@@ -59,9 +72,15 @@ pub use resume::{
 };
 pub use router::{AttachedAgent, Attachment, DialError, Inventory, Place, Router, StreamService};
 pub use server::{AgentEvents, AgentSession, RegistrationError, TunnelServer};
+pub use service::{
+    ALPN_SERVICE, Caller, ListenError, ServiceAddress, ServiceConnection, ServiceDialError, ServiceDialer,
+    ServiceListener, ServiceName, ServiceNameError, Services,
+};
 pub use stream::{BoxedStream, ByteStream, Replayed};
 pub use tls::{
     ClientAuth, ClientTls, ExportsKeys, FirstContact, FirstContactError, PeerError, PolicyTrust, ServerTls,
     SharedTlsIdentity, TlsConfigError, TlsIdentity, TlsIdentityError, TrustSource, handshake_failure,
     is_certificate_failure, judged_later, verified_peer, web_server_config,
 };
+pub use ways::{NoMemory, Way, WayMemory, Ways};
+pub use wire::Wire;

@@ -33,6 +33,12 @@ impl Keepalive {
     pub const CLIENT: Self = Self { ping_after: Duration::from_secs(27), dead_after: Duration::from_secs(30) };
     /// The other side hears those PINGs and asks only when they stay away.
     pub const SERVER: Self = Self { ping_after: Duration::from_secs(28), dead_after: Duration::from_secs(30) };
+    /// The client's where octets are paid for: 288 times those 310 octets are under 100 KB a day.
+    pub const METERED_CLIENT: Self =
+        Self { ping_after: Duration::from_secs(300), dead_after: Duration::from_secs(330) };
+    /// The server's for such a client.
+    pub const METERED_SERVER: Self =
+        Self { ping_after: Duration::from_secs(310), dead_after: Duration::from_secs(330) };
 }
 
 /// State of the path to one peer.
@@ -201,6 +207,11 @@ impl Sequence {
         if self.sent > self.acked {
             self.unacked_since.get_or_insert(now);
         }
+    }
+
+    /// Both sides have agreed on other times.
+    pub fn set_keepalive(&mut self, keepalive: Keepalive) {
+        self.keepalive = keepalive;
     }
 
     /// From now on a connection may be doubted early: the link outlives it.

@@ -7,6 +7,7 @@ use remoteler_core::{HostIdentity, KubeClusterName, NodeName, SystemRole};
 use serde::{Deserialize, Serialize};
 
 use crate::dial::{DIAL_VERSION, Target, TargetKind};
+use crate::service::ServiceAddress;
 
 /// Metadata of the stream on which an agent registers: the first that it opens.
 pub const REGISTRATION_METADATA: &[u8] = br#"{"v":1,"register":true}"#;
@@ -22,6 +23,9 @@ pub struct Offer {
     /// The Kubernetes clusters that are served.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub kube: BTreeSet<KubeClusterName>,
+    /// Whether named services are served under the host's own name.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub services: bool,
 }
 
 impl Offer {
@@ -35,6 +39,9 @@ impl Offer {
                     self.ssh.as_ref().is_some_and(|node| node.as_str() == name || host.id.to_string() == name)
                 }
                 TargetKind::Kube => self.kube.iter().any(|cluster| cluster.as_str() == name),
+                TargetKind::Service => {
+                    self.services && name.parse::<ServiceAddress>().is_ok_and(|address| address.is_at(host))
+                }
             }
     }
 
@@ -48,6 +55,9 @@ impl Offer {
             && (*node != host.name || !host.roles.contains(&SystemRole::Node))
         {
             return Err(claim(format!("node {node}")));
+        }
+        if self.services && !host.roles.contains(&SystemRole::Node) {
+            return Err(claim("services of its own".into()));
         }
         let kube = host.roles.contains(&SystemRole::Kube);
         match self.kube.iter().find(|cluster| !kube || !host.kube_clusters.contains(*cluster)) {
@@ -104,6 +114,24 @@ mod tests {
         Offer {
             ssh: ssh.map(|name| NodeName::new(name).unwrap()),
             kube: kube.iter().map(|name| KubeClusterName::new(name).unwrap()).collect(),
+            services: false,
+        }
+    }
+
+    // I28
+    #[test]
+    fn services_are_offered_under_the_hosts_own_name_and_by_nodes() {
+        let offered = Offer { services: true, ..Offer::default() };
+        let node = host(&[SystemRole::Node], &[]);
+        assert!(offered.check(&node).is_ok());
+        assert!(offered.check(&host(&[SystemRole::Kube], &["staging"])).is_err());
+        for (name, expected) in
+            [("pg@edge", true), ("pg@67e55044-10b1-426f-9247-bb680e5fe0c8", true), ("pg@other", false), ("edge", false)]
+        {
+            let (cluster, name) = (ClusterName::new("root").unwrap(), TargetName::new(name).unwrap());
+            let target = Target { cluster, kind: TargetKind::Service, name, port: None };
+            assert_eq!(offered.includes(&target, &node), expected, "{target}");
+            assert!(!offer(Some("edge"), &[]).includes(&target, &node));
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use remoteler_core::{Clock, HostId, Timestamp};
+use remoteler_core::{Clock, HostId, HostIdentity, Timestamp};
 use tokio::time::timeout;
 
 use crate::connect::{ConnectError, connect_tcp};
@@ -16,6 +16,7 @@ use crate::connection::Link;
 use crate::dial::{DialCode, DialHeader, Target, TargetKind};
 use crate::mux::error::{Code, OpenError};
 use crate::mux::stream::StreamError;
+use crate::service::ServiceAddress;
 use crate::stream::BoxedStream;
 
 /// Where a target is.
@@ -141,6 +142,8 @@ pub struct AttachedAgent {
     pub since: Timestamp,
     /// Streams open in its link.
     pub streams: usize,
+    /// For how long its link has been without a connection, if it is.
+    pub suspended: Option<Duration>,
 }
 
 /// Says which attachment is meant when it ends: a newer link of the same agent is another one.
@@ -163,6 +166,8 @@ pub struct Router {
 struct Agents {
     up: BTreeMap<HostId, Attached>,
     down: BTreeMap<HostId, Timestamp>,
+    /// Hosts with services, by name: who has a link under it.
+    names: BTreeMap<String, HostId>,
     generation: u64,
 }
 
@@ -197,6 +202,10 @@ impl Router {
 
     async fn dial_now(&self, header: &DialHeader) -> Result<BoxedStream, DialError> {
         let target = || header.target.clone();
+        if header.target.kind == TargetKind::Service {
+            let host = self.host_of_service(&header.target).ok_or_else(|| DialError::NotFound { target: target() })?;
+            return self.dial_agent(host, header).await;
+        }
         let place = self.inventory.locate(&header.target).await;
         match place.map_err(|reason| DialError::Lookup { target: target(), reason })? {
             None => Err(DialError::NotFound { target: target() }),
@@ -240,6 +249,28 @@ impl Router {
         let mut stream = link.open(header.to_json()).map_err(|source| DialError::Open { target: target(), source })?;
         stream.accepted().await.map_err(|source| DialError::Refused { target: target(), source })?;
         Ok(Box::new(stream))
+    }
+
+    /// Services are where their host's link is: no inventory knows them.
+    fn host_of_service(&self, target: &Target) -> Option<HostId> {
+        let address: ServiceAddress = target.name.as_str().parse().ok()?;
+        let named = self.lock().names.get(&*address.host).copied();
+        named.or_else(|| address.host.parse().ok())
+    }
+
+    /// Gives a host the name that its services are dialled by. False when another host has it and a link (I28).
+    pub(crate) fn take_name(&self, host: &HostIdentity) -> bool {
+        let mut agents = self.lock();
+        let held = agents.names.get(host.name.as_str()).copied();
+        if held.is_some_and(|other| other != host.id && agents.up.contains_key(&other)) {
+            return false;
+        }
+        if held.is_none() && agents.names.len() >= MOST_REMEMBERED {
+            let Agents { names, up, .. } = &mut *agents;
+            names.retain(|_, host| up.contains_key(host));
+        }
+        agents.names.insert(host.name.to_string(), host.id);
+        true
     }
 
     /// Puts a link into the table. A link that the agent had before is closed at once: whoever makes a new one has lost it.
@@ -292,8 +323,15 @@ impl Router {
                 host: *host,
                 since: attached.since,
                 streams: attached.link.stream_count(),
+                suspended: attached.link.suspended_since().map(|since| tokio::time::Instant::from_std(since).elapsed()),
             })
             .collect()
+    }
+
+    /// Tells every agent that no new streams come from here: they move to other proxies, and their links end with their last stream.
+    pub fn drain(&self, reason: &str) {
+        let links: Vec<Link> = self.lock().up.values().map(|attached| attached.link.clone()).collect();
+        links.iter().for_each(|link| link.drain(reason));
     }
 
     /// Takes no new streams on any link; waits up to `deadline` for those that are open, then ends them.

@@ -20,12 +20,13 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::connection::{CloseReason, IncomingStream, Link, MuxStream};
-use crate::dial::{DialCode, DialHeaderError, DialReply, decode, read_message, write_dial_reply};
+use crate::dial::{DialCode, DialHeaderError, DialReply, decode, read_message, write_dial_reply, write_message};
 use crate::listener::Admission;
 use crate::mux::Side;
 use crate::mux::error::Code;
 use crate::mux::limits::Limits;
 use crate::mux::stream::StreamError;
+use crate::notice::{MAX_NOTICE_LEN, Notice, ProxyAddress};
 use crate::registration::{MAX_REGISTRATION_LEN, Offer, OfferError, REGISTRATION_METADATA, Registration};
 use crate::replay::ReplayBudget;
 use crate::resume::{EXPORT_CHANNEL, EXPORT_KEYS, RESUME_MAGIC, ResumeKeys};
@@ -67,6 +68,12 @@ pub enum RegistrationError {
     /// It offers what is not its own (I28).
     #[error(transparent)]
     Offer(#[from] OfferError),
+    /// Another host with the same name serves (I28).
+    #[error("another host serves under the name {name}; remove one of the two, or join it again under another name")]
+    NameTaken {
+        /// Of both.
+        name: String,
+    },
     /// Nothing in time.
     #[error("the agent did not register in time")]
     Timeout,
@@ -106,13 +113,22 @@ pub struct TunnelServer {
     live: Option<Arc<LiveWork>>,
     replay: ReplayBudget,
     resumable: Arc<Resumable>,
+    proxies: watch::Receiver<Vec<ProxyAddress>>,
 }
 
 impl TunnelServer {
     /// Registers agents in `router`, each link within `limits`.
     #[must_use]
     pub fn new(router: Arc<Router>, events: Arc<dyn AgentEvents>, limits: Limits) -> Self {
-        Self { router, events, limits, live: None, replay: ReplayBudget::default(), resumable: Arc::default() }
+        let (_, proxies) = watch::channel(Vec::new());
+        let (replay, resumable) = (ReplayBudget::default(), Arc::default());
+        Self { router, events, limits, live: None, replay, resumable, proxies }
+    }
+
+    /// Tells every agent where the proxies of the cluster are, and again whenever that changes.
+    #[must_use]
+    pub fn telling(self, proxies: watch::Receiver<Vec<ProxyAddress>>) -> Self {
+        Self { proxies, ..self }
     }
 
     /// Takes no link of a host that is locked, and cuts those that are up when their host is locked or its certificate revoked: a second later, so
@@ -133,7 +149,7 @@ impl TunnelServer {
         let mut shut_out = std::pin::pin!(shut_out(live).fuse());
         if let Some(control) = control {
             tokio::select! {
-                () = registered_until(&link, control) => {}
+                () = registered_until(&link, control, self.proxies.clone()) => {}
                 reason = &mut shut_out => cut(&link, &reason),
             }
         }
@@ -255,6 +271,9 @@ impl TunnelServer {
     ) -> Result<(AgentSession, Option<LiveGuard>), RegistrationError> {
         let registration: Registration = decode(message)?;
         registration.offer.check(host.identity())?;
+        if registration.offer.services && !self.router.take_name(host.identity()) {
+            return Err(RegistrationError::NameTaken { name: host.identity().name.to_string() });
+        }
         let live = self.enter(host)?;
         let version = registration.version.chars().filter(|c| !c.is_control()).take(40).collect();
         let agent = AgentSession { host: host.identity().clone(), offer: registration.offer, version, source };
@@ -306,10 +325,11 @@ async fn confirm(mut control: MuxStream) -> Result<MuxStream, DialHeaderError> {
     Ok(control)
 }
 
-/// Waits until the agent takes its registration back or the link ends. An agent opens nothing besides: what it tries is
-/// refused.
-async fn registered_until(link: &Link, mut control: MuxStream) {
-    let mut nothing = [0];
+/// Waits until the agent takes its registration back or the link ends, and tells it of proxies meanwhile. An agent opens nothing besides:
+/// what it tries is refused.
+async fn registered_until(link: &Link, mut control: MuxStream, mut proxies: watch::Receiver<Vec<ProxyAddress>>) {
+    proxies.mark_changed();
+    let (mut nothing, mut listens) = ([0], true);
     loop {
         tokio::select! {
             incoming = link.accept() => match incoming {
@@ -317,6 +337,16 @@ async fn registered_until(link: &Link, mut control: MuxStream) {
                 None => return,
             },
             _ = control.read(&mut nothing) => return, // its end; an agent says nothing more on it
+            Ok(()) = proxies.changed(), if listens => {
+                let known = proxies.borrow_and_update().clone();
+                if known.is_empty() {
+                    continue;
+                }
+                let notice = Notice::proxies(&known).to_json();
+                let told = Box::pin(write_message(&mut control, &notice, MAX_NOTICE_LEN));
+                // An agent of an earlier version reads nothing, and some day there is no room for more.
+                listens = matches!(timeout(NOTICE_DEADLINE, told).await, Ok(Ok(())));
+            }
         }
     }
 }
@@ -325,6 +355,8 @@ fn refuse(incoming: IncomingStream) {
     incoming.reject(Code::NotOffered, "a proxy serves no streams of agents");
 }
 
+/// A notice that an agent has no room for is not waited for longer.
+const NOTICE_DEADLINE: Duration = Duration::from_secs(1);
 const REGISTRATION_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the services of a host that is shut out have for telling their users.
 const GRACE: Duration = Duration::from_secs(1);

@@ -12,6 +12,12 @@ pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin + ?Sized> ByteStream for S {}
 
+impl std::fmt::Debug for dyn ByteStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ByteStream")
+    }
+}
+
 /// A byte stream whose type does not matter.
 pub type BoxedStream = Box<dyn ByteStream>;
 

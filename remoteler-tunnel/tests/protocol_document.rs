@@ -3,10 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails ends its test")]
 
 use remoteler_tunnel::{
-    ACK_EVERY, ACK_WITHIN, ALPN_AUTH, ALPN_AUTH_RELAY, ALPN_SSH, ALPN_TUNNEL, ASK_WITHIN, AdmissionLimits, BODY_LEN,
-    Code, DATA_LEN, DOUBT_AFTER, EXPORT_CHANNEL, EXPORT_KEYS, FrameType, HEADER_LEN, Keepalive, Limits, MAGIC, MAJOR,
-    MAX_BODY_LEN, MAX_CLIENT_HELLO, MAX_DIAL_LEN, MAX_ORIGIN_LEN, MAX_REGISTRATION_LEN, MAX_RESUME_BODY_LEN, MINOR,
-    PEER_BUDGETS, REGISTRATION_METADATA, RESUME_BODY_LEN, RESUME_MAGIC, ResumeKeys, Scope,
+    ACK_EVERY, ACK_WITHIN, ALPN_AUTH, ALPN_AUTH_RELAY, ALPN_SERVICE, ALPN_SSH, ALPN_TUNNEL, ASK_WITHIN,
+    AdmissionLimits, BODY_LEN, CARRIER_PATH, Code, DATA_LEN, DOUBT_AFTER, EXPORT_CHANNEL, EXPORT_KEYS, FrameType,
+    HEADER_LEN, Keepalive, Limits, MAGIC, MAJOR, MAX_BODY_LEN, MAX_CLIENT_HELLO, MAX_DIAL_LEN, MAX_NOTICE_LEN,
+    MAX_ORIGIN_LEN, MAX_PROXIES, MAX_REGISTRATION_LEN, MAX_RESUME_BODY_LEN, METERED, MINOR, PEER_BUDGETS,
+    REGISTRATION_METADATA, RESUME_BODY_LEN, RESUME_MAGIC, ResumeKeys, Scope,
 };
 
 fn document() -> String {
@@ -126,6 +127,18 @@ fn the_numbers_in_the_text_are_the_code_s() {
     says(&format!("two octets of length (1 to {MAX_DIAL_LEN})"));
     says(&format!("two octets of length (1 to {MAX_REGISTRATION_LEN})"));
     says(&format!("two octets of length (1 to {MAX_ORIGIN_LEN})"));
+    says(&format!("two octets of length (1 to {MAX_NOTICE_LEN})"));
+    says(&format!("all proxies of the cluster, at most {MAX_PROXIES},"));
+    says(&format!("ALPN `{ALPN_SERVICE}`"));
+    says(&format!("`GET {CARRIER_PATH}`"));
+    let (seldom, rarely) = (Keepalive::METERED_CLIENT, Keepalive::METERED_SERVER);
+    says(&format!(
+        "these times are {} s, {} s and {} s",
+        seldom.ping_after.as_secs(),
+        rarely.ping_after.as_secs(),
+        seldom.dead_after.as_secs()
+    ));
+    says(&format!("{METERED}: an idle link is asked after seldom"));
     says(&format!("with ALPN `{ALPN_AUTH_RELAY}`"));
     says(&format!("An ACK is due after {ACK_EVERY} octets"));
     says(&format!(

@@ -120,7 +120,7 @@ async fn nobody_takes_up_a_link_without_its_hosts_certificate_and_its_secret() {
     let stream = tls_stream(&proxy, &host).await;
     let keys = ResumeKeys::new(&stream.export(EXPORT_KEYS).unwrap());
     let link = Link::start_resumable(Box::new(stream), Side::Client, Limits::client(), ReplayBudget::default());
-    let offer = Offer { ssh: Some(host.name.clone()), kube: Default::default() };
+    let offer = Offer { ssh: Some(host.name.clone()), ..Offer::default() };
     support::register(&link, &offer).await;
 
     let ask = async |host, keys: &ResumeKeys, attempt, channel: Option<[u8; 32]>| {

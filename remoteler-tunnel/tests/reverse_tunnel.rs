@@ -103,7 +103,7 @@ async fn a_lost_agent_is_known_to_be_down_and_since_when() {
 async fn an_agent_that_offers_what_its_certificate_does_not_cover_is_refused_and_that_is_told() {
     let proxy = proxy().await;
     let host = proxy.authorities.host_identity("edge", &[SystemRole::Node], &[]);
-    let offer = Offer { ssh: Some("database".parse().unwrap()), kube: Default::default() };
+    let offer = Offer { ssh: Some("database".parse().unwrap()), ..Offer::default() };
     let agent = proxy.agent_offering(host, offer, proxy.address, Arc::new(Echo));
     let mut state = agent.state();
     let waiting = state.wait_for(|state| matches!(state, AgentState::Waiting { .. })).await.unwrap().clone();

@@ -107,8 +107,15 @@ impl StartArgs {
             insecure: self.insecure,
             drain_timeout: Some(self.drain_timeout),
             debug: self.debug,
+            https_proxy: environment(["HTTPS_PROXY", "https_proxy"]),
+            no_proxy: environment(["NO_PROXY", "no_proxy"]),
         }
     }
+}
+
+/// What every program that speaks HTTP goes by; not a flag, for a password may be in it.
+fn environment(names: [&str; 2]) -> Option<String> {
+    names.into_iter().find_map(|name| std::env::var(name).ok())
 }
 
 /// Flags of `rejoin`.

@@ -10,6 +10,7 @@ mod labels;
 mod settings;
 mod sign_on;
 mod template;
+mod tunnel;
 mod yaml;
 
 pub use audit::{Audit, AuditSettings, AuditSpool, Ship, ShipPlace, SyslogPlace, WitnessPlace};
@@ -26,4 +27,5 @@ pub use settings::{
 };
 pub use sign_on::SignOnSettings;
 pub use template::commented_config;
+pub use tunnel::TunnelSettings;
 pub(crate) use yaml::to_yaml;

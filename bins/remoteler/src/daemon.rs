@@ -156,7 +156,8 @@ impl Daemon {
             && !services.is_empty()
         {
             let host = base.keys.identity.clone();
-            let parts = agent::TunnelParts { proxy: proxy.clone(), host, services, tls: base.client_tls() };
+            let (tls, ways, connections) = (base.client_tls(), settings.ways(), settings.tunnel.connections);
+            let parts = agent::TunnelParts { proxy: proxy.clone(), host, services, tls, connections, ways };
             let (clock, entropy) = (base.clock.clone(), base.entropy.clone());
             let agent = agent::start(parts, clock, entropy, self.board.clone(), self.stop.clone());
             let follow = agent::follow_locks(base.keys.identity.clone(), base.policy.clone(), agent.retry());

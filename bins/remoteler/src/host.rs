@@ -140,6 +140,7 @@ pub(crate) async fn joined(
         kube_clusters: kube_clusters(settings),
         service_account,
         keys: Some(PendingKeys::load_or_make(data_dir.path(), settings.nodename.as_str())?),
+        ways: settings.ways(),
     };
     let state = join(params, clock).await.context("this host did not join the cluster")?;
     state.save(data_dir.path())?;

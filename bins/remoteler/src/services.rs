@@ -6,6 +6,8 @@ pub(crate) mod audit_log;
 #[cfg(feature = "server")]
 pub(crate) mod auth;
 #[cfg(feature = "server")]
+pub(crate) mod carrier;
+#[cfg(feature = "server")]
 pub(crate) mod identity_providers;
 #[cfg(feature = "server")]
 pub(crate) mod inventory;
@@ -13,6 +15,8 @@ pub(crate) mod inventory;
 pub(crate) mod kube;
 pub(crate) mod labels;
 pub(crate) mod node;
+#[cfg(feature = "server")]
+pub(crate) mod proxies;
 #[cfg(feature = "server")]
 pub(crate) mod proxy;
 #[cfg(feature = "server")]

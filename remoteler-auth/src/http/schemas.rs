@@ -96,6 +96,7 @@ pub(super) fn schemas() -> Map<String, Value> {
             ),
         );
     }
+    add("ProxyRecord", object(&[("host_id", text()), ("public_addr", text()), ("last_seen", time())], &[]));
     add("ProxyAnnouncement", object(&[("public_addr", text())], &[]));
     add_audit(&mut all);
     add_administration(&mut all);

@@ -124,3 +124,23 @@ async fn a_proxys_public_address_stands_in_links() {
     let invite = cluster.admin().create_user(crate::support::new_user("ann", &["access"], &[])).await.unwrap();
     assert_eq!(invite.proxy_addr.as_deref(), Some("proxy.example.com:443"));
 }
+
+#[tokio::test]
+async fn proxies_hear_of_each_other_while_they_announce_themselves_and_nobody_else_does() {
+    let cluster = Cluster::start().await;
+    let one = cluster.join("one", &[Proxy], &[]).await;
+    let two = cluster.join("two", &[Proxy], &[]).await;
+    let edge = cluster.join("edge", &[Node], &[]).await;
+    cluster.as_host(&one).announce_proxy("one.example.com:443".into()).await.unwrap();
+    cluster.clock.advance(std::time::Duration::from_secs(100));
+    cluster.as_host(&two).announce_proxy("two.example.com:443".into()).await.unwrap();
+    let listed = cluster.as_host(&one).proxies().await.unwrap();
+    let listed: Vec<_> = listed.iter().map(|proxy| proxy.public_addr.as_str()).collect();
+    assert_eq!(listed.len(), 2, "{listed:?}");
+    cluster.clock.advance(std::time::Duration::from_secs(100));
+    let listed = cluster.admin().proxies().await.unwrap();
+    assert_eq!(listed.iter().map(|proxy| proxy.public_addr.as_str()).collect::<Vec<_>>(), ["two.example.com:443"]);
+    assert_eq!(listed.first().unwrap().host_id, two.host_id);
+    assert_eq!(kind(cluster.as_host(&edge).proxies().await), ApiErrorKind::Denied);
+    assert_eq!(kind(cluster.anonymous().proxies().await), ApiErrorKind::Unauthenticated);
+}

@@ -22,6 +22,7 @@ fn params(service: &Service, pins: Vec<String>) -> JoinParams {
         kube_clusters: Default::default(),
         service_account: None,
         keys: None,
+        ways: Default::default(),
     }
 }
 

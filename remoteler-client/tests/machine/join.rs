@@ -24,6 +24,7 @@ fn params(addr: &str, pins: &[String]) -> JoinParams {
         kube_clusters: Default::default(),
         service_account: None,
         keys: None,
+        ways: Default::default(),
     }
 }
 

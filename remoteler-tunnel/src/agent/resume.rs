@@ -3,26 +3,36 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use remoteler_core::fill_random;
+use remoteler_core::{HostId, fill_random};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use super::{AgentConfig, AgentError, connect_proxy};
+use super::connect::connect_proxy;
+use super::{AgentConfig, AgentError};
 use crate::backoff::Backoff;
 use crate::connection::{Link, TakeUpError};
 use crate::resume::{EXPORT_CHANNEL, ResumeKeys};
 use crate::tls::ExportsKeys;
 
+/// Where the link goes on.
+pub(super) struct Place {
+    pub(super) address: String,
+    pub(super) proxy: HostId,
+    /// Changes when waiting is over.
+    pub(super) at_once: watch::Receiver<u64>,
+}
+
 /// Until the link ends.
-pub(super) async fn keep_going(config: Arc<AgentConfig>, link: Link, keys: ResumeKeys) {
+pub(super) async fn keep_going(config: Arc<AgentConfig>, mut place: Place, link: Link, keys: ResumeKeys) {
     let mut attempt = 0;
     while link.suspended().await {
         // A path that is lost is often back at once; one that is not, is asked for every few seconds while streams wait.
         let mut backoff = Backoff::new(Duration::from_millis(100), MOST_BETWEEN);
         while link.suspended_since().is_some() {
             attempt += 1;
-            match timeout(ATTEMPT, Box::pin(take_up(&config, &link, &keys, attempt))).await {
+            match timeout(ATTEMPT, Box::pin(take_up(&config, &place, &link, &keys, attempt))).await {
                 Ok(Ok(())) => {
-                    tracing::info!(proxy = %config.proxy, attempt, "tunnel goes on over another connection");
+                    tracing::info!(proxy = %place.address, attempt, "tunnel goes on over another connection");
                     link.resumed().await;
                     break;
                 }
@@ -32,11 +42,16 @@ pub(super) async fn keep_going(config: Arc<AgentConfig>, link: Link, keys: Resum
                     return;
                 }
                 Ok(Err(Failure::Again(reason))) => {
-                    tracing::debug!(proxy = %config.proxy, attempt, reason, "the tunnel has no other connection yet");
+                    tracing::debug!(proxy = %place.address, attempt, reason, "the tunnel has no other connection yet");
                 }
-                Err(_) => tracing::debug!(proxy = %config.proxy, attempt, "no other connection in time"),
+                Err(_) => tracing::debug!(proxy = %place.address, attempt, "no other connection in time"),
             }
-            sleep(backoff.next(u64::from_ne_bytes(fill_random(&*config.entropy)))).await;
+            place.at_once.mark_unchanged();
+            tokio::select! {
+                () = sleep(backoff.next(u64::from_ne_bytes(fill_random(&*config.entropy)))) => {}
+                // Without an agent nobody calls, and the wait goes on.
+                Ok(()) = place.at_once.changed() => backoff.reset(),
+            }
         }
     }
 }
@@ -48,9 +63,19 @@ enum Failure {
     Again(String),
 }
 
-async fn take_up(config: &AgentConfig, link: &Link, keys: &ResumeKeys, attempt: u32) -> Result<(), Failure> {
+async fn take_up(
+    config: &AgentConfig,
+    place: &Place,
+    link: &Link,
+    keys: &ResumeKeys,
+    attempt: u32,
+) -> Result<(), Failure> {
     let again = |cause: AgentError| Failure::Again(cause.to_string());
-    let io = connect_proxy(config).await.map_err(again)?;
+    let (io, reached) = connect_proxy(config, &place.address).await.map_err(again)?;
+    if reached != place.proxy {
+        // Behind a balancer the next attempt may lead to the right one.
+        return Err(Failure::Again(format!("proxy {reached} answered for {}", place.proxy)));
+    }
     let Some(channel) = io.export(EXPORT_CHANNEL) else {
         return Err(Failure::Lost("the TLS session exports no keys".into()));
     };

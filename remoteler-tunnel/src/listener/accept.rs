@@ -7,18 +7,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::admission::{Admission, Admissions};
+use crate::wire::Wire;
 
 /// A connection nobody has spoken on yet.
 #[derive(Debug)]
 pub struct Connection {
-    /// The socket, with `TCP_NODELAY` set.
-    pub stream: TcpStream,
+    /// A socket with `TCP_NODELAY` set, or what stands for one.
+    pub stream: Wire,
     /// Where it comes from.
     pub source: SocketAddr,
     /// Its place among the unauthenticated. The handler's future is dropped at the deadline, unless it has called
@@ -62,7 +63,7 @@ where
                 // Fails only when the peer has left.
                 let _ = stream.set_nodelay(true);
                 let deadline = Instant::now() + admissions.limits().deadline;
-                let handled = handle(Connection { stream, source, admission: admission.clone() });
+                let handled = handle(Connection { stream: stream.into(), source, admission: admission.clone() });
                 connections.spawn(until_somebody(handled, admission, deadline));
             }
             Err(error) if concerns_one_connection(&error) => {}

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use remoteler_core::{ClusterName, Verified, X509Purpose};
 use rustls::ServerConfig;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -20,9 +19,10 @@ use crate::stream::Replayed;
 use crate::tls::{
     ClientAuth, PeerError, ServerTls, SharedTlsIdentity, TlsConfigError, verified_peer, web_server_config,
 };
+use crate::wire::Wire;
 
-/// A socket of the one port.
-pub type Socket = Replayed<TcpStream>;
+/// A connection to the one port.
+pub type Socket = Replayed<Wire>;
 
 /// A connection whose route is known, and whose peer where TLS ends here.
 #[derive(Debug)]
@@ -126,9 +126,13 @@ impl<H: RouteHandler> OnePort<H> {
         serving.await;
     }
 
-    async fn classify(&self, stream: TcpStream, chosen: &mut Option<Route>) -> Result<Routed, Refusal> {
+    async fn classify(&self, stream: Wire, chosen: &mut Option<Route>) -> Result<Routed, Refusal> {
         let (greeting, stream) = read_client_hello(stream).await?;
         let route = route(&greeting.alpn, greeting.server_name.as_deref(), &self.cluster)?;
+        if route == Route::Web && matches!(stream.io(), Wire::Inside(_)) {
+            // A WebSocket carries our own protocols; one in another would have no end.
+            return Err(RouteError::Protocol { offered: "a browser, inside of another connection".into() }.into());
+        }
         *chosen = Some(route.clone());
         Ok(match route {
             Route::Ssh => {

@@ -38,6 +38,8 @@ pub struct Limits {
     pub keepalive: Keepalive,
     /// How long a link whose connection is lost waits for another one. Default 10 min.
     pub resume_within: Duration,
+    /// Whether idle links are asked after seldom, if the peer agrees: a client wants that where octets are paid for, a server grants it.
+    pub metered: bool,
 }
 
 impl Limits {
@@ -57,12 +59,20 @@ impl Limits {
             stalled_after: Duration::from_secs(10),
             keepalive: Keepalive::CLIENT,
             resume_within: Duration::from_secs(600),
+            metered: false,
         }
+    }
+
+    /// Limits of an agent on a network where octets are paid for: an idle link costs under 100 KB a day, and a peer that is gone is found
+    /// out after five and a half minutes without traffic, with traffic as soon as ever.
+    #[must_use]
+    pub fn metered() -> Self {
+        Self { metered: true, ..Self::client() }
     }
 
     /// Limits of the side that accepts connections: a proxy.
     pub fn server() -> Self {
-        Self { keepalive: Keepalive::SERVER, ..Self::client() }
+        Self { keepalive: Keepalive::SERVER, metered: true, ..Self::client() }
     }
 
     /// Control frames that may wait to be sent; a peer that makes more of them than it reads is cut off.

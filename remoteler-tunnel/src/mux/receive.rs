@@ -7,9 +7,10 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::error::{Code, ProtocolError};
 use super::stream::{Opening, SendEnd, Stream, StreamError};
-use super::{CHECK_EVERY, Mux, MuxEvent, Phase};
+use super::{CHECK_EVERY, Mux, MuxEvent, Phase, Side};
 use crate::frame::{DATA_LEN, FrameType, HEADER_LEN, Header, Payload};
-use crate::handshake::{Hello, RESUME};
+use crate::handshake::{Hello, METERED, RESUME};
+use crate::link::Keepalive;
 
 impl Mux {
     /// Takes all whole frames off the front of `input`; the rest stays for the next call.
@@ -51,6 +52,12 @@ impl Mux {
             if std::mem::take(&mut stream.send.awaited) {
                 self.events.push_back(MuxEvent::Writable(*id));
             }
+        }
+        if self.limits.metered && peer.features & METERED != 0 {
+            self.link.set_keepalive(match self.side {
+                Side::Client => Keepalive::METERED_CLIENT,
+                Side::Server => Keepalive::METERED_SERVER,
+            });
         }
         if peer.features & RESUME == 0 {
             self.replay = None;

@@ -7,7 +7,7 @@ use super::outbox::Outbox;
 use super::stream::{ReceiveHalf, SendEnd};
 use super::{Mux, MuxEvent, Phase};
 use crate::frame::{DATA_LEN, HEADER_LEN, Header, Payload};
-use crate::handshake::RESUME;
+use crate::handshake::{METERED, RESUME};
 use crate::link::Sequence;
 use crate::replay::Replay;
 
@@ -20,7 +20,8 @@ impl Mux {
         }
         // Before everything else, also when the peer's was here first.
         if !std::mem::replace(&mut self.hello_sent, true) {
-            let hello = self.limits.hello(if self.replay.is_some() { RESUME } else { 0 });
+            let resume = if self.replay.is_some() { RESUME } else { 0 };
+            let hello = self.limits.hello(resume | if self.limits.metered { METERED } else { 0 });
             out.push_raw(|octets| hello.put(octets));
         }
         if matches!(self.phase, Phase::Handshaking { .. }) {

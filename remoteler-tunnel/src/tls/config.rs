@@ -125,6 +125,21 @@ impl ClientTls {
 }
 
 impl FirstContact {
+    /// A client without identity that looks like a browser, TLS 1.2 or 1.3, and believes anybody: for what is only the wrapping of a
+    /// session in which the peer proves itself.
+    ///
+    /// # Errors
+    /// [`TlsConfigError`] when rustls refuses the combination.
+    pub(crate) fn outer_config(protocol: &str) -> Result<Arc<ClientConfig>, TlsConfigError> {
+        let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[&TLS13, &TLS12])?;
+        let judge = ServerVerifier { judge: Anybody, provider: provider() };
+        let verifier = builder.dangerous().with_custom_certificate_verifier(Arc::new(judge));
+        let mut config = verifier.with_no_client_auth();
+        config.alpn_protocols = alpn(&[protocol]);
+        config.resumption = Resumption::disabled();
+        Ok(Arc::new(config))
+    }
+
     /// A client without identity for the first contact, with the ALPN `protocol`. TLS 1.3 only.
     ///
     /// # Errors

@@ -18,10 +18,10 @@ use remoteler_core::{
 };
 use remoteler_tunnel::{
     Admission, AdmissionLimits, Admissions, Agent, AgentConfig, AgentEvents, AgentSession, AgentState, BoxedStream,
-    ClientTls, CloseReason, DialError, DialHeader, DialReply, Inventory, Limits, Link, Offer, OnePort, Place,
-    REGISTRATION_METADATA, Refusal, RegistrationError, ReplayBudget, Replayed, Route, RouteHandler, Routed, Router,
-    Serve, ServerTls, SharedTlsIdentity, StreamService, Target, TargetKind, TargetName, TlsIdentity, TrustSource,
-    TunnelServer, connect_tcp, read_dial, relay, serve, write_dial_reply,
+    ClientTls, CloseReason, Connection, DialError, DialHeader, DialReply, Inventory, Limits, Link, Offer, OnePort,
+    Place, REGISTRATION_METADATA, Refusal, RegistrationError, ReplayBudget, Replayed, Route, RouteHandler, Routed,
+    Router, Serve, ServerTls, SharedTlsIdentity, Socket, StreamService, Target, TargetKind, TargetName, TlsIdentity,
+    TrustSource, TunnelServer, Ways, connect_tcp, read_dial, relay, serve, write_dial_reply,
 };
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -197,6 +197,7 @@ pub struct Proxy {
     pub raw: Arc<Mutex<Vec<String>>>,
     pub admissions: Arc<Admissions>,
     pub policy: Arc<SharedPolicy>,
+    port: Arc<OnePort<Handler>>,
     stop: CancellationToken,
 }
 
@@ -231,17 +232,18 @@ impl Proxy {
         let (admissions, stop) = (Admissions::new(limits), CancellationToken::new());
         let serving =
             Serve { listener, admissions: admissions.clone(), stop: stop.clone(), connections: TaskTracker::new() };
+        let port = one_port.clone();
         tokio::spawn(serve(serving, move |connection| {
             let one_port = one_port.clone();
             async move { one_port.handle(connection).await }
         }));
-        Self { authorities, clock, address, router, inventory, heard, refusals, raw, admissions, policy, stop }
+        Self { authorities, clock, address, router, inventory, heard, refusals, raw, admissions, policy, port, stop }
     }
 
     /// An agent of node `name` that reaches the proxy at `address`.
     pub fn agent(&self, name: &str, address: SocketAddr, service: Arc<dyn StreamService>) -> Agent {
         let host = self.authorities.host_identity(name, &[SystemRole::Node], &[]);
-        let offer = Offer { ssh: Some(host.name.clone()), kube: BTreeSet::new() };
+        let offer = Offer { ssh: Some(host.name.clone()), ..Offer::default() };
         self.agent_offering(host, offer, address, service)
     }
 
@@ -252,9 +254,22 @@ impl Proxy {
         address: SocketAddr,
         service: Arc<dyn StreamService>,
     ) -> Agent {
+        Agent::start(self.agent_config(host, offer, address, service))
+    }
+
+    /// What that agent is made of.
+    pub fn agent_config(
+        &self,
+        host: HostIdentity,
+        offer: Offer,
+        address: SocketAddr,
+        service: Arc<dyn StreamService>,
+    ) -> AgentConfig {
         self.inventory.0.lock().unwrap().insert(host.name.to_string(), Place::Agent(host.id));
-        Agent::start(AgentConfig {
+        AgentConfig {
             proxy: address.to_string(),
+            connections: None,
+            ways: Ways::default(),
             offer,
             services: [(TargetKind::Ssh, service)].into(),
             tls: self.authorities.client_tls(Some(self.authorities.host(&host)), self.clock.clone()),
@@ -263,7 +278,12 @@ impl Proxy {
             entropy: Arc::new(OsEntropy),
             limits: Limits::client(),
             replay: ReplayBudget::default(),
-        })
+        }
+    }
+
+    /// Serves a connection that came in some other way than by its own port.
+    pub async fn handle(&self, connection: Connection) {
+        self.port.handle(connection).await;
     }
 
     /// A dial through the router, as the proxy's own services make it.
@@ -350,7 +370,7 @@ impl RouteHandler for Handler {
 
 impl Handler {
     /// What arrives undecrypted must start with the ClientHello: a handshake record of TLS.
-    async fn note_raw(&self, what: &str, stream: &mut Replayed<TcpStream>) {
+    async fn note_raw(&self, what: &str, stream: &mut Socket) {
         let first = stream.read_u8().await.unwrap();
         self.raw.lock().unwrap().push(format!("{what} {first}"));
     }

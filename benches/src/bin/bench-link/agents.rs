@@ -50,6 +50,7 @@ pub(crate) async fn joining(proxy: &str, ca_pin: &str, count: usize, api: bool) 
             kube_clusters: [].into(),
             service_account: None,
             keys: None,
+            ways: Default::default(),
         };
         let service = service.clone();
         async move {
@@ -105,7 +106,9 @@ async fn start(proxy: &str, state: &HostState, service: Arc<dyn StreamService>) 
     let trust: Arc<dyn TrustSource> = Arc::new(state.trust().clone());
     let agent = Agent::start(AgentConfig {
         proxy: proxy.to_owned(),
-        offer: Offer { ssh: Some(host.name.clone()), kube: Default::default() },
+        connections: None,
+        ways: Default::default(),
+        offer: Offer { ssh: Some(host.name.clone()), ..Offer::default() },
         host,
         services: [(TargetKind::Ssh, service)].into(),
         tls: ClientTls {

@@ -58,6 +58,8 @@ pub struct Common {
     pub storage: Option<StorageConfig>,
     /// How audit events wait for an auth service that is elsewhere.
     pub audit_spool: Option<AuditSpool>,
+    /// To how many proxies this host keeps links; absent: to all.
+    pub tunnel_connections: Option<usize>,
 }
 
 /// `join_params:`

@@ -17,6 +17,7 @@ use super::{
     file::{AuthService, Common, KubernetesService, LabelCommand, ProxyService, SshService},
     join,
     labels::check_label,
+    tunnel::TunnelSettings,
 };
 
 /// Why the daemon does not start with these settings.
@@ -75,6 +76,10 @@ pub struct Flags {
     pub drain_timeout: Option<Duration>,
     /// `-d`
     pub debug: bool,
+    /// `HTTPS_PROXY` of the environment
+    pub https_proxy: Option<String>,
+    /// `NO_PROXY` of the environment
+    pub no_proxy: Option<String>,
 }
 
 /// What runs in this process, and how.
@@ -100,6 +105,8 @@ pub struct Settings {
     pub log: LogSettings,
     /// How audit events wait for an auth service that is elsewhere.
     pub spool: SpoolLimits,
+    /// Through what a proxy of the cluster is reached, and to how many of them links are kept.
+    pub tunnel: TunnelSettings,
 }
 
 /// The auth service.
@@ -230,10 +237,17 @@ impl Settings {
             log: log(&common, &flags)?,
             spool: audit::spool(common.audit_spool.clone())?,
             data_dir: data_dir(&common, &flags)?,
+            tunnel: TunnelSettings::new(&common, &flags)?,
             drain_timeout: flags.drain_timeout.unwrap_or(Duration::from_secs(60)),
             nodename,
             join,
         })
+    }
+
+    /// The ways out of this network. What is found out about them is kept in the data directory.
+    #[must_use]
+    pub fn ways(&self) -> remoteler_tunnel::Ways {
+        self.tunnel.ways(&self.data_dir)
     }
 
     /// The services that run here.

@@ -21,7 +21,9 @@ use crate::{
     services::{
         audit_log,
         auth::{AuthDoor, AuthServer},
+        carrier::Carrier,
         inventory::CachedInventory,
+        proxies,
         proxy::{AuditedAgents, ProxyHandler},
         web::WebApi,
         web_certificate,
@@ -42,6 +44,10 @@ impl Servers {
     pub(super) async fn shutdown(&self, deadline: Duration) {
         let end = tokio::time::Instant::now() + deadline;
         self.relays.close();
+        // Agents hear of it first, so that whoever dials them through another proxy finds them there.
+        if let Some((router, _)) = &self.proxy {
+            router.drain("the proxy is stopping");
+        }
         if tokio::time::timeout_at(end, self.relays.wait()).await.is_err() {
             tracing::warn!(relays = self.relays.len(), "sessions are cut off: the time to end is over");
         }
@@ -120,20 +126,26 @@ impl Daemon {
         tokio::spawn(inventory.clone().run(self.stop.clone()));
         let router = Arc::new(Router::new(inventory.clone(), base.clock.clone(), services));
         let agents = Arc::new(AuditedAgents(base.audit.clone()));
+        let (told, proxies) = tokio::sync::watch::channel(Vec::new());
+        tokio::spawn(super::until(self.stop.clone(), proxies::follow(base.api.clone(), told)));
+        let carrier = Carrier::new(self.connections.clone());
         let names = WebNames::new(settings.public_addr.as_deref(), [identity.name.to_string()]);
         let handler = ProxyHandler {
             cluster: identity.cluster.clone(),
             router: router.clone(),
             inventory,
-            tunnels: TunnelServer::new(router.clone(), agents, Limits::server()).living_by(base.live.clone()),
+            tunnels: TunnelServer::new(router.clone(), agents, Limits::server())
+                .living_by(base.live.clone())
+                .telling(proxies),
             live: base.live.clone(),
             auth: door,
-            web: WebApi::new(anonymous_api(base), names, self.closing.clone()),
+            web: WebApi::new(anonymous_api(base), names, self.closing.clone()).carrying(&carrier),
             audit: base.audit.clone(),
             relays: self.servers.relays.clone(),
             kube_relays: Admissions::new(AdmissionLimits { total: 4096, ..AdmissionLimits::default() }),
         };
         let port = Arc::new(OnePort::new(identity.cluster.clone(), base.server_tls(), &web, handler)?);
+        carrier.open(&port);
         self.listening("proxy", &listener);
         let public = settings.public_addr.clone().or_else(|| {
             let addr = listener.local_addr().ok()?;

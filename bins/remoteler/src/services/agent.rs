@@ -1,10 +1,14 @@
-//! The reverse tunnel: keeps a link to the proxy that this host joined through, and shows its state.
+//! The reverse tunnels: keeps links to the cluster's proxies, found by the one that this host joined through, and shows their state.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    num::NonZeroUsize,
+    sync::Arc,
+};
 
-use remoteler_core::{Clock, Entropy, HostIdentity, LockContext, PolicySource};
+use remoteler_core::{Clock, Entropy, HostIdentity, LockContext, PolicySource, Timestamp};
 use remoteler_tunnel::{
-    Agent, AgentConfig, AgentState, ClientTls, Limits, Offer, ReplayBudget, StreamService, TargetKind,
+    Agent, AgentConfig, AgentState, ClientTls, Limits, Offer, ReplayBudget, StreamService, TargetKind, Ways,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +20,10 @@ pub(crate) struct TunnelParts {
     pub(crate) host: HostIdentity,
     pub(crate) services: HashMap<TargetKind, Arc<dyn StreamService>>,
     pub(crate) tls: ClientTls,
+    /// To how many proxies links are kept at most.
+    pub(crate) connections: Option<NonZeroUsize>,
+    /// How they are reached.
+    pub(crate) ways: Ways,
 }
 
 /// Has the agent try again at once when its host is not locked any more.
@@ -42,13 +50,16 @@ pub(crate) fn start(
     board: Arc<StatusBoard>,
     stop: CancellationToken,
 ) -> Agent {
-    let TunnelParts { proxy, host, services, tls } = parts;
+    let TunnelParts { proxy, host, services, tls, connections, ways } = parts;
     let offer = Offer {
         ssh: services.contains_key(&TargetKind::Ssh).then(|| host.name.clone()),
         kube: if services.contains_key(&TargetKind::Kube) { host.kube_clusters.clone() } else { Default::default() },
+        services: false,
     };
     let config = AgentConfig {
         proxy: proxy.clone(),
+        connections,
+        ways,
         host,
         offer,
         services,
@@ -59,33 +70,40 @@ pub(crate) fn start(
         replay: ReplayBudget::default(),
     };
     let agent = Agent::start(config);
-    let mut state = agent.state();
+    let mut links = agent.links();
     tokio::spawn(async move {
         loop {
             let now = clock.now();
-            let shown = match &*state.borrow_and_update() {
-                AgentState::Connecting => TunnelStatus { state: "connecting".into(), since: now, reason: None },
-                AgentState::Connected { since } => {
-                    TunnelStatus { state: "connected".into(), since: *since, reason: None }
-                }
-                AgentState::Suspended { since } => TunnelStatus {
-                    state: "suspended".into(),
-                    since: *since,
-                    reason: Some("the connection is lost, another one is being made".into()),
-                },
-                AgentState::Waiting { reason, .. } => {
-                    TunnelStatus { state: "waiting".into(), since: now, reason: Some(reason.to_string()) }
-                }
-                AgentState::Stopped => TunnelStatus { state: "stopped".into(), since: now, reason: None },
-            };
-            board.update(|status| {
-                status.tunnels.insert(proxy.clone(), shown);
-            });
-            match stop.run_until_cancelled(state.changed()).await {
+            let mut shown: BTreeMap<_, _> = links
+                .borrow_and_update()
+                .iter()
+                .map(|link| (link.address.clone(), standing(&link.state, now)))
+                .collect();
+            if shown.is_empty() {
+                shown.insert(proxy.clone(), standing(&AgentState::Connecting, now));
+            }
+            board.update(|status| status.tunnels = shown);
+            match stop.run_until_cancelled(links.changed()).await {
                 Some(Ok(())) => {}
                 Some(Err(_)) | None => return,
             }
         }
     });
     agent
+}
+
+fn standing(state: &AgentState, now: Timestamp) -> TunnelStatus {
+    match state {
+        AgentState::Connecting => TunnelStatus { state: "connecting".into(), since: now, reason: None },
+        AgentState::Connected { since } => TunnelStatus { state: "connected".into(), since: *since, reason: None },
+        AgentState::Suspended { since } => TunnelStatus {
+            state: "suspended".into(),
+            since: *since,
+            reason: Some("the connection is lost, another one is being made".into()),
+        },
+        AgentState::Waiting { reason, .. } => {
+            TunnelStatus { state: "waiting".into(), since: now, reason: Some(reason.to_string()) }
+        }
+        AgentState::Stopped => TunnelStatus { state: "stopped".into(), since: now, reason: None },
+    }
 }

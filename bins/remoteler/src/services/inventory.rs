@@ -108,6 +108,13 @@ impl CachedInventory {
                 let node = host.and_then(|host| known.nodes.get(&host.to_string()));
                 (node.map(|node| node.name.to_string()), host)
             }
+            TargetKind::Service => {
+                let host = name.split_once('@').map_or(name, |(_, host)| host);
+                match known.nodes.get(host) {
+                    Some(node) => (Some(node.name.to_string()), Some(node.host_id)),
+                    None => (Some(host.to_owned()), host.parse().ok()),
+                }
+            }
         }
     }
 
@@ -151,6 +158,8 @@ impl CachedInventory {
                 // Kubernetes services listen on nothing: what else a record says is not believed.
                 (record.host_id, None)
             }
+            // The router finds them by their host's link.
+            TargetKind::Service => return None,
         };
         match addr {
             None => Some(Place::Agent(host)),

@@ -79,9 +79,10 @@ impl ProxyHandler {
             }
         };
         admission.authenticated();
-        if header.target.kind != TargetKind::Ssh || header.target.cluster != self.cluster {
+        let known = matches!(header.target.kind, TargetKind::Ssh | TargetKind::Service);
+        if !known || header.target.cluster != self.cluster {
             let message = format!(
-                "this proxy does not know {}; it serves SSH targets of cluster {}",
+                "this proxy does not know {}; it serves nodes and services of cluster {}",
                 header.target, self.cluster
             );
             let refused = DialReply::Refused { code: DialCode::NotFound, message };

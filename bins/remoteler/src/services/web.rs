@@ -1,6 +1,6 @@
 //! The proxy's web API and pages: HTTP for people who have no certificate yet.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{Extension, Router};
 use hyper_util::{
@@ -11,6 +11,8 @@ use hyper_util::{
 use remoteler_auth::{ApiForAddress, RemoteAddr, WebNames, crl_router, web_router};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
+
+use super::carrier::Carrier;
 
 /// Serves the web API.
 #[derive(Clone)]
@@ -24,6 +26,11 @@ impl WebApi {
     /// no more are taken. Pages are shown under `names` only.
     pub(crate) fn new(api: ApiForAddress, names: WebNames, stop: CancellationToken) -> Self {
         Self { router: web_router(api, names), stop }
+    }
+
+    /// Also takes connections to the one port inside of WebSockets.
+    pub(crate) fn carrying(self, carrier: &Arc<Carrier>) -> Self {
+        Self { router: self.router.merge(carrier.route()), ..self }
     }
 
     /// Serves the X.509 revocation lists and nothing else.
@@ -44,7 +51,7 @@ impl WebApi {
             .header_read_timeout(std::time::Duration::from_secs(10))
             .max_buf_size(64 * 1024);
         server.http2().max_concurrent_streams(8).max_header_list_size(64 * 1024);
-        let connection = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(router));
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
@@ -61,7 +68,7 @@ impl WebApi {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Duration};
+    use std::time::Duration;
 
     use remoteler_core::AuthApi;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};

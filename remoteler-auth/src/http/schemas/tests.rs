@@ -3,10 +3,10 @@
 use remoteler_core::{
     ApiError, ApiErrorKind, AuditEvent, AuditKind, CaSet, ClusterName, EventQuery, HostCerts, HostId, InstanceId,
     Invite, JoinMethod, JoinRequest, Jwk, KeyPlace, KeyPlaces, KubeClusterName, KubeRecord, Labels, LoginRequest,
-    Metadata, NewToken, NewUser, NodeName, NodeRecord, Ping, RecordingInfo, RejoinProof, Resource, RotateRequest,
-    RotationKind, RotationPhase, RotationPlan, RotationStatus, RotationView, Secret, ServiceContact, SessionId,
-    SignUpRequest, SystemRole, Timestamp, TokenCreated, TokenScope, TokenSummary, Traits, TrustAck, TrustAcked,
-    TrustBundle, UserCerts, UserName, UserSummary, wire,
+    Metadata, NewToken, NewUser, NodeName, NodeRecord, Ping, ProxyRecord, RecordingInfo, RejoinProof, Resource,
+    RotateRequest, RotationKind, RotationPhase, RotationPlan, RotationStatus, RotationView, Secret, ServiceContact,
+    SessionId, SignUpRequest, SystemRole, Timestamp, TokenCreated, TokenScope, TokenSummary, Traits, TrustAck,
+    TrustAcked, TrustBundle, UserCerts, UserName, UserSummary, wire,
 };
 use serde::Serialize;
 use uuid::Uuid;
@@ -192,6 +192,7 @@ fn samples() -> Vec<(&'static str, Value)> {
                 last_seen: now,
             }),
         ),
+        ("ProxyRecord", value(ProxyRecord { host_id, public_addr: "a:1".into(), last_seen: now })),
         ("ProxyAnnouncement", value(wire::ProxyAnnouncement { public_addr: "a:1".into() })),
         ("AuditEvent", value(AuditEvent::new(kind, now, Uuid::nil(), cluster()))),
         (

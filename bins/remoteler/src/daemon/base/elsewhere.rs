@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use remoteler_client::{
     AuthTrust, HostClock, HostKeeper, HostState, LeaseKeeper, Peer, PolicyRefresher, RemoteAuth, SpooledAudit,
-    align_clock, probe,
+    align_clock, probe_by,
 };
 use remoteler_core::{AuthApi, BoundedRefusals, Clock, Entropy, LiveWork, OsEntropy};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -34,12 +34,14 @@ pub(super) async fn base(
     let policy = refresher.source();
     let keeper = HostKeeper::new(state.clone(), data_dir.path().to_owned(), policy.clone(), clock.clone())?
         .with_auth_at(&join.addr, refresher.shared())
-        .by_clock(host_clock.clone());
+        .by_clock(host_clock.clone())
+        .by_ways(&settings.ways());
     refresher = refresher.resting_while(keeper.standing());
     let keys = HostKeys::new(&state, keeper.identities())?;
     let trust = AuthTrust::Policy(policy.clone());
     let client = Some(keys.shown.client.clone());
-    let remote = RemoteAuth::tls_by_clock(&join.addr, client, trust.clone(), clock.clone())?;
+    let ways = settings.ways();
+    let remote = RemoteAuth::tls_by_clock(&join.addr, client, trust.clone(), clock.clone())?.by(&ways);
     if let Err(cause) = align_clock(&host_clock, &remote, &join.addr, trust.clone()).await {
         tracing::debug!(%cause, "this machine's clock was not compared with the cluster's");
     }
@@ -65,7 +67,7 @@ pub(super) async fn base(
     let place = match known_place(data_dir) {
         Some(place) if place.0 == join.addr => place.1,
         _ => {
-            let peer = probe(&join.addr, Some(keys.shown.client.clone()), trust, clock.clone()).await?;
+            let peer = probe_by(&join.addr, Some(keys.shown.client.clone()), trust, clock.clone(), &ways).await?;
             remember_place(data_dir, &join.addr, peer)?;
             peer
         }

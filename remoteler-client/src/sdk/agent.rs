@@ -1,0 +1,162 @@
+//! A running agent of a program. Owns its tasks: dropping it ends them and cuts its links.
+
+use std::{sync::Arc, time::Duration};
+
+use remoteler_core::{HostIdentity, Timestamp};
+use remoteler_tunnel::{
+    Agent as TunnelAgent, AgentConfig, AgentState, ListenError, ProxyLink, ServiceListener, Services,
+};
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use super::builder::AgentBuilder;
+
+/// Takes part in a cluster and serves under names, without listening on any port.
+#[derive(Debug)]
+pub struct Agent {
+    tunnel: TunnelAgent,
+    host: HostIdentity,
+    services: Arc<Services>,
+    stop: CancellationToken,
+    state: watch::Receiver<TunnelState>,
+    _showing: AbortOnDropHandle<()>,
+}
+
+/// How an agent's tunnels stand, all together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TunnelState {
+    /// Can be dialled through at least one proxy.
+    Connected,
+    /// The connection is lost; open streams wait for another one, which is being made.
+    Suspended {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// No link: none was made yet, or the last one could not be kept.
+    Lost {
+        /// What is in the way.
+        reason: Arc<str>,
+    },
+}
+
+/// What an agent has to do now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Links to proxies that stand.
+    pub links_up: usize,
+    /// Links that wait for another connection.
+    pub links_suspended: usize,
+    /// Links that are being made.
+    pub links_down: usize,
+}
+
+impl Agent {
+    /// An agent that finds its cluster through the proxy at `proxy` (`host:port`).
+    #[must_use]
+    pub fn builder(proxy: &str) -> AgentBuilder {
+        AgentBuilder::new(proxy)
+    }
+
+    pub(super) fn start(
+        config: AgentConfig,
+        host: HostIdentity,
+        services: Arc<Services>,
+        stop: CancellationToken,
+    ) -> Self {
+        let tunnel = TunnelAgent::start(config);
+        let mut inner = tunnel.state();
+        let (shown, state) = watch::channel(summary(&inner.borrow()));
+        let showing = tokio::spawn(async move {
+            while inner.changed().await.is_ok() {
+                let now = summary(&inner.borrow_and_update());
+                shown.send_if_modified(|before| {
+                    let differs = *before != now;
+                    *before = now;
+                    differs
+                });
+            }
+        });
+        Self { tunnel, host, services, stop, state, _showing: AbortOnDropHandle::new(showing) }
+    }
+
+    /// Who it is in its cluster.
+    #[must_use]
+    pub fn host(&self) -> &HostIdentity {
+        &self.host
+    }
+
+    /// Serves under `name`: users dial `name@host`. The connections know who is calling; what they may do, the program decides.
+    ///
+    /// # Errors
+    /// [`ListenError`] when that is no name or is taken.
+    pub fn listen(&self, name: &str) -> Result<ServiceListener, ListenError> {
+        self.services.listen(name)
+    }
+
+    /// Passes what comes for `name` on to `host:port`, until the handle is dropped. Every user of the cluster who is not locked gets there.
+    ///
+    /// # Errors
+    /// [`ListenError`] when that is no name or is taken.
+    pub fn forward(&self, name: &str, to: &str) -> Result<AbortOnDropHandle<()>, ListenError> {
+        Ok(AbortOnDropHandle::new(tokio::spawn(self.services.forward(name, to)?)))
+    }
+
+    /// How its tunnels stand, now and later.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<TunnelState> {
+        self.state.clone()
+    }
+
+    /// Waits until it can be dialled.
+    pub async fn connected(&self) {
+        // Fails only when the sender is gone, which lives as long as the agent that is borrowed here.
+        let _ = self.state.clone().wait_for(|state| *state == TunnelState::Connected).await;
+    }
+
+    /// Its links, one by one.
+    #[must_use]
+    pub fn links(&self) -> watch::Receiver<Vec<ProxyLink>> {
+        self.tunnel.links()
+    }
+
+    /// How many of its links stand.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let mut counters = Counters::default();
+        for link in &*self.tunnel.links().borrow() {
+            match link.state {
+                AgentState::Connected { .. } => counters.links_up += 1,
+                AgentState::Suspended { .. } => counters.links_suspended += 1,
+                AgentState::Connecting | AgentState::Waiting { .. } | AgentState::Stopped => counters.links_down += 1,
+            }
+        }
+        counters
+    }
+
+    /// For programs that hear from their system that the network is another one: connections are made anew at once, streams go on.
+    pub fn network_changed(&self) {
+        self.tunnel.network_changed();
+    }
+
+    /// Takes no new streams; waits up to `deadline` for those that are open, then ends them.
+    pub async fn shutdown(self, deadline: Duration) {
+        self.tunnel.shutdown(deadline).await;
+        self.stop.cancel();
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn summary(state: &AgentState) -> TunnelState {
+    match state {
+        AgentState::Connected { .. } => TunnelState::Connected,
+        AgentState::Suspended { since } => TunnelState::Suspended { since: *since },
+        AgentState::Connecting => TunnelState::Lost { reason: "the first connection is being made".into() },
+        AgentState::Waiting { reason, .. } => TunnelState::Lost { reason: reason.clone() },
+        AgentState::Stopped => TunnelState::Lost { reason: "the agent was shut down".into() },
+    }
+}

@@ -1,0 +1,125 @@
+//! The ways out of the network this machine is in: straight, or through what lets only HTTP pass. Owns the order in which they are
+//! tried and what is remembered of it. On each way the peer proves itself in the same TLS session, so none of them needs to be trusted.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use tokio_rustls::client::TlsStream;
+
+use crate::carrier::carry;
+use crate::connect::{ConnectError, tls_over};
+use crate::dialer::{Dialer, DirectDialer};
+use crate::stream::BoxedStream;
+
+/// How an address is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// The TLS session goes to the address itself.
+    Straight,
+    /// The TLS session is inside a WebSocket (RFC 6455), inside whatever TLS the address speaks to browsers.
+    WebSocket,
+}
+
+/// Remembers which way led to an address from the network this machine is in.
+///
+/// Implementations: [`NoMemory`], and a file in the state directory (`remoteler-client`). What is remembered is a hint: it changes which
+/// way is tried first and nothing else, so a lost or wrong one costs an attempt.
+pub trait WayMemory: Send + Sync {
+    /// The way that worked last.
+    fn recall(&self, address: &str) -> Option<Way>;
+    /// This way has worked.
+    fn remember(&self, address: &str, way: Way);
+}
+
+/// Remembers nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoMemory;
+
+impl WayMemory for NoMemory {
+    fn recall(&self, _address: &str) -> Option<Way> {
+        None
+    }
+    fn remember(&self, _address: &str, _way: Way) {}
+}
+
+/// The ways out, as they are configured.
+#[derive(Clone)]
+pub struct Ways {
+    dialer: Arc<dyn Dialer>,
+    memory: Arc<dyn WayMemory>,
+    websocket: bool,
+}
+
+impl Default for Ways {
+    /// Straight, over TCP.
+    fn default() -> Self {
+        Self::through(Arc::new(DirectDialer))
+    }
+}
+
+impl Ways {
+    /// Straight, and over nothing else, by what `dialer` makes of an address.
+    #[must_use]
+    pub fn through(dialer: Arc<dyn Dialer>) -> Self {
+        Self { dialer, memory: Arc::new(NoMemory), websocket: false }
+    }
+
+    /// Also over WebSocket, where the straight way fails like in a network that ends TLS or lets only HTTP pass.
+    #[must_use]
+    pub fn or_websocket(self, memory: Arc<dyn WayMemory>) -> Self {
+        Self { memory, websocket: true, ..self }
+    }
+
+    /// Makes the TLS handshake of `tls` with whoever is at `address` (`host:port`).
+    ///
+    /// # Errors
+    /// [`ConnectError`] of the straight way, when no way leads there.
+    pub async fn connect(&self, address: &str, tls: Arc<ClientConfig>) -> Result<TlsStream<BoxedStream>, ConnectError> {
+        if self.websocket && self.memory.recall(address) == Some(Way::WebSocket) {
+            match self.over_websocket(address, tls.clone()).await {
+                Ok(stream) => return Ok(stream),
+                Err(cause) => tracing::debug!(%cause, address, "the way over WebSocket does not lead there any more"),
+            }
+        }
+        match self.straight(address, tls.clone()).await {
+            Ok(stream) => {
+                if self.websocket {
+                    self.memory.remember(address, Way::Straight);
+                }
+                Ok(stream)
+            }
+            Err(cause) if self.websocket && cause.is_between() => match self.over_websocket(address, tls).await {
+                Ok(stream) => {
+                    tracing::info!(address, %cause, "the straight way is closed, the way over WebSocket is taken");
+                    self.memory.remember(address, Way::WebSocket);
+                    Ok(stream)
+                }
+                Err(second) => {
+                    tracing::debug!(address, %second, "the way over WebSocket does not lead there either");
+                    Err(cause)
+                }
+            },
+            Err(cause) => Err(cause),
+        }
+    }
+
+    async fn straight(&self, address: &str, tls: Arc<ClientConfig>) -> Result<TlsStream<BoxedStream>, ConnectError> {
+        tls_over(self.dialer.dial(address).await?, address, tls).await
+    }
+
+    async fn over_websocket(
+        &self,
+        address: &str,
+        tls: Arc<ClientConfig>,
+    ) -> Result<TlsStream<BoxedStream>, ConnectError> {
+        let carried = carry(self.dialer.dial(address).await?, address).await?;
+        tls_over(carried, address, tls).await
+    }
+}
+
+impl fmt::Debug for Ways {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ways").field("websocket", &self.websocket).finish_non_exhaustive()
+    }
+}
