@@ -1,5 +1,7 @@
 //! Single sign-on as a person sees it: `tsh login`, a browser, a certified OpenID provider, and then SSH.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     io::{BufRead, BufReader},
     process::{Child, Command, Stdio},

@@ -283,10 +283,8 @@ impl Attempt {
         {
             shown = self.step(open(Some(only.name.clone()))).await?;
         }
-        match shown {
-            BrowserView::Redirect { to } => Ok(to),
-            other => panic!("{other:?}"),
-        }
+        let BrowserView::Redirect { to } = shown else { panic!("{shown:?}") };
+        Ok(to)
     }
 
     pub(crate) async fn come_back(
@@ -337,10 +335,9 @@ impl Attempt {
 
     /// Confirms and fetches the certificates.
     pub(crate) async fn finish(&mut self) -> Result<UserCerts, ApiError> {
-        let answer = match self.decide(true).await? {
-            BrowserView::Deliver { answer, .. } => answer.unwrap(),
-            other => panic!("{other:?}"),
-        };
+        let shown = self.decide(true).await?;
+        let BrowserView::Deliver { answer, .. } = &shown else { panic!("{shown:?}") };
+        let answer = answer.clone().unwrap();
         let (grant, follow) = self.open_answer(&answer);
         self.redeem(&grant, &follow).await
     }

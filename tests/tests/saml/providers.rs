@@ -89,7 +89,10 @@ fn responses_of_real_identity_providers_are_believed_once_they_answer_us() {
                     claims.attributes.get("groups").and_then(|groups| groups.first()).map(String::as_str),
                     Some("dev")
                 );
-                assert!(judges.xmlsec1(&octets) && judges.signxml(&[octets.clone()]) == [true], "{script} {sign}");
+                assert!(
+                    judges.xmlsec1(&octets) && judges.signxml(std::slice::from_ref(&octets)) == [true],
+                    "{script} {sign}"
+                );
                 let other = met.us.accept(&octets, Expected { request: Some("_other"), now: now() });
                 assert_eq!(other, Err(SamlError::OtherRequest));
             }

@@ -38,9 +38,9 @@ fn each_party_and_each_request_must_be_the_one_that_is_expected() {
         assert_ne!(bad, good, "{at}");
         accepts(&bad).unwrap_err()
     };
-    let mismatch = |cause: SamlError| match cause {
-        SamlError::Mismatch { what, .. } => what,
-        other => panic!("{other}"),
+    let mismatch = |cause: SamlError| {
+        let SamlError::Mismatch { what, .. } = cause else { panic!("{cause}") };
+        what
     };
     assert_eq!(mismatch(wrong(&format!("Destination=\"{ACS}\""), "Destination=\"https://other/acs\"")), "Destination");
     assert_eq!(mismatch(wrong(&format!("Recipient=\"{ACS}\""), "Recipient=\"https://other/acs\"")), "Recipient");

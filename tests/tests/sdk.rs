@@ -1,0 +1,62 @@
+//! A program of somebody else's takes part in a cluster of ours: it joins, serves without listening, knows its callers, and they reach it
+//! with what `tsh login` left.
+
+use std::time::Duration;
+
+use remoteler_client::{
+    Store,
+    sdk::{Agent, BuildError, Client, Join, TunnelState},
+};
+use remoteler_tests::Cluster;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    time::timeout,
+};
+
+const SOON: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_joins_serves_and_forwards_and_starts_again_without_a_token() {
+    let cluster = Cluster::start();
+    let (token, pin) = cluster.token("node");
+    let state = cluster.dir().join("device");
+    let nobody = Agent::builder(cluster.proxy()).state(&state).build().await.unwrap_err();
+    assert!(matches!(nobody, BuildError::NotJoined { .. }) && !nobody.is_transient(), "{nobody}");
+
+    let join = Join::token(&token).pin(&pin);
+    let agent = Agent::builder(cluster.proxy()).join(join).name("device").state(&state).build().await.unwrap();
+    let mut greeter = agent.listen("greeter").unwrap();
+    let database = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let forward = agent.forward("pg", &database.local_addr().unwrap().to_string()).unwrap();
+    timeout(SOON, agent.connected()).await.unwrap();
+    assert_eq!(agent.counters().links_up, 1);
+    assert_eq!(*agent.state().borrow(), TunnelState::Connected);
+
+    let ann = cluster.user("ann", "access");
+    let client = Client::logged_in(&Store::new(ann.home().join(".tsh"))).unwrap();
+    let mut greeting = timeout(SOON, client.dial("greeter@device")).await.unwrap().unwrap();
+    let mut connection = timeout(SOON, greeter.accept()).await.unwrap().unwrap();
+    let caller = connection.peer().clone();
+    assert_eq!((caller.user(), caller.has_role("access")), ("ann", true));
+    assert_eq!(caller.identity().cluster.as_str(), Cluster::NAME);
+    connection.write_all(b"hello").await.unwrap();
+    connection.shutdown().await.unwrap();
+    let mut heard = String::new();
+    greeting.read_to_string(&mut heard).await.unwrap();
+    assert_eq!(heard, "hello");
+
+    let mut pg = timeout(SOON, client.dial("pg@device")).await.unwrap().unwrap();
+    pg.write_all(b"?").await.unwrap();
+    pg.flush().await.unwrap();
+    let (mut socket, _) = timeout(SOON, database.accept()).await.unwrap().unwrap();
+    assert_eq!(socket.read_u8().await.unwrap(), b'?');
+    drop(forward);
+
+    let event = cluster.event("service.connect", |event| event["service"] == "greeter@device");
+    assert_eq!((&event["user"], &event["success"]), (&"ann".into(), &true.into()));
+
+    timeout(SOON, agent.shutdown(Duration::from_secs(1))).await.unwrap();
+    let agent = Agent::builder(cluster.proxy()).state(&state).build().await.unwrap();
+    timeout(SOON, agent.connected()).await.unwrap();
+}
