@@ -102,7 +102,6 @@ pub(super) fn table() -> Vec<Route> {
     routes.extend(policy::routes());
     routes.extend(logins::table());
     routes.extend(mfa::routes());
-    routes.extend(logins::table());
     routes.extend(leases::routes());
     routes
 }
