@@ -527,7 +527,7 @@ mod tests {
             &["tctl", "tokens", "add", "--type", "node", "--ttl", "soon"],
             &["tctl", "audit", "ls", "--limit", "0"],
             &["tctl", "auth", "rotate"],
-            &["tctl", "get", "saml/x"],
+            &["tctl", "get", "database/x"],
         ] {
             let cause = Cli::try_parse_from(wrong).unwrap_err();
             assert_eq!(cause.exit_code(), 2, "{wrong:?}");

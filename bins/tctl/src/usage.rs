@@ -36,9 +36,9 @@ mod tests {
             text,
             "tctl: the following required arguments were not provided: --roles <ROLE,…>\nUsage: tctl users add --roles <ROLE,…> <NAME>\n"
         );
-        let text = said("tctl get saml/x");
+        let text = said("tctl get database/x");
         assert!(
-            text.starts_with("tctl: invalid value 'saml/x' for '<RESOURCE>': \"saml\" is no kind of resource"),
+            text.starts_with("tctl: invalid value 'database/x' for '<RESOURCE>': \"database\" is no kind of resource"),
             "{text}"
         );
         assert_eq!(text.lines().count(), 2, "{text}");

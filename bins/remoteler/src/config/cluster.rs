@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn a_value_that_is_not_known_stops_the_start_with_its_place() {
         for (bad, said) in [
-            ("authentication: { type: oidc }", "authentication.type"),
+            ("authentication: { type: ldap }", "authentication.type"),
             ("authentication: { type: local, second_factor: sms }", "authentication.second_factor"),
             ("authentication: { type: local, locking_mode: lax }", "authentication.locking_mode"),
             ("client_idle_timeout: soon", "client_idle_timeout"),

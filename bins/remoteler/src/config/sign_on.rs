@@ -9,7 +9,7 @@ use super::{
 /// Checked settings of login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignOnSettings {
-    /// `local`, `oidc` or `github`.
+    /// `local`, `oidc`, `github` or `saml`.
     pub kind: String,
     /// The connector used when none is named.
     pub connector: Option<String>,
@@ -23,8 +23,11 @@ impl SignOnSettings {
         providers: Option<IdentityProviders>,
     ) -> Result<Self, ConfigError> {
         let kind = authentication.map_or("local", |given| given.kind.as_str());
-        if !matches!(kind, "local" | "oidc" | "github") {
-            return Err(value("authentication.type", format!("{kind:?} is not available; local, oidc and github are")));
+        if !matches!(kind, "local" | "oidc" | "github" | "saml") {
+            return Err(value(
+                "authentication.type",
+                format!("{kind:?} is not available; local, oidc, github and saml are"),
+            ));
         }
         let connector = authentication.and_then(|given| given.connector_name.clone());
         let allow_internal = providers.unwrap_or_default().allow_internal_addresses;

@@ -46,7 +46,7 @@ fn check(document: &Resource, lines: Option<&Lines>) -> anyhow::Result<()> {
     let kind = ResourceKind::parse(&document.kind)?;
     if let Some(how) = kind.made_elsewhere() {
         bail!(
-            "{} {:?} cannot be created by a document: {how}; documents of kinds role, user, token, policy_test, lock, oidc and github and those that set the cluster can be created",
+            "{} {:?} cannot be created by a document: {how}; documents of kinds role, user, token, policy_test, lock, oidc, github and saml and those that set the cluster can be created",
             kind.as_str(),
             document.metadata.name
         );
@@ -333,7 +333,9 @@ spec:
                 refused(&format!("kind: {kind}\nversion: v2\nmetadata: {{ name: a }}\nspec: {{ roles: [node] }}\n"));
             assert!(
                 line.contains("cannot be created by a document")
-                    && line.contains("role, user, token, policy_test and lock and those that set the cluster can"),
+                    && line.contains(
+                        "role, user, token, policy_test, lock, oidc, github and saml and those that set the cluster can"
+                    ),
                 "{line}"
             );
         }

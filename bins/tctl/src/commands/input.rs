@@ -107,7 +107,7 @@ mod tests {
         assert_eq!(parse("roles").unwrap(), ResourceRef { kind: ResourceKind::Role, name: None });
         assert_eq!(parse("user/ann").unwrap(), ResourceRef { kind: ResourceKind::User, name: Some("ann".into()) });
         assert!(parse("role/").is_err());
-        assert!(parse("saml").unwrap_err().contains("known are role, user"));
+        assert!(parse("database").unwrap_err().contains("known are role, user"));
     }
 
     #[test]
