@@ -17,12 +17,14 @@ use serde_json::json;
 struct World {
     cluster: Cluster,
     provider: OidcProvider,
+    /// The daemon reads the authority when it first needs it.
+    _files: tempfile::TempDir,
 }
 
 impl World {
     fn start(account: Option<&str>) -> Self {
-        let dir = tempfile::tempdir().unwrap().keep();
-        let files = ProviderFiles::make(&dir);
+        let dir = tempfile::tempdir().unwrap();
+        let files = ProviderFiles::make(dir.path());
         let cluster = Cluster::start_with(ClusterOptions {
             auth_config: "  authentication: { type: oidc }\n  identity_providers: { allow_internal_addresses: yes }\n"
                 .into(),
@@ -43,8 +45,7 @@ impl World {
             },
         });
         cluster.tctl_with_input(&["create"], &connector.to_string()).ok();
-        let _ = std::fs::remove_dir_all(dir);
-        Self { cluster, provider }
+        Self { cluster, provider, _files: dir }
     }
 
     fn tsh(&self, args: &[&str]) -> Command {
@@ -108,12 +109,12 @@ fn a_person_logs_in_with_a_browser_gets_into_ssh_and_logs_out() {
     let code = tsh.hears("show this code:");
     let page = browser.get(&url);
     assert!(page.contains("ann@example.com") && page.contains(&code), "{page}\n{}", world.provider.log());
-    let token = attribute(&page, "name=\"csrf\" value=\"").unwrap();
+    let token = attribute(&page, "name=\"token\" value=\"").unwrap();
     let confirm = format!("{url}/confirm");
     let foreign = Browser::new(world.cluster.dir(), "foreign");
-    let refused = foreign.post(&confirm, &[("csrf", &token), ("answer", "yes")]);
+    let refused = foreign.post(&confirm, &[("token", &token), ("decision", "approve")]);
     assert!(refused.contains("another browser"), "{refused}");
-    let delivered = browser.post(&confirm, &[("csrf", &token), ("answer", "yes")]);
+    let delivered = browser.post(&confirm, &[("token", &token), ("decision", "approve")]);
     let answer = attribute(&delivered, "content=\"0;url=").unwrap_or_else(|| panic!("{delivered}"));
     assert!(answer.starts_with("http://127.0.0.1:"), "{answer}");
     assert!(browser.get(&answer).contains("close this tab"));
@@ -150,13 +151,12 @@ fn on_a_machine_without_a_browser_a_code_is_typed_elsewhere() {
     let mut tsh = world.login(&["--device"]);
     let url = tsh.hears("on any machine:");
     let code = tsh.hears("type this code:");
-    let form = browser.get(&url);
-    let csrf = attribute(&form, "name=\"csrf\" value=\"").unwrap_or_else(|| panic!("{form}"));
-    let page = browser.post(&url, &[("csrf", &csrf), ("code", &code)]);
-    let token = attribute(&page, "name=\"csrf\" value=\"").unwrap_or_else(|| panic!("{page}"));
+    assert!(browser.get(&url).contains("name=\"code\""));
+    let page = browser.post(&url, &[("code", &code)]);
+    let token = attribute(&page, "name=\"token\" value=\"").unwrap_or_else(|| panic!("{page}"));
     let action = attribute(&page, "action=\"").unwrap();
     let confirm = format!("https://{}{action}", world.cluster.proxy());
-    let done = browser.post(&confirm, &[("csrf", &token), ("answer", "yes")]);
+    let done = browser.post(&confirm, &[("token", &token), ("decision", "approve")]);
     assert!(done.contains("logged in"), "{done}");
     let (status, said) = tsh.finish();
     assert_eq!(status, Some(0), "{said}");
