@@ -1,10 +1,13 @@
 //! The ways out of the network this machine is in: straight, or through what lets only HTTP pass. Owns the order in which they are
 //! tried and what is remembered of it. On each way the peer proves itself in the same TLS session, so none of them needs to be trusted.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustls::ClientConfig;
+use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
 use crate::carrier::carry;
@@ -49,6 +52,8 @@ pub struct Ways {
     dialer: Arc<dyn Dialer>,
     memory: Arc<dyn WayMemory>,
     websocket: bool,
+    /// Until when the way over WebSocket is not tried again for an address, for it led nowhere. Shared by clones.
+    barren: Arc<Mutex<BTreeMap<String, Instant>>>,
 }
 
 impl Default for Ways {
@@ -62,7 +67,7 @@ impl Ways {
     /// Straight, and over nothing else, by what `dialer` makes of an address.
     #[must_use]
     pub fn through(dialer: Arc<dyn Dialer>) -> Self {
-        Self { dialer, memory: Arc::new(NoMemory), websocket: false }
+        Self { dialer, memory: Arc::new(NoMemory), websocket: false, barren: Arc::default() }
     }
 
     /// Also over WebSocket, where the straight way fails like in a network that ends TLS or lets only HTTP pass.
@@ -89,19 +94,34 @@ impl Ways {
                 }
                 Ok(stream)
             }
-            Err(cause) if self.websocket && cause.is_between() => match self.over_websocket(address, tls).await {
-                Ok(stream) => {
-                    tracing::info!(address, %cause, "the straight way is closed, the way over WebSocket is taken");
-                    self.memory.remember(address, Way::WebSocket);
-                    Ok(stream)
+            // Who is not believed on either way, as after a change of the authority, is not asked twice each time.
+            Err(cause) if self.websocket && cause.is_between() && !self.is_barren(address) => {
+                match self.over_websocket(address, tls).await {
+                    Ok(stream) => {
+                        tracing::info!(address, %cause, "the straight way is closed, the way over WebSocket is taken");
+                        self.memory.remember(address, Way::WebSocket);
+                        Ok(stream)
+                    }
+                    Err(second) => {
+                        tracing::debug!(address, %second, "the way over WebSocket does not lead there either");
+                        self.barren().insert(address.to_owned(), Instant::now() + BARREN_FOR);
+                        Err(cause)
+                    }
                 }
-                Err(second) => {
-                    tracing::debug!(address, %second, "the way over WebSocket does not lead there either");
-                    Err(cause)
-                }
-            },
+            }
             Err(cause) => Err(cause),
         }
+    }
+
+    fn is_barren(&self, address: &str) -> bool {
+        let mut barren = self.barren();
+        let now = Instant::now();
+        barren.retain(|_, until| *until > now);
+        barren.contains_key(address)
+    }
+
+    fn barren(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Instant>> {
+        self.barren.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn straight(&self, address: &str, tls: Arc<ClientConfig>) -> Result<TlsStream<BoxedStream>, ConnectError> {
@@ -117,6 +137,9 @@ impl Ways {
         tls_over(carried, address, tls).await
     }
 }
+
+/// How long the way over WebSocket is left alone after it led nowhere.
+const BARREN_FOR: Duration = Duration::from_secs(60);
 
 impl fmt::Debug for Ways {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
