@@ -1,8 +1,8 @@
 //! Logins by SAML 2.0: this cluster as a service provider (SAML 2.0 Core, Bindings and Profiles, Web Browser SSO). Owns what a message of an identity
 //! provider must be to be believed. Octets and the time go in, verified claims come out: nothing here opens a socket, reads a clock or keeps state.
 //!
-//! One parser reads every document ([`tree`]), one writer makes canonical octets ([`c14n`]), and claims are read only from octets whose digest was signed
-//! ([`signature`]): a document that two programs could read in two ways is refused before anybody asks what it says.
+//! One parser reads every document (`tree`), one writer makes canonical octets (`c14n`), and claims are read only from octets whose digest was signed
+//! (`signature`): a document that two programs could read in two ways is refused before anybody asks what it says.
 
 mod algorithm;
 mod c14n;
