@@ -96,7 +96,14 @@ pub(crate) enum Privacy {
 /// Held until it is dropped; at most one process has it.
 #[derive(Debug)]
 pub(crate) struct DirLock {
-    _fd: OwnedFd,
+    fd: OwnedFd,
+}
+
+impl Drop for DirLock {
+    fn drop(&mut self) {
+        // Closing would do, were it not for a child between its fork and its exec: that holds the descriptor for a moment longer.
+        let _ = rustix::fs::flock(&self.fd, FlockOperation::Unlock);
+    }
 }
 
 impl PrivateDir {
@@ -299,7 +306,7 @@ impl PrivateDir {
         let started = Instant::now();
         loop {
             match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(DirLock { _fd: fd }),
+                Ok(()) => return Ok(DirLock { fd }),
                 Err(Errno::WOULDBLOCK | Errno::INTR) if started.elapsed() < patience => {
                     std::thread::sleep(LOCK_RETRY);
                 }

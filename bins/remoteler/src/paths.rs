@@ -19,15 +19,22 @@ pub(crate) struct DataDir {
     /// Whether the directory and the lock are of this start.
     made: (bool, bool),
     kept: AtomicBool,
-    _lock: File,
+    lock: File,
 }
 
 impl Drop for DataDir {
     fn drop(&mut self) {
-        if self.kept.load(Ordering::Relaxed) {
-            return;
+        if !self.kept.load(Ordering::Relaxed) {
+            self.take_away();
         }
-        // Under the lock, so none of it is of another daemon. What is not there need not be removed.
+        // Closing would do, were it not for a child between its fork and its exec: that holds the descriptor for a moment longer.
+        let _ = rustix::fs::flock(&self.lock, FlockOperation::Unlock);
+    }
+}
+
+impl DataDir {
+    /// Under the lock, so none of it is of another daemon. What is not there need not be removed.
+    fn take_away(&self) {
         let (made_dir, made_lock) = self.made;
         for socket in [self.status_socket(), self.dir.join("auth.sock")] {
             let _ = std::fs::remove_file(socket);
@@ -102,7 +109,7 @@ impl DataDir {
             }
             if still_named(&lock, &name).map_err(io)? {
                 let kept = AtomicBool::new(false);
-                return Ok(Self { dir: path.to_owned(), made: (made_dir, made_lock), kept, _lock: lock });
+                return Ok(Self { dir: path.to_owned(), made: (made_dir, made_lock), kept, lock });
             }
         }
         Err(DataDirError::InUse { path: path.to_owned() })

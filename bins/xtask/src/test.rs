@@ -47,7 +47,10 @@ fn everything(project: &Project, strict: bool, steps: &mut Steps) -> anyhow::Res
     steps.command("release build", &mut project.cargo(&["build", "--workspace", "--release", "--bins"]))?;
     steps.command(
         "tests",
-        clients.describe(project.cargo(&["test", "--workspace"]).env("REMOTELER_BIN_DIR", project.bin_dir())),
+        // All of what fails is seen in one go.
+        clients.describe(
+            project.cargo(&["test", "--workspace", "--no-fail-fast"]).env("REMOTELER_BIN_DIR", project.bin_dir()),
+        ),
     )?;
     let mut doc = project.cargo(&["doc", "--workspace", "--no-deps"]);
     steps.command("documentation", doc.env("RUSTDOCFLAGS", "-D warnings"))?;

@@ -134,7 +134,7 @@ impl OpenError {
 /// A directory that belongs to this process as long as the value lives.
 #[derive(Debug)]
 pub(super) struct DataDir {
-    _lock: File,
+    lock: File,
 }
 
 impl DataDir {
@@ -145,7 +145,14 @@ impl DataDir {
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| OpenError::InUse { dir: dir.to_owned() })?;
         check_version(dir)?; // nobody else can change it now
         private_file(&dir.join(FILE_NAME))?; // SQLite gives its journals the mode of this file
-        Ok(Self { _lock: lock })
+        Ok(Self { lock })
+    }
+}
+
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        // Closing would do, were it not for a child between its fork and its exec: that holds the descriptor for a moment longer.
+        let _ = flock(&self.lock, FlockOperation::Unlock);
     }
 }
 
