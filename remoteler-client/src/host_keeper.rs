@@ -191,7 +191,8 @@ impl HostKeeper {
     }
 
     /// Follows every change until `stop`, and says every 30 s that this host is there. A failure is logged once, and once more
-    /// when it is over. A host that is shut out asks every 30 s only, and takes over what a rejoin writes within 2 s.
+    /// when it is over. A host that is shut out asks every 30 s only, and takes over what a rejoin writes within 2 s; any other
+    /// takes it over before its next word.
     pub async fn run(mut self, auth: Arc<dyn AuthApi>, stop: CancellationToken) {
         let mut acknowledged = None;
         let mut failing = false;
@@ -199,7 +200,9 @@ impl HostKeeper {
         let mut changes = self.policy.changes();
         loop {
             let changed = acknowledged != Some(self.policy.policy().trust.rotation.generation);
-            if self.standing.borrow().is_some() && self.take_over() {
+            // Before each word: one by the old certificates, after a rejoin wrote new ones, would be that of a copy.
+            let speaks = self.standing.borrow().is_some() || changed || Instant::now() >= next;
+            if speaks && self.take_over() {
                 next = Instant::now();
             }
             if Instant::now() >= next || (changed && !failing) {

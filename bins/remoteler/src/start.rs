@@ -47,9 +47,10 @@ fn unasked(file: &ConfigFile, args: &StartArgs, settings: &Settings) -> Option<S
         return Some(format!("no services are named, so this process runs {services} and joins through {}", join.addr));
     }
     let on = args.listen_ip.map_or_else(|| "every address of this machine".to_owned(), |ip| ip.to_string());
+    let narrower = if args.listen_ip.is_none() { ", --listen-ip 127.0.0.1 keeps it to this machine" } else { "" };
     Some(format!(
         "no services are named, so this process is a whole cluster: it runs {services} and listens on {on}; \
-         `remoteler configure` prints a config file to choose from, --listen-ip 127.0.0.1 keeps it to this machine"
+         `remoteler configure` prints a config file to choose from{narrower}"
     ))
 }
 
