@@ -35,11 +35,11 @@ mod tls;
 mod ways;
 mod wire;
 
-pub use agent::{Agent, AgentConfig, AgentError, AgentState, ProxyLink};
+pub use agent::{Agent, AgentConfig, AgentCounters, AgentError, AgentState, ProxyLink};
 pub use backoff::Backoff;
 pub use carrier::{CARRIER_PATH, WebSocketOctets, accept_carrier, carried};
 pub use connect::{ConnectError, connect_tcp, connect_tls, tls_over};
-pub use connection::{CloseReason, IncomingStream, Link, LinkState, MuxStream};
+pub use connection::{CloseReason, IncomingStream, Link, LinkCounters, LinkState, MuxStream};
 pub use dial::{
     DIAL_VERSION, DialCode, DialHeader, DialHeaderError, DialReply, MAX_DIAL_LEN, Target, TargetKind, TargetName,
     TargetNameError, read_dial, read_dial_reply, write_dial, write_dial_reply,
