@@ -55,9 +55,10 @@ impl Daemon {
     }
 
     async fn take_back(&self, estate: &Estate) -> anyhow::Result<()> {
+        // Whatever of it fails, certificates are renewed again.
+        estate.keeper.take_back().await;
         self.data_dir.take_back()?;
         estate.spool.take_back().await?;
-        estate.keeper.take_back().await;
         // The next process may have put its own socket there.
         let socket = status_board::bind_local_socket(&self.data_dir.status_socket())?;
         tokio::spawn(super::until(self.stop.clone(), status_board::serve(socket, self.board.clone())));

@@ -62,13 +62,14 @@ impl ProxyHandler {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin,
     {
-        let peer = match peer {
+        let user = match peer {
+            Verified::User(user) => Some(user),
             Verified::Host(host) if host.identity().roles.contains(&SystemRole::Proxy) => {
                 return self.passed_on(stream, &host, source, admission).await;
             }
-            peer => peer,
+            Verified::Host(_) => None,
         };
-        let Verified::User(user) = peer else {
+        let Some(user) = user else {
             let reason = "a host's certificate was shown where a user's is needed";
             self.record_refusal(String::new(), source, reason.into()).await;
             let refused = DialReply::Refused { code: DialCode::Denied, message: reason.into() };
