@@ -65,6 +65,7 @@ pub(super) async fn base(
         entropy: Arc::new(OsEntropy),
         place: Place::Here(service),
         keeper: Some(keeper),
+        spool: None,
     })
 }
 
