@@ -77,10 +77,10 @@ impl BreachedPasswords {
         let mut last = [b'0'; DIGITS];
         for sample in 0..SAMPLES {
             let at = list.length / SAMPLES * sample;
-            let line = list.line_from(at).map_err(|cause| match cause.kind() {
-                io::ErrorKind::InvalidData => form(),
-                _ => failed(cause),
-            })?;
+            let broken = |cause: io::Error| {
+                if cause.kind() == io::ErrorKind::InvalidData { form() } else { failed(cause) }
+            };
+            let line = list.line_from(at).map_err(broken)?;
             match line {
                 Some((_, hash)) if hash >= last => last = hash,
                 Some(_) => return Err(form()),

@@ -153,11 +153,9 @@ async fn keys_are_on_record(cluster: &Cluster) {
     );
     assert_eq!(added.count(), 3);
     let answers = cluster.events("mfa_auth_challenge.validate").await;
-    let of_kay = answers.into_iter().filter_map(|event| match event.kind {
-        AuditKind::MfaValidate { user, success, error, mfa_device, .. } if user == "kay" => {
-            Some((success, error.unwrap_or_default(), mfa_device))
-        }
-        _ => None,
+    let of_kay = answers.into_iter().filter_map(|event| {
+        let AuditKind::MfaValidate { user, success, error, mfa_device, .. } = event.kind else { return None };
+        (user == "kay").then(|| (success, error.unwrap_or_default(), mfa_device))
     });
     let of_kay: Vec<_> = of_kay.collect();
     let right = of_kay.iter().filter(|(success, ..)| *success);
