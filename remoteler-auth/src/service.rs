@@ -10,8 +10,8 @@ use remoteler_core::{
 use tokio::sync::{Mutex, RwLock, Semaphore};
 
 use crate::{
-    AuditLog, Caller, Database, EventLog, KeyParams, OpenError, RecordError, RecordingFiles, SqliteStorage, SsoConfig,
-    TokenReviewer,
+    AuditLog, BreachedPasswords, Caller, Database, EventLog, KeyParams, OpenError, RecordError, RecordingFiles,
+    SqliteStorage, SsoConfig, TokenReviewer,
     api::Handle,
     backups::Backups,
     blocking::blocking,
@@ -94,6 +94,8 @@ pub struct AuthConfig {
     pub settings: ClusterConfig,
     /// How people log in through a browser.
     pub sso: SsoConfig,
+    /// Passwords that nobody may set; see [`AuthConfig::refusing_breached`].
+    pub breached: Option<BreachedPasswords>,
 }
 
 impl AuthConfig {
@@ -111,6 +113,7 @@ impl AuthConfig {
             reviewer: None,
             settings: ClusterConfig::default(),
             sso: SsoConfig::default(),
+            breached: None,
         }
     }
 }
@@ -246,6 +249,7 @@ impl AuthService {
             reviewer,
             settings: file_settings,
             sso,
+            breached,
         } = config;
         let records = Records::new(storage, Arc::clone(&clock));
         check_cluster(&records, &cluster).await?;
@@ -272,7 +276,7 @@ impl AuthService {
         let parallel = std::thread::available_parallelism().map_or(1, usize::from).min(4);
         let passwords = tokio::task::spawn_blocking(move || Passwords::new(parallel, draws.as_ref()));
         let passwords = match passwords.await {
-            Ok(passwords) => passwords?,
+            Ok(passwords) => passwords?.refusing(breached),
             Err(cause) => std::panic::resume_unwind(cause.into_panic()),
         };
         let limits = Limits {

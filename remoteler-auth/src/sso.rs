@@ -24,7 +24,7 @@ use std::{sync::Arc, time::Duration};
 pub(crate) use account::SsoMark;
 pub(crate) use conclude::Authenticated;
 pub use fetch::{FetchError, Fetcher};
-pub(crate) use records::GONE;
+pub(crate) use records::{GONE, LoginRecord};
 
 use crate::limiter::Limiter;
 

@@ -40,6 +40,8 @@ pub enum ApiErrorKind {
     Internal,
     /// The service cannot be reached or cannot do it now; the same request may be sent again: 503.
     Unavailable,
+    /// The password is right, and a security key is needed beside it, which only a browser can ask: 401.
+    SecurityKeyNeeded,
 }
 
 /// A failed call: what the caller may know of it.

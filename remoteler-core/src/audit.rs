@@ -168,7 +168,7 @@ audit_kinds! {
         user: String,
         /// The factor's name.
         name: String,
-        /// `totp`.
+        /// `totp` or `webauthn`.
         mfa_device_type: String,
     }
     /// A user's second factor was removed.
@@ -693,6 +693,34 @@ audit_kinds! {
         #[serde(rename = "addr.remote", default, skip_serializing_if = "Option::is_none")]
         remote: Option<String>,
     }
+
+    /// A security key answered a challenge.
+    MfaValidate = "mfa_auth_challenge.validate", "T1016I" {
+        /// Whose it is said to be.
+        user: String,
+        /// The factor's name, where it is one of theirs.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mfa_device: Option<String>,
+        /// `webauthn`.
+        mfa_device_type: String,
+        /// Whether the answer was right.
+        success: bool,
+        /// Why not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+        /// The client's address.
+        #[serde(rename = "addr.remote", default, skip_serializing_if = "Option::is_none")]
+        remote: Option<String>,
+    }
+    /// A web session was ended before its time.
+    WebSessionEnd = "web_session.end", "T1017I" {
+        /// Whose.
+        user: String,
+        /// Who did it.
+        by: String,
+        /// Names the session, and is no credential.
+        sid: String,
+    }
 }
 
 impl AuditKind {
@@ -718,6 +746,7 @@ impl AuditKind {
             Self::Port { success: false, .. } => "T3003E",
             Self::TunnelConnect { success: false, .. } => "TT000W",
             Self::ServiceConnect { success: false, .. } => "TSV00W",
+            Self::MfaValidate { success: false, .. } => "T1016W",
             other => other.base_code(),
         }
     }

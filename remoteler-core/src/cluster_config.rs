@@ -6,7 +6,7 @@ use std::{fmt, str::FromStr, time::Duration};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use crate::{ClusterSettings, LockMode, Metadata, Resource, ResourceKind, parse_duration};
+use crate::{ClusterSettings, FactorKind, LockMode, Metadata, Resource, ResourceKind, parse_duration};
 
 /// Whether a second factor is asked for beside the password.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -19,6 +19,31 @@ pub enum SecondFactor {
     Optional,
     /// Of everybody: who has none registers one first.
     On,
+    /// As [`SecondFactor::On`], and only one-time codes count.
+    Otp,
+    /// As [`SecondFactor::On`], and only security keys count.
+    Webauthn,
+}
+
+impl SecondFactor {
+    /// Whether nobody goes without.
+    #[must_use]
+    pub const fn is_required(self) -> bool {
+        match self {
+            Self::Off | Self::Optional => false,
+            Self::On | Self::Otp | Self::Webauthn => true,
+        }
+    }
+
+    /// Whether factors of this kind count.
+    #[must_use]
+    pub const fn takes(self, kind: FactorKind) -> bool {
+        match (self, kind) {
+            (Self::Off, _) | (Self::Otp, FactorKind::Webauthn) | (Self::Webauthn, FactorKind::Totp) => false,
+            (Self::Optional | Self::On, _) => true,
+            (Self::Otp, FactorKind::Totp) | (Self::Webauthn, FactorKind::Webauthn) => true,
+        }
+    }
 }
 
 /// Where users prove who they are when they name no connector.
@@ -65,7 +90,9 @@ impl<'de> Deserialize<'de> for SecondFactor {
             "off" => Ok(Self::Off),
             "optional" => Ok(Self::Optional),
             "on" => Ok(Self::On),
-            other => Err(de::Error::unknown_variant(other, &["off", "optional", "on"])),
+            "otp" => Ok(Self::Otp),
+            "webauthn" => Ok(Self::Webauthn),
+            other => Err(de::Error::unknown_variant(other, &["off", "optional", "on", "otp", "webauthn"])),
         }
     }
 }

@@ -6,6 +6,7 @@
 //! arguments or through [`Clock`] and [`Entropy`].
 
 mod access;
+mod account;
 mod api;
 mod audit;
 mod audit_bound;
@@ -67,6 +68,7 @@ pub mod wire;
 pub use access::{
     AccessDenied, DenyReason, KubeAccess, SshAccess, authorize_kube, authorize_kube_request, authorize_ssh,
 };
+pub use account::{Account, AccountWish, OwnCertificate, WebSession};
 pub use api::{
     ApiError, ApiErrorKind, AuthApi, EventOutcome, EventQuery, HostCerts, Invite, JoinRequest, LEAST_LOGIN_TTL,
     LoginRequest, NewToken, NewUser, Ping, RecordingChunk, SignUpRequest, TokenCreated, TokenSummary, UserCerts,

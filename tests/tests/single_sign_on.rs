@@ -151,8 +151,10 @@ fn on_a_machine_without_a_browser_a_code_is_typed_elsewhere() {
     let mut tsh = world.login(&["--device"]);
     let url = tsh.hears("on any machine:");
     let code = tsh.hears("type this code:");
-    assert!(browser.get(&url).contains("name=\"code\""));
-    let page = browser.post(&url, &[("code", &code)]);
+    let page = browser.get(&url);
+    assert!(page.contains("name=\"code\""));
+    let csrf = attribute(&page, "name=\"csrf\" value=\"").unwrap();
+    let page = browser.post(&url, &[("csrf", &csrf), ("code", &code)]);
     let token = attribute(&page, "name=\"token\" value=\"").unwrap_or_else(|| panic!("{page}"));
     let action = attribute(&page, "action=\"").unwrap();
     let confirm = format!("https://{}{action}", world.cluster.proxy());

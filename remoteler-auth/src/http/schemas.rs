@@ -1,6 +1,7 @@
 //! JSON schemas of what travels. A test serialises a value of each type and compares: a field that is added to a type and not here,
 //! or here and not there, fails it.
 
+mod account;
 mod evidence;
 mod explain;
 mod leases;
@@ -109,6 +110,7 @@ pub(super) fn schemas() -> Map<String, Value> {
     policy::add(&mut all);
     logins::add(&mut all);
     mfa::add(&mut all);
+    account::add(&mut all);
     all
 }
 

@@ -75,7 +75,7 @@ impl Inner {
     }
 
     /// The user, as the login made it. Asked once more: minutes may have passed since the provider's answer.
-    async fn user_of_login(&self, who: &Authenticated) -> ApiResult<UserRecord> {
+    pub(super) async fn user_of_login(&self, who: &Authenticated) -> ApiResult<UserRecord> {
         match who {
             Authenticated::Local(name) => self.local_user(name).await,
             Authenticated::Provider(identity) => {

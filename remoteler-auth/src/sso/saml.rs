@@ -236,7 +236,7 @@ impl Inner {
     ) -> Result<Proven, LoginFault> {
         let connector = match &record.asked {
             Asked::Report(document) => Connector::parse(document.as_ref().clone()),
-            Asked::Certificates { .. } => self.usable_connector(&pending.connector).await,
+            Asked::Certificates { .. } | Asked::Account => self.usable_connector(&pending.connector).await,
         };
         let connector = connector.map_err(|cause| LoginFault::said(cause.message))?;
         let (Connector::Saml { name, spec }, ProviderSecrets::Saml { request }) = (&connector, &pending.secrets) else {

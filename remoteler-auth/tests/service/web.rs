@@ -100,9 +100,10 @@ async fn the_page_behind_a_link_sets_the_password_once() {
     let (router, path) = (router(&cluster), wire::path(wire::WEB_INVITE, invite.token.reveal()));
     let (shown, answer, page) = Shown::at(&router, &path).await;
     assert_eq!(answer.status(), StatusCode::OK);
-    assert!(page.contains("value=\"ann\"") && !page.contains("<script"));
+    assert!(page.contains("value=\"ann\"") && !page.contains("<script>"));
     let policy = answer.headers()["content-security-policy"].to_str().unwrap();
     assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}"); // I54
+    assert!(policy.contains("script-src 'self';"), "{policy}");
     assert_eq!(answer.headers()["cache-control"], "no-store");
 
     for (body, part) in [
@@ -144,6 +145,22 @@ async fn a_form_from_another_site_is_refused() {
     assert_eq!(send(&router, without).await.0.status(), StatusCode::FORBIDDEN); // I52
     let request = shown.form().header("origin", "https://proxy.example.com").body(shown.body(body)).unwrap();
     assert_eq!(send(&router, request).await.0.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_code_is_typed_on_our_page_in_the_browser_that_was_shown_it() {
+    let cluster = Cluster::start().await;
+    let router = router(&cluster);
+    let (shown, answer, _) = Shown::at(&router, wire::WEB_DEVICE).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    let (other, ..) = Shown::at(&router, wire::WEB_DEVICE).await;
+    let swapped = Shown { cookie: other.cookie, path: shown.path.clone(), csrf: shown.csrf.clone() };
+    assert_eq!(send(&router, swapped.filled("code=K7QM-3XPD")).await.0.status(), StatusCode::FORBIDDEN); // I52
+    let foreign = shown.form().header("origin", "https://evil.example").body(shown.body("code=K7QM-3XPD")).unwrap();
+    assert_eq!(send(&router, foreign).await.0.status(), StatusCode::FORBIDDEN); // I52
+    let (answer, page) = send(&router, shown.filled("code=K7QM-3XPD")).await;
+    assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+    assert!(page.contains("no such code"), "{page}");
 }
 
 #[tokio::test]

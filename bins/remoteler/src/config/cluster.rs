@@ -33,8 +33,13 @@ pub(super) fn cluster_config(service: &AuthService) -> Result<ClusterConfig, Con
         Some("off") => Some(SecondFactor::Off),
         Some("optional") => Some(SecondFactor::Optional),
         Some("on") => Some(SecondFactor::On),
+        Some("otp") => Some(SecondFactor::Otp),
+        Some("webauthn") => Some(SecondFactor::Webauthn),
         Some(other) => {
-            return Err(value("authentication.second_factor", format!("{other:?} is none of off, optional and on")));
+            return Err(value(
+                "authentication.second_factor",
+                format!("{other:?} is none of off, optional, on, otp and webauthn"),
+            ));
         }
     };
     let client_idle_timeout = match service.client_idle_timeout.as_deref() {

@@ -5,12 +5,13 @@ use serde_json::{Map, Value, json};
 use super::{integer, list, map, object, secret, text, time, to};
 
 /// What has one of several shapes, by a tag: name, tag, and the variants with their fields.
-const CHOICES: [(&str, &str); 3] = [("LoginProgress", "state"), ("BrowserAction", "action"), ("BrowserView", "view")];
+const CHOICES: [(&str, &str); 4] =
+    [("LoginProgress", "state"), ("BrowserAction", "action"), ("BrowserView", "view"), ("AccountWish", "wish")];
 
 /// Names and schemas of fields.
-type Fields = Vec<(&'static str, Value)>;
+pub(super) type Fields = Vec<(&'static str, Value)>;
 /// A variant of a choice: its schema, its tag, the fields that it needs, and those that it may have.
-type Variant = (&'static str, &'static str, Fields, Fields);
+pub(super) type Variant = (&'static str, &'static str, Fields, Fields);
 
 fn variants(choice: &str) -> Vec<Variant> {
     match choice {
@@ -39,13 +40,33 @@ fn variants(choice: &str) -> Vec<Variant> {
                 vec![("id", text()), ("token", secret()), ("approve", super::boolean())],
                 vec![],
             ),
+            (
+                "BrowserKey",
+                "key",
+                vec![("id", text()), ("token", secret())],
+                vec![("answer", secret()), ("code", secret())],
+            ),
+            ("BrowserOfferKey", "offer_key", vec![("invite", secret())], vec![]),
+            (
+                "BrowserSignUpByKey",
+                "sign_up_by_key",
+                vec![("invite", secret()), ("password", secret()), ("token", secret()), ("answer", secret())],
+                vec![],
+            ),
+            (
+                "BrowserAccount",
+                "account",
+                vec![("wish", to("AccountWish"))],
+                vec![("session", secret()), ("agent", text())],
+            ),
         ],
+        "AccountWish" => super::account::wishes(),
         _ => vec![
             ("ViewRedirect", "redirect", vec![("to", text())], vec![]),
             (
                 "ViewChoose",
                 "choose",
-                vec![("id", text()), ("connectors", list(to("ConnectorChoice")))],
+                vec![("id", text()), ("connectors", list(to("ConnectorChoice"))), ("account", super::boolean())],
                 vec![("local", to("LocalChoice"))],
             ),
             (
@@ -64,6 +85,20 @@ fn variants(choice: &str) -> Vec<Variant> {
             ("ViewSamlMetadata", "saml_metadata", vec![("document", text())], vec![]),
             ("ViewDeliver", "deliver", vec![("redirect", text())], vec![("answer", text())]),
             ("ViewFinished", "finished", vec![("success", super::boolean()), ("message", text())], vec![]),
+            (
+                "ViewTouch",
+                "touch",
+                vec![("id", text()), ("token", secret()), ("options", text()), ("code", super::boolean())],
+                vec![("error", text())],
+            ),
+            ("ViewKeyOffer", "key_offer", vec![("token", secret()), ("options", text())], vec![]),
+            ("ViewNothing", "nothing", vec![], vec![]),
+            ("ViewSignedUp", "signed_up", vec![("user", text())], vec![("recovery_codes", list(text()))]),
+            ("ViewSessionBegun", "session_begun", vec![("session", secret())], vec![]),
+            ("ViewNoSession", "no_session", vec![], vec![]),
+            ("ViewAccount", "account", super::account::required(), super::account::optional()),
+            ("ViewTotpOffer", "totp_offer", vec![("secret", text()), ("uri", text())], vec![]),
+            ("ViewCodes", "codes", vec![], vec![("recovery_codes", list(text()))]),
         ],
     }
 }
@@ -147,7 +182,8 @@ pub(super) mod tests {
     use serde_json::Value;
 
     /// Schemas that are choices among others, whose samples stand under the names of those.
-    pub(in crate::http::schemas) const PLAIN: [&str; 3] = ["LoginProgress", "BrowserAction", "BrowserView"];
+    pub(in crate::http::schemas) const PLAIN: [&str; 4] =
+        ["LoginProgress", "BrowserAction", "BrowserView", "AccountWish"];
 
     fn value<T: Serialize>(value: T) -> Value {
         serde_json::to_value(value).unwrap()
@@ -195,7 +231,15 @@ pub(super) mod tests {
             ("BrowserSamlMetadata", value(BrowserAction::SamlMetadata { connector: text() })),
             ("BrowserDecide", value(BrowserAction::Decide { id: text(), token: secret(), approve: true })),
             ("ViewRedirect", value(view())),
-            ("ViewChoose", value(BrowserView::Choose { id: text(), connectors: vec![choice()], local: Some(local()) })),
+            (
+                "ViewChoose",
+                value(BrowserView::Choose {
+                    id: text(),
+                    connectors: vec![choice()],
+                    local: Some(local()),
+                    account: true,
+                }),
+            ),
             (
                 "ViewConfirm",
                 value(BrowserView::Confirm {

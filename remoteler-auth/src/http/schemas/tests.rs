@@ -288,6 +288,7 @@ fn samples() -> Vec<(&'static str, Value)> {
     .chain(evidence::tests::samples(now))
     .chain(policy::tests::samples(&trust()))
     .chain(logins::tests::samples())
+    .chain(account::tests::samples())
     .collect()
 }
 

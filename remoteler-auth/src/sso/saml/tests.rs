@@ -69,6 +69,7 @@ impl World {
             reviewer: None,
             settings: Default::default(),
             sso: Default::default(),
+            breached: None,
         };
         let service = AuthService::open(config).await.unwrap();
         let world = Self { service, maker: Maker::new(), clock, _dir: dir };

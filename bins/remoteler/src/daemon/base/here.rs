@@ -41,6 +41,9 @@ pub(super) async fn base(
     if let Some(file) = &auth.key_encryption_file {
         config = config.sealed_with_file(file)?;
     }
+    if let Some(file) = &auth.breached_passwords_file {
+        config = config.refusing_breached(file)?;
+    }
     config.sso = SsoConfig {
         kind: auth.sign_on.kind.clone(),
         default_connector: auth.sign_on.connector.clone(),
