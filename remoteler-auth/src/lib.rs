@@ -50,6 +50,7 @@ mod rotation;
 pub mod saml;
 mod secret_hash;
 mod service;
+mod session_mfa;
 mod sessions;
 mod shipping;
 mod sign;

@@ -407,6 +407,9 @@ audit_kinds! {
         /// The role that allows it: the first of those that do.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         role: Option<String>,
+        /// The session for which a second factor was shown: `session` of `mfa_auth_challenge.validate`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        with_mfa: Option<String>,
     }
     /// The session is over.
     SessionEnd = "session.end", "T2004I" {
@@ -495,6 +498,9 @@ audit_kinds! {
         /// Connection.
         #[serde(flatten)]
         connection: ConnectionFields,
+        /// The session for which a second factor was shown, as in `session.start`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        with_mfa: Option<String>,
     }
     /// An agent's tunnel came up or was refused.
     TunnelConnect = "tunnel.connect", "TT000I" {
@@ -693,6 +699,30 @@ audit_kinds! {
         #[serde(rename = "addr.remote", default, skip_serializing_if = "Option::is_none")]
         remote: Option<String>,
     }
+
+    /// A user showed a second factor for one session, or failed to.
+    MfaAuthChallengeValidate = "mfa_auth_challenge.validate", "T1016I" {
+        /// Who.
+        user: String,
+        /// Which session it is for, as `with_mfa` names it.
+        session: String,
+        /// Where: a host id or a Kubernetes cluster.
+        target: String,
+        /// As which account, on nodes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        login: Option<String>,
+        /// Name of the factor.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        mfa_device_name: String,
+        /// Whether it counts.
+        success: bool,
+        /// Why not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+        /// The client's address.
+        #[serde(rename = "addr.remote", default, skip_serializing_if = "Option::is_none")]
+        remote: Option<String>,
+    }
 }
 
 impl AuditKind {
@@ -718,6 +748,7 @@ impl AuditKind {
             Self::Port { success: false, .. } => "T3003E",
             Self::TunnelConnect { success: false, .. } => "TT000W",
             Self::ServiceConnect { success: false, .. } => "TSV00W",
+            Self::MfaAuthChallengeValidate { success: false, .. } => "T1016W",
             other => other.base_code(),
         }
     }
@@ -736,6 +767,7 @@ mod tests {
             size: Some("80:25".into()),
             initial_command: Vec::new(),
             role: Some("dev".into()),
+            with_mfa: None,
         };
         let event =
             AuditEvent::new(kind, Timestamp::from_unix_millis(1), Uuid::nil(), ClusterName::new("root").unwrap());

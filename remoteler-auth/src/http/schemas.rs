@@ -7,6 +7,7 @@ mod leases;
 mod logins;
 mod mfa;
 mod policy;
+mod session_mfa;
 mod sign;
 #[cfg(test)]
 mod tests;
@@ -109,6 +110,7 @@ pub(super) fn schemas() -> Map<String, Value> {
     policy::add(&mut all);
     logins::add(&mut all);
     mfa::add(&mut all);
+    session_mfa::add(&mut all);
     all
 }
 
