@@ -71,7 +71,15 @@ impl Inner {
             error: error.map(str::to_owned),
             remote: remote.clone(),
         };
-        let Some(device) = self.take_session_code(&user, &code).await? else {
+        let taken = match self.take_session_code(&user, &code).await {
+            // The log bounds how often it is said.
+            Err(cause) if cause.kind == ApiErrorKind::RateLimited => {
+                self.record_attempt(user.to_string(), cause.message.clone(), remote).await?;
+                return Err(cause);
+            }
+            taken => taken?,
+        };
+        let Some(device) = taken else {
             self.record(event("", Some(WRONG))).await?;
             return Err(unauthenticated(WRONG));
         };

@@ -110,7 +110,7 @@ pub enum DenyReason {
     /// It is allowed, but for a second factor that each session needs and that was not shown.
     SessionMfaNeeded,
     /// A second factor was shown, but not for this.
-    OtherSession(ProofMismatch),
+    OtherSession(Box<ProofMismatch>),
 }
 
 impl DenyReason {
@@ -419,7 +419,7 @@ fn second_factor(
 ) -> Result<Option<SessionId>, DenyReason> {
     match proven {
         Some(Ok(session)) => Ok(Some(session)),
-        Some(Err(mismatch)) => Err(DenyReason::OtherSession(mismatch)),
+        Some(Err(mismatch)) => Err(DenyReason::OtherSession(Box::new(mismatch))),
         None if policy.needs_session_mfa(options) => Err(DenyReason::SessionMfaNeeded),
         None => Ok(None),
     }

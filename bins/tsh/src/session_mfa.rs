@@ -42,15 +42,14 @@ pub(crate) fn answerer() -> Answerer {
     })
 }
 
-/// Asks on the terminal; `None` when there is none, or nothing was typed.
+/// Asks on the terminal; `None` when there is none.
 async fn ask(prompt: String, echo: bool) -> Option<Secret> {
     let typed =
         tokio::task::spawn_blocking(
             move || if echo { ask_openly(&prompt) } else { rpassword::prompt_password(prompt) },
         );
     let typed = typed.await.ok()?.ok()?;
-    let typed = typed.trim();
-    (!typed.is_empty()).then(|| Secret::new(typed))
+    Some(Secret::new(typed.trim()))
 }
 
 fn ask_openly(prompt: &str) -> std::io::Result<String> {
@@ -125,7 +124,7 @@ async fn prove(login: &StoredLogin, name: &KubeClusterName) -> anyhow::Result<Ku
             Err(_) | Ok(_) => break,
         };
         let code = ask(format!("Kubernetes cluster {name}: {said}\nOne-time code: "), true).await;
-        let Some(code) = code else {
+        let Some(code) = code.filter(|code| !code.reveal().is_empty()) else {
             bail!(
                 "a session in Kubernetes cluster {name} needs a second factor, and no code was typed; run kubectl on a terminal"
             );

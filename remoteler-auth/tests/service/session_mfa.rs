@@ -205,6 +205,8 @@ async fn guesses_at_codes_of_sessions_are_stopped_after_ten_and_keep_nobody_from
     }
     // By user: another place asks for the same one.
     assert_eq!(kind(world.ann.prove_session(kube(session(), Some(world.code()))).await), ApiErrorKind::RateLimited);
+    let attempts = world.cluster.events("auth").await;
+    assert!(format!("{attempts:?}").contains("too many wrong codes"), "{attempts:?}");
     let login =
         remoteler_core::LoginRequest { code: Some(world.code()), ..crate::support::login_request("ann", PASSWORD) };
     world.cluster.anonymous().login(login).await.unwrap();

@@ -363,12 +363,11 @@ impl Handler for Connection {
     ) -> Result<Auth, Self::Error> {
         let code = response.map(|mut answers| answers.next().unwrap_or_default());
         let code = code.map(|typed| Secret::new(String::from_utf8_lossy(&typed).trim()));
-        let (Some(mut half), Some(ask)) = (self.attempt.half.take(), self.node.second_factors.get().cloned()) else {
+        // Under another name nothing was begun; what was, stays, with the guesses it has left.
+        let begun = self.attempt.half.take_if(|half| half.login.as_str() == user);
+        let (Some(mut half), Some(ask)) = (begun, self.node.second_factors.get().cloned()) else {
             return Ok(Auth::reject());
         };
-        if half.login.as_str() != user {
-            return Ok(Auth::reject());
-        }
         match half.proceed(&ask, code, self.client.clone()).await {
             Next::Ask(instructions) => {
                 self.attempt.half = Some(half);
