@@ -176,6 +176,18 @@ impl Factors {
         self.recovery.remove(&recovery_hash(typed)).then_some(Proved::Recovery(self.recovery.len()))
     }
 
+    /// The name of the factor whose code it is, which is taken as by [`Factors::prove`]. Recovery codes are for the day on which the devices are gone, and
+    /// none is spent for a session.
+    pub(crate) fn prove_by_device(&mut self, typed: &Secret, now: Timestamp) -> Option<String> {
+        let recovery = std::mem::take(&mut self.recovery);
+        let proved = self.prove(typed, now);
+        self.recovery = recovery;
+        match proved {
+            Some(Proved::Factor(name)) => Some(name),
+            Some(Proved::Recovery(_)) | None => None,
+        }
+    }
+
     /// Takes an app's secret as a factor, when `code` is one of it.
     pub(crate) fn add_totp(
         &mut self,
@@ -289,6 +301,17 @@ mod tests {
         assert_eq!(factors.prove(&recovery[3], true, NOW), None); // I48
         factors.draw_recovery(&OsEntropy);
         assert_eq!(factors.prove(&recovery[0], true, NOW), None, "older ones count no more");
+    }
+
+    #[test]
+    fn a_recovery_code_opens_no_session_and_is_not_spent_on_one() {
+        let (mut factors, secret) = with_phone();
+        let recovery = factors.draw_recovery(&OsEntropy);
+        assert_eq!(factors.prove_by_device(&recovery[0], NOW), None);
+        assert_eq!(factors.prove(&recovery[0], NOW), Some(Proved::Recovery(7)));
+        let code = Secret::new(totp::code_at(&secret, NOW));
+        assert_eq!(factors.prove_by_device(&code, NOW), Some("phone".into()));
+        assert_eq!(factors.prove_by_device(&code, NOW), None); // I48
     }
 
     #[test]

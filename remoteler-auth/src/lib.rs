@@ -54,6 +54,7 @@ pub mod saml;
 mod secret_hash;
 mod security_keys;
 mod service;
+mod session_mfa;
 mod sessions;
 mod shipping;
 mod sign;

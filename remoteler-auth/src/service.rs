@@ -176,6 +176,8 @@ pub(crate) struct Limits {
     pub(crate) login_turns: LoginTurns,
     /// Failed logins, and uses of links, from one address.
     pub(crate) login_address: Limiter,
+    /// Wrong codes of one user for sessions.
+    pub(crate) session_user: Limiter,
     /// Renewals of one host.
     pub(crate) renewals: Limiter,
     /// Failed joins from one address.
@@ -283,6 +285,7 @@ impl AuthService {
             login_turns: LoginTurns::default(),
             login_user: Limiter::new(10, WINDOW),
             login_address: Limiter::new(30, WINDOW),
+            session_user: Limiter::new(10, WINDOW),
             renewals: Limiter::new(60, WINDOW),
             join: Limiter::new(10, WINDOW),
             guess: Mutex::new(()),

@@ -1,6 +1,7 @@
 //! `~/.tsh`: the profile, and for each proxy and user the keys and certificates of one login. Owns the files listed in the contract,
 //! their modes and their consistency (I67). Never shows a key to anybody but the caller.
 
+mod kube_sessions;
 mod revoked;
 
 use std::{
@@ -9,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+pub use kube_sessions::{KubeCredential, KubeSession};
 use remoteler_core::{
     CaSet, ClusterName, Identity, IdentityError, Secret, Timestamp, TrustBundle, UserCerts, UserIdentity, UserName,
     ssh_identity,
@@ -212,7 +214,7 @@ impl Store {
         let keys_dir = dir.create_dir(KEYS)?.create_dir(proxy.host())?;
         let name = Names::of(user);
         // The certificates go first: until the last file is there, key and certificate do not match.
-        for name in [&name.ssh_certificate, &name.tls_certificate] {
+        for name in [&name.ssh_certificate, &name.tls_certificate, &name.kube_sessions] {
             keys_dir.remove(name)?;
         }
         keys_dir.write(&name.ssh_private, keys.ssh_private.reveal().as_bytes())?;
@@ -463,6 +465,7 @@ struct Names {
     ssh_certificate: String,
     tls_private: String,
     tls_certificate: String,
+    kube_sessions: String,
 }
 
 impl Names {
@@ -473,12 +476,13 @@ impl Names {
             ssh_certificate: format!("{user}-cert.pub"),
             tls_private: format!("{user}.key"),
             tls_certificate: format!("{user}.crt"),
+            kube_sessions: format!("{user}.kube-sessions"),
         }
     }
 
-    fn all(&self) -> [&str; 5] {
-        let Self { ssh_private, ssh_public, ssh_certificate, tls_private, tls_certificate } = self;
-        [ssh_certificate, tls_certificate, ssh_private, ssh_public, tls_private]
+    fn all(&self) -> [&str; 6] {
+        let Self { ssh_private, ssh_public, ssh_certificate, tls_private, tls_certificate, kube_sessions } = self;
+        [ssh_certificate, tls_certificate, ssh_private, ssh_public, tls_private, kube_sessions]
     }
 }
 

@@ -494,4 +494,7 @@ pub trait AuthApi: Send + Sync {
     async fn report_leases(&self, report: LeaseReport) -> Result<(), ApiError>;
     /// The proxies that were heard of within the last two minutes. Proxies and administrators.
     async fn proxies(&self) -> Result<Vec<crate::ProxyRecord>, ApiError>;
+    /// Takes a user's second factor for one session. Nodes, for sessions there; users, for themselves. [`ApiErrorKind::SecondFactorNeeded`] without a
+    /// code, [`ApiErrorKind::Unauthenticated`] for a wrong or used one, [`ApiErrorKind::Denied`] when the user has no factor.
+    async fn prove_session(&self, request: crate::SessionProofRequest) -> Result<crate::SessionProven, ApiError>;
 }

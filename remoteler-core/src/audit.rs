@@ -407,6 +407,9 @@ audit_kinds! {
         /// The role that allows it: the first of those that do.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         role: Option<String>,
+        /// The session for which a second factor was shown: `session` of `mfa_auth_challenge.validate`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        with_mfa: Option<String>,
     }
     /// The session is over.
     SessionEnd = "session.end", "T2004I" {
@@ -495,6 +498,9 @@ audit_kinds! {
         /// Connection.
         #[serde(flatten)]
         connection: ConnectionFields,
+        /// The session for which a second factor was shown, as in `session.start`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        with_mfa: Option<String>,
     }
     /// An agent's tunnel came up or was refused.
     TunnelConnect = "tunnel.connect", "TT000I" {
@@ -694,16 +700,25 @@ audit_kinds! {
         remote: Option<String>,
     }
 
-    /// A security key answered a challenge.
+    /// A user showed a second factor, or failed to: a security key at a login, or a code for one session.
     MfaValidate = "mfa_auth_challenge.validate", "T1016I" {
         /// Whose it is said to be.
         user: String,
         /// The factor's name, where it is one of theirs.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         mfa_device: Option<String>,
-        /// `webauthn`.
+        /// `webauthn` or `otp`.
         mfa_device_type: String,
-        /// Whether the answer was right.
+        /// The session it is for, where it is for one, as `with_mfa` names it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        session: Option<String>,
+        /// Where that is: a host id or a Kubernetes cluster.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        target: Option<String>,
+        /// As which account, on nodes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        login: Option<String>,
+        /// Whether it was right.
         success: bool,
         /// Why not.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -765,6 +780,7 @@ mod tests {
             size: Some("80:25".into()),
             initial_command: Vec::new(),
             role: Some("dev".into()),
+            with_mfa: None,
         };
         let event =
             AuditEvent::new(kind, Timestamp::from_unix_millis(1), Uuid::nil(), ClusterName::new("root").unwrap());

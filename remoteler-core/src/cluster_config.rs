@@ -162,6 +162,70 @@ impl<'de> Deserialize<'de> for IdleTimeout {
     }
 }
 
+/// How long a second factor counts that was shown for a Kubernetes cluster: a duration from 1s to 1h, by default 1m.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VerificationInterval(u64);
+
+impl VerificationInterval {
+    /// As a duration.
+    #[must_use]
+    pub const fn duration(self) -> Duration {
+        Duration::from_secs(self.0)
+    }
+}
+
+impl Default for VerificationInterval {
+    fn default() -> Self {
+        Self(60)
+    }
+}
+
+impl FromStr for VerificationInterval {
+    type Err = VerificationIntervalError;
+
+    fn from_str(text: &str) -> Result<Self, VerificationIntervalError> {
+        let seconds = parse_duration(text).map(|interval| Duration::as_secs(&interval));
+        let seconds = seconds.filter(|seconds| (1..=MAX_INTERVAL).contains(seconds));
+        seconds.map(Self).ok_or_else(|| VerificationIntervalError(text.chars().take(40).collect()))
+    }
+}
+
+/// Longest [`VerificationInterval`], in seconds.
+const MAX_INTERVAL: u64 = 3600;
+
+/// No interval.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no duration from 1s to 1h such as 1m")]
+pub struct VerificationIntervalError(String);
+
+impl fmt::Display for VerificationInterval {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        IdleTimeout(Some(self.0)).fmt(f)
+    }
+}
+
+impl Serialize for VerificationInterval {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for VerificationInterval {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// `require_session_mfa`: a flag or a word for one. Teleport's kinds of hardware keys are refused: they are not told apart here.
+fn session_mfa<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
+    match Option::<Word>::deserialize(deserializer)?.as_ref().map(Word::text) {
+        None => Ok(None),
+        Some("on" | "yes" | "true" | "session") => Ok(Some(true)),
+        Some("off" | "no" | "false") => Ok(Some(false)),
+        Some(other) => Err(de::Error::unknown_variant(other, &["yes", "no"])),
+    }
+}
+
 /// `spec` of a `cluster_auth_preference`. What is absent is as if there were no document.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -178,6 +242,12 @@ pub struct AuthPreferenceSpec {
     /// Whether live work ends with its certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disconnect_expired_cert: Option<bool>,
+    /// Whether each session needs a second factor of its own, whatever roles say.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "session_mfa")]
+    pub require_session_mfa: Option<bool>,
+    /// How long a second factor counts that was shown for a Kubernetes cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mfa_verification_interval: Option<VerificationInterval>,
 }
 
 /// `spec` of a `cluster_networking_config`. What is absent is as if there were no document.
@@ -291,6 +361,8 @@ impl ClusterConfig {
                 second_factor: auth.second_factor.or(other.second_factor),
                 locking_mode: auth.locking_mode.or(other.locking_mode),
                 disconnect_expired_cert: auth.disconnect_expired_cert.or(other.disconnect_expired_cert),
+                require_session_mfa: auth.require_session_mfa.or(other.require_session_mfa),
+                mfa_verification_interval: auth.mfa_verification_interval.or(other.mfa_verification_interval),
             },
             networking: NetworkingSpec {
                 client_idle_timeout: self.networking.client_idle_timeout.or(below.networking.client_idle_timeout),
@@ -308,6 +380,8 @@ impl ClusterConfig {
                 second_factor: Some(SecondFactor::default()),
                 locking_mode: Some(LockMode::default()),
                 disconnect_expired_cert: Some(false),
+                require_session_mfa: Some(false),
+                mfa_verification_interval: Some(VerificationInterval::default()),
             },
             networking: NetworkingSpec { client_idle_timeout: Some(IdleTimeout::default()) },
             recording: SessionRecordingSpec { mode: Some(RecordingMode::default()) },
@@ -324,6 +398,8 @@ impl ClusterConfig {
             disconnect_expired_cert: auth.disconnect_expired_cert.unwrap_or_default(),
             second_factor: auth.second_factor.unwrap_or_default(),
             session_recording: recording.mode.unwrap_or_default(),
+            require_session_mfa: auth.require_session_mfa.unwrap_or_default(),
+            mfa_verification_interval: auth.mfa_verification_interval.unwrap_or_default(),
         }
     }
 
@@ -502,6 +578,23 @@ mod tests {
         let mut labelled = document("cluster-auth-preference", json!({}));
         labelled.metadata.labels.insert("a".into(), "b".into());
         assert!(ClusterConfig::default().with_document(CAP, labelled).is_err());
+    }
+
+    #[test]
+    fn a_second_factor_for_each_session_is_a_flag_and_its_interval_a_duration_up_to_an_hour() {
+        let set = saying(json!({ "require_session_mfa": "yes", "mfa_verification_interval": "90s" })).settings();
+        assert!(set.require_session_mfa);
+        assert_eq!(set.mfa_verification_interval.duration(), Duration::from_secs(90));
+        assert_eq!(ClusterSettings::default().mfa_verification_interval.duration(), Duration::from_secs(60));
+        for wrong in [
+            json!({ "require_session_mfa": "hardware_key_touch" }),
+            json!({ "mfa_verification_interval": "0s" }),
+            json!({ "mfa_verification_interval": "never" }),
+            json!({ "mfa_verification_interval": "2h" }),
+        ] {
+            let document = document("cluster-auth-preference", wrong.clone());
+            assert!(ClusterConfig::default().with_document(CAP, document).is_err(), "{wrong}");
+        }
     }
 
     #[test]

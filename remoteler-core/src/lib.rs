@@ -53,6 +53,7 @@ mod rule;
 mod saml_connector;
 mod sealed_answer;
 mod secret;
+mod session_mfa;
 mod sign;
 mod source;
 mod storage;
@@ -67,6 +68,7 @@ pub mod wire;
 
 pub use access::{
     AccessDenied, DenyReason, KubeAccess, SshAccess, authorize_kube, authorize_kube_request, authorize_ssh,
+    authorize_ssh_proven,
 };
 pub use account::{Account, AccountWish, OwnCertificate, WebSession};
 pub use api::{
@@ -87,7 +89,8 @@ pub use capture::CapturePattern;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use cluster_config::{
     AuthPreferenceSpec, AuthType, ClusterConfig, ClusterConfigError, IdleTimeout, IdleTimeoutError, NetworkingSpec,
-    ORIGIN_LABEL, RecordingMode, SecondFactor, SessionRecordingSpec, singleton_name,
+    ORIGIN_LABEL, RecordingMode, SecondFactor, SessionRecordingSpec, VerificationInterval, VerificationIntervalError,
+    singleton_name,
 };
 pub use cluster_settings::{ClusterSettings, LOCKS_HOLD};
 pub use connector::{
@@ -97,7 +100,8 @@ pub use decision::{Finding, RoleOutcome, Visibility};
 pub use entropy::{Entropy, OsEntropy, fill_random, random_uuid};
 pub use explain::{ExplainRequest, Explanation, ShownOptions, explain_kube, explain_ssh, prospective_identity};
 pub use identity::{
-    HostIdentity, Identity, IdentityError, KubeUserIdentity, SystemRole, Traits, UnknownSystemRole, UserIdentity,
+    HostIdentity, Identity, IdentityError, KubeUserIdentity, ProvenUserIdentity, SystemRole, Traits, UnknownSystemRole,
+    UserIdentity,
 };
 pub use identity_ssh::{SSH_IDENTITY_EXTENSION, ssh_identity, ssh_identity_value};
 pub use identity_x509::{X509_IDENTITY_OID, X509Naming, x509_identity, x509_naming};
@@ -143,6 +147,10 @@ pub use rule::{RuleAccess, Verb, authorize_rule};
 pub use saml_connector::{AttributeMapping, SamlSpec};
 pub use sealed_answer::{AnswerKey, FollowKey, SealedAnswerError, is_answer_key, seal_answer};
 pub use secret::Secret;
+pub use session_mfa::{
+    ProofMismatch, SSH_PROOF_LIFE, SessionProof, SessionProofRequest, SessionProven, SessionPurpose, SessionTarget,
+    WantedSession,
+};
 pub use sign::{SignRequest, SignedCertificates};
 pub use source::SourceNet;
 pub use storage::{

@@ -141,6 +141,9 @@ pub const FACTOR_REMOVE: &str = "/v1/factors/remove";
 /// `POST` [`crate::LeaseRequest`] → [`crate::LeaseAnswer`]; `PUT` [`crate::LeaseReport`] → nothing.
 pub const LEASES: &str = "/v1/leases";
 
+/// `POST` [`crate::SessionProofRequest`] → [`crate::SessionProven`].
+pub const SESSION_PROOFS: &str = "/v1/session_proofs";
+
 /// `GET` → the OpenAPI document of all of the above.
 pub const OPENAPI: &str = "/v1/openapi.json";
 

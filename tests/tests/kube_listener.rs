@@ -268,6 +268,7 @@ async fn each_request_is_recorded_before_it_is_sent_and_not_sent_when_that_fails
             request_path,
             response_code,
             connection,
+            with_mfa: None,
         },
     ] = events.as_slice()
     else {

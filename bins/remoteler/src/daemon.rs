@@ -230,6 +230,7 @@ impl Daemon {
         };
         let (live, audit) = (base.live.clone(), base.audit.clone());
         let node = node::make(parts, &base.keys, live, audit, base.clock.clone(), base.entropy.clone())?;
+        node.ask_for_second_factors(node::second_factors(base.api.clone()));
         tokio::spawn(until(self.stop.clone(), follow_labels(labels.subscribe(), node.clone())));
         tokio::spawn(until(self.stop.clone(), follow_host_key(base.keys.shown.ssh.clone(), node.clone())));
         let uploader = Uploader::new(

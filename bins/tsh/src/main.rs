@@ -8,6 +8,7 @@ mod dial;
 mod openssh;
 mod output;
 mod password;
+mod session_mfa;
 mod stdio;
 mod terminal;
 mod trust;

@@ -8,6 +8,7 @@ mod leases;
 mod logins;
 mod mfa;
 mod policy;
+mod session_mfa;
 mod sign;
 #[cfg(test)]
 mod tests;
@@ -111,6 +112,7 @@ pub(super) fn schemas() -> Map<String, Value> {
     logins::add(&mut all);
     mfa::add(&mut all);
     account::add(&mut all);
+    session_mfa::add(&mut all);
     all
 }
 

@@ -32,6 +32,7 @@ mod resources;
 mod revocations;
 mod rotation;
 mod rotation_crashes;
+mod session_mfa;
 mod sign;
 mod support;
 mod token;

@@ -60,6 +60,7 @@ pub(super) fn cluster_config(service: &AuthService) -> Result<ClusterConfig, Con
             second_factor,
             locking_mode,
             disconnect_expired_cert: service.disconnect_expired_cert,
+            ..AuthPreferenceSpec::default()
         },
         networking: NetworkingSpec { client_idle_timeout },
         recording: SessionRecordingSpec { mode },

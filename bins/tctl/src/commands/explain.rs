@@ -48,6 +48,9 @@ fn options_text(options: &ShownOptions) -> String {
     {
         words.push(format!("{}{name}", if allowed { "" } else { "no " }));
     }
+    if options.require_session_mfa {
+        words.push("a second factor for each session".into());
+    }
     if options.disconnect_expired_cert {
         words.push("ends with the certificate".into());
     }

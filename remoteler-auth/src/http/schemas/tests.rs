@@ -289,6 +289,7 @@ fn samples() -> Vec<(&'static str, Value)> {
     .chain(policy::tests::samples(&trust()))
     .chain(logins::tests::samples())
     .chain(account::tests::samples())
+    .chain(session_mfa::tests::samples())
     .collect()
 }
 
@@ -300,7 +301,8 @@ fn the_schemas_have_exactly_the_fields_of_the_types() {
         check(name, schemas.get(*name).unwrap(), sample);
     }
     let plain = ["Size", "SignRequest"];
-    let shown: Vec<&str> = samples.iter().map(|(name, _)| *name).chain(plain).chain(logins::tests::PLAIN).collect();
+    let shown = samples.iter().map(|(name, _)| *name).chain(plain).chain(logins::tests::PLAIN);
+    let shown: Vec<&str> = shown.chain(session_mfa::tests::PLAIN).collect();
     assert!(schemas.keys().all(|name| shown.contains(&name.as_str())), "a schema has no sample");
 }
 
