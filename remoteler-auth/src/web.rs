@@ -44,6 +44,7 @@ pub fn web_router(api: ApiForAddress, names: WebNames) -> Router {
         .route(wire::WEB_REVOCATION_LIST, get(revocations::show).layer(Extension(revocations::Fetched::default())))
         .route(pages::STYLE_PATH, get(pages::style))
         .route(pages::ICON_PATH, get(pages::icon))
+        .route(pages::SUBMIT_PATH, get(pages::submit))
         .route(wire::WEB_JWKS, get(jwks::show).layer(Extension(jwks::Fetched::default())))
         .merge(login_pages::calls())
         .merge(shown().layer(middleware::from_fn(pages::check_host)).layer(Extension(names)))

@@ -383,6 +383,13 @@ pub enum BrowserView {
         /// XML.
         document: String,
     },
+    /// Posts a form to the identity provider (SAML 2.0 Bindings section 3.5).
+    Submit {
+        /// An `https` URL.
+        to: String,
+        /// Its fields, all hidden.
+        fields: BTreeMap<String, String>,
+    },
 }
 
 /// What a test of a connector found.

@@ -138,7 +138,7 @@ pub use rotation::{
     ServiceContact, TrustAck, TrustAcked,
 };
 pub use rule::{RuleAccess, Verb, authorize_rule};
-pub use saml_connector::{AttributeMapping, SamlSpec};
+pub use saml_connector::{AttributeMapping, SamlRequestBinding, SamlSpec};
 pub use sealed_answer::{AnswerKey, FollowKey, SealedAnswerError, is_answer_key, seal_answer};
 pub use secret::Secret;
 pub use sign::{SignRequest, SignedCertificates};

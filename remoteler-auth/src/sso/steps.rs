@@ -237,15 +237,16 @@ impl Inner {
             secrets: away.secrets,
         };
         let state = self.remember_state(&pending).await?;
-        let to = match &connector {
+        answer(match &connector {
             // The state is part of what is signed.
             Connector::Saml { name, spec } => match self.saml_request(name, spec, &pending, &state).await {
-                Ok(to) => to,
+                Ok(view) => view,
                 Err(cause) => return Err(self.login_failed(&pending.login, name, cause).await?),
             },
-            Connector::Oidc { .. } | Connector::Github { .. } => format!("{}&state={}", away.url, state.reveal()),
-        };
-        answer(BrowserView::Redirect { to })
+            Connector::Oidc { .. } | Connector::Github { .. } => {
+                BrowserView::Redirect { to: format!("{}&state={}", away.url, state.reveal()) }
+            }
+        })
     }
 
     async fn enter_code(&self, typed: &str, from: Option<String>) -> ApiResult<BrowserView> {

@@ -26,8 +26,8 @@ use serde::Deserialize;
 use super::{
     ApiForAddress, RemoteAddr, from_outside,
     pages::{
-        Allowed, ConfirmPage, ConnectorLink, DeliverPage, DevicePage, LocalForm, LoginPage, close, foreign_form,
-        from_own_page, message, page, plain, sentence,
+        Allowed, ConfirmPage, ConnectorLink, DeliverPage, DevicePage, LocalForm, LoginPage, SubmitPage, close,
+        foreign_form, from_own_page, message, page, plain, sentence,
     },
     texts::ENGLISH,
 };
@@ -294,6 +294,7 @@ fn shown(answer: BrowserAnswer) -> Response {
         BrowserView::Finished { success: false, message: text } => {
             message(StatusCode::OK, ENGLISH.refused_title, &text)
         }
+        BrowserView::Submit { to, fields } => submit(&to, &fields),
     };
     // 64 hex digits, checked by who drew them; what is none is not set.
     if let Some(cookie) = answer.set_browser.and_then(|value| cookie(&value)) {
@@ -312,6 +313,21 @@ fn redirect(to: &str) -> Response {
         }
         None => message(StatusCode::BAD_GATEWAY, ENGLISH.login_title, ENGLISH.login_nowhere),
     }
+}
+
+/// A form that goes to an identity provider and to nowhere else: by itself, or by a click where scripts do not run.
+fn submit(to: &str, fields: &BTreeMap<String, String>) -> Response {
+    let authority = to.parse::<http::Uri>().ok().filter(|_| to.starts_with("https://")).and_then(|uri| {
+        let authority = uri.authority()?.as_str().to_owned();
+        (!authority.contains('@')).then_some(authority)
+    });
+    let Some(authority) = authority else {
+        return message(StatusCode::BAD_GATEWAY, ENGLISH.login_title, ENGLISH.login_nowhere);
+    };
+    let provider = plain(authority.rsplit_once(':').map_or(authority.as_str(), |(host, _)| host));
+    let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let allowed = Allowed { forms_to: vec![format!("https://{authority}")], script: true };
+    page(StatusCode::OK, &SubmitPage { t: &ENGLISH, action: to, provider: &provider, fields: &fields }, &allowed)
 }
 
 fn choose(id: &str, connectors: &[ConnectorChoice], local: Option<&LocalChoice>) -> Response {
@@ -388,6 +404,21 @@ mod tests {
         ] {
             let answer = redirect(wrong);
             assert!(answer.headers().get(LOCATION).is_none(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_form_for_a_provider_goes_to_that_provider_and_nowhere_else() {
+        // I54
+        let fields = BTreeMap::from([("SAMLRequest".to_owned(), "\"><script>".to_owned())]);
+        let answer = submit("https://idp.example.com:8443/sso?tenant=1", &fields);
+        let policy = answer.headers()["content-security-policy"].to_str().unwrap();
+        assert!(policy.contains("form-action 'self' https://idp.example.com:8443;"), "{policy}");
+        assert!(policy.contains("script-src 'self';") && !policy.contains("unsafe"), "{policy}");
+        for wrong in
+            ["http://idp.example.com/", "https://u@idp.example.com/", "javascript:alert(1)", "/web/x", "", "https://"]
+        {
+            assert_eq!(submit(wrong, &fields).status(), StatusCode::BAD_GATEWAY, "{wrong}");
         }
     }
 

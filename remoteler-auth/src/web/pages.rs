@@ -16,7 +16,7 @@ use http::{
 
 pub use self::hosts::WebNames;
 pub(crate) use self::{
-    assets::{ICON_PATH, STYLE_PATH, icon, style},
+    assets::{ICON_PATH, STYLE_PATH, SUBMIT_PATH, icon, style, submit},
     browser::{Browser, from_own_page},
     hosts::check_host,
 };
@@ -205,6 +205,26 @@ pub(crate) struct DeliverPage<'a> {
     pub(crate) url: &'a str,
     /// Whether the person agreed.
     pub(crate) approved: bool,
+}
+
+/// What the browser posts to an identity provider.
+#[derive(Template)]
+#[template(path = "submit.html")]
+pub(crate) struct SubmitPage<'a> {
+    /// Language.
+    pub(crate) t: &'static Texts,
+    /// Where it goes.
+    pub(crate) action: &'a str,
+    /// The identity provider's host.
+    pub(crate) provider: &'a str,
+    /// Hidden fields.
+    pub(crate) fields: &'a [(&'a str, &'a str)],
+}
+
+impl SubmitPage<'_> {
+    fn text(&self) -> String {
+        fill(self.t.submit_text, "provider", self.provider)
+    }
 }
 
 /// Where the code of another machine's tsh is typed: form field `code`.

@@ -42,6 +42,9 @@ texts! {
     login_broken = "The form did not arrive whole. Start again with tsh login.";
     login_nowhere = "The next page has no address that can be gone to. Start again with tsh login.";
 
+    submit_text = "You are on your way to {provider}.";
+    submit_button = "Continue";
+
     confirm_title = "Is this you?";
     confirm_text = "Compare this code with the one that tsh shows in your terminal.";
     confirm_code = "Code";

@@ -64,6 +64,7 @@ fn variants(choice: &str) -> Vec<Variant> {
             ("ViewSamlMetadata", "saml_metadata", vec![("document", text())], vec![]),
             ("ViewDeliver", "deliver", vec![("redirect", text())], vec![("answer", text())]),
             ("ViewFinished", "finished", vec![("success", super::boolean()), ("message", text())], vec![]),
+            ("ViewSubmit", "submit", vec![("to", text()), ("fields", map(text()))], vec![]),
         ],
     }
 }
@@ -210,6 +211,7 @@ pub(super) mod tests {
             ("ViewSamlMetadata", value(BrowserView::SamlMetadata { document: text() })),
             ("ViewDeliver", value(BrowserView::Deliver { redirect: loopback.clone(), answer: some() })),
             ("ViewFinished", value(BrowserView::Finished { success: true, message: text() })),
+            ("ViewSubmit", value(BrowserView::Submit { to: text(), fields: BTreeMap::from([(text(), text())]) })),
             (
                 "LoginMethods",
                 value(LoginMethods { kind: text(), default_connector: some(), connectors: vec![choice()] }),

@@ -1,0 +1,7 @@
+//! Single sign-on as a person sees it: `tsh login`, a browser, a real identity provider, and then SSH.
+
+#![expect(clippy::unwrap_used, reason = "a helper that fails ends its test")]
+
+mod oidc;
+mod saml;
+mod world;
