@@ -261,11 +261,11 @@ impl AuthService {
         roles::write_presets(&records).await?;
         let locks = LockLedger::open(&records).await?;
         let stored = cluster_settings::load(&records).await?;
-        cluster_settings::warn_of_hidden(file_settings, stored);
+        cluster_settings::warn_of_hidden(&file_settings, &stored);
         let leases = LeaseLedger::open(&records, clock.now()).await?;
         let policy = Policy {
             locks: locks.locks(clock.now()),
-            settings: file_settings.over(stored).settings(),
+            settings: file_settings.clone().over(stored).settings(),
             ..Policy::new(issuer.trust(), roles::load(&records).await?)
         };
         let draws = Arc::clone(&entropy);

@@ -47,7 +47,7 @@ pub fn web_router(api: ApiForAddress, names: WebNames) -> Router {
         .route(pages::SUBMIT_PATH, get(pages::submit))
         .route(wire::WEB_JWKS, get(jwks::show).layer(Extension(jwks::Fetched::default())))
         .merge(login_pages::calls())
-        .merge(shown().layer(middleware::from_fn(pages::check_host)).layer(Extension(names)))
+        .merge(shown().layer(middleware::from_fn_with_state(Arc::clone(&api), pages::guard)).layer(Extension(names)))
         .fallback(async || message(StatusCode::NOT_FOUND, ENGLISH.not_found_title, ENGLISH.not_found_text))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(api)

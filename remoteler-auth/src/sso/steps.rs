@@ -35,15 +35,19 @@ pub(super) const OTHER_BROWSER: &str =
 
 impl Inner {
     pub(crate) async fn login_methods(&self) -> ApiResult<LoginMethods> {
+        let (kind, named) = self.login_preference().await?;
         let all = self.connectors().await?;
-        let connectors: Vec<_> = all.iter().filter(|each| !each.is_disabled()).map(Connector::choice).collect();
-        let kind = self.sso.config.kind.clone();
-        let mut fitting = connectors.iter().filter(|each| each.kind.as_str() == kind);
-        let only = match (fitting.next(), fitting.next()) {
-            (Some(only), None) => Some(only.name.clone()),
-            _ => None,
+        let mut connectors: Vec<_> = all.iter().filter(|each| !each.is_disabled()).map(Connector::choice).collect();
+        // Those of the default way stand first.
+        connectors.sort_by_key(|each| each.kind.as_str() != kind.as_str());
+        let fitting: Vec<_> = connectors.iter().filter(|each| each.kind.as_str() == kind.as_str()).collect();
+        let default_connector = match (named, fitting.as_slice()) {
+            // One that was removed or disabled since is nobody's way in: then people choose.
+            (Some(named), fitting) => fitting.iter().find(|each| each.name == named).map(|each| each.name.clone()),
+            (None, [only]) => Some(only.name.clone()),
+            (None, _) => None,
         };
-        Ok(LoginMethods { kind, default_connector: self.sso.config.default_connector.clone().or(only), connectors })
+        Ok(LoginMethods { kind: kind.as_str().to_owned(), default_connector, connectors })
     }
 
     pub(crate) async fn begin_login(&self, caller: &Caller, request: BeginLogin) -> ApiResult<LoginBegun> {
@@ -164,6 +168,10 @@ impl Inner {
             }
             BrowserAction::Review { id } => self.review(&id, browser.as_ref(), from).await.map(shown),
             BrowserAction::SamlMetadata { connector } => self.saml_metadata(&connector).await.map(shown),
+            BrowserAction::Refused { because } => {
+                self.record_attempt(String::new(), because.reason().into(), from).await?;
+                Err(denied(because.reason()))
+            }
             BrowserAction::Decide { id, token, approve } => {
                 self.decide(&id, browser.as_ref(), &token, approve, from).await.map(shown)
             }

@@ -19,19 +19,23 @@ use http::{
 };
 use remoteler_core::{
     ApiError, BeginLogin, BrowserAction, BrowserAnswer, BrowserStep, BrowserView, ConnectorChoice, LocalChoice,
-    LoginPoll, LoopbackUrl, RedeemLogin, Secret, wire,
+    LoginPoll, LoopbackUrl, PageRefusal, RedeemLogin, Secret, wire,
 };
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::{
     ApiForAddress, RemoteAddr, from_outside,
     pages::{
         Allowed, ConfirmPage, ConnectorLink, DeliverPage, DevicePage, LocalForm, LoginPage, SubmitPage, close,
-        foreign_form, from_own_page, message, page, plain, sentence,
+        foreign_form, from_own_page, message, on_record, page, plain, sentence,
     },
     texts::ENGLISH,
 };
-use crate::http::{Input, json};
+use crate::{
+    failure::bad_request,
+    http::{Input, json},
+};
 
 /// The browser's cookie for logins. The prefix binds it to this host and to TLS (I50); it is sent along when a provider sends the browser back.
 const BROWSER_COOKIE: &str = "__Host-remoteler-login";
@@ -66,7 +70,17 @@ async fn methods(State(api): Api, Extension(RemoteAddr(addr)): Remote) -> Respon
     json(api(addr).login_methods().await.map_err(from_outside))
 }
 
-async fn begin(State(api): Api, Extension(RemoteAddr(addr)): Remote, Input(request): Input<BeginLogin>) -> Response {
+async fn begin(State(api): Api, Extension(RemoteAddr(addr)): Remote, Input(request): Input<Value>) -> Response {
+    // Looked at by itself: an answer that was to go elsewhere is an attack and not a slip of the pen (I40).
+    let foreign = request.get("redirect").and_then(Value::as_str).and_then(|to| to.parse::<LoopbackUrl>().err());
+    if let Some(cause) = foreign {
+        on_record(&api, addr, PageRefusal::ForeignRedirect).await;
+        return json::<()>(Err(bad_request(cause.to_string())));
+    }
+    let request: BeginLogin = match serde_json::from_value(request) {
+        Ok(request) => request,
+        Err(cause) => return json::<()>(Err(bad_request(format!("the request does not parse: {cause}")))),
+    };
     let request = BeginLogin { client_addr: Some(addr.to_string()), ..request };
     json(api(addr).begin_login(request).await.map_err(from_outside))
 }

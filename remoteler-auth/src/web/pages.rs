@@ -13,12 +13,13 @@ use http::{
         CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
     },
 };
+use remoteler_core::PageRefusal;
 
 pub use self::hosts::WebNames;
 pub(crate) use self::{
     assets::{ICON_PATH, STYLE_PATH, SUBMIT_PATH, icon, style, submit},
     browser::{Browser, from_own_page},
-    hosts::check_host,
+    hosts::{guard, on_record},
 };
 use super::texts::{ENGLISH, Texts, fill};
 
@@ -88,7 +89,10 @@ pub(crate) fn close() -> Response {
 
 /// That a form came from elsewhere (I52).
 pub(crate) fn foreign_form() -> Response {
-    message(StatusCode::FORBIDDEN, ENGLISH.foreign_form_title, ENGLISH.foreign_form_text)
+    let mut answer = message(StatusCode::FORBIDDEN, ENGLISH.foreign_form_title, ENGLISH.foreign_form_text);
+    // Whoever carries the answer out has it on record.
+    answer.extensions_mut().insert(PageRefusal::ForeignForm);
+    answer
 }
 
 /// A one-line message as a sentence of a page.

@@ -89,6 +89,8 @@ texts! {
     not_found_text = "This is a proxy of a Remoteler cluster. Use tsh login to log in.";
     wrong_host_title = "Not this address";
     wrong_host_text = "This proxy is not known under the name in your browser's address bar. Use the address that your administrator gave you.";
+    framed_title = "Not within another page";
+    framed_text = "This page is shown in a window of its own only. Open it there.";
     foreign_form_title = "The form was not accepted";
     foreign_form_text = "It was sent from another site, or is too old. Open the page again and repeat what you did.";
 }

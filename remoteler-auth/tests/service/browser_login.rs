@@ -418,6 +418,49 @@ async fn the_secret_of_a_connector_is_never_shown_and_a_changed_issuer_does_not_
 }
 
 #[tokio::test]
+async fn the_way_in_for_who_says_nothing_is_what_the_cluster_document_says_and_names_a_connector_that_is_there() {
+    let (cluster, _idp) = started().await;
+    cluster.admin().put_resource(connector("backup", json!({})), false).await.unwrap();
+    let preference = |spec: serde_json::Value| -> Resource {
+        serde_json::from_value(json!({
+            "kind": "cluster_auth_preference", "version": "v2",
+            "metadata": { "name": "cluster-auth-preference" }, "spec": spec,
+        }))
+        .unwrap()
+    };
+    let methods = || async { cluster.anonymous().login_methods().await.unwrap() };
+    let said = methods().await;
+    assert_eq!((said.kind.as_str(), said.default_connector), ("local", None));
+    for (wrong, why) in [
+        (json!({ "type": "local", "connector_name": "idp" }), "type is local"),
+        (json!({ "type": "saml", "connector_name": "idp" }), "connector idp is of kind oidc"),
+        (json!({ "type": "oidc", "connector_name": "nobody" }), "there is no connector nobody"),
+        (json!({ "type": "ldap" }), "unknown variant"),
+    ] {
+        let cause = cluster.admin().put_resource(preference(wrong), true).await.unwrap_err();
+        assert!(cause.message.contains(why), "{}", cause.message);
+    }
+    let wanted = preference(json!({ "type": "oidc", "connector_name": "idp" }));
+    cluster.admin().put_resource(wanted.clone(), false).await.unwrap();
+    let said = methods().await;
+    assert_eq!((said.kind.as_str(), said.default_connector.as_deref()), ("oidc", Some("idp")));
+    // The page goes there by itself.
+    let mut attempt = Attempt::begin(cluster.anonymous(), None, true).await.unwrap();
+    let open = BrowserAction::Open { id: attempt.begun.id.clone(), connector: None };
+    let BrowserView::Redirect { to } = attempt.step(open).await.unwrap() else { panic!("it asks") };
+    assert!(to.starts_with("https://"), "{to}");
+    // What is gone or disabled since is nobody's way in: people choose.
+    cluster.admin().put_resource(connector("idp", json!({ "disabled": true })), true).await.unwrap();
+    let said = methods().await;
+    assert_eq!((said.kind.as_str(), said.default_connector), ("oidc", None));
+    assert_eq!(cluster.events("auth_preference.update").await.len(), 1);
+    let Cluster { service, clock, dir, .. } = cluster;
+    drop((attempt, service));
+    let cluster = Cluster::reopen(dir, clock).await;
+    assert_eq!(cluster.anonymous().login_methods().await.unwrap().kind, "oidc");
+}
+
+#[tokio::test]
 async fn logins_that_are_begun_and_not_finished_are_bounded_for_each_address() {
     // I30, I36
     let (cluster, idp) = started().await;

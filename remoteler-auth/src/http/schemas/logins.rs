@@ -33,6 +33,7 @@ fn variants(choice: &str) -> Vec<Variant> {
             ("BrowserCallback", "callback", vec![("connector", text()), ("params", map(text()))], vec![]),
             ("BrowserReview", "review", vec![("id", text())], vec![]),
             ("BrowserSamlMetadata", "saml_metadata", vec![("connector", text())], vec![]),
+            ("BrowserRefused", "refused", vec![("because", text())], vec![]),
             (
                 "BrowserDecide",
                 "decide",
@@ -141,8 +142,8 @@ pub(super) mod tests {
 
     use remoteler_core::{
         BeginLogin, BrowserAction, BrowserAnswer, BrowserStep, BrowserView, ConnectorChoice, ConnectorReport,
-        LocalChoice, LoginBegun, LoginMethods, LoginPoll, LoginProgress, LoopbackUrl, MappingOutcome, RedeemLogin,
-        ResourceKind, SealedCerts, Secret, Timestamp, UserName,
+        LocalChoice, LoginBegun, LoginMethods, LoginPoll, LoginProgress, LoopbackUrl, MappingOutcome, PageRefusal,
+        RedeemLogin, ResourceKind, SealedCerts, Secret, Timestamp, UserName,
     };
     use serde::Serialize;
     use serde_json::Value;
@@ -194,6 +195,7 @@ pub(super) mod tests {
             ("BrowserCallback", value(BrowserAction::Callback { connector: text(), params: BTreeMap::new() })),
             ("BrowserReview", value(BrowserAction::Review { id: text() })),
             ("BrowserSamlMetadata", value(BrowserAction::SamlMetadata { connector: text() })),
+            ("BrowserRefused", value(BrowserAction::Refused { because: PageRefusal::Framed })),
             ("BrowserDecide", value(BrowserAction::Decide { id: text(), token: secret(), approve: true })),
             ("ViewRedirect", value(view())),
             ("ViewChoose", value(BrowserView::Choose { id: text(), connectors: vec![choice()], local: Some(local()) })),
