@@ -33,6 +33,7 @@ use crate::{
     revocations::Ledger,
     roles,
     sso::Sso,
+    storage::SealedStorage,
 };
 
 /// Why the auth service did not start.
@@ -247,6 +248,17 @@ impl AuthService {
             settings: file_settings,
             sso,
         } = config;
+        let storage = match &key_ring {
+            Some(ring) => {
+                let sealing = SealedStorage::new(storage, cluster.clone(), Arc::clone(ring));
+                let sealed = sealing.seal_all(clock.now()).await.map_err(RecordError::from)?;
+                if sealed > 0 {
+                    tracing::info!(%cluster, sealed, "records with secrets were sealed");
+                }
+                Arc::new(sealing)
+            }
+            None => storage,
+        };
         let records = Records::new(storage, Arc::clone(&clock));
         check_cluster(&records, &cluster).await?;
         let audit = AuditLog::new(events.clone(), Arc::clone(&clock), Arc::clone(&entropy), cluster.clone());
