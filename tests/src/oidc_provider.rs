@@ -41,6 +41,18 @@ pub struct ProviderFiles {
 }
 
 impl ProviderFiles {
+    /// PEM of the certificate of providers on `localhost`.
+    #[must_use]
+    pub fn certificate(&self) -> &Path {
+        &self.certificate
+    }
+
+    /// PEM of its key.
+    #[must_use]
+    pub fn key(&self) -> &Path {
+        &self.key
+    }
+
     /// Makes them in `dir`.
     ///
     /// # Panics

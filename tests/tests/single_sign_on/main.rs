@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails ends its test")]
 
+mod four_ways;
 mod oidc;
 mod saml;
 mod world;

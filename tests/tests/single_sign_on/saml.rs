@@ -24,7 +24,7 @@ impl World {
             "spec": {
                 "acs": self.callback("corp"), "entity_descriptor_url": format!("{}/metadata", provider.base()),
                 "preferred_request_binding": binding,
-                "attributes_to_roles": [{ "name": "groups", "value": "dev", "roles": ["access"] }],
+                "attributes_to_roles": [{ "name": "groups", "value": "dev", "roles": self.roles }],
             },
         });
         self.cluster.tctl_with_input(&["create"], &connector.to_string()).ok();

@@ -14,6 +14,8 @@ use serde_json::json;
 pub(crate) struct World {
     pub(crate) cluster: Cluster,
     pub(crate) files: ProviderFiles,
+    /// What the connectors give to who comes.
+    pub(crate) roles: Vec<String>,
     /// The daemon reads the authority when it first needs it.
     _files: tempfile::TempDir,
 }
@@ -29,7 +31,7 @@ impl World {
         );
         let environment = vec![("SSL_CERT_FILE".into(), files.authority.display().to_string())];
         let cluster = Cluster::start_with(ClusterOptions { auth_config, environment, ..options });
-        Self { cluster, files, _files: dir }
+        Self { cluster, files, roles: vec!["access".into()], _files: dir }
     }
 
     /// Starts an OpenID provider and makes its connector `idp`. Who comes is `account`, or nobody.
@@ -44,7 +46,7 @@ impl World {
             "spec": {
                 "issuer_url": provider.issuer(), "client_id": "remoteler", "client_secret": "canary-client-secret",
                 "redirect_url": redirect, "username_claim": "email",
-                "claims_to_roles": [{ "claim": "groups", "value": "ssh-*", "roles": ["access"] }],
+                "claims_to_roles": [{ "claim": "groups", "value": "ssh-*", "roles": self.roles }],
             },
         });
         self.cluster.tctl_with_input(&["create"], &connector.to_string()).ok();

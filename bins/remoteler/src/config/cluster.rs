@@ -23,7 +23,7 @@ pub(super) fn cluster_config(service: &AuthService) -> Result<ClusterConfig, Con
         let place = "authentication.connector_name";
         remoteler_core::check_connector_name(name).map_err(|cause| value(place, cause.reason))?;
         if auth_type == Some(AuthType::Local) {
-            return Err(value(place, "it is for type oidc, github or saml, and type is local".into()));
+            return Err(value(place, "it is for type oidc, github or saml, and type is local"));
         }
     }
     let locking_mode = match authentication.and_then(|given| given.locking_mode.as_deref()) {

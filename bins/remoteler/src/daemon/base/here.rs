@@ -37,7 +37,7 @@ pub(super) async fn base(
         },
     };
     let mut config = AuthConfig::new(data_dir.path(), cluster);
-    config.settings = auth.cluster_config;
+    config.settings = auth.cluster_config.clone();
     if let Some(file) = &auth.key_encryption_file {
         config = config.sealed_with_file(file)?;
     }
