@@ -322,6 +322,11 @@ pub enum BrowserAction {
         /// Why.
         because: PageRefusal,
     },
+    /// Asks where the login at an identity provider ends.
+    Logout {
+        /// The connector.
+        connector: String,
+    },
 }
 
 /// Why a proxy shows a browser no page.

@@ -168,6 +168,7 @@ impl Inner {
             }
             BrowserAction::Review { id } => self.review(&id, browser.as_ref(), from).await.map(shown),
             BrowserAction::SamlMetadata { connector } => self.saml_metadata(&connector).await.map(shown),
+            BrowserAction::Logout { connector } => self.provider_logout(&connector).await.map(shown),
             BrowserAction::Refused { because } => {
                 self.record_attempt(String::new(), because.reason().into(), from).await?;
                 Err(denied(because.reason()))
@@ -253,6 +254,22 @@ impl Inner {
             },
             Connector::Oidc { .. } | Connector::Github { .. } => {
                 BrowserView::Redirect { to: format!("{}&state={}", away.url, state.reveal()) }
+            }
+        })
+    }
+
+    /// Where the browser goes to end its login at a provider: the login here ended with the certificates.
+    async fn provider_logout(&self, name: &str) -> ApiResult<BrowserView> {
+        let end = match self.usable_connector(name).await? {
+            Connector::Oidc { spec, .. } => self.end_of_oidc(&spec).await.map_err(|cause| denied(cause.said))?,
+            Connector::Github { .. } | Connector::Saml { .. } => None,
+        };
+        Ok(match end {
+            Some(to) => BrowserView::Redirect { to },
+            None => {
+                return Err(not_found(
+                    "this identity provider names no page where its login ends; log out there yourself",
+                ));
             }
         })
     }

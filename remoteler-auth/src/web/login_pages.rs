@@ -60,6 +60,7 @@ pub(super) fn router() -> Router<ApiForAddress> {
         .route(wire::WEB_SAML_METADATA, get(saml_metadata))
         .route(wire::WEB_LOGIN_CONFIRM, get(review).post(decide))
         .route(wire::WEB_DEVICE, get(device).post(enter_code))
+        .route(wire::WEB_LOGOUT, get(logout))
         .route(wire::WEB_LOGIN_DONE, get(async || close()))
 }
 
@@ -197,6 +198,16 @@ async fn saml_metadata(
     headers: HeaderMap,
 ) -> Response {
     Visit::new(api, remote, &authority, &headers).step(BrowserAction::SamlMetadata { connector }).await
+}
+
+async fn logout(
+    State(api): Api,
+    Extension(remote): Remote,
+    Path(connector): Path<String>,
+    Extension(authority): Extension<Authority>,
+    headers: HeaderMap,
+) -> Response {
+    Visit::new(api, remote, &authority, &headers).step(BrowserAction::Logout { connector }).await
 }
 
 async fn review(

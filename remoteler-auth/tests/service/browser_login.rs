@@ -139,6 +139,49 @@ async fn a_state_is_taken_once_by_the_browser_that_was_sent_away_at_its_own_call
 }
 
 #[tokio::test]
+async fn a_code_that_was_used_opens_nothing_in_another_login_and_is_on_record() {
+    // I36, I37
+    let (cluster, idp) = started().await;
+    let mut first = begin(&cluster).await;
+    let used = idp.authorize(&first.open().await.unwrap());
+    first.come_back("idp", used.clone()).await.unwrap();
+    let mut second = begin(&cluster).await;
+    let mut params = idp.authorize(&second.open().await.unwrap());
+    params.insert("code".into(), used["code"].clone());
+    assert_eq!(kind(second.come_back("idp", params).await), ApiErrorKind::Denied);
+    let said = refusals(&cluster).await;
+    assert!(said.iter().any(|said| said.contains("status 400")), "{said:?}");
+    assert!(first.finish().await.is_ok(), "who was first is not harmed");
+}
+
+#[tokio::test]
+async fn where_a_login_at_the_provider_ends_is_said_by_the_provider_and_goes_nowhere_else() {
+    // I40, I54
+    let (cluster, idp) = started().await;
+    let certs = log_in(&cluster, &idp).await;
+    assert_eq!(certs.logout_connector.as_deref(), Some("idp"));
+    let mut browser = begin(&cluster).await;
+    let logout = |name: &str| BrowserAction::Logout { connector: name.into() };
+    assert_eq!(kind(browser.step(logout("idp")).await), ApiErrorKind::NotFound);
+    for (end, leads) in
+        [("https://idp.example.com/end", true), ("http://idp.example.com/end", false), ("javascript:x", false)]
+    {
+        cluster.clock.advance(std::time::Duration::from_secs(301));
+        idp.change(|provider| {
+            provider.metadata.insert("end_session_endpoint".into(), json!(end));
+        });
+        let view = browser.step(logout("idp")).await;
+        if leads {
+            let to = "https://idp.example.com/end?client_id=remoteler".to_owned();
+            assert_eq!(view.unwrap(), BrowserView::Redirect { to });
+        } else {
+            assert_eq!(kind(view), ApiErrorKind::NotFound, "{end}");
+        }
+    }
+    assert_eq!(kind(browser.step(logout("nobody")).await), ApiErrorKind::NotFound);
+}
+
+#[tokio::test]
 async fn a_login_that_one_browser_opened_is_no_other_browsers_business() {
     // I36
     let (cluster, idp) = started().await;

@@ -40,7 +40,10 @@ fn a_person_logs_in_with_a_browser_gets_into_ssh_and_logs_out() {
     world.run(&["login", "--insecure", "--proxy", world.cluster.proxy()]).ok();
     let event = world.cluster.event("user.login", |event| event["success"] == true);
     assert_eq!((&event["method"], &event["connector"]), (&json!("oidc"), &json!("idp")));
-    world.run(&["logout"]).ok();
+    let said = world.run(&["logout"]).ok();
+    let (_, end) = said.stderr.split_once("to end that too, open: ").unwrap_or_else(|| panic!("{}", said.stderr));
+    let page = browser.get(end.trim());
+    assert!(page.contains("/session/end/confirm"), "the provider asks whether to end its login too: {page}");
     assert_eq!(world.left(), [] as [std::path::PathBuf; 0]);
 }
 

@@ -34,6 +34,7 @@ fn variants(choice: &str) -> Vec<Variant> {
             ("BrowserReview", "review", vec![("id", text())], vec![]),
             ("BrowserSamlMetadata", "saml_metadata", vec![("connector", text())], vec![]),
             ("BrowserRefused", "refused", vec![("because", text())], vec![]),
+            ("BrowserLogout", "logout", vec![("connector", text())], vec![]),
             (
                 "BrowserDecide",
                 "decide",
@@ -195,6 +196,7 @@ pub(super) mod tests {
             ("BrowserCallback", value(BrowserAction::Callback { connector: text(), params: BTreeMap::new() })),
             ("BrowserReview", value(BrowserAction::Review { id: text() })),
             ("BrowserSamlMetadata", value(BrowserAction::SamlMetadata { connector: text() })),
+            ("BrowserLogout", value(BrowserAction::Logout { connector: text() })),
             ("BrowserRefused", value(BrowserAction::Refused { because: PageRefusal::Framed })),
             ("BrowserDecide", value(BrowserAction::Decide { id: text(), token: secret(), approve: true })),
             ("ViewRedirect", value(view())),
