@@ -134,7 +134,7 @@ impl AuthApi for Handle {
         change!(self, announce_proxy(public_addr))
     }
 
-    async fn nodes(&self) -> Result<Vec<NodeRecord>, ApiError> {
+    async fn nodes(&self) -> Result<Vec<Arc<NodeRecord>>, ApiError> {
         self.inner.nodes(&self.caller).await
     }
 

@@ -1,6 +1,6 @@
 //! Heartbeats of nodes, Kubernetes services and proxies, and who sees them. A record ends two minutes after the last heartbeat.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use remoteler_core::{
     ApiError, AuditKind, HostId, HostIdentity, KubeClusterName, KubeRecord, Labels, NodeName, NodeRecord, PolicySource,
@@ -118,15 +118,15 @@ impl Inner {
         Ok(listed.collect())
     }
 
-    pub(crate) async fn nodes(&self, caller: &Caller) -> ApiResult<Vec<NodeRecord>> {
+    pub(crate) async fn nodes(&self, caller: &Caller) -> ApiResult<Vec<Arc<NodeRecord>>> {
         let view = self.view(caller, "node").await?;
         let policy = self.policy.policy();
         let nodes = self.parsed_nodes.of(self.records.items(key::NODES).await?)?;
         Ok(match view {
-            View::All => nodes.iter().map(|node| NodeRecord::clone(node)).collect(),
+            View::All => nodes,
             View::User(user) => {
                 let visible = Visibility::of(user, &policy);
-                nodes.iter().filter(|node| visible.node(node)).map(|node| NodeRecord::clone(node)).collect()
+                nodes.into_iter().filter(|node| visible.node(node)).collect()
             }
         })
     }

@@ -241,8 +241,9 @@ impl AuthApi for RemoteAuth {
         self.run(send(Method::PUT, wire::PROXY, &wire::ProxyAnnouncement { public_addr })).await
     }
 
-    async fn nodes(&self) -> Result<Vec<NodeRecord>, ApiError> {
-        self.call(get(wire::NODES)).await
+    async fn nodes(&self) -> Result<Vec<Arc<NodeRecord>>, ApiError> {
+        let nodes: Vec<NodeRecord> = self.call(get(wire::NODES)).await?;
+        Ok(nodes.into_iter().map(Arc::new).collect())
     }
 
     async fn kube_clusters(&self) -> Result<Vec<KubeRecord>, ApiError> {

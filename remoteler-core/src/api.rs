@@ -1,7 +1,7 @@
 //! What services and tools ask of the auth service. Two implementations: in process (`remoteler-auth`) and over HTTP
 //! (`remoteler-client`). A handle stands for one caller: who calls was settled when the handle was made, so no method takes an identity.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -403,7 +403,7 @@ pub trait AuthApi: Send + Sync {
     /// A proxy's public address, for links and hints. Proxies.
     async fn announce_proxy(&self, public_addr: String) -> Result<(), ApiError>;
     /// Nodes: all for proxies and administrators, for users those they may see.
-    async fn nodes(&self) -> Result<Vec<NodeRecord>, ApiError>;
+    async fn nodes(&self) -> Result<Vec<Arc<NodeRecord>>, ApiError>;
     /// Kubernetes clusters: all for proxies and administrators, for users those they may see.
     async fn kube_clusters(&self) -> Result<Vec<KubeRecord>, ApiError>;
 

@@ -8,7 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     DenyReason, KubeRecord, KubeRequest, Labels, Login, NodeRecord, Policy, Role, RoleName, RoleOptions, UserIdentity,
-    access::header_safe, label::LabelRule, predicate::Scope, role::RoleConditions, template::Template,
+    access::header_safe,
+    label::{LabelRule, LabelView},
+    predicate::Scope,
+    role::RoleConditions,
+    template::Template,
 };
 
 /// What one role had to say.
@@ -102,6 +106,7 @@ pub(crate) fn decide_ssh<'a, W: Witness>(
         return Err(DenyReason::LoginNotInCertificate);
     }
     let roles = policy.held(user).map_err(DenyReason::UnknownRole)?;
+    let labels = &LabelView::of(labels, roles.len());
     let scope = Scope { user: user.user.as_str(), traits: &user.traits, labels };
     let mut tally = Tally::default();
     for role in roles {
@@ -134,6 +139,7 @@ pub(crate) fn decide_kube<'a, W: Witness>(
     witness: &mut W,
 ) -> Result<(Granted<'a>, KubeNames), DenyReason> {
     let roles = policy.held(user).map_err(DenyReason::UnknownRole)?;
+    let labels = &LabelView::of(labels, roles.len());
     let scope = Scope { user: user.user.as_str(), traits: &user.traits, labels };
     let mut tally = Tally::default();
     let mut allowing: Vec<&Role> = Vec::new();
@@ -181,7 +187,11 @@ impl<'a> Tally<'a> {
         witness: &mut W,
     ) -> bool {
         let options = *role.options();
-        self.limits = Some(self.limits.map_or(options, |limits| limits.limited_by(options)));
+        self.limits = Some(match self.limits {
+            // Most roles say the same, and that adds nothing.
+            Some(limits) if limits != options => limits.limited_by(options),
+            _ => options,
+        });
         if denied.iter().any(Option::is_some) {
             witness.note(role, RoleOutcome::Denies, denied);
             self.denied.get_or_insert(role);
@@ -194,7 +204,8 @@ impl<'a> Tally<'a> {
         }
         witness.note(role, RoleOutcome::Allows, fields.map(Some));
         match &mut self.granted {
-            Some(granted) => granted.options = granted.options.merge(options),
+            Some(granted) if granted.options != options => granted.options = granted.options.merge(options),
+            Some(_) => {}
             none => *none = Some(Granted { role, options }),
         }
         true
@@ -244,6 +255,7 @@ impl<'a> Visibility<'a> {
 
     fn sees(&self, labels: &Labels, rule: fn(&RoleConditions) -> &LabelRule) -> bool {
         let Some(roles) = &self.roles else { return false };
+        let labels = &LabelView::of(labels, roles.len());
         let scope = Scope { user: self.user.user.as_str(), traits: &self.user.traits, labels };
         !roles.iter().any(|role| rule(role.deny()).denies(&scope))
             && roles.iter().any(|role| rule(role.allow()).allows(&scope))

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -26,6 +27,37 @@ pub enum LabelError {
     #[error("the label name \"*\" goes with the value \"*\" only; name the label that is meant")]
     WildcardName,
 }
+
+/// The labels of one thing, as the conditions of many roles ask for them.
+#[derive(Clone, Debug)]
+pub(crate) struct LabelView<'a> {
+    labels: &'a Labels,
+    /// Where it pays: the keys of a map in order share long beginnings, and each question compares several of them.
+    index: Option<HashMap<&'a str, &'a str>>,
+}
+
+impl<'a> LabelView<'a> {
+    /// Of `labels`, for so many roles.
+    pub(crate) fn of(labels: &'a Labels, roles: usize) -> Self {
+        let pays = labels.len() >= WORTH_AN_INDEX && roles >= WORTH_AN_INDEX;
+        let pairs = || labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        Self { labels, index: pays.then(|| pairs().collect()) }
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&'a str> {
+        match &self.index {
+            Some(index) => index.get(name).copied(),
+            None => self.labels.get(name).map(String::as_str),
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
+
+/// From how many labels and roles on.
+const WORTH_AN_INDEX: usize = 8;
 
 /// One value or several, as YAML lets both be written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,7 +120,7 @@ impl LabelMatcher {
         }
         let mut unsure = None;
         for (name, patterns) in &self.conditions {
-            let Some(value) = scope.labels.get(&**name) else { return Ok(false) };
+            let Some(value) = scope.labels.get(name) else { return Ok(false) };
             let (mut met, mut doubt) = (false, None);
             for pattern in patterns {
                 match pattern.matches(value, scope) {
@@ -155,7 +187,7 @@ mod tests {
     fn fits(matcher: &LabelMatcher, labels: &[(&str, &str)]) -> Result<bool, EvalError> {
         let labels = labels.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
         let traits = Traits::from([("teams".into(), vec!["apps".into(), "*".into()])]);
-        matcher.matches(&Scope { user: "ann", traits: &traits, labels: &labels })
+        matcher.matches(&Scope { user: "ann", traits: &traits, labels: &LabelView::of(&labels, 1) })
     }
 
     #[test]
@@ -199,6 +231,7 @@ mod tests {
     #[test]
     fn what_cannot_be_worked_out_grants_nothing_and_denies() {
         let (traits, labels) = (Traits::from([("email".into(), vec!["broken".into()])]), Labels::new());
+        let labels = LabelView::of(&labels, 1);
         let scope = Scope { user: "ann", traits: &traits, labels: &labels };
         let broken = Predicate::new(r#"contains(email.local(user.spec.traits["email"]), "x")"#).unwrap();
         let rule = LabelRule::new(LabelMatcher::default(), Some(broken));
@@ -210,6 +243,7 @@ mod tests {
     fn labels_and_expression_must_both_allow_and_either_denies() {
         let (traits, labels) =
             (Traits::new(), Labels::from([("env".into(), "dev".into()), ("team".into(), "db".into())]));
+        let labels = LabelView::of(&labels, 1);
         let scope = Scope { user: "ann", traits: &traits, labels: &labels };
         for (env, team) in [("dev", "db"), ("dev", "x"), ("x", "db"), ("x", "x")] {
             let expression = Predicate::new(&format!("labels[\"team\"] == \"{team}\"")).unwrap();
@@ -217,5 +251,17 @@ mod tests {
             assert_eq!(rule.allows(&scope), env == "dev" && team == "db");
             assert_eq!(rule.denies(&scope), env == "dev" || team == "db");
         }
+    }
+
+    #[test]
+    fn many_labels_and_roles_get_the_answers_that_few_get() {
+        let labels: Labels = (0..40).map(|number| (format!("label-{number}"), format!("value-{number}"))).collect();
+        let (few, many) = (LabelView::of(&labels, 1), LabelView::of(&labels, 40));
+        assert!(few.index.is_none() && many.index.is_some());
+        for name in labels.keys().map(String::as_str).chain(["", "label-", "label-40", "LABEL-1"]) {
+            assert_eq!(few.get(name), many.get(name), "{name}");
+            assert_eq!(many.get(name), labels.get(name).map(String::as_str), "{name}");
+        }
+        assert!(few.iter().eq(many.iter()));
     }
 }

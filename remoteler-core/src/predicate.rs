@@ -10,7 +10,7 @@ use std::borrow::Cow;
 
 use syntax::{Operator, Syntax};
 
-use crate::{Labels, Pattern, PatternError, Traits, pattern::Expression};
+use crate::{Pattern, PatternError, Traits, label::LabelView, pattern::Expression};
 
 /// Why an expression is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -65,7 +65,7 @@ pub enum EvalError {
 pub(crate) struct Scope<'a> {
     pub(crate) user: &'a str,
     pub(crate) traits: &'a Traits,
-    pub(crate) labels: &'a Labels,
+    pub(crate) labels: &'a LabelView<'a>,
 }
 
 /// A condition on user and labels.
@@ -156,7 +156,7 @@ impl Text {
     fn value<'a>(&'a self, scope: &Scope<'a>) -> &'a str {
         match self {
             Self::Literal(text) => text,
-            Self::Label(name) => scope.labels.get(&**name).map_or("", String::as_str),
+            Self::Label(name) => scope.labels.get(name).unwrap_or_default(),
             Self::User => scope.user,
         }
     }

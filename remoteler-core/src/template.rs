@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use crate::{
     LabelError, Pattern, Traits,
+    label::LabelView,
     predicate::{EvalError, List, PredicateError, Scope},
 };
 
@@ -89,6 +90,7 @@ impl Template {
     /// [`Template::expand`] by the traits alone: templates see nothing else.
     pub(crate) fn expand_for(&self, traits: &Traits) -> Result<Vec<String>, EvalError> {
         let labels = crate::Labels::new();
+        let labels = LabelView::of(&labels, 1);
         let values = self.expand(&Scope { user: "", traits, labels: &labels })?;
         Ok(values.into_iter().map(Cow::into_owned).collect())
     }

@@ -156,7 +156,7 @@ impl AuthApi for Store {
     async fn announce_proxy(&self, _: String) -> Result<(), ApiError> {
         absent()
     }
-    async fn nodes(&self) -> Result<Vec<NodeRecord>, ApiError> {
+    async fn nodes(&self) -> Result<Vec<Arc<NodeRecord>>, ApiError> {
         absent()
     }
     async fn kube_clusters(&self) -> Result<Vec<KubeRecord>, ApiError> {

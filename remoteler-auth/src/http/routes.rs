@@ -196,7 +196,10 @@ fn cluster() -> Vec<Route> {
             wire::NODES,
             Method::GET,
             Many("NodeRecord"),
-            get(async |Api(api): Api| json(api.nodes().await)),
+            get(async |Api(api): Api| match api.nodes().await {
+                Ok(nodes) => json(Ok(nodes.iter().map(AsRef::as_ref).collect::<Vec<&NodeRecord>>())),
+                Err(cause) => json::<()>(Err(cause)),
+            }),
         ),
         Route::new(
             "A node's heartbeat",

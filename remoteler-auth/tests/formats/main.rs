@@ -175,7 +175,7 @@ async fn hosts_renew_announce_themselves_and_join_in_every_released_format() {
         assert_eq!(renewed.host_id.to_string(), opened.known.host_id, "format {number}");
         let nodes = opened.admin().nodes().await.unwrap();
         assert_eq!(nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["gw-17"]);
-        opened.host().announce_node(nodes[0].clone()).await.unwrap();
+        opened.host().announce_node(remoteler_core::NodeRecord::clone(&nodes[0])).await.unwrap();
         let token = Secret::new(make::JOIN_TOKEN);
         opened.anybody().join(join_request(&token, "gw-18", &[SystemRole::Node])).await.unwrap();
         let taken = opened.anybody().join(join_request(&token, "gw-17", &[SystemRole::Node])).await.unwrap_err();

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Labels, Traits};
+use crate::{Labels, Traits, label::LabelView};
 
 fn spec(kind: &str, namespace: &str, name: &str, verbs: &[&str]) -> KubeResourceSpec {
     let verbs = verbs.iter().map(|verb| (*verb).to_owned()).collect();
@@ -26,6 +26,7 @@ fn look(spec: &KubeResourceSpec, request: &KubeRequest) -> (bool, bool) {
     let rule = KubeResourceRule::new(spec, RoleVersion::V7).unwrap();
     let traits = Traits::from([("team".into(), vec!["apps".into()])]);
     let labels = Labels::new();
+    let labels = LabelView::of(&labels, 1);
     let scope = Scope { user: "ann", traits: &traits, labels: &labels };
     (rule.covers(request, &scope).unwrap(), rule.touches(request, &scope).unwrap())
 }
@@ -154,6 +155,7 @@ fn an_entry_that_says_too_little_or_what_is_unknown_is_refused() {
 fn what_a_role_means_that_names_no_resources_depends_on_its_version() {
     let traits = Traits::new();
     let labels = Labels::new();
+    let labels = LabelView::of(&labels, 1);
     let scope = Scope { user: "ann", traits: &traits, labels: &labels };
     let covered = |version, resource: &str| {
         let rules = KubeResourceRule::allowed(&[], version).unwrap();

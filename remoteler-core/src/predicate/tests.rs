@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::Labels;
 
 fn labels() -> Labels {
     [("env", "dev"), ("team", "apps"), ("project-a", "red"), ("project-b", "blue"), ("owner", "ann")]
@@ -23,7 +24,7 @@ fn traits() -> Traits {
 fn holds(text: &str) -> Result<bool, EvalError> {
     let (traits, labels) = (traits(), labels());
     let predicate = Predicate::new(text).unwrap_or_else(|cause| panic!("{text}: {cause}"));
-    predicate.holds(&Scope { user: "ann", traits: &traits, labels: &labels })
+    predicate.holds(&Scope { user: "ann", traits: &traits, labels: &LabelView::of(&labels, 1) })
 }
 
 #[test]

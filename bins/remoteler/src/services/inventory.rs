@@ -26,7 +26,7 @@ pub(crate) struct CachedInventory {
 
 #[derive(Default)]
 struct Known {
-    nodes: HashMap<String, NodeRecord>,
+    nodes: HashMap<String, Arc<NodeRecord>>,
     kube: HashMap<String, KubeRecord>,
     by_server_name: HashMap<String, String>,
 }
@@ -65,7 +65,7 @@ impl CachedInventory {
         let (nodes, kube) = (self.api.nodes().await?, self.api.kube_clusters().await?);
         let mut known = Known::default();
         for node in nodes {
-            known.nodes.insert(node.host_id.to_string(), node.clone());
+            known.nodes.insert(node.host_id.to_string(), Arc::clone(&node));
             known.nodes.insert(node.name.to_string(), node);
         }
         for record in kube {

@@ -1,12 +1,13 @@
 //! `tctl nodes` and `tctl kube`: what has announced itself.
 
-use remoteler_core::{AuthApi, Labels};
+use remoteler_core::{AuthApi, Labels, NodeRecord};
 
 use crate::output::{Report, Table, joined};
 
 /// Lists SSH servers.
 pub(crate) async fn nodes(api: &dyn AuthApi) -> anyhow::Result<Report> {
     let nodes = api.nodes().await?;
+    let nodes: Vec<&NodeRecord> = nodes.iter().map(AsRef::as_ref).collect();
     let mut table = Table::new(["NODE", "ADDRESS", "LABELS", "VERSION", "LAST SEEN", "HOST ID"]);
     for node in &nodes {
         let cells = [labels(&node.labels), node.version.clone(), node.last_seen.to_string(), node.host_id.to_string()];

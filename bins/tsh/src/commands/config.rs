@@ -16,7 +16,7 @@ pub(crate) fn run(context: &Context, options: &cli::Config) -> anyhow::Result<()
     let login = context.login()?;
     let bare = if options.bare {
         let nodes = block_on(async { anyhow::Ok(remote_auth(&login)?.nodes().await?) })??;
-        nodes.into_iter().map(|node| node.name).collect()
+        nodes.into_iter().map(|node| node.name.clone()).collect()
     } else {
         Vec::new()
     };

@@ -1,6 +1,6 @@
 //! `tsh ls`: the servers that the user may see.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use remoteler_core::{AuthApi, Labels, NodeRecord, Timestamp};
 
@@ -17,7 +17,8 @@ pub(crate) fn run(context: &Context, options: &cli::Ls) -> anyhow::Result<()> {
         trust::refresh_when_old(context, &login).await;
         let auth = remote_auth(&login)?;
         // Ages by the clock that wrote the times: this machine's may be wrong.
-        anyhow::Ok((auth.nodes().await?, auth.ping().await?.server_time))
+        let nodes = auth.nodes().await?.into_iter().map(Arc::unwrap_or_clone).collect::<Vec<NodeRecord>>();
+        anyhow::Ok((nodes, auth.ping().await?.server_time))
     })??;
     nodes.retain(|node| options.labels.iter().all(|(key, value)| node.labels.get(key) == Some(value)));
     nodes.sort_by(|first, second| first.name.cmp(&second.name));
