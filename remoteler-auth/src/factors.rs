@@ -180,7 +180,7 @@ impl Factors {
     /// none is spent for a session.
     pub(crate) fn prove_by_device(&mut self, typed: &Secret, now: Timestamp) -> Option<String> {
         let recovery = std::mem::take(&mut self.recovery);
-        let proved = self.prove(typed, now);
+        let proved = self.prove(typed, true, now);
         self.recovery = recovery;
         match proved {
             Some(Proved::Factor(name)) => Some(name),
@@ -308,7 +308,7 @@ mod tests {
         let (mut factors, secret) = with_phone();
         let recovery = factors.draw_recovery(&OsEntropy);
         assert_eq!(factors.prove_by_device(&recovery[0], NOW), None);
-        assert_eq!(factors.prove(&recovery[0], NOW), Some(Proved::Recovery(7)));
+        assert_eq!(factors.prove(&recovery[0], true, NOW), Some(Proved::Recovery(7)));
         let code = Secret::new(totp::code_at(&secret, NOW));
         assert_eq!(factors.prove_by_device(&code, NOW), Some("phone".into()));
         assert_eq!(factors.prove_by_device(&code, NOW), None); // I48

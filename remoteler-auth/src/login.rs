@@ -79,6 +79,7 @@ impl Inner {
             roles,
             logins: logins.iter().map(ToString::to_string).collect(),
             trust: self.issuer.trust(),
+            logout_connector: None,
         })
     }
 

@@ -33,6 +33,7 @@ use crate::{
     revocations::Ledger,
     roles,
     sso::Sso,
+    storage::SealedStorage,
 };
 
 /// Why the auth service did not start.
@@ -253,6 +254,17 @@ impl AuthService {
             sso,
             breached,
         } = config;
+        let storage = match &key_ring {
+            Some(ring) => {
+                let sealing = SealedStorage::new(storage, cluster.clone(), Arc::clone(ring));
+                let sealed = sealing.seal_all(clock.now()).await.map_err(RecordError::from)?;
+                if sealed > 0 {
+                    tracing::info!(%cluster, sealed, "records with secrets were sealed");
+                }
+                Arc::new(sealing)
+            }
+            None => storage,
+        };
         let records = Records::new(storage, Arc::clone(&clock));
         check_cluster(&records, &cluster).await?;
         let audit = AuditLog::new(events.clone(), Arc::clone(&clock), Arc::clone(&entropy), cluster.clone());
@@ -267,11 +279,11 @@ impl AuthService {
         roles::write_presets(&records).await?;
         let locks = LockLedger::open(&records).await?;
         let stored = cluster_settings::load(&records).await?;
-        cluster_settings::warn_of_hidden(file_settings, stored);
+        cluster_settings::warn_of_hidden(&file_settings, &stored);
         let leases = LeaseLedger::open(&records, clock.now()).await?;
         let policy = Policy {
             locks: locks.locks(clock.now()),
-            settings: file_settings.over(stored).settings(),
+            settings: file_settings.clone().over(stored).settings(),
             ..Policy::new(issuer.trust(), roles::load(&records).await?)
         };
         let draws = Arc::clone(&entropy);

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use remoteler_ca::{KubeProfile, PreparedX509};
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuditKind, CaKind, LockContext, PolicySource, SSH_PROOF_LIFE, Secret, SessionId,
-    SessionProof, SessionProofRequest, SessionProven, SessionPurpose, SessionTarget, SystemRole, Timestamp, UserName,
-    VerifiedUser,
+    ApiError, ApiErrorKind, AuditKind, CaKind, FactorKind, LockContext, PolicySource, SSH_PROOF_LIFE, Secret,
+    SessionId, SessionProof, SessionProofRequest, SessionProven, SessionPurpose, SessionTarget, SystemRole, Timestamp,
+    UserName, VerifiedUser,
 };
 
 use crate::{
@@ -49,7 +49,9 @@ impl Inner {
         let Asked { user, target, remote, expires, certificate } = self.asked_session(caller, session, purpose).await?;
         let names: Vec<String> = self.device_names(&user).await?;
         if names.is_empty() {
-            let message = format!("each session there needs a second factor, and {user} has none; run: tsh mfa add");
+            let message = format!(
+                "each session there needs the code of an authenticator app, and {user} has none; run: tsh mfa add"
+            );
             self.record_attempt(user.to_string(), message.clone(), remote).await?;
             return Err(denied(message));
         }
@@ -145,7 +147,9 @@ impl Inner {
 
     async fn device_names(&self, user: &UserName) -> ApiResult<Vec<String>> {
         let factors = self.records.read::<Factors>(&key::of(key::FACTORS, user)).await?.unwrap_or_default();
-        Ok(factors.shown().into_iter().map(|factor| factor.name).collect())
+        // A terminal cannot ask a security key.
+        let apps = factors.shown().into_iter().filter(|factor| factor.kind == FactorKind::Totp);
+        Ok(apps.map(|factor| factor.name).collect())
     }
 
     /// The name of the factor whose code this is. It is used up before the answer, also when several show it at once (I48). Wrong ones are counted by user,

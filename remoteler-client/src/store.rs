@@ -13,7 +13,7 @@ use std::{
 pub use kube_sessions::{KubeCredential, KubeSession};
 use remoteler_core::{
     CaSet, ClusterName, Identity, IdentityError, Secret, Timestamp, TrustBundle, UserCerts, UserIdentity, UserName,
-    ssh_identity,
+    check_connector_name, ssh_identity,
 };
 use remoteler_tunnel::{TlsIdentity, TlsIdentityError};
 use ssh_key::{Certificate, PrivateKey};
@@ -207,7 +207,9 @@ impl Store {
         let tls = TlsIdentity::from_pem(certs.tls_certificate.as_bytes(), keys.tls_private.reveal().as_bytes())?;
 
         let cluster = identity.cluster.clone();
-        let profile = Profile { proxy: proxy.clone(), user: user.clone(), cluster, insecure: false };
+        // It becomes part of an address that people are shown (I70).
+        let logout_connector = certs.logout_connector.clone().filter(|name| check_connector_name(name).is_ok());
+        let profile = Profile { proxy: proxy.clone(), user: user.clone(), cluster, insecure: false, logout_connector };
         let mut trust = host_trust(identity.cluster.clone(), certs.trust.host.clone());
         trust.revoked = revoked::of_hosts(&certs.trust.revoked);
         let (dir, _lock) = self.open_for_change()?;

@@ -114,6 +114,9 @@ pub struct UserCerts {
     pub logins: Vec<String>,
     /// Authorities to trust.
     pub trust: TrustBundle,
+    /// The connector at whose provider the browser may be logged in still; where that ends, the proxy's page for it knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logout_connector: Option<String>,
 }
 
 /// A host asks to be let in.

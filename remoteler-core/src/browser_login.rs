@@ -359,6 +359,43 @@ pub enum BrowserAction {
         /// What.
         wish: AccountWish,
     },
+    /// Was refused by the proxy before it came to a step: nothing is done but that it is on record.
+    Refused {
+        /// Why.
+        because: PageRefusal,
+    },
+    /// Asks where the login at an identity provider ends.
+    Logout {
+        /// The connector.
+        connector: String,
+    },
+}
+
+/// Why a proxy shows a browser no page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PageRefusal {
+    /// It was asked under a name that is not the proxy's.
+    ForgedHost,
+    /// A form was sent from another site, or is not the one that was shown to this browser.
+    ForeignForm,
+    /// The page was to be shown within one of another site.
+    Framed,
+    /// The answer of a login was to go elsewhere than to the client's own machine.
+    ForeignRedirect,
+}
+
+impl PageRefusal {
+    /// For the audit log.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::ForgedHost => "a page was asked for under a name that is not the proxy's",
+            Self::ForeignForm => "a form came from another site, or was not the one that was shown to this browser",
+            Self::Framed => "a page was to be shown within a page of another site",
+            Self::ForeignRedirect => "the answer of a login was to go elsewhere than to the client's own machine",
+        }
+    }
 }
 
 /// What the browser is shown.
@@ -466,6 +503,13 @@ pub enum BrowserView {
     TotpOffer(OfferedTotp),
     /// A factor was added; its recovery codes are shown once.
     Codes(FactorAdded),
+    /// Posts a form to the identity provider (SAML 2.0 Bindings section 3.5).
+    Submit {
+        /// An `https` URL.
+        to: String,
+        /// Its fields, all hidden.
+        fields: BTreeMap<String, String>,
+    },
 }
 
 /// What a test of a connector found.

@@ -53,7 +53,41 @@ pub enum AuthType {
     /// Here, with a password.
     #[default]
     Local,
+    /// At an identity provider, by OpenID Connect.
+    Oidc,
+    /// At an identity provider, by SAML 2.0.
+    Saml,
+    /// At GitHub.
+    Github,
 }
+
+impl AuthType {
+    /// As documents, the configuration file and the login page's API have it: a kind of connector, or `local`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Oidc => "oidc",
+            Self::Saml => "saml",
+            Self::Github => "github",
+        }
+    }
+}
+
+impl FromStr for AuthType {
+    type Err = AuthTypeError;
+
+    fn from_str(text: &str) -> Result<Self, AuthTypeError> {
+        let all = [Self::Local, Self::Oidc, Self::Saml, Self::Github];
+        let found = all.into_iter().find(|each| each.as_str() == text);
+        found.ok_or_else(|| AuthTypeError(text.chars().take(40).collect()))
+    }
+}
+
+/// No way to log in.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not available; local, oidc, github and saml are")]
+pub struct AuthTypeError(String);
 
 /// Whether terminal sessions are recorded, and where.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -227,7 +261,7 @@ fn session_mfa<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool
 }
 
 /// `spec` of a `cluster_auth_preference`. What is absent is as if there were no document.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AuthPreferenceSpec {
     /// Where users prove who they are.
@@ -248,6 +282,9 @@ pub struct AuthPreferenceSpec {
     /// How long a second factor counts that was shown for a Kubernetes cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mfa_verification_interval: Option<VerificationInterval>,
+    /// The connector that is used when none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connector_name: Option<String>,
 }
 
 /// `spec` of a `cluster_networking_config`. What is absent is as if there were no document.
@@ -269,7 +306,7 @@ pub struct SessionRecordingSpec {
 }
 
 /// What one source says of the cluster: the configuration file, or the documents.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClusterConfig {
     /// Login and locks.
     pub auth: AuthPreferenceSpec,
@@ -363,6 +400,7 @@ impl ClusterConfig {
                 disconnect_expired_cert: auth.disconnect_expired_cert.or(other.disconnect_expired_cert),
                 require_session_mfa: auth.require_session_mfa.or(other.require_session_mfa),
                 mfa_verification_interval: auth.mfa_verification_interval.or(other.mfa_verification_interval),
+                connector_name: auth.connector_name.or(other.connector_name),
             },
             networking: NetworkingSpec {
                 client_idle_timeout: self.networking.client_idle_timeout.or(below.networking.client_idle_timeout),
@@ -382,6 +420,7 @@ impl ClusterConfig {
                 disconnect_expired_cert: Some(false),
                 require_session_mfa: Some(false),
                 mfa_verification_interval: Some(VerificationInterval::default()),
+                connector_name: None,
             },
             networking: NetworkingSpec { client_idle_timeout: Some(IdleTimeout::default()) },
             recording: SessionRecordingSpec { mode: Some(RecordingMode::default()) },
@@ -405,9 +444,9 @@ impl ClusterConfig {
 
     /// The `spec` of the document of this kind.
     #[must_use]
-    pub fn spec(self, kind: ResourceKind) -> Value {
+    pub fn spec(&self, kind: ResourceKind) -> Value {
         let spec = match kind {
-            ResourceKind::ClusterAuthPreference => serde_json::to_value(self.auth),
+            ResourceKind::ClusterAuthPreference => serde_json::to_value(&self.auth),
             ResourceKind::ClusterNetworkingConfig => serde_json::to_value(self.networking),
             ResourceKind::SessionRecordingConfig => serde_json::to_value(self.recording),
             ResourceKind::Role
@@ -478,7 +517,7 @@ impl ClusterConfig {
     ///
     /// # Errors
     /// [`ClusterConfigError::InFile`], of the first field that does not.
-    pub fn agrees_with_file(self, kind: ResourceKind, file: Self) -> Result<(), ClusterConfigError> {
+    pub fn agrees_with_file(&self, kind: ResourceKind, file: &Self) -> Result<(), ClusterConfigError> {
         let name = singleton_name(kind).ok_or(ClusterConfigError::Kind(kind.as_str()))?;
         let (own, file) = (self.spec(kind), file.spec(kind));
         for (field, said) in file.as_object().into_iter().flatten() {
@@ -492,7 +531,7 @@ impl ClusterConfig {
 
     /// What is different in `after`, of documents of this kind: `locking_mode: best_effort -> strict`.
     #[must_use]
-    pub fn changes(self, kind: ResourceKind, after: Self) -> Vec<String> {
+    pub fn changes(&self, kind: ResourceKind, after: &Self) -> Vec<String> {
         let (before, after) = (self.spec(kind), after.spec(kind));
         let shown = |value: Option<&Value>| match value {
             None => "unset".to_owned(),
@@ -511,6 +550,7 @@ impl ClusterConfig {
 fn place(field: &str) -> &'static str {
     match field {
         "type" => "auth_service.authentication.type",
+        "connector_name" => "auth_service.authentication.connector_name",
         "second_factor" => "auth_service.authentication.second_factor",
         "locking_mode" => "auth_service.authentication.locking_mode",
         "disconnect_expired_cert" => "auth_service.disconnect_expired_cert",
@@ -556,9 +596,9 @@ mod tests {
     fn a_document_that_contradicts_the_file_is_refused_and_the_place_in_the_file_is_named() {
         let file = saying(json!({ "disconnect_expired_cert": true, "locking_mode": "strict" }));
         let agreeing = saying(json!({ "locking_mode": "strict", "second_factor": "on" }));
-        assert_eq!(agreeing.agrees_with_file(CAP, file), Ok(()));
+        assert_eq!(agreeing.agrees_with_file(CAP, &file), Ok(()));
         let other = saying(json!({ "disconnect_expired_cert": false }));
-        let cause = other.agrees_with_file(CAP, file).unwrap_err().to_string();
+        let cause = other.agrees_with_file(CAP, &file).unwrap_err().to_string();
         assert!(cause.contains("disconnect_expired_cert of cluster-auth-preference is true"), "{cause}");
         assert!(cause.contains("(auth_service.disconnect_expired_cert)"), "{cause}");
     }
@@ -609,10 +649,23 @@ mod tests {
     }
 
     #[test]
+    fn each_way_to_log_in_is_said_in_one_word_by_file_and_document() {
+        for word in ["local", "oidc", "saml", "github"] {
+            let by_document = saying(json!({ "type": word })).auth.auth_type;
+            assert_eq!((by_document, word.parse().ok()), (word.parse().ok(), by_document));
+            assert_eq!(by_document.map(AuthType::as_str), Some(word));
+        }
+        assert!("ldap".parse::<AuthType>().unwrap_err().to_string().contains("local, oidc, github and saml are"));
+        let file = saying(json!({ "type": "oidc", "connector_name": "corp" }));
+        let cause = saying(json!({ "connector_name": "idp" })).agrees_with_file(CAP, &file).unwrap_err().to_string();
+        assert!(cause.contains("corp") && cause.contains("auth_service.authentication.connector_name"), "{cause}");
+    }
+
+    #[test]
     fn what_changes_is_said_field_by_field() {
         let before = saying(json!({ "locking_mode": "strict", "second_factor": "on" }));
         let after = saying(json!({ "disconnect_expired_cert": true, "second_factor": "off" }));
-        let changes = before.changes(CAP, after);
+        let changes = before.changes(CAP, &after);
         let expected =
             ["disconnect_expired_cert: unset -> true", "locking_mode: strict -> unset", "second_factor: on -> off"];
         assert_eq!(changes, expected);

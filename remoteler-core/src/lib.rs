@@ -82,15 +82,15 @@ pub use audit_sink::{AuditError, AuditSink, NullAudit};
 pub use backup::BackupStatus;
 pub use browser_login::{
     BeginLogin, BrowserAction, BrowserAnswer, BrowserStep, BrowserView, ConnectorChoice, ConnectorReport, LocalChoice,
-    LoginBegun, LoginMethods, LoginPoll, LoginProgress, LoopbackUrl, MappingOutcome, NotLoopback, RedeemLogin,
-    SealedCerts, draw_login_code, read_login_code,
+    LoginBegun, LoginMethods, LoginPoll, LoginProgress, LoopbackUrl, MappingOutcome, NotLoopback, PageRefusal,
+    RedeemLogin, SealedCerts, draw_login_code, read_login_code,
 };
 pub use capture::CapturePattern;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use cluster_config::{
-    AuthPreferenceSpec, AuthType, ClusterConfig, ClusterConfigError, IdleTimeout, IdleTimeoutError, NetworkingSpec,
-    ORIGIN_LABEL, RecordingMode, SecondFactor, SessionRecordingSpec, VerificationInterval, VerificationIntervalError,
-    singleton_name,
+    AuthPreferenceSpec, AuthType, AuthTypeError, ClusterConfig, ClusterConfigError, IdleTimeout, IdleTimeoutError,
+    NetworkingSpec, ORIGIN_LABEL, RecordingMode, SecondFactor, SessionRecordingSpec, VerificationInterval,
+    VerificationIntervalError, singleton_name,
 };
 pub use cluster_settings::{ClusterSettings, LOCKS_HOLD};
 pub use connector::{
@@ -144,7 +144,7 @@ pub use rotation::{
     ServiceContact, TrustAck, TrustAcked,
 };
 pub use rule::{RuleAccess, Verb, authorize_rule};
-pub use saml_connector::{AttributeMapping, SamlSpec};
+pub use saml_connector::{AttributeMapping, SamlRequestBinding, SamlSpec};
 pub use sealed_answer::{AnswerKey, FollowKey, SealedAnswerError, is_answer_key, seal_answer};
 pub use secret::Secret;
 pub use session_mfa::{

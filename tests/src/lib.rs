@@ -3,6 +3,7 @@
 
 mod apiserver;
 mod bins;
+mod chromium;
 mod clients;
 mod cluster;
 mod edge;
@@ -21,6 +22,7 @@ mod wait;
 
 pub use apiserver::{ApiServer, Expected, Seen};
 pub use bins::binary;
+pub use chromium::Chromium;
 pub use clients::{Client, client, need};
 pub use cluster::{Cluster, ClusterOptions};
 pub use edge::Edge;
@@ -30,7 +32,7 @@ pub use oidc_provider::{Browser, OidcProvider, ProviderFiles, attribute, need_oi
 pub use process::{Outcome, Process, run, run_with_input};
 pub use proxy::Proxy;
 pub use real_apiserver::RealApiServer;
-pub use saml::{SamlClients, SamlProvider};
+pub use saml::{SamlClients, SamlProvider, form_field};
 pub use small_disk::SmallDisk;
 pub use token::SoftHsm;
 pub use user::{User, os_login};

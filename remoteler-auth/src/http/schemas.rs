@@ -52,7 +52,7 @@ pub(super) fn schemas() -> Map<String, Value> {
                 ("logins", list(text())),
                 ("trust", to("TrustBundle")),
             ],
-            &[],
+            &[("logout_connector", text())],
         ),
     );
     add("SignUpRequest", object(&[("token", secret()), ("password", secret())], &[("code", secret())]));

@@ -39,15 +39,19 @@ pub(super) const OTHER_BROWSER: &str =
 
 impl Inner {
     pub(crate) async fn login_methods(&self) -> ApiResult<LoginMethods> {
+        let (kind, named) = self.login_preference().await?;
         let all = self.connectors().await?;
-        let connectors: Vec<_> = all.iter().filter(|each| !each.is_disabled()).map(Connector::choice).collect();
-        let kind = self.sso.config.kind.clone();
-        let mut fitting = connectors.iter().filter(|each| each.kind.as_str() == kind);
-        let only = match (fitting.next(), fitting.next()) {
-            (Some(only), None) => Some(only.name.clone()),
-            _ => None,
+        let mut connectors: Vec<_> = all.iter().filter(|each| !each.is_disabled()).map(Connector::choice).collect();
+        // Those of the default way stand first.
+        connectors.sort_by_key(|each| each.kind.as_str() != kind.as_str());
+        let fitting: Vec<_> = connectors.iter().filter(|each| each.kind.as_str() == kind.as_str()).collect();
+        let default_connector = match (named, fitting.as_slice()) {
+            // One that was removed or disabled since is nobody's way in: then people choose.
+            (Some(named), fitting) => fitting.iter().find(|each| each.name == named).map(|each| each.name.clone()),
+            (None, [only]) => Some(only.name.clone()),
+            (None, _) => None,
         };
-        Ok(LoginMethods { kind, default_connector: self.sso.config.default_connector.clone().or(only), connectors })
+        Ok(LoginMethods { kind: kind.as_str().to_owned(), default_connector, connectors })
     }
 
     pub(crate) async fn begin_login(&self, caller: &Caller, request: BeginLogin) -> ApiResult<LoginBegun> {
@@ -171,6 +175,11 @@ impl Inner {
             }
             BrowserAction::Review { id } => self.review(&id, browser.as_ref(), from).await.map(shown),
             BrowserAction::SamlMetadata { connector } => self.saml_metadata(&connector).await.map(shown),
+            BrowserAction::Logout { connector } => self.provider_logout(&connector).await.map(shown),
+            BrowserAction::Refused { because } => {
+                self.record_attempt(String::new(), because.reason().into(), from).await?;
+                Err(denied(because.reason()))
+            }
             BrowserAction::Decide { id, token, approve } => {
                 self.decide(&id, browser.as_ref(), &token, approve, from).await.map(shown)
             }
@@ -268,15 +277,32 @@ impl Inner {
             secrets: away.secrets,
         };
         let state = self.remember_state(&pending).await?;
-        let to = match &connector {
+        answer(match &connector {
             // The state is part of what is signed.
             Connector::Saml { name, spec } => match self.saml_request(name, spec, &pending, &state).await {
-                Ok(to) => to,
+                Ok(view) => view,
                 Err(cause) => return Err(self.login_failed(&pending.login, name, cause).await?),
             },
-            Connector::Oidc { .. } | Connector::Github { .. } => format!("{}&state={}", away.url, state.reveal()),
+            Connector::Oidc { .. } | Connector::Github { .. } => {
+                BrowserView::Redirect { to: format!("{}&state={}", away.url, state.reveal()) }
+            }
+        })
+    }
+
+    /// Where the browser goes to end its login at a provider: the login here ended with the certificates.
+    async fn provider_logout(&self, name: &str) -> ApiResult<BrowserView> {
+        let end = match self.usable_connector(name).await? {
+            Connector::Oidc { spec, .. } => self.end_of_oidc(&spec).await.map_err(|cause| denied(cause.said))?,
+            Connector::Github { .. } | Connector::Saml { .. } => None,
         };
-        answer(BrowserView::Redirect { to })
+        Ok(match end {
+            Some(to) => BrowserView::Redirect { to },
+            None => {
+                return Err(not_found(
+                    "this identity provider names no page where its login ends; log out there yourself",
+                ));
+            }
+        })
     }
 
     async fn enter_code(&self, typed: &str, from: Option<String>) -> ApiResult<BrowserView> {

@@ -17,20 +17,24 @@ use http::{
 };
 use remoteler_core::{
     ApiError, BeginLogin, BrowserAction, BrowserAnswer, BrowserView, ConnectorChoice, LocalChoice, LoginPoll,
-    LoopbackUrl, RedeemLogin, Secret, wire,
+    LoopbackUrl, PageRefusal, RedeemLogin, Secret, wire,
 };
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::{
     ApiForAddress, RemoteAddr, account_pages, from_outside,
     pages::{
-        Allowed, Browser, ConfirmPage, ConnectorLink, DeliverPage, DevicePage, LocalForm, LoginPage, TouchPage, close,
-        message, page, plain, sentence,
+        Allowed, Browser, ConfirmPage, ConnectorLink, DeliverPage, DevicePage, LocalForm, LoginPage, SubmitPage,
+        TouchPage, close, message, on_record, page, plain, sentence,
     },
     texts::ENGLISH,
     visit::Visit,
 };
-use crate::http::{Input, json};
+use crate::{
+    failure::bad_request,
+    http::{Input, json},
+};
 
 /// What `tsh` calls.
 pub(super) fn calls() -> Router<ApiForAddress> {
@@ -51,6 +55,7 @@ pub(super) fn router() -> Router<ApiForAddress> {
         .route(wire::WEB_SAML_METADATA, get(saml_metadata))
         .route(wire::WEB_LOGIN_CONFIRM, get(review).post(decide))
         .route(wire::WEB_DEVICE, get(device).post(enter_code))
+        .route(wire::WEB_LOGOUT, get(logout))
         .route(wire::WEB_LOGIN_DONE, get(async || close()))
 }
 
@@ -61,7 +66,17 @@ async fn methods(State(api): Api, Extension(RemoteAddr(addr)): Remote) -> Respon
     json(api(addr).login_methods().await.map_err(from_outside))
 }
 
-async fn begin(State(api): Api, Extension(RemoteAddr(addr)): Remote, Input(request): Input<BeginLogin>) -> Response {
+async fn begin(State(api): Api, Extension(RemoteAddr(addr)): Remote, Input(request): Input<Value>) -> Response {
+    // Looked at by itself: an answer that was to go elsewhere is an attack and not a slip of the pen (I40).
+    let foreign = request.get("redirect").and_then(Value::as_str).and_then(|to| to.parse::<LoopbackUrl>().err());
+    if let Some(cause) = foreign {
+        on_record(&api, addr, PageRefusal::ForeignRedirect).await;
+        return json::<()>(Err(bad_request(cause.to_string())));
+    }
+    let request: BeginLogin = match serde_json::from_value(request) {
+        Ok(request) => request,
+        Err(cause) => return json::<()>(Err(bad_request(format!("the request does not parse: {cause}")))),
+    };
     let request = BeginLogin { client_addr: Some(addr.to_string()), ..request };
     json(api(addr).begin_login(request).await.map_err(from_outside))
 }
@@ -124,6 +139,10 @@ async fn posted(
 
 async fn saml_metadata(visit: Visit, Path(connector): Path<String>) -> Response {
     visit.step(BrowserAction::SamlMetadata { connector }).await
+}
+
+async fn logout(visit: Visit, Path(connector): Path<String>) -> Response {
+    visit.step(BrowserAction::Logout { connector }).await
 }
 
 async fn review(visit: Visit, Path(id): Path<String>) -> Response {
@@ -244,6 +263,7 @@ pub(super) fn shown(answer: BrowserAnswer) -> Response {
         BrowserView::Finished { success: false, message: text } => {
             message(StatusCode::OK, ENGLISH.refused_title, &text)
         }
+        BrowserView::Submit { to, fields } => submit(&to, &fields),
     };
     match answer.set_browser.and_then(|secret| Browser::with(&secret)) {
         Some(browser) => browser.keep(response),
@@ -261,6 +281,21 @@ fn redirect(to: &str) -> Response {
         }
         None => message(StatusCode::BAD_GATEWAY, ENGLISH.login_title, ENGLISH.login_nowhere),
     }
+}
+
+/// A form that goes to an identity provider and to nowhere else: by itself, or by a click where scripts do not run.
+fn submit(to: &str, fields: &BTreeMap<String, String>) -> Response {
+    let authority = to.parse::<http::Uri>().ok().filter(|_| to.starts_with("https://")).and_then(|uri| {
+        let authority = uri.authority()?.as_str().to_owned();
+        (!authority.contains('@')).then_some(authority)
+    });
+    let Some(authority) = authority else {
+        return message(StatusCode::BAD_GATEWAY, ENGLISH.login_title, ENGLISH.login_nowhere);
+    };
+    let provider = plain(authority.rsplit_once(':').map_or(authority.as_str(), |(host, _)| host));
+    let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let allowed = Allowed { forms_to: vec![format!("https://{authority}")], script: true };
+    page(StatusCode::OK, &SubmitPage { t: &ENGLISH, action: to, provider: &provider, fields: &fields }, &allowed)
 }
 
 fn choose(id: &str, connectors: &[ConnectorChoice], local: Option<&LocalChoice>, account: bool) -> Response {
@@ -331,6 +366,21 @@ mod tests {
         ] {
             let answer = redirect(wrong);
             assert!(answer.headers().get(LOCATION).is_none(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_form_for_a_provider_goes_to_that_provider_and_nowhere_else() {
+        // I54
+        let fields = BTreeMap::from([("SAMLRequest".to_owned(), "\"><script>".to_owned())]);
+        let answer = submit("https://idp.example.com:8443/sso?tenant=1", &fields);
+        let policy = answer.headers()["content-security-policy"].to_str().unwrap();
+        assert!(policy.contains("form-action 'self' https://idp.example.com:8443;"), "{policy}");
+        assert!(policy.contains("script-src 'self';") && !policy.contains("unsafe"), "{policy}");
+        for wrong in
+            ["http://idp.example.com/", "https://u@idp.example.com/", "javascript:alert(1)", "/web/x", "", "https://"]
+        {
+            assert_eq!(submit(wrong, &fields).status(), StatusCode::BAD_GATEWAY, "{wrong}");
         }
     }
 }

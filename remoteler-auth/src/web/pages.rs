@@ -14,13 +14,14 @@ use http::{
         CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
     },
 };
+use remoteler_core::PageRefusal;
 
 pub use self::hosts::WebNames;
 pub(crate) use self::{
     account::{AccountGatePage, AccountPage, AddAppPage, AddKeyPage, CodesPage, OnwardPage},
-    assets::{ICON_PATH, SCRIPT_PATH, STYLE_PATH, icon, script, style},
+    assets::{ICON_PATH, SCRIPT_PATH, STYLE_PATH, SUBMIT_PATH, icon, script, style, submit},
     browser::{Browser, cookie, from_own_page, set_cookie},
-    hosts::check_host,
+    hosts::{guard, on_record},
 };
 use super::texts::{ENGLISH, Texts, fill};
 
@@ -97,7 +98,10 @@ pub(crate) fn close() -> Response {
 
 /// That a form came from elsewhere (I52).
 pub(crate) fn foreign_form() -> Response {
-    message(StatusCode::FORBIDDEN, ENGLISH.foreign_form_title, ENGLISH.foreign_form_text)
+    let mut answer = message(StatusCode::FORBIDDEN, ENGLISH.foreign_form_title, ENGLISH.foreign_form_text);
+    // Whoever carries the answer out has it on record.
+    answer.extensions_mut().insert(PageRefusal::ForeignForm);
+    answer
 }
 
 /// A one-line message as a sentence of a page.
@@ -241,6 +245,26 @@ pub(crate) struct DeliverPage<'a> {
     pub(crate) url: &'a str,
     /// Whether the person agreed.
     pub(crate) approved: bool,
+}
+
+/// What the browser posts to an identity provider.
+#[derive(Template)]
+#[template(path = "submit.html")]
+pub(crate) struct SubmitPage<'a> {
+    /// Language.
+    pub(crate) t: &'static Texts,
+    /// Where it goes.
+    pub(crate) action: &'a str,
+    /// The identity provider's host.
+    pub(crate) provider: &'a str,
+    /// Hidden fields.
+    pub(crate) fields: &'a [(&'a str, &'a str)],
+}
+
+impl SubmitPage<'_> {
+    fn text(&self) -> String {
+        fill(self.t.submit_text, "provider", self.provider)
+    }
 }
 
 /// Where the code of another machine's tsh is typed: form fields `csrf`, `code`.

@@ -51,6 +51,8 @@ texts! {
     key_needs_script = "Security keys need JavaScript: allow it on this page.";
     key_or = "or with a security key";
     key_text = "A key that you plug in or hold to your device, or what your telephone or computer has built in.";
+    submit_text = "You are on your way to {provider}.";
+    submit_button = "Continue";
 
     confirm_title = "Is this you?";
     confirm_text = "Compare this code with the one that tsh shows in your terminal.";
@@ -138,6 +140,8 @@ texts! {
     not_found_text = "This is a proxy of a Remoteler cluster. Use tsh login to log in.";
     wrong_host_title = "Not this address";
     wrong_host_text = "This proxy is not known under the name in your browser's address bar. Use the address that your administrator gave you.";
+    framed_title = "Not within another page";
+    framed_text = "This page is shown in a window of its own only. Open it there.";
     foreign_form_title = "The form was not accepted";
     foreign_form_text = "It was sent from another site, or is too old. Open the page again and repeat what you did.";
 }

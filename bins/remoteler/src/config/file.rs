@@ -157,7 +157,7 @@ pub struct KubernetesJoin {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Authentication {
-    /// `local`, `oidc` or `github`
+    /// `local`, `oidc`, `github` or `saml`
     #[serde(rename = "type")]
     pub kind: String,
     /// The connector used when none is named.

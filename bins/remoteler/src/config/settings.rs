@@ -346,7 +346,7 @@ fn socket_addr(field: &'static str, text: Option<&str>, ip: IpAddr, port: u16) -
 fn auth(service: Option<AuthService>, flags: &Flags, ip: IpAddr) -> Result<AuthSettings, ConfigError> {
     let service = service.unwrap_or_default();
     let cluster_config = cluster_config(&service)?;
-    let sign_on = SignOnSettings::new(service.authentication.as_ref(), service.identity_providers)?;
+    let sign_on = SignOnSettings::new(service.identity_providers);
     let suite = service.authentication.as_ref().and_then(|given| given.signature_algorithm_suite.as_deref());
     let keys = KeySettings::new(suite, service.ca_key_params)?;
     let cluster = flags.cluster_name.clone().or(service.cluster_name);

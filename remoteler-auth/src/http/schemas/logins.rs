@@ -34,6 +34,8 @@ fn variants(choice: &str) -> Vec<Variant> {
             ("BrowserCallback", "callback", vec![("connector", text()), ("params", map(text()))], vec![]),
             ("BrowserReview", "review", vec![("id", text())], vec![]),
             ("BrowserSamlMetadata", "saml_metadata", vec![("connector", text())], vec![]),
+            ("BrowserRefused", "refused", vec![("because", text())], vec![]),
+            ("BrowserLogout", "logout", vec![("connector", text())], vec![]),
             (
                 "BrowserDecide",
                 "decide",
@@ -99,6 +101,7 @@ fn variants(choice: &str) -> Vec<Variant> {
             ("ViewAccount", "account", super::account::required(), super::account::optional()),
             ("ViewTotpOffer", "totp_offer", vec![("secret", text()), ("uri", text())], vec![]),
             ("ViewCodes", "codes", vec![], vec![("recovery_codes", list(text()))]),
+            ("ViewSubmit", "submit", vec![("to", text()), ("fields", map(text()))], vec![]),
         ],
     }
 }
@@ -175,8 +178,8 @@ pub(super) mod tests {
 
     use remoteler_core::{
         BeginLogin, BrowserAction, BrowserAnswer, BrowserStep, BrowserView, ConnectorChoice, ConnectorReport,
-        LocalChoice, LoginBegun, LoginMethods, LoginPoll, LoginProgress, LoopbackUrl, MappingOutcome, RedeemLogin,
-        ResourceKind, SealedCerts, Secret, Timestamp, UserName,
+        LocalChoice, LoginBegun, LoginMethods, LoginPoll, LoginProgress, LoopbackUrl, MappingOutcome, PageRefusal,
+        RedeemLogin, ResourceKind, SealedCerts, Secret, Timestamp, UserName,
     };
     use serde::Serialize;
     use serde_json::Value;
@@ -229,6 +232,8 @@ pub(super) mod tests {
             ("BrowserCallback", value(BrowserAction::Callback { connector: text(), params: BTreeMap::new() })),
             ("BrowserReview", value(BrowserAction::Review { id: text() })),
             ("BrowserSamlMetadata", value(BrowserAction::SamlMetadata { connector: text() })),
+            ("BrowserLogout", value(BrowserAction::Logout { connector: text() })),
+            ("BrowserRefused", value(BrowserAction::Refused { because: PageRefusal::Framed })),
             ("BrowserDecide", value(BrowserAction::Decide { id: text(), token: secret(), approve: true })),
             ("ViewRedirect", value(view())),
             (
@@ -254,6 +259,7 @@ pub(super) mod tests {
             ("ViewSamlMetadata", value(BrowserView::SamlMetadata { document: text() })),
             ("ViewDeliver", value(BrowserView::Deliver { redirect: loopback.clone(), answer: some() })),
             ("ViewFinished", value(BrowserView::Finished { success: true, message: text() })),
+            ("ViewSubmit", value(BrowserView::Submit { to: text(), fields: BTreeMap::from([(text(), text())]) })),
             (
                 "LoginMethods",
                 value(LoginMethods { kind: text(), default_connector: some(), connectors: vec![choice()] }),

@@ -78,6 +78,7 @@ fn samples() -> Vec<(&'static str, Value)> {
                 roles: Default::default(),
                 logins: Vec::new(),
                 trust: trust(),
+                logout_connector: Some("idp".into()),
             }),
         ),
         ("SignUpRequest", value(SignUpRequest { token: secret(), password: secret(), code: Some(secret()) })),

@@ -197,6 +197,16 @@ fn the_gallery_shows_each_page_as_it_is_rendered() {
             "signed-up",
             SignedUpPage { t: &ENGLISH, codes: &codes, command: "tsh login --proxy=p.example:443 --user=ann" }.render(),
         ),
+        (
+            "submit",
+            SubmitPage {
+                t: &ENGLISH,
+                action: "https://idp.example/sso",
+                provider: "idp.example",
+                fields: &[("RelayState", "s"), ("SAMLRequest", "eA==")],
+            }
+            .render(),
+        ),
     ];
     let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/pages");
     for (name, page) in gallery {
