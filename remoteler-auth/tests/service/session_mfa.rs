@@ -130,7 +130,7 @@ async fn a_proof_for_a_kubernetes_cluster_is_a_certificate_that_counts_there_for
     let pem = proven.tls_certificate.unwrap();
     let leaf = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
     let trust = world.cluster.service.trust_bundle();
-    let verify = |purpose, now| verify_x509_chain(&[leaf.clone()], &trust, purpose, now);
+    let verify = |purpose, now| verify_x509_chain(std::slice::from_ref(&leaf), &trust, purpose, now);
     let user = verify(X509Purpose::KubeClient, world.now()).unwrap().user().unwrap();
     assert_eq!(user.proof(), Some(&proven.proof));
     assert_eq!(user.only_at().unwrap().as_str(), "staging");
