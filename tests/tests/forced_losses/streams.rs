@@ -76,15 +76,17 @@ impl Streams {
                 let (to, from) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
                 let mut from = BufReader::new(from);
                 let to = greet(to, &mut from).await;
-                tokio::spawn(async move {
-                    echo(&course, index, to, from).await;
-                    let status = timeout(SOON, child.wait()).await.expect("ssh ends").unwrap();
-                    assert!(status.success(), "shell {index}: {status}");
-                })
+                (course, index, child, to, from)
             }
         });
         let opened: Vec<_> = opened.buffered(AT_ONCE).collect().await;
-        self.running.extend(opened);
+        self.running.extend(opened.into_iter().map(|(course, index, mut child, to, from)| {
+            tokio::spawn(async move {
+                echo(&course, index, to, from).await;
+                let status = timeout(SOON, child.wait()).await.expect("ssh ends").unwrap();
+                assert!(status.success(), "shell {index}: {status}");
+            })
+        }));
     }
 
     /// Connections through `ssh -L` to a server that the edge node reaches.
