@@ -102,7 +102,7 @@ impl Cluster {
     pub fn kube_profile(&self) -> KubeProfile {
         let UserProfile { identity, tls_key, not_after, .. } = self.user_profile();
         let kube_cluster = KubeClusterName::new("staging").expect("the constant is a name");
-        KubeProfile { identity, kube_cluster, tls_key, not_after }
+        KubeProfile { identity, kube_cluster, tls_key, not_after, proven: None }
     }
 
     /// Certificates for a node.

@@ -300,4 +300,11 @@ impl AuthApi for Handle {
     async fn report_leases(&self, report: LeaseReport) -> Result<(), ApiError> {
         change!(self, report_leases(report))
     }
+
+    async fn prove_session(
+        &self,
+        request: remoteler_core::SessionProofRequest,
+    ) -> Result<remoteler_core::SessionProven, ApiError> {
+        change!(self, prove_session(request))
+    }
 }

@@ -3,7 +3,7 @@
 //! and a document that contradicts it is refused.
 
 use remoteler_core::{
-    AuditKind, ClusterConfig, Labels, Metadata, ORIGIN_LABEL, Policy, PolicySource, Resource, ResourceKind,
+    AuditKind, AuthType, ClusterConfig, Labels, Metadata, ORIGIN_LABEL, Policy, PolicySource, Resource, ResourceKind,
     singleton_name,
 };
 use serde_json::Value;
@@ -33,7 +33,7 @@ pub(crate) async fn load(records: &Records) -> Result<ClusterConfig, RecordError
 }
 
 /// Says in the log where the file wins over a document that is stored.
-pub(crate) fn warn_of_hidden(file: ClusterConfig, stored: ClusterConfig) {
+pub(crate) fn warn_of_hidden(file: &ClusterConfig, stored: &ClusterConfig) {
     for kind in KINDS {
         if let Err(cause) = stored.agrees_with_file(kind, file) {
             tracing::warn!(document = kind.as_str(), %cause, "the configuration file counts, not the document");
@@ -45,16 +45,16 @@ impl Inner {
     /// The document of this kind as it is in force, with where that comes from.
     pub(crate) async fn cluster_document(&self, kind: ResourceKind) -> ApiResult<Resource> {
         let stored = load(&self.records).await?;
-        let said = |config: ClusterConfig| config.spec(kind).as_object().is_some_and(|fields| !fields.is_empty());
+        let said = |config: &ClusterConfig| config.spec(kind).as_object().is_some_and(|fields| !fields.is_empty());
         let origin = match () {
-            () if said(self.file_settings) => "config-file",
-            () if said(stored) => "dynamic",
+            () if said(&self.file_settings) => "config-file",
+            () if said(&stored) => "dynamic",
             () => "defaults",
         };
         let in_file: Vec<String> =
             self.file_settings.spec(kind).as_object().into_iter().flatten().map(|(field, _)| field.clone()).collect();
         let description = (!in_file.is_empty()).then(|| format!("by the configuration file: {}", in_file.join(", ")));
-        let in_force = self.file_settings.over(stored).over(ClusterConfig::defaults());
+        let in_force = self.file_settings.clone().over(stored).over(ClusterConfig::defaults());
         Ok(Resource {
             kind: kind.as_str().into(),
             version: "v2".into(),
@@ -81,14 +81,17 @@ impl Inner {
             return Err(bad_request(format!("version {version:?} of kind {} is not read; v2 is", kind.as_str())));
         }
         let stored = load(&self.records).await?;
-        let wanted = stored.with_document(kind, document).map_err(|cause| bad_request(cause.to_string()))?;
-        wanted.agrees_with_file(kind, self.file_settings).map_err(|cause| conflict(cause.to_string()))?;
+        let wanted = stored.clone().with_document(kind, document).map_err(|cause| bad_request(cause.to_string()))?;
+        wanted.agrees_with_file(kind, &self.file_settings).map_err(|cause| conflict(cause.to_string()))?;
+        if kind == ResourceKind::ClusterAuthPreference {
+            self.check_default_connector(&wanted).await?;
+        }
         let key = key::of(key::CLUSTER_CONFIG, kind.as_str());
         if !replace && self.records.read::<Value>(&key).await?.is_some() {
             let kind = kind.as_str();
             return Err(conflict(format!("there is a {kind} already; use tctl create -f to replace it")));
         }
-        self.record_change(actor, kind, stored, wanted).await?;
+        self.record_change(actor, kind, &stored, &wanted).await?;
         self.records.write(&key, &wanted.spec(kind), None).await?;
         self.believe_settings(wanted);
         Ok(())
@@ -106,19 +109,47 @@ impl Inner {
             )));
         }
         let stored = load(&self.records).await?;
-        let without = stored.with_spec(kind, Value::Null).map_err(|cause| bad_request(cause.to_string()))?;
-        self.record_change(actor, kind, stored, without).await?;
+        let without = stored.clone().with_spec(kind, Value::Null).map_err(|cause| bad_request(cause.to_string()))?;
+        self.record_change(actor, kind, &stored, &without).await?;
         self.records.delete(&key).await?;
         self.believe_settings(without);
         Ok(())
+    }
+
+    /// How people log in who say nothing else: the way, and its connector.
+    pub(crate) async fn login_preference(&self) -> ApiResult<(AuthType, Option<String>)> {
+        let in_force = self.file_settings.clone().over(load(&self.records).await?);
+        Ok((in_force.auth.auth_type.unwrap_or_default(), in_force.auth.connector_name))
+    }
+
+    /// That the connector which everybody is sent to is there, and of the kind that is said beside it.
+    async fn check_default_connector(&self, wanted: &ClusterConfig) -> ApiResult<()> {
+        let auth = self.file_settings.clone().over(wanted.clone()).auth;
+        let (kind, Some(name)) = (auth.auth_type.unwrap_or_default(), auth.connector_name) else { return Ok(()) };
+        let shown: String = name.chars().filter(char::is_ascii_graphic).take(80).collect();
+        if kind == AuthType::Local {
+            return Err(bad_request(format!(
+                "connector_name {shown} is for type oidc, github or saml; type is local: who has a password needs no connector"
+            )));
+        }
+        match self.connector(&name).await? {
+            Some(found) if found.kind().as_str() == kind.as_str() => Ok(()),
+            Some(found) => {
+                let (found, kind) = (found.kind().as_str(), kind.as_str());
+                Err(bad_request(format!(
+                    "connector {shown} is of kind {found}, and type is {kind}; name one of that kind"
+                )))
+            }
+            None => Err(bad_request(format!("there is no connector {shown}; create it first"))),
+        }
     }
 
     async fn record_change(
         &self,
         user: String,
         kind: ResourceKind,
-        before: ClusterConfig,
-        after: ClusterConfig,
+        before: &ClusterConfig,
+        after: &ClusterConfig,
     ) -> ApiResult<()> {
         let changes = before.changes(kind, after);
         self.record(match kind {
@@ -141,7 +172,7 @@ impl Inner {
 
     /// Puts what documents say in force, here and at every service.
     fn believe_settings(&self, documents: ClusterConfig) {
-        let settings = self.file_settings.over(documents).settings();
+        let settings = self.file_settings.clone().over(documents).settings();
         self.policy.replace(Policy { settings, ..Policy::clone(&self.policy.policy()) });
     }
 }

@@ -359,6 +359,7 @@ mod tests {
             size: None,
             initial_command: Vec::new(),
             role: None,
+            with_mfa: None,
         }
     }
 

@@ -6,14 +6,15 @@ pub(crate) mod totp;
 use std::collections::BTreeSet;
 
 use data_encoding::BASE32_NOPAD;
-use remoteler_core::{Entropy, Factor, FactorKind, Secret, Timestamp, fill_random};
+use remoteler_core::{Entropy, Factor, FactorKind, SecondFactor, Secret, Timestamp, fill_random};
 use serde::{Deserialize, Serialize};
+use webauthn_rs::prelude::{AuthenticationResult, SecurityKey};
 use zeroize::Zeroizing;
 
-use crate::secret_hash;
+use crate::{secret_hash, security_keys::counted};
 
 /// What is stored of a user's factors.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Factors {
     #[serde(default)]
     devices: Vec<Device>,
@@ -22,7 +23,7 @@ pub(crate) struct Factors {
     recovery: BTreeSet<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Device {
     name: String,
     added: Timestamp,
@@ -32,7 +33,7 @@ struct Device {
     kind: Kind,
 }
 
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 enum Kind {
     Totp {
@@ -40,6 +41,21 @@ enum Kind {
         /// The last step whose code was taken.
         last_step: u64,
     },
+    Webauthn {
+        /// The name of the proxy it was registered under (`rpId`).
+        site: String,
+        /// Public half, credential id and counter.
+        key: Box<SecurityKey>,
+    },
+}
+
+impl Kind {
+    const fn shown(&self) -> FactorKind {
+        match self {
+            Self::Totp { .. } => FactorKind::Totp,
+            Self::Webauthn { .. } => FactorKind::Webauthn,
+        }
+    }
 }
 
 impl std::fmt::Debug for Kind {
@@ -48,6 +64,7 @@ impl std::fmt::Debug for Kind {
             Self::Totp { last_step, .. } => {
                 f.debug_struct("Totp").field("last_step", last_step).finish_non_exhaustive()
             }
+            Self::Webauthn { site, .. } => f.debug_struct("Webauthn").field("site", site).finish_non_exhaustive(),
         }
     }
 }
@@ -59,6 +76,17 @@ pub(crate) enum Proved {
     Factor(String),
     /// A recovery code; so many are left.
     Recovery(usize),
+}
+
+/// What the answer of a security key is worth.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Touched {
+    /// The key of this name is the user's.
+    By(String),
+    /// It is, and its counter went back.
+    Cloned(String),
+    /// It is not the user's.
+    Unknown,
 }
 
 /// Why a factor was not taken.
@@ -93,19 +121,51 @@ impl Factors {
         self.devices.is_empty()
     }
 
-    /// How many there are, recovery codes not counted.
-    pub(crate) fn count(&self) -> usize {
-        self.devices.len()
+    /// Whether there is one of this kind.
+    pub(crate) fn has(&self, kind: FactorKind) -> bool {
+        self.devices.iter().any(|device| device.kind.shown() == kind)
     }
 
-    /// Looks whether a code is the user's, now, and takes it: the same is none from then on.
-    pub(crate) fn prove(&mut self, typed: &Secret, now: Timestamp) -> Option<Proved> {
+    /// Whether there is one that counts where the cluster wants this, besides the one that is named.
+    pub(crate) fn suffices(&self, wanted: SecondFactor, without: Option<&str>) -> bool {
+        let others = self.devices.iter().filter(|device| without != Some(device.name.as_str()));
+        others.into_iter().any(|device| wanted.takes(device.kind.shown()))
+    }
+
+    /// The security keys for this site.
+    pub(crate) fn keys(&self, wanted: &str) -> Vec<SecurityKey> {
+        let keys = self.devices.iter().filter_map(|device| match &device.kind {
+            Kind::Webauthn { site, key } if site == wanted => Some(key.as_ref().clone()),
+            Kind::Webauthn { .. } | Kind::Totp { .. } => None,
+        });
+        keys.collect()
+    }
+
+    /// Counts that a key of this site answered rightly, if it is the user's.
+    pub(crate) fn touch(&mut self, wanted: &str, used: &AuthenticationResult, now: Timestamp) -> Touched {
+        for device in &mut self.devices {
+            let Kind::Webauthn { site, key } = &mut device.kind else { continue };
+            if site != wanted || key.cred_id() != used.cred_id() {
+                continue;
+            }
+            if counted(key, used).is_err() {
+                return Touched::Cloned(device.name.clone()); // I48
+            }
+            device.last_used = Some(now);
+            return Touched::By(device.name.clone());
+        }
+        Touched::Unknown
+    }
+
+    /// Looks whether a code is the user's, now, and takes it: the same is none from then on. Codes of apps count where the cluster takes them, recovery
+    /// codes everywhere.
+    pub(crate) fn prove(&mut self, typed: &Secret, apps: bool, now: Timestamp) -> Option<Proved> {
         let typed = typed.reveal();
         if typed.len() > MAX_TYPED {
             return None;
         }
-        for device in &mut self.devices {
-            let Kind::Totp { secret, last_step } = &mut device.kind;
+        for device in self.devices.iter_mut().filter(|_| apps) {
+            let Kind::Totp { secret, last_step } = &mut device.kind else { continue };
             if let Some(step) = totp::step_of(secret, typed, now, *last_step) {
                 *last_step = step;
                 device.last_used = Some(now);
@@ -116,6 +176,18 @@ impl Factors {
         self.recovery.remove(&recovery_hash(typed)).then_some(Proved::Recovery(self.recovery.len()))
     }
 
+    /// The name of the factor whose code it is, which is taken as by [`Factors::prove`]. Recovery codes are for the day on which the devices are gone, and
+    /// none is spent for a session.
+    pub(crate) fn prove_by_device(&mut self, typed: &Secret, now: Timestamp) -> Option<String> {
+        let recovery = std::mem::take(&mut self.recovery);
+        let proved = self.prove(typed, true, now);
+        self.recovery = recovery;
+        match proved {
+            Some(Proved::Factor(name)) => Some(name),
+            Some(Proved::Recovery(_)) | None => None,
+        }
+    }
+
     /// Takes an app's secret as a factor, when `code` is one of it.
     pub(crate) fn add_totp(
         &mut self,
@@ -124,6 +196,28 @@ impl Factors {
         code: &Secret,
         now: Timestamp,
     ) -> Result<(), FactorError> {
+        self.check_new(name)?;
+        let last_step = totp::step_of(&secret, code.reveal(), now, 0).ok_or(FactorError::WrongCode)?;
+        let kind = Kind::Totp { secret, last_step };
+        self.devices.push(Device { name: name.to_owned(), added: now, last_used: None, kind });
+        Ok(())
+    }
+
+    /// Takes a key that was registered with this site.
+    pub(crate) fn add_key(
+        &mut self,
+        name: &str,
+        site: String,
+        key: SecurityKey,
+        now: Timestamp,
+    ) -> Result<(), FactorError> {
+        self.check_new(name)?;
+        let kind = Kind::Webauthn { site, key: Box::new(key) };
+        self.devices.push(Device { name: name.to_owned(), added: now, last_used: None, kind });
+        Ok(())
+    }
+
+    fn check_new(&self, name: &str) -> Result<(), FactorError> {
         if name.trim().is_empty() || name.chars().count() > MAX_NAME || name.chars().any(char::is_control) {
             return Err(FactorError::Name);
         }
@@ -133,9 +227,6 @@ impl Factors {
         if self.devices.iter().any(|device| device.name == name) {
             return Err(FactorError::Taken);
         }
-        let last_step = totp::step_of(&secret, code.reveal(), now, 0).ok_or(FactorError::WrongCode)?;
-        let kind = Kind::Totp { secret, last_step };
-        self.devices.push(Device { name: name.to_owned(), added: now, last_used: None, kind });
         Ok(())
     }
 
@@ -160,9 +251,7 @@ impl Factors {
     pub(crate) fn shown(&self) -> Vec<Factor> {
         let shown = self.devices.iter().map(|Device { name, added, last_used, kind }| Factor {
             name: name.clone(),
-            kind: match kind {
-                Kind::Totp { .. } => FactorKind::Totp,
-            },
+            kind: kind.shown(),
             added: *added,
             last_used: *last_used,
         });
@@ -204,14 +293,25 @@ mod tests {
     fn each_code_counts_once() {
         let (mut factors, secret) = with_phone();
         let code = Secret::new(totp::code_at(&secret, NOW));
-        assert_eq!(factors.prove(&code, NOW), Some(Proved::Factor("phone".into())));
-        assert_eq!(factors.prove(&code, NOW), None); // I48
+        assert_eq!(factors.prove(&code, true, NOW), Some(Proved::Factor("phone".into())));
+        assert_eq!(factors.prove(&code, true, NOW), None); // I48
         let recovery = factors.draw_recovery(&OsEntropy);
         let typed = Secret::new(recovery[3].reveal().to_uppercase().replace('-', " "));
-        assert_eq!(factors.prove(&typed, NOW), Some(Proved::Recovery(7)));
-        assert_eq!(factors.prove(&recovery[3], NOW), None); // I48
+        assert_eq!(factors.prove(&typed, true, NOW), Some(Proved::Recovery(7)));
+        assert_eq!(factors.prove(&recovery[3], true, NOW), None); // I48
         factors.draw_recovery(&OsEntropy);
-        assert_eq!(factors.prove(&recovery[0], NOW), None, "older ones count no more");
+        assert_eq!(factors.prove(&recovery[0], true, NOW), None, "older ones count no more");
+    }
+
+    #[test]
+    fn a_recovery_code_opens_no_session_and_is_not_spent_on_one() {
+        let (mut factors, secret) = with_phone();
+        let recovery = factors.draw_recovery(&OsEntropy);
+        assert_eq!(factors.prove_by_device(&recovery[0], NOW), None);
+        assert_eq!(factors.prove(&recovery[0], true, NOW), Some(Proved::Recovery(7)));
+        let code = Secret::new(totp::code_at(&secret, NOW));
+        assert_eq!(factors.prove_by_device(&code, NOW), Some("phone".into()));
+        assert_eq!(factors.prove_by_device(&code, NOW), None); // I48
     }
 
     #[test]
@@ -219,7 +319,7 @@ mod tests {
         let (mut factors, secret) = (Factors::default(), totp::draw(&OsEntropy));
         let code = Secret::new(totp::code_at(&secret, NOW));
         factors.add_totp("phone", secret, &code, NOW).unwrap();
-        assert_eq!(factors.prove(&code, NOW), None); // I48
+        assert_eq!(factors.prove(&code, true, NOW), None); // I48
     }
 
     #[test]
@@ -247,7 +347,7 @@ mod tests {
         assert!(codes.iter().all(|code| !stored.contains(code.reveal()) && code.reveal().len() == 19));
         assert_eq!(serde_json::from_str::<Factors>(&stored).unwrap(), factors);
         assert!(factors.remove("phone") && !factors.remove("phone"));
-        assert_eq!(factors.prove(&codes[0], NOW), None);
+        assert_eq!(factors.prove(&codes[0], true, NOW), None);
         assert!(!format!("{factors:?}").contains("secret:"));
     }
 }

@@ -71,8 +71,10 @@ impl From<PasswordError> for ApiError {
             PasswordError::TooShort
             | PasswordError::TooLong
             | PasswordError::ControlCharacter
-            | PasswordError::Guessable { .. } => bad_request(cause.to_string()),
+            | PasswordError::Guessable { .. }
+            | PasswordError::Breached => bad_request(cause.to_string()),
             PasswordError::Busy => Self::new(ApiErrorKind::Unavailable, cause.to_string()),
+            PasswordError::List(_) => internal(&cause, "the list of breached passwords cannot be read"),
             PasswordError::Hash(_) => internal(&cause, "the password could not be hashed"),
         }
     }

@@ -2,12 +2,15 @@
 //! ([`AuthService::as_caller`]) and over HTTP. Owns the data directory and both authorities; opens no network socket itself and
 //! terminates no TLS: who calls, it is told.
 
+mod account;
 mod admission;
 mod api;
 mod authorities;
 mod backups;
 mod blocking;
+mod breached;
 mod caller;
+mod ceremonies;
 mod cluster_settings;
 mod copies;
 mod database;
@@ -49,7 +52,9 @@ mod rotation;
 #[cfg(feature = "saml")]
 pub mod saml;
 mod secret_hash;
+mod security_keys;
 mod service;
+mod session_mfa;
 mod sessions;
 mod shipping;
 mod sign;
@@ -60,7 +65,9 @@ mod token_config;
 mod tokens;
 mod users;
 mod web;
+mod web_sessions;
 
+pub use breached::{BreachedListError, BreachedPasswords};
 pub use caller::Caller;
 pub use database::{Database, DatabaseError, OpenError};
 pub use event_log::{AuditLog, BreakNotice, EventLog, EventLogError};

@@ -23,7 +23,8 @@ const MAX_USER: usize = 256;
 /// Longest client address kept, in octets.
 const MAX_ADDR: usize = 64;
 const WRONG: &str = "wrong user name or password";
-const WRONG_CODE: &str = "wrong one-time code; each counts once, so wait for the next one";
+pub(crate) const WRONG_CODE: &str = "wrong one-time code; each counts once, so wait for the next one";
+const KEY_NEEDED: &str = "a security key is needed, which only a browser can ask for";
 const NO_FACTOR: &str = "everybody needs a second factor here and you have none; ask an administrator for a new sign-up link (tctl users reset)";
 
 impl Inner {
@@ -78,6 +79,7 @@ impl Inner {
             roles,
             logins: logins.iter().map(ToString::to_string).collect(),
             trust: self.issuer.trust(),
+            logout_connector: None,
         })
     }
 
@@ -107,6 +109,10 @@ impl Inner {
             Asked::Needed => {
                 turn.took_back();
                 return Err(ApiError::new(ApiErrorKind::SecondFactorNeeded, "a one-time code is needed"));
+            }
+            Asked::KeyNeeded => {
+                turn.took_back();
+                return Err(ApiError::new(ApiErrorKind::SecurityKeyNeeded, KEY_NEEDED));
             }
             Asked::Wrong => {
                 self.record(failed(WRONG_CODE)).await?;
@@ -145,8 +151,13 @@ impl Inner {
 }
 
 fn failure_of(typed: &LocalProof, error: String, remote: Option<&str>) -> AuditKind {
+    local_failure(&typed.user, error, remote)
+}
+
+/// That somebody who says to be this user was not let in.
+pub(crate) fn local_failure(user: &str, error: String, remote: Option<&str>) -> AuditKind {
     AuditKind::UserLogin {
-        user: typed.user.clone(),
+        user: user.to_owned(),
         method: "local".into(),
         success: false,
         error: Some(error),

@@ -10,6 +10,8 @@ use remoteler_core::{Entropy, Secret, fill_random};
 use tokio::sync::Semaphore;
 use zxcvbn::{Score, zxcvbn};
 
+use crate::BreachedPasswords;
+
 /// Shortest password set, in characters.
 const MIN_CHARS: usize = 8;
 /// Longest password set or checked, in octets.
@@ -36,6 +38,12 @@ pub enum PasswordError {
         /// What makes it so, if that is known.
         advice: String,
     },
+    /// It was stolen from somebody, somewhere.
+    #[error("the password is in a list of stolen passwords, which attackers try first; take another one")]
+    Breached,
+    /// The list of stolen passwords cannot be asked.
+    #[error("the list of breached passwords cannot be read, so no password can be set; ask an administrator")]
+    List(#[source] std::io::Error),
     /// Too many checks wait already.
     #[error("too many logins at once; try again in a moment")]
     Busy,
@@ -51,6 +59,7 @@ pub(crate) struct Passwords {
     waiting: Arc<Semaphore>,
     /// Hash of nothing that anybody knows; what unknown users are checked against.
     decoy: Arc<str>,
+    breached: Option<BreachedPasswords>,
 }
 
 impl Passwords {
@@ -62,7 +71,13 @@ impl Passwords {
             running: Arc::new(Semaphore::new(parallel.max(1))),
             waiting: Arc::new(Semaphore::new(MAX_WAITING)),
             decoy: decoy.into(),
+            breached: None,
         })
+    }
+
+    /// The same, refusing what is in this list.
+    pub(crate) fn refusing(self, breached: Option<BreachedPasswords>) -> Self {
+        Self { breached, ..self }
     }
 
     /// The hash of a password that may be set, in PHC string format.
@@ -76,9 +91,16 @@ impl Passwords {
         check(password.reveal())?;
         let about: Vec<String> = about.iter().map(|word| (*word).to_owned()).collect();
         let salt: [u8; 16] = fill_random(entropy);
+        let breached = self.breached.clone();
         self.run(move || {
             let about: Vec<&str> = about.iter().map(String::as_str).collect();
             check_strength(password.reveal(), &about)?;
+            // Fails closed: a list that the operator wants and that is not there is none that was asked.
+            if let Some(list) = breached
+                && list.contains(password.reveal()).map_err(PasswordError::List)?
+            {
+                return Err(PasswordError::Breached);
+            }
             hash(password.reveal().as_bytes(), salt)
         })
         .await?
@@ -160,6 +182,23 @@ mod tests {
         }
         assert!(!passwords.verify(Secret::new(""), None).await.unwrap());
         assert!(!passwords.verify(Secret::new("x".repeat(2000)), None).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_password_that_was_stolen_elsewhere_is_refused_however_strong_it_is() {
+        let stolen = "correct horse battery staple";
+        let file = tempfile::NamedTempFile::new().unwrap();
+        // Its SHA-1, as `printf %s … | sha1sum` says.
+        std::fs::write(file.path(), "ABF7AAD6438836DBE526AA231ABDE2D0EEF74D42:216\n").unwrap();
+        let list = BreachedPasswords::open(file.path()).unwrap();
+        let passwords = Passwords::new(2, &OsEntropy).unwrap().refusing(Some(list));
+        let set = async |password: &str| passwords.hash(Secret::new(password), &[], &OsEntropy).await;
+        let refused = set(stolen).await.unwrap_err();
+        assert!(matches!(refused, PasswordError::Breached) && !refused.to_string().contains(stolen));
+        set("vier tote ziegen im mai").await.unwrap();
+        // What is there no more is not passed over.
+        std::fs::write(file.path(), "x").unwrap();
+        assert!(matches!(set("vier tote ziegen im mai").await, Err(PasswordError::List(_))));
     }
 
     #[test]

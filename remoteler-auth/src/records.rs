@@ -103,6 +103,13 @@ pub(crate) mod key {
     #[cfg(feature = "saml")]
     pub(crate) const SAML_KEYS: &str = "saml-keys/";
 
+    /// `key-questions/<hash of token>`: questions to security keys that wait for an answer.
+    pub(crate) const KEY_QUESTIONS: &str = "key-questions/";
+    /// `web-sessions/<hash of id>` holds the user's name.
+    pub(crate) const WEB_SESSIONS: &str = "web-sessions/";
+    /// `user-web-sessions/<user>/<hash of id>`: browsers that are logged in.
+    pub(crate) const USER_WEB_SESSIONS: &str = "user-web-sessions/";
+
     pub(crate) fn of(prefix: &str, name: impl std::fmt::Display) -> String {
         format!("{prefix}{name}")
     }

@@ -180,12 +180,22 @@ impl Inner {
 
     /// Revokes what a user holds who is removed; [`Inner::changes`] is held by the caller. What was revoked before a failure stays revoked.
     pub(crate) async fn revoke_all_of(&self, actor: &str, user: &UserName) -> ApiResult<()> {
-        let outcome = self.revoke_each_of(actor, user).await;
+        self.revoke_certificates_of(actor, user, format!("user {user} was removed")).await
+    }
+
+    /// The same, for another reason. [`Inner::changes`] is held by the caller.
+    pub(crate) async fn revoke_certificates_of(&self, actor: &str, user: &UserName, why: String) -> ApiResult<()> {
+        let outcome = self.revoke_each_of(actor, user, why).await;
         self.believe_ledger();
         outcome
     }
 
-    async fn revoke_each_of(&self, actor: &str, user: &UserName) -> ApiResult<()> {
+    /// Whether this is revoked.
+    pub(crate) fn is_revoked(&self, target: RevocationTarget) -> bool {
+        self.ledger.lock().records.contains_key(&target)
+    }
+
+    async fn revoke_each_of(&self, actor: &str, user: &UserName, comment: String) -> ApiResult<()> {
         let held = self.live_certificates(user).await?;
         let fresh: BTreeMap<_, _> = {
             let revoked = self.ledger.lock();
@@ -199,7 +209,7 @@ impl Inner {
             }
             fresh
         };
-        let (reason, comment) = (RevocationReason::PrivilegeWithdrawn, format!("user {user} was removed"));
+        let reason = RevocationReason::PrivilegeWithdrawn;
         for (target, expires) in fresh {
             let (now, until) = (self.clock.now(), Some(expires));
             self.record(AuditKind::CertRevocationCreate {

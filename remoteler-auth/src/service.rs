@@ -10,8 +10,8 @@ use remoteler_core::{
 use tokio::sync::{Mutex, RwLock, Semaphore};
 
 use crate::{
-    AuditLog, Caller, Database, EventLog, KeyParams, OpenError, RecordError, RecordingFiles, SqliteStorage, SsoConfig,
-    TokenReviewer,
+    AuditLog, BreachedPasswords, Caller, Database, EventLog, KeyParams, OpenError, RecordError, RecordingFiles,
+    SqliteStorage, SsoConfig, TokenReviewer,
     api::Handle,
     backups::Backups,
     blocking::blocking,
@@ -33,6 +33,7 @@ use crate::{
     revocations::Ledger,
     roles,
     sso::Sso,
+    storage::SealedStorage,
 };
 
 /// Why the auth service did not start.
@@ -94,6 +95,8 @@ pub struct AuthConfig {
     pub settings: ClusterConfig,
     /// How people log in through a browser.
     pub sso: SsoConfig,
+    /// Passwords that nobody may set; see [`AuthConfig::refusing_breached`].
+    pub breached: Option<BreachedPasswords>,
 }
 
 impl AuthConfig {
@@ -111,6 +114,7 @@ impl AuthConfig {
             reviewer: None,
             settings: ClusterConfig::default(),
             sso: SsoConfig::default(),
+            breached: None,
         }
     }
 }
@@ -173,6 +177,8 @@ pub(crate) struct Limits {
     pub(crate) login_turns: LoginTurns,
     /// Failed logins, and uses of links, from one address.
     pub(crate) login_address: Limiter,
+    /// Wrong codes of one user for sessions.
+    pub(crate) session_user: Limiter,
     /// Renewals of one host.
     pub(crate) renewals: Limiter,
     /// Failed joins from one address.
@@ -246,7 +252,19 @@ impl AuthService {
             reviewer,
             settings: file_settings,
             sso,
+            breached,
         } = config;
+        let storage = match &key_ring {
+            Some(ring) => {
+                let sealing = SealedStorage::new(storage, cluster.clone(), Arc::clone(ring));
+                let sealed = sealing.seal_all(clock.now()).await.map_err(RecordError::from)?;
+                if sealed > 0 {
+                    tracing::info!(%cluster, sealed, "records with secrets were sealed");
+                }
+                Arc::new(sealing)
+            }
+            None => storage,
+        };
         let records = Records::new(storage, Arc::clone(&clock));
         check_cluster(&records, &cluster).await?;
         let audit = AuditLog::new(events.clone(), Arc::clone(&clock), Arc::clone(&entropy), cluster.clone());
@@ -261,24 +279,25 @@ impl AuthService {
         roles::write_presets(&records).await?;
         let locks = LockLedger::open(&records).await?;
         let stored = cluster_settings::load(&records).await?;
-        cluster_settings::warn_of_hidden(file_settings, stored);
+        cluster_settings::warn_of_hidden(&file_settings, &stored);
         let leases = LeaseLedger::open(&records, clock.now()).await?;
         let policy = Policy {
             locks: locks.locks(clock.now()),
-            settings: file_settings.over(stored).settings(),
+            settings: file_settings.clone().over(stored).settings(),
             ..Policy::new(issuer.trust(), roles::load(&records).await?)
         };
         let draws = Arc::clone(&entropy);
         let parallel = std::thread::available_parallelism().map_or(1, usize::from).min(4);
         let passwords = tokio::task::spawn_blocking(move || Passwords::new(parallel, draws.as_ref()));
         let passwords = match passwords.await {
-            Ok(passwords) => passwords?,
+            Ok(passwords) => passwords?.refusing(breached),
             Err(cause) => std::panic::resume_unwind(cause.into_panic()),
         };
         let limits = Limits {
             login_turns: LoginTurns::default(),
             login_user: Limiter::new(10, WINDOW),
             login_address: Limiter::new(30, WINDOW),
+            session_user: Limiter::new(10, WINDOW),
             renewals: Limiter::new(60, WINDOW),
             join: Limiter::new(10, WINDOW),
             guess: Mutex::new(()),

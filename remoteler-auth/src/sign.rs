@@ -98,6 +98,7 @@ impl Inner {
                         kube_cluster: kube_cluster.clone(),
                         tls_key,
                         not_after,
+                        proven: None,
                     };
                     let issue = self.issuer.prepare_single(CaKind::User, |authority, now, entropy| {
                         profile.prepare(authority, now, entropy)

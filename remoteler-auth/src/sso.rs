@@ -24,30 +24,20 @@ use std::{sync::Arc, time::Duration};
 pub(crate) use account::SsoMark;
 pub(crate) use conclude::Authenticated;
 pub use fetch::{FetchError, Fetcher};
-pub(crate) use records::GONE;
+pub(crate) use records::{GONE, LoginRecord};
 
 use crate::limiter::Limiter;
 
-/// How people log in, besides by password.
-#[derive(Clone)]
+/// How people log in, besides by password. Which way is the default is a setting of the cluster, by file and document.
+#[derive(Clone, Default)]
 pub struct SsoConfig {
-    /// The cluster's `authentication.type`: `local`, `oidc`, `github` or `saml`.
-    pub kind: String,
-    /// The connector used when none is named; absent: the only one of that kind.
-    pub default_connector: Option<String>,
     /// Asks identity providers; without it nobody logs in through one.
     pub fetcher: Option<Arc<dyn Fetcher>>,
 }
 
-impl Default for SsoConfig {
-    fn default() -> Self {
-        Self { kind: "local".into(), default_connector: None, fetcher: None }
-    }
-}
-
 impl std::fmt::Debug for SsoConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SsoConfig").field("kind", &self.kind).finish_non_exhaustive()
+        f.debug_struct("SsoConfig").field("fetcher", &self.fetcher.is_some()).finish()
     }
 }
 

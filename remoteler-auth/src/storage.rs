@@ -4,8 +4,10 @@
 pub mod contract;
 mod history;
 mod memory;
+mod sealed;
 mod sqlite;
 
 pub(crate) use history::History;
 pub use memory::MemoryStorage;
+pub(crate) use sealed::SealedStorage;
 pub use sqlite::SqliteStorage;

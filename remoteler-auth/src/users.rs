@@ -3,13 +3,14 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use remoteler_core::{
-    AuditKind, Invite, Invited, Login, NewUser, PolicySource, RoleName, Secret, SignUpRequest, SignedUp, Timestamp,
-    Traits, UserName, UserSummary, Verb,
+    AuditKind, BrowserView, FactorKind, Invite, Invited, Login, NewUser, PolicySource, RoleName, Secret, SignUpRequest,
+    SignedUp, Timestamp, Traits, UserName, UserSummary, Verb,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Caller,
+    ceremonies::{Asker, KeyQuestion},
     failure::{ApiResult, bad_request, conflict, not_found, rate_limited},
     policy_tests::Change,
     records::{Batch, key},
@@ -35,6 +36,15 @@ pub(crate) struct UserRecord {
     /// The account at an identity provider whose user it is; such a user has no password and no link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) sso: Option<SsoMark>,
+}
+
+/// A security key at a sign-up, and who brings it.
+pub(crate) struct ByKey<'a> {
+    pub(crate) asker: Asker<'a>,
+    /// Of the offer.
+    pub(crate) token: Secret,
+    pub(crate) answer: Secret,
+    pub(crate) from: Option<String>,
 }
 
 /// What is kept of a link.
@@ -144,6 +154,7 @@ impl Inner {
             None => gone,
         };
         self.records.commit(gone).await?;
+        self.end_web_sessions(&actor, &name, None).await?;
         // From here on no certificate is issued to them; this is for a login that was under way.
         self.revoke_all_of(&actor, &name).await
     }
@@ -156,7 +167,7 @@ impl Inner {
         let (record, revision) = found.ok_or_else(|| unknown(&name))?;
         refuse_password_of_account(&record)?;
         let (invite, mark) = self.draw_invite(name);
-        self.record(invite_event(actor, &record.name, &mark)).await?;
+        self.record(invite_event(actor.clone(), &record.name, &mark)).await?;
         let changed = Batch::new().write(&key::of(key::INVITES, &mark.hash), &record.name, Some(mark.expires))?;
         let changed = match &record.invite {
             Some(old) => {
@@ -168,6 +179,7 @@ impl Inner {
         let changed = changed.delete(&key::of(key::FACTORS, &record.name));
         let record = UserRecord { password: None, invite: Some(mark), ..record };
         self.records.commit(changed.replace(&key, revision, &record)?).await?;
+        self.end_web_sessions(&actor, &record.name, None).await?;
         Ok(self.with_proxy(invite).await)
     }
 
@@ -178,7 +190,18 @@ impl Inner {
         let (record, revision) = found.ok_or_else(|| unknown(&name))?;
         refuse_password_of_account(&record)?;
         let hash = self.hash_password(&name, password).await?;
-        self.record(AuditKind::PasswordChange { user: name.to_string(), by: actor }).await?;
+        self.record(AuditKind::PasswordChange { user: name.to_string(), by: actor.clone() }).await?;
+        self.replace_password(&key, revision, record, hash, Batch::new()).await?;
+        self.end_web_sessions(&actor, &name, None).await
+    }
+
+    /// Sets a password of somebody who has shown the one until now.
+    pub(crate) async fn replace_own_password(&self, name: &UserName, password: Secret) -> ApiResult<()> {
+        let key = key::of(key::USERS, name);
+        let hash = self.hash_password(name, password).await?;
+        let found = self.records.read_at::<UserRecord>(&key).await?;
+        let (record, revision) = found.ok_or_else(|| unknown(name))?;
+        self.record(AuditKind::PasswordChange { user: name.to_string(), by: name.to_string() }).await?;
         self.replace_password(&key, revision, record, hash, Batch::new()).await
     }
 
@@ -194,13 +217,57 @@ impl Inner {
     }
 
     pub(crate) async fn sign_up(&self, caller: &Caller, request: SignUpRequest) -> ApiResult<SignedUp> {
+        let SignUpRequest { token, password, code } = request;
         self.count_link_use(caller)?;
-        let (record, revision) = self.invited(&request.token).await?;
+        let (record, revision) = self.invited(&token).await?;
         self.link_was_right(caller);
+        let hash = self.hash_password(&record.name, password).await?;
+        let factor = self.factor_at_sign_up(&record.name, &secret_hash::hash(&token), code.as_ref()).await?;
+        self.finish_sign_up(record, revision, hash, factor).await
+    }
+
+    /// Offers a security key for the user of a link, where one can be set up.
+    pub(crate) async fn offer_key_with_link(&self, link: &Secret, asker: Asker<'_>) -> ApiResult<BrowserView> {
+        let (record, _) = self.invited(link).await?;
+        if !self.second_factor().takes(FactorKind::Webauthn) {
+            return Ok(BrowserView::Nothing);
+        }
+        let offered = self.offer_key(&record.name, asker, &purpose(link)).await?;
+        Ok(offered
+            .map_or(BrowserView::Nothing, |KeyQuestion { token, options }| BrowserView::KeyOffer { token, options }))
+    }
+
+    /// As [`Inner::sign_up`], with a security key as the factor.
+    pub(crate) async fn sign_up_by_key(
+        &self,
+        caller: &Caller,
+        link: Secret,
+        password: Secret,
+        ByKey { asker, token, answer, from }: ByKey<'_>,
+    ) -> ApiResult<SignedUp> {
+        self.count_link_use(caller)?;
+        let (record, revision) = self.invited(&link).await?;
+        self.link_was_right(caller);
+        if !self.second_factor().takes(FactorKind::Webauthn) {
+            return Err(bad_request("security keys do not count here; use an authenticator app"));
+        }
+        let ceremony = self.take_question(&token, asker, &purpose(&link), from.as_deref()).await?;
+        let hash = self.hash_password(&record.name, password).await?;
+        let registered = self.registered(&ceremony, &answer)?;
+        let factor = self.key_at_sign_up(&record.name, registered).await?;
+        let offer = key::of(key::FACTOR_OFFERS, secret_hash::hash(&link));
+        let factor = (factor.0.delete(&offer), factor.1);
+        self.finish_sign_up(record, revision, hash, factor).await
+    }
+
+    async fn finish_sign_up(
+        &self,
+        record: UserRecord,
+        revision: remoteler_core::Revision,
+        hash: String,
+        (factor, recovery_codes): (Batch, Vec<Secret>),
+    ) -> ApiResult<SignedUp> {
         let name = record.name.clone();
-        let hash = self.hash_password(&name, request.password).await?;
-        let link = secret_hash::hash(&request.token);
-        let (factor, recovery_codes) = self.factor_at_sign_up(&name, &link, request.code.as_ref()).await?;
         self.record(AuditKind::PasswordChange { user: name.to_string(), by: name.to_string() }).await?;
         // Password and link change in one write, which only one of several users of the link can win.
         match self.replace_password(&key::of(key::USERS, &name), revision, record, hash, factor).await {
@@ -298,6 +365,11 @@ pub(crate) fn check_traits(traits: &Traits) -> ApiResult<()> {
         Login::new(login).map_err(|cause| bad_request(cause.to_string()))?;
     }
     Ok(())
+}
+
+/// For what a key is offered with a link.
+fn purpose(link: &Secret) -> String {
+    format!("sign-up {}", secret_hash::hash(link))
 }
 
 /// Who is vouched for by an identity provider logs in there (I39).

@@ -2,6 +2,7 @@
 //! revoked.
 //! Pages are rendered here (`pages`), from templates that escape every value, and shown under the proxy's own names only.
 
+mod account_pages;
 mod invite;
 mod jwks;
 mod login_pages;
@@ -9,6 +10,7 @@ mod pages;
 mod remembered;
 mod revocations;
 mod texts;
+mod visit;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -44,9 +46,11 @@ pub fn web_router(api: ApiForAddress, names: WebNames) -> Router {
         .route(wire::WEB_REVOCATION_LIST, get(revocations::show).layer(Extension(revocations::Fetched::default())))
         .route(pages::STYLE_PATH, get(pages::style))
         .route(pages::ICON_PATH, get(pages::icon))
+        .route(pages::SCRIPT_PATH, get(pages::script))
+        .route(pages::SUBMIT_PATH, get(pages::submit))
         .route(wire::WEB_JWKS, get(jwks::show).layer(Extension(jwks::Fetched::default())))
         .merge(login_pages::calls())
-        .merge(shown().layer(middleware::from_fn(pages::check_host)).layer(Extension(names)))
+        .merge(shown().layer(middleware::from_fn_with_state(Arc::clone(&api), pages::guard)).layer(Extension(names)))
         .fallback(async || message(StatusCode::NOT_FOUND, ENGLISH.not_found_title, ENGLISH.not_found_text))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(api)
@@ -54,7 +58,10 @@ pub fn web_router(api: ApiForAddress, names: WebNames) -> Router {
 
 /// The pages.
 fn shown() -> Router<ApiForAddress> {
-    Router::new().route(wire::WEB_INVITE, get(invite::show).post(invite::accept)).merge(login_pages::router())
+    Router::new()
+        .route(wire::WEB_INVITE, get(invite::show).post(invite::accept))
+        .merge(login_pages::router())
+        .merge(account_pages::router())
 }
 
 /// The X.509 revocation lists and nothing else, for a listener without TLS: they are signed, and who reads them by a URL in a certificate often

@@ -137,6 +137,12 @@ pub enum ProfileError {
         /// The rule it breaks.
         rule: &'static str,
     },
+    /// The second factor that is to stand in it is for another place or another time.
+    #[error("the second factor of {subject} was not shown for this certificate")]
+    OtherProof {
+        /// Whose.
+        subject: String,
+    },
     /// The SSH certificate could not be put together.
     #[error("the SSH certificate of {subject} cannot be put together")]
     SshCertificate {

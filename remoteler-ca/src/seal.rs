@@ -5,13 +5,13 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use remoteler_core::{ClusterName, Secret};
 use ring::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
-    hmac,
+    hkdf, hmac,
     rand::{SecureRandom, SystemRandom},
 };
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::SignerAlgorithm;
+use crate::{SignerAlgorithm, sealed_record::record_secret};
 
 /// Why a key was not sealed or opened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,6 +36,9 @@ pub enum SealError {
     /// Changed, or moved from another place.
     #[error("a sealed key was changed or is not of this authority; restore it from a backup")]
     Opened,
+    /// A record that was changed, or moved from another place.
+    #[error("the sealed record {0} was changed or lay elsewhere; restore it from a backup")]
+    Record(String),
     /// The system's random generator failed.
     #[error("nothing was sealed: the system's random generator failed")]
     Random,
@@ -44,6 +47,8 @@ pub enum SealError {
 /// A key that seals keys: 32 octets, from a file or a systemd credential that does not lie beside the database or its backup.
 pub struct KeyEncryptionKey {
     key: LessSafeKey,
+    /// What keys of records are drawn from.
+    records: hkdf::Prk,
     id: String,
 }
 
@@ -60,7 +65,11 @@ impl KeyEncryptionKey {
         // The id tells keys apart and tells nothing about them.
         let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, octets), b"remoteler key-encryption key id");
         let id = tag.as_ref().iter().take(8).map(|octet| format!("{octet:02x}")).collect();
-        Ok(Self { key: LessSafeKey::new(unbound), id })
+        Ok(Self { key: LessSafeKey::new(unbound), records: record_secret(octets), id })
+    }
+
+    pub(crate) const fn records(&self) -> &hkdf::Prk {
+        &self.records
     }
 
     /// Sixteen hex digits that name the key.
@@ -130,6 +139,16 @@ impl KeyRing {
         self
     }
 
+    /// The key that seals now.
+    pub(crate) const fn active(&self) -> &KeyEncryptionKey {
+        &self.active
+    }
+
+    /// The key of this id.
+    pub(crate) fn named(&self, id: &str) -> Option<&KeyEncryptionKey> {
+        std::iter::once(&self.active).chain(&self.previous).find(|key| key.id == id)
+    }
+
     /// Whether the key that seals now sealed it.
     pub(crate) fn is_active(&self, sealed: &SealedKey) -> bool {
         sealed.key_id == self.active.id
@@ -152,9 +171,8 @@ impl KeyRing {
 
     /// Opens with whichever key sealed it.
     pub(crate) fn open(&self, place: &Place<'_>, sealed: &SealedKey) -> Result<Secret, SealError> {
-        let key = std::iter::once(&self.active)
-            .chain(&self.previous)
-            .find(|key| key.id == sealed.key_id)
+        let key = self
+            .named(&sealed.key_id)
             .ok_or_else(|| SealError::UnknownKey(sealed.key_id.chars().take(40).collect()))?;
         let decode = |text: &str| STANDARD.decode(text).map_err(|_| SealError::Opened);
         let nonce = Nonce::try_assume_unique_for_key(&decode(&sealed.nonce)?).map_err(|_| SealError::Opened)?;

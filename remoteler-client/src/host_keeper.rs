@@ -113,6 +113,15 @@ impl HostKeeper {
         }
     }
 
+    /// Goes on as this run of the daemon: the process that was it before has stopped saying so.
+    #[must_use]
+    pub fn continuing(mut self, instance: InstanceId) -> Self {
+        if let Some(elsewhere) = &mut self.elsewhere {
+            elsewhere.instance = instance;
+        }
+        self
+    }
+
     /// Says by which ways the auth service is reached.
     #[must_use]
     pub fn by_ways(mut self, ways: &Ways) -> Self {
@@ -186,24 +195,34 @@ impl HostKeeper {
             .map_err(|source| KeeperError::Auth { what: "the trust bundle was not acknowledged", source })
     }
 
-    fn instance(&self) -> Option<InstanceId> {
+    /// Which run of the daemon this is, where the auth service is elsewhere.
+    #[must_use]
+    pub fn instance(&self) -> Option<InstanceId> {
         self.elsewhere.as_ref().map(|elsewhere| elsewhere.instance)
     }
 
     /// Follows every change until `stop`, and says every 30 s that this host is there. A failure is logged once, and once more
-    /// when it is over. A host that is shut out asks every 30 s only, and takes over what a rejoin writes within 2 s.
+    /// when it is over. A host that is shut out asks every 30 s only, and takes over what a rejoin writes within 2 s; any other
+    /// takes it over before its next word.
     pub async fn run(mut self, auth: Arc<dyn AuthApi>, stop: CancellationToken) {
+        self.run_until(&auth, &stop).await;
+    }
+
+    /// The same for a keeper that rests after `stop` and may be run again.
+    pub async fn run_until(&mut self, auth: &Arc<dyn AuthApi>, stop: &CancellationToken) {
         let mut acknowledged = None;
         let mut failing = false;
         let mut next = Instant::now();
         let mut changes = self.policy.changes();
         loop {
             let changed = acknowledged != Some(self.policy.policy().trust.rotation.generation);
-            if self.standing.borrow().is_some() && self.take_over() {
+            // Before each word: one by the old certificates, after a rejoin wrote new ones, would be that of a copy.
+            let speaks = self.standing.borrow().is_some() || changed || Instant::now() >= next;
+            if speaks && self.take_over() {
                 next = Instant::now();
             }
             if Instant::now() >= next || (changed && !failing) {
-                let Some(outcome) = stop.run_until_cancelled(self.follow(&*auth)).await else { return };
+                let Some(outcome) = stop.run_until_cancelled(self.follow(&**auth)).await else { return };
                 next = Instant::now()
                     + match outcome {
                         Ok(generation) => {

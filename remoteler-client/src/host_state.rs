@@ -283,7 +283,7 @@ impl HostState {
     pub fn identity(&self) -> Result<HostIdentity, HostStateError> {
         match ssh_identity(&self.ssh_certificate()?) {
             Ok(Identity::Host(host)) => Ok(host),
-            Ok(Identity::User(_) | Identity::KubeUser(_)) | Err(_) => {
+            Ok(Identity::User(_) | Identity::KubeUser(_) | Identity::ProvenUser(_)) | Err(_) => {
                 Err(HostStateError::Mismatch("the SSH certificate is not a host's"))
             }
         }

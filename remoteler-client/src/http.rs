@@ -119,7 +119,9 @@ impl HttpClient {
         let fresh = self.open().await?;
         self.exchange(fresh, call).await.map_err(|failed| match failed {
             Failed::Lost(error) => error,
-            Failed::Unsent => self.broken("it was closed at once"),
+            Failed::Unsent => self.broken(
+                "it was closed at once; the certificate shown to it may be revoked, or of an authority that is gone",
+            ),
         })
     }
 

@@ -265,6 +265,7 @@ impl IdentityFile {
             user: self.identity.user.clone(),
             cluster: self.identity.cluster.clone(),
             insecure: false,
+            logout_connector: None,
         };
         StoredLogin {
             profile,

@@ -56,7 +56,7 @@ pub use remote::RemoteAuth;
 pub use spool::{SpoolLimits, SpooledAudit, WhenFull};
 pub use ssh_config::{SshConfig, UnsafeValue};
 pub use standing::ShutOut;
-pub use store::{Store, StoreError, StoredLogin};
+pub use store::{KubeCredential, KubeSession, Store, StoreError, StoredLogin};
 pub use usage::usage_mistake;
 pub use ways_file::WaysFile;
 pub use web::WebClient;

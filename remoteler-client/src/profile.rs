@@ -134,6 +134,8 @@ pub struct Profile {
     pub cluster: ClusterName,
     /// Whether the login was made without checking the proxy's web certificate. It is only said again in advice, never done again unasked.
     pub insecure: bool,
+    /// The connector at whose provider the browser may be logged in still.
+    pub logout_connector: Option<String>,
 }
 
 impl Profile {
@@ -170,6 +172,8 @@ struct RawProxy {
     port: u16,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     insecure: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    logout_connector: Option<String>,
 }
 
 /// A host, checked while it is read, so that a mistake has its line.
@@ -207,10 +211,10 @@ impl ProfileFile {
         let mistake = |mistake| ProfileError::Mistake { path: path.clone(), mistake };
         let raw: Raw = yaml::read(text).map_err(mistake)?;
         let mut profiles = BTreeMap::new();
-        for (HostText(host), RawProxy { user, cluster, port, insecure }) in raw.proxies {
+        for (HostText(host), RawProxy { user, cluster, port, insecure, logout_connector }) in raw.proxies {
             let proxy = ProxyAddr::new(&host, port)
                 .map_err(|cause| mistake(YamlError { line: None, reason: cause.to_string() }))?;
-            profiles.insert(host, Profile { proxy, user, cluster, insecure });
+            profiles.insert(host, Profile { proxy, user, cluster, insecure, logout_connector });
         }
         let current = raw.current_proxy.map(|HostText(host)| host);
         if let Some(proxy) = current.clone().filter(|host| !profiles.contains_key(host)) {
@@ -221,10 +225,14 @@ impl ProfileFile {
     }
 
     pub(crate) fn to_yaml(&self) -> Result<String, YamlError> {
-        let proxies = self.profiles.iter().map(|(host, Profile { proxy, user, cluster, insecure })| {
-            let (user, cluster) = (user.clone(), cluster.clone());
-            (HostText(host.clone()), RawProxy { user, cluster, port: proxy.port, insecure: *insecure })
-        });
+        let proxies =
+            self.profiles.iter().map(|(host, Profile { proxy, user, cluster, insecure, logout_connector })| {
+                let (user, cluster, logout_connector) = (user.clone(), cluster.clone(), logout_connector.clone());
+                (
+                    HostText(host.clone()),
+                    RawProxy { user, cluster, port: proxy.port, insecure: *insecure, logout_connector },
+                )
+            });
         yaml::write(&Raw { current_proxy: self.current.clone().map(HostText), proxies: proxies.collect() })
     }
 

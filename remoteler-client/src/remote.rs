@@ -428,6 +428,13 @@ impl AuthApi for RemoteAuth {
     async fn report_leases(&self, report: LeaseReport) -> Result<(), ApiError> {
         self.run(send(Method::PUT, wire::LEASES, &report)).await
     }
+
+    async fn prove_session(
+        &self,
+        request: remoteler_core::SessionProofRequest,
+    ) -> Result<remoteler_core::SessionProven, ApiError> {
+        self.call(send(Method::POST, wire::SESSION_PROOFS, &request)).await
+    }
 }
 
 #[cfg(test)]

@@ -60,7 +60,8 @@ impl SshConfig {
             ("IdentityFile", &key),
             ("CertificateFile", &certificate),
             ("IdentitiesOnly", "yes"),
-            ("PreferredAuthentications", "publickey"),
+            // The second: where a node asks for a second factor behind the certificate.
+            ("PreferredAuthentications", "publickey,keyboard-interactive"),
             ("CanonicalizeHostname", "no"),
             ("ProxyCommand", &proxy_command),
         ];

@@ -1,6 +1,7 @@
 //! `~/.tsh`: the profile, and for each proxy and user the keys and certificates of one login. Owns the files listed in the contract,
 //! their modes and their consistency (I67). Never shows a key to anybody but the caller.
 
+mod kube_sessions;
 mod revoked;
 
 use std::{
@@ -9,9 +10,10 @@ use std::{
     time::Duration,
 };
 
+pub use kube_sessions::{KubeCredential, KubeSession};
 use remoteler_core::{
     CaSet, ClusterName, Identity, IdentityError, Secret, Timestamp, TrustBundle, UserCerts, UserIdentity, UserName,
-    ssh_identity,
+    check_connector_name, ssh_identity,
 };
 use remoteler_tunnel::{TlsIdentity, TlsIdentityError};
 use ssh_key::{Certificate, PrivateKey};
@@ -205,14 +207,16 @@ impl Store {
         let tls = TlsIdentity::from_pem(certs.tls_certificate.as_bytes(), keys.tls_private.reveal().as_bytes())?;
 
         let cluster = identity.cluster.clone();
-        let profile = Profile { proxy: proxy.clone(), user: user.clone(), cluster, insecure: false };
+        // It becomes part of an address that people are shown (I70).
+        let logout_connector = certs.logout_connector.clone().filter(|name| check_connector_name(name).is_ok());
+        let profile = Profile { proxy: proxy.clone(), user: user.clone(), cluster, insecure: false, logout_connector };
         let mut trust = host_trust(identity.cluster.clone(), certs.trust.host.clone());
         trust.revoked = revoked::of_hosts(&certs.trust.revoked);
         let (dir, _lock) = self.open_for_change()?;
         let keys_dir = dir.create_dir(KEYS)?.create_dir(proxy.host())?;
         let name = Names::of(user);
         // The certificates go first: until the last file is there, key and certificate do not match.
-        for name in [&name.ssh_certificate, &name.tls_certificate] {
+        for name in [&name.ssh_certificate, &name.tls_certificate, &name.kube_sessions] {
             keys_dir.remove(name)?;
         }
         keys_dir.write(&name.ssh_private, keys.ssh_private.reveal().as_bytes())?;
@@ -463,6 +467,7 @@ struct Names {
     ssh_certificate: String,
     tls_private: String,
     tls_certificate: String,
+    kube_sessions: String,
 }
 
 impl Names {
@@ -473,12 +478,13 @@ impl Names {
             ssh_certificate: format!("{user}-cert.pub"),
             tls_private: format!("{user}.key"),
             tls_certificate: format!("{user}.crt"),
+            kube_sessions: format!("{user}.kube-sessions"),
         }
     }
 
-    fn all(&self) -> [&str; 5] {
-        let Self { ssh_private, ssh_public, ssh_certificate, tls_private, tls_certificate } = self;
-        [ssh_certificate, tls_certificate, ssh_private, ssh_public, tls_private]
+    fn all(&self) -> [&str; 6] {
+        let Self { ssh_private, ssh_public, ssh_certificate, tls_private, tls_certificate, kube_sessions } = self;
+        [ssh_certificate, tls_certificate, ssh_private, ssh_public, tls_private, kube_sessions]
     }
 }
 

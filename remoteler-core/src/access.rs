@@ -8,7 +8,8 @@ use std::fmt;
 
 use crate::{
     Finding, KubeClusterName, KubeRecord, KubeRequest, LockContext, Locked, Login, NodeName, NodeRecord, Policy,
-    RoleName, RoleOptions, Timestamp, VerifiedUser, check_principal,
+    ProofMismatch, RoleName, RoleOptions, SessionId, SessionProof, SessionTarget, Timestamp, VerifiedUser,
+    WantedSession, check_principal,
     decision::{Granted, KubeNames, decide_kube, decide_ssh},
 };
 
@@ -45,6 +46,10 @@ impl AccessDenied {
                 "your certificate does not hold that account, 'tsh status' shows those it holds; ask an administrator for the account or, if it is new to you, log in again"
             }
             DenyReason::UnknownRole(_) => "a role of yours is gone; log in again",
+            DenyReason::SessionMfaNeeded => {
+                "each session there needs a second factor; 'tsh ssh' and kubectl after 'tsh kube login' ask for the code, and 'tsh mfa add' sets a factor up"
+            }
+            DenyReason::OtherSession(_) => "the second factor was shown for something else; try again",
             DenyReason::CertificateFor(_) => "this certificate is for one Kubernetes cluster only; log in again",
             DenyReason::DeniedBy(_)
             | DenyReason::NoRoleAllows
@@ -102,6 +107,10 @@ pub enum DenyReason {
     UnusableKubernetesName(String),
     /// A lock, or that locks are not known.
     Locked(Locked),
+    /// It is allowed, but for a second factor that each session needs and that was not shown.
+    SessionMfaNeeded,
+    /// A second factor was shown, but not for this.
+    OtherSession(Box<ProofMismatch>),
 }
 
 impl DenyReason {
@@ -115,7 +124,9 @@ impl DenyReason {
             | Self::KubernetesUserDenied(_)
             | Self::CertificateFor(_)
             | Self::UnusableKubernetesName(_)
-            | Self::Locked(_) => false,
+            | Self::Locked(_)
+            | Self::SessionMfaNeeded
+            | Self::OtherSession(_) => false,
         }
     }
 }
@@ -135,6 +146,8 @@ impl fmt::Display for DenyReason {
             Self::CertificateFor(kube) => write!(f, "the certificate is for Kubernetes cluster {kube} only"),
             Self::UnusableKubernetesName(name) => write!(f, "the Kubernetes name {name:?} cannot be sent as a header"),
             Self::Locked(locked) => locked.fmt(f),
+            Self::SessionMfaNeeded => f.write_str("a second factor for this session is needed (require_session_mfa)"),
+            Self::OtherSession(mismatch) => mismatch.fmt(f),
         }
     }
 }
@@ -147,6 +160,7 @@ pub struct SshAccess {
     node: NodeName,
     role: RoleName,
     options: RoleOptions,
+    with_mfa: Option<SessionId>,
 }
 
 impl SshAccess {
@@ -180,6 +194,12 @@ impl SshAccess {
         &self.options
     }
 
+    /// The session for which a second factor was shown; `None` without one.
+    #[must_use]
+    pub const fn with_mfa(&self) -> Option<SessionId> {
+        self.with_mfa
+    }
+
     /// When the certificate that was shown ends.
     #[must_use]
     pub const fn expires(&self) -> Timestamp {
@@ -197,6 +217,32 @@ pub fn authorize_ssh(
     node: &NodeRecord,
     login: &Login,
 ) -> Result<SshAccess, AccessDenied> {
+    ssh_access(user, policy, node, login, None)
+}
+
+/// The same for somebody who showed a second factor for `session`, which may be needed or not ([`DenyReason::SessionMfaNeeded`]).
+///
+/// # Errors
+/// As [`authorize_ssh`]; [`DenyReason::OtherSession`] when the proof is for anything else than `user` as `login` on `node` in `session` at `now` (I49).
+pub fn authorize_ssh_proven(
+    user: &VerifiedUser,
+    policy: &Policy,
+    node: &NodeRecord,
+    login: &Login,
+    (proof, session, now): (&SessionProof, SessionId, Timestamp),
+) -> Result<SshAccess, AccessDenied> {
+    let target = SessionTarget::Node { host_id: node.host_id, login: login.clone() };
+    let wanted = WantedSession { user: &user.identity().user, target: &target, session: Some(session), now };
+    ssh_access(user, policy, node, login, Some(proof.fits(&wanted).map(|()| session)))
+}
+
+fn ssh_access(
+    user: &VerifiedUser,
+    policy: &Policy,
+    node: &NodeRecord,
+    login: &Login,
+    proven: Option<Result<SessionId, ProofMismatch>>,
+) -> Result<SshAccess, AccessDenied> {
     let identity = user.identity();
     let locks = policy.check_locks(&LockContext::of_user(user).login(login).node(node));
     let decided = match (locks, user.only_at()) {
@@ -204,13 +250,18 @@ pub fn authorize_ssh(
         (Ok(()), Some(only)) => Err(DenyReason::CertificateFor(only.clone())),
         (Ok(()), None) => decide_ssh(identity, policy, &node.labels, login, &mut ()),
     };
+    let decided = decided.and_then(|granted| {
+        let with_mfa = second_factor(policy, &granted.options, proven)?;
+        Ok((granted, with_mfa))
+    });
     match decided {
-        Ok(Granted { role, options }) => Ok(SshAccess {
+        Ok((Granted { role, options }, with_mfa)) => Ok(SshAccess {
             user: user.clone(),
             login: login.clone(),
             node: node.name.clone(),
             role: role.name().clone(),
             options,
+            with_mfa,
         }),
         Err(reason) => {
             // Refusals are few, so that the whole account of one may cost a second look.
@@ -233,6 +284,7 @@ pub struct KubeAccess {
     impersonate_groups: Vec<String>,
     role: RoleName,
     options: RoleOptions,
+    with_mfa: Option<SessionId>,
 }
 
 impl KubeAccess {
@@ -264,6 +316,12 @@ impl KubeAccess {
     #[must_use]
     pub const fn role(&self) -> &RoleName {
         &self.role
+    }
+
+    /// See [`SshAccess::with_mfa`].
+    #[must_use]
+    pub const fn with_mfa(&self) -> Option<SessionId> {
+        self.with_mfa
     }
 
     /// What limits the connection: see [`SshAccess::options`].
@@ -312,8 +370,19 @@ fn kube_access(
         (Ok(()), Some(only)) => Err(DenyReason::CertificateFor(only.clone())),
         (Ok(()), None) => decide_kube(identity, policy, &kube.labels, request, &mut ()),
     };
+    let decided = decided.and_then(|(granted, names)| {
+        // Its time is the certificate's, whose end is looked at with each request.
+        let proven = user.proof().map(|proof| match proof.target() {
+            SessionTarget::KubeCluster { name } if *name == kube.name => Ok(proof.session()),
+            other @ (SessionTarget::KubeCluster { .. } | SessionTarget::Node { .. }) => {
+                Err(ProofMismatch::Target(other.clone()))
+            }
+        });
+        let with_mfa = second_factor(policy, &granted.options, proven)?;
+        Ok((granted, names, with_mfa))
+    });
     match decided {
-        Ok((Granted { role, options }, KubeNames { user: impersonate_user, groups: impersonate_groups })) => {
+        Ok((Granted { role, options }, KubeNames { user: impersonate_user, groups: impersonate_groups }, with_mfa)) => {
             Ok(KubeAccess {
                 user: user.clone(),
                 kube_cluster: kube.name.clone(),
@@ -321,6 +390,7 @@ fn kube_access(
                 impersonate_groups,
                 role: role.name().clone(),
                 options,
+                with_mfa,
             })
         }
         Err(reason) => {
@@ -338,6 +408,20 @@ fn kube_access(
             let target = kube.name.to_string();
             Err(AccessDenied { user: identity.user.to_string(), action, target, reason, findings: findings.into() })
         }
+    }
+}
+
+/// I49: whether a second factor that a session needs was shown for it. One that was shown for something else is refused also where none is needed.
+fn second_factor(
+    policy: &Policy,
+    options: &RoleOptions,
+    proven: Option<Result<SessionId, ProofMismatch>>,
+) -> Result<Option<SessionId>, DenyReason> {
+    match proven {
+        Some(Ok(session)) => Ok(Some(session)),
+        Some(Err(mismatch)) => Err(DenyReason::OtherSession(Box::new(mismatch))),
+        None if policy.needs_session_mfa(options) => Err(DenyReason::SessionMfaNeeded),
+        None => Ok(None),
     }
 }
 

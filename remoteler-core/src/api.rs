@@ -40,6 +40,8 @@ pub enum ApiErrorKind {
     Internal,
     /// The service cannot be reached or cannot do it now; the same request may be sent again: 503.
     Unavailable,
+    /// The password is right, and a security key is needed beside it, which only a browser can ask: 401.
+    SecurityKeyNeeded,
 }
 
 /// A failed call: what the caller may know of it.
@@ -112,6 +114,9 @@ pub struct UserCerts {
     pub logins: Vec<String>,
     /// Authorities to trust.
     pub trust: TrustBundle,
+    /// The connector at whose provider the browser may be logged in still; where that ends, the proxy's page for it knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logout_connector: Option<String>,
 }
 
 /// A host asks to be let in.
@@ -492,4 +497,7 @@ pub trait AuthApi: Send + Sync {
     async fn report_leases(&self, report: LeaseReport) -> Result<(), ApiError>;
     /// The proxies that were heard of within the last two minutes. Proxies and administrators.
     async fn proxies(&self) -> Result<Vec<crate::ProxyRecord>, ApiError>;
+    /// Takes a user's second factor for one session. Nodes, for sessions there; users, for themselves. [`ApiErrorKind::SecondFactorNeeded`] without a
+    /// code, [`ApiErrorKind::Unauthenticated`] for a wrong or used one, [`ApiErrorKind::Denied`] when the user has no factor.
+    async fn prove_session(&self, request: crate::SessionProofRequest) -> Result<crate::SessionProven, ApiError>;
 }

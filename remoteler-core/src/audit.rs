@@ -168,7 +168,7 @@ audit_kinds! {
         user: String,
         /// The factor's name.
         name: String,
-        /// `totp`.
+        /// `totp` or `webauthn`.
         mfa_device_type: String,
     }
     /// A user's second factor was removed.
@@ -407,6 +407,9 @@ audit_kinds! {
         /// The role that allows it: the first of those that do.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         role: Option<String>,
+        /// The session for which a second factor was shown: `session` of `mfa_auth_challenge.validate`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        with_mfa: Option<String>,
     }
     /// The session is over.
     SessionEnd = "session.end", "T2004I" {
@@ -495,6 +498,9 @@ audit_kinds! {
         /// Connection.
         #[serde(flatten)]
         connection: ConnectionFields,
+        /// The session for which a second factor was shown, as in `session.start`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        with_mfa: Option<String>,
     }
     /// An agent's tunnel came up or was refused.
     TunnelConnect = "tunnel.connect", "TT000I" {
@@ -693,6 +699,43 @@ audit_kinds! {
         #[serde(rename = "addr.remote", default, skip_serializing_if = "Option::is_none")]
         remote: Option<String>,
     }
+
+    /// A user showed a second factor, or failed to: a security key at a login, or a code for one session.
+    MfaValidate = "mfa_auth_challenge.validate", "T1016I" {
+        /// Whose it is said to be.
+        user: String,
+        /// The factor's name, where it is one of theirs.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mfa_device: Option<String>,
+        /// `webauthn` or `otp`.
+        mfa_device_type: String,
+        /// The session it is for, where it is for one, as `with_mfa` names it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        session: Option<String>,
+        /// Where that is: a host id or a Kubernetes cluster.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        target: Option<String>,
+        /// As which account, on nodes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        login: Option<String>,
+        /// Whether it was right.
+        success: bool,
+        /// Why not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+        /// The client's address.
+        #[serde(rename = "addr.remote", default, skip_serializing_if = "Option::is_none")]
+        remote: Option<String>,
+    }
+    /// A web session was ended before its time.
+    WebSessionEnd = "web_session.end", "T1017I" {
+        /// Whose.
+        user: String,
+        /// Who did it.
+        by: String,
+        /// Names the session, and is no credential.
+        sid: String,
+    }
 }
 
 impl AuditKind {
@@ -718,6 +761,7 @@ impl AuditKind {
             Self::Port { success: false, .. } => "T3003E",
             Self::TunnelConnect { success: false, .. } => "TT000W",
             Self::ServiceConnect { success: false, .. } => "TSV00W",
+            Self::MfaValidate { success: false, .. } => "T1016W",
             other => other.base_code(),
         }
     }
@@ -736,6 +780,7 @@ mod tests {
             size: Some("80:25".into()),
             initial_command: Vec::new(),
             role: Some("dev".into()),
+            with_mfa: None,
         };
         let event =
             AuditEvent::new(kind, Timestamp::from_unix_millis(1), Uuid::nil(), ClusterName::new("root").unwrap());

@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Entropy, ResourceKind, Secret, Timestamp, UserName};
+use crate::{
+    Account, AccountWish, Entropy, FactorAdded, OfferedTotp, ResourceKind, Secret, SignedUp, Timestamp, UserName,
+};
 
 /// `http://127.0.0.1:PORT/PATH` or `http://[::1]:PORT/PATH`: the only places that a login's answer is redirected to (I40, RFC 8252 section 7.3).
 /// It is parsed by being written again: what does not come out the same is refused.
@@ -317,6 +319,83 @@ pub enum BrowserAction {
         /// The connector.
         connector: String,
     },
+    /// Proves a local user by a security key, or by a code instead, after the password.
+    Key {
+        /// The login.
+        id: String,
+        /// What was asked ([`BrowserView::Touch`]).
+        token: Secret,
+        /// What the key answered: JSON of a `PublicKeyCredential` (WebAuthn Level 2).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        answer: Option<Secret>,
+        /// As typed, if anything was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        code: Option<Secret>,
+    },
+    /// Asks whether a security key can be set up with a sign-up link, here.
+    OfferKey {
+        /// Of the link.
+        invite: Secret,
+    },
+    /// Signs up with a security key.
+    SignUpByKey {
+        /// Of the link.
+        invite: Secret,
+        /// The password to be.
+        password: Secret,
+        /// What was offered ([`BrowserView::KeyOffer`]).
+        token: Secret,
+        /// What the key answered.
+        answer: Secret,
+    },
+    /// Sees or changes what is one's own.
+    Account {
+        /// Value of the cookie of the web session.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        session: Option<Secret>,
+        /// What the browser says it is.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        agent: String,
+        /// What.
+        wish: AccountWish,
+    },
+    /// Was refused by the proxy before it came to a step: nothing is done but that it is on record.
+    Refused {
+        /// Why.
+        because: PageRefusal,
+    },
+    /// Asks where the login at an identity provider ends.
+    Logout {
+        /// The connector.
+        connector: String,
+    },
+}
+
+/// Why a proxy shows a browser no page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PageRefusal {
+    /// It was asked under a name that is not the proxy's.
+    ForgedHost,
+    /// A form was sent from another site, or is not the one that was shown to this browser.
+    ForeignForm,
+    /// The page was to be shown within one of another site.
+    Framed,
+    /// The answer of a login was to go elsewhere than to the client's own machine.
+    ForeignRedirect,
+}
+
+impl PageRefusal {
+    /// For the audit log.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::ForgedHost => "a page was asked for under a name that is not the proxy's",
+            Self::ForeignForm => "a form came from another site, or was not the one that was shown to this browser",
+            Self::Framed => "a page was to be shown within a page of another site",
+            Self::ForeignRedirect => "the answer of a login was to go elsewhere than to the client's own machine",
+        }
+    }
 }
 
 /// What the browser is shown.
@@ -347,6 +426,9 @@ pub enum BrowserView {
         /// The form for users with a password, where it is shown.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         local: Option<LocalChoice>,
+        /// Whether it is a login to the account page, and not of a program.
+        #[serde(default)]
+        account: bool,
     },
     /// Asks whether it is the user's own login.
     Confirm {
@@ -382,6 +464,51 @@ pub enum BrowserView {
     SamlMetadata {
         /// XML.
         document: String,
+    },
+    /// The password was right: a security key is asked for.
+    Touch {
+        /// The login.
+        id: String,
+        /// Stands for the question; its answer brings it back, once.
+        token: Secret,
+        /// JSON of a `CredentialRequestOptions` (WebAuthn Level 2), binary values in base64url.
+        options: String,
+        /// Whether a code may be typed instead.
+        code: bool,
+        /// What was wrong before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    },
+    /// A security key can be set up.
+    KeyOffer {
+        /// Stands for the offer; the answer brings it back, once.
+        token: Secret,
+        /// JSON of a `CredentialCreationOptions`, binary values in base64url.
+        options: String,
+    },
+    /// There is nothing to be shown.
+    Nothing,
+    /// An account was set up.
+    SignedUp(SignedUp),
+    /// The browser has a web session now.
+    SessionBegun {
+        /// For its cookie.
+        session: Secret,
+    },
+    /// There is no web session: one has to be begun.
+    NoSession,
+    /// What one's own is.
+    Account(Box<Account>),
+    /// An authenticator app can be set up.
+    TotpOffer(OfferedTotp),
+    /// A factor was added; its recovery codes are shown once.
+    Codes(FactorAdded),
+    /// Posts a form to the identity provider (SAML 2.0 Bindings section 3.5).
+    Submit {
+        /// An `https` URL.
+        to: String,
+        /// Its fields, all hidden.
+        fields: BTreeMap<String, String>,
     },
 }
 

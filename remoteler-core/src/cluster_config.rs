@@ -6,7 +6,7 @@ use std::{fmt, str::FromStr, time::Duration};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use crate::{ClusterSettings, LockMode, Metadata, Resource, ResourceKind, parse_duration};
+use crate::{ClusterSettings, FactorKind, LockMode, Metadata, Resource, ResourceKind, parse_duration};
 
 /// Whether a second factor is asked for beside the password.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -19,6 +19,31 @@ pub enum SecondFactor {
     Optional,
     /// Of everybody: who has none registers one first.
     On,
+    /// As [`SecondFactor::On`], and only one-time codes count.
+    Otp,
+    /// As [`SecondFactor::On`], and only security keys count.
+    Webauthn,
+}
+
+impl SecondFactor {
+    /// Whether nobody goes without.
+    #[must_use]
+    pub const fn is_required(self) -> bool {
+        match self {
+            Self::Off | Self::Optional => false,
+            Self::On | Self::Otp | Self::Webauthn => true,
+        }
+    }
+
+    /// Whether factors of this kind count.
+    #[must_use]
+    pub const fn takes(self, kind: FactorKind) -> bool {
+        match (self, kind) {
+            (Self::Off, _) | (Self::Otp, FactorKind::Webauthn) | (Self::Webauthn, FactorKind::Totp) => false,
+            (Self::Optional | Self::On, _) => true,
+            (Self::Otp, FactorKind::Totp) | (Self::Webauthn, FactorKind::Webauthn) => true,
+        }
+    }
 }
 
 /// Where users prove who they are when they name no connector.
@@ -28,7 +53,41 @@ pub enum AuthType {
     /// Here, with a password.
     #[default]
     Local,
+    /// At an identity provider, by OpenID Connect.
+    Oidc,
+    /// At an identity provider, by SAML 2.0.
+    Saml,
+    /// At GitHub.
+    Github,
 }
+
+impl AuthType {
+    /// As documents, the configuration file and the login page's API have it: a kind of connector, or `local`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Oidc => "oidc",
+            Self::Saml => "saml",
+            Self::Github => "github",
+        }
+    }
+}
+
+impl FromStr for AuthType {
+    type Err = AuthTypeError;
+
+    fn from_str(text: &str) -> Result<Self, AuthTypeError> {
+        let all = [Self::Local, Self::Oidc, Self::Saml, Self::Github];
+        let found = all.into_iter().find(|each| each.as_str() == text);
+        found.ok_or_else(|| AuthTypeError(text.chars().take(40).collect()))
+    }
+}
+
+/// No way to log in.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not available; local, oidc, github and saml are")]
+pub struct AuthTypeError(String);
 
 /// Whether terminal sessions are recorded, and where.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -65,7 +124,9 @@ impl<'de> Deserialize<'de> for SecondFactor {
             "off" => Ok(Self::Off),
             "optional" => Ok(Self::Optional),
             "on" => Ok(Self::On),
-            other => Err(de::Error::unknown_variant(other, &["off", "optional", "on"])),
+            "otp" => Ok(Self::Otp),
+            "webauthn" => Ok(Self::Webauthn),
+            other => Err(de::Error::unknown_variant(other, &["off", "optional", "on", "otp", "webauthn"])),
         }
     }
 }
@@ -135,8 +196,72 @@ impl<'de> Deserialize<'de> for IdleTimeout {
     }
 }
 
+/// How long a second factor counts that was shown for a Kubernetes cluster: a duration from 1s to 1h, by default 1m.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VerificationInterval(u64);
+
+impl VerificationInterval {
+    /// As a duration.
+    #[must_use]
+    pub const fn duration(self) -> Duration {
+        Duration::from_secs(self.0)
+    }
+}
+
+impl Default for VerificationInterval {
+    fn default() -> Self {
+        Self(60)
+    }
+}
+
+impl FromStr for VerificationInterval {
+    type Err = VerificationIntervalError;
+
+    fn from_str(text: &str) -> Result<Self, VerificationIntervalError> {
+        let seconds = parse_duration(text).map(|interval| Duration::as_secs(&interval));
+        let seconds = seconds.filter(|seconds| (1..=MAX_INTERVAL).contains(seconds));
+        seconds.map(Self).ok_or_else(|| VerificationIntervalError(text.chars().take(40).collect()))
+    }
+}
+
+/// Longest [`VerificationInterval`], in seconds.
+const MAX_INTERVAL: u64 = 3600;
+
+/// No interval.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no duration from 1s to 1h such as 1m")]
+pub struct VerificationIntervalError(String);
+
+impl fmt::Display for VerificationInterval {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        IdleTimeout(Some(self.0)).fmt(f)
+    }
+}
+
+impl Serialize for VerificationInterval {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for VerificationInterval {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// `require_session_mfa`: a flag or a word for one. Teleport's kinds of hardware keys are refused: they are not told apart here.
+fn session_mfa<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
+    match Option::<Word>::deserialize(deserializer)?.as_ref().map(Word::text) {
+        None => Ok(None),
+        Some("on" | "yes" | "true" | "session") => Ok(Some(true)),
+        Some("off" | "no" | "false") => Ok(Some(false)),
+        Some(other) => Err(de::Error::unknown_variant(other, &["yes", "no"])),
+    }
+}
+
 /// `spec` of a `cluster_auth_preference`. What is absent is as if there were no document.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AuthPreferenceSpec {
     /// Where users prove who they are.
@@ -151,6 +276,15 @@ pub struct AuthPreferenceSpec {
     /// Whether live work ends with its certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disconnect_expired_cert: Option<bool>,
+    /// Whether each session needs a second factor of its own, whatever roles say.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "session_mfa")]
+    pub require_session_mfa: Option<bool>,
+    /// How long a second factor counts that was shown for a Kubernetes cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mfa_verification_interval: Option<VerificationInterval>,
+    /// The connector that is used when none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connector_name: Option<String>,
 }
 
 /// `spec` of a `cluster_networking_config`. What is absent is as if there were no document.
@@ -172,7 +306,7 @@ pub struct SessionRecordingSpec {
 }
 
 /// What one source says of the cluster: the configuration file, or the documents.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClusterConfig {
     /// Login and locks.
     pub auth: AuthPreferenceSpec,
@@ -264,6 +398,9 @@ impl ClusterConfig {
                 second_factor: auth.second_factor.or(other.second_factor),
                 locking_mode: auth.locking_mode.or(other.locking_mode),
                 disconnect_expired_cert: auth.disconnect_expired_cert.or(other.disconnect_expired_cert),
+                require_session_mfa: auth.require_session_mfa.or(other.require_session_mfa),
+                mfa_verification_interval: auth.mfa_verification_interval.or(other.mfa_verification_interval),
+                connector_name: auth.connector_name.or(other.connector_name),
             },
             networking: NetworkingSpec {
                 client_idle_timeout: self.networking.client_idle_timeout.or(below.networking.client_idle_timeout),
@@ -281,6 +418,9 @@ impl ClusterConfig {
                 second_factor: Some(SecondFactor::default()),
                 locking_mode: Some(LockMode::default()),
                 disconnect_expired_cert: Some(false),
+                require_session_mfa: Some(false),
+                mfa_verification_interval: Some(VerificationInterval::default()),
+                connector_name: None,
             },
             networking: NetworkingSpec { client_idle_timeout: Some(IdleTimeout::default()) },
             recording: SessionRecordingSpec { mode: Some(RecordingMode::default()) },
@@ -297,14 +437,16 @@ impl ClusterConfig {
             disconnect_expired_cert: auth.disconnect_expired_cert.unwrap_or_default(),
             second_factor: auth.second_factor.unwrap_or_default(),
             session_recording: recording.mode.unwrap_or_default(),
+            require_session_mfa: auth.require_session_mfa.unwrap_or_default(),
+            mfa_verification_interval: auth.mfa_verification_interval.unwrap_or_default(),
         }
     }
 
     /// The `spec` of the document of this kind.
     #[must_use]
-    pub fn spec(self, kind: ResourceKind) -> Value {
+    pub fn spec(&self, kind: ResourceKind) -> Value {
         let spec = match kind {
-            ResourceKind::ClusterAuthPreference => serde_json::to_value(self.auth),
+            ResourceKind::ClusterAuthPreference => serde_json::to_value(&self.auth),
             ResourceKind::ClusterNetworkingConfig => serde_json::to_value(self.networking),
             ResourceKind::SessionRecordingConfig => serde_json::to_value(self.recording),
             ResourceKind::Role
@@ -375,7 +517,7 @@ impl ClusterConfig {
     ///
     /// # Errors
     /// [`ClusterConfigError::InFile`], of the first field that does not.
-    pub fn agrees_with_file(self, kind: ResourceKind, file: Self) -> Result<(), ClusterConfigError> {
+    pub fn agrees_with_file(&self, kind: ResourceKind, file: &Self) -> Result<(), ClusterConfigError> {
         let name = singleton_name(kind).ok_or(ClusterConfigError::Kind(kind.as_str()))?;
         let (own, file) = (self.spec(kind), file.spec(kind));
         for (field, said) in file.as_object().into_iter().flatten() {
@@ -389,7 +531,7 @@ impl ClusterConfig {
 
     /// What is different in `after`, of documents of this kind: `locking_mode: best_effort -> strict`.
     #[must_use]
-    pub fn changes(self, kind: ResourceKind, after: Self) -> Vec<String> {
+    pub fn changes(&self, kind: ResourceKind, after: &Self) -> Vec<String> {
         let (before, after) = (self.spec(kind), after.spec(kind));
         let shown = |value: Option<&Value>| match value {
             None => "unset".to_owned(),
@@ -408,6 +550,7 @@ impl ClusterConfig {
 fn place(field: &str) -> &'static str {
     match field {
         "type" => "auth_service.authentication.type",
+        "connector_name" => "auth_service.authentication.connector_name",
         "second_factor" => "auth_service.authentication.second_factor",
         "locking_mode" => "auth_service.authentication.locking_mode",
         "disconnect_expired_cert" => "auth_service.disconnect_expired_cert",
@@ -453,9 +596,9 @@ mod tests {
     fn a_document_that_contradicts_the_file_is_refused_and_the_place_in_the_file_is_named() {
         let file = saying(json!({ "disconnect_expired_cert": true, "locking_mode": "strict" }));
         let agreeing = saying(json!({ "locking_mode": "strict", "second_factor": "on" }));
-        assert_eq!(agreeing.agrees_with_file(CAP, file), Ok(()));
+        assert_eq!(agreeing.agrees_with_file(CAP, &file), Ok(()));
         let other = saying(json!({ "disconnect_expired_cert": false }));
-        let cause = other.agrees_with_file(CAP, file).unwrap_err().to_string();
+        let cause = other.agrees_with_file(CAP, &file).unwrap_err().to_string();
         assert!(cause.contains("disconnect_expired_cert of cluster-auth-preference is true"), "{cause}");
         assert!(cause.contains("(auth_service.disconnect_expired_cert)"), "{cause}");
     }
@@ -478,6 +621,23 @@ mod tests {
     }
 
     #[test]
+    fn a_second_factor_for_each_session_is_a_flag_and_its_interval_a_duration_up_to_an_hour() {
+        let set = saying(json!({ "require_session_mfa": "yes", "mfa_verification_interval": "90s" })).settings();
+        assert!(set.require_session_mfa);
+        assert_eq!(set.mfa_verification_interval.duration(), Duration::from_secs(90));
+        assert_eq!(ClusterSettings::default().mfa_verification_interval.duration(), Duration::from_secs(60));
+        for wrong in [
+            json!({ "require_session_mfa": "hardware_key_touch" }),
+            json!({ "mfa_verification_interval": "0s" }),
+            json!({ "mfa_verification_interval": "never" }),
+            json!({ "mfa_verification_interval": "2h" }),
+        ] {
+            let document = document("cluster-auth-preference", wrong.clone());
+            assert!(ClusterConfig::default().with_document(CAP, document).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn a_timeout_reads_back_as_it_is_written_and_nonsense_is_none() {
         for text in ["never", "1s", "90s", "30m", "2h"] {
             assert_eq!(text.parse::<IdleTimeout>().unwrap().to_string(), text);
@@ -489,10 +649,23 @@ mod tests {
     }
 
     #[test]
+    fn each_way_to_log_in_is_said_in_one_word_by_file_and_document() {
+        for word in ["local", "oidc", "saml", "github"] {
+            let by_document = saying(json!({ "type": word })).auth.auth_type;
+            assert_eq!((by_document, word.parse().ok()), (word.parse().ok(), by_document));
+            assert_eq!(by_document.map(AuthType::as_str), Some(word));
+        }
+        assert!("ldap".parse::<AuthType>().unwrap_err().to_string().contains("local, oidc, github and saml are"));
+        let file = saying(json!({ "type": "oidc", "connector_name": "corp" }));
+        let cause = saying(json!({ "connector_name": "idp" })).agrees_with_file(CAP, &file).unwrap_err().to_string();
+        assert!(cause.contains("corp") && cause.contains("auth_service.authentication.connector_name"), "{cause}");
+    }
+
+    #[test]
     fn what_changes_is_said_field_by_field() {
         let before = saying(json!({ "locking_mode": "strict", "second_factor": "on" }));
         let after = saying(json!({ "disconnect_expired_cert": true, "second_factor": "off" }));
-        let changes = before.changes(CAP, after);
+        let changes = before.changes(CAP, &after);
         let expected =
             ["disconnect_expired_cert: unset -> true", "locking_mode: strict -> unset", "second_factor: on -> off"];
         assert_eq!(changes, expected);

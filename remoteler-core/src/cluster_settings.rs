@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{LockMode, RecordingMode, SecondFactor};
+use crate::{LockMode, RecordingMode, SecondFactor, VerificationInterval};
 
 /// How long knowledge of locks counts as new. Services confirm it every half minute at the least.
 pub const LOCKS_HOLD: Duration = Duration::from_secs(300);
@@ -28,6 +28,12 @@ pub struct ClusterSettings {
     /// Whether terminal sessions are recorded, and where.
     #[serde(default)]
     pub session_recording: RecordingMode,
+    /// Whether each session needs a second factor of its own, whatever roles say.
+    #[serde(default)]
+    pub require_session_mfa: bool,
+    /// How long a second factor counts that was shown for a Kubernetes cluster.
+    #[serde(default)]
+    pub mfa_verification_interval: VerificationInterval,
 }
 
 impl ClusterSettings {

@@ -76,6 +76,9 @@ pub struct ShownOptions {
     /// Most connections to Kubernetes clusters at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_kubernetes_connections: Option<u32>,
+    /// Whether each session needs a second factor of its own, by a role or by the cluster's setting.
+    #[serde(default)]
+    pub require_session_mfa: bool,
 }
 
 impl From<&RoleOptions> for ShownOptions {
@@ -91,6 +94,7 @@ impl From<&RoleOptions> for ShownOptions {
             max_sessions: options.max_sessions,
             max_connections: options.max_connections,
             max_kubernetes_connections: options.max_kubernetes_connections,
+            require_session_mfa: options.session_mfa,
         }
     }
 }
@@ -105,7 +109,7 @@ pub fn explain_ssh(
 ) -> Explanation {
     let mut findings = Vec::new();
     let decided = decide_ssh(user, policy, labels, login, &mut findings);
-    made(user, name.to_string(), Some(login.clone()), decided, findings)
+    made((user, policy), name.to_string(), Some(login.clone()), decided, findings)
 }
 
 /// Explains whether `user` may send `request`, or anything at all, to the API server of the Kubernetes cluster `name` with `labels`.
@@ -118,18 +122,23 @@ pub fn explain_kube(
 ) -> Explanation {
     let mut findings = Vec::new();
     let decided = decide_kube(user, policy, labels, request, &mut findings).map(|(granted, _)| granted);
-    made(user, name.to_string(), None, decided, findings)
+    made((user, policy), name.to_string(), None, decided, findings)
 }
 
 fn made(
-    user: &UserIdentity,
+    (user, policy): (&UserIdentity, &Policy),
     target: String,
     login: Option<Login>,
     decided: Result<Granted<'_>, DenyReason>,
     findings: Vec<Finding>,
 ) -> Explanation {
     let (reason, options) = match &decided {
-        Ok(Granted { role, options }) => (format!("role {} allows it", role.name()), Some(options.into())),
+        Ok(Granted { role, options }) => {
+            let require_session_mfa = policy.needs_session_mfa(options);
+            let condition = if require_session_mfa { WITH_FACTOR } else { "" };
+            let options = ShownOptions { require_session_mfa, ..options.into() };
+            (format!("role {} allows it{condition}", role.name()), Some(options))
+        }
         Err(reason) => (reason.to_string(), None),
     };
     Explanation { user: user.user.clone(), target, login, allowed: decided.is_ok(), reason, findings, options }
@@ -139,12 +148,13 @@ impl Explanation {
     /// The same as the user themself may hear it: nothing of what stands in roles, and whether one denies or none allows is the same.
     #[must_use]
     pub fn for_the_user(self) -> Self {
-        let reason = if self.allowed {
-            "your roles allow it"
-        } else {
-            "your roles do not allow it; ask an administrator for a role that does"
+        let with_factor = self.options.as_ref().is_some_and(|options| options.require_session_mfa);
+        let reason = match (self.allowed, with_factor) {
+            (true, false) => "your roles allow it".to_owned(),
+            (true, true) => format!("your roles allow it{WITH_FACTOR}"),
+            (false, _) => "your roles do not allow it; ask an administrator for a role that does".to_owned(),
         };
-        Self { reason: reason.into(), findings: Vec::new(), ..self }
+        Self { reason, findings: Vec::new(), ..self }
     }
 
     /// The same, unless a lock forbids it, whose message anybody may hear whom it shuts out.
@@ -167,6 +177,9 @@ impl Explanation {
         }
     }
 }
+
+/// The condition, as it stands behind a reason.
+const WITH_FACTOR: &str = ", with a second factor for each session";
 
 /// The identity that a user with these roles and traits would have in a new certificate of `policy`'s cluster. Roles that do not exist stay in it,
 /// and refuse everything.

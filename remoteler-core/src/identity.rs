@@ -9,7 +9,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ClusterName, HostId, KubeClusterName, Labels, Login, NameError, NodeName, RoleName, UserName};
+use crate::{
+    ClusterName, HostId, KubeClusterName, Labels, Login, NameError, NodeName, RoleName, SessionProof, Timestamp,
+    UserName,
+};
 
 /// A user's attributes, from the user's record or the identity provider: name to values.
 pub type Traits = BTreeMap<String, Vec<String>>;
@@ -40,9 +43,10 @@ pub enum IdentityError {
     },
 }
 
-/// The newest format; a reader refuses a newer one. Format 2 has the labels and the generation of hosts. Who has neither is written in
-/// format 1, so that programs which know only that still read them.
-const FORMAT: u32 = 2;
+/// The newest format; a reader refuses a newer one. Format 2 has the labels and the generation of hosts, format 3 users with a second factor for
+/// one session. Who has none of it is written in format 1, so that programs which know only that still read them.
+const FORMAT: u32 = 3;
+const HOST_FORMAT: u32 = 2;
 /// What is read at the most.
 const MAX_OCTETS: usize = 32 * 1024;
 
@@ -161,7 +165,7 @@ impl HostIdentity {
 
     /// The format that a reader must know at least.
     fn format(&self) -> u32 {
-        if self.labels.is_empty() && self.generation == 0 { 1 } else { FORMAT }
+        if self.labels.is_empty() && self.generation == 0 { 1 } else { HOST_FORMAT }
     }
 
     /// Names that the SSH host certificate is valid for: `name`, `name.cluster`, `id`, `id.cluster`.
@@ -192,6 +196,18 @@ pub struct KubeUserIdentity {
     pub kube_cluster: KubeClusterName,
 }
 
+/// A user who showed a second factor, at the place that the proof names and nowhere else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProvenUserIdentity {
+    /// Who.
+    pub user: UserIdentity,
+    /// What they proved, for which place, until when.
+    pub proof: SessionProof,
+    /// When the certificate of the login ends with which they asked: what is begun now may last so long.
+    pub login_expires: Timestamp,
+}
+
 /// A user or a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identity {
@@ -201,6 +217,8 @@ pub enum Identity {
     Host(HostIdentity),
     /// Signed by a user authority. A variant and not a field of the user: whoever does not know it cannot take it for a user.
     KubeUser(KubeUserIdentity),
+    /// Signed by a user authority; a variant for the same reason.
+    ProvenUser(ProvenUserIdentity),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -216,6 +234,7 @@ enum Body {
     User(UserIdentity),
     Host(HostIdentity),
     KubeUser(KubeUserIdentity),
+    ProvenUser(ProvenUserIdentity),
 }
 
 impl Identity {
@@ -226,6 +245,7 @@ impl Identity {
             Self::User(user) => &user.cluster,
             Self::Host(host) => &host.cluster,
             Self::KubeUser(restricted) => &restricted.user.cluster,
+            Self::ProvenUser(proven) => &proven.user.cluster,
         }
     }
 
@@ -236,17 +256,19 @@ impl Identity {
             Self::User(user) => user.user.to_string(),
             Self::Host(host) => host.id.to_string(),
             Self::KubeUser(restricted) => restricted.user.user.to_string(),
+            Self::ProvenUser(proven) => proven.user.user.to_string(),
         }
     }
 
-    /// The one serialised form: JSON `{"v":1,"user":{…}}`, `{"v":1,"host":{…}}` or `{"v":1,"kube_user":{…}}`; a host with labels or a
-    /// generation has `"v":2`.
+    /// The one serialised form: JSON `{"v":1,"user":{…}}`, `{"v":1,"host":{…}}`, `{"v":1,"kube_user":{…}}` or `{"v":3,"proven_user":{…}}`; a host with
+    /// labels or a generation has `"v":2`.
     #[must_use]
     pub fn encode(&self) -> String {
         let (v, body) = match self {
             Self::User(user) => (1, Body::User(user.clone())),
             Self::Host(host) => (host.format(), Body::Host(host.clone())),
             Self::KubeUser(restricted) => (1, Body::KubeUser(restricted.clone())),
+            Self::ProvenUser(proven) => (FORMAT, Body::ProvenUser(proven.clone())),
         };
         serde_json::to_string(&Envelope { v, body })
             .expect("an identity holds only strings, lists and maps with string keys")
@@ -273,6 +295,10 @@ impl Identity {
             Body::User(user) => (1, Self::User(user)),
             Body::Host(host) => (host.format(), Self::Host(host)),
             Body::KubeUser(restricted) => (1, Self::KubeUser(restricted)),
+            Body::ProvenUser(proven) if proven.proof.user() != &proven.user.user => {
+                return Err(IdentityError::Malformed("the second factor is another user's".into()));
+            }
+            Body::ProvenUser(proven) => (FORMAT, Self::ProvenUser(proven)),
         };
         if v != least {
             return Err(IdentityError::Malformed(format!("it says format {v} and is of format {least}")));
@@ -290,6 +316,7 @@ impl From<NameError> for IdentityError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::SessionTarget;
 
     #[test]
     fn an_identity_reads_back_as_it_was_written() {
@@ -317,6 +344,33 @@ mod tests {
         let text = restricted.encode();
         assert!(text.starts_with(r#"{"v":1,"kube_user":"#), "{text}"); // I1: a reader that does not know it refuses it
         assert_eq!(Identity::decode(&text), Ok(restricted));
+    }
+
+    // I49
+    #[test]
+    fn a_user_with_a_second_factor_is_written_so_that_older_programs_refuse_it_and_only_with_a_factor_of_theirs() {
+        let name = |name: &str| UserName::new(name).unwrap();
+        let proven = |by: &str| {
+            let target = SessionTarget::KubeCluster { name: KubeClusterName::new("staging").unwrap() };
+            let end = Timestamp::from_unix_seconds(60);
+            let user = UserIdentity {
+                user: name("ann"),
+                cluster: ClusterName::new("root").unwrap(),
+                roles: [RoleName::new("access").unwrap()].into(),
+                traits: Traits::new(),
+                logins: Vec::new(),
+            };
+            let proof = SessionProof::new(crate::SessionId::from_uuid(uuid::Uuid::nil()), name(by), target, end);
+            Identity::ProvenUser(ProvenUserIdentity { user, proof, login_expires: end })
+        };
+        let text = proven("ann").encode();
+        assert!(text.starts_with(r#"{"v":3,"proven_user":"#), "{text}");
+        assert_eq!(Identity::decode(&text), Ok(proven("ann")));
+        for version in ["1", "2"] {
+            let disguised = text.replacen(r#""v":3"#, &format!(r#""v":{version}"#), 1);
+            assert!(matches!(Identity::decode(&disguised), Err(IdentityError::Malformed(_))));
+        }
+        assert!(matches!(Identity::decode(&proven("eve").encode()), Err(IdentityError::Malformed(_))));
     }
 
     fn host(labels: &[(&str, &str)], generation: u64) -> HostIdentity {
@@ -363,7 +417,7 @@ mod tests {
 
     #[test]
     fn a_newer_format_and_unknown_fields_are_refused() {
-        assert_eq!(Identity::decode(r#"{"v":3,"robot":{}}"#), Err(IdentityError::Format(3)));
+        assert_eq!(Identity::decode(r#"{"v":4,"robot":{}}"#), Err(IdentityError::Format(4)));
         assert_eq!(Identity::decode(r#"{"v":0,"robot":{}}"#), Err(IdentityError::Format(0)));
         let extra = r#"{"v":1,"user":{"user":"a","cluster":"c","roles":[],"root":true}}"#;
         assert!(matches!(Identity::decode(extra), Err(IdentityError::Malformed(_))));

@@ -6,6 +6,7 @@
 //! arguments or through [`Clock`] and [`Entropy`].
 
 mod access;
+mod account;
 mod api;
 mod audit;
 mod audit_bound;
@@ -52,6 +53,7 @@ mod rule;
 mod saml_connector;
 mod sealed_answer;
 mod secret;
+mod session_mfa;
 mod sign;
 mod source;
 mod storage;
@@ -66,7 +68,9 @@ pub mod wire;
 
 pub use access::{
     AccessDenied, DenyReason, KubeAccess, SshAccess, authorize_kube, authorize_kube_request, authorize_ssh,
+    authorize_ssh_proven,
 };
+pub use account::{Account, AccountWish, OwnCertificate, WebSession};
 pub use api::{
     ApiError, ApiErrorKind, AuthApi, EventOutcome, EventQuery, HostCerts, Invite, JoinRequest, LEAST_LOGIN_TTL,
     LoginRequest, NewToken, NewUser, Ping, RecordingChunk, SignUpRequest, TokenCreated, TokenSummary, UserCerts,
@@ -78,14 +82,15 @@ pub use audit_sink::{AuditError, AuditSink, NullAudit};
 pub use backup::BackupStatus;
 pub use browser_login::{
     BeginLogin, BrowserAction, BrowserAnswer, BrowserStep, BrowserView, ConnectorChoice, ConnectorReport, LocalChoice,
-    LoginBegun, LoginMethods, LoginPoll, LoginProgress, LoopbackUrl, MappingOutcome, NotLoopback, RedeemLogin,
-    SealedCerts, draw_login_code, read_login_code,
+    LoginBegun, LoginMethods, LoginPoll, LoginProgress, LoopbackUrl, MappingOutcome, NotLoopback, PageRefusal,
+    RedeemLogin, SealedCerts, draw_login_code, read_login_code,
 };
 pub use capture::CapturePattern;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use cluster_config::{
-    AuthPreferenceSpec, AuthType, ClusterConfig, ClusterConfigError, IdleTimeout, IdleTimeoutError, NetworkingSpec,
-    ORIGIN_LABEL, RecordingMode, SecondFactor, SessionRecordingSpec, singleton_name,
+    AuthPreferenceSpec, AuthType, AuthTypeError, ClusterConfig, ClusterConfigError, IdleTimeout, IdleTimeoutError,
+    NetworkingSpec, ORIGIN_LABEL, RecordingMode, SecondFactor, SessionRecordingSpec, VerificationInterval,
+    VerificationIntervalError, singleton_name,
 };
 pub use cluster_settings::{ClusterSettings, LOCKS_HOLD};
 pub use connector::{
@@ -95,7 +100,8 @@ pub use decision::{Finding, RoleOutcome, Visibility};
 pub use entropy::{Entropy, OsEntropy, fill_random, random_uuid};
 pub use explain::{ExplainRequest, Explanation, ShownOptions, explain_kube, explain_ssh, prospective_identity};
 pub use identity::{
-    HostIdentity, Identity, IdentityError, KubeUserIdentity, SystemRole, Traits, UnknownSystemRole, UserIdentity,
+    HostIdentity, Identity, IdentityError, KubeUserIdentity, ProvenUserIdentity, SystemRole, Traits, UnknownSystemRole,
+    UserIdentity,
 };
 pub use identity_ssh::{SSH_IDENTITY_EXTENSION, ssh_identity, ssh_identity_value};
 pub use identity_x509::{X509_IDENTITY_OID, X509Naming, x509_identity, x509_naming};
@@ -138,9 +144,13 @@ pub use rotation::{
     ServiceContact, TrustAck, TrustAcked,
 };
 pub use rule::{RuleAccess, Verb, authorize_rule};
-pub use saml_connector::{AttributeMapping, SamlSpec};
+pub use saml_connector::{AttributeMapping, SamlRequestBinding, SamlSpec};
 pub use sealed_answer::{AnswerKey, FollowKey, SealedAnswerError, is_answer_key, seal_answer};
 pub use secret::Secret;
+pub use session_mfa::{
+    ProofMismatch, SSH_PROOF_LIFE, SessionProof, SessionProofRequest, SessionProven, SessionPurpose, SessionTarget,
+    WantedSession,
+};
 pub use sign::{SignRequest, SignedCertificates};
 pub use source::SourceNet;
 pub use storage::{

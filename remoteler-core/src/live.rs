@@ -301,6 +301,12 @@ impl Slot {
 }
 
 impl Entry {
+    fn touch(&self) {
+        if self.terms.idle.is_some() && !self.touched.load(Ordering::Relaxed) {
+            self.touched.store(true, Ordering::Relaxed);
+        }
+    }
+
     fn end(&self, reason: EndReason) {
         // The first reason stays.
         let _ = self.ended.set(reason);
@@ -329,6 +335,11 @@ impl LiveGuard {
     pub fn signal(&self) -> LiveSignal {
         LiveSignal(self.entry.clone())
     }
+
+    /// As [`LiveSignal::touch`].
+    pub fn touch(&self) {
+        self.entry.touch();
+    }
 }
 
 impl Drop for LiveGuard {
@@ -352,9 +363,7 @@ pub struct LiveSignal(Arc<Entry>);
 impl LiveSignal {
     /// Something happened: the work is not idle. Cheap enough for each piece of data.
     pub fn touch(&self) {
-        if self.0.terms.idle.is_some() && !self.0.touched.load(Ordering::Relaxed) {
-            self.0.touched.store(true, Ordering::Relaxed);
-        }
+        self.0.touch();
     }
 
     /// Why it has to end, if it has to.

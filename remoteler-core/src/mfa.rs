@@ -11,6 +11,8 @@ use crate::{SecondFactor, Secret, Timestamp, UserName};
 pub enum FactorKind {
     /// One-time codes from an app (RFC 6238).
     Totp,
+    /// A security key, or what a device holds instead of one (WebAuthn Level 2).
+    Webauthn,
 }
 
 impl FactorKind {
@@ -19,6 +21,7 @@ impl FactorKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Totp => "totp",
+            Self::Webauthn => "webauthn",
         }
     }
 }
@@ -38,7 +41,7 @@ pub struct Factor {
 }
 
 /// A secret for an authenticator app, shown once; it counts when a code of it came back.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OfferedTotp {
     /// Base32 (RFC 4648), for those who cannot scan.
     pub secret: Secret,
@@ -78,7 +81,7 @@ pub struct FactorRemoval {
 }
 
 /// A factor was taken.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FactorAdded {
     /// Codes for the day on which the device is lost, each for one login; given with the first factor, and never again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -98,7 +101,7 @@ pub struct Invited {
 }
 
 /// What became of a sign-up.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignedUp {
     /// Who has an account now.
     pub user: UserName,

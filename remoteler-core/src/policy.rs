@@ -86,6 +86,12 @@ impl Policy {
         options.lock.unwrap_or(self.settings.locking_mode)
     }
 
+    /// Whether a session that roles with these options allow needs a second factor of its own.
+    #[must_use]
+    pub const fn needs_session_mfa(&self, options: &RoleOptions) -> bool {
+        options.session_mfa || self.settings.require_session_mfa
+    }
+
     /// Whether locks let something new begin. Every decision asks this first. How strict they are the roles of who asks say, and where they do not
     /// the cluster's settings.
     ///

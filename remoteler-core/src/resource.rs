@@ -9,7 +9,7 @@ use crate::RoleSpec;
 pub enum ResourceError {
     /// A kind this product does not have.
     #[error(
-        "{0:?} is no kind of resource; known are role, user, token, node, kube_cluster, policy_test, lock, cluster_auth_preference, cluster_networking_config, session_recording_config, oidc and github"
+        "{0:?} is no kind of resource; known are role, user, token, node, kube_cluster, policy_test, lock, cluster_auth_preference, cluster_networking_config, session_recording_config, oidc, github and saml"
     )]
     UnknownKind(String),
     /// A version of that kind it does not read.

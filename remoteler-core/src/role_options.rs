@@ -29,6 +29,14 @@ pub enum OptionError {
         /// The value that changes nothing.
         only: &'static str,
     },
+    /// None of the words there are.
+    #[error("{value:?} is not supported; there are {known}")]
+    Unknown {
+        /// As written.
+        value: String,
+        /// All of them.
+        known: &'static str,
+    },
     /// Said twice, and the two could differ.
     #[error("port_forwarding with local or remote says the same as ssh_port_forwarding; keep one of them")]
     Twice,
@@ -84,7 +92,7 @@ pub struct OptionsSpec {
     /// Only `off`: accounts are never made on nodes.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "word")]
     pub create_host_user_mode: Option<String>,
-    /// Only `no`: one login is enough.
+    /// Whether each session needs a second factor of its own: `yes` or `no`, the default. One role that allows the session and says yes is enough.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "word")]
     pub require_session_mfa: Option<String>,
     /// Only `off` or `optional`: devices are not attested.
@@ -190,6 +198,8 @@ pub struct RoleOptions {
     pub max_kubernetes_connections: Option<u32>,
     /// What to do when locks may not be known; `None` where no role says, so that the cluster's own setting counts.
     pub lock: Option<LockMode>,
+    /// Whether each session that it allows needs a second factor of its own, also where the cluster's own setting says no.
+    pub session_mfa: bool,
 }
 
 /// Longest certificate life of a role that does not say.
@@ -208,6 +218,7 @@ impl Default for RoleOptions {
             max_connections: None,
             max_kubernetes_connections: None,
             lock: None,
+            session_mfa: false,
         }
     }
 }
@@ -236,6 +247,7 @@ impl RoleOptions {
             max_connections: limit(spec.max_connections),
             max_kubernetes_connections: limit(spec.max_kubernetes_connections),
             lock: spec.lock,
+            session_mfa: session_mfa(spec)?,
         })
     }
 
@@ -250,6 +262,7 @@ impl RoleOptions {
                 local: self.port_forwarding.local.max(other.port_forwarding.local),
                 remote: self.port_forwarding.remote.max(other.port_forwarding.remote),
             },
+            session_mfa: self.session_mfa || other.session_mfa,
             ..limits
         }
     }
@@ -272,6 +285,8 @@ impl RoleOptions {
             max_connections: lowest(self.max_connections, other.max_connections),
             max_kubernetes_connections: lowest(self.max_kubernetes_connections, other.max_kubernetes_connections),
             lock: self.lock.max(other.lock),
+            // Of what a role does not allow, it does not say how.
+            session_mfa: self.session_mfa,
         }
     }
 }
@@ -317,6 +332,15 @@ fn port_forwarding(spec: &OptionsSpec) -> Result<PortForwarding, (&'static str, 
     Ok(PortForwarding { local: way(&each.local), remote: way(&each.remote) })
 }
 
+/// Kinds of keys that must be touched are not told apart, so that no role may demand one.
+fn session_mfa(spec: &OptionsSpec) -> Result<bool, (&'static str, OptionError)> {
+    match spec.require_session_mfa.as_deref() {
+        None | Some("no" | "off" | "false") => Ok(false),
+        Some("yes" | "on" | "true" | "session") => Ok(true),
+        Some(other) => Err(("require_session_mfa", OptionError::Unknown { value: short(other), known: "yes and no" })),
+    }
+}
+
 /// Options that documents of Teleport hold at the value that says "not used". Any other value would be a promise that nobody keeps.
 fn only_what_is_built(spec: &OptionsSpec) -> Result<(), (&'static str, OptionError)> {
     let flags = [
@@ -329,9 +353,8 @@ fn only_what_is_built(spec: &OptionsSpec) -> Result<(), (&'static str, OptionErr
             return Err((name, OptionError::OnlyAs { value: "true".into(), only: "false" }));
         }
     }
-    let words: [(_, _, &[&str], _); 5] = [
+    let words: [(_, _, &[&str], _); 4] = [
         ("create_host_user_mode", &spec.create_host_user_mode, &["off", "false", "no"], "off"),
-        ("require_session_mfa", &spec.require_session_mfa, &["no", "off", "false"], "no"),
         ("device_trust_mode", &spec.device_trust_mode, &["off", "optional", "false", "no", ""], "off or optional"),
         ("request_access", &spec.request_access, &["optional"], "optional"),
         ("cert_format", &spec.cert_format, &["standard"], "standard"),

@@ -40,7 +40,7 @@ pub struct SamlSpec {
     /// Entity id of the identity provider; beside metadata it must be the one there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
-    /// Where requests go, by HTTP-Redirect.
+    /// Where requests go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sso: Option<String>,
     /// Its certificates: PEM, one or several while it changes its key.
@@ -58,12 +58,32 @@ pub struct SamlSpec {
     /// Whether the user is to prove anew who they are.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force_authn: bool,
+    /// How requests are rather sent, where the identity provider takes both; `sso` says of itself nothing, and is gone to in this way.
+    #[serde(default, skip_serializing_if = "SamlRequestBinding::is_redirect")]
+    pub preferred_request_binding: SamlRequestBinding,
     /// Whether the identity provider may begin a login. It cannot: each begins with the keys of a client.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_idp_initiated: bool,
     /// Refuses every login from now on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub disabled: bool,
+}
+
+/// How a request reaches the identity provider (SAML 2.0 Bindings sections 3.4 and 3.5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SamlRequestBinding {
+    /// In a URL.
+    #[default]
+    HttpRedirect,
+    /// In a form.
+    HttpPost,
+}
+
+impl SamlRequestBinding {
+    fn is_redirect(&self) -> bool {
+        *self == Self::HttpRedirect
+    }
 }
 
 /// Largest metadata in a document, in octets.

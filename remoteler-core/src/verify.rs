@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use crate::{
-    ClusterName, HostIdentity, IdentityError, KubeClusterName, NameError, RevocationTarget, ShownCertificate,
-    SystemRole, Timestamp, UserIdentity,
+    ClusterName, HostIdentity, IdentityError, KubeClusterName, NameError, RevocationTarget, SessionProof,
+    SessionTarget, ShownCertificate, SystemRole, Timestamp, UserIdentity,
 };
 
 /// Proof that a certificate of a user authority was verified.
@@ -16,13 +16,16 @@ pub struct VerifiedUser {
     expires: Timestamp,
     serial: String,
     only_at: Option<KubeClusterName>,
+    /// A second factor for one place, and when the login ends with which it was shown.
+    proven: Option<Box<(SessionProof, Timestamp)>>,
     /// Apart, for proofs travel by value.
     shown: Box<ShownCertificate>,
 }
 
 impl VerifiedUser {
     pub(crate) fn new(identity: UserIdentity, expires: Timestamp, serial: String, shown: ShownCertificate) -> Self {
-        Self { identity: Arc::new(identity), expires, serial, only_at: None, shown: Box::new(shown) }
+        let identity = Arc::new(identity);
+        Self { identity, expires, serial, only_at: None, proven: None, shown: Box::new(shown) }
     }
 
     /// By what the certificate can be revoked.
@@ -33,6 +36,22 @@ impl VerifiedUser {
 
     pub(crate) fn restricted(self, only_at: KubeClusterName) -> Self {
         Self { only_at: Some(only_at), ..self }
+    }
+
+    pub(crate) fn proven(self, proof: SessionProof, login_expires: Timestamp) -> Self {
+        Self { proven: Some(Box::new((proof, login_expires))), ..self }
+    }
+
+    /// The second factor that stands in the certificate.
+    #[must_use]
+    pub fn proof(&self) -> Option<&SessionProof> {
+        self.proven.as_ref().map(|proven| &proven.0)
+    }
+
+    /// Until when something that began may last: the certificate's end or, where that is short because of a second factor, the login's.
+    #[must_use]
+    pub fn login_expires(&self) -> Timestamp {
+        self.proven.as_ref().map_or(self.expires, |proven| proven.1)
     }
 
     /// The one Kubernetes cluster where the certificate counts; `None`: everywhere. Decisions about anything else refuse where there is one.
@@ -147,6 +166,9 @@ pub enum VerifyError {
     /// The certificate counts at one Kubernetes cluster only.
     #[error("this certificate is for Kubernetes cluster {0} and nothing else; log in for more")]
     Restricted(KubeClusterName),
+    /// The certificate brings a second factor for one place and counts there only.
+    #[error("this certificate is for a session with {0} and nothing else; show that of the login")]
+    OneSession(SessionTarget),
     /// The name inside is of another cluster than the authority that signed.
     #[error("the certificate says cluster {named}, but the authority of {signed_by} signed it")]
     WrongCluster {

@@ -103,6 +103,9 @@ pub fn verify_ssh_certificate(
         (Identity::KubeUser(restricted), SshCertificatePurpose::User | SshCertificatePurpose::Host(_)) => {
             Err(VerifyError::Restricted(restricted.kube_cluster))
         }
+        (Identity::ProvenUser(proven), SshCertificatePurpose::User | SshCertificatePurpose::Host(_)) => {
+            Err(VerifyError::OneSession(proven.proof.target().clone()))
+        }
         (Identity::User(_), SshCertificatePurpose::Host(_)) => {
             Err(VerifyError::WrongType { expected: "host", found: "user" })
         }

@@ -8,8 +8,9 @@ use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert, ring as algorith
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{
-    CaKind, Identity, KubeUserIdentity, RevocationTarget, ShownCertificate, Timestamp, TlsSerial, TrustBundle,
-    Verified, VerifiedHost, VerifiedUser, VerifyError, trust::authority_key, x509_identity,
+    CaKind, Identity, KubeUserIdentity, ProvenUserIdentity, RevocationTarget, SessionTarget, ShownCertificate,
+    Timestamp, TlsSerial, TrustBundle, Verified, VerifiedHost, VerifiedUser, VerifyError, trust::authority_key,
+    x509_identity,
 };
 
 /// In which place of a TLS handshake the certificate stands.
@@ -97,9 +98,17 @@ pub fn verify_x509_chain(
             X509Purpose::KubeClient => Ok(Verified::User(verified_user(user)?.restricted(kube_cluster))),
             X509Purpose::Client | X509Purpose::Server => Err(VerifyError::Restricted(kube_cluster)),
         },
+        (CaKind::User, Identity::ProvenUser(ProvenUserIdentity { user, proof, login_expires })) => {
+            match (purpose, proof.target().clone()) {
+                (X509Purpose::KubeClient, SessionTarget::KubeCluster { name }) => {
+                    Ok(Verified::User(verified_user(user)?.restricted(name).proven(proof, login_expires)))
+                }
+                (_, target) => Err(VerifyError::OneSession(target)),
+            }
+        }
         (CaKind::Host, Identity::Host(host)) => Ok(Verified::Host(VerifiedHost::new(host, shown))),
         (CaKind::User, Identity::Host(_)) => Err(VerifyError::WrongType { expected: "user", found: "host" }),
-        (CaKind::Host, Identity::User(_) | Identity::KubeUser(_)) => {
+        (CaKind::Host, Identity::User(_) | Identity::KubeUser(_) | Identity::ProvenUser(_)) => {
             Err(VerifyError::WrongType { expected: "host", found: "user" })
         }
     }

@@ -141,6 +141,9 @@ pub const FACTOR_REMOVE: &str = "/v1/factors/remove";
 /// `POST` [`crate::LeaseRequest`] → [`crate::LeaseAnswer`]; `PUT` [`crate::LeaseReport`] → nothing.
 pub const LEASES: &str = "/v1/leases";
 
+/// `POST` [`crate::SessionProofRequest`] → [`crate::SessionProven`].
+pub const SESSION_PROOFS: &str = "/v1/session_proofs";
+
 /// `GET` → the OpenAPI document of all of the above.
 pub const OPENAPI: &str = "/v1/openapi.json";
 
@@ -165,6 +168,8 @@ pub const WEB_LOGIN_REDEEM: &str = "/v1/webapi/logins/redeem";
 pub const WEB_LOGIN_PAGE: &str = "/web/login/{id}";
 /// Where the form with a password on [`WEB_LOGIN_PAGE`] goes: `POST`.
 pub const WEB_LOGIN_LOCAL: &str = "/web/login/{id}/local";
+/// Where the page that asks for a security key in a login leads: `POST`.
+pub const WEB_LOGIN_KEY: &str = "/web/login/{id}/key";
 /// Page of the proxy on which a login is confirmed: `GET` and `POST`, HTML.
 pub const WEB_LOGIN_CONFIRM: &str = "/web/login/{id}/confirm";
 /// Page of the proxy to which identity providers send browsers back: `GET`.
@@ -173,10 +178,16 @@ pub const WEB_LOGIN_CALLBACK: &str = "/web/callback/{connector}";
 pub const WEB_SAML_METADATA: &str = "/web/saml/{connector}/metadata";
 /// Page of the proxy on which the code of a login elsewhere is typed: `GET` and `POST`, HTML.
 pub const WEB_DEVICE: &str = "/web/device";
+/// Page of the proxy that leads to where the login at an identity provider ends: `GET`, HTML or a redirect. Its part is the connector's name.
+pub const WEB_LOGOUT: &str = "/web/logout/{connector}";
 /// Page of the proxy after a login: `GET`, HTML.
 pub const WEB_LOGIN_DONE: &str = "/web/done";
 /// Page of the proxy on which an invited user sets a password: `GET` and `POST`, HTML.
 pub const WEB_INVITE: &str = "/web/invite/{token}";
+/// Page of the proxy on which users see and change what is theirs: `GET`, HTML.
+pub const WEB_ACCOUNT: &str = "/web/account";
+/// Where the forms of [`WEB_ACCOUNT`] go: `POST`.
+pub const WEB_ACCOUNT_FORM: &str = "/web/account/{form}";
 
 /// Body of [`INVITED_USER`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -273,7 +284,7 @@ pub struct RejoinTokenRequest {
 pub const fn status(kind: ApiErrorKind) -> u16 {
     match kind {
         ApiErrorKind::BadRequest => 400,
-        ApiErrorKind::Unauthenticated | ApiErrorKind::SecondFactorNeeded => 401,
+        ApiErrorKind::Unauthenticated | ApiErrorKind::SecondFactorNeeded | ApiErrorKind::SecurityKeyNeeded => 401,
         ApiErrorKind::Denied | ApiErrorKind::Copied => 403,
         ApiErrorKind::NotFound => 404,
         ApiErrorKind::Conflict => 409,

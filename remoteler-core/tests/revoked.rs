@@ -181,7 +181,7 @@ fn ssh(signer: u8, subject: u8, kind: CertType, identity: &Identity, principals:
         Identity::Host(host) => host.principals().iter().for_each(|name| {
             builder.valid_principal(name.as_str()).unwrap();
         }),
-        Identity::User(_) | Identity::KubeUser(_) => principals.iter().for_each(|name| {
+        Identity::User(_) | Identity::KubeUser(_) | Identity::ProvenUser(_) => principals.iter().for_each(|name| {
             builder.valid_principal(*name).unwrap();
         }),
     }

@@ -60,6 +60,7 @@ where
                 request_path: authorised.path.to_string().chars().take(MAX_PATH).collect(),
                 response_code: None,
                 connection: ConnectionFields { remote },
+                with_mfa: access.with_mfa().map(|session| session.to_string()),
             };
             sink.record(event).await?;
             inner.oneshot(authorised).await

@@ -75,10 +75,11 @@ where
             Err(denied) => return Either::Right(Either::Right(ready(Err(denied.into())))),
         };
         let (limit, mode) = (access.options().max_kubernetes_connections, policy.lock_mode(access.options()));
+        let idle = access.options().client_idle_timeout.into_iter().chain(policy.settings.client_idle_timeout()).min();
         let kube_cluster = record.name.clone();
         let subject = Subject::user(&user).kube(record.name.clone()).at(None, Some(record.host_id));
         let begin = move |live: &Arc<LiveWork>, subject: Subject| {
-            let live = live.enter(subject, Terms::default()).map_err(Refusal::from)?;
+            let live = live.enter(subject, Terms { idle, ..Terms::default() }).map_err(Refusal::from)?;
             Ok(Authorised { access, site, path, request, live })
         };
         let Some(limit) = limit.filter(|_| !self.connection.is_held()) else {

@@ -239,6 +239,7 @@ impl HttpBody for Streamed {
             return match Pin::new(&mut self.inner).poll_frame(context) {
                 Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => continue,
                 Poll::Ready(Some(Ok(frame))) if self.ends.reason().is_none() && self.deadline.is_future() => {
+                    self.ends.live.touch();
                     self.return_when_ended();
                     if let Some(last) = frame.data_ref().and_then(|data| data.last()) {
                         self.between_lines = *last == b'\n';

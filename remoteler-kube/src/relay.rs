@@ -86,12 +86,17 @@ where
 {
     let (mut client_read, mut client_write) = tokio::io::split(client);
     let (mut upstream_read, mut upstream_write) = tokio::io::split(upstream);
+    let touch = || live.into_iter().for_each(LiveSignal::touch);
     let mut up = std::pin::pin!(async {
-        let copied = tokio::io::copy(&mut client_read, &mut upstream_write).await;
-        upstream_write.shutdown().await.and(copied.map(drop))
+        let copied = copy(&mut client_read, &mut upstream_write, |_| touch()).await;
+        upstream_write.shutdown().await.and(copied)
     });
+    let follow = |taken: &[u8]| {
+        touch();
+        frames.follow(taken);
+    };
     let mut down = std::pin::pin!(async {
-        let copied = copy_frames(&mut upstream_read, &mut client_write, frames).await;
+        let copied = copy(&mut upstream_read, &mut client_write, follow).await;
         client_write.shutdown().await.and(copied)
     });
     let told = async {
@@ -109,8 +114,8 @@ where
     ended
 }
 
-/// Copies to the end, and follows what was taken.
-async fn copy_frames<R, W>(from: &mut R, to: &mut W, frames: &mut Frames) -> io::Result<()>
+/// Copies to the end, and shows what was taken.
+async fn copy<R, W>(from: &mut R, to: &mut W, mut taken: impl FnMut(&[u8])) -> io::Result<()>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -123,12 +128,12 @@ where
             return Ok(());
         }
         while !left.is_empty() {
-            let taken = to.write(left).await?;
-            if taken == 0 {
+            let count = to.write(left).await?;
+            if count == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
-            let (gone, rest) = left.split_at(taken.min(left.len()));
-            frames.follow(gone);
+            let (gone, rest) = left.split_at(count.min(left.len()));
+            taken(gone);
             left = rest;
         }
         to.flush().await?;

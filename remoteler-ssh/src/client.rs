@@ -4,6 +4,7 @@
 mod escape;
 mod forward;
 mod handler;
+mod second_factor;
 mod session;
 
 use std::{
@@ -14,7 +15,7 @@ use std::{
 
 use remoteler_core::{Clock, Login, TrustBundle, VerifyError};
 use russh::{
-    Channel, ChannelOpenFailure, Disconnect, Preferred, SshId, cipher, client,
+    Channel, ChannelOpenFailure, Disconnect, MethodKind, Preferred, SshId, cipher, client,
     client::{AuthResult, Handle, Msg},
     compression, kex, mac,
 };
@@ -24,6 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub use escape::{EscapeAction, EscapeFilter};
 pub use forward::{ForwardSpec, ForwardSpecError, serve_local_forward};
 use handler::ClientHandler;
+pub use second_factor::{Answerer, Answering, Question};
 pub use session::{Control, Exit, Program, PtyRequest, Session, SessionError, SessionIo, SessionRequest, TerminalSize};
 
 /// Everything that decides one connection.
@@ -48,6 +50,8 @@ pub struct ClientConfig {
     pub keepalive_max: usize,
     /// Is given the server's banner, made printable.
     pub notice: Arc<dyn Fn(&str) + Send + Sync>,
+    /// Asks the user for a second factor where the server wants one for each session; default none.
+    pub second_factor: Option<Answerer>,
 }
 
 impl ClientConfig {
@@ -72,6 +76,7 @@ impl ClientConfig {
             keepalive: None,
             keepalive_max: 3,
             notice: Arc::new(|_| {}),
+            second_factor: None,
         }
     }
 }
@@ -106,6 +111,14 @@ pub enum ConnectError {
         login: Login,
         /// What the server said, made printable.
         reason: Option<String>,
+    },
+    /// The server wants a second factor, and nobody can be asked for one.
+    #[error(
+        "{host} wants a second factor for each session, and there is no terminal to ask for the code on; run this on a terminal, without -o BatchMode=yes"
+    )]
+    SecondFactor {
+        /// Name that was dialled.
+        host: String,
     },
     /// The server ended the connection.
     #[error("{host} closed the connection{}", because(.reason))]
@@ -169,12 +182,18 @@ impl SshClient {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (host, deadline) = (config.host.clone(), config.deadline);
-        tokio::time::timeout(deadline, Self::establish(stream, config))
+        let (login, answerer) = (config.login.clone(), config.second_factor.clone());
+        let (mut client, half) = tokio::time::timeout(deadline, Self::establish(stream, config))
             .await
-            .unwrap_or_else(|_| Err(ConnectError::Timeout { host, seconds: deadline.as_secs() }))
+            .unwrap_or_else(|_| Err(ConnectError::Timeout { host, seconds: deadline.as_secs() }))?;
+        if half {
+            client.second_factor(login, answerer, deadline).await?;
+        }
+        Ok(client)
     }
 
-    async fn establish<S>(stream: S, config: ClientConfig) -> Result<Self, ConnectError>
+    /// As far as the certificate leads; also whether a second factor is still wanted.
+    async fn establish<S>(stream: S, config: ClientConfig) -> Result<(Self, bool), ConnectError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -191,7 +210,12 @@ impl SshClient {
         let login = config.login.clone();
         let answer = handle.authenticate_openssh_cert(login.as_str(), config.key, config.certificate).await;
         match answer {
-            Ok(AuthResult::Success) => Ok(Self { handle, host, last_words }),
+            Ok(AuthResult::Success) => Ok((Self { handle, host, last_words }, false)),
+            Ok(AuthResult::Failure { remaining_methods, partial_success: true })
+                if remaining_methods.contains(&MethodKind::KeyboardInteractive) =>
+            {
+                Ok((Self { handle, host, last_words }, true))
+            }
             Ok(AuthResult::Failure { .. }) => Err(ConnectError::Refused { host, login, reason: last_words.take() }),
             Err(cause) if ended(&cause) => Err(closed(&last_words)),
             Err(cause) => Err(cause.into()),

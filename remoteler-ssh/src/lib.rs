@@ -14,10 +14,11 @@ mod sftp_server;
 mod upload;
 
 pub use client::{
-    ClientConfig, ConnectError, Control, EscapeAction, EscapeFilter, Exit, ForwardSpec, ForwardSpecError, Program,
-    PtyRequest, Session, SessionError, SessionIo, SessionRequest, SshClient, TerminalSize, serve_local_forward,
+    Answerer, Answering, ClientConfig, ConnectError, Control, EscapeAction, EscapeFilter, Exit, ForwardSpec,
+    ForwardSpecError, Program, PtyRequest, Question, Session, SessionError, SessionIo, SessionRequest, SshClient,
+    TerminalSize, serve_local_forward,
 };
-pub use node::{Node, NodeConfig, NodeError, NodeLimits};
+pub use node::{Node, NodeConfig, NodeError, NodeLimits, SecondFactors, SessionProving};
 pub use player::{
     CastError, CastEvent, CastHeader, CastReader, Clockwork, PlainText, Speed, SpeedError, TimedEvent, printable,
 };

@@ -12,6 +12,7 @@ mod inflow;
 mod outflow;
 mod refusals;
 mod report;
+mod second_factor;
 mod session;
 mod sftp_watch;
 mod signal;
@@ -21,7 +22,7 @@ use std::{
     fmt,
     net::SocketAddr,
     sync::{
-        Arc, RwLock,
+        Arc, OnceLock, RwLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -38,6 +39,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use config::{NodeConfig, NodeError, NodeLimits};
+pub use second_factor::{SecondFactors, SessionProving};
 
 use crate::node::{
     connection::Connection, cut::CutStream, gate::Leave, refusals::Refusals, report::Reporter, source_cap::SourceCap,
@@ -52,6 +54,7 @@ pub struct Node {
     entropy: Arc<dyn Entropy>,
     reporter: Reporter,
     refusals: Refusals,
+    second_factors: OnceLock<SecondFactors>,
     transport: RwLock<Arc<russh::server::Config>>,
     record: RwLock<Arc<NodeRecord>>,
     places: Semaphore,
@@ -85,6 +88,7 @@ impl Node {
             live,
             reporter: Reporter::new(audit.clone(), &config.record),
             refusals: Refusals::new(audit),
+            second_factors: OnceLock::new(),
             clock,
             entropy,
             transport: RwLock::new(Arc::new(transport)),
@@ -99,6 +103,11 @@ impl Node {
             stopped: CancellationToken::new(),
             config,
         }))
+    }
+
+    /// Asks `second_factors` about the codes of users who need one for each session; without it they are refused. Counts once.
+    pub fn ask_for_second_factors(&self, second_factors: SecondFactors) {
+        let _set_before = self.second_factors.set(second_factors);
     }
 
     /// Presents another host key and certificate on connections that begin from now on.

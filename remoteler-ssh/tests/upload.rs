@@ -48,6 +48,12 @@ fn absent<T>() -> Result<T, ApiError> {
 
 #[async_trait]
 impl AuthApi for Store {
+    async fn prove_session(
+        &self,
+        _: remoteler_core::SessionProofRequest,
+    ) -> Result<remoteler_core::SessionProven, ApiError> {
+        absent()
+    }
     async fn factors(&self) -> Result<Vec<remoteler_core::Factor>, ApiError> {
         absent()
     }

@@ -3,6 +3,7 @@
 //! stream goes to a service that was given here, or is refused (I29).
 
 mod connect;
+mod counters;
 mod fleet;
 mod placement;
 mod resume;
@@ -29,6 +30,7 @@ use crate::router::StreamService;
 use crate::tls::{ClientTls, PeerError, TlsConfigError};
 use crate::ways::Ways;
 
+pub use counters::AgentCounters;
 use fleet::Fleet;
 
 /// What an agent is made of.
@@ -173,6 +175,12 @@ impl Agent {
     #[must_use]
     pub fn links(&self) -> watch::Receiver<Vec<ProxyLink>> {
         self.fleet.links()
+    }
+
+    /// What its links have carried since it was started, those that have ended included.
+    #[must_use]
+    pub fn counters(&self) -> AgentCounters {
+        self.fleet.counters()
     }
 
     /// For who knows that what kept the agent out is over: called, the next attempt comes at once.

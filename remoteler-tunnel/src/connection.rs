@@ -22,6 +22,7 @@ use crate::mux::{Mux, MuxEvent, Side};
 use crate::stream::BoxedStream;
 
 pub use handle::{IncomingStream, MuxStream};
+pub use resumable::LinkCounters;
 pub(crate) use resumable::{TakeUpError, read_body, refuse};
 
 /// A connection that carries streams. Clones are handles of the same link; when the last one is dropped the link takes
@@ -109,6 +110,8 @@ impl Link {
                 replacement: None,
                 suspend_wanted: false,
                 lost: None,
+                resumptions: 0,
+                waited: Duration::ZERO,
             }),
             driver: AtomicWaker::new(),
             incoming: Notify::new(),
@@ -286,6 +289,10 @@ struct Core {
     suspend_wanted: bool,
     /// A lost connection will have no successor.
     lost: Option<Arc<str>>,
+    /// How often another connection has taken the place of one that was lost.
+    resumptions: u64,
+    /// How long it has been without a connection, up to its last one.
+    waited: Duration,
 }
 
 /// Another connection for the same link.

@@ -21,6 +21,7 @@ mod live;
 mod mux;
 mod notice;
 mod origin;
+mod passing;
 mod registration;
 mod relay;
 mod replay;
@@ -35,11 +36,11 @@ mod tls;
 mod ways;
 mod wire;
 
-pub use agent::{Agent, AgentConfig, AgentError, AgentState, ProxyLink};
+pub use agent::{Agent, AgentConfig, AgentCounters, AgentError, AgentState, ProxyLink};
 pub use backoff::Backoff;
 pub use carrier::{CARRIER_PATH, WebSocketOctets, accept_carrier, carried};
 pub use connect::{ConnectError, connect_tcp, connect_tls, tls_over};
-pub use connection::{CloseReason, IncomingStream, Link, LinkState, MuxStream};
+pub use connection::{CloseReason, IncomingStream, Link, LinkCounters, LinkState, MuxStream};
 pub use dial::{
     DIAL_VERSION, DialCode, DialHeader, DialHeaderError, DialReply, MAX_DIAL_LEN, Target, TargetKind, TargetName,
     TargetNameError, read_dial, read_dial_reply, write_dial, write_dial_reply,
@@ -63,6 +64,7 @@ pub use mux::stream::StreamError;
 pub use mux::{Mux, MuxEvent, ReadOutcome, Side};
 pub use notice::{MAX_NOTICE_LEN, MAX_PROXIES, ProxyAddress};
 pub use origin::{MAX_ORIGIN_LEN, read_origin, write_origin};
+pub use passing::{NoOthers, OtherProxies, PeerProxies};
 pub use registration::{MAX_REGISTRATION_LEN, Offer, OfferError, REGISTRATION_METADATA};
 pub use relay::{Relayed, relay};
 pub use replay::ReplayBudget;

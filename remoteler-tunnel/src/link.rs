@@ -219,6 +219,11 @@ impl Sequence {
         self.resumable = true;
     }
 
+    /// Sequenced octets sent so far.
+    pub fn sent_octets(&self) -> u64 {
+        self.sent
+    }
+
     /// Sequenced octets received so far.
     pub fn received_octets(&self) -> u64 {
         self.received

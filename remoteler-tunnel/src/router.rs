@@ -9,13 +9,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use remoteler_core::{Clock, HostId, HostIdentity, Timestamp};
-use tokio::time::timeout;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::connect::{ConnectError, connect_tcp};
 use crate::connection::Link;
 use crate::dial::{DialCode, DialHeader, Target, TargetKind};
 use crate::mux::error::{Code, OpenError};
 use crate::mux::stream::StreamError;
+use crate::passing::{NoOthers, OtherProxies};
 use crate::service::ServiceAddress;
 use crate::stream::BoxedStream;
 
@@ -112,6 +114,18 @@ pub enum DialError {
         /// What was dialled.
         target: Target,
     },
+    /// Its agent has a link to another proxy, through which there is no stream either.
+    #[error("{target} is behind proxy {proxy}, which says: {message}")]
+    Passed {
+        /// What was dialled.
+        target: Target,
+        /// `host:port` of the other proxy.
+        proxy: String,
+        /// For programs, as the other proxy says it.
+        code: DialCode,
+        /// Its explanation.
+        message: String,
+    },
 }
 
 impl DialError {
@@ -122,6 +136,7 @@ impl DialError {
             Self::NotFound { .. } => DialCode::NotFound,
             Self::Lookup { .. } | Self::NotHere { .. } => DialCode::Internal,
             Self::Timeout { .. } => DialCode::Timeout,
+            Self::Passed { code, .. } => *code,
             Self::Open { source: OpenError::TooMany { .. }, .. } => DialCode::Busy,
             Self::Refused { source: StreamError::Rejected { code, .. }, .. } if *code == Code::Busy.number() => {
                 DialCode::Busy
@@ -160,6 +175,10 @@ pub struct Router {
     local: HashMap<TargetKind, Arc<dyn StreamService>>,
     agents: Mutex<Agents>,
     dial_deadline: Duration,
+    others: Arc<dyn OtherProxies>,
+    started: Instant,
+    /// Changes when a link has been attached.
+    attached: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -185,7 +204,15 @@ impl Router {
         clock: Arc<dyn Clock>,
         local: HashMap<TargetKind, Arc<dyn StreamService>>,
     ) -> Self {
-        Self { inventory, clock, local, agents: Mutex::default(), dial_deadline: DIAL_DEADLINE }
+        let (dial_deadline, others) = (DIAL_DEADLINE, Arc::new(NoOthers));
+        let (agents, attached) = (Mutex::default(), watch::Sender::new(0));
+        Self { inventory, clock, local, agents, dial_deadline, others, started: Instant::now(), attached }
+    }
+
+    /// Asks `others` for agents that have no link here.
+    #[must_use]
+    pub fn beside(self, others: Arc<dyn OtherProxies>) -> Self {
+        Self { others, ..self }
     }
 
     /// Opens a byte stream to the header's target.
@@ -200,11 +227,67 @@ impl Router {
         }
     }
 
+    /// Opens a byte stream to the header's target for another proxy, which has no link of its agent: through a link that is here, and no other way.
+    ///
+    /// # Errors
+    /// [`DialError`]; [`DialError::NotFound`] also when the target's agent has no link here.
+    pub async fn dial_linked(&self, header: &DialHeader) -> Result<BoxedStream, DialError> {
+        let not_here = || DialError::NotFound { target: header.target.clone() };
+        let within = self.dial_deadline;
+        let dialling = async {
+            let host = match header.target.kind {
+                TargetKind::Service => self.host_of_service(&header.target),
+                TargetKind::Ssh | TargetKind::Kube => match self.inventory.locate(&header.target).await {
+                    Ok(Some(Place::Agent(host))) => Some(host),
+                    Ok(Some(Place::Address(_) | Place::Local) | None) => None,
+                    Err(reason) => return Err(DialError::Lookup { target: header.target.clone(), reason }),
+                },
+            };
+            match self.dial_agent(host.ok_or_else(not_here)?, header).await {
+                Err(DialError::TunnelDown { .. }) => Err(not_here()),
+                dialled => dialled,
+            }
+        };
+        timeout(within, dialling)
+            .await
+            .unwrap_or_else(|_| Err(DialError::Timeout { target: header.target.clone(), within }))
+    }
+
+    /// Through the link of the agent here, or through another proxy that has one. A proxy that has just started waits a little for its agents:
+    /// they are on their way.
+    async fn dial_anywhere(
+        &self,
+        header: &DialHeader,
+        host: impl Fn() -> Option<HostId> + Send + Sync,
+    ) -> Result<BoxedStream, DialError> {
+        let mut attached = self.attached.subscribe();
+        let until = Instant::now() + PATIENCE;
+        let here = || async {
+            let host = host().ok_or_else(|| DialError::NotFound { target: header.target.clone() })?;
+            self.dial_agent(host, header).await
+        };
+        let missing = match here().await {
+            Err(error @ (DialError::TunnelDown { .. } | DialError::NotFound { .. })) => error,
+            dialled => return dialled,
+        };
+        if let Some(stream) = self.others.dial(header).await? {
+            return Ok(stream);
+        }
+        let awaited =
+            self.started.elapsed() < YOUNG && !matches!(missing, DialError::TunnelDown { down_since: Some(_), .. });
+        while awaited && matches!(timeout_at(until, attached.changed()).await, Ok(Ok(()))) {
+            match here().await {
+                Err(DialError::TunnelDown { .. } | DialError::NotFound { .. }) => {}
+                dialled => return dialled,
+            }
+        }
+        Err(missing)
+    }
+
     async fn dial_now(&self, header: &DialHeader) -> Result<BoxedStream, DialError> {
         let target = || header.target.clone();
         if header.target.kind == TargetKind::Service {
-            let host = self.host_of_service(&header.target).ok_or_else(|| DialError::NotFound { target: target() })?;
-            return self.dial_agent(host, header).await;
+            return self.dial_anywhere(header, || self.host_of_service(&header.target)).await;
         }
         let place = self.inventory.locate(&header.target).await;
         match place.map_err(|reason| DialError::Lookup { target: target(), reason })? {
@@ -214,7 +297,7 @@ impl Router {
                 let stream = stream.map_err(|source| DialError::Connect { target: target(), source })?;
                 Ok(Box::new(stream))
             }
-            Some(Place::Agent(host)) => self.dial_agent(host, header).await,
+            Some(Place::Agent(host)) => self.dial_anywhere(header, || Some(host)).await,
             Some(Place::Local) => {
                 let Some(service) = self.local.get(&header.target.kind).cloned() else {
                     return Err(DialError::NotHere { target: target() });
@@ -283,6 +366,7 @@ impl Router {
         let attached = Attached { link, since: self.clock.now(), generation };
         let displaced = agents.up.insert(host, attached);
         drop(agents);
+        self.attached.send_modify(|count| *count = count.wrapping_add(1));
         if let Some(displaced) = displaced.filter(|displaced| displaced.link.is_open()) {
             displaced.link.close(Code::Displaced, "a newer link of the same agent took its place");
         }
@@ -323,7 +407,7 @@ impl Router {
                 host: *host,
                 since: attached.since,
                 streams: attached.link.stream_count(),
-                suspended: attached.link.suspended_since().map(|since| tokio::time::Instant::from_std(since).elapsed()),
+                suspended: attached.link.suspended_since().map(|since| Instant::from_std(since).elapsed()),
             })
             .collect()
     }
@@ -357,6 +441,8 @@ fn since(down_since: &Option<Timestamp>) -> String {
 
 /// How long a dial waits for a link that has lost its connection.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How long after its start a proxy waits for agents that are dialled and not there yet.
+const YOUNG: Duration = Duration::from_secs(15);
 const DIAL_DEADLINE: Duration = Duration::from_secs(10);
 const LOCAL_BUFFER: usize = 64 * 1024;
 /// Agents of which is remembered since when they are down.

@@ -20,6 +20,9 @@ const looks = [
 ];
 const policy = "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
+const script = fs.readFileSync(links.script, 'utf8');
+const PASSWORD = 'correct horse battery';
+
 fs.mkdirSync(pictures, { recursive: true });
 const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', args: ['--no-sandbox', '--disable-dev-shm-usage'] });
 try {
@@ -28,6 +31,7 @@ try {
   await logInAndConfirm();
   await framesStayEmpty();
   await formsOfOtherSitesAreRefused();
+  await keys();
 } finally {
   await browser.close();
 }
@@ -64,10 +68,10 @@ async function inEachLook() {
     // Pages of flows that need somebody else: as they are rendered, under the policy they have.
     await context.route(`${base}/gallery/*`, (route) => route.fulfill({
       contentType: 'text/html; charset=utf-8',
-      headers: { 'content-security-policy': policy },
-      // The page that leads on to tsh by itself has to stay, to be looked at.
+      headers: { 'content-security-policy': policy.replace('form-action', "script-src 'self'; connect-src 'self'; form-action") },
+      // Pages that lead on to tsh or to a provider by themselves have to stay, to be looked at.
       body: fs.readFileSync(path.join(gallery, path.basename(new URL(route.request().url()).pathname)), 'utf8')
-        .replace(/<meta http-equiv="refresh"[^>]*>/, ''),
+        .replace(/<meta http-equiv="refresh"[^>]*>/, '').replace('<script src="/web/submit.js" defer></script>', ''),
     }));
     const shown = fs.readdirSync(gallery).map((file) => [path.basename(file, '.html'), `${base}/gallery/${file}`]);
     shown.push(['live-invite', links.shown]);
@@ -166,6 +170,174 @@ async function formsOfOtherSitesAreRefused() {
   assert.match(await page.textContent('main'), /another site/);
   await context.close();
   console.log('no form of another site is taken');
+}
+
+/// A browser with a security key of its own, which is touched as soon as it is asked.
+async function withKey() {
+  const opened = await open();
+  const cdp = await opened.context.newCDPSession(opened.page);
+  await cdp.send('WebAuthn.enable');
+  const options = {
+    protocol: 'ctap2', transport: 'usb', hasResidentKey: false, hasUserVerification: true, isUserVerified: true,
+    automaticPresenceSimulation: true,
+  };
+  const { authenticatorId } = await cdp.send('WebAuthn.addVirtualAuthenticator', { options });
+  return { ...opened, cdp, authenticatorId };
+}
+
+async function signUpByKey({ page }, link, name) {
+  await page.goto(link);
+  await check(page, `live-invite-key of ${name}`);
+  await draw(page, 'live-invite-key-light');
+  await page.getByLabel('New password').fill(PASSWORD);
+  await page.getByLabel('The same password again').fill(PASSWORD);
+  await page.getByRole('button', { name: 'Save with a security key' }).click();
+  await page.getByRole('heading', { name: 'Your account is ready' }).waitFor();
+  assert.equal(await page.locator('.codes li').count(), 8);
+}
+
+/// To the page that asks for the key: what it asks, and where its answer goes.
+async function toTouch(page, login, user) {
+  await page.goto(login);
+  await page.getByLabel('User name').fill(user);
+  await page.getByLabel('Password').fill(PASSWORD);
+  await page.keyboard.press('Enter');
+  await page.getByRole('heading', { name: 'Use your security key' }).waitFor();
+  const options = JSON.parse(await page.locator('button[data-webauthn]').getAttribute('data-options'));
+  const token = await page.locator('input[name=token]').first().inputValue();
+  return { options, token, url: `${login}/key` };
+}
+
+/// What the page's key answers to these options, at whatever site the page is.
+function answerOf(page, options) {
+  return page.evaluate(`(() => { ${script}; return ask('get', ${JSON.stringify(options)}); })()`);
+}
+
+/// Sends an answer as the page's form does.
+async function send(context, { url, token }, answer) {
+  const sent = await context.request.post(url, { form: { token, answer }, maxRedirects: 0, headers: { origin: base } });
+  return { status: sent.status(), text: await sent.text() };
+}
+
+/// The account page, reached by the key: factors come and go, and the session ends.
+async function account({ page, context, cdp, authenticatorId: first }) {
+  await page.goto(`${base}/web/account`);
+  await check(page, 'live-account-gate');
+  await page.getByRole('button', { name: 'Log in' }).click();
+  await page.getByLabel('User name').fill('kay');
+  await page.getByLabel('Password').fill(PASSWORD);
+  await page.keyboard.press('Enter');
+  await page.getByRole('button', { name: 'Use the security key' }).click();
+  await page.getByRole('heading', { name: 'Second factors' }).waitFor();
+  await check(page, 'live-account');
+  await draw(page, 'live-account-light');
+  const kept = (await context.cookies()).find((cookie) => cookie.name === '__Host-remoteler-session');
+  assert.ok(kept.secure && kept.httpOnly && kept.sameSite === 'Lax'); // I50
+
+  await page.getByRole('button', { name: 'Add an authenticator app' }).click();
+  await check(page, 'live-account-app');
+  const secret = (await page.locator('code').textContent()).replaceAll(' ', '');
+  await page.getByLabel('Name').fill('phone');
+  await page.getByLabel('Six digits from the app').fill(totp(secret, links.now));
+  await page.keyboard.press('Enter');
+  await page.getByRole('status').filter({ hasText: 'was added' }).waitFor();
+  await page.getByRole('button', { name: 'Remove phone' }).click();
+  await page.getByRole('status').filter({ hasText: 'was removed' }).waitFor();
+
+  await page.getByRole('button', { name: 'Add a security key' }).click();
+  await page.getByLabel('Name').fill('the same once more');
+  await page.getByRole('button', { name: 'Use the security key' }).click();
+  await page.getByRole('alert').filter({ hasText: 'did not answer' }).waitFor();
+  const options = {
+    protocol: 'ctap2', transport: 'internal', hasResidentKey: true, hasUserVerification: true, isUserVerified: true,
+    automaticPresenceSimulation: true,
+  };
+  // The first key lies there untouched while the second one is set up.
+  await cdp.send('WebAuthn.setAutomaticPresenceSimulation', { authenticatorId: first, enabled: false });
+  const { authenticatorId } = await cdp.send('WebAuthn.addVirtualAuthenticator', { options });
+  await page.getByLabel('Name').fill('laptop');
+  await page.getByRole('button', { name: 'Use the security key' }).click();
+  await page.getByRole('status').filter({ hasText: 'was added' }).waitFor();
+  await page.getByRole('button', { name: 'Remove laptop' }).click();
+  await page.getByRole('status').filter({ hasText: 'was removed' }).waitFor();
+  await cdp.send('WebAuthn.removeVirtualAuthenticator', { authenticatorId });
+  await cdp.send('WebAuthn.setAutomaticPresenceSimulation', { authenticatorId: first, enabled: true });
+
+  await page.getByRole('button', { name: 'Log out' }).click();
+  await page.getByRole('button', { name: 'Log in' }).waitFor();
+  assert.ok(!(await context.cookies()).some((cookie) => cookie.name === '__Host-remoteler-session'));
+  console.log('factors came and went on the account page');
+}
+
+async function keys() {
+  const kay = await withKey();
+  const { page, context, cdp, authenticatorId } = kay;
+  await signUpByKey(kay, links.kay, 'kay');
+  console.log('an account was set up with a security key');
+
+  const [first, ...logins] = links.logins;
+  await toTouch(page, first, 'kay');
+  await check(page, 'live-touch');
+  await draw(page, 'live-touch-light');
+  await page.getByRole('button', { name: 'Use the security key' }).click();
+  await page.getByRole('heading', { name: 'Is this you?' }).waitFor();
+  await page.getByRole('button', { name: 'log in' }).click();
+  await page.getByRole('heading', { name: 'You are logged in' }).waitFor();
+  assert.deepEqual(kay.complaints, []);
+  console.log('tsh was logged in by password and security key');
+
+  await account(kay);
+
+  // An answer counts once, and for no other question.
+  let asked = await toTouch(page, logins.shift(), 'kay');
+  const answer = await answerOf(page, asked.options);
+  assert.equal((await send(context, asked, answer)).status, 303);
+  assert.equal((await send(context, asked, answer)).status, 404, 'the login went on');
+  asked = await toTouch(page, logins.shift(), 'kay');
+  let refused = await send(context, asked, answer);
+  assert.equal(refused.status, 400); // I48
+  assert.match(refused.text, /not the right one/);
+  refused = await send(context, asked, await answerOf(page, asked.options));
+  assert.equal(refused.status, 403); // I48: the question was taken by the wrong answer.
+  console.log('a replayed answer of a key was refused');
+
+  const eve = await withKey();
+  await signUpByKey(eve, links.eve, 'eve');
+  const { credentials: [hers] } = await eve.cdp.send('WebAuthn.getCredentials', { authenticatorId: eve.authenticatorId });
+  const known = hers.credentialId.replaceAll('+', '-').replaceAll('/', '_').replace(/=+$/, '');
+  asked = await toTouch(page, logins.shift(), 'kay');
+  const { publicKey } = asked.options;
+  const foreign = { publicKey: { ...publicKey, allowCredentials: [{ type: 'public-key', id: known }] } };
+  refused = await send(context, asked, await answerOf(eve.page, foreign));
+  assert.equal(refused.status, 400); // I48
+  // Eve's browser cannot answer what kay's was asked.
+  const login = logins.shift();
+  asked = await toTouch(page, login, 'kay');
+  const stolen = await answerOf(page, asked.options);
+  assert.equal((await send(eve.context, asked, stolen)).status, 403); // I36, I48
+  await eve.context.close();
+  console.log('an answer for another user was refused');
+
+  // The same host under another port: the key signs, and says where it was asked.
+  asked = await toTouch(page, logins.shift(), 'kay');
+  await page.goto(`${links.other}/web/nothing`);
+  refused = await send(context, asked, await answerOf(page, asked.options));
+  assert.equal(refused.status, 400); // I48
+  assert.match(refused.text, /not the right one/);
+  console.log('an answer from another origin was refused');
+
+  // A copy that was made earlier counts from there.
+  const { credentials: [own] } = await cdp.send('WebAuthn.getCredentials', { authenticatorId });
+  assert.ok(own.signCount > 1);
+  await cdp.send('WebAuthn.removeCredential', { authenticatorId, credentialId: own.credentialId });
+  await cdp.send('WebAuthn.addCredential', { authenticatorId, credential: { ...own, signCount: 0 } });
+  await toTouch(page, logins.shift(), 'kay');
+  await page.getByRole('button', { name: 'Use the security key' }).click();
+  await page.getByRole('alert').filter({ hasText: 'counter went back' }).waitFor(); // I48
+  await check(page, 'live-touch-refused');
+  await draw(page, 'live-touch-refused-light');
+  await context.close();
+  console.log('a copied key was refused');
 }
 
 function totp(secret, now) {

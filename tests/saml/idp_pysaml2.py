@@ -1,13 +1,17 @@
 """An identity provider made of pysaml2: logs whoever comes in as the user it was told, without a question.
 
-Usage: idp_pysaml2.py DIRECTORY SIGN, with key.pem, certificate.pem and sp.xml in DIRECTORY; SIGN is assertion, response or both. Prints its
-port; GET /metadata, GET /sso (HTTP-Redirect) and POST /sso (HTTP-POST) are what it answers.
+Usage: idp_pysaml2.py DIRECTORY SIGN [TLS], with key.pem, certificate.pem and, when somebody logs in, sp.xml in DIRECTORY; SIGN is assertion,
+response or both; TLS is JSON: {"cert": FILE, "key": FILE, "logins": NAME}. Prints its address; GET /metadata, GET /sso (HTTP-Redirect) and
+POST /sso (HTTP-POST) are what it answers.
 """
 
 import html
+import functools
 import http.server
+import json
 import logging
 import os
+import ssl
 import sys
 import urllib.parse
 
@@ -19,6 +23,7 @@ from saml2.server import Server
 from saml2.xmldsig import DIGEST_SHA256, SIG_RSA_SHA256
 
 directory, sign = sys.argv[1:3]
+tls = json.loads(sys.argv[3]) if len(sys.argv) > 3 else None
 logging.disable(logging.CRITICAL)
 
 
@@ -41,7 +46,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         where = urllib.parse.urlsplit(self.path)
         if where.path == "/metadata":
-            self.answer(200, "application/samlmetadata+xml", str(entity_descriptor(config)))
+            self.answer(200, "application/samlmetadata+xml", str(entity_descriptor(config([]))))
             return
         fields = {name: values[0] for name, values in urllib.parse.parse_qs(where.query).items()}
         self.login(fields, BINDING_HTTP_REDIRECT)
@@ -60,10 +65,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     "sigalg": fields["SigAlg"],
                     "signature": fields["Signature"],
                 }
+            idp = provider()
             request = idp.parse_authn_request(fields["SAMLRequest"], binding, **signed)
             arguments = idp.response_args(request.message)
             response = idp.create_authn_response(
-                {"groups": ["dev", "o&m"], "mail": ["ann@example.com"]},
+                {"groups": ["dev", "o&m"], "mail": ["ann@example.com"], "logins": [tls["logins"] if tls else "dev"]},
                 name_id=NameID(format=NAMEID_FORMAT_PERSISTENT, text="ann-1"),
                 authn={"class_ref": "urn:oasis:names:tc:SAML:2.0:ac:classes:PasswordProtectedTransport"},
                 sign_assertion=sign in ("assertion", "both"),
@@ -81,28 +87,44 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-base = f"http://127.0.0.1:{server.server_address[1]}"
-config = IdPConfig().load(
-    {
-        "entityid": f"{base}/metadata",
-        "key_file": path("key.pem"),
-        "cert_file": path("certificate.pem"),
-        "xmlsec_binary": "/usr/bin/xmlsec1",
-        "metadata": {"local": [path("sp.xml")]},
-        "service": {
-            "idp": {
-                "endpoints": {
-                    "single_sign_on_service": [
-                        (f"{base}/sso", BINDING_HTTP_REDIRECT),
-                        (f"{base}/sso", BINDING_HTTP_POST),
-                    ]
-                },
-                "want_authn_requests_signed": True,
-                "policy": {"default": {"lifetime": {"minutes": 5}, "attribute_restrictions": None}},
-            }
-        },
-    }
-)
-idp = Server(config=config)
+port = server.server_address[1]
+base = f"http://127.0.0.1:{port}"
+if tls:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tls["cert"], tls["key"])
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    base = f"https://localhost:{port}"
+
+
+def config(local):
+    return IdPConfig().load(
+        {
+            "entityid": f"{base}/metadata",
+            "key_file": path("key.pem"),
+            "cert_file": path("certificate.pem"),
+            "xmlsec_binary": "/usr/bin/xmlsec1",
+            "metadata": {"local": local},
+            "service": {
+                "idp": {
+                    "endpoints": {
+                        "single_sign_on_service": [
+                            (f"{base}/sso", BINDING_HTTP_REDIRECT),
+                            (f"{base}/sso", BINDING_HTTP_POST),
+                        ]
+                    },
+                    "want_authn_requests_signed": True,
+                    "policy": {"default": {"lifetime": {"minutes": 5}, "attribute_restrictions": None}},
+                }
+            },
+        }
+    )
+
+
+@functools.cache
+def provider():
+    """As of the first login: whoever is to be logged in there may ask for our metadata before theirs is known."""
+    return Server(config=config([path("sp.xml")]))
+
+
 print(html.escape(base), flush=True)
 server.serve_forever()

@@ -1,13 +1,15 @@
 // An identity provider made of samlify: logs whoever comes in as the user it was told, without a question.
-// Usage: idp_samlify.js DIRECTORY SIGN, as idp_pysaml2.py. SIGN is assertion or both.
+// Usage: idp_samlify.js DIRECTORY SIGN [TLS], as idp_pysaml2.py. SIGN is assertion or both.
 'use strict';
 const fs = require('fs');
 const http = require('http');
+const https = require('https');
 const path = require('path');
 const crypto = require('crypto');
 const saml = require('samlify');
 
-const [directory, sign] = process.argv.slice(2);
+const [directory, sign, given] = process.argv.slice(2);
+const tls = given && JSON.parse(given);
 const read = (name) => fs.readFileSync(path.join(directory, name), 'utf8');
 
 // What is posted here comes from the test.
@@ -20,11 +22,12 @@ const template = {
   ),
   attributes: [
     { name: 'groups', valueTag: 'groups', nameFormat: 'urn:oasis:names:tc:SAML:2.0:attrname-format:basic', valueXsiType: 'xs:string' },
+    { name: 'logins', valueTag: 'logins', nameFormat: 'urn:oasis:names:tc:SAML:2.0:attrname-format:basic', valueXsiType: 'xs:string' },
     { name: 'mail', valueTag: 'mail', nameFormat: 'urn:oasis:names:tc:SAML:2.0:attrname-format:basic', valueXsiType: 'xs:string' },
   ],
 };
 
-const server = http.createServer((request, response) => {
+const answerRequest = (request, response) => {
   const url = new URL(request.url, base);
   const answer = (status, type, text) => {
     response.writeHead(status, { 'Content-Type': type });
@@ -38,9 +41,14 @@ const server = http.createServer((request, response) => {
       .then((text) => answer(200, 'text/html', text))
       .catch((cause) => answer(400, 'text/plain', String((cause && cause.message) || cause)));
   });
-});
+};
+const server = tls
+  ? https.createServer({ cert: fs.readFileSync(tls.cert), key: fs.readFileSync(tls.key) }, answerRequest)
+  : http.createServer(answerRequest);
 
 async function login(method, url, body) {
+  // As of the first login: whoever is to be logged in there may ask for our metadata before theirs is known.
+  sp = sp || saml.ServiceProvider({ metadata: read('sp.xml'), wantMessageSigned: sign === 'both' });
   const redirect = method === 'GET';
   const query = Object.fromEntries(redirect ? url.searchParams : new URLSearchParams(body));
   const octetString = url.search.slice(1).replace(/&Signature=.*$/, '');
@@ -55,20 +63,20 @@ async function login(method, url, body) {
       Issuer: idp.entityMeta.getEntityID(), IssueInstant: now.toISOString(), StatusCode: 'urn:oasis:names:tc:SAML:2.0:status:Success',
       ConditionsNotBefore: now.toISOString(), ConditionsNotOnOrAfter: soon, SubjectConfirmationDataNotOnOrAfter: soon,
       NameIDFormat: 'urn:oasis:names:tc:SAML:2.0:nameid-format:persistent', NameID: 'ann-1', InResponseTo: extract.request.id,
-      attrGroups: 'dev', attrMail: 'ann@example.com',
+      attrGroups: 'dev', attrLogins: tls ? tls.logins : 'dev', attrMail: 'ann@example.com',
     };
     return { id: values.ID, context: saml.SamlLib.replaceTagsByValue(text, values) };
   };
   const { context } = await idp.createLoginResponse(sp, { extract }, 'post', {}, fill);
   const state = String(query.RelayState || '').replace(/&/g, '&amp;').replace(/"/g, '&quot;');
-  return `<form><input type="hidden" name="SAMLResponse" value="${context}"/><input type="hidden" name="RelayState" value="${state}"/></form>`;
+  return `<form method="post" action="${sp.entityMeta.getAssertionConsumerService('post')}"><input type="hidden" name="SAMLResponse" value="${context}"/><input type="hidden" name="RelayState" value="${state}"/></form>`;
 }
 
 let base;
 let idp;
 let sp;
 server.listen(0, '127.0.0.1', () => {
-  base = `http://127.0.0.1:${server.address().port}`;
+  base = tls ? `https://localhost:${server.address().port}` : `http://127.0.0.1:${server.address().port}`;
   const service = (binding) => ({ Binding: `urn:oasis:names:tc:SAML:2.0:bindings:${binding}`, Location: `${base}/sso` });
   idp = saml.IdentityProvider({
     entityID: `${base}/metadata`,
@@ -79,6 +87,5 @@ server.listen(0, '127.0.0.1', () => {
     singleSignOnService: [service('HTTP-Redirect'), service('HTTP-POST')],
     loginResponseTemplate: template,
   });
-  sp = saml.ServiceProvider({ metadata: read('sp.xml'), wantMessageSigned: sign === 'both' });
   console.log(base);
 });

@@ -475,7 +475,7 @@ fn issue(authority: &Authority, what: &Issue) -> anyhow::Result<Certificate> {
     let naming = x509_naming(&what.identity);
     let names = match &what.identity {
         Identity::Host(host) => host.dns_names(),
-        Identity::User(_) | Identity::KubeUser(_) => Vec::new(),
+        Identity::User(_) | Identity::KubeUser(_) | Identity::ProvenUser(_) => Vec::new(),
     };
     let mut params = CertificateParams::new(names)?;
     params.distinguished_name.push(DnType::CommonName, naming.common_name);

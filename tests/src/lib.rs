@@ -3,6 +3,7 @@
 
 mod apiserver;
 mod bins;
+mod chromium;
 mod clients;
 mod cluster;
 mod edge;
@@ -10,6 +11,7 @@ mod kube;
 mod kube_cluster;
 mod oidc_provider;
 mod process;
+mod proxy;
 mod real_apiserver;
 mod rotation;
 mod saml;
@@ -20,6 +22,7 @@ mod wait;
 
 pub use apiserver::{ApiServer, Expected, Seen};
 pub use bins::binary;
+pub use chromium::Chromium;
 pub use clients::{Client, client, need};
 pub use cluster::{Cluster, ClusterOptions};
 pub use edge::Edge;
@@ -27,8 +30,9 @@ pub use kube::{Certificate, Issue, KubeFixture, RecordedAudit, Signer};
 pub use kube_cluster::KubeCluster;
 pub use oidc_provider::{Browser, OidcProvider, ProviderFiles, attribute, need_oidc_provider};
 pub use process::{Outcome, Process, run, run_with_input};
+pub use proxy::Proxy;
 pub use real_apiserver::RealApiServer;
-pub use saml::{SamlClients, SamlProvider};
+pub use saml::{SamlClients, SamlProvider, form_field};
 pub use small_disk::SmallDisk;
 pub use token::SoftHsm;
 pub use user::{User, os_login};

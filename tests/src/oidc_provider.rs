@@ -36,11 +36,23 @@ pub fn need_oidc_provider() -> bool {
 pub struct ProviderFiles {
     /// PEM of the authority, for `SSL_CERT_FILE`.
     pub authority: PathBuf,
-    certificate: PathBuf,
-    key: PathBuf,
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
 }
 
 impl ProviderFiles {
+    /// PEM of the certificate of providers on `localhost`.
+    #[must_use]
+    pub fn certificate(&self) -> &Path {
+        &self.certificate
+    }
+
+    /// PEM of its key.
+    #[must_use]
+    pub fn key(&self) -> &Path {
+        &self.key
+    }
+
     /// Makes them in `dir`.
     ///
     /// # Panics
@@ -144,6 +156,27 @@ impl Browser {
         let origin = url.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
         args.extend(["--header".to_owned(), format!("Origin: {origin}"), url.to_owned()]);
         self.curl(&args.iter().map(String::as_str).collect::<Vec<_>>()).text()
+    }
+
+    /// Sends a form as a page of another site does: without cookies, which are SameSite. What came back, and where it leads.
+    ///
+    /// # Panics
+    /// When nothing comes back.
+    #[must_use]
+    pub fn post_from_elsewhere(&self, url: &str, fields: &[(&str, &str)]) -> (String, Option<String>) {
+        let mut command = Command::new(client("curl").expect("was asked for").path());
+        command.args(["--silent", "--show-error", "--insecure", "--max-time", "60", "--include", "--http1.1"]);
+        command.args(["--header", "Origin: null", "--header", "Sec-Fetch-Site: cross-site"]);
+        for (name, value) in fields {
+            command.arg("--data-urlencode").arg(format!("{name}={value}"));
+        }
+        let answer = run(command.args(["--header", "Expect:"]).arg(url).stdin(Stdio::null())).text();
+        let (head, page) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{url} answered: {answer}"));
+        let location = |line: &str| {
+            let (name, value) = line.split_once(": ")?;
+            name.eq_ignore_ascii_case("location").then(|| value.trim().to_owned())
+        };
+        (page.to_owned(), head.lines().find_map(location))
     }
 
     fn curl(&self, args: &[&str]) -> Outcome {

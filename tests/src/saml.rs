@@ -6,7 +6,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use crate::{Outcome, client, need, run};
+use crate::{Outcome, ProviderFiles, client, need, run};
 
 /// pysaml2, signxml and samlify, where `cargo xtask test` puts them, and the programs that they need.
 #[derive(Clone, Debug)]
@@ -76,16 +76,31 @@ impl SamlProvider {
     /// When it does not start.
     #[must_use]
     pub fn start(clients: &SamlClients, script: &str, dir: &Path, sign: &str) -> Self {
+        Self::start_with(clients, script, dir, &[sign.to_owned()])
+    }
+
+    /// The same over TLS, with users who have this login at nodes. Our metadata is asked for when somebody logs in.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_tls(clients: &SamlClients, script: &str, dir: &Path, files: &ProviderFiles, login: &str) -> Self {
+        let tls = serde_json::json!({ "cert": files.certificate, "key": files.key, "logins": login });
+        Self::start_with(clients, script, dir, &["both".to_owned(), tls.to_string()])
+    }
+
+    fn start_with(clients: &SamlClients, script: &str, dir: &Path, arguments: &[String]) -> Self {
         let log = std::fs::File::create(dir.join("provider.log")).expect("a file can be made");
         let mut command = clients.script(script);
-        command.arg(dir).arg(sign).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        command.arg(dir).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let mut child = command.spawn().expect("the interpreter starts");
         let mut line = String::new();
         let stdout = child.stdout.take().expect("piped");
         BufReader::new(stdout).read_line(&mut line).expect("a pipe reads");
         let provider = Self { child, base: line.trim().to_owned() };
         let said = || std::fs::read_to_string(dir.join("provider.log")).unwrap_or_default();
-        assert!(provider.base.starts_with("http://127.0.0.1:"), "{script} did not start: {}", said());
+        let listens = ["http://127.0.0.1:", "https://localhost:"].iter().any(|start| provider.base.starts_with(start));
+        assert!(listens, "{script} did not start: {}", said());
         provider
     }
 
@@ -112,13 +127,7 @@ impl SamlProvider {
     #[track_caller]
     pub fn answer(&self, arguments: &[&str]) -> (String, String) {
         let page = self.curl(arguments).ok().text();
-        let field = |name: &str| {
-            let tags = page.split('<').filter(|tag| tag.starts_with("input"));
-            let tag = tags.into_iter().find(|tag| tag.contains(&format!("name=\"{name}\"")))?;
-            let value = tag.split("value=\"").nth(1)?.split('"').next()?;
-            Some(value.replace("&#34;", "\"").replace("&quot;", "\"").replace("&lt;", "<").replace("&amp;", "&"))
-        };
-        let (Some(response), Some(state)) = (field("SAMLResponse"), field("RelayState")) else {
+        let (Some(response), Some(state)) = (form_field(&page, "SAMLResponse"), form_field(&page, "RelayState")) else {
             panic!("the provider answered no form: {page}")
         };
         (response, state)
@@ -134,4 +143,14 @@ impl Drop for SamlProvider {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The value of a hidden field of a page's form.
+#[must_use]
+pub fn form_field(page: &str, name: &str) -> Option<String> {
+    let mut tags = page.split('<').filter(|tag| tag.starts_with("input"));
+    let tag = tags.find(|tag| tag.contains(&format!("name=\"{name}\"")))?;
+    let value = tag.split("value=\"").nth(1)?.split('"').next()?;
+    let value = value.replace("&#34;", "\"").replace("&quot;", "\"").replace("&lt;", "<");
+    Some(value.replace("&#61;", "=").replace("&#38;", "&").replace("&amp;", "&"))
 }

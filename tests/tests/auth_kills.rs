@@ -99,6 +99,7 @@ async fn report(api: Arc<RemoteAuth>, host: String, told: Arc<Told>) {
                     size: None,
                     initial_command: vec!["true".into()],
                     role: None,
+                    with_mfa: None,
                 };
                 AuditEvent::new(kind, SystemClock.now(), uid, cluster.clone())
             })

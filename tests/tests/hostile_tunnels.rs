@@ -21,8 +21,12 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-/// Peers at once.
-const PEERS: usize = 16;
+/// Peers at once, unless `REMOTELER_HOSTILE_PEERS` says another number.
+const PEERS: u64 = 50;
+
+fn peers() -> u64 {
+    std::env::var("REMOTELER_HOSTILE_PEERS").map_or(PEERS, |text| text.parse().expect("a number of peers"))
+}
 /// Frames that a peer writes at a time, whether or not anybody reads them.
 const FRAMES: usize = 2000;
 
@@ -175,7 +179,7 @@ fn attack(villain: &Arc<Villain>, length: Duration) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let until = Instant::now() + length;
     runtime.block_on(async {
-        let peers = (0..PEERS as u64).map(|peer| {
+        let peers = (0..peers()).map(|peer| {
             let villain = villain.clone();
             tokio::spawn(async move {
                 for kind in peer.. {

@@ -268,6 +268,7 @@ async fn each_request_is_recorded_before_it_is_sent_and_not_sent_when_that_fails
             request_path,
             response_code,
             connection,
+            with_mfa: None,
         },
     ] = events.as_slice()
     else {
@@ -336,6 +337,34 @@ async fn a_watch_ends_when_the_certificate_does_and_the_next_request_is_refused(
     fixture.clock.advance(Duration::from_secs(4));
     assert_eq!(fixture.get(&ann, "/version").await.unwrap().status(), StatusCode::UNAUTHORIZED);
     assert!(fixture.refusals().last().unwrap().1.contains("expired"));
+}
+
+// I78
+#[tokio::test]
+async fn a_watch_that_says_something_goes_on_and_a_silent_one_ends_after_the_time_for_silence() {
+    let (_api_server, fixture, ann) = set_up().await;
+    let mut rules = Policy::clone(&fixture.policy.policy());
+    rules.settings.client_idle_timeout_seconds = Some(60);
+    fixture.policy.replace(rules);
+    let stream = fixture.connect(Some(&ann), "h2").await.unwrap();
+    let io = TokioIo::new(stream);
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    let uri = format!("https://p{}/api/v1/namespaces/dev/pods?watch=true", fixture.prefix("staging"));
+    let watch = Request::get(uri).body(Empty::<Bytes>::new()).unwrap();
+    let mut frames = BodyStream::new(sender.send_request(watch).await.unwrap().into_body());
+    assert!(timeout(LIMIT, frames.next()).await.unwrap().unwrap().is_ok(), "the watch begins with what is there");
+
+    fixture.clock.advance(Duration::from_secs(61));
+    assert_eq!(fixture.live.look().ended.len(), 0, "there was an event since the last look");
+    fixture.clock.advance(Duration::from_secs(61));
+    assert_eq!(fixture.live.look().ended.len(), 1);
+    let mut last = Vec::new();
+    while let Some(Ok(frame)) = timeout(LIMIT, frames.next()).await.unwrap() {
+        last.extend_from_slice(&frame.into_data().unwrap());
+    }
+    let last = String::from_utf8(last).unwrap();
+    assert!(last.contains("nothing happened for 60 s"), "{last}");
 }
 
 // I79

@@ -184,6 +184,21 @@ fn a_device_that_was_away_through_a_rotation_comes_back_under_its_name() {
     reached(&ann, "edge-1");
 }
 
+// I10
+#[test]
+fn a_device_that_is_well_joins_again_beside_its_daemon_and_is_not_taken_for_its_copy() {
+    let cluster = Cluster::start();
+    let mut edge = cluster.edge("edge-1");
+    let (token, pin) = token(&cluster, "edge-1");
+    rejoined(edge.data_dir(), &token, &pin);
+    eventually_within(BACK, "the daemon takes over what the rejoin wrote", || {
+        let log = edge.process().log();
+        if log.contains("this host has joined again") { Ok(()) } else { Err(log) }
+    });
+    edge.wait_connected();
+    assert!(cluster.events("instance.copy").is_empty(), "{:?}", cluster.events("instance.copy"));
+}
+
 #[test]
 fn a_machine_that_never_joined_is_told_to_join() {
     let dir = tempfile::tempdir().unwrap();

@@ -51,6 +51,22 @@ async fn a_device_joins_serves_and_forwards_and_starts_again_without_a_token() {
     pg.flush().await.unwrap();
     let (mut socket, _) = timeout(SOON, database.accept()).await.unwrap().unwrap();
     assert_eq!(socket.read_u8().await.unwrap(), b'?');
+    let carried = agent.counters().carried;
+    assert_eq!((carried.links, carried.resumptions, carried.suspended), (1, 0, Duration::ZERO));
+    assert!(carried.sent > 0 && carried.received > 0, "{carried:?}");
+
+    // Its network is another one: what is open goes on, over another connection of the same link.
+    agent.network_changed();
+    let resumed = async {
+        while agent.counters().carried.resumptions == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await; // the time between two looks
+        }
+    };
+    timeout(SOON, resumed).await.unwrap();
+    pg.write_all(b"!").await.unwrap();
+    pg.flush().await.unwrap();
+    assert_eq!(timeout(SOON, socket.read_u8()).await.unwrap().unwrap(), b'!');
+    assert_eq!(agent.counters().carried.links, 1);
     drop(forward);
 
     let event = cluster.event("service.connect", |event| event["service"] == "greeter@device");

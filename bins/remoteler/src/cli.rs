@@ -85,6 +85,9 @@ pub struct StartArgs {
     /// How long live sessions get after SIGTERM
     #[arg(long, env = "REMOTELER_DRAIN_TIMEOUT", default_value = "60s", value_parser = duration, value_name = "DURATION")]
     pub drain_timeout: Duration,
+    /// Be the next process of a daemon that is making way; it starts this one itself
+    #[arg(long, hide = true)]
+    pub successor: bool,
     /// Log at DEBUG
     #[arg(short = 'd', long = "debug", env = "REMOTELER_DEBUG", value_parser = BoolishValueParser::new())]
     pub debug: bool,

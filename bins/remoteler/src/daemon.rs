@@ -1,6 +1,7 @@
 //! One process of the cluster: puts the configured services together, and takes them down in the right order.
 
 mod base;
+mod handing_over;
 mod listeners;
 #[cfg(feature = "server")]
 mod server;
@@ -8,13 +9,14 @@ mod server;
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use remoteler_client::{ShutOut, SshHostKey};
 use remoteler_core::{
-    BoundedRefusals, HostIdentity, Labels, LockContext, Locked, NodeRecord, PolicySource, Timestamp, with_causes,
+    BoundedRefusals, HostIdentity, Labels, LockContext, Locked, NodeRecord, PolicySource, SystemRole, Timestamp,
+    with_causes,
 };
 #[cfg(feature = "kube")]
 use remoteler_kube::KubeService;
@@ -24,7 +26,8 @@ use tokio::{net::TcpListener, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
-    base::{Base, Place},
+    base::{Base, LentKeeper, Place},
+    handing_over::Estate,
     listeners::{Listeners, bind},
 };
 #[cfg(feature = "kube")]
@@ -32,6 +35,7 @@ use crate::services::kube::{self, KubeStreams};
 use crate::{
     VERSION,
     config::{NodeSettings, Settings},
+    handover::{Ports, Predecessor},
     heartbeat::{self, Announced, Pulse},
     paths::DataDir,
     services::{
@@ -61,6 +65,10 @@ pub struct Daemon {
     #[cfg(feature = "server")]
     servers: server::Servers,
     agent: Option<Agent>,
+    /// The listening sockets, held a second time for the next process.
+    ports: Mutex<Ports>,
+    /// What else is handed over, if anything is.
+    estate: Option<Estate>,
 }
 
 impl Daemon {
@@ -69,15 +77,26 @@ impl Daemon {
     /// # Errors
     /// The first service that did not start, and why.
     pub async fn start(settings: Settings) -> anyhow::Result<Self> {
+        Self::start_after(settings, None).await
+    }
+
+    /// The same as the next process of a daemon: with the ports of `before`, and when that one has let go of what only one may have.
+    ///
+    /// # Errors
+    /// The first service that did not start, and why; or the process before did not let go.
+    pub async fn start_after(settings: Settings, mut before: Option<Predecessor>) -> anyhow::Result<Self> {
+        if let Some(before) = &mut before {
+            before.take_over().await?;
+        }
         let data_dir = DataDir::open(&settings.data_dir)?;
-        let listeners = Listeners::bind(&settings).await?;
+        let listeners = Listeners::bind(&settings, before.as_ref()).await?;
         let stop = CancellationToken::new();
         // A start that fails half way takes down what it had begun.
         let guard = stop.clone().drop_guard();
         let board = Arc::new(StatusBoard::default());
         let status_socket = status_board::bind_local_socket(&data_dir.status_socket())?;
         let senders = TaskTracker::new();
-        let mut base = Base::new(&settings, &data_dir, &stop, &senders).await?;
+        let mut base = Base::new(&settings, &data_dir, &stop, &senders, before.as_ref()).await?;
         let keeper = base.keeper.take();
         board.update(|status| {
             status.version = VERSION.into();
@@ -105,18 +124,26 @@ impl Daemon {
             #[cfg(feature = "server")]
             servers: server::Servers::default(),
             agent: None,
+            ports: Mutex::default(),
+            estate: None,
         };
         daemon.compose(&settings, listeners, &base).await?;
         let identity = base.keys.identity.clone();
         tokio::spawn(until(daemon.stop.clone(), show_locks(identity, base.policy.clone(), daemon.board.clone())));
         if let Some(keeper) = keeper {
             tokio::spawn(until(daemon.stop.clone(), show_standing(keeper.standing(), daemon.board.clone())));
-            tokio::spawn(keeper.run(base.api.clone(), daemon.stop.clone()));
+            let keeper = LentKeeper::new(keeper, base.api.clone(), daemon.stop.clone());
+            tokio::spawn(keeper.clone().run());
+            let proxy_alone = settings.roles().into_iter().eq([SystemRole::Proxy]);
+            daemon.estate = base.spool.clone().filter(|_| proxy_alone).map(|spool| Estate { spool, keeper });
         }
         daemon.board.update(|status| status.ready = true);
         tracing::info!(cluster = %base.keys.identity.cluster, node = %base.keys.identity.name, "ready");
         guard.disarm();
         daemon.data_dir.keep();
+        if let Some(before) = &mut before {
+            before.ready().await;
+        }
         Ok(daemon)
     }
 
@@ -203,6 +230,7 @@ impl Daemon {
         };
         let (live, audit) = (base.live.clone(), base.audit.clone());
         let node = node::make(parts, &base.keys, live, audit, base.clock.clone(), base.entropy.clone())?;
+        node.ask_for_second_factors(node::second_factors(base.api.clone()));
         tokio::spawn(until(self.stop.clone(), follow_labels(labels.subscribe(), node.clone())));
         tokio::spawn(until(self.stop.clone(), follow_host_key(base.keys.shown.ssh.clone(), node.clone())));
         let uploader = Uploader::new(
@@ -249,6 +277,7 @@ impl Daemon {
     pub async fn shutdown(&self, deadline: Duration) {
         let end = Instant::now() + deadline;
         self.closing.cancel();
+        self.let_ports_go();
         #[cfg(feature = "kube")]
         if let Some(kube) = &self.kube {
             kube.drain();

@@ -12,6 +12,7 @@ pub mod status;
 pub mod usage;
 
 mod daemon;
+mod handover;
 mod heartbeat;
 mod host;
 mod logging;
@@ -23,6 +24,7 @@ mod status_board;
 mod version;
 
 pub use daemon::Daemon;
+pub use handover::Predecessor;
 pub use version::{VERSION, version_line};
 
 use std::{

@@ -120,6 +120,17 @@ impl DataDir {
         self.kept.store(true, Ordering::Relaxed);
     }
 
+    /// Lets the next process of this daemon have the directory. What lies in it is not touched here until [`DataDir::take_back`].
+    pub(crate) fn lend(&self) -> io::Result<()> {
+        Ok(rustix::fs::flock(&self.lock, FlockOperation::Unlock)?)
+    }
+
+    /// Takes the directory back from a process that has ended.
+    pub(crate) fn take_back(&self) -> Result<(), DataDirError> {
+        rustix::fs::flock(&self.lock, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| DataDirError::InUse { path: self.dir.clone() })
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.dir
     }

@@ -103,7 +103,7 @@ fn joined_through(data_dir: &Path) -> Option<String> {
 fn text(done: &Rejoined) -> String {
     let Rejoined { cluster, nodename, host_id, daemon_runs } = done;
     let next = if *daemon_runs {
-        "The daemon that runs here takes the new certificates over within seconds."
+        "The daemon that runs here takes the new certificates over within half a minute."
     } else {
         "Start the daemon as before; it needs no token."
     };

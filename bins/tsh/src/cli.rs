@@ -93,7 +93,7 @@ pub(crate) enum Command {
     /// Shows what you may do: everywhere, or on one server.
     #[command(after_help = "Example:\n  tsh explain --login root gw-17")]
     Explain(Explain),
-    /// Second factors of yours: one-time codes of an authenticator app.
+    /// Second factors of yours: one-time codes of an authenticator app, security keys.
     #[command(after_help = "Example:\n  tsh mfa add --name phone")]
     Mfa {
         #[command(subcommand)]
@@ -127,17 +127,29 @@ pub(crate) struct Explain {
     pub(crate) formatted: Formatted,
 }
 
+/// What kind of second factor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum FactorType {
+    /// One-time codes of an authenticator app.
+    Totp,
+    /// A security key.
+    Webauthn,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Mfa {
     /// Lists them.
     #[command(after_help = "Example:\n  tsh mfa ls")]
     Ls(Formatted),
-    /// Sets up an authenticator app; asks for the password, and for a code of a factor you have.
-    #[command(after_help = "Example:\n  tsh mfa add --name phone")]
+    /// Sets up an authenticator app, after the password and a code of a factor you have; or opens the page where a security key is set up.
+    #[command(after_help = "Example:\n  tsh mfa add --name phone\n  tsh mfa add --type webauthn")]
     Add {
         /// Name for it.
         #[arg(long, env = "TSH_MFA_NAME", value_name = "NAME", default_value = "authenticator app")]
         name: String,
+        /// `totp`, an authenticator app; or `webauthn`, a security key, which is set up in a browser.
+        #[arg(long = "type", env = "TSH_MFA_TYPE", value_name = "TYPE", default_value = "totp")]
+        kind: FactorType,
     },
     /// Removes one; asks for the password, and for a code of a factor you have.
     #[command(after_help = "Example:\n  tsh mfa rm phone")]

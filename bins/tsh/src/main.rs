@@ -8,6 +8,7 @@ mod dial;
 mod openssh;
 mod output;
 mod password;
+mod session_mfa;
 mod stdio;
 mod terminal;
 mod trust;
@@ -23,7 +24,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use cli::{Cli, Command, Kube, Mfa, ProxyTarget, Recordings};
+use cli::{Cli, Command, FactorType, Kube, Mfa, ProxyTarget, Recordings};
 use commands::ssh::CalledAs;
 use context::Context;
 use remoteler_client::on_parser_stack;
@@ -91,7 +92,8 @@ fn run(command: Command, common: cli::Common) -> u8 {
         },
         Command::Mfa { command } => match command {
             Mfa::Ls(formatted) => commands::mfa::list(&context, formatted.format),
-            Mfa::Add { name } => commands::mfa::add(&context, name),
+            Mfa::Add { name, kind: FactorType::Totp } => commands::mfa::add(&context, name),
+            Mfa::Add { name: _, kind: FactorType::Webauthn } => commands::mfa::add_in_browser(&context),
             Mfa::Rm { name } => commands::mfa::remove(&context, name),
         },
         Command::Recordings { command: Recordings::Ls(formatted) } => {

@@ -7,6 +7,7 @@ mod leases;
 mod logins;
 mod mfa;
 pub(super) mod policy;
+mod session_mfa;
 
 use std::fmt::Display;
 
@@ -103,6 +104,7 @@ pub(super) fn table() -> Vec<Route> {
     routes.extend(logins::table());
     routes.extend(mfa::routes());
     routes.extend(leases::routes());
+    routes.extend(session_mfa::routes());
     routes
 }
 

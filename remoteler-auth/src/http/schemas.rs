@@ -1,12 +1,14 @@
 //! JSON schemas of what travels. A test serialises a value of each type and compares: a field that is added to a type and not here,
 //! or here and not there, fails it.
 
+mod account;
 mod evidence;
 mod explain;
 mod leases;
 mod logins;
 mod mfa;
 mod policy;
+mod session_mfa;
 mod sign;
 #[cfg(test)]
 mod tests;
@@ -50,7 +52,7 @@ pub(super) fn schemas() -> Map<String, Value> {
                 ("logins", list(text())),
                 ("trust", to("TrustBundle")),
             ],
-            &[],
+            &[("logout_connector", text())],
         ),
     );
     add("SignUpRequest", object(&[("token", secret()), ("password", secret())], &[("code", secret())]));
@@ -109,6 +111,8 @@ pub(super) fn schemas() -> Map<String, Value> {
     policy::add(&mut all);
     logins::add(&mut all);
     mfa::add(&mut all);
+    account::add(&mut all);
+    session_mfa::add(&mut all);
     all
 }
 

@@ -7,7 +7,7 @@ use remoteler_core::{ApiError, AuditKind, BrowserView, ConnectorReport, LockCont
 use serde::{Deserialize, Serialize};
 
 use super::{
-    records::{Asked, GONE, Stage},
+    records::{Asked, GONE, LoginRecord, Stage},
     steps::{confirm_path, finished},
 };
 use crate::{
@@ -114,6 +114,9 @@ impl Inner {
             self.move_login(&record, revision).await?;
             return Ok(finished(true, "The test is over; see the terminal. You may close this tab."));
         }
+        if let (true, Ok((who, _))) = (record.is_for_account(), &admitted) {
+            return self.begin_web_session(&record, who).await;
+        }
         match admitted {
             Ok((who, _)) => {
                 record.stage = Stage::Confirming(who);
@@ -122,6 +125,28 @@ impl Inner {
             }
             Err(cause) => Err(self.login_failed(id, &connector, LoginFault::said(cause.message)).await?),
         }
+    }
+
+    /// The end of a login for the account page: there is nothing to confirm, for nothing goes to another program.
+    async fn begin_web_session(&self, record: &LoginRecord, who: &Authenticated) -> ApiResult<BrowserView> {
+        // From here on nobody else gets anything for this login, also when this fails.
+        if !self.end_login(record).await? {
+            return Err(not_found(GONE));
+        }
+        let user = self.user_of_login(who).await?;
+        let _turn = self.changes.read().await;
+        self.still_there(&user).await?;
+        self.record(AuditKind::UserLogin {
+            user: user.name.to_string(),
+            method: who.method().to_owned(),
+            success: true,
+            error: None,
+            connector: who.connector().map(str::to_owned),
+            remote: record.remote.clone(),
+        })
+        .await?;
+        let session = self.open_web_session(&user, &record.host, record.remote.clone()).await?;
+        Ok(BrowserView::SessionBegun { session })
     }
 
     /// The account of who was proven, and the user it is now: roles exist, nobody is locked, the name is theirs.

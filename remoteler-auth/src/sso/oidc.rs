@@ -40,6 +40,9 @@ struct Metadata {
     jwks_uri: String,
     #[serde(default)]
     userinfo_endpoint: Option<String>,
+    /// Where logins end (OpenID Connect RP-Initiated Logout 1.0 section 2.1).
+    #[serde(default)]
+    end_session_endpoint: Option<String>,
     #[serde(default)]
     response_types_supported: Vec<String>,
     #[serde(default)]
@@ -189,6 +192,14 @@ impl Inner {
         query.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))));
         let url = with_query(&provider.metadata.authorization_endpoint, &query);
         Ok(Away { url, secrets: ProviderSecrets::Oidc { nonce, verifier } })
+    }
+
+    /// Where a login at the provider ends. It is told whose login it was and no more: with no token to show, the provider asks the person, and where to go
+    /// from there it would have to know beforehand.
+    pub(super) async fn end_of_oidc(&self, spec: &OidcSpec) -> Result<Option<String>, LoginFault> {
+        let provider = self.provider(&spec.issuer_url).await?;
+        let end = provider.metadata.end_session_endpoint.as_deref().filter(|url| https(url).is_ok());
+        Ok(end.map(|url| with_query(url, &[("client_id", &spec.client_id)])))
     }
 
     /// Whom the provider's answer proves (I37, I38).

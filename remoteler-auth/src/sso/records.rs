@@ -44,6 +44,20 @@ pub(super) enum Asked {
     Certificates { ssh: String, tls: String, answer_key: String, ttl: Option<u64>, redirect: Option<LoopbackUrl> },
     /// A report on this connector.
     Report(Box<Resource>),
+    /// A web session of the browser.
+    Account,
+}
+
+impl LoginRecord {
+    /// Its id.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Whether a web session is to come of it, and nothing for a program.
+    pub(crate) fn is_for_account(&self) -> bool {
+        matches!(self.asked, Asked::Account)
+    }
 }
 
 /// How far it is.

@@ -58,6 +58,7 @@ impl Inner {
             }
         };
         let (identity, expires) = (issue.identity(), issue.expires());
+        let logout_connector = who.connector().filter(|_| who.method() == "oidc").map(str::to_owned);
         let (roles, logins) = (identity.roles.clone(), identity.logins.iter().map(ToString::to_string).collect());
         self.record(login(true, None)).await?;
         let issued = self.issuer.issue_user(issue).await?;
@@ -68,6 +69,7 @@ impl Inner {
             roles,
             logins,
             trust: self.issuer.trust(),
+            logout_connector,
         };
         let text = serde_json::to_vec(&certs).map_err(|cause| bad_request(cause.to_string()))?;
         let sealed = follow.seal(&text).map_err(|cause| bad_request(cause.to_string()))?;
@@ -75,7 +77,7 @@ impl Inner {
     }
 
     /// The user, as the login made it. Asked once more: minutes may have passed since the provider's answer.
-    async fn user_of_login(&self, who: &Authenticated) -> ApiResult<UserRecord> {
+    pub(super) async fn user_of_login(&self, who: &Authenticated) -> ApiResult<UserRecord> {
         match who {
             Authenticated::Local(name) => self.local_user(name).await,
             Authenticated::Provider(identity) => {

@@ -10,7 +10,7 @@ use std::{
 
 use http::Request;
 use remoteler_ca::{SamlSigner, StoredSamlKey};
-use remoteler_core::{BrowserView, ConnectorReport, SamlSpec, Secret, Timestamp};
+use remoteler_core::{BrowserView, ConnectorReport, SamlRequestBinding, SamlSpec, Secret, Timestamp};
 
 use super::{
     conclude::{Authenticated, LoginFault, Proven, ProviderIdentity},
@@ -171,22 +171,20 @@ impl Inner {
         Away { url: String::new(), secrets: ProviderSecrets::Saml { request } }
     }
 
-    /// The URL with the signed request.
+    /// Where the browser goes with the signed request: a URL, or a form that it posts.
     pub(super) async fn saml_request(
         &self,
         name: &str,
         spec: &SamlSpec,
         pending: &PendingState,
         state: &Secret,
-    ) -> Result<String, LoginFault> {
+    ) -> Result<BrowserView, LoginFault> {
         let ProviderSecrets::Saml { request: id } = &pending.secrets else {
             return Err(LoginFault::said("the connector was changed meanwhile; start again with tsh login"));
         };
         let idp = self.saml_idp(spec).await?;
-        let destination =
-            idp.sso.iter().find(|(binding, url)| *binding == Binding::Redirect && url.starts_with("https://"));
-        let Some((_, destination)) = destination else {
-            return Err(LoginFault::with(UNUSABLE, "it takes no requests by HTTP-Redirect over https"));
+        let Some((binding, destination)) = destination(spec, &idp) else {
+            return Err(LoginFault::with(UNUSABLE, "it takes no requests by HTTP-Redirect or HTTP-POST over https"));
         };
         let signer = self.saml_key(name).await.map_err(|cause| LoginFault::said(cause.message))?;
         let request = AuthnRequest {
@@ -197,7 +195,17 @@ impl Inner {
             issuer: &spec.entity_id(name),
             force_authn: spec.force_authn,
         };
-        request.redirect(state.reveal(), &signer).map_err(|cause| LoginFault::said(cause.to_string()))
+        let made = match binding {
+            Binding::Redirect => request.redirect(state.reveal(), &signer).map(|to| BrowserView::Redirect { to }),
+            Binding::Post => request.post(state.reveal(), &signer).map(|form| BrowserView::Submit {
+                to: form.action,
+                fields: BTreeMap::from([
+                    ("SAMLRequest".to_owned(), form.saml_request),
+                    ("RelayState".to_owned(), form.relay_state),
+                ]),
+            }),
+        };
+        made.map_err(|cause| LoginFault::said(cause.to_string()))
     }
 
     /// Judges what was posted. The state was taken with it; who is right gets another one, by which this browser comes back with its cookie: the login's own
@@ -236,7 +244,7 @@ impl Inner {
     ) -> Result<Proven, LoginFault> {
         let connector = match &record.asked {
             Asked::Report(document) => Connector::parse(document.as_ref().clone()),
-            Asked::Certificates { .. } => self.usable_connector(&pending.connector).await,
+            Asked::Certificates { .. } | Asked::Account => self.usable_connector(&pending.connector).await,
         };
         let connector = connector.map_err(|cause| LoginFault::said(cause.message))?;
         let (Connector::Saml { name, spec }, ProviderSecrets::Saml { request }) = (&connector, &pending.secrets) else {
@@ -262,6 +270,24 @@ impl Inner {
         })?;
         identity(name, spec, claims)
     }
+}
+
+/// Where requests go, and how: as the connector prefers, where the identity provider has that.
+fn destination<'a>(spec: &SamlSpec, idp: &'a IdpMetadata) -> Option<(Binding, &'a str)> {
+    let order = match spec.preferred_request_binding {
+        SamlRequestBinding::HttpRedirect => [Binding::Redirect, Binding::Post],
+        SamlRequestBinding::HttpPost => [Binding::Post, Binding::Redirect],
+    };
+    let mut over_tls = idp.sso.iter().filter(|(_, url)| url.starts_with("https://"));
+    if spec.sso.is_some() {
+        // An address by hand has no binding of its own.
+        return over_tls.next().map(|(_, url)| (order[0], url.as_str()));
+    }
+    let over_tls: Vec<_> = over_tls.collect();
+    order.into_iter().find_map(|wanted| {
+        let (_, url) = over_tls.iter().find(|(binding, _)| *binding == wanted)?;
+        Some((wanted, url.as_str()))
+    })
 }
 
 /// The account, its name, roles and traits, and the reasons.

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use remoteler_core::{
-    ApiError, AuditKind, BeginLogin, BrowserAction, BrowserAnswer, BrowserStep, BrowserView, ConnectorChoice,
-    LEAST_LOGIN_TTL, LoginBegun, LoginMethods, LoginPoll, LoginProgress, Resource, ResourceKind, Secret, Verb,
-    draw_login_code, fill_random, is_answer_key, read_login_code, seal_answer,
+    AccountWish, ApiError, AuditKind, BeginLogin, BrowserAction, BrowserAnswer, BrowserStep, BrowserView,
+    ConnectorChoice, LEAST_LOGIN_TTL, LoginBegun, LoginMethods, LoginPoll, LoginProgress, Resource, ResourceKind,
+    Secret, Verb, draw_login_code, fill_random, is_answer_key, read_login_code, seal_answer,
 };
 
 use super::{
@@ -16,16 +16,20 @@ use super::{
 };
 use crate::{
     Caller,
+    ceremonies::Asker,
     failure::{ApiResult, bad_request, denied, not_found, rate_limited},
     issue::SubjectKeys,
-    local_login::{LOCAL, LocalProof},
+    local_login::{KeyProof, LOCAL, LocalProof},
     login::{remote, source_of},
     secret_hash,
     service::Inner,
+    users::ByKey,
 };
 
 /// Longest name of a client's machine that is shown.
 const MAX_HOST: usize = 64;
+/// Longest text of what a browser says it is.
+const MAX_AGENT: usize = 120;
 /// How often a login's page can be opened (I26).
 const MAX_OPENED: u8 = 20;
 /// A browser's cookie is 64 hex digits.
@@ -35,15 +39,19 @@ pub(super) const OTHER_BROWSER: &str =
 
 impl Inner {
     pub(crate) async fn login_methods(&self) -> ApiResult<LoginMethods> {
+        let (kind, named) = self.login_preference().await?;
         let all = self.connectors().await?;
-        let connectors: Vec<_> = all.iter().filter(|each| !each.is_disabled()).map(Connector::choice).collect();
-        let kind = self.sso.config.kind.clone();
-        let mut fitting = connectors.iter().filter(|each| each.kind.as_str() == kind);
-        let only = match (fitting.next(), fitting.next()) {
-            (Some(only), None) => Some(only.name.clone()),
-            _ => None,
+        let mut connectors: Vec<_> = all.iter().filter(|each| !each.is_disabled()).map(Connector::choice).collect();
+        // Those of the default way stand first.
+        connectors.sort_by_key(|each| each.kind.as_str() != kind.as_str());
+        let fitting: Vec<_> = connectors.iter().filter(|each| each.kind.as_str() == kind.as_str()).collect();
+        let default_connector = match (named, fitting.as_slice()) {
+            // One that was removed or disabled since is nobody's way in: then people choose.
+            (Some(named), fitting) => fitting.iter().find(|each| each.name == named).map(|each| each.name.clone()),
+            (None, [only]) => Some(only.name.clone()),
+            (None, _) => None,
         };
-        Ok(LoginMethods { kind, default_connector: self.sso.config.default_connector.clone().or(only), connectors })
+        Ok(LoginMethods { kind: kind.as_str().to_owned(), default_connector, connectors })
     }
 
     pub(crate) async fn begin_login(&self, caller: &Caller, request: BeginLogin) -> ApiResult<LoginBegun> {
@@ -57,7 +65,7 @@ impl Inner {
         if !is_answer_key(&request.answer_key) {
             return Err(bad_request("the key for the answer is no X25519 public key"));
         }
-        if let Some(name) = &request.connector {
+        if let Some(name) = request.connector.as_ref().filter(|name| *name != LOCAL) {
             self.usable_connector(name).await?;
         }
         let remote = remote(caller, request.client_addr.as_deref());
@@ -102,7 +110,10 @@ impl Inner {
         let octets: [u8; 16] = fill_random(self.entropy.as_ref());
         let id: String = octets.iter().map(|octet| format!("{octet:02x}")).collect();
         let secret = secret_hash::draw(self.entropy.as_ref());
-        let host: String = host.chars().filter(|c| c.is_ascii_graphic()).take(MAX_HOST).collect();
+        // A browser's name for itself is of several words, and is shown to its own user alone.
+        let (words, most) = if matches!(asked, Asked::Account) { (true, MAX_AGENT) } else { (false, MAX_HOST) };
+        let seen = |c: &char| c.is_ascii_graphic() || (words && *c == ' ');
+        let host: String = host.chars().filter(seen).take(most).collect();
         let record = LoginRecord {
             id: id.clone(),
             asked,
@@ -156,7 +167,7 @@ impl Inner {
             BrowserAction::Open { id, connector } => self.open_page(&id, connector, browser, &origin, from).await,
             BrowserAction::Password { id, token, user, password, code } => {
                 let typed = LocalProof { user, password, code };
-                self.local_step(&id, browser.as_ref(), &token, typed, from).await.map(shown)
+                self.local_step(&id, browser.as_ref(), &token, typed, from, &origin).await.map(shown)
             }
             BrowserAction::EnterCode { code } => self.enter_code(&code, from).await.map(shown),
             BrowserAction::Callback { connector, params } => {
@@ -164,8 +175,37 @@ impl Inner {
             }
             BrowserAction::Review { id } => self.review(&id, browser.as_ref(), from).await.map(shown),
             BrowserAction::SamlMetadata { connector } => self.saml_metadata(&connector).await.map(shown),
+            BrowserAction::Logout { connector } => self.provider_logout(&connector).await.map(shown),
+            BrowserAction::Refused { because } => {
+                self.record_attempt(String::new(), because.reason().into(), from).await?;
+                Err(denied(because.reason()))
+            }
             BrowserAction::Decide { id, token, approve } => {
                 self.decide(&id, browser.as_ref(), &token, approve, from).await.map(shown)
+            }
+            BrowserAction::Key { id, token, answer, code } => {
+                let asker = Asker { browser: known(browser.as_ref())?, origin: &origin };
+                self.key_step(&id, asker, &token, KeyProof { answer, code }, from).await.map(shown)
+            }
+            BrowserAction::OfferKey { invite } => {
+                let asker = Asker { browser: known(browser.as_ref())?, origin: &origin };
+                self.offer_key_with_link(&invite, asker).await.map(shown)
+            }
+            BrowserAction::SignUpByKey { invite, password, token, answer } => {
+                let asker = Asker { browser: known(browser.as_ref())?, origin: &origin };
+                let by_key = ByKey { asker, token, answer, from };
+                let signed_up = self.sign_up_by_key(caller, invite, password, by_key).await?;
+                Ok(shown(BrowserView::SignedUp(signed_up)))
+            }
+            BrowserAction::Account { session, agent, wish: AccountWish::LogIn } => {
+                // A session that there is ends with the next one.
+                self.end_own_session(session.as_ref()).await?;
+                let begun = self.open_login(Asked::Account, None, &agent, from).await?;
+                Ok(shown(BrowserView::Redirect { to: login_path(&begun.id) }))
+            }
+            BrowserAction::Account { session, agent: _, wish } => {
+                let asker = Asker { browser: known(browser.as_ref())?, origin: &origin };
+                self.account_step(caller, session.as_ref(), wish, asker, from).await.map(shown)
             }
         }
     }
@@ -204,17 +244,17 @@ impl Inner {
         }
         let connector = match (&record.asked, record.connector.clone().or(chosen)) {
             (Asked::Report(document), _) => Connector::parse(document.as_ref().clone())?,
-            (Asked::Certificates { .. }, Some(name)) if name == LOCAL => {
-                return answer(self.choose_view(id, Vec::new(), &browser));
+            (Asked::Certificates { .. } | Asked::Account, Some(name)) if name == LOCAL => {
+                return answer(self.choose_view(&record, Vec::new(), &browser));
             }
-            (Asked::Certificates { .. }, Some(name)) => self.usable_connector(&name).await?,
-            (Asked::Certificates { .. }, None) => {
+            (Asked::Certificates { .. } | Asked::Account, Some(name)) => self.usable_connector(&name).await?,
+            (Asked::Certificates { .. } | Asked::Account, None) => {
                 let methods = self.login_methods().await?;
                 match (methods.default_connector, methods.connectors) {
                     (Some(name), _) => self.usable_connector(&name).await?,
                     (None, connectors) => match connectors.as_slice() {
                         [ConnectorChoice { name, .. }] if methods.kind != LOCAL => self.usable_connector(name).await?,
-                        _ => return answer(self.choose_view(id, connectors, &browser)),
+                        _ => return answer(self.choose_view(&record, connectors, &browser)),
                     },
                 }
             }
@@ -237,15 +277,32 @@ impl Inner {
             secrets: away.secrets,
         };
         let state = self.remember_state(&pending).await?;
-        let to = match &connector {
+        answer(match &connector {
             // The state is part of what is signed.
             Connector::Saml { name, spec } => match self.saml_request(name, spec, &pending, &state).await {
-                Ok(to) => to,
+                Ok(view) => view,
                 Err(cause) => return Err(self.login_failed(&pending.login, name, cause).await?),
             },
-            Connector::Oidc { .. } | Connector::Github { .. } => format!("{}&state={}", away.url, state.reveal()),
+            Connector::Oidc { .. } | Connector::Github { .. } => {
+                BrowserView::Redirect { to: format!("{}&state={}", away.url, state.reveal()) }
+            }
+        })
+    }
+
+    /// Where the browser goes to end its login at a provider: the login here ended with the certificates.
+    async fn provider_logout(&self, name: &str) -> ApiResult<BrowserView> {
+        let end = match self.usable_connector(name).await? {
+            Connector::Oidc { spec, .. } => self.end_of_oidc(&spec).await.map_err(|cause| denied(cause.said))?,
+            Connector::Github { .. } | Connector::Saml { .. } => None,
         };
-        answer(BrowserView::Redirect { to })
+        Ok(match end {
+            Some(to) => BrowserView::Redirect { to },
+            None => {
+                return Err(not_found(
+                    "this identity provider names no page where its login ends; log out there yourself",
+                ));
+            }
+        })
     }
 
     async fn enter_code(&self, typed: &str, from: Option<String>) -> ApiResult<BrowserView> {
@@ -264,7 +321,7 @@ impl Inner {
             return Err(bad_request("there is no such code, or it has expired; look at what tsh shows"));
         };
         self.sso.limits.codes.succeeded(&source);
-        Ok(BrowserView::Redirect { to: format!("/web/login/{id}") })
+        Ok(BrowserView::Redirect { to: login_path(&id) })
     }
 
     async fn callback(
@@ -319,7 +376,7 @@ impl Inner {
         use super::conclude::LoginFault;
         let connector = match &record.asked {
             Asked::Report(document) => Connector::parse(document.as_ref().clone()),
-            Asked::Certificates { .. } => self.usable_connector(&pending.connector).await,
+            Asked::Certificates { .. } | Asked::Account => self.usable_connector(&pending.connector).await,
         };
         let connector = connector.map_err(|cause| LoginFault::said(cause.message))?;
         if let Some(error) = params.get("error") {
@@ -427,7 +484,7 @@ impl Inner {
         from: Option<String>,
     ) -> ApiResult<LoginRecord> {
         let (record, _) = self.login_of_browser(id, browser, from).await?;
-        let open = matches!(record.stage, Stage::Open) && matches!(record.asked, Asked::Certificates { .. });
+        let open = matches!(record.stage, Stage::Open) && !matches!(record.asked, Asked::Report(_));
         if open { Ok(record) } else { Err(not_found(GONE)) }
     }
 
@@ -450,6 +507,10 @@ fn form_token(browser: Option<&Secret>, id: &str) -> Secret {
     Secret::new(secret_hash::hash(&Secret::new(format!("confirm\0{browser}\0{id}"))))
 }
 
+fn login_path(id: &str) -> String {
+    format!("/web/login/{id}")
+}
+
 pub(super) fn confirm_path(id: &str) -> String {
     format!("/web/login/{id}/confirm")
 }
@@ -460,6 +521,13 @@ pub(super) fn finished(success: bool, message: &str) -> BrowserView {
 
 fn shown(view: BrowserView) -> BrowserAnswer {
     BrowserAnswer { view, set_browser: None }
+}
+
+/// The browser, for what only a browser that was here before may do.
+fn known(browser: Option<&Secret>) -> ApiResult<&Secret> {
+    browser.ok_or_else(|| {
+        denied("your browser has no cookie of this page; allow cookies, open the page again and try again")
+    })
 }
 
 fn is_browser(value: &str) -> bool {

@@ -50,7 +50,7 @@ impl Inner {
         _spec: &SamlSpec,
         _pending: &PendingState,
         _state: &Secret,
-    ) -> Result<String, LoginFault> {
+    ) -> Result<BrowserView, LoginFault> {
         Err(LoginFault::said(NONE))
     }
 

@@ -1,26 +1,23 @@
 //! The page behind a sign-up link: shows for whom it is, takes the password, uses the link up.
 
-use std::sync::Arc;
-
 use axum::{
-    Extension, Form,
-    extract::{Path, State, rejection::FormRejection},
+    Form,
+    extract::{Path, rejection::FormRejection},
     response::Response,
 };
 use data_encoding::BASE64;
-use http::{HeaderMap, StatusCode, uri::Authority};
+use http::StatusCode;
 use qrcode::{QrCode, render::svg};
 use remoteler_core::{
-    ApiError, AuthApi, Invited, OfferedTotp, OsEntropy, SecondFactor, Secret, SignUpRequest, SignedUp, wire,
+    ApiError, ApiErrorKind, BrowserAction, BrowserAnswer, BrowserView, Invited, OfferedTotp, Secret, SignUpRequest,
+    SignedUp, wire,
 };
 use serde::Deserialize;
 
 use super::{
-    ApiForAddress, RemoteAddr,
-    pages::{
-        Allowed, Browser, InvitePage, OfferedFactor, SignedUpPage, foreign_form, from_own_page, message, page, sentence,
-    },
+    pages::{Allowed, Browser, InvitePage, OfferedFactor, OfferedKey, SignedUpPage, message, page, sentence},
     texts::ENGLISH,
+    visit::Visit,
 };
 
 /// What the form sends.
@@ -32,79 +29,100 @@ pub(super) struct Passwords {
     again: Secret,
     #[serde(default)]
     code: Option<Secret>,
+    #[serde(default)]
+    key_token: Option<Secret>,
+    #[serde(default)]
+    key_answer: Option<Secret>,
 }
 
 /// The form's name in its token.
 const FORM: &str = "invite";
 
-pub(super) async fn show(
-    State(api): State<ApiForAddress>,
-    Extension(RemoteAddr(addr)): Extension<RemoteAddr>,
-    Path(token): Path<String>,
-    headers: HeaderMap,
-) -> Response {
-    let browser = Browser::of_or_new(&headers, &OsEntropy);
-    match api(addr).invited_user(Secret::new(token)).await {
-        Ok(invited) => form(StatusCode::OK, &browser, &invited, None),
-        Err(cause) => failed(&cause),
-    }
+pub(super) async fn show(visit: Visit, Path(token): Path<String>) -> Response {
+    again_with(&visit, Secret::new(token), None).await
 }
 
 pub(super) async fn accept(
-    State(api): State<ApiForAddress>,
-    Extension(RemoteAddr(addr)): Extension<RemoteAddr>,
-    Extension(authority): Extension<Authority>,
+    visit: Visit,
     Path(token): Path<String>,
-    headers: HeaderMap,
     passwords: Result<Form<Passwords>, FormRejection>,
 ) -> Response {
-    if !from_own_page(&headers, &authority) {
-        return foreign_form(); // I52
-    }
-    let Ok(Form(Passwords { csrf, password, again, code })) = passwords else {
+    let Ok(Form(Passwords { csrf, password, again, code, key_token, key_answer })) = passwords else {
         return message(StatusCode::BAD_REQUEST, ENGLISH.invite_title, ENGLISH.invite_broken);
     };
-    let Some(browser) = Browser::of(&headers).filter(|browser| browser.sent(FORM, csrf.reveal())) else {
-        return foreign_form(); // I52
-    };
-    let api = api(addr);
+    if let Err(refused) = visit.form_of(FORM, &csrf) {
+        return *refused;
+    }
     let token = Secret::new(token);
     if password != again {
-        return again_with(&api, &browser, token, ENGLISH.passwords_differ).await;
+        return again_with(&visit, token, Some(ENGLISH.passwords_differ)).await;
     }
-    match api.sign_up(SignUpRequest { token: token.clone(), password, code }).await {
+    let answer = key_answer.filter(|answer| !answer.reveal().is_empty());
+    let signed_up = match key_token.zip(answer) {
+        Some((key, answer)) => {
+            let step = BrowserAction::SignUpByKey { invite: token.clone(), password, token: key, answer };
+            visit.ask(step).await.and_then(|answer| signed_up(answer.view))
+        }
+        None => visit.api().sign_up(SignUpRequest { token: token.clone(), password, code }).await,
+    };
+    match signed_up {
         Ok(SignedUp { user, recovery_codes }) => {
-            let command = format!("tsh login --proxy={authority} --user={user}");
+            let command = format!("tsh login --proxy={} --user={user}", visit.authority());
             let codes: Vec<&str> = recovery_codes.iter().map(Secret::reveal).collect();
             let done = SignedUpPage { t: &ENGLISH, codes: &codes, command: &command };
             page(StatusCode::OK, &done, &Allowed::default())
         }
         Err(cause) if status(&cause) == StatusCode::BAD_REQUEST => {
-            again_with(&api, &browser, token, &sentence(&cause.message)).await
+            again_with(&visit, token, Some(&sentence(&cause.message))).await
         }
         Err(cause) => failed(&cause),
     }
 }
 
-/// The form again, with what was wrong.
-async fn again_with(api: &Arc<dyn AuthApi>, browser: &Browser, token: Secret, error: &str) -> Response {
-    match api.invited_user(token).await {
-        Ok(invited) => form(StatusCode::BAD_REQUEST, browser, &invited, Some(error)),
-        Err(cause) => failed(&cause),
+#[expect(clippy::wildcard_enum_match_arm, reason = "a sign-up has one answer")]
+fn signed_up(view: BrowserView) -> Result<SignedUp, ApiError> {
+    match view {
+        BrowserView::SignedUp(signed_up) => Ok(signed_up),
+        _ => Err(ApiError::new(ApiErrorKind::Internal, "the sign-up was answered with another page; try again")),
     }
 }
 
-fn form(status: StatusCode, browser: &Browser, invited: &Invited, error: Option<&str>) -> Response {
+/// The form, with what was wrong before.
+async fn again_with(visit: &Visit, token: Secret, error: Option<&str>) -> Response {
+    let invited = match visit.api().invited_user(token.clone()).await {
+        Ok(invited) => invited,
+        Err(cause) => return failed(&cause),
+    };
+    let browser = visit.browser_or_new();
+    let key = match visit.ask_as(Some(&browser), BrowserAction::OfferKey { invite: token }).await {
+        Ok(BrowserAnswer { view: BrowserView::KeyOffer { token, options }, .. }) => {
+            Some(OfferedKey { token: token.reveal().to_owned(), options })
+        }
+        Ok(_) => None,
+        Err(cause) => return failed(&cause),
+    };
+    form(&browser, &invited, key, error)
+}
+
+fn form(browser: &Browser, invited: &Invited, key: Option<OfferedKey>, error: Option<&str>) -> Response {
     // Without an action the form goes to the page's own address, which holds the link's secret.
     let token = browser.form_token(FORM);
-    let required = invited.second_factor == SecondFactor::On;
-    let factor = invited.totp.as_ref().map(|totp| offered(totp, required));
-    let shown = InvitePage { t: &ENGLISH, user: invited.user.as_str(), error, token: &token, factor };
-    browser.keep(page(status, &shown, &Allowed::default()))
+    let status = if error.is_some() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
+    let allowed = if key.is_some() { Allowed::keys() } else { Allowed::default() };
+    let shown = InvitePage {
+        t: &ENGLISH,
+        user: invited.user.as_str(),
+        error,
+        token: &token,
+        factor: invited.totp.as_ref().map(offered),
+        key,
+        required: invited.second_factor.is_required(),
+    };
+    browser.keep(page(status, &shown, &allowed))
 }
 
 /// The secret as people see it: a picture within the page, and text in groups.
-fn offered(totp: &OfferedTotp, required: bool) -> OfferedFactor {
+pub(super) fn offered(totp: &OfferedTotp) -> OfferedFactor {
     // The URI is short: a code that holds it exists.
     let image = QrCode::new(totp.uri.reveal()).map(|code| {
         let picture = code.render::<svg::Color<'_>>().min_dimensions(200, 200).quiet_zone(true).build();
@@ -112,7 +130,7 @@ fn offered(totp: &OfferedTotp, required: bool) -> OfferedFactor {
     });
     let letters: Vec<char> = totp.secret.reveal().chars().collect();
     let groups: Vec<String> = letters.chunks(4).map(|group| group.iter().collect()).collect();
-    OfferedFactor { required, image: image.unwrap_or_default(), secret: groups.join(" ") }
+    OfferedFactor { image: image.unwrap_or_default(), secret: groups.join(" ") }
 }
 
 fn failed(cause: &ApiError) -> Response {

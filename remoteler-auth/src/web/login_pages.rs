@@ -1,5 +1,4 @@
-//! The pages of a login through a browser, and the calls of the client that waits for it. Owns the browser's cookie, the check that a form comes from our own
-//! page, and which page is shown; what happens in each step is the auth service's to decide.
+//! The pages of a login through a browser, and the calls of the client that waits for it. Owns which page is shown; what happens in each step is the auth service's to decide.
 
 use std::collections::BTreeMap;
 
@@ -13,30 +12,29 @@ use axum::{
     routing::{get, post},
 };
 use http::{
-    HeaderMap, HeaderValue, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_TYPE, COOKIE, LOCATION, SET_COOKIE},
-    uri::Authority,
+    HeaderValue, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION},
 };
 use remoteler_core::{
-    ApiError, BeginLogin, BrowserAction, BrowserAnswer, BrowserStep, BrowserView, ConnectorChoice, LocalChoice,
-    LoginPoll, LoopbackUrl, RedeemLogin, Secret, wire,
+    ApiError, BeginLogin, BrowserAction, BrowserAnswer, BrowserView, ConnectorChoice, LocalChoice, LoginPoll,
+    LoopbackUrl, PageRefusal, RedeemLogin, Secret, wire,
 };
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::{
-    ApiForAddress, RemoteAddr, from_outside,
+    ApiForAddress, RemoteAddr, account_pages, from_outside,
     pages::{
-        Allowed, ConfirmPage, ConnectorLink, DeliverPage, DevicePage, LocalForm, LoginPage, close, foreign_form,
-        from_own_page, message, page, plain, sentence,
+        Allowed, Browser, ConfirmPage, ConnectorLink, DeliverPage, DevicePage, LocalForm, LoginPage, SubmitPage,
+        TouchPage, close, message, on_record, page, plain, sentence,
     },
     texts::ENGLISH,
+    visit::Visit,
 };
-use crate::http::{Input, json};
-
-/// The browser's cookie for logins. The prefix binds it to this host and to TLS (I50); it is sent along when a provider sends the browser back.
-const BROWSER_COOKIE: &str = "__Host-remoteler-login";
-/// Most cookies that are looked at (I62).
-const MAX_COOKIES: usize = 50;
+use crate::{
+    failure::bad_request,
+    http::{Input, json},
+};
 
 /// What `tsh` calls.
 pub(super) fn calls() -> Router<ApiForAddress> {
@@ -52,10 +50,12 @@ pub(super) fn router() -> Router<ApiForAddress> {
     Router::new()
         .route(wire::WEB_LOGIN_PAGE, get(open))
         .route(wire::WEB_LOGIN_LOCAL, post(local))
+        .route(wire::WEB_LOGIN_KEY, post(key))
         .route(wire::WEB_LOGIN_CALLBACK, get(callback).merge(post(posted).layer(DefaultBodyLimit::max(MAX_POSTED))))
         .route(wire::WEB_SAML_METADATA, get(saml_metadata))
         .route(wire::WEB_LOGIN_CONFIRM, get(review).post(decide))
         .route(wire::WEB_DEVICE, get(device).post(enter_code))
+        .route(wire::WEB_LOGOUT, get(logout))
         .route(wire::WEB_LOGIN_DONE, get(async || close()))
 }
 
@@ -66,7 +66,17 @@ async fn methods(State(api): Api, Extension(RemoteAddr(addr)): Remote) -> Respon
     json(api(addr).login_methods().await.map_err(from_outside))
 }
 
-async fn begin(State(api): Api, Extension(RemoteAddr(addr)): Remote, Input(request): Input<BeginLogin>) -> Response {
+async fn begin(State(api): Api, Extension(RemoteAddr(addr)): Remote, Input(request): Input<Value>) -> Response {
+    // Looked at by itself: an answer that was to go elsewhere is an attack and not a slip of the pen (I40).
+    let foreign = request.get("redirect").and_then(Value::as_str).and_then(|to| to.parse::<LoopbackUrl>().err());
+    if let Some(cause) = foreign {
+        on_record(&api, addr, PageRefusal::ForeignRedirect).await;
+        return json::<()>(Err(bad_request(cause.to_string())));
+    }
+    let request: BeginLogin = match serde_json::from_value(request) {
+        Ok(request) => request,
+        Err(cause) => return json::<()>(Err(bad_request(format!("the request does not parse: {cause}")))),
+    };
     let request = BeginLogin { client_addr: Some(addr.to_string()), ..request };
     json(api(addr).begin_login(request).await.map_err(from_outside))
 }
@@ -80,62 +90,19 @@ async fn redeem(State(api): Api, Extension(RemoteAddr(addr)): Remote, Input(requ
     json(api(addr).redeem_login(request).await.map_err(from_outside))
 }
 
-/// A browser's request, as far as a step needs it.
-struct Visit {
-    api: ApiForAddress,
-    addr: std::net::SocketAddr,
-    browser: Option<Secret>,
-    origin: String,
-    is_own_form: bool,
-}
-
-impl Visit {
-    fn new(api: ApiForAddress, RemoteAddr(addr): RemoteAddr, authority: &Authority, headers: &HeaderMap) -> Self {
-        let is_own_form = from_own_page(headers, authority);
-        Self { api, addr, browser: browser(headers), origin: format!("https://{authority}"), is_own_form }
-    }
-
-    async fn step(self, step: BrowserAction) -> Response {
-        let Self { api, addr, browser, origin, .. } = self;
-        let step = BrowserStep { step, browser, origin, client_addr: Some(addr.to_string()) };
-        match api(addr).browser_step(step).await {
-            Ok(answer) => shown(answer),
-            Err(cause) => failed(&from_outside(cause)),
-        }
-    }
-
-    /// The step of a form, which only our own page may send (I52).
-    async fn form(self, step: BrowserAction) -> Response {
-        if self.is_own_form {
-            return self.step(step).await;
-        }
-        foreign_form()
-    }
-}
-
 #[derive(Deserialize)]
 struct Chosen {
     connector: Option<String>,
 }
 
-async fn open(
-    State(api): Api,
-    Extension(remote): Remote,
-    Path(id): Path<String>,
-    Query(Chosen { connector }): Query<Chosen>,
-    Extension(authority): Extension<Authority>,
-    headers: HeaderMap,
-) -> Response {
-    Visit::new(api, remote, &authority, &headers).step(BrowserAction::Open { id, connector }).await
+async fn open(visit: Visit, Path(id): Path<String>, Query(Chosen { connector }): Query<Chosen>) -> Response {
+    visit.step(BrowserAction::Open { id, connector }).await
 }
 
 async fn callback(
-    State(api): Api,
-    Extension(remote): Remote,
+    visit: Visit,
     Path(connector): Path<String>,
     params: Result<Query<Vec<(String, String)>>, QueryRejection>,
-    Extension(authority): Extension<Authority>,
-    headers: HeaderMap,
 ) -> Response {
     let params = params.ok().and_then(|Query(pairs)| {
         let count = pairs.len();
@@ -144,9 +111,7 @@ async fn callback(
         (params.len() == count && count <= 20).then_some(params)
     });
     match params {
-        Some(params) => {
-            Visit::new(api, remote, &authority, &headers).step(BrowserAction::Callback { connector, params }).await
-        }
+        Some(params) => visit.step(BrowserAction::Callback { connector, params }).await,
         None => message(StatusCode::BAD_REQUEST, ENGLISH.login_title, ENGLISH.login_unreadable),
     }
 }
@@ -156,11 +121,8 @@ const MAX_POSTED: usize = 512 * 1024;
 
 /// Of another site, as it must be: it brings no cookie. What it says is judged, and the browser then asked to come back with its cookie.
 async fn posted(
-    State(api): Api,
-    Extension(remote): Remote,
+    visit: Visit,
     Path(connector): Path<String>,
-    Extension(authority): Extension<Authority>,
-    headers: HeaderMap,
     form: Result<Form<Vec<(String, String)>>, FormRejection>,
 ) -> Response {
     let field = |form: &[(String, String)], name: &str| {
@@ -172,27 +134,19 @@ async fn posted(
         return message(StatusCode::BAD_REQUEST, ENGLISH.login_title, ENGLISH.login_unreadable);
     };
     let params = BTreeMap::from([("SAMLResponse".to_owned(), response), ("state".to_owned(), state)]);
-    Visit::new(api, remote, &authority, &headers).step(BrowserAction::Callback { connector, params }).await
+    visit.step(BrowserAction::Callback { connector, params }).await
 }
 
-async fn saml_metadata(
-    State(api): Api,
-    Extension(remote): Remote,
-    Path(connector): Path<String>,
-    Extension(authority): Extension<Authority>,
-    headers: HeaderMap,
-) -> Response {
-    Visit::new(api, remote, &authority, &headers).step(BrowserAction::SamlMetadata { connector }).await
+async fn saml_metadata(visit: Visit, Path(connector): Path<String>) -> Response {
+    visit.step(BrowserAction::SamlMetadata { connector }).await
 }
 
-async fn review(
-    State(api): Api,
-    Extension(remote): Remote,
-    Path(id): Path<String>,
-    Extension(authority): Extension<Authority>,
-    headers: HeaderMap,
-) -> Response {
-    Visit::new(api, remote, &authority, &headers).step(BrowserAction::Review { id }).await
+async fn logout(visit: Visit, Path(connector): Path<String>) -> Response {
+    visit.step(BrowserAction::Logout { connector }).await
+}
+
+async fn review(visit: Visit, Path(id): Path<String>) -> Response {
+    visit.step(BrowserAction::Review { id }).await
 }
 
 #[derive(Deserialize)]
@@ -202,19 +156,12 @@ struct Decision {
     decision: String,
 }
 
-async fn decide(
-    State(api): Api,
-    Extension(remote): Remote,
-    Path(id): Path<String>,
-    Extension(authority): Extension<Authority>,
-    headers: HeaderMap,
-    form: Result<Form<Decision>, FormRejection>,
-) -> Response {
+async fn decide(visit: Visit, Path(id): Path<String>, form: Result<Form<Decision>, FormRejection>) -> Response {
     let Ok(Form(Decision { token, decision })) = form else {
         return message(StatusCode::BAD_REQUEST, ENGLISH.login_title, ENGLISH.login_broken);
     };
     let approve = decision == "approve";
-    Visit::new(api, remote, &authority, &headers).form(BrowserAction::Decide { id, token, approve }).await
+    visit.form(BrowserAction::Decide { id, token, approve }).await
 }
 
 #[derive(Deserialize)]
@@ -227,50 +174,62 @@ struct Local {
     code: Option<Secret>,
 }
 
-async fn local(
-    State(api): Api,
-    Extension(remote): Remote,
-    Path(id): Path<String>,
-    Extension(authority): Extension<Authority>,
-    headers: HeaderMap,
-    form: Result<Form<Local>, FormRejection>,
-) -> Response {
+async fn local(visit: Visit, Path(id): Path<String>, form: Result<Form<Local>, FormRejection>) -> Response {
     let Ok(Form(Local { token, user, password, code })) = form else {
         return message(StatusCode::BAD_REQUEST, ENGLISH.login_title, ENGLISH.login_broken);
     };
     let code = code.filter(|code| !code.reveal().trim().is_empty());
     let step = BrowserAction::Password { id, token, user, password, code };
-    Visit::new(api, remote, &authority, &headers).form(step).await
+    visit.form(step).await
 }
 
-async fn device() -> Response {
-    let shown = DevicePage { t: &ENGLISH, error: None, code: "", action: wire::WEB_DEVICE };
-    page(StatusCode::OK, &shown, &Allowed::default())
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Touched {
+    token: Secret,
+    #[serde(default)]
+    answer: Option<Secret>,
+    #[serde(default)]
+    code: Option<Secret>,
+}
+
+async fn key(visit: Visit, Path(id): Path<String>, form: Result<Form<Touched>, FormRejection>) -> Response {
+    let Ok(Form(Touched { token, answer, code })) = form else {
+        return message(StatusCode::BAD_REQUEST, ENGLISH.login_title, ENGLISH.login_broken);
+    };
+    let [answer, code] = [answer, code].map(|field| field.filter(|text| !text.reveal().trim().is_empty()));
+    visit.form(BrowserAction::Key { id, token, answer, code }).await
+}
+
+/// The form's name in its token.
+const DEVICE_FORM: &str = "device";
+
+async fn device(visit: Visit) -> Response {
+    let browser = visit.browser_or_new();
+    let token = browser.form_token(DEVICE_FORM);
+    let shown = DevicePage { t: &ENGLISH, error: None, code: "", action: wire::WEB_DEVICE, token: &token };
+    browser.keep(page(StatusCode::OK, &shown, &Allowed::default()))
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Code {
+    csrf: Secret,
     code: String,
 }
 
-async fn enter_code(
-    State(api): Api,
-    Extension(remote): Remote,
-    Extension(authority): Extension<Authority>,
-    headers: HeaderMap,
-    form: Result<Form<Code>, FormRejection>,
-) -> Response {
-    let Ok(Form(Code { code })) = form else {
+async fn enter_code(visit: Visit, form: Result<Form<Code>, FormRejection>) -> Response {
+    let Ok(Form(Code { csrf, code })) = form else {
         return message(StatusCode::BAD_REQUEST, ENGLISH.device_title, ENGLISH.invite_broken);
     };
-    Visit::new(api, remote, &authority, &headers).form(BrowserAction::EnterCode { code }).await
+    visit.own_form(DEVICE_FORM, &csrf, BrowserAction::EnterCode { code }).await
 }
 
-fn shown(answer: BrowserAnswer) -> Response {
-    let mut response = match answer.view {
+/// The page, or the way to the next one, that a step led to.
+pub(super) fn shown(answer: BrowserAnswer) -> Response {
+    let response = match answer.view {
         BrowserView::Redirect { to } => redirect(&to),
-        BrowserView::Choose { id, connectors, local } => choose(&id, &connectors, local.as_ref()),
+        BrowserView::Choose { id, connectors, local, account } => choose(&id, &connectors, local.as_ref(), account),
         BrowserView::Confirm { id, user, host, address, code, token } => {
             let action = wire::path(wire::WEB_LOGIN_CONFIRM, &id);
             let (host, address) = (plain(&host), plain(&address));
@@ -290,16 +249,26 @@ fn shown(answer: BrowserAnswer) -> Response {
             let kind = HeaderValue::from_static("application/samlmetadata+xml");
             ([(CONTENT_TYPE, kind)], document).into_response()
         }
+        BrowserView::Touch { id, token, options, code, error } => touch(&id, &token, &options, code, error.as_deref()),
+        BrowserView::SessionBegun { session } => account_pages::begun(&session),
+        // Answers to other pages than those of a login.
+        BrowserView::KeyOffer { .. }
+        | BrowserView::Nothing
+        | BrowserView::SignedUp(_)
+        | BrowserView::NoSession
+        | BrowserView::Account(_)
+        | BrowserView::TotpOffer(_)
+        | BrowserView::Codes(_) => message(StatusCode::BAD_GATEWAY, ENGLISH.login_title, ENGLISH.login_nowhere),
         BrowserView::Finished { success: true, message: text } => message(StatusCode::OK, ENGLISH.close_title, &text),
         BrowserView::Finished { success: false, message: text } => {
             message(StatusCode::OK, ENGLISH.refused_title, &text)
         }
+        BrowserView::Submit { to, fields } => submit(&to, &fields),
     };
-    // 64 hex digits, checked by who drew them; what is none is not set.
-    if let Some(cookie) = answer.set_browser.and_then(|value| cookie(&value)) {
-        response.headers_mut().insert(SET_COOKIE, cookie);
+    match answer.set_browser.and_then(|secret| Browser::with(&secret)) {
+        Some(browser) => browser.keep(response),
+        None => response,
     }
-    response
 }
 
 /// To an identity provider or to a page of ours; to nothing else.
@@ -314,7 +283,22 @@ fn redirect(to: &str) -> Response {
     }
 }
 
-fn choose(id: &str, connectors: &[ConnectorChoice], local: Option<&LocalChoice>) -> Response {
+/// A form that goes to an identity provider and to nowhere else: by itself, or by a click where scripts do not run.
+fn submit(to: &str, fields: &BTreeMap<String, String>) -> Response {
+    let authority = to.parse::<http::Uri>().ok().filter(|_| to.starts_with("https://")).and_then(|uri| {
+        let authority = uri.authority()?.as_str().to_owned();
+        (!authority.contains('@')).then_some(authority)
+    });
+    let Some(authority) = authority else {
+        return message(StatusCode::BAD_GATEWAY, ENGLISH.login_title, ENGLISH.login_nowhere);
+    };
+    let provider = plain(authority.rsplit_once(':').map_or(authority.as_str(), |(host, _)| host));
+    let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let allowed = Allowed { forms_to: vec![format!("https://{authority}")], script: true };
+    page(StatusCode::OK, &SubmitPage { t: &ENGLISH, action: to, provider: &provider, fields: &fields }, &allowed)
+}
+
+fn choose(id: &str, connectors: &[ConnectorChoice], local: Option<&LocalChoice>, account: bool) -> Response {
     let here = wire::path(wire::WEB_LOGIN_PAGE, id);
     let links: Vec<ConnectorLink> = connectors
         .iter()
@@ -330,8 +314,18 @@ fn choose(id: &str, connectors: &[ConnectorChoice], local: Option<&LocalChoice>)
     let error = local.and_then(|local| local.error.as_deref()).map(sentence);
     let error = error.as_deref();
     let status = if error.is_some() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
-    let shown = LoginPage { t: &ENGLISH, purpose: ENGLISH.login_purpose, error, connectors: &links, local: form };
+    let purpose = if account { ENGLISH.login_account } else { ENGLISH.login_purpose };
+    let shown = LoginPage { t: &ENGLISH, purpose, error, connectors: &links, local: form };
     page(status, &shown, &Allowed::default())
+}
+
+fn touch(id: &str, token: &Secret, options: &str, code: bool, error: Option<&str>) -> Response {
+    let action = wire::path(wire::WEB_LOGIN_KEY, id);
+    let error = error.map(sentence);
+    let error = error.as_deref();
+    let status = if error.is_some() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
+    let shown = TouchPage { t: &ENGLISH, error, action: &action, token: token.reveal(), options, code };
+    page(status, &shown, &Allowed::keys())
 }
 
 /// The browser goes to the listener by itself, or by a click: a redirect of the form's answer would be held up by the policy for forms.
@@ -341,28 +335,12 @@ fn deliver(to: &LoopbackUrl, answer: Option<&str>) -> Response {
     page(StatusCode::OK, &DeliverPage { t: &ENGLISH, url: &url, approved }, &Allowed::default())
 }
 
-fn failed(cause: &ApiError) -> Response {
+/// What went wrong in a step.
+pub(super) fn failed(cause: &ApiError) -> Response {
     let status = StatusCode::from_u16(wire::status(cause.kind)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     // Browsers ask for a password of their own at 401.
     let status = if status == StatusCode::UNAUTHORIZED { StatusCode::FORBIDDEN } else { status };
     message(status, ENGLISH.login_title, &cause.message)
-}
-
-fn cookie(value: &Secret) -> Option<HeaderValue> {
-    let text = format!("{BROWSER_COOKIE}={}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=900", value.reveal());
-    let plain = value.reveal().bytes().all(|c| c.is_ascii_alphanumeric());
-    let mut header = HeaderValue::from_str(&text).ok().filter(|_| plain)?;
-    header.set_sensitive(true);
-    Some(header)
-}
-
-/// The cookie, if it stands there once: of two nobody knows whose the first is.
-fn browser(headers: &HeaderMap) -> Option<Secret> {
-    let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
-    let pairs = lines.flat_map(|line| line.split(';')).take(MAX_COOKIES);
-    let mut values = pairs.filter_map(|pair| pair.trim().strip_prefix(BROWSER_COOKIE)?.strip_prefix('='));
-    let value = values.next()?;
-    values.next().is_none().then(|| Secret::new(value))
 }
 
 #[cfg(test)]
@@ -392,17 +370,17 @@ mod tests {
     }
 
     #[test]
-    fn the_cookie_is_of_this_host_alone_and_one_that_stands_there_twice_is_none() {
-        // I50
-        let set = cookie(&Secret::new("ab12")).unwrap();
-        let set = set.to_str().unwrap();
-        for part in ["__Host-remoteler-login=ab12;", "Path=/;", "Secure;", "HttpOnly;", "SameSite=Lax;"] {
-            assert!(set.contains(part), "{set}");
+    fn a_form_for_a_provider_goes_to_that_provider_and_nowhere_else() {
+        // I54
+        let fields = BTreeMap::from([("SAMLRequest".to_owned(), "\"><script>".to_owned())]);
+        let answer = submit("https://idp.example.com:8443/sso?tenant=1", &fields);
+        let policy = answer.headers()["content-security-policy"].to_str().unwrap();
+        assert!(policy.contains("form-action 'self' https://idp.example.com:8443;"), "{policy}");
+        assert!(policy.contains("script-src 'self';") && !policy.contains("unsafe"), "{policy}");
+        for wrong in
+            ["http://idp.example.com/", "https://u@idp.example.com/", "javascript:alert(1)", "/web/x", "", "https://"]
+        {
+            assert_eq!(submit(wrong, &fields).status(), StatusCode::BAD_GATEWAY, "{wrong}");
         }
-        assert!(!set.contains("Domain") && cookie(&Secret::new("a; Domain=x")).is_none());
-        let of = |text: &str| browser(&HeaderMap::from_iter([(COOKIE, text.parse().unwrap())]));
-        assert_eq!(of("a=b; __Host-remoteler-login=ab12"), Some(Secret::new("ab12")));
-        assert_eq!(of("__Host-remoteler-login=1; __Host-remoteler-login=2"), None);
-        assert_eq!(of("x__Host-remoteler-login=1"), None);
     }
 }

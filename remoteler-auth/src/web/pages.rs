@@ -1,6 +1,7 @@
 //! The pages people see: one type for each, rendered from `templates/` with the texts of one language. Owns the headers that forbid foreign scripts,
 //! frames and caches; decides nothing and reads no request.
 
+mod account;
 mod assets;
 mod browser;
 mod hosts;
@@ -13,12 +14,14 @@ use http::{
         CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
     },
 };
+use remoteler_core::PageRefusal;
 
 pub use self::hosts::WebNames;
 pub(crate) use self::{
-    assets::{ICON_PATH, STYLE_PATH, icon, style},
-    browser::{Browser, from_own_page},
-    hosts::check_host,
+    account::{AccountGatePage, AccountPage, AddAppPage, AddKeyPage, CodesPage, OnwardPage},
+    assets::{ICON_PATH, SCRIPT_PATH, STYLE_PATH, SUBMIT_PATH, icon, script, style, submit},
+    browser::{Browser, cookie, from_own_page, set_cookie},
+    hosts::{guard, on_record},
 };
 use super::texts::{ENGLISH, Texts, fill};
 
@@ -76,6 +79,13 @@ fn is_source(origin: &str) -> bool {
     rest.is_some_and(|rest| !rest.is_empty() && rest.bytes().all(plain))
 }
 
+impl Allowed {
+    /// The script for security keys.
+    pub(crate) fn keys() -> Self {
+        Self { script: true, ..Self::default() }
+    }
+}
+
 /// A page with a title and one sentence: an error, or an end.
 pub(crate) fn message(status: StatusCode, title: &str, text: &str) -> Response {
     page(status, &Message { t: &ENGLISH, title: &plain(title), text: &plain(text) }, &Allowed::default())
@@ -88,7 +98,10 @@ pub(crate) fn close() -> Response {
 
 /// That a form came from elsewhere (I52).
 pub(crate) fn foreign_form() -> Response {
-    message(StatusCode::FORBIDDEN, ENGLISH.foreign_form_title, ENGLISH.foreign_form_text)
+    let mut answer = message(StatusCode::FORBIDDEN, ENGLISH.foreign_form_title, ENGLISH.foreign_form_text);
+    // Whoever carries the answer out has it on record.
+    answer.extensions_mut().insert(PageRefusal::ForeignForm);
+    answer
 }
 
 /// A one-line message as a sentence of a page.
@@ -167,6 +180,33 @@ pub(crate) struct LocalForm<'a> {
     pub(crate) code: bool,
 }
 
+/// Where a security key is asked for after the password: form fields `token`, `answer` of the key, or `code`.
+#[derive(Template)]
+#[template(path = "touch.html")]
+pub(crate) struct TouchPage<'a> {
+    /// Language.
+    pub(crate) t: &'static Texts,
+    /// What went wrong before.
+    pub(crate) error: Option<&'a str>,
+    /// Where it goes.
+    pub(crate) action: &'a str,
+    /// Stands for the question.
+    pub(crate) token: &'a str,
+    /// JSON for the browser.
+    pub(crate) options: &'a str,
+    /// Whether a code counts as well.
+    pub(crate) code: bool,
+}
+
+/// A security key that can be set up.
+#[derive(Clone)]
+pub(crate) struct OfferedKey {
+    /// Stands for the offer.
+    pub(crate) token: String,
+    /// JSON for the browser.
+    pub(crate) options: String,
+}
+
 /// The question before certificates go to a program (I41): form fields `token`, `decision=approve|decline`.
 #[derive(Template)]
 #[template(path = "confirm.html")]
@@ -207,7 +247,27 @@ pub(crate) struct DeliverPage<'a> {
     pub(crate) approved: bool,
 }
 
-/// Where the code of another machine's tsh is typed: form field `code`.
+/// What the browser posts to an identity provider.
+#[derive(Template)]
+#[template(path = "submit.html")]
+pub(crate) struct SubmitPage<'a> {
+    /// Language.
+    pub(crate) t: &'static Texts,
+    /// Where it goes.
+    pub(crate) action: &'a str,
+    /// The identity provider's host.
+    pub(crate) provider: &'a str,
+    /// Hidden fields.
+    pub(crate) fields: &'a [(&'a str, &'a str)],
+}
+
+impl SubmitPage<'_> {
+    fn text(&self) -> String {
+        fill(self.t.submit_text, "provider", self.provider)
+    }
+}
+
+/// Where the code of another machine's tsh is typed: form fields `csrf`, `code`.
 #[derive(Template)]
 #[template(path = "device.html")]
 pub(crate) struct DevicePage<'a> {
@@ -219,6 +279,8 @@ pub(crate) struct DevicePage<'a> {
     pub(crate) code: &'a str,
     /// Where it goes.
     pub(crate) action: &'a str,
+    /// [`Browser::form_token`].
+    pub(crate) token: &'a str,
 }
 
 /// Where an invited user sets a password, and a second factor.
@@ -235,13 +297,15 @@ pub(crate) struct InvitePage<'a> {
     pub(crate) token: &'a str,
     /// The authenticator that is offered.
     pub(crate) factor: Option<OfferedFactor>,
+    /// The security key that is offered.
+    pub(crate) key: Option<OfferedKey>,
+    /// Whether nobody goes without a factor.
+    pub(crate) required: bool,
 }
 
 /// A TOTP secret on its way to an app.
 #[derive(Clone)]
 pub(crate) struct OfferedFactor {
-    /// Whether nobody goes without.
-    pub(crate) required: bool,
     /// `data:` URL of the QR code.
     pub(crate) image: String,
     /// The secret in base32.

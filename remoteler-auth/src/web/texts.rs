@@ -42,6 +42,18 @@ texts! {
     login_broken = "The form did not arrive whole. Start again with tsh login.";
     login_nowhere = "The next page has no address that can be gone to. Start again with tsh login.";
 
+    touch_title = "Use your security key";
+    touch_text = "Your password is right. Now show that your key is here: touch it, or unlock the device that holds it.";
+    touch_button = "Use the security key";
+    touch_other = "Use a code instead";
+    touch_code_hint = "From your authenticator app if you have one, or a recovery code.";
+    key_problem = "The security key did not answer, or your browser does not know it. Try again.";
+    key_needs_script = "Security keys need JavaScript: allow it on this page.";
+    key_or = "or with a security key";
+    key_text = "A key that you plug in or hold to your device, or what your telephone or computer has built in.";
+    submit_text = "You are on your way to {provider}.";
+    submit_button = "Continue";
+
     confirm_title = "Is this you?";
     confirm_text = "Compare this code with the one that tsh shows in your terminal.";
     confirm_code = "Code";
@@ -66,8 +78,10 @@ texts! {
     invite_title = "Set up your account";
     invite_text = "This link is for you alone and works once.";
     invite_button = "Save";
+    invite_key = "Save with a security key";
     invite_broken = "The form did not arrive whole. Open the link again.";
 
+    factor_app = "Authenticator app";
     totp_title = "Second factor";
     totp_title_optional = "Second factor (optional)";
     totp_text = "Scan this with an authenticator app, then type the six digits it shows.";
@@ -82,10 +96,52 @@ texts! {
     done_title = "Your account is ready";
     done_next = "Log in from a terminal";
 
+    account_title = "Your account";
+    account_who = "You are {user}.";
+    account_who_by = "You are {user}, and log in by {connector}.";
+    account_gate = "See and change your second factors, sessions and password. Log in first.";
+    account_logout = "Log out";
+    account_factors = "Second factors";
+    account_no_factor = "You have none.";
+    account_factor = "{kind}, added {added}, last used {used}";
+    account_never = "never";
+    account_kind_app = "Authenticator app";
+    account_kind_key = "Security key";
+    account_remove = "Remove";
+    account_add_app = "Add an authenticator app";
+    account_add_key = "Add a security key";
+    account_factor_name = "Name";
+    account_key_name = "security key";
+    account_stale = "To change second factors, show once more that it is you.";
+    account_again = "Log in again";
+    account_sessions = "Browsers that are logged in";
+    account_this = "This browser: {agent}";
+    account_session = "from {remote}, last used {seen}, ends {ends}";
+    account_unknown = "unknown";
+    account_end = "Log out";
+    account_certificates = "Certificates";
+    account_certificates_text = "What was issued to you, for tsh and other programs, and still counts. Who revokes them ends everything that runs by them.";
+    account_no_certificate = "None counts now.";
+    account_certificate = "ends {ends}";
+    account_revoke = "Revoke all of them";
+    account_password = "Password";
+    account_password_now = "Password until now";
+    account_password_button = "Change the password";
+    account_back = "Back to your account";
+    account_done_factor = "The second factor was added.";
+    account_done_removed = "The second factor was removed.";
+    account_done_ended = "The browser was logged out.";
+    account_done_revoked = "Your certificates were revoked.";
+    account_done_password = "The password was changed, and all other browsers were logged out.";
+    account_broken = "The form did not arrive whole. Open the page again.";
+    login_account = "To see and change your account.";
+
     not_found_title = "Nothing here";
     not_found_text = "This is a proxy of a Remoteler cluster. Use tsh login to log in.";
     wrong_host_title = "Not this address";
     wrong_host_text = "This proxy is not known under the name in your browser's address bar. Use the address that your administrator gave you.";
+    framed_title = "Not within another page";
+    framed_text = "This page is shown in a window of its own only. Open it there.";
     foreign_form_title = "The form was not accepted";
     foreign_form_text = "It was sent from another site, or is too old. Open the page again and repeat what you did.";
 }

@@ -122,6 +122,7 @@ pub(crate) async fn make(dir: &Path) {
         size: None,
         initial_command: Vec::new(),
         role: None,
+        with_mfa: None,
     };
     host.record_events(vec![AuditEvent::new(began, now, uuid::Uuid::new_v4(), cluster)]).await.unwrap();
     let chunk = RecordingChunk { session_id: session, offset: 0, octets: RECORDING.to_vec(), last: true };

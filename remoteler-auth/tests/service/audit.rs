@@ -47,6 +47,7 @@ async fn a_host_cannot_forge_the_events_of_others() {
         verb: "GET".into(),
         request_path: "/".into(),
         response_code: None,
+        with_mfa: None,
         connection: ConnectionFields::default(),
     };
     let attempt = AuditKind::AuthAttempt {

@@ -139,6 +139,49 @@ async fn a_state_is_taken_once_by_the_browser_that_was_sent_away_at_its_own_call
 }
 
 #[tokio::test]
+async fn a_code_that_was_used_opens_nothing_in_another_login_and_is_on_record() {
+    // I36, I37
+    let (cluster, idp) = started().await;
+    let mut first = begin(&cluster).await;
+    let used = idp.authorize(&first.open().await.unwrap());
+    first.come_back("idp", used.clone()).await.unwrap();
+    let mut second = begin(&cluster).await;
+    let mut params = idp.authorize(&second.open().await.unwrap());
+    params.insert("code".into(), used["code"].clone());
+    assert_eq!(kind(second.come_back("idp", params).await), ApiErrorKind::Denied);
+    let said = refusals(&cluster).await;
+    assert!(said.iter().any(|said| said.contains("status 400")), "{said:?}");
+    assert!(first.finish().await.is_ok(), "who was first is not harmed");
+}
+
+#[tokio::test]
+async fn where_a_login_at_the_provider_ends_is_said_by_the_provider_and_goes_nowhere_else() {
+    // I40, I54
+    let (cluster, idp) = started().await;
+    let certs = log_in(&cluster, &idp).await;
+    assert_eq!(certs.logout_connector.as_deref(), Some("idp"));
+    let mut browser = begin(&cluster).await;
+    let logout = |name: &str| BrowserAction::Logout { connector: name.into() };
+    assert_eq!(kind(browser.step(logout("idp")).await), ApiErrorKind::NotFound);
+    for (end, leads) in
+        [("https://idp.example.com/end", true), ("http://idp.example.com/end", false), ("javascript:x", false)]
+    {
+        cluster.clock.advance(std::time::Duration::from_secs(301));
+        idp.change(|provider| {
+            provider.metadata.insert("end_session_endpoint".into(), json!(end));
+        });
+        let view = browser.step(logout("idp")).await;
+        if leads {
+            let to = "https://idp.example.com/end?client_id=remoteler".to_owned();
+            assert_eq!(view.unwrap(), BrowserView::Redirect { to });
+        } else {
+            assert_eq!(kind(view), ApiErrorKind::NotFound, "{end}");
+        }
+    }
+    assert_eq!(kind(browser.step(logout("nobody")).await), ApiErrorKind::NotFound);
+}
+
+#[tokio::test]
 async fn a_login_that_one_browser_opened_is_no_other_browsers_business() {
     // I36
     let (cluster, idp) = started().await;
@@ -415,6 +458,49 @@ async fn the_secret_of_a_connector_is_never_shown_and_a_changed_issuer_does_not_
     assert!(refused.message.contains("claim_to_roles"), "{refused}"); // I80
     cluster.admin().delete_resource(ResourceKind::Oidc, "idp".into()).await.unwrap();
     assert!(cluster.admin().resources(ResourceKind::Oidc, None).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn the_way_in_for_who_says_nothing_is_what_the_cluster_document_says_and_names_a_connector_that_is_there() {
+    let (cluster, _idp) = started().await;
+    cluster.admin().put_resource(connector("backup", json!({})), false).await.unwrap();
+    let preference = |spec: serde_json::Value| -> Resource {
+        serde_json::from_value(json!({
+            "kind": "cluster_auth_preference", "version": "v2",
+            "metadata": { "name": "cluster-auth-preference" }, "spec": spec,
+        }))
+        .unwrap()
+    };
+    let methods = || async { cluster.anonymous().login_methods().await.unwrap() };
+    let said = methods().await;
+    assert_eq!((said.kind.as_str(), said.default_connector), ("local", None));
+    for (wrong, why) in [
+        (json!({ "type": "local", "connector_name": "idp" }), "type is local"),
+        (json!({ "type": "saml", "connector_name": "idp" }), "connector idp is of kind oidc"),
+        (json!({ "type": "oidc", "connector_name": "nobody" }), "there is no connector nobody"),
+        (json!({ "type": "ldap" }), "unknown variant"),
+    ] {
+        let cause = cluster.admin().put_resource(preference(wrong), true).await.unwrap_err();
+        assert!(cause.message.contains(why), "{}", cause.message);
+    }
+    let wanted = preference(json!({ "type": "oidc", "connector_name": "idp" }));
+    cluster.admin().put_resource(wanted.clone(), false).await.unwrap();
+    let said = methods().await;
+    assert_eq!((said.kind.as_str(), said.default_connector.as_deref()), ("oidc", Some("idp")));
+    // The page goes there by itself.
+    let mut attempt = Attempt::begin(cluster.anonymous(), None, true).await.unwrap();
+    let open = BrowserAction::Open { id: attempt.begun.id.clone(), connector: None };
+    let BrowserView::Redirect { to } = attempt.step(open).await.unwrap() else { panic!("it asks") };
+    assert!(to.starts_with("https://"), "{to}");
+    // What is gone or disabled since is nobody's way in: people choose.
+    cluster.admin().put_resource(connector("idp", json!({ "disabled": true })), true).await.unwrap();
+    let said = methods().await;
+    assert_eq!((said.kind.as_str(), said.default_connector), ("oidc", None));
+    assert_eq!(cluster.events("auth_preference.update").await.len(), 1);
+    let Cluster { service, clock, dir, .. } = cluster;
+    drop((attempt, service));
+    let cluster = Cluster::reopen(dir, clock).await;
+    assert_eq!(cluster.anonymous().login_methods().await.unwrap().kind, "oidc");
 }
 
 #[tokio::test]

@@ -54,6 +54,7 @@ fn began(cluster: &Cluster, server: &str, session: SessionId) -> AuditEvent {
         size: None,
         initial_command: Vec::new(),
         role: None,
+        with_mfa: None,
     };
     AuditEvent::new(kind, cluster.clock.now(), session.uuid(), cluster.service.cluster_name().clone())
 }

@@ -228,7 +228,7 @@ fn pairs(text: &[u8]) -> BTreeMap<String, String> {
 
 /// A cluster that logs in by this provider.
 pub(crate) async fn cluster_with(fetcher: Arc<dyn Fetcher>) -> Cluster {
-    Cluster::with_sso(SsoConfig { fetcher: Some(fetcher), ..SsoConfig::default() }).await
+    Cluster::with_sso(SsoConfig { fetcher: Some(fetcher) }).await
 }
 
 /// One login and its browser.

@@ -125,6 +125,12 @@ async fn an_address_that_tries_many_names_is_locked_out_alone() {
     }
     assert_eq!(kind(cluster.anonymous().login(login_request("ann", PASSWORD)).await), ApiErrorKind::RateLimited);
     cluster.at_address([203, 0, 113, 7]).login(login_request("ann", PASSWORD)).await.unwrap();
+    // Each guess is on record with the name that was tried and where it came from, as are the last one that was not looked at and the login.
+    let events = cluster.events("user.login").await;
+    let failed = events
+        .iter()
+        .filter(|event| matches!(&event.kind, AuditKind::UserLogin { success: false, remote: Some(_), .. }));
+    assert!(failed.count() >= 30, "{events:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

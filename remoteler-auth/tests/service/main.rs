@@ -1,6 +1,7 @@
 //! The auth service as its callers see it, in process and over HTTP.
 #![expect(clippy::unwrap_used, reason = "a helper of tests that fails should panic where it is")]
 
+mod account;
 mod audit;
 mod backup;
 mod browser_login;
@@ -31,6 +32,7 @@ mod resources;
 mod revocations;
 mod rotation;
 mod rotation_crashes;
+mod session_mfa;
 mod sign;
 mod support;
 mod token;

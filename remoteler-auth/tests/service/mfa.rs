@@ -10,7 +10,7 @@ use remoteler_core::{
 use crate::support::{Cluster, PASSWORD, kind, login_request, new_user};
 
 /// What an authenticator app shows (RFC 6238).
-fn app(secret: &Secret, now: Timestamp) -> Secret {
+pub(crate) fn app(secret: &Secret, now: Timestamp) -> Secret {
     let key = data_encoding::BASE32_NOPAD.decode(secret.reveal().as_bytes()).unwrap();
     let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &key);
     let tag = ring::hmac::sign(&key, &(now.unix_seconds_unsigned() / 30).to_be_bytes());

@@ -16,7 +16,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use remoteler_auth::{Caller, RemoteAddr, WebNames, web_router};
-use remoteler_core::{AnswerKey, BeginLogin, Clock, LoginPoll, LoginProgress, wire};
+use remoteler_core::{AnswerKey, AuditKind, BeginLogin, Clock, LoginBegun, LoginPoll, LoginProgress, wire};
 use rustls::ServerConfig;
 use rustls_pki_types::PrivateKeyDer;
 use tokio::net::TcpListener;
@@ -69,31 +69,30 @@ async fn pages_are_right_in_a_browser_and_other_sites_can_do_nothing_to_them() {
     let cluster = Cluster::start().await;
     let service = cluster.service.clone();
     let api = Arc::new(move |addr| service.as_caller(Caller::Anonymous { addr }));
-    let port = serve(web_router(api, WebNames::new(None, []))).await;
+    let router = web_router(api, WebNames::new(None, []));
+    let port = serve(router.clone()).await;
+    // The same cluster at another origin.
+    let other = serve(router).await;
     let mut links = Vec::new();
-    for user in ["ann", "bob"] {
+    for user in ["ann", "bob", "kay", "eve"] {
         let invite = cluster.admin().create_user(new_user(user, &["access"], &["root"])).await.unwrap();
         links.push(format!("https://localhost:{port}{}", wire::path(wire::WEB_INVITE, invite.token.reveal())));
     }
     let now = cluster.clock.now().unix_seconds();
-    let (key, keys) = (AnswerKey::generate().unwrap(), Keys::new());
-    let request = BeginLogin {
-        connector: None,
-        redirect: None,
-        ssh_public_key: keys.ssh,
-        tls_public_key: keys.tls,
-        answer_key: key.public(),
-        ttl_seconds: None,
-        host: "laptop".into(),
-        client_addr: None,
-    };
-    let begun = cluster.anonymous().begin_login(request).await.unwrap();
-    let login = format!("https://localhost:{port}{}", wire::path(wire::WEB_LOGIN_PAGE, &begun.id));
+    let page_of =
+        |begun: &LoginBegun| format!("https://localhost:{port}{}", wire::path(wire::WEB_LOGIN_PAGE, &begun.id));
+    let begun = begin(&cluster).await;
+    let mut logins = Vec::new();
+    for _ in 0..8 {
+        logins.push(page_of(&begin(&cluster).await));
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let given = serde_json::json!({
-        "used": links[0], "shown": links[1], "now": now, "login": login, "code": begun.code,
+        "used": links[0], "shown": links[1], "now": now, "login": page_of(&begun), "code": begun.code,
+        "kay": links[2], "eve": links[3], "logins": logins, "other": format!("https://localhost:{other}"),
+        "script": root.join("assets/webauthn.js"),
     });
     let given = given.to_string();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut command = Command::new("node");
     command
         .arg(root.join("../tests/pages/pages.mjs"))
@@ -114,6 +113,13 @@ async fn pages_are_right_in_a_browser_and_other_sites_can_do_nothing_to_them() {
         "password and code",
         "no other site frames",
         "no form of another",
+        "set up with a security key",
+        "password and security key",
+        "factors came and went on the account page",
+        "a replayed answer of a key was refused",
+        "an answer for another user was refused",
+        "an answer from another origin was refused",
+        "a copied key was refused",
     ] {
         assert!(said.contains(shown), "{said}");
     }
@@ -122,4 +128,45 @@ async fn pages_are_right_in_a_browser_and_other_sites_can_do_nothing_to_them() {
     let invited =
         cluster.anonymous().invited_user(remoteler_core::Secret::new(links[1].rsplit('/').next().unwrap())).await;
     assert!(invited.is_ok(), "bob's link was not used up by another site");
+    keys_are_on_record(&cluster).await;
+}
+
+async fn begin(cluster: &Cluster) -> LoginBegun {
+    let (key, keys) = (AnswerKey::generate().unwrap(), Keys::new());
+    let request = BeginLogin {
+        connector: None,
+        redirect: None,
+        ssh_public_key: keys.ssh,
+        tls_public_key: keys.tls,
+        answer_key: key.public(),
+        ttl_seconds: None,
+        host: "laptop".into(),
+        client_addr: None,
+    };
+    cluster.anonymous().begin_login(request).await.unwrap()
+}
+
+/// What the browser did with keys, and what was done to it, is in the audit log.
+async fn keys_are_on_record(cluster: &Cluster) {
+    let added = cluster.events("mfa.add").await.into_iter().filter(
+        |event| matches!(&event.kind, AuditKind::MfaAdd { mfa_device_type, .. } if mfa_device_type == "webauthn"),
+    );
+    assert_eq!(added.count(), 3);
+    let answers = cluster.events("mfa_auth_challenge.validate").await;
+    let of_kay = answers.into_iter().filter_map(|event| {
+        let AuditKind::MfaValidate { user, success, error, mfa_device, .. } = event.kind else { return None };
+        (user == "kay").then(|| (success, error.unwrap_or_default(), mfa_device))
+    });
+    let of_kay: Vec<_> = of_kay.collect();
+    let right = of_kay.iter().filter(|(success, ..)| *success);
+    assert_eq!(right.count(), 3, "{of_kay:?}");
+    let cloned = of_kay.iter().filter(|(success, error, _)| !success && error.contains("counter went back"));
+    assert_eq!(cloned.count(), 1, "{of_kay:?}"); // I48
+    assert_eq!(of_kay.len(), 7, "{of_kay:?}");
+    let failed = cluster
+        .events("user.login")
+        .await
+        .into_iter()
+        .filter(|event| matches!(&event.kind, AuditKind::UserLogin { user, success: false, .. } if user == "kay"));
+    assert_eq!(failed.count(), 4);
 }

@@ -28,6 +28,7 @@ async fn begin(cluster: &Cluster, certs: &HostCerts, user: &str, id: SessionId) 
         size: None,
         initial_command: Vec::new(),
         role: None,
+        with_mfa: None,
     };
     let name = cluster.service.cluster_name().clone();
     let event = AuditEvent::new(kind, cluster.clock.now(), Uuid::new_v4(), name);

@@ -208,6 +208,7 @@ async fn a_service_that_starts_anew_is_in_the_same_phase_with_the_same_keys() {
         reviewer: None,
         settings: Default::default(),
         sso: Default::default(),
+        breached: None,
     };
     let again = AuthService::open(config).await.unwrap();
     assert_eq!(again.trust_bundle(), before);

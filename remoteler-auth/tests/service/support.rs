@@ -80,6 +80,7 @@ impl Cluster {
             reviewer: None,
             settings: Default::default(),
             sso: Default::default(),
+            breached: None,
         }
     }
 

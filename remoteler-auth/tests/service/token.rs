@@ -143,6 +143,7 @@ fn config(dir: &tempfile::TempDir, clock: Arc<dyn Clock>, keys: KeyParams) -> Au
         reviewer: None,
         settings: Default::default(),
         sso: Default::default(),
+        breached: None,
     }
 }
 

@@ -100,9 +100,10 @@ async fn the_page_behind_a_link_sets_the_password_once() {
     let (router, path) = (router(&cluster), wire::path(wire::WEB_INVITE, invite.token.reveal()));
     let (shown, answer, page) = Shown::at(&router, &path).await;
     assert_eq!(answer.status(), StatusCode::OK);
-    assert!(page.contains("value=\"ann\"") && !page.contains("<script"));
+    assert!(page.contains("value=\"ann\"") && !page.contains("<script>"));
     let policy = answer.headers()["content-security-policy"].to_str().unwrap();
     assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}"); // I54
+    assert!(policy.contains("script-src 'self';"), "{policy}");
     assert_eq!(answer.headers()["cache-control"], "no-store");
 
     for (body, part) in [
@@ -144,6 +145,23 @@ async fn a_form_from_another_site_is_refused() {
     assert_eq!(send(&router, without).await.0.status(), StatusCode::FORBIDDEN); // I52
     let request = shown.form().header("origin", "https://proxy.example.com").body(shown.body(body)).unwrap();
     assert_eq!(send(&router, request).await.0.status(), StatusCode::OK);
+    assert_eq!(refused(&cluster, "a form came from another site").await, 5);
+}
+
+#[tokio::test]
+async fn a_code_is_typed_on_our_page_in_the_browser_that_was_shown_it() {
+    let cluster = Cluster::start().await;
+    let router = router(&cluster);
+    let (shown, answer, _) = Shown::at(&router, wire::WEB_DEVICE).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    let (other, ..) = Shown::at(&router, wire::WEB_DEVICE).await;
+    let swapped = Shown { cookie: other.cookie, path: shown.path.clone(), csrf: shown.csrf.clone() };
+    assert_eq!(send(&router, swapped.filled("code=K7QM-3XPD")).await.0.status(), StatusCode::FORBIDDEN); // I52
+    let foreign = shown.form().header("origin", "https://evil.example").body(shown.body("code=K7QM-3XPD")).unwrap();
+    assert_eq!(send(&router, foreign).await.0.status(), StatusCode::FORBIDDEN); // I52
+    let (answer, page) = send(&router, shown.filled("code=K7QM-3XPD")).await;
+    assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+    assert!(page.contains("no such code"), "{page}");
 }
 
 #[tokio::test]
@@ -160,6 +178,65 @@ async fn a_page_is_not_shown_under_a_forged_name() {
     let nameless = Request::get(&path).body(Body::empty()).unwrap();
     assert_eq!(send(&router, nameless).await.0.status(), StatusCode::MISDIRECTED_REQUEST);
     assert_eq!(send(&router, show(&path)).await.0.status(), StatusCode::OK);
+    assert_eq!(refused(&cluster, "under a name that is not the proxy's").await, 4);
+}
+
+// I54
+#[tokio::test]
+async fn a_page_is_not_shown_in_a_frame_and_that_it_was_asked_for_is_on_record() {
+    let cluster = Cluster::start().await;
+    let invite = cluster.admin().create_user(new_user("ann", &["access"], &[])).await.unwrap();
+    let (router, path) = (router(&cluster), wire::path(wire::WEB_INVITE, invite.token.reveal()));
+    for frame in ["iframe", "frame", "embed", "object"] {
+        let mut request = show(&path);
+        request.headers_mut().insert("sec-fetch-dest", frame.parse().unwrap());
+        let (answer, page) = send(&router, request).await;
+        assert_eq!(answer.status(), StatusCode::FORBIDDEN, "{frame}");
+        assert!(!page.contains("ann") && !page.contains("<form"), "{page}");
+    }
+    let mut own = show(&path);
+    own.headers_mut().insert("sec-fetch-dest", "document".parse().unwrap());
+    let (answer, _) = send(&router, own).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    // A browser that says nothing of it is told.
+    assert!(answer.headers()["content-security-policy"].to_str().unwrap().contains("frame-ancestors 'none'"));
+    assert_eq!(refused(&cluster, "within a page of another site").await, 4);
+}
+
+// I40
+#[tokio::test]
+async fn a_login_whose_answer_is_to_go_elsewhere_is_refused_and_on_record() {
+    let cluster = Cluster::start().await;
+    let router = router(&cluster);
+    let foreign = [
+        "https://evil.example/",
+        "http://evil.example:1/a",
+        "http://127.0.0.1:1@evil.example/a",
+        "http://localhost:1/a",
+        "http://127.0.0.1.evil.example:1/a",
+        "javascript:alert(1)",
+        "//evil.example/a",
+        "http://127.0.0.1:1\\@evil.example/a",
+    ];
+    for to in foreign {
+        let body = serde_json::json!({
+            "redirect": to, "ssh_public_key": "x", "tls_public_key": "x", "answer_key": "x", "host": "laptop",
+        });
+        let request = Request::post(wire::WEB_LOGINS).header("content-type", "application/json");
+        let (answer, said) = send(&router, request.body(Body::from(body.to_string())).unwrap()).await;
+        assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{to}: {said}");
+    }
+    assert_eq!(refused(&cluster, "elsewhere than to the client's own machine").await, foreign.len());
+}
+
+/// How many attempts are on record, with the browser's address, that were refused for this.
+async fn refused(cluster: &Cluster, reason: &str) -> usize {
+    let events = cluster.events("auth").await;
+    let fits = |kind: &AuditKind| {
+        let AuditKind::AuthAttempt { error, remote, .. } = kind else { return false };
+        error.contains(reason) && remote.as_deref() == Some("192.0.2.9:1234")
+    };
+    events.iter().filter(|event| fits(&event.kind)).count()
 }
 
 #[tokio::test]

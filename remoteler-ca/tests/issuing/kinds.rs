@@ -7,7 +7,8 @@ use remoteler_ca::{
     ServerProfile, SmartCardProfile, SshPermits,
 };
 use remoteler_core::{
-    KubeClusterName, OsEntropy, SshCertificatePurpose, Timestamp, UserName, VerifyError, X509Purpose,
+    KubeClusterName, OsEntropy, SessionId, SessionProof, SessionTarget, SshCertificatePurpose, Timestamp, UserName,
+    VerifyError, X509Purpose, random_uuid,
 };
 use ssh_key::Certificate;
 use x509_parser::{extensions::GeneralName, pem::parse_x509_pem};
@@ -49,6 +50,7 @@ pub(crate) fn kube(root: &Cluster) -> KubeProfile {
         kube_cluster: KubeClusterName::new("staging").unwrap(),
         tls_key: tls_key(),
         not_after: hour(),
+        proven: None,
     }
 }
 
@@ -160,6 +162,40 @@ fn a_user_for_one_kubernetes_cluster_is_taken_where_kubernetes_is_meant_and_nowh
     let user = root.issue_user().tls_certificate_pem;
     let verified = verify_x509(&user, &trust, X509Purpose::KubeClient, now()).unwrap().user().unwrap();
     assert_eq!(verified.only_at(), None);
+}
+
+// I49
+#[test]
+fn a_second_factor_in_a_certificate_counts_in_its_cluster_alone_and_is_certified_for_no_other_place_or_time() {
+    let root = Cluster::new("root");
+    let session = SessionId::from_uuid(random_uuid(&OsEntropy));
+    let proof = |kube: &str, expires| {
+        let target = SessionTarget::KubeCluster { name: KubeClusterName::new(kube).unwrap() };
+        SessionProof::new(session, UserName::new("ann").unwrap(), target, expires)
+    };
+    let login_expires = hour();
+    let soon = now().plus(std::time::Duration::from_secs(60));
+    let profile = |proof| KubeProfile { not_after: soon, proven: Some((proof, login_expires)), ..kube(&root) };
+    let pem = issue(&root, profile(proof("staging", soon)).prepare(&root.user, now(), &OsEntropy));
+    let trust = root.trust();
+    let verified = verify_x509(&pem, &trust, X509Purpose::KubeClient, now()).unwrap().user().unwrap();
+    assert_eq!(verified.only_at(), Some(&KubeClusterName::new("staging").unwrap()));
+    assert_eq!(verified.proof(), Some(&proof("staging", soon)));
+    assert_eq!((verified.expires(), verified.login_expires()), (soon, login_expires));
+    for purpose in [X509Purpose::Client, X509Purpose::Server] {
+        assert!(verify_x509(&pem, &trust, purpose, now()).is_err(), "{purpose:?}");
+    }
+    let late = verify_x509(&pem, &trust, X509Purpose::KubeClient, soon.plus(std::time::Duration::from_secs(1)));
+    assert!(matches!(late, Err(VerifyError::Expired(_))), "{late:?}");
+
+    let refused = |proven| KubeProfile { not_after: soon, proven: Some(proven), ..kube(&root) };
+    let earlier = soon.minus(std::time::Duration::from_secs(1));
+    for (proof, login) in
+        [(proof("prod", soon), hour()), (proof("staging", earlier), hour()), (proof("staging", soon), earlier)]
+    {
+        let outcome = refused((proof, login)).prepare(&root.user, now(), &OsEntropy);
+        assert!(matches!(outcome, Err(ProfileError::OtherProof { .. })), "{outcome:?}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use remoteler_core::{HostIdentity, Timestamp};
 use remoteler_tunnel::{
-    Agent as TunnelAgent, AgentConfig, AgentState, ListenError, ProxyLink, ServiceListener, Services,
+    Agent as TunnelAgent, AgentConfig, AgentCounters, AgentState, ListenError, ProxyLink, ServiceListener, Services,
 };
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -39,7 +39,7 @@ pub enum TunnelState {
     },
 }
 
-/// What an agent has to do now.
+/// What an agent has to do now, and what it has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Links to proxies that stand.
@@ -48,6 +48,8 @@ pub struct Counters {
     pub links_suspended: usize,
     /// Links that are being made.
     pub links_down: usize,
+    /// What all links have carried since the agent was started.
+    pub carried: AgentCounters,
 }
 
 impl Agent {
@@ -119,10 +121,10 @@ impl Agent {
         self.tunnel.links()
     }
 
-    /// How many of its links stand.
+    /// How many of its links stand, and what they have carried.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        let mut counters = Counters::default();
+        let mut counters = Counters { carried: self.tunnel.counters(), ..Counters::default() };
         for link in &*self.tunnel.links().borrow() {
             match link.state {
                 AgentState::Connected { .. } => counters.links_up += 1,

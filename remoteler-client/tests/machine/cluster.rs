@@ -175,6 +175,7 @@ impl Cluster {
             roles: roles.into(),
             logins: vec!["root".into()],
             trust: self.trust(),
+            logout_connector: None,
         }
     }
 }

@@ -93,6 +93,64 @@ proptest! {
         prop_assert!(case.rule().is_none());
     }
 
+    // I49
+    #[test]
+    fn a_session_needs_a_second_factor_when_one_role_that_allows_it_says_so_and_opens_with_that_and_no_other(
+        case in cases(), strict in vec(any::<bool>(), 4), by_cluster in any::<bool>(),
+    ) {
+        let mut wanting = case.clone();
+        for (role, strict) in wanting.roles.iter_mut().zip(&strict) {
+            role.options.require_session_mfa = strict.then(|| "yes".to_owned());
+        }
+        let mut policy = wanting.policy();
+        policy.settings.require_session_mfa = by_cluster;
+        let allows = |role: &RoleSpec| {
+            let named = role.allow.logins.iter().any(|login| *login == case.login || login == "*");
+            covers(&role.allow.node_labels, &case.env) && named
+        };
+        let by_role = wanting.roles.iter().any(|role| role.options.require_session_mfa.is_some() && allows(role));
+        let (user, node, login) = (wanting.user(), wanting.node(), Login::new(&wanting.login).unwrap());
+        let plain = authorize_ssh(&user, &policy, &node, &login);
+        let before = case.ssh();
+        match (&before, by_role || by_cluster) {
+            (Ok(_), true) => prop_assert_eq!(plain.unwrap_err().reason, DenyReason::SessionMfaNeeded),
+            (Ok(_), false) => prop_assert_eq!(plain.unwrap().with_mfa(), None),
+            (Err(denied), _) => prop_assert_eq!(&plain.unwrap_err().reason, &denied.reason),
+        }
+        let (session, until) = (SessionId::from_uuid(uuid::Uuid::from_u128(1)), Timestamp::from_unix_seconds(60));
+        let target = SessionTarget::Node { host_id: node.host_id, login: login.clone() };
+        let proof = SessionProof::new(session, user.identity().user.clone(), target, until);
+        let proven = |session, now| authorize_ssh_proven(&user, &policy, &node, &login, (&proof, session, now));
+        let opened = proven(session, Timestamp::default());
+        prop_assert_eq!(opened.is_ok(), before.is_ok());
+        prop_assert!(opened.is_err() || opened.unwrap().with_mfa() == Some(session));
+        prop_assert!(proven(SessionId::from_uuid(uuid::Uuid::from_u128(2)), Timestamp::default()).is_err());
+        prop_assert!(proven(session, until).is_err());
+        let elsewhere = NodeRecord { host_id: "67e55044-10b1-426f-9247-bb680e5fe0c9".parse().unwrap(), ..node.clone() };
+        prop_assert!(authorize_ssh_proven(&user, &policy, &elsewhere, &login, (&proof, session, Timestamp::default())).is_err());
+    }
+
+    // I49
+    #[test]
+    fn a_certificate_with_a_second_factor_opens_its_kubernetes_cluster_and_a_login_does_not(case in cases()) {
+        let mut wanting = case.clone();
+        wanting.roles.iter_mut().for_each(|role| role.options.require_session_mfa = Some("yes".into()));
+        let proven = |name: &str| {
+            let name = KubeClusterName::new(name).unwrap();
+            let target = SessionTarget::KubeCluster { name: name.clone() };
+            let (session, end) = (SessionId::from_uuid(uuid::Uuid::from_u128(1)), Timestamp::from_unix_seconds(60));
+            let proof = SessionProof::new(session, UserName::new("ann").unwrap(), target, end);
+            wanting.user().restricted(name).proven(proof, end)
+        };
+        prop_assert!(wanting.kube().is_err());
+        prop_assert!(wanting.kube_by(&proven("production")).is_err());
+        prop_assert_eq!(wanting.kube_by(&proven("staging")).is_ok(), case.kube().is_ok());
+        prop_assert!(wanting.ssh_by(&proven("staging")).is_err());
+        if case.kube().is_ok() {
+            prop_assert_eq!(wanting.kube().unwrap_err().reason, DenyReason::SessionMfaNeeded);
+        }
+    }
+
     #[test]
     fn a_login_outside_the_certificate_is_refused_whatever_roles_say(mut case in cases()) {
         case.logins.retain(|login| *login != case.login);
@@ -179,16 +237,19 @@ impl Case {
         self.ssh_by(&self.user())
     }
 
-    fn ssh_by(&self, user: &VerifiedUser) -> Result<SshAccess, AccessDenied> {
-        let node = NodeRecord {
+    fn node(&self) -> NodeRecord {
+        NodeRecord {
             host_id: host_id(),
             name: NodeName::new("web-1").unwrap(),
             labels: self.node_labels.clone(),
             addr: None,
             version: "1".into(),
             last_seen: Timestamp::default(),
-        };
-        authorize_ssh(user, &self.policy(), &node, &Login::new(&self.login).unwrap())
+        }
+    }
+
+    fn ssh_by(&self, user: &VerifiedUser) -> Result<SshAccess, AccessDenied> {
+        authorize_ssh(user, &self.policy(), &self.node(), &Login::new(&self.login).unwrap())
     }
 
     fn kube(&self) -> Result<KubeAccess, AccessDenied> {

@@ -30,7 +30,7 @@ impl Subject {
     pub fn user(user: &VerifiedUser) -> Self {
         let identity = user.identity();
         let (name, roles, cluster) = (identity.user.clone(), identity.roles.clone(), identity.cluster.clone());
-        let who = Who::User { name, roles, cluster, expires: user.expires() };
+        let who = Who::User { name, roles, cluster, expires: user.login_expires() };
         Self { who, shown: *user.shown(), login: None, node: (None, None), kube_cluster: None }
     }
 

@@ -19,6 +19,7 @@ prop_compose! {
         limits in (limits(), limits(), limits(), limits()),
         disconnect in any::<bool>(),
         lock in prop::option::of(prop_oneof![Just(LockMode::BestEffort), Just(LockMode::Strict)]),
+        session_mfa in any::<bool>(),
     ) -> RoleOptions {
         RoleOptions {
             max_session_ttl: Duration::from_secs(ttl),
@@ -31,6 +32,7 @@ prop_compose! {
             max_connections: limits.2,
             max_kubernetes_connections: limits.3,
             lock,
+            session_mfa,
         }
     }
 }
@@ -91,6 +93,8 @@ proptest! {
         let merged = a.merge(b);
         prop_assert!(within(&merged, &a) && within(&merged, &b), "{:?}", merged);
         prop_assert_eq!(merged.forward_agent, a.forward_agent || b.forward_agent);
+        // I49: one that demands it is enough.
+        prop_assert_eq!(merged.session_mfa, a.session_mfa || b.session_mfa);
         for (merged, a, b) in [
             (merged.port_forwarding.local, a.port_forwarding.local, b.port_forwarding.local),
             (merged.port_forwarding.remote, a.port_forwarding.remote, b.port_forwarding.remote),
@@ -128,6 +132,7 @@ proptest! {
         let limited = a.limited_by(b);
         prop_assert!(within(&limited, &a) && within(&limited, &b));
         prop_assert_eq!(limited.forward_agent, a.forward_agent);
+        prop_assert_eq!(limited.session_mfa, a.session_mfa);
         prop_assert!(!limited.port_forwarding.local.allowed() || a.port_forwarding.local.allowed());
         prop_assert!(!limited.port_forwarding.remote.allowed() || a.port_forwarding.remote.allowed());
         prop_assert!(within(&a.merge(b), &limited) && within(&limited, &a.merge(b)), "the limits are the same ones");
@@ -140,7 +145,7 @@ fn every_option_is_read_in_each_spelling() {
     let all = read(json!({
         "max_session_ttl": "30h0m0s", "forward_agent": "yes", "port_forwarding": false, "ssh_file_copy": "no",
         "client_idle_timeout": "15m", "disconnect_expired_cert": true, "max_sessions": 3, "max_connections": 2,
-        "max_kubernetes_connections": 1, "lock": "strict",
+        "max_kubernetes_connections": 1, "lock": "strict", "require_session_mfa": "yes",
     }));
     let off = PortForwarding { local: Forwarding::Off, remote: Forwarding::Off };
     let expected = RoleOptions {
@@ -154,6 +159,7 @@ fn every_option_is_read_in_each_spelling() {
         max_connections: Some(2),
         max_kubernetes_connections: Some(1),
         lock: Some(LockMode::Strict),
+        session_mfa: true,
     };
     assert_eq!(all, expected);
     let none = json!({ "client_idle_timeout": "never", "max_sessions": 0, "max_connections": 0, "max_kubernetes_connections": 0 });

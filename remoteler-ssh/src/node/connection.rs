@@ -4,15 +4,19 @@
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use remoteler_core::{
-    ConnectionKind, LiveGuard, LiveSignal, Login, SshAccess, SshCertificatePurpose, Subject, Terms, VerifyError,
-    authorize_ssh, printable, verify_ssh_certificate, with_causes,
+    ConnectionKind, DenyReason, LiveGuard, LiveSignal, Login, Secret, SessionId, SessionProof, SshAccess,
+    SshCertificatePurpose, Subject, Terms, VerifiedUser, VerifyError, authorize_ssh, authorize_ssh_proven, printable,
+    random_uuid, verify_ssh_certificate, with_causes,
 };
 use russh::{
-    Channel, ChannelId, ChannelOpenFailure, Disconnect, Pty as Code, Sig,
+    Channel, ChannelId, ChannelOpenFailure, Disconnect, MethodKind, MethodSet, Pty as Code, Sig,
     keys::Certificate,
-    server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey},
+    server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Response, Session, VerifiedPublicKey},
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -24,6 +28,7 @@ use crate::{
         forward::{self, Destination, Permitless},
         gate::Gate,
         refusals::{Limit, Refused},
+        second_factor::{self, Half, Next},
         session::{self, Control, Kind, Start},
     },
     process::Account,
@@ -67,6 +72,8 @@ struct Attempt {
     plain_key: Option<String>,
     /// To be said to somebody who proved who they are and may not log in.
     farewell: Option<String>,
+    /// A certificate was right, and a second factor is still to come.
+    half: Option<Half>,
 }
 
 /// What is known of one channel.
@@ -134,13 +141,39 @@ impl Connection {
             }
             Err(error) => return self.refuse(certificate.key_id(), login, with_causes(&error)).await,
         };
-        let name = user.identity().user.to_string();
         let wanted = match Login::new(login) {
             Ok(wanted) => wanted,
-            Err(error) => return self.refuse(&name, login, error.to_string()).await,
+            Err(error) => {
+                let name = user.identity().user.to_string();
+                return self.refuse(&name, login, error.to_string()).await;
+            }
         };
-        let access = match authorize_ssh(&user, &policy, &node.record(), &wanted) {
+        self.admit(user, wanted, None).await
+    }
+
+    /// Whether somebody whose certificate is right may log in, with a second factor for the session if one was shown.
+    async fn admit(
+        &mut self,
+        user: VerifiedUser,
+        wanted: Login,
+        proven: Option<(SessionProof, SessionId)>,
+    ) -> Decision {
+        let node = self.node.clone();
+        let policy = node.live.policy().policy();
+        let record = node.record();
+        let (name, login) = (user.identity().user.to_string(), wanted.to_string());
+        let login = login.as_str();
+        let decided = match &proven {
+            None => authorize_ssh(&user, &policy, &record, &wanted),
+            Some((proof, session)) => {
+                authorize_ssh_proven(&user, &policy, &record, &wanted, (proof, *session, node.clock.now()))
+            }
+        };
+        let access = match decided {
             Ok(access) => access,
+            Err(denied) if denied.reason == DenyReason::SessionMfaNeeded && node.second_factors.get().is_some() => {
+                return Decision::SecondFactor(user, wanted);
+            }
             Err(denied) => {
                 let _refused = self.refuse(&name, login, denied.to_string()).await;
                 return Decision::Farewell(denied.public());
@@ -269,6 +302,8 @@ enum Decision {
     Welcome(Arc<SshAccess>),
     /// The user is known and proven, so they may know why they cannot log in.
     Farewell(String),
+    /// The certificate is right, and a second factor must follow.
+    SecondFactor(VerifiedUser, Login),
     Refused,
 }
 
@@ -305,7 +340,49 @@ impl Handler for Connection {
         match self.decide(user, certificate).await {
             Decision::Welcome(access) => self.access = Some(access),
             Decision::Farewell(text) => self.attempt.farewell = Some(text),
+            Decision::SecondFactor(user, login) => {
+                // Once: who shows the certificate again wins neither time nor guesses.
+                if self.attempt.half.is_none() {
+                    let session = SessionId::from_uuid(random_uuid(&*self.node.entropy));
+                    self.attempt.half = Some(Half::new(user, login, session));
+                    self.gate.proving(Instant::now() + second_factor::TIME);
+                }
+                let methods = MethodSet::from(&[MethodKind::KeyboardInteractive][..]);
+                return Ok(Auth::Reject { proceed_with_methods: Some(methods), partial_success: true });
+            }
             Decision::Refused => return Ok(Auth::reject()),
+        }
+        Ok(Auth::Accept)
+    }
+
+    async fn auth_keyboard_interactive<'a>(
+        &'a mut self,
+        user: &str,
+        _submethods: &str,
+        response: Option<Response<'a>>,
+    ) -> Result<Auth, Self::Error> {
+        let code = response.map(|mut answers| answers.next().unwrap_or_default());
+        let code = code.map(|typed| Secret::new(String::from_utf8_lossy(&typed).trim()));
+        // Under another name nothing was begun; what was, stays, with the guesses it has left.
+        let begun = self.attempt.half.take_if(|half| half.login.as_str() == user);
+        let (Some(mut half), Some(ask)) = (begun, self.node.second_factors.get().cloned()) else {
+            return Ok(Auth::reject());
+        };
+        match half.proceed(&ask, code, self.client.clone()).await {
+            Next::Ask(instructions) => {
+                self.attempt.half = Some(half);
+                return Ok(second_factor::question(instructions));
+            }
+            Next::Proven(proof) => match self.admit(half.user, half.login, Some((proof, half.session))).await {
+                Decision::Welcome(access) => self.access = Some(access),
+                Decision::Farewell(text) => self.attempt.farewell = Some(text),
+                Decision::SecondFactor(..) | Decision::Refused => return Ok(Auth::reject()),
+            },
+            Next::Over(text) => {
+                let name = half.user.identity().user.to_string();
+                let _refused = self.refuse(&name, half.login.as_str(), text.clone()).await;
+                self.attempt.farewell = Some(text);
+            }
         }
         Ok(Auth::Accept)
     }
@@ -590,7 +667,9 @@ impl Drop for Connection {
         if !self.attempt.begun || self.access.is_some() || self.attempt.recorded {
             return;
         }
+        let half = self.attempt.half.take();
         let error = match self.attempt.plain_key.take() {
+            _ if half.is_some() => "no second factor was shown for the session".into(),
             Some(algorithm) => format!("a {algorithm} key was shown without an acceptable certificate"),
             None => {
                 "no acceptable certificate was shown: none, or one that is expired, not yet valid or wrongly signed"
@@ -598,7 +677,8 @@ impl Drop for Connection {
             }
         };
         let login = self.attempt.login.take();
-        let refused = Refused { user: String::new(), login, error, remote: self.client.take() };
+        let user = half.map(|half| half.user.identity().user.to_string()).unwrap_or_default();
+        let refused = Refused { user, login, error, remote: self.client.take() };
         let node = self.node.clone();
         if tokio::runtime::Handle::try_current().is_ok() {
             self.node.tasks.spawn(async move { node.refusals.record(refused).await });

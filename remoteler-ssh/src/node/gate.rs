@@ -3,13 +3,18 @@
 use std::pin::Pin;
 
 use remoteler_core::{EndReason, LiveSignal};
-use tokio::{sync::watch, time::Sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, Sleep},
+};
 
 use crate::node::source_cap::Place;
 
 #[derive(Clone, Debug)]
 enum Phase {
     LoggingIn,
+    /// A certificate was shown, and the user has until then to show a second factor.
+    Proving(Instant),
     In(LiveSignal),
     Leaving,
 }
@@ -43,6 +48,10 @@ impl Gate {
         self.phase.send_replace(Phase::In(live));
     }
 
+    pub(super) fn proving(&self, until: Instant) {
+        self.phase.send_replace(Phase::Proving(until));
+    }
+
     pub(super) fn leaving(&self) {
         self.phase.send_replace(Phase::Leaving);
     }
@@ -58,6 +67,13 @@ impl Progress {
                     () = &mut *grace => return Leave::Refused,
                     changed = self.0.changed() => if changed.is_err() { return std::future::pending().await },
                 },
+                Phase::Proving(until) => {
+                    grace.as_mut().reset(until);
+                    tokio::select! {
+                        () = &mut *grace => return Leave::Refused,
+                        changed = self.0.changed() => if changed.is_err() { return std::future::pending().await },
+                    }
+                }
                 Phase::In(live) => tokio::select! {
                     reason = live.ended() => return Leave::Ended(reason),
                     changed = self.0.changed() => if changed.is_err() { return Leave::Ended(live.ended().await) },

@@ -29,7 +29,8 @@ impl Reporter {
             server_id: self.server_id.clone(),
             server_hostname: self.server_hostname.clone(),
         };
-        SessionReport { sink: self.sink.clone(), session, role: access.role().to_string() }
+        let with_mfa = access.with_mfa().map(|session| session.to_string());
+        SessionReport { sink: self.sink.clone(), session, role: access.role().to_string(), with_mfa }
     }
 }
 
@@ -40,6 +41,8 @@ pub(super) struct SessionReport {
     session: SessionFields,
     /// That allows it.
     role: String,
+    /// For which a second factor was shown.
+    with_mfa: Option<String>,
 }
 
 impl SessionReport {
@@ -53,10 +56,9 @@ impl SessionReport {
         let session = self.session.clone();
         let connection = ConnectionFields { remote: client };
         let initial_command = command.map(command_text).into_iter().collect();
-        let role = Some(self.role.clone());
-        self.sink
-            .record(AuditKind::SessionStart { session, connection, interactive, size, initial_command, role })
-            .await
+        let (role, with_mfa) = (Some(self.role.clone()), self.with_mfa.clone());
+        let start = AuditKind::SessionStart { session, connection, interactive, size, initial_command, role, with_mfa };
+        self.sink.record(start).await
     }
 
     pub(super) async fn end(&self, interactive: bool, recorded: bool, times: (Timestamp, Timestamp)) {

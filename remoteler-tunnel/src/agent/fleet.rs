@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connect::{Registered, connect};
+use super::counters::{AgentCounters, Tally};
 use super::placement::{Placement, Slot};
 use super::serve::{hold_registration, serve_streams};
 use super::{AgentConfig, AgentState, ProxyLink, resume};
@@ -33,6 +34,7 @@ pub(super) struct Fleet {
     /// How long the streams may take to end once stopped.
     drain: watch::Sender<Duration>,
     tasks: TaskTracker,
+    tally: Tally,
 }
 
 struct Posted {
@@ -60,6 +62,7 @@ impl Fleet {
             stop: CancellationToken::new(),
             drain: watch::Sender::new(Duration::ZERO),
             tasks: TaskTracker::new(),
+            tally: Tally::default(),
         })
     }
 
@@ -69,6 +72,10 @@ impl Fleet {
 
     pub(super) fn links(&self) -> watch::Receiver<Vec<ProxyLink>> {
         self.shown_links.subscribe()
+    }
+
+    pub(super) fn counters(&self) -> AgentCounters {
+        self.tally.sums()
     }
 
     pub(super) fn retry(&self) {
@@ -163,6 +170,7 @@ impl Fleet {
     async fn keep(self: &Arc<Self>, slot: Slot, address: &str, registered: Registered, backoff: &mut Backoff) -> Ended {
         let Registered { link, control, proxy, keys } = registered;
         let up_since = Instant::now();
+        self.tally.count(link.clone());
         if let Some(keys) = keys {
             let place = resume::Place { address: address.to_owned(), proxy, at_once: self.at_once.subscribe() };
             self.tasks.spawn(resume::keep_going(self.config.clone(), place, link.clone(), keys));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use remoteler_core::{HostId, fill_random};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::connect::connect_proxy;
 use super::{AgentConfig, AgentError};
@@ -25,15 +25,24 @@ pub(super) struct Place {
 /// Until the link ends.
 pub(super) async fn keep_going(config: Arc<AgentConfig>, mut place: Place, link: Link, keys: ResumeKeys) {
     let mut attempt = 0;
+    // A path that is lost is often back at once; one that is not, is asked for every few seconds while streams wait.
+    let mut backoff = Backoff::new(Duration::from_millis(100), MOST_BETWEEN);
+    let mut taken_up_at: Option<Instant> = None;
     while link.suspended().await {
-        // A path that is lost is often back at once; one that is not, is asked for every few seconds while streams wait.
-        let mut backoff = Backoff::new(Duration::from_millis(100), MOST_BETWEEN);
+        if taken_up_at.is_some_and(|at| at.elapsed() < OF_USE) {
+            sleep(backoff.next(u64::from_ne_bytes(fill_random(&*config.entropy)))).await;
+        } else {
+            backoff.reset();
+        }
         while link.suspended_since().is_some() {
             attempt += 1;
+            let before = link.resumptions();
             match timeout(ATTEMPT, Box::pin(take_up(&config, &place, &link, &keys, attempt))).await {
                 Ok(Ok(())) => {
                     tracing::info!(proxy = %place.address, attempt, "tunnel goes on over another connection");
-                    link.resumed().await;
+                    // It may be lost again already: then the state has nothing to show of it.
+                    link.taken_up_since(before).await;
+                    taken_up_at = Some(Instant::now());
                     break;
                 }
                 Ok(Err(Failure::Lost(reason))) => {
@@ -89,4 +98,6 @@ async fn take_up(
 
 /// For one attempt, from the name's resolution to the proxy's answer.
 const ATTEMPT: Duration = Duration::from_secs(10);
+/// A connection that was lost sooner is not made anew without a pause.
+const OF_USE: Duration = Duration::from_millis(20);
 const MOST_BETWEEN: Duration = Duration::from_secs(2);

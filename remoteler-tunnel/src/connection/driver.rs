@@ -109,6 +109,10 @@ impl Driver {
             self.unflushed = false;
             self.given_up_at = None;
             core.lost = None;
+            core.resumptions += 1;
+            if let LinkState::Suspended { since } = &*self.shared.state.borrow() {
+                core.waited += since.elapsed();
+            }
             core.mux.resume(peer_received, now())?;
             let away = core.mux.peer_going_away().cloned();
             self.shared.state.send_if_modified(|state| {

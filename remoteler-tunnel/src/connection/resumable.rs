@@ -2,7 +2,7 @@
 //! the driver swaps the connections. Whose link it is, the caller has settled by the certificate.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -25,6 +25,21 @@ pub(crate) enum TakeUpError {
     /// The link is over.
     #[error("the tunnel has ended meanwhile")]
     Over,
+}
+
+/// What a link has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkCounters {
+    /// Octets of sequenced frames that were sent, headers included; what is sent again after a loss counts once.
+    pub sent: u64,
+    /// Octets of sequenced frames that arrived, headers included.
+    pub received: u64,
+    /// Streams that are open now.
+    pub streams: usize,
+    /// How often it went on over another connection.
+    pub resumptions: u64,
+    /// How long it has been without a connection in all.
+    pub suspended: Duration,
 }
 
 impl Link {
@@ -57,6 +72,36 @@ impl Link {
         let mut state = self.shared().state.subscribe();
         // Fails only when the sender is gone, which lives in the link that is borrowed here.
         let _ = state.wait_for(|state| !matches!(state, LinkState::Suspended { .. })).await;
+    }
+
+    /// How often another connection has taken the place of one that was lost.
+    #[must_use]
+    pub fn resumptions(&self) -> u64 {
+        self.shared().lock().resumptions
+    }
+
+    /// What it has carried, and how long it has been without a connection.
+    #[must_use]
+    pub fn counters(&self) -> LinkCounters {
+        let since = self.suspended_since();
+        let core = self.shared().lock();
+        let waits = since.map(|since| since.elapsed()).unwrap_or_default();
+        LinkCounters {
+            sent: core.mux.sent_octets(),
+            received: core.mux.received_octets(),
+            streams: core.mux.stream_count(),
+            resumptions: core.resumptions,
+            suspended: core.waited + waits,
+        }
+    }
+
+    /// Waits until another connection has taken its place more often than `before`, or it has ended. That one may be lost again by then.
+    pub(crate) async fn taken_up_since(&self, before: u64) {
+        let mut state = self.shared().state.subscribe();
+        while self.resumptions() == before && !matches!(&*state.borrow_and_update(), LinkState::Closed(_)) {
+            // Fails only when the sender is gone, which lives in the link that is borrowed here.
+            let _ = state.changed().await;
+        }
     }
 
     /// Lets its connection go, if it has one, and waits until that is done; false when the link has ended or cannot go on without.
@@ -138,4 +183,61 @@ pub(crate) async fn refuse(mut io: BoxedStream, reason: &Arc<str>) {
     // The peer may be gone already.
     let _ = io.write_all(&resume::refusal(reason)).await;
     let _ = io.shutdown().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::duplex;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    fn pair(limits: Limits) -> (Link, Link) {
+        let (near, far) = duplex(65_536);
+        let start = |io, side| Link::start_resumable(Box::new(io), side, limits, ReplayBudget::default());
+        (start(near, Side::Client), start(far, Side::Server))
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_lost_as_soon_as_it_is_taken_was_taken_all_the_same() {
+        let (client, server) = pair(Limits::client());
+        client.ready().await.unwrap();
+        server.ready().await.unwrap();
+        assert!(client.suspend().await);
+        let (keys, channel) = (ResumeKeys::new(&[1; 48]), [7; 32]);
+        let (near, mut far) = duplex(65_536);
+        let answered = async {
+            let mut request = [0; 68];
+            far.read_exact(&mut request).await.unwrap();
+            far.write_all(&keys.answer(0, &channel)).await.unwrap();
+            drop(far);
+        };
+
+        let before = client.resumptions();
+        let (taken, ()) = tokio::join!(client.take_up(Box::new(near), &keys, 1, &channel), answered);
+        taken.unwrap();
+
+        // Its task sees the new connection and its end in one go.
+        timeout(SOON, client.taken_up_since(before)).await.unwrap();
+        assert!(timeout(SOON, client.suspended()).await.unwrap());
+        assert_eq!(client.counters().resumptions, before + 1);
+    }
+
+    #[tokio::test]
+    async fn counters_say_what_was_carried_and_that_both_sides_have_it() {
+        let (client, server) = pair(Limits::client());
+        client.ready().await.unwrap();
+        let mut near = client.open(&b"{}"[..]).unwrap();
+        near.write_all(b"four").await.unwrap();
+        let mut far = server.accept().await.unwrap().accept().unwrap();
+        far.read_exact(&mut [0; 4]).await.unwrap();
+
+        let (ours, theirs) = (client.counters(), server.counters());
+        // OPEN with two octets, DATA with four; each with a header of twelve.
+        assert_eq!((ours.sent, theirs.received), (30, 30));
+        assert_eq!((ours.streams, theirs.streams, ours.resumptions), (1, 1, 0));
+        assert_eq!(ours.suspended, Duration::ZERO);
+    }
+
+    const SOON: Duration = Duration::from_secs(30);
 }

@@ -24,6 +24,11 @@ impl Mux {
         self.link.received_octets()
     }
 
+    /// Octets of sequenced frames that were sent so far.
+    pub(crate) fn sent_octets(&self) -> u64 {
+        self.link.sent_octets()
+    }
+
     /// The connection is lost, and with it what was in no whole frame and what is not sequenced.
     pub(crate) fn suspend(&mut self) {
         self.link.suspend();

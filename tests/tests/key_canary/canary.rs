@@ -45,6 +45,8 @@ impl Canary {
             }
         }
         assert_eq!(forms.len(), 5 * 12 + 2 * 2, "five keys were there");
+        forms.extend(of_connectors(&database));
+        assert_eq!(forms.len(), 5 * 12 + 2 * 2 + 2 + 2, "and what two connectors keep");
         let mut begins = vec![false; 1 << 16];
         for (_, form) in &forms {
             begins[pair(form)] = true;
@@ -128,6 +130,27 @@ pub(crate) fn files(directory: &Path) -> Vec<PathBuf> {
 pub(crate) fn database(data_dir: &Path) -> PathBuf {
     let is_database = |path: &PathBuf| std::fs::read(path).is_ok_and(|octets| octets.starts_with(b"SQLite format 3"));
     files(data_dir).into_iter().find(is_database).expect("the auth service has a database")
+}
+
+/// What connectors keep secret: of a client's secret both halves, of the key for SAML a piece of one line, as PEM and as octets.
+fn of_connectors(database: &Connection) -> Vec<(String, Vec<u8>)> {
+    let read = |key: &str| -> Value {
+        let query = "SELECT value FROM items WHERE key = ?1";
+        let value: Vec<u8> = database.query_row(query, [key], |row| row.get(0)).unwrap();
+        serde_json::from_slice(&value).unwrap()
+    };
+    let connector = read("connectors/idp");
+    let secret = connector["spec"]["client_secret"].as_str().expect("the secret lies there in the clear").as_bytes();
+    let key = read("saml-keys/corp");
+    let line = key["key"].as_str().expect("the key lies there in the clear").lines().nth(12).unwrap().to_owned();
+    let piece = &line[8..56];
+    let (first, second) = secret.split_at(secret.len() / 2);
+    vec![
+        ("client secret, first half".into(), first.to_vec()),
+        ("client secret, second half".into(), second.to_vec()),
+        ("SAML key, PEM".into(), piece.as_bytes().to_vec()),
+        ("SAML key, octets".into(), STANDARD.decode(piece).unwrap()),
+    ]
 }
 
 /// A piece of memory that is read at once.

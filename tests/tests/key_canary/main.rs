@@ -118,6 +118,7 @@ fn cluster(at_rest: AtRest) -> (Cluster, Canary) {
         common_config: "  log: { severity: TRACE }\n".into(),
         ..ClusterOptions::default()
     });
+    add_connectors(&cluster);
     let canary = Canary::of(&cluster.data_dir());
     if at_rest == AtRest::Sealed {
         let key = cluster.dir().join("key-encryption.key");
@@ -130,6 +131,31 @@ fn cluster(at_rest: AtRest) -> (Cluster, Canary) {
         cluster.wait_ready();
     }
     (cluster, canary)
+}
+
+/// Two connectors: one with a client's secret, one with a key that signs its requests. Nobody asks their providers anything.
+fn add_connectors(cluster: &Cluster) {
+    let octets: [u8; 32] = std::array::from_fn(|at| (at as u8).wrapping_mul(71).wrapping_add(19));
+    let secret: String = octets.iter().map(|octet| format!("{octet:02x}")).collect();
+    let oidc = serde_json::json!({
+        "kind": "oidc", "version": "v3", "metadata": { "name": "idp" },
+        "spec": {
+            "issuer_url": "https://idp.example.com", "client_id": "remoteler", "client_secret": secret,
+            "redirect_url": "https://proxy.example.com/web/callback/idp",
+            "claims_to_roles": [{ "claim": "groups", "value": "dev", "roles": ["access"] }],
+        },
+    });
+    let saml = serde_json::json!({
+        "kind": "saml", "version": "v2", "metadata": { "name": "corp" },
+        "spec": {
+            "acs": "https://proxy.example.com/web/callback/corp",
+            "entity_descriptor_url": "https://idp.example.com/metadata",
+            "attributes_to_roles": [{ "name": "groups", "value": "dev", "roles": ["access"] }],
+        },
+    });
+    for connector in [oidc, saml] {
+        cluster.tctl_with_input(&["create"], &connector.to_string()).ok();
+    }
 }
 
 /// A proxy in a process of its own, which reaches the auth service at `auth`.

@@ -118,6 +118,7 @@ fn forge_ssh(
         Identity::KubeUser(restricted) => {
             (CertType::User, restricted.user.logins.iter().map(ToString::to_string).collect())
         }
+        Identity::ProvenUser(proven) => (CertType::User, proven.user.logins.iter().map(ToString::to_string).collect()),
     };
     let subject = key.public_key().key_data().clone();
     let nonce: [u8; 32] = fill_random(&OsEntropy);

@@ -16,10 +16,16 @@ pub(super) fn cluster_config(service: &AuthService) -> Result<ClusterConfig, Con
     let authentication = service.authentication.as_ref();
     let auth_type = match authentication.map(|given| given.kind.as_str()) {
         None => None,
-        Some("local") => Some(AuthType::Local),
-        // What else there is stands in the settings of logins, which refuse what there is not.
-        Some(_) => None,
+        Some(kind) => Some(kind.parse::<AuthType>().map_err(|cause| value("authentication.type", cause.to_string()))?),
     };
+    let connector_name = authentication.and_then(|given| given.connector_name.clone());
+    if let Some(name) = &connector_name {
+        let place = "authentication.connector_name";
+        remoteler_core::check_connector_name(name).map_err(|cause| value(place, cause.reason))?;
+        if auth_type == Some(AuthType::Local) {
+            return Err(value(place, "it is for type oidc, github or saml, and type is local"));
+        }
+    }
     let locking_mode = match authentication.and_then(|given| given.locking_mode.as_deref()) {
         None => None,
         Some("best_effort") => Some(LockMode::BestEffort),
@@ -33,8 +39,13 @@ pub(super) fn cluster_config(service: &AuthService) -> Result<ClusterConfig, Con
         Some("off") => Some(SecondFactor::Off),
         Some("optional") => Some(SecondFactor::Optional),
         Some("on") => Some(SecondFactor::On),
+        Some("otp") => Some(SecondFactor::Otp),
+        Some("webauthn") => Some(SecondFactor::Webauthn),
         Some(other) => {
-            return Err(value("authentication.second_factor", format!("{other:?} is none of off, optional and on")));
+            return Err(value(
+                "authentication.second_factor",
+                format!("{other:?} is none of off, optional, on, otp and webauthn"),
+            ));
         }
     };
     let client_idle_timeout = match service.client_idle_timeout.as_deref() {
@@ -55,6 +66,8 @@ pub(super) fn cluster_config(service: &AuthService) -> Result<ClusterConfig, Con
             second_factor,
             locking_mode,
             disconnect_expired_cert: service.disconnect_expired_cert,
+            connector_name,
+            ..AuthPreferenceSpec::default()
         },
         networking: NetworkingSpec { client_idle_timeout },
         recording: SessionRecordingSpec { mode },
@@ -93,6 +106,8 @@ mod tests {
     fn a_value_that_is_not_known_stops_the_start_with_its_place() {
         for (bad, said) in [
             ("authentication: { type: ldap }", "authentication.type"),
+            ("authentication: { type: local, connector_name: idp }", "authentication.connector_name"),
+            ("authentication: { type: oidc, connector_name: local }", "authentication.connector_name"),
             ("authentication: { type: local, second_factor: sms }", "authentication.second_factor"),
             ("authentication: { type: local, locking_mode: lax }", "authentication.locking_mode"),
             ("client_idle_timeout: soon", "client_idle_timeout"),

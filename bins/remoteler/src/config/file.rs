@@ -121,6 +121,8 @@ pub struct AuthService {
     pub session_recording: Option<String>,
     /// File of 32 random octets that seals the authorities' keys.
     pub key_encryption_file: Option<PathBuf>,
+    /// File with the SHA-1 of passwords that were stolen elsewhere, ordered, as Have I Been Pwned's downloader writes it.
+    pub breached_passwords_file: Option<PathBuf>,
     /// The token that has the authorities' keys.
     pub ca_key_params: Option<CaKeyParams>,
     /// How long nothing may happen in an SSH connection, such as `30m`; `never`.
@@ -155,7 +157,7 @@ pub struct KubernetesJoin {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Authentication {
-    /// `local`, `oidc` or `github`
+    /// `local`, `oidc`, `github` or `saml`
     #[serde(rename = "type")]
     pub kind: String,
     /// The connector used when none is named.
@@ -167,7 +169,7 @@ pub struct Authentication {
     /// `best_effort` or `strict`
     #[serde(default)]
     pub locking_mode: Option<String>,
-    /// `off`, `optional` or `on`
+    /// `off`, `optional`, `on`, `otp` or `webauthn`
     #[serde(default)]
     pub second_factor: Option<String>,
 }

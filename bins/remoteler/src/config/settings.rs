@@ -118,6 +118,8 @@ pub struct AuthSettings {
     pub cluster: Option<ClusterName>,
     /// File with the key that seals the authorities' keys; absent: they lie in the clear.
     pub key_encryption_file: Option<PathBuf>,
+    /// List of passwords that nobody may set; absent: there is none.
+    pub breached_passwords_file: Option<PathBuf>,
     /// How the authorities' keys are made, and where.
     pub keys: KeySettings,
     /// Which API server vouches for pods that join: that of a kubeconfig, or of the pod that this runs in.
@@ -344,7 +346,7 @@ fn socket_addr(field: &'static str, text: Option<&str>, ip: IpAddr, port: u16) -
 fn auth(service: Option<AuthService>, flags: &Flags, ip: IpAddr) -> Result<AuthSettings, ConfigError> {
     let service = service.unwrap_or_default();
     let cluster_config = cluster_config(&service)?;
-    let sign_on = SignOnSettings::new(service.authentication.as_ref(), service.identity_providers)?;
+    let sign_on = SignOnSettings::new(service.identity_providers);
     let suite = service.authentication.as_ref().and_then(|given| given.signature_algorithm_suite.as_deref());
     let keys = KeySettings::new(suite, service.ca_key_params)?;
     let cluster = flags.cluster_name.clone().or(service.cluster_name);
@@ -353,6 +355,7 @@ fn auth(service: Option<AuthService>, flags: &Flags, ip: IpAddr) -> Result<AuthS
         listen: socket_addr("auth_service.listen_addr", service.listen_addr.as_deref(), ip, 3025)?,
         cluster: cluster.map(|name| named("cluster_name", ClusterName::new(name))).transpose()?,
         key_encryption_file: service.key_encryption_file,
+        breached_passwords_file: service.breached_passwords_file,
         keys,
         kubernetes_join: service.kubernetes_join.map(|join| join.kubeconfig_file),
         audit: AuditSettings::new(service.audit.unwrap_or_default())?,

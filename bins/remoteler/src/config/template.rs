@@ -66,7 +66,7 @@ const AUTH: &str = "  listen_addr: 0.0.0.0:3025
   cluster_name: remoteler.local
   # What is said here of the whole cluster counts more than documents (tctl get cap, netconfig, recconfig); what is left out, they say.
   # locking_mode strict: services that have not heard from the auth service for 5 minutes allow nothing new.
-  # second_factor: off, optional (of users who have one) or on (of everybody).
+  # second_factor: off, optional (of users who have one), on (of everybody), or otp or webauthn (of everybody, and of that kind).
   # What the authorities sign with: balanced (Ed25519 and P-256), token (P-256 only) or legacy (RSA). A rotation brings a change.
   authentication: { type: local, signature_algorithm_suite: balanced }
   # Where terminal sessions are recorded: node or off.
@@ -78,6 +78,8 @@ const AUTH: &str = "  listen_addr: 0.0.0.0:3025
   # Seals the authorities' keys: 32 random octets in a file outside of data_dir and its backup, which others may not read:
   # (umask 077; head -c 32 /dev/urandom > /etc/remoteler/key-encryption.key)
   # key_encryption_file: /etc/remoteler/key-encryption.key
+  # Passwords that nobody may set, as a file of their SHA-1, ordered, one HASH:COUNT a line, as Have I Been Pwned's downloader writes it.
+  # breached_passwords_file: /var/lib/pwnedpasswords.txt
   # Which API server vouches for pods that join. Empty: that of the pod which this runs in. Its account needs system:auth-delegator.
   # kubernetes_join: { kubeconfig_file: /etc/kubeconfig }
   # How long audit events are kept, who is given the log's checkpoints (a file or a URL), and where events are shipped to.

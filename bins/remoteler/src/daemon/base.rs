@@ -6,6 +6,7 @@ mod elsewhere;
 mod here;
 #[cfg(feature = "server")]
 mod keys;
+mod loan;
 #[cfg(feature = "server")]
 mod pods;
 
@@ -21,7 +22,8 @@ use remoteler_tunnel::ServerTls;
 use remoteler_tunnel::{ClientTls, PolicyTrust};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{config::Settings, host::HostKeys, paths::DataDir};
+pub(crate) use self::loan::{LentKeeper, LentSpool};
+use crate::{config::Settings, handover::Predecessor, host::HostKeys, paths::DataDir};
 
 /// The ground of one process.
 pub(crate) struct Base {
@@ -37,6 +39,8 @@ pub(crate) struct Base {
     pub(crate) place: Place,
     /// Renews what the host shows; to be run while the services run.
     pub(crate) keeper: Option<HostKeeper>,
+    /// The spool, where the auth service is elsewhere.
+    pub(crate) spool: Option<Arc<LentSpool>>,
 }
 
 /// Where the auth service is.
@@ -57,6 +61,7 @@ impl Base {
         data_dir: &DataDir,
         stop: &CancellationToken,
         senders: &TaskTracker,
+        before: Option<&Predecessor>,
     ) -> anyhow::Result<Self> {
         #[cfg(not(feature = "server"))]
         if settings.auth.is_some() || settings.proxy.is_some() {
@@ -67,7 +72,7 @@ impl Base {
         match (&settings.auth, &settings.join) {
             #[cfg(feature = "server")]
             (Some(auth), _) => here::base(settings, auth, data_dir, stop).await,
-            (_, Some(join)) => elsewhere::base(settings, join, data_dir, stop, senders).await,
+            (_, Some(join)) => elsewhere::base(settings, join, data_dir, (stop, senders), before).await,
             (_, None) => bail!("neither an auth service here nor the address of one is configured"),
         }
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use anyhow::{Context, bail};
 use tokio::net::TcpListener;
 
-use crate::config::Settings;
+use crate::{config::Settings, handover::Predecessor};
 
 /// Bound sockets of the services that listen.
 pub(crate) struct Listeners {
@@ -20,18 +20,45 @@ pub(crate) struct Listeners {
 
 impl Listeners {
     /// Binds what the settings ask for. A node that joins is bound later, when it is known whether it needs a port.
-    pub(crate) async fn bind(settings: &Settings) -> anyhow::Result<Self> {
+    pub(crate) async fn bind(settings: &Settings, before: Option<&Predecessor>) -> anyhow::Result<Self> {
         let joins = settings.join.is_some();
+        #[cfg(feature = "server")]
+        let inherited = |service: &str, addr: Option<SocketAddr>| match (before, addr) {
+            (Some(before), Some(addr)) => same(before.port(service)?, addr),
+            (_, None) | (None, _) => anyhow::Ok(None),
+        };
+        #[cfg(not(feature = "server"))]
+        let _ = before;
+        #[cfg(feature = "server")]
+        let (proxy_addr, crl_addr) = (
+            settings.proxy.as_ref().map(|proxy| proxy.listen),
+            settings.proxy.as_ref().and_then(|proxy| proxy.crl_listen),
+        );
         Ok(Self {
             #[cfg(feature = "server")]
             auth: bind("auth service", settings.auth.as_ref().map(|auth| auth.listen)).await?,
             #[cfg(feature = "server")]
-            proxy: bind("proxy", settings.proxy.as_ref().map(|proxy| proxy.listen)).await?,
+            proxy: match inherited("proxy", proxy_addr)? {
+                Some(inherited) => Some(inherited),
+                None => bind("proxy", proxy_addr).await?,
+            },
             #[cfg(feature = "server")]
-            crl: bind("proxy's revocation lists", settings.proxy.as_ref().and_then(|proxy| proxy.crl_listen)).await?,
+            crl: match inherited("crl", crl_addr)? {
+                Some(inherited) => Some(inherited),
+                None => bind("proxy's revocation lists", crl_addr).await?,
+            },
             node: bind("node", settings.node.as_ref().filter(|_| !joins).map(|node| node.listen)).await?,
         })
     }
+}
+
+/// The inherited port, if it is where the configuration wants it now.
+#[cfg(feature = "server")]
+fn same(inherited: Option<TcpListener>, wanted: SocketAddr) -> anyhow::Result<Option<TcpListener>> {
+    let Some(listener) = inherited else { return Ok(None) };
+    let bound = listener.local_addr().context("an inherited port has no address")?;
+    let same = bound.ip() == wanted.ip() && (wanted.port() == 0 || wanted.port() == bound.port());
+    Ok(same.then_some(listener))
 }
 
 /// Binds one port.

@@ -5,8 +5,8 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use remoteler_auth::{ApiForAddress, AuthService, Caller, WebNames, bind_admin_socket};
 use remoteler_core::AuthApi;
 use remoteler_tunnel::{
-    AdmissionLimits, Admissions, Limits, OnePort, Router, Serve, SharedTlsIdentity, StreamService, TargetKind,
-    TunnelServer, serve,
+    AdmissionLimits, Admissions, Limits, OnePort, PeerProxies, Router, Serve, SharedTlsIdentity, StreamService,
+    TargetKind, TunnelServer, serve,
 };
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
@@ -80,6 +80,7 @@ impl Daemon {
             Place::ThroughProxy(addr) => AuthDoor::ThroughProxy(addr.clone()),
         };
         if let Some(listener) = listeners.crl {
+            self.keep_port("crl", &listener)?;
             self.show_crls(base, listener);
         }
         match (&settings.proxy, listeners.proxy) {
@@ -124,9 +125,11 @@ impl Daemon {
             settings.listen.ip().is_loopback(),
         );
         tokio::spawn(inventory.clone().run(self.stop.clone()));
-        let router = Arc::new(Router::new(inventory.clone(), base.clock.clone(), services));
-        let agents = Arc::new(AuditedAgents(base.audit.clone()));
         let (told, proxies) = tokio::sync::watch::channel(Vec::new());
+        let others = PeerProxies::new(identity.id, proxies.clone(), base.client_tls());
+        let router = Router::new(inventory.clone(), base.clock.clone(), services).beside(Arc::new(others));
+        let router = Arc::new(router);
+        let agents = Arc::new(AuditedAgents(base.audit.clone()));
         tokio::spawn(super::until(self.stop.clone(), proxies::follow(base.api.clone(), told)));
         let carrier = Carrier::new(self.connections.clone());
         let names = WebNames::new(settings.public_addr.as_deref(), [identity.name.to_string()]);
@@ -146,6 +149,7 @@ impl Daemon {
         };
         let port = Arc::new(OnePort::new(identity.cluster.clone(), base.server_tls(), &web, handler)?);
         carrier.open(&port);
+        self.keep_port("proxy", &listener)?;
         self.listening("proxy", &listener);
         let public = settings.public_addr.clone().or_else(|| {
             let addr = listener.local_addr().ok()?;

@@ -4,8 +4,8 @@ use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Context;
 use async_trait::async_trait;
-use remoteler_core::{AuditSink, Clock, ClusterName, Entropy, LiveWork, NodeRecord};
-use remoteler_ssh::{Node, NodeConfig, NodeLimits};
+use remoteler_core::{AuditSink, AuthApi, Clock, ClusterName, Entropy, LiveWork, NodeRecord};
+use remoteler_ssh::{Node, NodeConfig, NodeLimits, SecondFactors};
 use remoteler_tunnel::{BoxedStream, DialHeader, StreamService};
 
 use crate::host::HostKeys;
@@ -38,6 +38,14 @@ pub(crate) fn make(
         limits: NodeLimits::default(),
     };
     Ok(Node::new(config, live, audit, clock, entropy)?)
+}
+
+/// Second factors go to the auth service.
+pub(crate) fn second_factors(api: Arc<dyn AuthApi>) -> SecondFactors {
+    Arc::new(move |request| {
+        let api = api.clone();
+        Box::pin(async move { api.prove_session(request).await })
+    })
 }
 
 /// The node as a service of the reverse tunnel.

@@ -5,7 +5,8 @@ use std::{net::SocketAddr, sync::Arc};
 
 use async_trait::async_trait;
 use remoteler_core::{
-    AuditKind, AuditSink, ClusterName, HostIdentity, LiveWork, LockContext, Subject, Terms, Verified, with_causes,
+    AuditKind, AuditSink, ClusterName, HostIdentity, LiveWork, LockContext, Subject, SystemRole, Terms, Verified,
+    VerifiedHost, with_causes,
 };
 use remoteler_tunnel::{
     Admission, Admissions, AgentEvents, AgentSession, CloseReason, DialCode, DialHeader, DialReply, Refusal,
@@ -61,7 +62,14 @@ impl ProxyHandler {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin,
     {
-        let Verified::User(user) = peer else {
+        let user = match peer {
+            Verified::User(user) => Some(user),
+            Verified::Host(host) if host.identity().roles.contains(&SystemRole::Proxy) => {
+                return self.passed_on(stream, &host, source, admission).await;
+            }
+            Verified::Host(_) => None,
+        };
+        let Some(user) = user else {
             let reason = "a host's certificate was shown where a user's is needed";
             self.record_refusal(String::new(), source, reason.into()).await;
             let refused = DialReply::Refused { code: DialCode::Denied, message: reason.into() };
@@ -129,6 +137,52 @@ impl ProxyHandler {
                     Some(source) => format!("{cause}: {source}"),
                     None => cause.to_string(),
                 };
+                let _ = write_dial_reply(&mut stream, &DialReply::Refused { code: cause.code(), message }).await;
+            }
+        }
+    }
+
+    /// A dial of a user that another proxy passes on, for an agent that has its link here. That proxy has asked who the user is.
+    async fn passed_on<S>(&self, mut stream: S, proxy: &VerifiedHost, source: SocketAddr, admission: Admission)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin,
+    {
+        let Ok(header) = read_dial(&mut stream).await else { return };
+        let (name, id) = self.inventory.host_of(&header.target);
+        let rules = self.live.policy().policy();
+        let reached = LockContext::default().host(name.as_deref(), id);
+        let allowed = rules.check_locks(&LockContext::of_host(proxy)).and_then(|()| rules.check_locks(&reached));
+        let allowed = allowed.map_err(|locked| locked.to_string()).and_then(|()| {
+            let terms = Terms { grace: GRACE, ..Terms::default() };
+            self.live.enter(Subject::host(proxy), terms).map_err(|reason| reason.to_string())
+        });
+        let live = match allowed {
+            Ok(live) => live,
+            Err(reason) => {
+                let message = format!("access denied: {reason}");
+                self.record_refusal(String::new(), source, message.clone()).await;
+                // The peer may be gone already, here and below.
+                let _ = write_dial_reply(&mut stream, &DialReply::Refused { code: DialCode::Denied, message }).await;
+                return;
+            }
+        };
+        admission.authenticated();
+        match self.router.dial_linked(&header).await {
+            Ok(mut target) => {
+                if write_dial_reply(&mut stream, &DialReply::Connected).await.is_ok() {
+                    let signal = live.signal();
+                    let relaying = async {
+                        tokio::select! {
+                            relayed = relay(&mut stream, &mut target) => drop(relayed),
+                            _ = signal.ended() => {}
+                        }
+                    };
+                    self.relays.track_future(relaying).await;
+                }
+            }
+            Err(cause) => {
+                tracing::debug!(proxy = %proxy.identity().name, target = %header.target, %cause, "a dial of another proxy failed");
+                let message = with_causes(&cause);
                 let _ = write_dial_reply(&mut stream, &DialReply::Refused { code: cause.code(), message }).await;
             }
         }

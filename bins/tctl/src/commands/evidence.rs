@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{BufRead, BufReader, BufWriter, Read, Write},
+    io::{BufRead, BufReader, BufWriter, ErrorKind, Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::Path,
 };
@@ -39,6 +39,9 @@ pub(crate) async fn export(api: &dyn AuthApi, args: &ExportArgs, now: Timestamp)
     let shown = path.display().to_string();
     // Not there yet, and readable by nobody else: it says who did what.
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    if file.as_ref().is_err_and(|cause| cause.kind() == ErrorKind::AlreadyExists) {
+        bail!("{shown} is there already; name another file");
+    }
     let file = file.with_context(|| format!("{shown} cannot be made"))?;
     let mut out = BufWriter::new(file);
     let count = match fetch(api, query, &mut out, &shown).await {

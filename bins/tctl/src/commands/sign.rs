@@ -183,6 +183,7 @@ fn contents(
                 roles: answer.roles.clone(),
                 logins: answer.logins.clone(),
                 trust: answer.trust.clone(),
+                logout_connector: None,
             };
             vec![IdentityFile::new(keys, &certs, proxy(args, answer)?)?.to_text()?]
         }

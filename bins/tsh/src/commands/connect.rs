@@ -12,6 +12,7 @@ use crate::{
     dial,
     openssh::Family,
     output::say,
+    session_mfa,
     trust::Refresh,
 };
 
@@ -23,6 +24,8 @@ pub(crate) struct How {
     pub(crate) keepalive: Option<Duration>,
     pub(crate) keepalive_max: Option<usize>,
     pub(crate) quiet: bool,
+    /// Nobody is there to be asked.
+    pub(crate) batch: bool,
 }
 
 /// Connects to `host` and logs in there as `account`, by default the name on this machine. What is revoked is fetched meanwhile if it was not
@@ -61,6 +64,9 @@ pub(crate) async fn connect(
     config.deadline = timeout;
     config.keepalive = how.keepalive;
     config.keepalive_max = how.keepalive_max.unwrap_or(config.keepalive_max);
+    if !how.batch {
+        config.second_factor = Some(session_mfa::answerer());
+    }
     if !how.quiet {
         config.notice = Arc::new(say);
     }

@@ -11,7 +11,7 @@ use super::{login, ls::labels_text};
 use crate::{
     context::{Context, block_on, remote_auth},
     output::{self, Format, Table, say},
-    trust,
+    session_mfa, trust,
 };
 
 #[derive(Serialize)]
@@ -118,13 +118,18 @@ struct ExecStatus<'a> {
     client_key_data: &'a str,
 }
 
-pub(crate) fn credentials(context: &Context, _name: &KubeClusterName) -> anyhow::Result<()> {
-    let login = block_on(async {
+pub(crate) fn credentials(context: &Context, name: &KubeClusterName) -> anyhow::Result<()> {
+    let (login, proven) = block_on(async {
         let login = login::ensure(context, false).await?;
-        trust::refresh_when_old(context, &login).await;
-        anyhow::Ok(login)
+        let refresh = trust::refresh_when_old(context, &login);
+        let ((), proven) = tokio::join!(refresh, session_mfa::kube(context, &login, name));
+        let proven = proven?;
+        anyhow::Ok((login, proven))
     })??;
-    let credential = exec_credential(&login.tls_certificate, login.tls_private_key.reveal(), login.expires);
+    let credential = match &proven {
+        Some(proven) => exec_credential(&proven.certificate, proven.private_key.reveal(), proven.expires),
+        None => exec_credential(&login.tls_certificate, login.tls_private_key.reveal(), login.expires),
+    };
     output::print(Format::Json, &credential, |_| String::new())
 }
 

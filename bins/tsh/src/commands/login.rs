@@ -117,17 +117,17 @@ async fn perform(context: &Context, options: &cli::Login, select: Option<&Cluste
                 Some(known) => known.user,
                 None => context.user_or_own()?,
             };
-            exchange(context, &web, &proxy, &user, options.ttl).await?
-        }
-        Way::Browser(connector) => {
-            let keys = KeyPairs::generate(&format!("remoteler:{}", proxy.host()))?;
-            let certificates = browser_login::log_in(&web, &proxy, &keys, options, connector.as_deref()).await?;
-            let user = Store::user_of(&proxy, &certificates)?;
-            if let Some(wanted) = context.common.user.as_ref().filter(|wanted| **wanted != user) {
-                say(&format!("tsh: the browser's login is {user}'s, not {wanted}'s; it is kept as {user}'s"));
+            match exchange(context, &web, &proxy, &user, options.ttl).await? {
+                Some(login) => login,
+                None => {
+                    say(&format!(
+                        "tsh: the second factor of {user} is a security key, so the login goes on in a browser"
+                    ));
+                    in_browser(context, &web, &proxy, options, Some(LOCAL)).await?
+                }
             }
-            context.store.save_login(&proxy, &user, &keys, &certificates)?
         }
+        Way::Browser(connector) => in_browser(context, &web, &proxy, options, connector.as_deref()).await?,
     };
     let user = login.profile.user.clone();
     tracing::debug!(serial = login.ssh_certificate.serial(), valid_until = %login.expires, "certificates issued");
@@ -145,6 +145,25 @@ async fn perform(context: &Context, options: &cli::Login, select: Option<&Cluste
     Ok(login)
 }
 
+/// The way that asks for a password of the cluster's own.
+const LOCAL: &str = "local";
+
+async fn in_browser(
+    context: &Context,
+    web: &WebClient,
+    proxy: &ProxyAddr,
+    options: &cli::Login,
+    connector: Option<&str>,
+) -> anyhow::Result<StoredLogin> {
+    let keys = KeyPairs::generate(&format!("remoteler:{}", proxy.host()))?;
+    let certificates = browser_login::log_in(web, proxy, &keys, options, connector).await?;
+    let user = Store::user_of(proxy, &certificates)?;
+    if let Some(wanted) = context.common.user.as_ref().filter(|wanted| **wanted != user) {
+        say(&format!("tsh: the browser's login is {user}'s, not {wanted}'s; it is kept as {user}'s"));
+    }
+    Ok(context.store.save_login(proxy, &user, &keys, &certificates)?)
+}
+
 /// How to log in.
 enum Way {
     Password,
@@ -154,7 +173,10 @@ enum Way {
 /// What was said, or what the cluster says. A proxy that does not know the question knows passwords only.
 async fn way(web: &WebClient, options: &cli::Login) -> anyhow::Result<Way> {
     match options.auth.as_deref() {
-        Some("local") => return Ok(Way::Password),
+        Some(LOCAL) if options.device || options.browser.is_some() || options.bind_addr.is_some() => {
+            return Ok(Way::Browser(Some(LOCAL.to_owned())));
+        }
+        Some(LOCAL) => return Ok(Way::Password),
         Some(connector) => return Ok(Way::Browser(Some(connector.to_owned()))),
         None => {}
     }
@@ -162,20 +184,21 @@ async fn way(web: &WebClient, options: &cli::Login) -> anyhow::Result<Way> {
         return Ok(Way::Browser(None));
     }
     match web.login_methods().await {
-        Ok(methods) if methods.kind != "local" => Ok(Way::Browser(None)),
+        Ok(methods) if methods.kind != LOCAL => Ok(Way::Browser(None)),
         Ok(_) => Ok(Way::Password),
         Err(cause) if cause.kind == ApiErrorKind::NotFound || cause.kind == ApiErrorKind::Internal => Ok(Way::Password),
         Err(cause) => Err(cause.into()),
     }
 }
 
+/// The login by password and code; `None` when only a browser can ask for the second factor.
 async fn exchange(
     context: &Context,
     web: &WebClient,
     proxy: &ProxyAddr,
     user: &UserName,
     ttl: Option<Duration>,
-) -> anyhow::Result<StoredLogin> {
+) -> anyhow::Result<Option<StoredLogin>> {
     let password = password::read(&format!("Password of {user} at {proxy}: "))?;
     let keys = KeyPairs::generate(&format!("remoteler:{}:{user}", proxy.host()))?;
     let mut request = LoginRequest {
@@ -192,6 +215,9 @@ async fn exchange(
         request.code = Some(password::read_code()?);
         answer = web.login(&request).await;
     }
+    if answer.as_ref().is_err_and(|refusal| refusal.kind == ApiErrorKind::SecurityKeyNeeded) {
+        return Ok(None);
+    }
     let certificates = answer.map_err(|refusal| match refusal.kind {
         ApiErrorKind::Unauthenticated | ApiErrorKind::SecondFactorNeeded | ApiErrorKind::Denied => {
             anyhow::anyhow!("{proxy} refuses the login of {user}: {}", printable(&refusal.message))
@@ -204,7 +230,7 @@ async fn exchange(
         | ApiErrorKind::Unavailable
         | _ => refusal.into(),
     })?;
-    Ok(context.store.save_login(proxy, user, &keys, &certificates)?)
+    Ok(Some(context.store.save_login(proxy, user, &keys, &certificates)?))
 }
 
 /// Gives key and certificate to a running ssh-agent. Without one nothing is lost: the files serve as well.

@@ -3,6 +3,7 @@
 use std::{env, path::Path};
 
 use remoteler_client::{Profile, SshAgent};
+use remoteler_core::wire;
 
 use super::kube;
 use crate::{
@@ -32,6 +33,12 @@ pub(crate) fn run(context: &Context) -> anyhow::Result<()> {
     }
     if context.store.logout(&profile)? {
         say(&format!("Logged out {user} from {proxy}."));
+        if let Some(connector) = &profile.logout_connector {
+            let path = wire::path(wire::WEB_LOGOUT, connector);
+            say(&format!(
+                "Your browser may be logged in at the identity provider still; to end that too, open: https://{proxy}{path}"
+            ));
+        }
     } else {
         say(&format!("{user} was not logged in at {proxy}."));
     }

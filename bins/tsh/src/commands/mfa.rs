@@ -1,8 +1,10 @@
 //! `tsh mfa`: one's own second factors. Owns what is asked and shown on the terminal; codes and passwords are judged by the auth service.
 
 use qrcode::{QrCode, render::unicode};
-use remoteler_core::{ApiErrorKind, AuthApi, Factor, FactorRemoval, FreshProof, NewFactor, Secret};
+use remoteler_core::{ApiErrorKind, AuthApi, Factor, FactorRemoval, FreshProof, NewFactor, Secret, wire};
+use remoteler_ssh::printable;
 
+use super::browser_login;
 use crate::{
     context::{Context, block_on, remote_auth},
     output::{self, Format, Table, say},
@@ -47,6 +49,21 @@ pub(crate) fn add(context: &Context, name: String) -> anyhow::Result<()> {
     })?
 }
 
+/// Security keys are asked by browsers: the account page sets them up.
+pub(crate) fn add_in_browser(context: &Context) -> anyhow::Result<()> {
+    let url = account_page(&context.login()?);
+    if browser_login::open(&url) {
+        say(&format!("Set up the security key in the browser that opens; if none does, open: {}", printable(&url)));
+    } else {
+        say(&format!("Set up the security key in a browser; open: {}", printable(&url)));
+    }
+    Ok(())
+}
+
+fn account_page(login: &remoteler_client::StoredLogin) -> String {
+    format!("https://{}{}", login.profile.proxy, wire::WEB_ACCOUNT)
+}
+
 pub(crate) fn remove(context: &Context, name: String) -> anyhow::Result<()> {
     let login = context.login()?;
     block_on(async {
@@ -58,6 +75,10 @@ pub(crate) fn remove(context: &Context, name: String) -> anyhow::Result<()> {
         if needs_code(&answer) {
             removal.proof.code = Some(password::read_code()?);
             answer = auth.remove_factor(removal).await;
+        }
+        if answer.as_ref().is_err_and(|refusal| refusal.kind == ApiErrorKind::SecurityKeyNeeded) {
+            let url = account_page(&login);
+            say(&format!("tsh: a security key proves that it is you, in a browser: {}", printable(&url)));
         }
         answer?;
         say(&format!("{} is removed.", output::safe(&name)));

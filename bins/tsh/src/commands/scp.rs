@@ -40,8 +40,14 @@ pub(crate) fn run(context: &Context, options: &cli::Scp) -> anyhow::Result<()> {
     block_on(async {
         let login = login::ensure(context, false).await?;
         let cluster = context.cluster(&login)?;
-        let how =
-            How { family: Family::Any, timeout: None, keepalive: None, keepalive_max: None, quiet: options.quiet };
+        let how = How {
+            family: Family::Any,
+            timeout: None,
+            keepalive: None,
+            keepalive_max: None,
+            quiet: options.quiet,
+            batch: false,
+        };
         let (account, host) = match &copy {
             Copy::Upload { account, host, .. } | Copy::Download { account, host, .. } => (account.clone(), host),
         };

@@ -99,6 +99,7 @@ async fn run(context: &Context, args: &SshArgs) -> anyhow::Result<u8> {
         keepalive: args.keepalive,
         keepalive_max: args.keepalive_max,
         quiet: args.quiet,
+        batch: args.batch,
     };
     let client = Arc::new(connect(context, &login, &cluster, &args.host, args.login.clone(), how).await?);
     let _forwards = start_forwards(&client, args).await?;

@@ -26,7 +26,9 @@ pub(super) fn add(all: &mut Map<String, Value>) {
     let mut required = vec![("max_session_ttl_seconds", integer())];
     required.extend(flags.map(|flag| (flag, boolean())));
     let limits = ["client_idle_timeout_seconds", "max_sessions", "max_connections", "max_kubernetes_connections"];
-    add("ShownOptions", object(&required, &limits.map(|limit| (limit, integer()))));
+    let mut optional = limits.map(|limit| (limit, integer())).to_vec();
+    optional.push(("require_session_mfa", boolean()));
+    add("ShownOptions", object(&required, &optional));
 }
 
 #[cfg(test)]

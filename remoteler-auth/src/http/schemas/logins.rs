@@ -5,12 +5,13 @@ use serde_json::{Map, Value, json};
 use super::{integer, list, map, object, secret, text, time, to};
 
 /// What has one of several shapes, by a tag: name, tag, and the variants with their fields.
-const CHOICES: [(&str, &str); 3] = [("LoginProgress", "state"), ("BrowserAction", "action"), ("BrowserView", "view")];
+const CHOICES: [(&str, &str); 4] =
+    [("LoginProgress", "state"), ("BrowserAction", "action"), ("BrowserView", "view"), ("AccountWish", "wish")];
 
 /// Names and schemas of fields.
-type Fields = Vec<(&'static str, Value)>;
+pub(super) type Fields = Vec<(&'static str, Value)>;
 /// A variant of a choice: its schema, its tag, the fields that it needs, and those that it may have.
-type Variant = (&'static str, &'static str, Fields, Fields);
+pub(super) type Variant = (&'static str, &'static str, Fields, Fields);
 
 fn variants(choice: &str) -> Vec<Variant> {
     match choice {
@@ -33,19 +34,41 @@ fn variants(choice: &str) -> Vec<Variant> {
             ("BrowserCallback", "callback", vec![("connector", text()), ("params", map(text()))], vec![]),
             ("BrowserReview", "review", vec![("id", text())], vec![]),
             ("BrowserSamlMetadata", "saml_metadata", vec![("connector", text())], vec![]),
+            ("BrowserRefused", "refused", vec![("because", text())], vec![]),
+            ("BrowserLogout", "logout", vec![("connector", text())], vec![]),
             (
                 "BrowserDecide",
                 "decide",
                 vec![("id", text()), ("token", secret()), ("approve", super::boolean())],
                 vec![],
             ),
+            (
+                "BrowserKey",
+                "key",
+                vec![("id", text()), ("token", secret())],
+                vec![("answer", secret()), ("code", secret())],
+            ),
+            ("BrowserOfferKey", "offer_key", vec![("invite", secret())], vec![]),
+            (
+                "BrowserSignUpByKey",
+                "sign_up_by_key",
+                vec![("invite", secret()), ("password", secret()), ("token", secret()), ("answer", secret())],
+                vec![],
+            ),
+            (
+                "BrowserAccount",
+                "account",
+                vec![("wish", to("AccountWish"))],
+                vec![("session", secret()), ("agent", text())],
+            ),
         ],
+        "AccountWish" => super::account::wishes(),
         _ => vec![
             ("ViewRedirect", "redirect", vec![("to", text())], vec![]),
             (
                 "ViewChoose",
                 "choose",
-                vec![("id", text()), ("connectors", list(to("ConnectorChoice")))],
+                vec![("id", text()), ("connectors", list(to("ConnectorChoice"))), ("account", super::boolean())],
                 vec![("local", to("LocalChoice"))],
             ),
             (
@@ -64,6 +87,21 @@ fn variants(choice: &str) -> Vec<Variant> {
             ("ViewSamlMetadata", "saml_metadata", vec![("document", text())], vec![]),
             ("ViewDeliver", "deliver", vec![("redirect", text())], vec![("answer", text())]),
             ("ViewFinished", "finished", vec![("success", super::boolean()), ("message", text())], vec![]),
+            (
+                "ViewTouch",
+                "touch",
+                vec![("id", text()), ("token", secret()), ("options", text()), ("code", super::boolean())],
+                vec![("error", text())],
+            ),
+            ("ViewKeyOffer", "key_offer", vec![("token", secret()), ("options", text())], vec![]),
+            ("ViewNothing", "nothing", vec![], vec![]),
+            ("ViewSignedUp", "signed_up", vec![("user", text())], vec![("recovery_codes", list(text()))]),
+            ("ViewSessionBegun", "session_begun", vec![("session", secret())], vec![]),
+            ("ViewNoSession", "no_session", vec![], vec![]),
+            ("ViewAccount", "account", super::account::required(), super::account::optional()),
+            ("ViewTotpOffer", "totp_offer", vec![("secret", text()), ("uri", text())], vec![]),
+            ("ViewCodes", "codes", vec![], vec![("recovery_codes", list(text()))]),
+            ("ViewSubmit", "submit", vec![("to", text()), ("fields", map(text()))], vec![]),
         ],
     }
 }
@@ -140,14 +178,15 @@ pub(super) mod tests {
 
     use remoteler_core::{
         BeginLogin, BrowserAction, BrowserAnswer, BrowserStep, BrowserView, ConnectorChoice, ConnectorReport,
-        LocalChoice, LoginBegun, LoginMethods, LoginPoll, LoginProgress, LoopbackUrl, MappingOutcome, RedeemLogin,
-        ResourceKind, SealedCerts, Secret, Timestamp, UserName,
+        LocalChoice, LoginBegun, LoginMethods, LoginPoll, LoginProgress, LoopbackUrl, MappingOutcome, PageRefusal,
+        RedeemLogin, ResourceKind, SealedCerts, Secret, Timestamp, UserName,
     };
     use serde::Serialize;
     use serde_json::Value;
 
     /// Schemas that are choices among others, whose samples stand under the names of those.
-    pub(in crate::http::schemas) const PLAIN: [&str; 3] = ["LoginProgress", "BrowserAction", "BrowserView"];
+    pub(in crate::http::schemas) const PLAIN: [&str; 4] =
+        ["LoginProgress", "BrowserAction", "BrowserView", "AccountWish"];
 
     fn value<T: Serialize>(value: T) -> Value {
         serde_json::to_value(value).unwrap()
@@ -193,9 +232,19 @@ pub(super) mod tests {
             ("BrowserCallback", value(BrowserAction::Callback { connector: text(), params: BTreeMap::new() })),
             ("BrowserReview", value(BrowserAction::Review { id: text() })),
             ("BrowserSamlMetadata", value(BrowserAction::SamlMetadata { connector: text() })),
+            ("BrowserLogout", value(BrowserAction::Logout { connector: text() })),
+            ("BrowserRefused", value(BrowserAction::Refused { because: PageRefusal::Framed })),
             ("BrowserDecide", value(BrowserAction::Decide { id: text(), token: secret(), approve: true })),
             ("ViewRedirect", value(view())),
-            ("ViewChoose", value(BrowserView::Choose { id: text(), connectors: vec![choice()], local: Some(local()) })),
+            (
+                "ViewChoose",
+                value(BrowserView::Choose {
+                    id: text(),
+                    connectors: vec![choice()],
+                    local: Some(local()),
+                    account: true,
+                }),
+            ),
             (
                 "ViewConfirm",
                 value(BrowserView::Confirm {
@@ -210,6 +259,7 @@ pub(super) mod tests {
             ("ViewSamlMetadata", value(BrowserView::SamlMetadata { document: text() })),
             ("ViewDeliver", value(BrowserView::Deliver { redirect: loopback.clone(), answer: some() })),
             ("ViewFinished", value(BrowserView::Finished { success: true, message: text() })),
+            ("ViewSubmit", value(BrowserView::Submit { to: text(), fields: BTreeMap::from([(text(), text())]) })),
             (
                 "LoginMethods",
                 value(LoginMethods { kind: text(), default_connector: some(), connectors: vec![choice()] }),

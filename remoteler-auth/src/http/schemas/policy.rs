@@ -27,7 +27,13 @@ pub(super) fn add(all: &mut Map<String, Value>) {
         "ClusterSettings",
         object(
             &[("locking_mode", text()), ("disconnect_expired_cert", boolean())],
-            &[("client_idle_timeout_seconds", integer()), ("second_factor", text()), ("session_recording", text())],
+            &[
+                ("client_idle_timeout_seconds", integer()),
+                ("second_factor", text()),
+                ("session_recording", text()),
+                ("require_session_mfa", boolean()),
+                ("mfa_verification_interval", text()),
+            ],
         ),
     );
 }

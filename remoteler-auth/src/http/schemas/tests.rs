@@ -78,6 +78,7 @@ fn samples() -> Vec<(&'static str, Value)> {
                 roles: Default::default(),
                 logins: Vec::new(),
                 trust: trust(),
+                logout_connector: Some("idp".into()),
             }),
         ),
         ("SignUpRequest", value(SignUpRequest { token: secret(), password: secret(), code: Some(secret()) })),
@@ -288,6 +289,8 @@ fn samples() -> Vec<(&'static str, Value)> {
     .chain(evidence::tests::samples(now))
     .chain(policy::tests::samples(&trust()))
     .chain(logins::tests::samples())
+    .chain(account::tests::samples())
+    .chain(session_mfa::tests::samples())
     .collect()
 }
 
@@ -299,7 +302,8 @@ fn the_schemas_have_exactly_the_fields_of_the_types() {
         check(name, schemas.get(*name).unwrap(), sample);
     }
     let plain = ["Size", "SignRequest"];
-    let shown: Vec<&str> = samples.iter().map(|(name, _)| *name).chain(plain).chain(logins::tests::PLAIN).collect();
+    let shown = samples.iter().map(|(name, _)| *name).chain(plain).chain(logins::tests::PLAIN);
+    let shown: Vec<&str> = shown.chain(session_mfa::tests::PLAIN).collect();
     assert!(schemas.keys().all(|name| shown.contains(&name.as_str())), "a schema has no sample");
 }
 

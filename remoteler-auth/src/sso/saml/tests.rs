@@ -4,17 +4,17 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use remoteler_core::{
-    AnswerKey, ApiError, ApiErrorKind, AuthApi, BeginLogin, BrowserAction, BrowserStep, BrowserView, Clock,
-    ClusterName, EventQuery, LoginBegun, LoginPoll, LoginProgress, ManualClock, OsEntropy, RedeemLogin, Resource,
-    SamlSpec, Secret, UserCerts,
+    AnswerKey, ApiError, ApiErrorKind, AuthApi, BeginLogin, BrowserAction, BrowserAnswer, BrowserStep, BrowserView,
+    Clock, ClusterName, EventQuery, LoginBegun, LoginPoll, LoginProgress, ManualClock, OsEntropy, RedeemLogin,
+    Resource, SamlSpec, Secret, UserCerts,
 };
 use serde_json::{Value, json};
 
-use super::identity;
+use super::{destination, identity};
 use crate::{
     AuthConfig, AuthService, Caller, HostQuotas, KeyParams,
     saml::{
-        NameId,
+        Binding, IdpMetadata, NameId,
         tests::maker::{ACS, Maker, NOW, REQUEST, parse, template, write},
     },
 };
@@ -69,6 +69,7 @@ impl World {
             reviewer: None,
             settings: Default::default(),
             sso: Default::default(),
+            breached: None,
         };
         let service = AuthService::open(config).await.unwrap();
         let world = Self { service, maker: Maker::new(), clock, _dir: dir };
@@ -89,8 +90,8 @@ impl World {
         self.anybody().browser_step(step).await.map(|answer| answer.view)
     }
 
-    /// Begins a login and opens it in a browser, which is sent to the identity provider.
-    async fn away(&self) -> Away {
+    /// Begins a login and opens it in a browser.
+    async fn opened(&self) -> (LoginBegun, BrowserAnswer, AnswerKey) {
         let key = AnswerKey::generate().unwrap();
         let octets: [u8; 32] = remoteler_core::fill_random(&OsEntropy);
         let ssh = ssh_key::public::KeyData::Ed25519(ssh_key::public::Ed25519PublicKey(octets));
@@ -108,6 +109,12 @@ impl World {
         let open = BrowserAction::Open { id: begun.id.clone(), connector: None };
         let step = BrowserStep { step: open, browser: None, origin: ORIGIN.into(), client_addr: None };
         let answer = self.anybody().browser_step(step).await.unwrap();
+        (begun, answer, key)
+    }
+
+    /// The same, and the browser is sent to the identity provider.
+    async fn away(&self) -> Away {
+        let (begun, answer, key) = self.opened().await;
         let BrowserView::Redirect { to } = answer.view else { panic!("{:?}", answer.view) };
         let query = to.strip_prefix("https://idp.example.com/sso?tenant=1&").unwrap();
         let fields: BTreeMap<String, String> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
@@ -281,6 +288,49 @@ async fn a_document_that_describes_no_provider_is_refused_and_metadata_shows_our
     described["entity_descriptor"] = json!("<!DOCTYPE x><x/>");
     let cause = world.admin().put_resource(document(described), true).await.unwrap_err();
     assert!(cause.message.contains("a document type"), "{}", cause.message);
+}
+
+#[tokio::test]
+async fn a_request_goes_by_the_binding_that_the_connector_prefers_and_the_provider_has() {
+    let world = World::new().await;
+    let mut posting = spec(&world.maker);
+    posting["preferred_request_binding"] = json!("http-post");
+    world.admin().put_resource(document(posting), true).await.unwrap();
+    let view = world.opened().await.1.view;
+    let BrowserView::Submit { to, fields } = view else { panic!("{view:?}") };
+    assert_eq!(to, "https://idp.example.com/sso?tenant=1");
+    assert_eq!(fields.keys().collect::<Vec<_>>(), ["RelayState", "SAMLRequest"]);
+    let request = String::from_utf8(STANDARD.decode(&fields["SAMLRequest"]).unwrap()).unwrap();
+    let request = parse(&request);
+    assert_eq!(request.attribute("Destination"), Some(to.as_str()));
+    assert!(
+        request.elements().any(|child| child.is("http://www.w3.org/2000/09/xmldsig#", "Signature")),
+        "it is signed"
+    );
+
+    let idp = |sso: &[(Binding, &str)]| IdpMetadata {
+        entity_id: "idp".into(),
+        keys: Vec::new(),
+        sso: sso.iter().map(|(binding, url)| (*binding, (*url).to_owned())).collect(),
+    };
+    let spec = |wanted: &str| -> SamlSpec {
+        let document = json!({
+            "acs": CALLBACK, "entity_descriptor_url": "https://idp.example.com/m", "attributes_to_roles": [],
+            "preferred_request_binding": wanted,
+        });
+        serde_json::from_value(document).unwrap()
+    };
+    let (get, post) = ((Binding::Redirect, "https://idp/get"), (Binding::Post, "https://idp/post"));
+    for (wanted, has, taken) in [
+        ("http-redirect", &[post, get][..], Some(get)),
+        ("http-post", &[get, post], Some(post)),
+        ("http-redirect", &[post], Some(post)),
+        ("http-post", &[get], Some(get)),
+        ("http-redirect", &[(Binding::Redirect, "http://idp/get"), post], Some(post)),
+        ("http-redirect", &[(Binding::Redirect, "http://idp/get")], None),
+    ] {
+        assert_eq!(destination(&spec(wanted), &idp(has)), taken, "{wanted} {has:?}");
+    }
 }
 
 // I39

@@ -12,6 +12,22 @@ pub(crate) const STYLE_PATH: &str = "/web/style.css";
 /// Where the icon is.
 pub(crate) const ICON_PATH: &str = "/web/icon.svg";
 
+/// Where the script is that asks security keys; on the pages that need it alone.
+pub(crate) const SCRIPT_PATH: &str = "/web/webauthn.js";
+
+/// The script.
+pub(crate) async fn script(headers: HeaderMap) -> Response {
+    file(&headers, "text/javascript; charset=utf-8", include_str!("../../../assets/webauthn.js"))
+}
+
+/// Where the script is that sends the form of a page.
+pub(crate) const SUBMIT_PATH: &str = "/web/submit.js";
+
+/// The script that sends the form of a page.
+pub(crate) async fn submit(headers: HeaderMap) -> Response {
+    file(&headers, "text/javascript; charset=utf-8", include_str!("../../../assets/submit.js"))
+}
+
 /// The style sheet.
 pub(crate) async fn style(headers: HeaderMap) -> Response {
     file(&headers, "text/css; charset=utf-8", include_str!("../../../assets/style.css"))

@@ -1,4 +1,4 @@
-//! Which browser it is, before anybody has logged in: a cookie with a secret of its own, to which forms are bound (I50, I52). Owns the
+//! Which browser it is, before anybody has logged in: a cookie with a secret of its own, to which logins and forms are bound (I50, I52). Owns the
 //! cookie's form and the tokens derived from it; keeps nothing.
 
 use axum::response::Response;
@@ -22,18 +22,30 @@ pub(crate) struct Browser {
 const COOKIE_NAME: &str = "__Host-remoteler-browser";
 /// Hex digits of the secret: 256 bits.
 const DIGITS: usize = 64;
+/// Most cookies that are looked at (I62).
+const MAX_COOKIES: usize = 50;
 
 impl Browser {
     /// The browser that sent these headers, if it has one cookie of ours.
     pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
-        let value = cookie(headers, COOKIE_NAME)?;
-        let whole = value.len() == DIGITS && value.bytes().all(|octet| octet.is_ascii_hexdigit());
-        whole.then(|| Self { secret: Secret::new(value) })
+        Self::with(&Secret::new(cookie(headers, COOKIE_NAME)?))
     }
 
-    /// The same, or a browser that was never here.
-    pub(crate) fn of_or_new(headers: &HeaderMap, entropy: &dyn Entropy) -> Self {
-        Self::of(headers).unwrap_or_else(|| Self { secret: secret_hash::draw(entropy) })
+    /// A browser that was never here.
+    pub(crate) fn new(entropy: &dyn Entropy) -> Self {
+        Self { secret: secret_hash::draw(entropy) }
+    }
+
+    /// The browser of this secret, if it has the form of one.
+    pub(crate) fn with(secret: &Secret) -> Option<Self> {
+        let value = secret.reveal();
+        let whole = value.len() == DIGITS && value.bytes().all(|octet| octet.is_ascii_hexdigit());
+        whole.then(|| Self { secret: secret.clone() })
+    }
+
+    /// What the auth service knows it by.
+    pub(crate) fn secret(&self) -> Secret {
+        self.secret.clone()
     }
 
     /// The token that a form of this browser carries in its field `csrf`; `form` names what it does, and to what.
@@ -73,7 +85,7 @@ pub(crate) fn set_cookie(mut answer: Response, name: &str, value: &str, max_age:
 /// The value of a cookie that was sent once. Sent twice, one of them is not ours.
 pub(crate) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
-    let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let pairs = lines.flat_map(|line| line.split(';')).take(MAX_COOKIES).filter_map(|pair| pair.trim().split_once('='));
     let mut found = pairs.filter(|(key, _)| *key == name).map(|(_, value)| value);
     match (found.next(), found.next()) {
         (Some(value), None) => Some(value),
@@ -115,7 +127,7 @@ mod tests {
 
     #[test]
     fn the_cookie_is_for_this_host_over_tls_alone_and_no_script_reads_it() {
-        let browser = Browser::of_or_new(&HeaderMap::new(), &OsEntropy);
+        let browser = Browser::new(&OsEntropy);
         let answer = browser.keep(().into_response());
         let cookie = answer.headers()[SET_COOKIE].to_str().unwrap().to_owned();
         for part in ["__Host-remoteler-browser=", "; Secure", "; HttpOnly", "; SameSite=", "; Path=/;"] {
@@ -130,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_form_is_of_one_browser_and_for_one_thing() {
-        let (ann, eve) = [(); 2].map(|()| Browser::of_or_new(&HeaderMap::new(), &OsEntropy)).into();
+        let (ann, eve) = [(); 2].map(|()| Browser::new(&OsEntropy)).into();
         let token = ann.form_token("confirm 1");
         assert!(ann.sent("confirm 1", &token)); // I52
         assert!(!eve.sent("confirm 1", &token) && !ann.sent("confirm 2", &token));
@@ -146,6 +158,8 @@ mod tests {
         assert!(Browser::of(&headers(&[("cookie", &format!("x=1; {pair}"))])).is_some());
         assert!(Browser::of(&headers(&[("cookie", &format!("{pair}; {pair}"))])).is_none());
         assert!(Browser::of(&headers(&[("cookie", "__Host-remoteler-browser=short")])).is_none());
+        assert!(Browser::of(&headers(&[("cookie", &format!("x{pair}"))])).is_none());
+        assert!(Browser::with(&Secret::new(format!("{one}; Domain=x"))).is_none());
     }
 
     #[test]

@@ -1,12 +1,24 @@
 //! Under which names a proxy shows its pages. A page under another name is somebody else's: a name that was pointed at us (DNS rebinding), or a forged
 //! `Host`.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
-use axum::{Extension, extract::Request, middleware::Next, response::Response};
-use http::{HeaderMap, StatusCode, Uri, header::HOST, uri::Authority};
+use axum::{
+    Extension,
+    extract::{Request, State},
+    middleware::Next,
+    response::Response,
+};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header::HOST, uri::Authority};
+use remoteler_core::{BrowserAction, BrowserStep, PageRefusal};
 
-use super::{super::texts::ENGLISH, message};
+use super::{
+    super::{ApiForAddress, RemoteAddr, texts::ENGLISH},
+    message,
+};
 
 /// The names of a proxy.
 #[derive(Clone, Debug)]
@@ -59,15 +71,52 @@ pub(crate) fn authority(uri: &Uri, headers: &HeaderMap) -> Option<Authority> {
     (!found.as_str().contains('@') && found.as_str().len() <= 255).then_some(found)
 }
 
-/// Layer of all pages: refuses names that are not ours, and gives the one that is to the handlers.
-pub(crate) async fn check_host(Extension(names): Extension<WebNames>, mut request: Request, next: Next) -> Response {
-    match authority(request.uri(), request.headers()) {
+/// Layer of all pages: refuses names that are not ours and frames of others, and gives the name to the handlers. What is refused here, and forms that
+/// handlers found to be foreign, is on record.
+pub(crate) async fn guard(
+    State(api): State<ApiForAddress>,
+    Extension(RemoteAddr(addr)): Extension<RemoteAddr>,
+    Extension(names): Extension<WebNames>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let answer = match authority(request.uri(), request.headers()) {
+        Some(_) if is_framed(request.headers()) => {
+            let mut answer = message(StatusCode::FORBIDDEN, ENGLISH.framed_title, ENGLISH.framed_text);
+            answer.extensions_mut().insert(PageRefusal::Framed);
+            answer
+        }
         Some(authority) if names.knows(&authority) => {
             request.extensions_mut().insert(authority);
             next.run(request).await
         }
-        _ => message(StatusCode::MISDIRECTED_REQUEST, ENGLISH.wrong_host_title, ENGLISH.wrong_host_text),
+        _ => {
+            let (title, text) = (ENGLISH.wrong_host_title, ENGLISH.wrong_host_text);
+            let mut answer = message(StatusCode::MISDIRECTED_REQUEST, title, text);
+            answer.extensions_mut().insert(PageRefusal::ForgedHost);
+            answer
+        }
+    };
+    if let Some(because) = answer.extensions().get::<PageRefusal>() {
+        on_record(&api, addr, *because).await;
     }
+    answer
+}
+
+/// Has it on record that a browser was refused. The answer is the same whether that succeeds: nothing was done.
+pub(crate) async fn on_record(api: &ApiForAddress, addr: SocketAddr, because: PageRefusal) {
+    let step = BrowserAction::Refused { because };
+    let step = BrowserStep { step, browser: None, origin: String::new(), client_addr: Some(addr.to_string()) };
+    // It answers with the refusal itself.
+    let _ = api(addr).browser_step(step).await;
+}
+
+/// Whether a browser says that the page is for a frame. Its headers forbid that too; here it is seen (Fetch Metadata, `Sec-Fetch-Dest`).
+fn is_framed(headers: &HeaderMap) -> bool {
+    let frame = |value: &HeaderValue| {
+        ["iframe", "frame", "embed", "object", "fencedframe"].iter().any(|frame| value.as_bytes() == frame.as_bytes())
+    };
+    headers.get_all("sec-fetch-dest").iter().any(frame)
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 use axum::body::Body;
 use http_body_util::BodyExt;
 
+use remoteler_core::{Account, Factor, FactorKind, OwnCertificate, SecondFactor, Timestamp, UserName, WebSession};
+
 use super::*;
 
 async fn text(answer: Response<Body>) -> String {
@@ -73,6 +75,38 @@ fn no_template_holds_a_script_or_a_style_of_its_own() {
     assert!(seen >= 8);
 }
 
+fn account() -> Account {
+    let at = |text: &str| Timestamp::parse(text).unwrap();
+    let (begun, seen, expires) = (at("2026-03-01T08:00:00Z"), at("2026-03-01T09:30:00Z"), at("2026-03-01T16:00:00Z"));
+    let factor = |name: &str, kind, last_used| Factor { name: name.into(), kind, added: begun, last_used };
+    let session = |id: &str, current, agent: &str| WebSession {
+        id: id.into(),
+        current,
+        agent: agent.into(),
+        remote: Some("192.0.2.7:41000".into()),
+        begun,
+        seen,
+        expires,
+    };
+    Account {
+        user: UserName::new("ann").unwrap(),
+        has_password: true,
+        connector: None,
+        fresh: true,
+        second_factor: SecondFactor::Optional,
+        keys_possible: true,
+        factors: vec![
+            factor("phone", FactorKind::Totp, Some(seen)),
+            factor("a key with quite a long name that has to be broken somewhere <b>", FactorKind::Webauthn, None),
+        ],
+        sessions: vec![
+            session("1", true, "Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0"),
+            session("2", false, "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 {ends}"),
+        ],
+        certificates: vec![OwnCertificate { name: "user:tls:4f1c09aa52b1e07d9c3381f0aa12bd77".into(), expires }],
+    }
+}
+
 /// Every page as it is rendered, in a file that tests in a browser show (`tests/service/pages.rs`) and that reviewers read.
 /// `REMOTELER_UPDATE_DOCS=1` writes them.
 #[test]
@@ -83,15 +117,24 @@ fn the_gallery_shows_each_page_as_it_is_rendered() {
     let purpose = "for tsh on laptop.example";
     let factor = || {
         OfferedFactor {
-        required: true,
         image: "data:image/svg+xml;base64,PHN2ZyB4bWxucz0iaHR0cDovL3d3dy53My5vcmcvMjAwMC9zdmciIHZpZXdCb3g9IjAgMCA0IDQiPjxwYXRoIGQ9Ik0wIDBoMnYyaDJ2MkgyVjJIMHoiLz48L3N2Zz4=".into(),
         secret: "ABCD EFGH IJKL MNOP QRST UVWX YZ23 4567".into(),
     }
     };
-    let invite = |error, factor| InvitePage { t: &ENGLISH, user: "ann", error, token: "t", factor };
+    let invite =
+        |error, factor| InvitePage { t: &ENGLISH, user: "ann", error, token: "t", factor, key: None, required: true };
+    let key = || Some(OfferedKey { token: "t".into(), options: "{\"publicKey\":{}}".into() });
     let codes = ["abcd-efgh-ijkl-mnop"; 8];
     let (action, token) = ("/web/login/1/confirm", "t");
     let (host, address, code) = ("laptop.example", "192.0.2.7", "K7QM-3XPD");
+    let account = account();
+    let stale = Account {
+        fresh: false,
+        factors: Vec::new(),
+        certificates: Vec::new(),
+        connector: Some("okta".into()),
+        ..account.clone()
+    };
     let gallery = [
         (
             "login",
@@ -112,16 +155,57 @@ fn the_gallery_shows_each_page_as_it_is_rendered() {
         ("confirm", ConfirmPage { t: &ENGLISH, user: "ann@example.com", host, address, code, action, token }.render()),
         (
             "device",
-            DevicePage { t: &ENGLISH, error: Some("No login waits for this code."), code: "K7QM", action }.render(),
+            DevicePage { t: &ENGLISH, error: Some("No login waits for this code."), code: "K7QM", action, token }
+                .render(),
         ),
         ("deliver", DeliverPage { t: &ENGLISH, url: "http://127.0.0.1:9/x?answer=abc", approved: true }.render()),
         ("close", Close { t: &ENGLISH }.render()),
         ("error", Message { t: &ENGLISH, title: ENGLISH.wrong_host_title, text: ENGLISH.wrong_host_text }.render()),
-        ("invite", invite(None, None).render()),
+        ("invite", InvitePage { required: false, ..invite(None, None) }.render()),
+        (
+            "account",
+            AccountPage::new(&ENGLISH, &account, token, token, None, Some(ENGLISH.account_done_password)).render(),
+        ),
+        (
+            "account-stale",
+            AccountPage::new(&ENGLISH, &stale, token, token, Some("The password until now is wrong."), None).render(),
+        ),
+        ("account-gate", AccountGatePage { t: &ENGLISH, token }.render()),
+        ("account-onward", OnwardPage { t: &ENGLISH, url: "/web/login/1" }.render()),
+        ("account-app", AddAppPage { t: &ENGLISH, token, factor: factor() }.render()),
+        (
+            "account-key",
+            AddKeyPage { t: &ENGLISH, token, key: OfferedKey { token: "t".into(), options: "{}".into() } }.render(),
+        ),
+        ("account-codes", CodesPage { t: &ENGLISH, codes: &codes }.render()),
+        ("invite-choice", InvitePage { key: key(), ..invite(None, Some(factor())) }.render()),
+        ("invite-key", InvitePage { key: key(), ..invite(None, None) }.render()),
+        (
+            "touch",
+            TouchPage {
+                t: &ENGLISH,
+                error: Some("The security key's answer is not the right one; try again."),
+                action: "/web/login/1/key",
+                token,
+                options: "{\"publicKey\":{}}",
+                code: true,
+            }
+            .render(),
+        ),
         ("invite-factor", invite(Some(ENGLISH.passwords_differ), Some(factor())).render()),
         (
             "signed-up",
             SignedUpPage { t: &ENGLISH, codes: &codes, command: "tsh login --proxy=p.example:443 --user=ann" }.render(),
+        ),
+        (
+            "submit",
+            SubmitPage {
+                t: &ENGLISH,
+                action: "https://idp.example/sso",
+                provider: "idp.example",
+                fields: &[("RelayState", "s"), ("SAMLRequest", "eA==")],
+            }
+            .render(),
         ),
     ];
     let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/pages");

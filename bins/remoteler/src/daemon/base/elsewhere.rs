@@ -4,15 +4,18 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use remoteler_client::{
-    AuthTrust, HostClock, HostKeeper, HostState, LeaseKeeper, Peer, PolicyRefresher, RemoteAuth, SpooledAudit,
-    align_clock, probe_by,
+    AuthTrust, HostClock, HostKeeper, HostState, LeaseKeeper, Peer, PolicyRefresher, RemoteAuth, align_clock, probe_by,
 };
 use remoteler_core::{AuthApi, BoundedRefusals, Clock, Entropy, LiveWork, OsEntropy};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Base, Place};
+use super::{
+    Base, Place,
+    loan::{LentSpool, SpoolPlace},
+};
 use crate::{
     config::{JoinSettings, Settings},
+    handover::Predecessor,
     host::{self, HostKeys},
     paths::DataDir,
 };
@@ -22,8 +25,8 @@ pub(super) async fn base(
     settings: &Settings,
     join: &JoinSettings,
     data_dir: &DataDir,
-    stop: &CancellationToken,
-    senders: &TaskTracker,
+    (stop, senders): (&CancellationToken, &TaskTracker),
+    before: Option<&Predecessor>,
 ) -> anyhow::Result<Base> {
     // A device without a battery may wake up in 1970: no earlier than it last wrote its state, and then as the cluster says.
     let host_clock = HostClock::not_before(HostState::load(data_dir.path())?.and_then(|state| state.written()));
@@ -32,10 +35,13 @@ pub(super) async fn base(
     let state = host::joined(settings, join, data_dir, &host_clock).await?;
     let mut refresher = PolicyRefresher::load(data_dir.path(), state.trust().clone())?;
     let policy = refresher.source();
-    let keeper = HostKeeper::new(state.clone(), data_dir.path().to_owned(), policy.clone(), clock.clone())?
+    let mut keeper = HostKeeper::new(state.clone(), data_dir.path().to_owned(), policy.clone(), clock.clone())?
         .with_auth_at(&join.addr, refresher.shared())
         .by_clock(host_clock.clone())
         .by_ways(&settings.ways());
+    if let Some(before) = before {
+        keeper = keeper.continuing(before.instance());
+    }
     refresher = refresher.resting_while(keeper.standing());
     let keys = HostKeys::new(&state, keeper.identities())?;
     let trust = AuthTrust::Policy(policy.clone());
@@ -46,19 +52,15 @@ pub(super) async fn base(
         tracing::debug!(%cause, "this machine's clock was not compared with the cluster's");
     }
     let api: Arc<dyn AuthApi> = Arc::new(remote);
-    let audit = SpooledAudit::open(
-        data_dir.path(),
-        state.host_id(),
-        state.cluster_name().clone(),
-        clock.clone(),
-        settings.spool,
-    )
-    .context("the audit spool cannot be opened")?;
-    let audit = Arc::new(audit);
-    {
-        let (audit, api, stop) = (audit.clone(), api.clone(), stop.clone());
-        senders.spawn(async move { audit.upload(api, stop).await });
-    }
+    let place = SpoolPlace {
+        data_dir: data_dir.path().to_owned(),
+        host: state.host_id(),
+        cluster: state.cluster_name().clone(),
+        clock: clock.clone(),
+        limits: settings.spool,
+    };
+    let spool = LentSpool::open(place, api.clone(), stop.clone(), senders.clone()).await;
+    let spool = spool.context("the audit spool cannot be opened")?;
     // A host that just joined knows no roles yet; one that starts while auth is away goes by those it knew last.
     if let Err(cause) = refresher.refresh(&*api).await {
         tracing::warn!(%cause, "the cluster's rules were not fetched; the last known ones are in force");
@@ -76,11 +78,11 @@ pub(super) async fn base(
         Peer::Auth => Place::Direct(join.addr.clone()),
         Peer::Proxy => Place::ThroughProxy(join.addr.clone()),
     };
-    let audit = Arc::new(BoundedRefusals::new(audit, clock.clone()));
+    let audit = Arc::new(BoundedRefusals::new(spool.clone(), clock.clone()));
     let leases = LeaseKeeper::new(api.clone());
     senders.spawn(leases.clone().run(stop.clone()));
     let live = LiveWork::counted_by(policy.clone(), clock.clone(), leases);
-    Ok(Base { keys, policy, live, audit, api, clock, entropy, place, keeper: Some(keeper) })
+    Ok(Base { keys, policy, live, audit, api, clock, entropy, place, keeper: Some(keeper), spool: Some(spool) })
 }
 
 /// What answered at the address when this host was started before: a restart must work while nobody answers.

@@ -37,15 +37,14 @@ pub(super) async fn base(
         },
     };
     let mut config = AuthConfig::new(data_dir.path(), cluster);
-    config.settings = auth.cluster_config;
+    config.settings = auth.cluster_config.clone();
     if let Some(file) = &auth.key_encryption_file {
         config = config.sealed_with_file(file)?;
     }
-    config.sso = SsoConfig {
-        kind: auth.sign_on.kind.clone(),
-        default_connector: auth.sign_on.connector.clone(),
-        fetcher: Some(Arc::new(IdentityProviders::new(auth.sign_on.allow_internal))),
-    };
+    if let Some(file) = &auth.breached_passwords_file {
+        config = config.refusing_breached(file)?;
+    }
+    config.sso = SsoConfig { fetcher: Some(Arc::new(IdentityProviders::new(auth.sign_on.allow_internal))) };
     config.reviewer = pods::reviewer(auth.kubernetes_join.as_ref())?;
     let service = AuthService::open(keys::apply(config, &auth.keys).await?).await?;
     let state = host::local(settings, data_dir, &service, &*clock).await?;
@@ -65,6 +64,7 @@ pub(super) async fn base(
         entropy: Arc::new(OsEntropy),
         place: Place::Here(service),
         keeper: Some(keeper),
+        spool: None,
     })
 }
 

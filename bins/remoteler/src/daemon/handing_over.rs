@@ -1,0 +1,82 @@
+//! How a running daemon makes way for the next process of itself: that one takes the port and serves everybody new, this one goes on with
+//! what it copies until that ends. Owns the order, and the way back when the next process comes to nothing.
+
+use std::path::Path;
+
+use anyhow::Context;
+
+use super::{
+    Daemon,
+    base::{LentKeeper, LentSpool},
+};
+use crate::{
+    handover::{Ports, Successor},
+    status_board,
+};
+
+/// What a process that only runs a proxy can hand over.
+pub(super) struct Estate {
+    pub(super) spool: std::sync::Arc<LentSpool>,
+    pub(super) keeper: std::sync::Arc<LentKeeper>,
+}
+
+impl Daemon {
+    /// Starts `program` as the next process and gives it the ports; returns its process id when it serves. This process is to drain then.
+    ///
+    /// # Errors
+    /// Nothing is handed over: this process has other services than the proxy, or the next one did not start. This one goes on as before.
+    pub async fn hand_over(&self, program: &Path) -> anyhow::Result<u32> {
+        let estate = self.estate.as_ref().context(
+            "only a process that runs the proxy alone makes way for the next one; an auth service, a node or a Kubernetes service is restarted",
+        )?;
+        let instance = estate.keeper.instance().context("this host has no run that could go on")?;
+        let mut next = {
+            let ports = self.ports.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            Successor::start(program, &ports, instance)?
+        };
+        let id = next.id();
+        if let Err(cause) = next.wants_to_take_over().await {
+            next.end();
+            return Err(cause);
+        }
+        let given = async {
+            estate.keeper.lend().await;
+            estate.spool.lend().await?;
+            self.data_dir.lend().context("the data directory is not let go")?;
+            next.takes_over().await
+        };
+        let given = given.await;
+        if let Err(cause) = given {
+            next.end();
+            self.take_back(estate).await.context("the state cannot be taken back")?;
+            return Err(cause);
+        }
+        Ok(id)
+    }
+
+    async fn take_back(&self, estate: &Estate) -> anyhow::Result<()> {
+        // Whatever of it fails, certificates are renewed again.
+        estate.keeper.take_back().await;
+        self.data_dir.take_back()?;
+        estate.spool.take_back().await?;
+        // The next process may have put its own socket there.
+        let socket = status_board::bind_local_socket(&self.data_dir.status_socket())?;
+        tokio::spawn(super::until(self.stop.clone(), status_board::serve(socket, self.board.clone())));
+        Ok(())
+    }
+
+    /// Keeps a second hold on a port, to be handed over.
+    #[cfg(feature = "server")]
+    pub(super) fn keep_port(&self, service: &str, listener: &tokio::net::TcpListener) -> anyhow::Result<()> {
+        use std::os::fd::AsFd;
+        let fd = listener.as_fd().try_clone_to_owned().context("a port cannot be held twice")?;
+        self.ports.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((service.to_owned(), fd));
+        Ok(())
+    }
+
+    /// Lets the ports go: nothing is handed over any more.
+    pub(super) fn let_ports_go(&self) {
+        let ports: Ports = std::mem::take(&mut *self.ports.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        drop(ports);
+    }
+}

@@ -1,0 +1,8 @@
+//! Single sign-on as a person sees it: `tsh login`, a browser, a real identity provider, and then SSH.
+
+#![expect(clippy::unwrap_used, reason = "a helper that fails ends its test")]
+
+mod four_ways;
+mod oidc;
+mod saml;
+mod world;

@@ -1,0 +1,139 @@
+//! A cluster that logs in by identity providers, and a `tsh` that waits for a browser.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+};
+
+use remoteler_tests::{
+    Browser, Cluster, ClusterOptions, OidcProvider, Outcome, ProviderFiles, attribute, binary, os_login, run,
+};
+use serde_json::json;
+
+/// A cluster that believes the providers of a test.
+pub(crate) struct World {
+    pub(crate) cluster: Cluster,
+    pub(crate) files: ProviderFiles,
+    /// What the connectors give to who comes.
+    pub(crate) roles: Vec<String>,
+    /// The daemon reads the authority when it first needs it.
+    _files: tempfile::TempDir,
+}
+
+impl World {
+    /// One where people log in by `kind` when they say nothing else.
+    pub(crate) fn start(kind: &str, options: ClusterOptions) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let files = ProviderFiles::make(dir.path());
+        let auth_config = format!(
+            "  authentication: {{ type: {kind} }}\n  identity_providers: {{ allow_internal_addresses: yes }}\n{}",
+            options.auth_config
+        );
+        let environment = vec![("SSL_CERT_FILE".into(), files.authority.display().to_string())];
+        let cluster = Cluster::start_with(ClusterOptions { auth_config, environment, ..options });
+        Self { cluster, files, roles: vec!["access".into()], _files: dir }
+    }
+
+    /// Starts an OpenID provider and makes its connector `idp`. Who comes is `account`, or nobody.
+    pub(crate) fn add_oidc(&self, account: Option<&str>) -> OidcProvider {
+        let redirect = self.callback("idp");
+        let claims = json!({
+            "email": "ann@example.com", "email_verified": true, "groups": ["ssh-users"], "logins": [os_login()],
+        });
+        let provider = OidcProvider::start(self.cluster.dir(), &self.files, &redirect, account, &claims);
+        let connector = json!({
+            "kind": "oidc", "version": "v3", "metadata": { "name": "idp" },
+            "spec": {
+                "issuer_url": provider.issuer(), "client_id": "remoteler", "client_secret": "canary-client-secret",
+                "redirect_url": redirect, "username_claim": "email",
+                "claims_to_roles": [{ "claim": "groups", "value": "ssh-*", "roles": self.roles }],
+            },
+        });
+        self.cluster.tctl_with_input(&["create"], &connector.to_string()).ok();
+        provider
+    }
+
+    /// Where a connector's provider sends browsers back to.
+    pub(crate) fn callback(&self, connector: &str) -> String {
+        format!("https://{}/web/callback/{connector}", self.cluster.proxy())
+    }
+
+    pub(crate) fn tsh(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(binary("tsh"));
+        command.env_remove("SSH_CONNECTION").env("TSH_HOME", self.cluster.dir().join("tsh-home")).args(args);
+        command.env("KUBECONFIG", self.cluster.dir().join("kubeconfig")).env_remove("SSH_AUTH_SOCK");
+        command
+    }
+
+    pub(crate) fn run(&self, args: &[&str]) -> Outcome {
+        run(&mut self.tsh(args))
+    }
+
+    /// `tsh login` with these words, as it waits for a browser.
+    pub(crate) fn login(&self, extra: &[&str]) -> Waiting {
+        let mut command = self.tsh(&["login", "--insecure", "--proxy", self.cluster.proxy()]);
+        Waiting::start(command.args(extra))
+    }
+
+    /// Confirms the login whose page is shown: the whole way to the listener of `tsh`.
+    pub(crate) fn confirm(&self, browser: &Browser, login: &str, page: &str) {
+        let token = attribute(page, "name=\"token\" value=\"").unwrap_or_else(|| panic!("{page}"));
+        let delivered = browser.post(&format!("{login}/confirm"), &[("token", &token), ("decision", "approve")]);
+        let answer = attribute(&delivered, "content=\"0;url=").unwrap_or_else(|| panic!("{delivered}"));
+        assert!(answer.starts_with("http://127.0.0.1:"), "{answer}");
+        assert!(browser.get(&answer).contains("close this tab"));
+    }
+
+    /// Files with keys or certificates that `tsh` has left.
+    pub(crate) fn left(&self) -> Vec<std::path::PathBuf> {
+        let keys = self.cluster.dir().join("tsh-home/keys");
+        let homes = std::fs::read_dir(keys).into_iter().flatten().flatten();
+        homes.flat_map(|dir| std::fs::read_dir(dir.path()).unwrap()).map(|file| file.unwrap().path()).collect()
+    }
+}
+
+/// A `tsh login` that waits for a browser.
+pub(crate) struct Waiting {
+    child: Child,
+    said: BufReader<std::process::ChildStderr>,
+}
+
+impl Waiting {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let said = BufReader::new(child.stderr.take().unwrap());
+        Self { child, said }
+    }
+
+    /// What it says behind `mark`, as soon as it says so.
+    pub(crate) fn hears(&mut self, mark: &str) -> String {
+        let mut all = String::new();
+        loop {
+            let mut line = String::new();
+            assert!(self.said.read_line(&mut line).unwrap() > 0, "tsh ended without {mark:?}:\n{all}");
+            all.push_str(&line);
+            if let Some((_, rest)) = line.split_once(mark) {
+                return rest.trim().to_owned();
+            }
+        }
+    }
+
+    /// The page to open, and the code that is shown.
+    pub(crate) fn page_and_code(&mut self) -> (String, String) {
+        (self.hears("on this machine:"), self.hears("show this code:"))
+    }
+
+    /// Ends it before it is done.
+    pub(crate) fn stop(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Its exit status and the rest of what it said.
+    pub(crate) fn finish(mut self) -> (Option<i32>, String) {
+        let mut rest = String::new();
+        std::io::Read::read_to_string(&mut self.said, &mut rest).unwrap();
+        (self.child.wait().unwrap().code(), rest)
+    }
+}
