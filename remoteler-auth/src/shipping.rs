@@ -223,6 +223,45 @@ mod tests {
         assert_eq!(other.taken.len(), 500);
     }
 
+    /// Is away for some batches, and writes down when it was asked.
+    struct Moody {
+        away_for: usize,
+        asked: Vec<(Duration, bool)>,
+        since: tokio::time::Instant,
+        done: CancellationToken,
+    }
+
+    #[async_trait]
+    impl Shipper for Moody {
+        async fn ship(&mut self, _: &[ShippedEvent]) -> Result<(), String> {
+            let taken = self.asked.len() >= self.away_for;
+            self.asked.push((self.since.elapsed(), taken));
+            if taken {
+                self.done.cancel();
+                return Ok(());
+            }
+            Err("away".into())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shipper_that_is_away_is_asked_less_and_less_often_and_at_least_once_a_minute() {
+        let (log, sink) = log(1).await;
+        let (since, done) = (tokio::time::Instant::now(), CancellationToken::new());
+        let mut moody = Moody { away_for: 9, asked: Vec::new(), since, done: done.clone() };
+        done.run_until_cancelled(run(&log, "moody", &mut moody)).await;
+        let asked: Vec<u64> = moody.asked.iter().map(|(at, _)| at.as_secs()).collect();
+        assert_eq!(asked, [0, 1, 3, 7, 15, 31, 63, 123, 183, 243]);
+
+        // It has answered: what fails now is tried again in a second, and what comes is shipped within half of one.
+        sink.record(event()).await.unwrap();
+        let (since, done) = (tokio::time::Instant::now(), CancellationToken::new());
+        let mut again = Moody { away_for: 1, asked: Vec::new(), since, done: done.clone() };
+        done.run_until_cancelled(run(&log, "moody", &mut again)).await;
+        let asked: Vec<u64> = again.asked.iter().map(|(at, _)| at.as_secs()).collect();
+        assert_eq!(asked, [0, 1]);
+    }
+
     /// Never answers.
     struct Stuck;
 

@@ -128,6 +128,61 @@ async fn a_directory_of_a_newer_version_is_refused_and_left_as_it_is() {
 }
 
 #[tokio::test]
+async fn an_open_database_keeps_a_log_of_what_is_written_before_it_is_in_its_pages() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStorage::new(Arc::new(Database::open(dir.path()).unwrap()));
+    store.put("key", b"value", None).await.unwrap();
+    let other = rusqlite::Connection::open(dir.path().join("auth.sqlite")).unwrap();
+    let mode: String = other.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
+    assert_eq!(mode, "wal");
+    assert!(fs::metadata(dir.path().join("auth.sqlite-wal")).unwrap().len() > 0, "the write is in the log");
+}
+
+#[tokio::test]
+async fn a_damaged_page_stops_the_start_and_is_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStorage::new(Arc::new(Database::open(dir.path()).unwrap()));
+    for number in 0..200 {
+        store.put(&format!("key/{number:04}"), &[7; 800], None).await.unwrap();
+    }
+    drop(store);
+    let database = dir.path().join("auth.sqlite");
+    // Into the pages, all of it: a close may leave some in the log.
+    let other = rusqlite::Connection::open(&database).unwrap();
+    other.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    drop(other);
+    let whole = fs::read(&database).unwrap();
+    assert!(whole.len() > 40 * 4096, "{} octets", whole.len());
+    let page = whole.len() / 4096 / 2 * 4096;
+    let mut damaged = whole.clone();
+    damaged[page..page + 4096].fill(0xa5);
+    fs::write(&database, &damaged).unwrap();
+
+    let refused = open_when_free(dir.path()).unwrap_err();
+    assert!(matches!(refused, OpenError::Damaged { .. }), "{refused:?}");
+    let said = refused.to_string();
+    assert!(said.contains("auth.sqlite") && said.contains("backup") && !said.contains('\n'), "{said}");
+    assert!(fs::read(&database).unwrap() == damaged, "nothing was written into it");
+
+    fs::write(&database, &whole).unwrap();
+    let store = SqliteStorage::new(Arc::new(open_when_free(dir.path()).unwrap()));
+    assert_eq!(store.range("key/", None, 10_000, Timestamp::default()).await.unwrap().items.len(), 200);
+}
+
+/// Opens it once nobody else has it: a process that another test is just starting holds a copy of the lock until it runs its own program.
+fn open_when_free(dir: &Path) -> Result<Database, OpenError> {
+    let began = std::time::Instant::now();
+    loop {
+        match Database::open(dir) {
+            Err(OpenError::InUse { .. }) if began.elapsed().as_secs() < 60 => {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_second_process_on_the_same_directory_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let first = Database::open(dir.path()).unwrap();

@@ -6,7 +6,7 @@ mod support;
 
 use std::{process::Stdio, sync::Arc, time::Duration};
 
-use remoteler_core::{ClusterSettings, Lock, LockTarget, Policy, PolicySource, Timestamp};
+use remoteler_core::{CaKind, ClusterSettings, Lock, LockTarget, Policy, PolicySource, RevocationTarget, Timestamp};
 use support::{Cluster, Wish, finish, own_login, role, text};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -15,10 +15,14 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-/// Users are promised 2 s (R12); a loaded machine that runs tests may take longer.
-const AT_ONCE: Duration = Duration::from_secs(20);
-/// For an end that has been decided.
+/// For what nobody is promised.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Users are promised 2 s (R12), which `REMOTELER_STRICT=1` wants; a loaded machine that runs tests may take longer.
+fn at_once() -> Duration {
+    let strict = std::env::var_os("REMOTELER_STRICT").is_some_and(|value| value == "1");
+    Duration::from_secs(if strict { 2 } else { 30 })
+}
 
 /// A command that echoes lines, under way.
 struct Echo {
@@ -118,15 +122,15 @@ async fn a_lock_ends_shell_command_forward_and_files_and_says_why_and_nothing_ne
     lock(&cluster, user("ann"));
     assert_eq!(cluster.live.look().ended.len(), 4);
     for session in [shell, command, deaf] {
-        let said = session.end(AT_ONCE).await;
+        let said = session.end(at_once()).await;
         assert!(said.contains("locked by an administrator (user ann): the laptop was stolen"), "{said}");
     }
     assert_eq!(far.read(&mut [0]).await.unwrap_or(0), 0);
-    timeout(AT_ONCE, forwarding.wait()).await.expect("the forward ends").unwrap();
+    timeout(at_once(), forwarding.wait()).await.expect("the forward ends").unwrap();
     let mut said = String::new();
     forwarding.stderr.take().unwrap().read_to_string(&mut said).await.unwrap();
     assert!(said.contains("the laptop was stolen"), "{said}");
-    assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
+    assert!(began.elapsed() < at_once(), "{:?}", began.elapsed());
     other.says("still here").await;
 
     let refused = finish(cluster.ssh(&ann, &[]).arg("true")).await;
@@ -141,6 +145,10 @@ async fn locks_on_login_role_node_and_serial_end_what_they_name_alone() {
     let cluster = Cluster::start().await;
     let ann = cluster.user("ann", &Wish::default());
     let node = |name: &str| LockTarget { node: Some(name.parse().unwrap()), ..LockTarget::default() };
+    let certificate = std::fs::read_to_string(cluster.path("ann-cert.pub")).unwrap();
+    let serial = ssh_key::Certificate::from_openssh(&certificate).unwrap().serial();
+    let certificate =
+        |authority, serial| LockTarget::of_serial(RevocationTarget::ssh_serial(authority, serial).unwrap());
     for (target, ends) in [
         (LockTarget { login: Some(own_login().parse().unwrap()), ..LockTarget::default() }, true),
         (LockTarget { login: Some("nobody-else".parse().unwrap()), ..LockTarget::default() }, false),
@@ -151,12 +159,15 @@ async fn locks_on_login_role_node_and_serial_end_what_they_name_alone() {
         (LockTarget { user: Some("ann".parse().unwrap()), ..node("n2") }, false),
         (LockTarget { cluster: Some("test.example.com".parse().unwrap()), ..LockTarget::default() }, true),
         (LockTarget { cluster: Some("other.example.com".parse().unwrap()), ..LockTarget::default() }, false),
+        (certificate(CaKind::User, serial), true),
+        (certificate(CaKind::User, serial + 1), false),
+        (certificate(CaKind::Host, serial), false),
     ] {
         let mut session = Echo::start(&cluster, &ann, &[], "cat").await;
         lock(&cluster, target.clone());
         assert_eq!(cluster.live.look().ended.len(), usize::from(ends), "{target}");
         if ends {
-            assert!(session.end(AT_ONCE).await.contains("the laptop was stolen"), "{target}");
+            assert!(session.end(at_once()).await.contains("the laptop was stolen"), "{target}");
         } else {
             session.says("still here").await;
             drop(session.input);
@@ -190,7 +201,7 @@ async fn sessions_end_with_their_certificate_where_that_is_set_and_not_a_moment_
         let ended = cluster.live.look().ended.len();
         if settings.disconnect_expired_cert {
             assert_eq!(ended, 1);
-            let said = session.end(PATIENCE).await;
+            let said = session.end(at_once()).await;
             assert!(said.contains("the certificate expired at"), "{said}");
         } else {
             assert_eq!(ended, 0);
@@ -220,7 +231,7 @@ async fn a_connection_in_which_nothing_happens_is_ended_and_says_why() {
     assert!(cluster.live.look().ended.is_empty());
     cluster.clock.advance(Duration::from_millis(1));
     assert_eq!(cluster.live.look().ended.len(), 1);
-    let said = session.end(PATIENCE).await;
+    let said = session.end(at_once()).await;
     assert!(said.contains("nothing happened for 30 s"), "{said}");
 }
 
@@ -266,5 +277,5 @@ async fn a_user_has_no_more_sessions_and_connections_than_their_roles_allow() {
     cluster.live.look();
     cluster.clock.advance(Duration::from_secs(11));
     assert_eq!(cluster.live.look().ended.len(), 1);
-    assert!(first.end(PATIENCE).await.contains("nothing happened for 10 s"));
+    assert!(first.end(at_once()).await.contains("nothing happened for 10 s"));
 }

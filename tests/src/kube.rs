@@ -115,6 +115,12 @@ impl Certificate {
     pub fn client_config(&self, roots: RootCertStore, alpn: &str) -> anyhow::Result<ClientConfig> {
         client_config(Some(self), roots, alpn)
     }
+
+    /// DER of it and of what is shown with it; itself first.
+    #[must_use]
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.chain
+    }
 }
 
 fn client_config(shown: Option<&Certificate>, roots: RootCertStore, alpn: &str) -> anyhow::Result<ClientConfig> {

@@ -1,4 +1,5 @@
-//! The audit log of a running cluster: exported with `tctl`, checked with the public key alone, seen by a witness, shipped to a file.
+//! The audit log of a running cluster: exported with `tctl`, checked with the public key alone, seen by a witness, shipped to a file and to standard output,
+//! listed from a moment on.
 
 use std::fs;
 
@@ -14,6 +15,12 @@ fn restart(cluster: &mut Cluster) {
     let _ = cluster.wait_ready();
 }
 
+/// The events among the lines of a text.
+fn printed(text: &str) -> Vec<Value> {
+    let json = |line: &str| serde_json::from_str::<Value>(line).ok().filter(|event| event["uid"].is_string());
+    text.lines().filter_map(json).collect()
+}
+
 // I75
 #[test]
 fn an_export_of_a_lived_in_cluster_verifies_and_one_that_was_changed_is_named() {
@@ -23,7 +30,7 @@ fn an_export_of_a_lived_in_cluster_verifies_and_one_that_was_changed_is_named() 
         (path("witness.jsonl"), path("shipped.jsonl"), path("export.jsonl"), path("key"));
     let changed = path("changed.jsonl");
     cluster.configure_auth(&format!(
-        "  audit:\n    retention: 365d\n    witness: {witness}\n    ship: [{{ type: file, path: {shipped} }}]\n"
+        "  audit:\n    retention: 365d\n    witness: {witness}\n    ship: [{{ type: file, path: {shipped} }}, {{ type: stdout }}]\n"
     ));
     restart(&mut cluster);
     let edge = cluster.edge("edge");
@@ -65,6 +72,31 @@ fn an_export_of_a_lived_in_cluster_verifies_and_one_that_was_changed_is_named() 
         let missing = uids.iter().find(|uid| !lines.contains(**uid));
         missing.map_or(Ok(()), |uid| Err(format!("{uid} is missing")))
     });
+    // On standard output they are lines of their own among those of the daemon's log, whole and the same as in the file.
+    eventually("every event is on standard output", || {
+        let lines = printed(&cluster.daemon().log());
+        let missing = uids.iter().find(|uid| !lines.iter().any(|event| event["uid"] == **uid));
+        missing.map_or(Ok(()), |uid| Err(format!("{uid} is missing")))
+    });
+    let written = printed(&fs::read_to_string(&shipped).expect("what was shipped can be read"));
+    let said = printed(&cluster.daemon().log());
+    for uid in &uids {
+        let of_uid = |events: &[Value]| events.iter().find(|event| event["uid"] == **uid).cloned();
+        assert_eq!(of_uid(&said), of_uid(&written));
+    }
+
+    let events = all.as_array().expect("a list");
+    let time = |event: &Value| event["time"].as_str().expect("a time").to_owned();
+    let middle = time(&events[events.len() / 2]);
+    assert!(time(&events[0]) < middle, "the log is of more than one moment");
+    let later = cluster.tctl_json(&["audit", "ls", "--from", &middle, "--limit", "10000"]);
+    let later = later.as_array().expect("a list");
+    assert!(later.iter().all(|event| time(event) >= middle), "{later:?}");
+    for event in events.iter().filter(|event| time(event) >= middle) {
+        assert!(later.contains(event), "{event} is missing from {middle} on");
+    }
+    let ages = cluster.tctl_json(&["audit", "ls", "--from", "12h", "--limit", "10000"]);
+    assert!(ages.as_array().expect("a list").len() >= events.len(), "half a day ago there was no cluster");
     let page = cluster.tctl_json(&["audit", "ls", "--target", "edge", "--outcome", "success", "--limit", "2"]);
     let [older, _] = page.as_array().expect("a list").as_slice() else { panic!("{page}") };
     let uid = older["uid"].as_str().expect("a uid");

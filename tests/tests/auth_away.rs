@@ -124,6 +124,7 @@ fn starts(cluster: &Cluster) -> BTreeMap<String, Vec<String>> {
     found
 }
 
+// I75
 #[test]
 fn while_auth_is_away_sessions_go_on_and_afterwards_every_event_is_there_once() {
     let seconds = std::env::var("REMOTELER_AWAY").ok().and_then(|text| text.parse().ok()).unwrap_or(3);
@@ -132,6 +133,7 @@ fn while_auth_is_away_sessions_go_on_and_afterwards_every_event_is_there_once() 
     }
 }
 
+// I75
 #[test]
 fn thirty_minutes_without_auth_end_no_session_lose_no_event_and_shut_out_only_who_is_strict() {
     if need(&["ssh"])
@@ -262,13 +264,13 @@ fn auth_is_away(away: &Away) {
         "{} of {new}: {found:?}",
         found.len()
     );
-    assert!(found.values().all(|uids| uids.len() == 1), "an event is there twice: {found:?}"); // I75
+    assert!(found.values().all(|uids| uids.len() == 1), "an event is there twice: {found:?}");
     eventually_within(SECONDS, "every session has its one end", || {
         let mut ends: BTreeMap<String, usize> = BTreeMap::new();
         for event in cluster.events("session.end") {
             *ends.entry(event["sid"].as_str().unwrap_or_default().to_owned()).or_default() += 1;
         }
-        assert!(ends.values().all(|count| *count == 1), "{ends:?}"); // I75
+        assert!(ends.values().all(|count| *count == 1), "{ends:?}");
         let all = found.keys().all(|sid| ends.contains_key(sid));
         if all { Ok(()) } else { Err(format!("{} of {}", ends.len(), found.len())) }
     });
@@ -280,7 +282,7 @@ fn auth_is_away(away: &Away) {
         let took = times[times.len() - 1] - times[0];
         assert!(took >= i64::from(*minutes - 1) * 60, "the events are of {took} s");
     }
-    cluster.assert_log_verifies(); // I75
+    cluster.assert_log_verifies();
     drop((edge, proxy));
 }
 

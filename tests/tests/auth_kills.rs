@@ -144,6 +144,7 @@ fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|value| value.parse().ok())
 }
 
+// I75
 #[test]
 fn after_kill_9_at_any_moment_all_that_was_acknowledged_is_there() {
     let kills = from_environment("REMOTELER_KILLS").unwrap_or(10);
@@ -222,7 +223,7 @@ fn check(cluster: &Cluster, told: &Told) {
     let database = Arc::new(Database::open(&cluster.data_dir()).unwrap());
     let log = EventLog::new(Arc::clone(&database));
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let count = runtime.block_on(log.verify()).unwrap(); // I75
+    let count = runtime.block_on(log.verify()).unwrap();
     drop((log, database));
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
     let connection = Connection::open_with_flags(cluster.data_dir().join("auth.sqlite"), flags).unwrap();
@@ -239,7 +240,7 @@ fn check(cluster: &Cluster, told: &Told) {
     assert_eq!(kept.len(), uids.len(), "an event is there twice");
     let acknowledged = told.events.lock().unwrap();
     let lost: Vec<&String> = acknowledged.iter().filter(|uid| !kept.contains(uid.as_str())).collect();
-    assert!(lost.is_empty(), "{} acknowledged events are lost: {lost:?}", lost.len()); // I75
+    assert!(lost.is_empty(), "{} acknowledged events are lost: {lost:?}", lost.len());
 
     let issued = bodies.iter().filter(|event| event["event"] == "cert.create");
     let (mut ssh, mut tls): (BTreeMap<&str, usize>, BTreeMap<&str, usize>) = Default::default();
@@ -256,7 +257,7 @@ fn check(cluster: &Cluster, told: &Told) {
     let distinct: BTreeSet<_> = told_serials.iter().flat_map(|(ssh, tls)| [ssh, tls]).collect();
     assert_eq!(distinct.len(), 2 * told_serials.len(), "somebody was given a serial twice");
     for (ssh_serial, tls_serial) in told.serials.lock().unwrap().iter() {
-        assert!(ssh.contains_key(ssh_serial.as_str()), "SSH serial {ssh_serial} was issued and is not on record"); // I75
+        assert!(ssh.contains_key(ssh_serial.as_str()), "SSH serial {ssh_serial} was issued and is not on record");
         assert!(tls.contains_key(tls_serial.as_str()), "TLS serial {tls_serial} was issued and is not on record");
     }
 
@@ -273,7 +274,7 @@ fn check(cluster: &Cluster, told: &Told) {
         .filter_map(|event| event["name"].as_str())
         .collect();
     for name in told.made.lock().unwrap().iter() {
-        assert!(users.contains(name) && created.contains(name.as_str()), "user {name} was made and is not there"); // I75
+        assert!(users.contains(name) && created.contains(name.as_str()), "user {name} was made and is not there");
     }
     assert!(users.iter().all(|name| created.contains(name.as_str())), "a user without an event");
 }

@@ -1,6 +1,8 @@
 //! Explanations and policy tests in a running cluster: what administrators and users see, what is written of a refusal, and that no change breaks a test.
 
-use remoteler_tests::{Cluster, os_login};
+use std::process::Command;
+
+use remoteler_tests::{Cluster, binary, os_login, run};
 
 const POLICY: &str = "\
 kind: role
@@ -71,4 +73,39 @@ spec:
     let failed = cluster.tctl(&["test", bad.to_str().expect("a path of text")]);
     assert_eq!(failed.code, Some(1));
     assert!(failed.text().contains("FAIL  nobody-is-daemon"), "{}", failed.text());
+}
+
+#[test]
+fn policy_tests_of_several_files_run_where_no_cluster_is() {
+    let dir = tempfile::tempdir().expect("a directory can be made");
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).expect("the file can be written");
+        path
+    };
+    let test = |name: &str, login: &str, expect: &str| {
+        format!(
+            "kind: policy_test\nversion: v1\nmetadata: {{ name: {name} }}\nspec:\n  given: {{ roles: [developer], traits: {{ logins: [ann] }} }}\n  \
+             target: {{ node_labels: {{ env: prod }} }}\n  login: {login}\n  expect: {expect}\n"
+        )
+    };
+    // The role is in one file and what it is tried by in another, with tests in both.
+    let policy = write("policy.yaml", &format!("{POLICY}---\n{}", test("nobody-is-daemon", "daemon", "deny")));
+    let good = write("good.yaml", &test("ann-gets-in", "ann", "allow"));
+    let bad = write("bad.yaml", &test("ann-is-shut-out", "ann", "deny"));
+    let tested = |files: &[&std::path::PathBuf]| {
+        let nowhere = dir.path().join("no-data");
+        run(Command::new(binary("tctl")).arg("--data-dir").arg(nowhere).arg("test").args(files))
+    };
+
+    let passed = tested(&[&policy, &good]).ok().text();
+    assert!(passed.contains("ok    nobody-is-daemon") && passed.contains("ok    ann-gets-in"), "{passed}");
+    let failed = tested(&[&policy, &good, &bad]);
+    assert_eq!(failed.code, Some(1), "{}", failed.stderr);
+    let said = failed.text();
+    assert!(said.contains("FAIL  ann-is-shut-out") && said.contains("ok    ann-gets-in"), "{said}");
+    assert!(failed.stderr.contains("1 of 3 policy tests did not pass"), "{}", failed.stderr);
+    // Without the file that has the role, it grants nothing to anybody.
+    let without = tested(&[&good]);
+    assert_eq!(without.code, Some(1), "{}", without.text());
 }

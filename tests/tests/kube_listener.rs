@@ -13,8 +13,8 @@ use hyper::body::Frame;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::ExtendedKeyUsagePurpose;
 use remoteler_core::{
-    AuditKind, Clock, ClusterName, HostId, Identity, KubeClusterName, LiveWork, Lock, LockTarget, NullAudit, Policy,
-    PolicySource, Role, Timestamp,
+    AuditKind, CaKind, Clock, ClusterName, HostId, Identity, KubeClusterName, LiveWork, Lock, LockTarget, NullAudit,
+    Policy, PolicySource, RevocationTarget, Role, Timestamp, TlsSerial,
 };
 use remoteler_kube::{KubeService, KubeServiceConfig, KubeServiceError, ServeError};
 use remoteler_tests::{ApiServer, Certificate, Issue, KubeFixture, Signer};
@@ -404,6 +404,68 @@ async fn a_lock_ends_a_watch_with_its_message_and_refuses_the_next_request() {
     fixture.policy.replace(rules);
     assert_eq!(fixture.get(&ann, "/version").await.unwrap().status(), StatusCode::OK);
     assert!(fixture.live.is_empty(), "what has ended is forgotten");
+}
+
+// I79
+#[tokio::test]
+async fn locks_on_role_serial_cluster_and_kubernetes_cluster_end_what_they_name_alone() {
+    let (_api_server, fixture, ann) = set_up().await;
+    let serial = x509_parser::parse_x509_certificate(&ann.chain()[0]).unwrap().1.raw_serial().to_vec();
+    let mut other = serial.clone();
+    *other.last_mut().unwrap() ^= 1;
+    let certificate = |authority, serial: &[u8]| {
+        let serial = TlsSerial::from_octets(serial).unwrap();
+        LockTarget::of_serial(RevocationTarget::TlsSerial { authority, serial })
+    };
+    let any = LockTarget::default;
+    let kube = |name: &str| LockTarget { kube_cluster: Some(name.parse().unwrap()), ..any() };
+    let rules = Policy::clone(&fixture.policy.policy());
+    for (target, ends) in [
+        (LockTarget { role: Some("developer".parse().unwrap()), ..any() }, true),
+        (LockTarget { role: Some("nobody".parse().unwrap()), ..any() }, false),
+        (certificate(CaKind::User, &serial), true),
+        (certificate(CaKind::User, &other), false),
+        (certificate(CaKind::Host, &serial), false),
+        (LockTarget { cluster: Some("root.example.com".parse().unwrap()), ..any() }, true),
+        (LockTarget { cluster: Some("other.example.com".parse().unwrap()), ..any() }, false),
+        (kube("staging"), true),
+        (kube("production"), false),
+        (LockTarget { user: Some("ann".parse().unwrap()), ..kube("production") }, false),
+        // An account of an operating system is nothing in Kubernetes.
+        (LockTarget { login: Some("ann".parse().unwrap()), ..any() }, false),
+    ] {
+        let io = TokioIo::new(fixture.connect(Some(&ann), "h2").await.unwrap());
+        let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+        tokio::spawn(connection);
+        let uri = format!("https://p{}/api/v1/namespaces/dev/pods?watch=true", fixture.prefix("staging"));
+        let watch = Request::get(uri).body(Empty::<Bytes>::new()).unwrap();
+        let mut frames = BodyStream::new(sender.send_request(watch).await.unwrap().into_body());
+        assert!(timeout(LIMIT, frames.next()).await.unwrap().unwrap().is_ok(), "the watch begins with what is there");
+
+        let shown = target.to_string();
+        let lock = Lock { name: "x".into(), target, message: "call the help desk".into(), expires: None };
+        fixture.policy.replace(Policy { locks: [lock].into_iter().collect(), ..rules.clone() });
+        assert_eq!(fixture.live.look().ended.len(), usize::from(ends), "{shown}");
+        let next = fixture.get(&ann, "/version").await.unwrap();
+        if ends {
+            let mut said = Vec::new();
+            while let Some(Ok(frame)) = timeout(LIMIT, frames.next()).await.unwrap() {
+                said.extend_from_slice(&frame.into_data().unwrap());
+            }
+            assert!(String::from_utf8(said).unwrap().contains("call the help desk"), "{shown}");
+            assert_eq!(next.status(), StatusCode::FORBIDDEN, "{shown}");
+        } else {
+            assert_eq!(next.status(), StatusCode::OK, "{shown}");
+        }
+        fixture.policy.replace(rules.clone());
+        drop((frames, sender));
+        let forgotten = async {
+            while !fixture.live.is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(LIMIT, forgotten).await.expect("what has ended is forgotten");
+    }
 }
 
 // I79

@@ -15,8 +15,12 @@ use std::{
 use remoteler_tests::{Cluster, Edge, KubeCluster, User, eventually, eventually_within, need, os_login, run};
 
 const KUBE: &str = "here";
-/// I79's bound. Two seconds are promised (R12), but not on a machine under load: how long it took is printed.
-const AT_ONCE: Duration = Duration::from_secs(10);
+/// I79's bound. Two seconds are promised (R12), but not on a machine under load: how long it took is printed, and `REMOTELER_STRICT=1` wants the two.
+fn at_once() -> Duration {
+    let strict = std::env::var_os("REMOTELER_STRICT").is_some_and(|value| value == "1");
+    Duration::from_secs(if strict { 2 } else { 10 })
+}
+
 /// A node that hears of a lock more than a second after the proxy finds its clients gone and tells nobody why: so often it is tried again.
 const TRIES: usize = 3;
 const MESSAGE: &str = "call the help desk";
@@ -126,7 +130,7 @@ fn lock_out(
 
     let began = Instant::now();
     let name = lock(cluster, &["--user", "ann", "--reason", "lost her laptop"]);
-    let end = Instant::now() + AT_ONCE;
+    let end = Instant::now() + at_once();
     assert_eq!(far.read(&mut [0]).unwrap_or(0), 0);
     let ended = [shell, tunnelled, watch, exec, forwarding].map(|live| {
         let what = live.what;
@@ -190,7 +194,7 @@ async fn a_lock_ends_shell_forward_tunnel_and_kubectl_at_once_and_says_why() {
 
     let began = Instant::now();
     unlock(cluster, &name);
-    eventually_within(AT_ONCE, "ann gets in again", || reaches(ann, "edge-1"));
+    eventually_within(at_once(), "ann gets in again", || reaches(ann, "edge-1"));
     eprintln!("unlocked and in again after {:?}", began.elapsed());
     run(&mut kubectl(&["get", "pods"])).ok();
 
@@ -201,7 +205,7 @@ async fn a_lock_ends_shell_forward_tunnel_and_kubectl_at_once_and_says_why() {
         let session = cat("session on a host that is locked", bob, "edge-1");
         let began = Instant::now();
         let name = lock(cluster, &["--node", "edge-1"]);
-        let said = session.ended(Instant::now() + AT_ONCE);
+        let said = session.ended(Instant::now() + at_once());
         eprintln!("the session on the host had ended {:?} after tctl was called, saying {said:?}", began.elapsed());
         if said.contains(MESSAGE) {
             break name;
@@ -259,7 +263,7 @@ fn a_node_that_has_lost_the_auth_service_refuses_whom_it_knows_to_be_locked() {
     direct(&ann).ok();
     lock(&cluster, &["--user", "ann"]);
     let refused = |out: &remoteler_tests::Outcome| out.code != Some(0) && out.stderr.contains(MESSAGE);
-    eventually_within(AT_ONCE, "the node has heard of the lock", || {
+    eventually_within(at_once(), "the node has heard of the lock", || {
         let out = direct(&ann);
         if refused(&out) { Ok(()) } else { Err(out.stderr) }
     });

@@ -1,4 +1,4 @@
-//! An edge node in a network namespace whose only way out is a NAT to the proxy.
+//! An edge node in a network namespace whose only way out is a NAT to the proxy, and of the proxy its one port.
 
 use std::process::Command;
 
@@ -53,6 +53,27 @@ impl Namespace {
             out.code == Some(0)
         })
     }
+
+    /// Nothing goes out any more but to `port` of the other end of the cable, as where only 443 is open.
+    fn close_all_but(&self, port: &str) {
+        let Self { name, outside, .. } = self;
+        for rule in [
+            "-o lo -j ACCEPT".to_owned(),
+            "-m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT".to_owned(),
+            format!("-p tcp -d {outside} --dport {port} -j ACCEPT"),
+            "-j DROP".to_owned(),
+        ] {
+            let rule = format!("ip netns exec {name} iptables -A OUTPUT {rule}");
+            run(Command::new("sh").args(["-c", &rule])).ok();
+        }
+    }
+
+    /// Whether what runs inside gets a connection to `IP:PORT`. What is dropped is not answered, so that is waited for no longer than this.
+    fn gets_out_to(&self, addr: &str, seconds: &str) -> bool {
+        let connect = format!("exec 3<>/dev/tcp/{}", addr.replace(':', "/"));
+        let words = ["netns", "exec", &self.name, "timeout", seconds, "bash", "-c", &connect];
+        run(Command::new("ip").args(words)).code == Some(0)
+    }
 }
 
 impl Drop for Namespace {
@@ -64,7 +85,7 @@ impl Drop for Namespace {
 
 #[test]
 fn a_node_behind_nat_is_reached_through_its_own_outbound_tunnel() {
-    if !need(&["ssh", "ip", "iptables"]) {
+    if !need(&["ssh", "ip", "iptables", "bash"]) {
         return;
     }
     let Some(namespace) = Namespace::new() else {
@@ -73,6 +94,11 @@ fn a_node_behind_nat_is_reached_through_its_own_outbound_tunnel() {
     };
     let cluster =
         Cluster::start_with(ClusterOptions { listen_ip: namespace.outside.clone(), ..ClusterOptions::default() });
+    // Two ports of one machine: the proxy's is open, and the auth service's would be if it were asked there.
+    assert!(namespace.gets_out_to(cluster.auth(), "60"), "without a filter every port is reached");
+    namespace.close_all_but(cluster.proxy().rsplit(':').next().expect("an address has a port"));
+    assert!(namespace.gets_out_to(cluster.proxy(), "60"));
+    assert!(!namespace.gets_out_to(cluster.auth(), "2"), "only the proxy's port is open");
     let wrapper = ["ip", "netns", "exec", &namespace.name];
     let edge = Edge::launch(&cluster, "edge-1", cluster.proxy(), &[], &wrapper);
     edge.wait_connected();

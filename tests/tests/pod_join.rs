@@ -8,6 +8,7 @@ use remoteler_tests::{
     ApiServer, Cluster, ClusterOptions, Outcome, Process, RealApiServer, binary, eventually, eventually_within, need,
     run,
 };
+use serde_json::Value;
 
 const RULE: &str = "\
 kind: token
@@ -66,14 +67,36 @@ fn joins(cluster: &Cluster, name: &str, token: &str) -> Process {
     process
 }
 
+/// Starts the pod's daemon again, by what it kept when it joined: it is ready, its tunnel is up, and it did not join once more.
+#[track_caller]
+fn restarts(cluster: &Cluster, name: &str) {
+    let joined = || cluster.events("instance.join").iter().filter(|event| event["node_name"] == name).count();
+    let before = joined();
+    let mut command = Command::new(binary("remoteler"));
+    command.args(["start", "-c"]).arg(cluster.dir().join(format!("{name}.yaml")));
+    let mut process = Process::start(&mut command, &cluster.dir().join(format!("{name}-again.log")));
+    eventually_within(Duration::from_secs(60), "the pod is up again", || {
+        assert!(process.runs(), "it ended:\n{}", process.log());
+        let data_dir = cluster.dir().join(name);
+        let out =
+            run(Command::new(binary("remoteler")).args(["status", "--format", "json", "--data-dir"]).arg(data_dir));
+        let status: Value = serde_json::from_slice(&out.stdout).map_err(|_| out.stderr.clone())?;
+        let tunnels = status["tunnels"].as_object().cloned().unwrap_or_default();
+        let up = status["ready"] == true && tunnels.values().any(|tunnel| tunnel["state"] == "connected");
+        if up { Ok(()) } else { Err(format!("{status}\n{}", process.log())) }
+    });
+    assert_eq!(joined(), before);
+}
+
 #[track_caller]
 fn refused(cluster: &Cluster, name: &str, token: &str) -> String {
     let out: Outcome = run(&mut pod(cluster, name, token));
     let said = out.one_line_failure();
-    assert!(token.len() < 8 || !said.contains(token), "{said}"); // I76
+    assert!(token.len() < 8 || !said.contains(token), "{said}");
     said
 }
 
+// I76
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_joins_by_what_the_api_server_says_of_it() {
     let api_server = ApiServer::start().await.unwrap();
@@ -89,7 +112,7 @@ async fn a_pod_joins_by_what_the_api_server_says_of_it() {
     let kubeconfig = api_server.write_kubeconfig(dir.path()).unwrap();
     tokio::task::spawn_blocking(move || {
         let cluster = cluster_asking(&kubeconfig);
-        let _pod = joins(&cluster, "pod-1", "pod-token-of-the-agent");
+        let pod = joins(&cluster, "pod-1", "pod-token-of-the-agent");
         for (name, token, said) in [
             ("pod-2", "pod-token-of-another", "remoteler:other"),
             ("pod-2", "pod-token-for-the-api-server", "audience"),
@@ -102,6 +125,8 @@ async fn a_pod_joins_by_what_the_api_server_says_of_it() {
         }
         // A restart needs no token, and nobody to vouch for the pod.
         fs::remove_file(cluster.dir().join("pod-1.token")).unwrap();
+        drop(pod);
+        restarts(&cluster, "pod-1");
     })
     .await
     .unwrap();

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use remoteler_auth::LocalHost;
 use remoteler_core::{
@@ -45,6 +45,26 @@ async fn a_token_lets_in_only_what_it_is_for_and_only_until_its_end() {
     let failures = cluster.events("instance.join").await;
     assert_eq!(failures.len(), 5);
     assert!(failures.iter().all(|event| event.code == "TJ001E"));
+}
+
+// I35
+#[tokio::test]
+async fn a_token_has_256_random_bits_and_no_two_are_alike() {
+    let cluster = Cluster::start().await;
+    let (mut ever, mut always, mut seen) = ([0_u8; 32], [0xff_u8; 32], BTreeSet::new());
+    for _ in 0..64 {
+        let token = cluster.token(&[Node]).await;
+        let octet = |at: usize| u8::from_str_radix(&token.reveal()[at..at + 2], 16).unwrap();
+        let octets: Vec<u8> = (0..token.reveal().len()).step_by(2).map(octet).collect();
+        assert_eq!(octets.len(), 32);
+        for (at, octet) in octets.iter().enumerate() {
+            ever[at] |= octet;
+            always[at] &= octet;
+        }
+        assert!(seen.insert(octets), "a token came twice");
+    }
+    // Of 64 draws a bit is the same in all of them once in 2^63 runs: each of the 256 is drawn.
+    assert_eq!((ever, always), ([0xff; 32], [0; 32]));
 }
 
 #[tokio::test]

@@ -55,7 +55,7 @@ async fn check(cluster: &Cluster, number: usize, parent: Parent) {
         let run = run.map(|run| InstanceId::from_uuid(Uuid::from_u128(run)));
         certs = cluster.as_host(&certs).renew_host(run).await.unwrap();
         let renewed = cluster.verify(&certs.tls_certificate).host().unwrap();
-        assert_eq!(what_it_may(renewed.identity()), what_it_may(&first)); // I10
+        assert_eq!(what_it_may(renewed.identity()), what_it_may(&first));
         let ssh = ssh_key::Certificate::from_openssh(&certs.ssh_certificate).unwrap();
         assert_eq!(
             remoteler_core::ssh_identity(&ssh).unwrap(),
@@ -67,6 +67,7 @@ async fn check(cluster: &Cluster, number: usize, parent: Parent) {
     }
 }
 
+// I10
 #[test]
 fn renewing_gives_random_hosts_what_they_were_let_in_as_and_nothing_more() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -1,14 +1,17 @@
 //! A service's view of the rules: followed, kept on disk, and in force while the auth service is away; and what time does to it.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use remoteler_client::{PolicyError, PolicyRefresher, RemoteAuth};
 use remoteler_core::{
-    Clock, Knowledge, Lock, LockContext, LockMode, LockTarget, Locked, ManualClock, PolicyLimits, PolicySource,
-    PolicyVersion, PolicyView, Resource, RoleName, RoleSpec, SystemClock, TrustBundle,
+    ApiErrorKind, Clock, Knowledge, Lock, LockContext, LockMode, LockTarget, Locked, ManualClock, PolicyLimits,
+    PolicySource, PolicyVersion, PolicyView, Resource, RoleName, RoleSpec, SystemClock, TrustBundle,
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -89,6 +92,38 @@ async fn the_last_known_rules_hold_while_auth_is_away_and_after_a_restart() {
     drop(refresher);
     let again = PolicyRefresher::load(&dir.path().join("data"), cluster.trust()).unwrap();
     assert_eq!(names(&*again.shared()), ["a", "b"]);
+}
+
+#[tokio::test]
+async fn an_answer_without_end_is_not_read_and_the_rules_stay_as_they_are() {
+    const MOST: usize = 32 * 1024 * 1024;
+    let (dir, cluster) = (tempfile::tempdir().unwrap(), Cluster::new("root"));
+    let rules = Rules::new(cluster.trust(), vec![role("a")]);
+    let (flooding, known) = (Arc::new(AtomicBool::new(false)), rules.clone());
+    let flood = flooding.clone();
+    let answer = move |_: &str, _: &[u8]| -> Answer {
+        if flood.load(Ordering::SeqCst) { (200, " ".repeat(MOST + 1)) } else { known.lock().unwrap().answer(None) }
+    };
+    let (socket, task) = service::unix(&dir.path().join("auth.sock"), Arc::new(answer));
+    let remote = RemoteAuth::unix(&socket);
+    let data = dir.path().join("data");
+    let mut refresher = PolicyRefresher::load(&data, cluster.trust()).unwrap();
+    assert!(refresher.refresh(&remote).await.unwrap());
+    let kept = std::fs::read(data.join("policy.json")).unwrap();
+
+    flooding.store(true, Ordering::SeqCst);
+    let refused = refresher.refresh(&remote).await.unwrap_err();
+    let PolicyError::Auth(cause) = &refused else { panic!("{refused:?}") };
+    assert_eq!(cause.kind, ApiErrorKind::Internal);
+    assert!(cause.message.contains(&format!("more than {MOST} octets")), "{cause}");
+    assert_eq!(names(&*refresher.shared()), ["a"]);
+    assert!(std::fs::read(data.join("policy.json")).unwrap() == kept, "the copy on disk is the one before");
+
+    flooding.store(false, Ordering::SeqCst);
+    rules.lock().unwrap().roles.push(role("b"));
+    assert!(refresher.refresh(&remote).await.unwrap());
+    assert_eq!(names(&*refresher.shared()), ["a", "b"]);
+    task.abort();
 }
 
 #[tokio::test]

@@ -45,6 +45,20 @@ fn forwarding() -> impl Strategy<Value = Forwarding> {
     prop_oneof![Just(Forwarding::Off), Just(Forwarding::On), Just(Forwarding::Refused)]
 }
 
+/// The least of the limits that are there.
+fn least<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
+    [one, other].into_iter().flatten().min()
+}
+
+/// A way of forwarding under two roles: refused by one is refused, and otherwise one that allows it is enough.
+fn way(one: Forwarding, other: Forwarding) -> Forwarding {
+    match [one, other] {
+        both if both.contains(&Forwarding::Refused) => Forwarding::Refused,
+        both if both.contains(&Forwarding::On) => Forwarding::On,
+        _ => Forwarding::Off,
+    }
+}
+
 /// Whether `tight` is `loose` or less in everything that a role limits.
 fn within(tight: &RoleOptions, loose: &RoleOptions) -> bool {
     let limit = |tight: Option<u32>, loose: Option<u32>| loose.is_none_or(|loose| tight.is_some_and(|t| t <= loose));
@@ -88,6 +102,28 @@ proptest! {
             let refused = a == Forwarding::Refused || b == Forwarding::Refused;
             prop_assert_eq!(merged.allowed(), !refused && (a.allowed() || b.allowed()));
         }
+    }
+
+    // I80
+    #[test]
+    fn each_option_of_two_roles_is_merged_by_the_rule_of_its_own(a in options(), b in options()) {
+        let merged = a.merge(b);
+        prop_assert_eq!(merged.max_session_ttl, a.max_session_ttl.min(b.max_session_ttl));
+        prop_assert_eq!(merged.forward_agent, a.forward_agent || b.forward_agent);
+        prop_assert_eq!(merged.port_forwarding.local, way(a.port_forwarding.local, b.port_forwarding.local));
+        prop_assert_eq!(merged.port_forwarding.remote, way(a.port_forwarding.remote, b.port_forwarding.remote));
+        prop_assert_eq!(merged.ssh_file_copy, a.ssh_file_copy && b.ssh_file_copy);
+        prop_assert_eq!(merged.client_idle_timeout, least(a.client_idle_timeout, b.client_idle_timeout));
+        prop_assert_eq!(merged.disconnect_expired_cert, a.disconnect_expired_cert || b.disconnect_expired_cert);
+        prop_assert_eq!(merged.max_sessions, least(a.max_sessions, b.max_sessions));
+        prop_assert_eq!(merged.max_connections, least(a.max_connections, b.max_connections));
+        prop_assert_eq!(
+            merged.max_kubernetes_connections,
+            least(a.max_kubernetes_connections, b.max_kubernetes_connections)
+        );
+        let strict = [a.lock, b.lock].contains(&Some(LockMode::Strict));
+        let said = a.lock.is_some() || b.lock.is_some();
+        prop_assert_eq!(merged.lock, said.then_some(if strict { LockMode::Strict } else { LockMode::BestEffort }));
     }
 
     // I80

@@ -4,7 +4,7 @@
 //! The programs under test are children of this one, run under `strace`, which makes the chosen call fail or kills the process at it. That reaches SQLite's calls as
 //! well as our own, and the code is that which ships: no seam was put in for it.
 //!
-//! `REMOTELER_FAULTS=all` tries every call instead of some, and many more cuts of power.
+//! `REMOTELER_FAULTS=all` tries every call instead of some, and cuts the power at every point as well as at many that are drawn.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod power;
@@ -22,7 +22,8 @@ pub(crate) const CHILD: &str = "REMOTELER_FORCE_SCENARIO";
 pub(crate) const CHILD_DIR: &str = "REMOTELER_FORCE_DIR";
 
 /// Calls of which one fails, or at which the process dies.
-const CALLS: [&str; 7] = ["write", "pwrite64", "fsync", "fdatasync", "renameat", "ftruncate", "unlinkat"];
+const CALLS: [&str; 9] =
+    ["write", "pwrite64", "fsync", "fdatasync", "rename", "renameat", "ftruncate", "unlink", "unlinkat"];
 
 /// What happens at the call: an error once, from then on always, no room, or the end of the process.
 const FAULTS: [(&str, &str); 4] =
@@ -161,6 +162,6 @@ fn what_was_acknowledged_outlives_a_loss_of_power_between_any_two_calls() {
         let acks = strace::record(scenario.name, run.path(), &log);
         assert_eq!(acks.len(), scenario.acks, "{}", scenario.name);
         let cuts = if everything() { 1000 } else { 40 };
-        power::cut(scenario, first.path(), run.path(), &log, cuts); // I75
+        power::cut(scenario, first.path(), run.path(), &log, (cuts, everything())); // I75
     }
 }

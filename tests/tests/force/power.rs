@@ -72,8 +72,8 @@ struct Disk {
 
 const SECTOR: usize = 512;
 
-/// Cuts the power at `cuts` points of the log, and checks what a start finds.
-pub(crate) fn cut(scenario: &Scenario, before: &Path, run: &Path, log: &Path, cuts: usize) {
+/// Cuts the power at `drawn` points of the log and, if `each` is set, at each point there is, and checks what a start finds.
+pub(crate) fn cut(scenario: &Scenario, before: &Path, run: &Path, log: &Path, (drawn, each): (usize, bool)) {
     let log = std::fs::read_to_string(log).unwrap();
     let calls = parse(&log, &run.join("data"));
     assert!(calls.iter().filter(|call| matches!(call, Call::Ack(_))).count() == scenario.acks, "{}", scenario.name);
@@ -81,9 +81,14 @@ pub(crate) fn cut(scenario: &Scenario, before: &Path, run: &Path, log: &Path, cu
     let seed = std::env::var("REMOTELER_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
     let mut random = Random(seed);
-    for number in 0..cuts {
-        // At the last point too: nothing that was acknowledged waits for a sync that comes with the end of the process.
-        let point = if number == 0 { calls.len() } else { random.below(calls.len() + 1) };
+    // At the last point too: nothing that was acknowledged waits for a sync that comes with the end of the process.
+    let mut points = vec![calls.len()];
+    points.extend((1..drawn).map(|_| random.below(calls.len() + 1)));
+    if each {
+        points.extend(0..calls.len());
+    }
+    let cuts = points.len();
+    for point in points {
         let mut disk = Disk::from_dir(&before.join("data"));
         let mut acks = Vec::new();
         for call in &calls[..point] {

@@ -126,7 +126,7 @@ impl Shipper for HttpShipper {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpListener,
@@ -135,7 +135,7 @@ mod tests {
     use super::{super::events, *};
 
     /// Answers one request with `status`; gives what it was sent.
-    async fn answer(listener: &TcpListener, status: &str, until: &str) -> String {
+    pub(in super::super) async fn answer(listener: &TcpListener, status: &str, until: &str) -> String {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut seen = Vec::new();
         while !String::from_utf8_lossy(&seen).ends_with(until) {

@@ -65,7 +65,9 @@ fn append(path: &Path, line: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use tokio::net::TcpListener;
+
+    use super::{super::http::tests::answer, *};
 
     #[tokio::test]
     async fn a_witness_file_has_each_checkpoint_once_on_a_line() {
@@ -77,5 +79,22 @@ mod tests {
         }
         let kept = std::fs::read_to_string(path).unwrap();
         assert_eq!(kept, "{\"checkpoint\":\"a\\n1\\n\"}\n{\"checkpoint\":\"a\\n2\\n\"}\n");
+    }
+
+    #[tokio::test]
+    async fn a_witness_with_a_url_that_was_away_is_shown_it_the_next_time_and_nothing_twice() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/checkpoints", listener.local_addr().unwrap());
+        let mut witness = Witness::new(&WitnessPlace::Url(url)).unwrap();
+        for (status, note) in [("503 Service Unavailable", "a\n1\n"), ("200 OK", "a\n1\n"), ("200 OK", "a\n2\n")] {
+            let ((), seen) = tokio::join!(witness.show(note), answer(&listener, status, note));
+            assert!(seen.starts_with("POST /checkpoints HTTP/1.1\r\n"), "{seen}");
+            assert!(seen.contains("content-type: text/plain; charset=utf-8\r\n"), "{seen}");
+            assert!(seen.ends_with(&format!("\r\n\r\n{note}")), "{seen}");
+            if status == "200 OK" {
+                // Nobody answers it now: it would wait, and what it sends would be the next request.
+                witness.show(note).await;
+            }
+        }
     }
 }
