@@ -77,9 +77,6 @@ const fn is_the_devices(kind: ApiErrorKind) -> bool {
     matches!(kind, ApiErrorKind::Denied | ApiErrorKind::BadRequest)
 }
 
-/// Characters of the name of a token without a secret that stand in an event.
-const MAX_SHOWN: usize = 80;
-
 /// What is remembered of certificates, so that they can be revoked.
 pub(crate) fn issued_serials(generation: u64, prepared: &HostIssue) -> IssuedSerials {
     let serials = prepared.serials();
@@ -93,10 +90,6 @@ impl Inner {
         let (node_name, without_pin) = (request.node_name.to_string(), request.without_pin);
         let rejoined = request.rejoin.is_some();
         let roles: Vec<String> = request.roles.iter().map(ToString::to_string).collect();
-        let token = match &request.service_account {
-            Some(_) => request.token.reveal().chars().take(MAX_SHOWN).collect(),
-            None => id_of(&secret_hash::hash(&request.token)),
-        };
         let passed = match self.pass(&request, address.as_deref()).await {
             Ok(passed) => passed,
             Err(answer) if answer.kind == ApiErrorKind::RateLimited => {
@@ -105,6 +98,11 @@ impl Inner {
                 return Err(answer);
             }
             Err(cause) => Err(cause),
+        };
+        // A token that is no rule's name may be a secret that was written in its place (I35, I76).
+        let token = match &request.service_account {
+            Some(_) if self.is_join_rule(&request.token).await => request.token.reveal().to_owned(),
+            Some(_) | None => id_of(&secret_hash::hash(&request.token)),
         };
         let service_account = passed.as_ref().ok().and_then(|pass| pass.account.clone());
         let event = |host_id: Option<HostId>, error: Option<String>| AuditKind::InstanceJoin {

@@ -114,6 +114,12 @@ impl Inner {
         Ok(self.records.write(&key, &rule, rule.expires).await?)
     }
 
+    /// Whether a rule has this name; one that cannot be read has none.
+    pub(crate) async fn is_join_rule(&self, name: &Secret) -> bool {
+        let name = name.reveal();
+        is_name(name) && matches!(self.records.read::<JoinRule>(&key::of(key::JOIN_RULES, name)).await, Ok(Some(_)))
+    }
+
     /// The rule of this name and the account that a pod's token is of, if the rule allows it.
     ///
     /// # Errors

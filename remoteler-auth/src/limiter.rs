@@ -48,11 +48,22 @@ impl Limiter {
     /// Counts an attempt, or refuses it. It is counted before its outcome is known, so that attempts at once cannot
     /// pass together; [`Limiter::succeeded`] takes it back.
     pub(crate) fn attempt(&self, key: &str, now: Timestamp) -> bool {
+        self.attempt_within(key, self.attempts, now)
+    }
+
+    /// As [`Limiter::attempt`], with `most` attempts instead of the usual number.
+    pub(crate) fn attempt_within(&self, key: &str, most: u32, now: Timestamp) -> bool {
         self.count(key, now, |window| {
-            let allowed = window.attempts.saturating_add(window.under_way) < self.attempts;
+            let allowed = window.attempts.saturating_add(window.under_way) < most;
             window.attempts += u32::from(allowed);
             allowed
         })
+    }
+
+    /// Whether `many` attempts of a key count now.
+    pub(crate) fn is_counted(&self, key: &str, many: u32, now: Timestamp) -> bool {
+        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.get(short(key)).is_some_and(|window| self.lasts(window, now) && window.attempts >= many)
     }
 
     /// Begins an attempt. Never are more under way than may fail, so guesses at once cannot pass together, and honest attempts need not be refused

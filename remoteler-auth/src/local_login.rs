@@ -86,7 +86,12 @@ impl Inner {
                 let account = record.is_for_account();
                 Ok(BrowserView::Choose { id: id.to_owned(), connectors, local: Some(local), account })
             }
-            Err(cause) => Err(cause),
+            Err(cause) => {
+                if cause.kind == ApiErrorKind::Denied {
+                    self.tell_refused(id, &cause.message).await?;
+                }
+                Err(cause)
+            }
         }
     }
 }

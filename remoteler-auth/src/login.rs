@@ -99,7 +99,15 @@ impl Inner {
             }
         };
         let failed = |error: &str| failure_of(typed, error.to_owned(), remote);
-        let Some(user) = self.check_password(typed).await? else {
+        let checked = match self.check_password(typed).await {
+            Ok(checked) => checked,
+            // Nobody looked at the password: nothing was wrong with it.
+            Err(cause) => {
+                turn.took_back();
+                return Err(cause);
+            }
+        };
+        let Some(user) = checked else {
             self.record(failed(WRONG)).await?;
             return Err(unauthenticated(WRONG));
         };

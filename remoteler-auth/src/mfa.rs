@@ -277,9 +277,15 @@ impl Inner {
             Ok(turn) => turn,
             Err(answer) => return Err(self.not_proved(caller, answer).await),
         };
-        let record = self.records.read::<UserRecord>(&key::of(key::USERS, user)).await?;
-        let stored = record.and_then(|record| record.password);
-        if !self.passwords.verify(proof.password, stored).await? {
+        let matches = match self.is_password_of(user, proof.password).await {
+            Ok(matches) => matches,
+            // Nobody looked at the password: nothing was wrong with it.
+            Err(cause) => {
+                turn.took_back();
+                return Err(cause);
+            }
+        };
+        if !matches {
             return Err(self.not_proved(caller, unauthenticated(NOT_PROVED)).await);
         }
         let (factors, _) = self.factors_of(user).await?;
@@ -302,6 +308,11 @@ impl Inner {
         }
         turn.succeeded();
         Ok(())
+    }
+
+    async fn is_password_of(&self, user: &UserName, password: Secret) -> ApiResult<bool> {
+        let record = self.records.read::<UserRecord>(&key::of(key::USERS, user)).await?;
+        Ok(self.passwords.verify(password, record.and_then(|record| record.password)).await?)
     }
 
     /// As [`Inner::ask_factor`], whatever the cluster wants at logins.
@@ -336,6 +347,6 @@ impl Inner {
 }
 
 /// The key of what is offered to a user who is logged in. A user's name holds no `/`, and a link's hash is hex.
-fn offer_of(user: &UserName) -> String {
+pub(crate) fn offer_of(user: &UserName) -> String {
     key::of(key::FACTOR_OFFERS, format_args!("of/{user}"))
 }

@@ -8,6 +8,7 @@ mod connectors;
 mod fetch;
 mod github;
 mod jws;
+mod limits;
 mod mapping;
 mod oidc;
 mod records;
@@ -19,14 +20,18 @@ mod saml;
 mod saml;
 mod steps;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 pub(crate) use account::SsoMark;
 pub(crate) use conclude::Authenticated;
 pub use fetch::{FetchError, Fetcher};
 pub(crate) use records::{GONE, LoginRecord};
 
-use crate::limiter::Limiter;
+use self::limits::SsoLimits;
 
 /// How people log in, besides by password. Which way is the default is a setting of the cluster, by file and document.
 #[derive(Clone, Default)]
@@ -48,17 +53,8 @@ pub(crate) struct Sso {
     #[cfg(feature = "saml")]
     saml: saml::Providers,
     limits: SsoLimits,
-}
-
-struct SsoLimits {
-    /// Logins of one address that were begun and not finished.
-    begun: Limiter,
-    /// All of them.
-    all: Limiter,
-    /// Codes typed wrongly from one address.
-    codes: Limiter,
-    /// Questions of one login.
-    polls: Limiter,
+    /// Stored connectors that cannot be read, of which the log has been told.
+    unread: Mutex<BTreeSet<String>>,
 }
 
 /// A login ends then, finished or not (I36).
@@ -70,18 +66,13 @@ const INTERVAL: Duration = Duration::from_secs(2);
 
 impl Sso {
     pub(crate) fn new(config: SsoConfig) -> Self {
-        let limits = SsoLimits {
-            begun: Limiter::new(100, LOGIN_TTL),
-            all: Limiter::new(5_000, LOGIN_TTL),
-            codes: Limiter::new(10, Duration::from_secs(300)),
-            polls: Limiter::new(1, INTERVAL / 2),
-        };
         Self {
             config,
             providers: oidc::Providers::default(),
             #[cfg(feature = "saml")]
             saml: saml::Providers::default(),
-            limits,
+            limits: SsoLimits::default(),
+            unread: Mutex::default(),
         }
     }
 }

@@ -142,7 +142,7 @@ impl Inner {
         self.record(AuditKind::UserDelete { user: actor.clone(), name: name.to_string() }).await?;
         // What they hold is refused everywhere, and what runs by it ends. First: when this fails, the user is still there to be removed again.
         self.revoke_all_of(&actor, &name).await?;
-        let gone = Batch::new().delete(&key).delete(&key::of(key::FACTORS, &name));
+        let gone = Batch::new().delete(&key).delete(&key::of(key::FACTORS, &name)).delete(&crate::mfa::offer_of(&name));
         let gone = match record.invite {
             Some(mark) => {
                 gone.delete(&key::of(key::INVITES, &mark.hash)).delete(&key::of(key::FACTOR_OFFERS, &mark.hash))
@@ -176,7 +176,7 @@ impl Inner {
             None => changed,
         };
         // Who lost the password or the device begins anew.
-        let changed = changed.delete(&key::of(key::FACTORS, &record.name));
+        let changed = changed.delete(&key::of(key::FACTORS, &record.name)).delete(&crate::mfa::offer_of(&record.name));
         let record = UserRecord { password: None, invite: Some(mark), ..record };
         self.records.commit(changed.replace(&key, revision, &record)?).await?;
         self.end_web_sessions(&actor, &record.name, None).await?;

@@ -111,4 +111,15 @@ mod tests {
         let wrong = ApiError::new(ApiErrorKind::Unauthenticated, "wrong user or password");
         assert_eq!(from_outside(wrong.clone()), wrong);
     }
+
+    #[tokio::test]
+    async fn neither_a_page_nor_a_list_tells_who_stands_outside() {
+        let away = || ApiError::new(ApiErrorKind::Unavailable, "10.0.0.7:3025 cannot be reached: Connection refused");
+        for answer in [invite::failed(&away()), jwks::failed(away()), revocations::failed(away())] {
+            assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+            let text = http_body_util::BodyExt::collect(answer.into_body()).await.unwrap().to_bytes();
+            let text = String::from_utf8(text.to_vec()).unwrap();
+            assert!(text.contains("auth service does not answer") && !text.contains("10.0.0.7"), "{text}");
+        }
+    }
 }

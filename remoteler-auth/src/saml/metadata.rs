@@ -53,6 +53,8 @@ pub struct IdpMetadata {
     pub keys: Vec<IdpKey>,
     /// Where requests go, in the order of the document.
     pub sso: Vec<(Binding, String)>,
+    /// Until when it may be used: the earliest `validUntil`, where it has one.
+    pub valid_until: Option<Timestamp>,
 }
 
 impl IdpMetadata {
@@ -77,11 +79,11 @@ impl IdpMetadata {
             [one] => *one,
             others => return Err(MetadataError::Providers(others.len())),
         };
+        let mut valid_until: Option<Timestamp> = None;
         for holder in [&root, entity, role] {
-            if let Some(until) = holder.attribute("validUntil")
-                && Timestamp::parse(until).map_or(true, |until| until <= now)
-            {
-                return Err(MetadataError::Over);
+            if let Some(until) = holder.attribute("validUntil") {
+                let until = Timestamp::parse(until).ok().filter(|until| *until > now).ok_or(MetadataError::Over)?;
+                valid_until = Some(valid_until.map_or(until, |earlier| earlier.min(until)));
             }
         }
         let entity_id =
@@ -101,7 +103,13 @@ impl IdpMetadata {
         if sso.is_empty() {
             return Err(MetadataError::Lacks("SingleSignOnService for HTTP-Redirect or HTTP-POST"));
         }
-        Ok(Self { entity_id: entity_id.to_owned(), keys, sso })
+        Ok(Self { entity_id: entity_id.to_owned(), keys, sso, valid_until })
+    }
+
+    /// Whether it may be used at `now`.
+    #[must_use]
+    pub fn is_valid_at(&self, now: Timestamp) -> bool {
+        self.valid_until.is_none_or(|until| until > now)
     }
 
     /// What an administrator wrote instead of metadata.
@@ -117,7 +125,8 @@ impl IdpMetadata {
         match keys.len() {
             0 => Err(MetadataError::Lacks("certificate")),
             1..=MAX_KEYS => {
-                Ok(Self { entity_id: entity_id.to_owned(), keys, sso: vec![(Binding::Redirect, sso.to_owned())] })
+                let sso = vec![(Binding::Redirect, sso.to_owned())];
+                Ok(Self { entity_id: entity_id.to_owned(), keys, sso, valid_until: None })
             }
             _ => Err(MetadataError::TooManyKeys),
         }

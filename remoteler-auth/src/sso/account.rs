@@ -1,7 +1,7 @@
 //! Accounts of people whom identity providers vouch for: (connector, issuer, subject) and nothing else says whose they are (I39). Owns the link from an account
 //! to its user; a name that another account or a local user has is never given out a second time.
 
-use remoteler_core::{AuditKind, UserName};
+use remoteler_core::{AuditKind, Secret, Timestamp, UserName};
 use serde::{Deserialize, Serialize};
 
 use super::conclude::ProviderIdentity;
@@ -32,15 +32,47 @@ impl SsoMark {
         let Self { connector, issuer, subject } = self;
         // Each part behind its length, so that no two accounts are written alike.
         let parts = [connector, issuer, subject].map(|part| format!("{}:{part}", part.len())).concat();
-        key::of(key::SSO_ACCOUNTS, secret_hash::hash(&remoteler_core::Secret::new(parts)))
+        key::of(key::SSO_ACCOUNTS, secret_hash::hash(&Secret::new(parts)))
+    }
+}
+
+/// What tells a user from another one of the same name, and from itself before it was reset.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UserMark {
+    created: Timestamp,
+    /// Digest of the password's hash.
+    password: Option<String>,
+}
+
+impl UserMark {
+    fn of(user: &UserRecord) -> Self {
+        let password = user.password.as_ref().map(|hash| secret_hash::hash(&Secret::new(hash)));
+        Self { created: user.created, password }
     }
 }
 
 impl Inner {
-    /// A user without a provider.
+    /// The mark of a user who is there.
+    pub(super) async fn mark_of(&self, name: &UserName) -> ApiResult<Option<UserMark>> {
+        let user = self.records.read::<UserRecord>(&key::of(key::USERS, name)).await?;
+        Ok(user.as_ref().map(UserMark::of))
+    }
+
+    /// That the user is still the one that was proven, where there was one: neither removed nor made anew, and with the same password.
+    pub(super) async fn still_proven(&self, name: &UserName, proven: Option<&UserMark>) -> ApiResult<()> {
+        match proven {
+            Some(mark) if self.mark_of(name).await?.as_ref() != Some(mark) => {
+                Err(unauthenticated(format!("user {name} was changed meanwhile; log in again")))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// A user without a provider, who has a password to be proven by.
     pub(super) async fn local_user(&self, name: &UserName) -> ApiResult<UserRecord> {
         let user = self.records.read::<UserRecord>(&key::of(key::USERS, name)).await?;
-        user.filter(|user| user.sso.is_none()).ok_or_else(|| unauthenticated("wrong user name or password"))
+        user.filter(|user| user.sso.is_none() && user.password.is_some())
+            .ok_or_else(|| unauthenticated("wrong user name or password"))
     }
 
     /// The user that an account is, or will be, with the roles and traits of this login. Writes nothing.
@@ -103,10 +135,11 @@ impl Inner {
         Ok(user)
     }
 
-    /// Whether the user is still there and still of the same account. [`Inner::changes`] is held by the caller.
+    /// Whether the user is still there, still of the same account and as it was. [`Inner::changes`] is held by the caller.
     pub(super) async fn still_there(&self, user: &UserRecord) -> ApiResult<()> {
         let stored = self.records.read::<UserRecord>(&key::of(key::USERS, &user.name)).await?;
-        match stored.filter(|stored| stored.sso == user.sso) {
+        let same = |stored: &UserRecord| stored.sso == user.sso && UserMark::of(stored) == UserMark::of(user);
+        match stored.filter(same) {
             Some(_) => Ok(()),
             None => Err(unauthenticated(format!("user {} was removed meanwhile; log in again", user.name))),
         }

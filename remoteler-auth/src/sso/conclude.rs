@@ -3,10 +3,13 @@
 
 use std::collections::BTreeSet;
 
-use remoteler_core::{ApiError, AuditKind, BrowserView, ConnectorReport, LockContext, RoleName, Traits, UserName};
+use remoteler_core::{
+    ApiError, ApiErrorKind, AuditKind, BrowserView, ConnectorReport, LockContext, RoleName, Traits, UserName,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    connectors::Connector,
     records::{Asked, GONE, LoginRecord, Stage},
     steps::{confirm_path, finished},
 };
@@ -39,6 +42,9 @@ pub(crate) struct ProviderIdentity {
     pub(crate) username: UserName,
     pub(crate) roles: BTreeSet<RoleName>,
     pub(crate) traits: Traits,
+    /// Digest of the connector under which this holds.
+    #[serde(default)]
+    pub(crate) terms: String,
 }
 
 /// Who it is, and how that came about, for a test of the connector.
@@ -68,6 +74,16 @@ impl LoginFault {
 }
 
 impl Authenticated {
+    /// As the connector judged it that is read now.
+    pub(super) fn under(self, connector: &Connector) -> Self {
+        match self {
+            Self::Local(name) => Self::Local(name),
+            Self::Provider(identity) => {
+                Self::Provider(Box::new(ProviderIdentity { terms: connector.digest(), ..*identity }))
+            }
+        }
+    }
+
     pub(crate) fn username(&self) -> &UserName {
         match self {
             Self::Local(name) => name,
@@ -103,7 +119,7 @@ impl Inner {
         if !matches!(record.stage, Stage::Open) {
             return Err(not_found(GONE));
         }
-        let connector = who.connector().unwrap_or_default().to_owned();
+        let (connector, name) = (who.connector().unwrap_or_default().to_owned(), who.username().clone());
         let admitted = self.admit_authenticated(who).await;
         if let Asked::Report(_) = &record.asked {
             match admitted {
@@ -119,11 +135,15 @@ impl Inner {
         }
         match admitted {
             Ok((who, _)) => {
+                record.proven = self.mark_of(who.username()).await?;
                 record.stage = Stage::Confirming(who);
                 self.move_login(&record, revision).await?;
                 Ok(BrowserView::Redirect { to: confirm_path(id) })
             }
-            Err(cause) => Err(self.login_failed(id, &connector, LoginFault::said(cause.message)).await?),
+            Err(cause) => {
+                let fault = LoginFault::said(cause.message);
+                Err(self.login_of_failed(id, &connector, Some(&name), fault).await?)
+            }
         }
     }
 
@@ -177,14 +197,29 @@ impl Inner {
 
     /// Ends a login because nobody was proven: audited, and told to who waits. Gives the error for the page.
     pub(crate) async fn login_failed(&self, id: &str, connector: &str, fault: LoginFault) -> ApiResult<ApiError> {
-        let (mut record, revision) = self.login_at(id).await?;
-        let method = match self.connector(connector).await? {
+        self.login_of_failed(id, connector, None, fault).await
+    }
+
+    /// As [`Inner::login_failed`], of somebody who was proven and is not let in. A login that is past its proof stays as it is.
+    async fn login_of_failed(
+        &self,
+        id: &str,
+        connector: &str,
+        user: Option<&UserName>,
+        fault: LoginFault,
+    ) -> ApiResult<ApiError> {
+        let (record, revision) = self.login_at(id).await?;
+        if !matches!(record.stage, Stage::Open) {
+            return Ok(denied(fault.said));
+        }
+        // A connector that is broken is no reason to keep who waits in the dark.
+        let method = match self.connector(connector).await.ok().flatten() {
             Some(connector) => connector.kind().as_str().to_owned(),
             None if connector.is_empty() => "local".to_owned(),
             None => "sso".to_owned(),
         };
         self.record(AuditKind::UserLogin {
-            user: String::new(),
+            user: user.map(ToString::to_string).unwrap_or_default(),
             method,
             success: false,
             error: Some(fault.detail),
@@ -192,8 +227,28 @@ impl Inner {
             remote: record.remote.clone(),
         })
         .await?;
-        record.stage = Stage::Refused(fault.said.clone());
-        self.move_login(&record, revision).await?;
+        self.move_login(&LoginRecord { stage: Stage::Refused(fault.said.clone()), ..record }, revision).await?;
         Ok(denied(fault.said))
+    }
+
+    /// Ends a login whose refusal is on record already: who waits is told.
+    pub(crate) async fn tell_refused(&self, id: &str, said: &str) -> ApiResult<()> {
+        let (record, revision) = self.login_at(id).await?;
+        if matches!(record.stage, Stage::Open) {
+            self.move_login(&LoginRecord { stage: Stage::Refused(said.to_owned()), ..record }, revision).await?;
+        }
+        Ok(())
+    }
+
+    /// The connector of a login whose browser did not choose it. When it cannot be used any more, the login ends.
+    pub(super) async fn connector_or_end(&self, id: &str, name: &str) -> ApiResult<Connector> {
+        match self.usable_connector(name).await {
+            Err(cause)
+                if matches!(cause.kind, ApiErrorKind::Denied | ApiErrorKind::NotFound | ApiErrorKind::BadRequest) =>
+            {
+                Err(self.login_failed(id, name, LoginFault::said(cause.message)).await?)
+            }
+            other => other,
+        }
     }
 }

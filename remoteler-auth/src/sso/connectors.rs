@@ -1,15 +1,18 @@
 //! Connectors as documents and records. Owns that they are read anew for each login, so that a change acts at once (I42), and that their secrets are never
 //! shown again.
 
+use std::sync::PoisonError;
+
 use remoteler_core::{
     AuditKind, ConnectorChoice, ConnectorError, GithubSpec, Metadata, OidcSpec, OneOrMany, Resource, ResourceKind,
-    SamlSpec, check_connector_name,
+    SamlSpec, Secret, check_connector_name,
 };
 use serde_json::json;
 
 use crate::{
     failure::{ApiResult, bad_request, conflict, denied, not_found},
     records::key,
+    secret_hash,
     service::Inner,
 };
 
@@ -110,6 +113,12 @@ impl Connector {
         here.or_else(|| urls.iter().next()).unwrap_or_default().to_owned()
     }
 
+    /// What tells this connector from itself after a change.
+    pub(crate) fn digest(&self) -> String {
+        // Maps of JSON are ordered, so that the same connector is written alike.
+        secret_hash::hash(&Secret::new(json!(self.document(true)).to_string()))
+    }
+
     /// As a document; its secret only for the store.
     pub(crate) fn document(&self, with_secret: bool) -> Resource {
         let (kind, name) = (self.kind(), self.name().to_owned());
@@ -128,10 +137,28 @@ impl Connector {
 }
 
 impl Inner {
-    /// All connectors, in order of name.
+    /// All connectors, in order of name. One that this version cannot read is left out, so that the others go on.
     pub(crate) async fn connectors(&self) -> ApiResult<Vec<Connector>> {
         let stored = self.records.list::<Resource>(key::CONNECTORS).await?;
-        stored.into_iter().map(|(_, document, _)| Connector::parse(document)).collect()
+        let read = |(name, document, _): (String, Resource, _)| match Connector::parse(document) {
+            Ok(connector) => Some(connector),
+            Err(cause) => {
+                // Strangers cause this at will: once is enough (I26).
+                if self.sso.unread.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone()) {
+                    tracing::warn!(%name, %cause, "a stored connector is of no use; replace or remove it with tctl");
+                }
+                None
+            }
+        };
+        Ok(stored.into_iter().filter_map(read).collect())
+    }
+
+    /// A stored connector, whether it can be used or not.
+    async fn stored_connector(&self, name: &str) -> ApiResult<Option<Resource>> {
+        if check_connector_name(name).is_err() {
+            return Ok(None);
+        }
+        Ok(self.records.read(&key::of(key::CONNECTORS, name)).await?)
     }
 
     /// As documents, without secrets.
@@ -141,11 +168,7 @@ impl Inner {
     }
 
     pub(crate) async fn connector(&self, name: &str) -> ApiResult<Option<Connector>> {
-        if check_connector_name(name).is_err() {
-            return Ok(None);
-        }
-        let stored = self.records.read::<Resource>(&key::of(key::CONNECTORS, name)).await?;
-        stored.map(Connector::parse).transpose()
+        self.stored_connector(name).await?.map(Connector::parse).transpose()
     }
 
     /// One that somebody may log in by now.
@@ -161,7 +184,7 @@ impl Inner {
 
     /// With the secret that is stored, if it brings none.
     pub(super) async fn with_stored_secret(&self, mut connector: Connector) -> ApiResult<Connector> {
-        let stored = self.connector(connector.name()).await?;
+        let stored = self.stored_connector(connector.name()).await?.and_then(|stored| Connector::parse(stored).ok());
         // Only for the provider that it was given for.
         match (&mut connector, stored) {
             (Connector::Oidc { spec, .. }, Some(Connector::Oidc { spec: stored, .. }))
@@ -197,10 +220,10 @@ impl Inner {
     pub(crate) async fn write_connector(&self, actor: String, document: Resource, replace: bool) -> ApiResult<()> {
         let connector = Connector::parse(document)?;
         let name = connector.name().to_owned();
-        let all = self.connectors().await?;
-        let known = all.iter().find(|each| each.name() == name);
-        if let Some(known) = known.filter(|known| !replace || known.kind() != connector.kind()) {
-            let kind = known.kind().as_str();
+        let all = self.records.list::<Resource>(key::CONNECTORS).await?;
+        let known = all.iter().map(|(_, document, _)| document).find(|each| each.metadata.name == name);
+        if let Some(known) = known.filter(|known| !replace || known.kind != connector.kind().as_str()) {
+            let kind = &known.kind;
             return Err(conflict(format!(
                 "{kind} {name} exists already; use tctl create -f to replace one of the same kind"
             )));
@@ -224,18 +247,21 @@ impl Inner {
 
     /// Removes a connector; [`Inner::changes`] is held by the caller.
     pub(crate) async fn delete_connector(&self, actor: String, kind: ResourceKind, name: &str) -> ApiResult<()> {
-        let found = self.connector(name).await?.filter(|found| found.kind() == kind);
-        let Some(found) = found else {
+        // As it is stored: one that is of no use can be removed as well.
+        let found = self.stored_connector(name).await?.filter(|found| found.kind == kind.as_str());
+        let unknown = || {
             let name: String = name.chars().take(80).collect();
-            return Err(not_found(format!("there is no {} {name}", kind.as_str())));
+            not_found(format!("there is no {} {name}", kind.as_str()))
         };
-        let name = name.to_owned();
-        self.record(match found {
-            Connector::Oidc { .. } => AuditKind::OidcDelete { user: actor, name: name.clone() },
-            Connector::Github { .. } => AuditKind::GithubDelete { user: actor, name: name.clone() },
-            Connector::Saml { .. } => AuditKind::SamlDelete { user: actor, name: name.clone() },
-        })
-        .await?;
+        found.ok_or_else(unknown)?;
+        let (user, name) = (actor, name.to_owned());
+        let event = [
+            (ResourceKind::Oidc, AuditKind::OidcDelete { user: user.clone(), name: name.clone() }),
+            (ResourceKind::Github, AuditKind::GithubDelete { user: user.clone(), name: name.clone() }),
+            (ResourceKind::Saml, AuditKind::SamlDelete { user, name: name.clone() }),
+        ];
+        let event = event.into_iter().find(|(known, _)| *known == kind).map(|(_, event)| event);
+        self.record(event.ok_or_else(|| not_found(format!("{} is no kind of connector", kind.as_str())))?).await?;
         if kind == ResourceKind::Saml {
             self.forget_saml_key(&name).await?;
         }

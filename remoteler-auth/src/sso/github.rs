@@ -133,9 +133,6 @@ impl Api<'_> {
             .filter(|membership| membership.state == "active")
             .map(|membership| (membership.organization.login.to_ascii_lowercase(), membership.organization.id))
             .collect();
-        for organisation in &spec.require_org_2fa {
-            self.demand_2fa(organisation).await?;
-        }
         let teams: Vec<Team> = self.all("/user/teams?per_page=100").await?;
         let mut found: BTreeSet<(String, String)> = BTreeSet::new();
         for team in teams {
@@ -145,7 +142,7 @@ impl Api<'_> {
                 found.insert((organisation, team.slug.to_ascii_lowercase()));
             }
         }
-        let (mut roles, mut mappings) = (BTreeSet::new(), Vec::new());
+        let (mut roles, mut mappings, mut giving) = (BTreeSet::new(), Vec::new(), BTreeSet::new());
         for mapping in &spec.teams_to_roles {
             let organisation = mapping.organization.to_ascii_lowercase();
             let team = mapping.team.to_ascii_lowercase();
@@ -156,6 +153,9 @@ impl Api<'_> {
                     && self.is_active_in_team(&organisation, &team, &user.login).await?
             };
             let given = if member { mapping.roles.clone() } else { Vec::new() };
+            if !given.is_empty() {
+                giving.insert(organisation.clone());
+            }
             for role in &given {
                 let role = RoleName::new(role)
                     .map_err(|cause| LoginFault::with("the connector's mappings cannot be used", cause))?;
@@ -166,6 +166,11 @@ impl Api<'_> {
                 matched: member.then(|| format!("{organisation}/{team}")),
                 roles: given,
             });
+        }
+        // Of those that give something: another one tells nothing to who is no member, and takes nothing away from who is.
+        let demanded = |wanted: &&String| giving.contains(&wanted.to_ascii_lowercase());
+        for organisation in spec.require_org_2fa.iter().filter(demanded) {
+            self.demand_2fa(organisation).await?;
         }
         let named: BTreeSet<String> =
             spec.teams_to_roles.iter().map(|each| each.organization.to_ascii_lowercase()).collect();
@@ -195,6 +200,7 @@ impl Api<'_> {
             username,
             roles,
             traits,
+            terms: String::new(),
         };
         Ok((Authenticated::Provider(Box::new(who)), report))
     }

@@ -111,6 +111,27 @@ pub(crate) fn username(claim: &str, text: &str) -> Result<UserName, LoginFault> 
     UserName::new(&folded).map_err(|cause| LoginFault::with(said, cause))
 }
 
+/// Adds claims of another source; those that are there stay. That an address is verified is said of the address beside it and of no other (I39).
+pub(crate) fn add_claims(claims: &mut Map<String, Value>, mut more: Map<String, Value>) {
+    if !claims.contains_key("email") {
+        claims.remove("email_verified");
+    } else if claims.get("email") != more.get("email") {
+        more.remove("email");
+        more.remove("email_verified");
+    }
+    for (name, value) in more {
+        claims.entry(name).or_insert(value);
+    }
+}
+
+/// Takes out an address that the provider does not vouch for, and what it says of it (I39).
+pub(crate) fn drop_unverified_email(claims: &mut Map<String, Value>) {
+    if claims.get("email_verified") != Some(&Value::Bool(true)) {
+        claims.remove("email");
+        claims.remove("email_verified");
+    }
+}
+
 /// The address of a user; one that the provider does not vouch for is none (I39).
 pub(crate) fn email(object: &Map<String, Value>, allow_unverified: bool) -> Result<String, LoginFault> {
     let Some(Value::String(email)) = object.get("email") else {
@@ -176,6 +197,45 @@ mod tests {
         for wrong in [json!("ann"), json!("@x"), json!("a@"), json!("a@b@c"), json!(["ann@example.com"]), json!(7)] {
             assert!(email(&object(json!({ "email": wrong, "email_verified": true })), false).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_source_vouches_for_its_own_address_and_for_no_other() {
+        // I39
+        let merged = |mut token: Value, userinfo: Value| {
+            let token = token.as_object_mut().unwrap();
+            add_claims(token, object(userinfo));
+            token.clone()
+        };
+        let other = json!({ "email": "boss@example.com", "email_verified": true, "team": "x" });
+        let claims = merged(json!({ "email": "ann@example.com" }), other.clone());
+        assert_eq!((&claims["email"], &claims["team"]), (&json!("ann@example.com"), &json!("x")));
+        assert!(email(&claims, false).is_err(), "{claims:?}");
+        let claims = merged(json!({ "email_verified": true }), json!({ "email": "boss@example.com" }));
+        assert!(email(&claims, false).is_err(), "{claims:?}");
+        let claims = merged(json!({ "email": "ann@example.com" }), json!({ "email_verified": true }));
+        assert!(email(&claims, false).is_err(), "{claims:?}");
+        let claims = merged(
+            json!({ "email": "ann@example.com", "email_verified": false }),
+            json!({ "email": "ann@example.com", "email_verified": true }),
+        );
+        assert!(email(&claims, false).is_err(), "what was signed stays: {claims:?}");
+        assert!(email(&merged(json!({}), other.clone()), false).is_ok());
+        let same = json!({ "email": "boss@example.com" });
+        assert!(email(&merged(same, other), false).is_ok());
+    }
+
+    #[test]
+    fn an_address_that_is_not_verified_is_no_claim() {
+        // I39
+        for verified in [json!("true"), json!(1), json!(false), json!(null)] {
+            let mut claims = object(json!({ "email": "boss@example.com", "email_verified": verified, "sub": "s" }));
+            drop_unverified_email(&mut claims);
+            assert_eq!(claims, object(json!({ "sub": "s" })));
+        }
+        let mut claims = object(json!({ "email": "ann@example.com", "email_verified": true }));
+        drop_unverified_email(&mut claims);
+        assert_eq!(claims.len(), 2);
     }
 
     #[test]

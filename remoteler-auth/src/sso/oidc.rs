@@ -256,6 +256,10 @@ impl Inner {
                 }
             },
         };
+        // Whatever names the user: an address that nobody vouches for gives no role and no account either (I39).
+        if !spec.allow_unverified_email {
+            mapping::drop_unverified_email(&mut claims);
+        }
         let found = mapping::claims_of(&claims);
         let (roles, mappings) = mapping::roles_of(&found, &spec.claims_to_roles)?;
         let report = ConnectorReport {
@@ -274,6 +278,7 @@ impl Inner {
             username,
             roles,
             traits: mapping::traits_of(&found),
+            terms: String::new(),
         };
         Ok((Authenticated::Provider(Box::new(who)), report))
     }
@@ -330,9 +335,7 @@ impl Inner {
         if more.get("sub").and_then(Value::as_str) != Some(subject) {
             return Err(LoginFault::said("the identity provider's userinfo is of somebody else"));
         }
-        for (name, value) in more {
-            claims.entry(name).or_insert(value);
-        }
+        mapping::add_claims(claims, more);
         Ok(())
     }
 }

@@ -4,7 +4,7 @@
 use remoteler_core::{ConnectorReport, LoopbackUrl, Resource, Revision, Secret, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::conclude::Authenticated;
+use super::{account::UserMark, conclude::Authenticated, limits::ALL};
 use crate::{
     failure::{ApiResult, conflict, not_found},
     records::{Batch, RecordError, key},
@@ -34,6 +34,9 @@ pub(crate) struct LoginRecord {
     /// Hash of the cookie of the one browser that may finish it.
     pub(super) browser: Option<String>,
     pub(super) stage: Stage,
+    /// The user as it was when somebody was proven to be it; absent before, and for accounts that are made at the end.
+    #[serde(default)]
+    pub(super) proven: Option<UserMark>,
 }
 
 /// What is to come of it.
@@ -188,9 +191,6 @@ impl Inner {
         Ok(self.records.delete(&key).await?.then_some(pending))
     }
 }
-
-/// The key under which all logins count.
-pub(super) const ALL: &str = "all";
 
 fn login_key(id: &str) -> String {
     key::of(key::LOGINS, secret_hash::hash(&Secret::new(id)))

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     Caller,
-    failure::{ApiResult, bad_request, not_found},
+    failure::{ApiResult, bad_request, denied, not_found},
     issue::{SubjectKeys, UserIssue, user_identity},
     login::remote,
     secret_hash,
@@ -32,7 +32,7 @@ impl Inner {
             return Err(gone());
         }
         let follow = FollowKey::from_text(&follow).ok_or_else(gone)?;
-        let remote = remote(caller, request.client_addr.as_deref()).or(record.remote);
+        let remote = remote(caller, request.client_addr.as_deref()).or(record.remote.clone());
         let keys = SubjectKeys::parse(&ssh, &tls)?;
 
         let login = |success: bool, error: Option<String>| AuditKind::UserLogin {
@@ -43,7 +43,10 @@ impl Inner {
             connector: who.connector().map(str::to_owned),
             remote: remote.clone(),
         };
-        let user = self.user_of_login(&who).await;
+        let user = match self.still_proven(who.username(), record.proven.as_ref()).await {
+            Ok(()) => self.user_of_login(&who).await,
+            Err(cause) => Err(cause),
+        };
         // Who is removed at this moment is let in before that, and what they got is revoked, or not at all.
         let _turn = self.changes.read().await;
         let issue = match user {
@@ -81,7 +84,11 @@ impl Inner {
         match who {
             Authenticated::Local(name) => self.local_user(name).await,
             Authenticated::Provider(identity) => {
-                self.usable_connector(&identity.connector).await?;
+                // What the provider said was judged by the connector as it was then.
+                if self.usable_connector(&identity.connector).await?.digest() != identity.terms {
+                    let connector = &identity.connector;
+                    return Err(denied(format!("connector {connector} was changed meanwhile; log in again")));
+                }
                 self.keep_account(identity).await
             }
         }

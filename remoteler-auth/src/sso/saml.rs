@@ -2,16 +2,16 @@
 //! steps in which an answer is taken: it is posted by another site, without our cookie (SameSite=Lax), and judged; then the browser comes
 //! back to us with its cookie and a state of its own, and only the browser that began the login goes on (I36).
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+mod published;
+
+use std::collections::BTreeMap;
 
 use http::Request;
 use remoteler_ca::{SamlSigner, StoredSamlKey};
 use remoteler_core::{BrowserView, ConnectorReport, SamlRequestBinding, SamlSpec, Secret, Timestamp};
 
+use self::published::Known;
+pub(super) use self::published::Providers;
 use super::{
     conclude::{Authenticated, LoginFault, Proven, ProviderIdentity},
     connectors::Connector,
@@ -33,20 +33,10 @@ use crate::{
 
 /// The field of the form that an identity provider posts.
 pub(super) const FIELD: &str = "SAMLResponse";
-/// So long metadata from a URL is believed without asking.
-const FRESH: Duration = Duration::from_secs(300);
-/// So long it is believed while nobody answers there.
-const STALE: Duration = Duration::from_secs(24 * 3600);
-/// Most providers remembered.
-const MAX_PROVIDERS: usize = 100;
 /// Longest value of an attribute that is looked at, and most of one attribute.
 const MAX_VALUE: usize = 256;
 const MAX_VALUES: usize = 500;
 const UNUSABLE: &str = "the identity provider's metadata cannot be used; tell an administrator";
-
-/// Metadata by URL, as found last, and when.
-#[derive(Default)]
-pub(super) struct Providers(Mutex<HashMap<String, (IdpMetadata, Timestamp)>>);
 
 /// Reads what a document says of its identity provider, where that needs no question.
 pub(super) fn check(spec: &SamlSpec) -> Result<(), String> {
@@ -136,21 +126,23 @@ impl Inner {
 
     /// Metadata from a URL, which the seam to providers asks (I43).
     async fn published(&self, url: &str, now: Timestamp) -> Result<IdpMetadata, LoginFault> {
-        let known = self.sso.saml.0.lock().unwrap_or_else(PoisonError::into_inner).get(url).cloned();
-        let younger = |than: Duration| known.clone().filter(|(_, at)| now >= *at && now.since(*at) < than);
-        if let Some((metadata, _)) = younger(FRESH) {
-            return Ok(metadata);
-        }
+        let known = self.sso.saml.of(url);
+        let stale = match known.at(now) {
+            Known::Fresh(metadata) => return Ok(metadata),
+            Known::Silent(stale) => {
+                return stale.ok_or_else(|| LoginFault::with(UNUSABLE, "its URL gave none a moment ago"));
+            }
+            Known::Old(stale) => stale,
+        };
         match self.fetch_metadata(url, now).await {
             Ok(metadata) => {
-                let mut all = self.sso.saml.0.lock().unwrap_or_else(PoisonError::into_inner);
-                if all.len() >= MAX_PROVIDERS {
-                    all.clear();
-                }
-                all.insert(url.to_owned(), (metadata.clone(), now));
+                self.sso.saml.found(url, metadata.clone(), now);
                 Ok(metadata)
             }
-            Err(cause) => younger(STALE).map(|(metadata, _)| metadata).ok_or(cause),
+            Err(cause) => {
+                self.sso.saml.failed(url, now);
+                stale.ok_or(cause)
+            }
         }
     }
 
@@ -268,7 +260,8 @@ impl Inner {
             UseError::Refused(cause) => LoginFault::said(cause.to_string()),
             UseError::Storage(cause) => LoginFault::with("the login could not be kept; try again", cause),
         })?;
-        identity(name, spec, claims)
+        let (who, report) = identity(name, spec, claims)?;
+        Ok((who.under(&connector), report))
     }
 }
 
@@ -332,6 +325,7 @@ fn identity(connector: &str, spec: &SamlSpec, said: SamlClaims) -> Result<Proven
         username,
         roles,
         traits: mapping::traits_of(&claims),
+        terms: String::new(),
     };
     Ok((Authenticated::Provider(Box::new(who)), report))
 }

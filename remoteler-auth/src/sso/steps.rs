@@ -12,7 +12,8 @@ use remoteler_core::{
 use super::{
     GRANT_TTL, INTERVAL, LOGIN_TTL,
     connectors::Connector,
-    records::{ALL, Asked, GONE, LoginRecord, PendingState, Stage},
+    limits::{self, Crowded},
+    records::{Asked, GONE, LoginRecord, PendingState, Stage},
 };
 use crate::{
     Caller,
@@ -98,14 +99,17 @@ impl Inner {
         remote: Option<String>,
     ) -> ApiResult<LoginBegun> {
         let now = self.clock.now();
-        let source = remote.as_deref().map(source_of);
-        if source.as_ref().is_some_and(|source| !self.sso.limits.begun.attempt(source, now)) {
-            let said = "too many logins of this address were begun and not finished; wait ten minutes";
-            self.record_attempt(String::new(), said.into(), remote).await?;
-            return Err(rate_limited(said));
-        }
-        if !self.sso.limits.all.attempt(ALL, now) {
-            return Err(rate_limited("too many logins are under way; try again in a few minutes"));
+        let source = remote.as_deref().map(limits::source_of_login);
+        match self.sso.limits.begin(source.as_deref(), now) {
+            Ok(()) => {}
+            Err(Crowded::Source) => {
+                let said = "too many logins of this address were begun and not finished; wait ten minutes";
+                self.record_attempt(String::new(), said.into(), remote).await?;
+                return Err(rate_limited(said));
+            }
+            Err(Crowded::Everywhere) => {
+                return Err(rate_limited("too many logins are under way; try again in a few minutes"));
+            }
         }
         let octets: [u8; 16] = fill_random(self.entropy.as_ref());
         let id: String = octets.iter().map(|octet| format!("{octet:02x}")).collect();
@@ -127,6 +131,7 @@ impl Inner {
             opened: 0,
             browser: None,
             stage: Stage::Open,
+            proven: None,
         };
         self.create_login(&record).await?;
         let LoginRecord { code, expires, .. } = record;
@@ -219,13 +224,9 @@ impl Inner {
         from: Option<String>,
     ) -> ApiResult<BrowserAnswer> {
         let (mut record, revision) = self.login_at(id).await?;
-        let (browser, set_browser) = match browser {
-            Some(browser) => (browser, None),
-            None => {
-                let drawn = secret_hash::draw(self.entropy.as_ref());
-                (drawn.clone(), Some(drawn))
-            }
-        };
+        let browser = browser.unwrap_or_else(|| secret_hash::draw(self.entropy.as_ref()));
+        // Also the one that is there: it lasts as long as this login from now on.
+        let set_browser = Some(browser.clone());
         let hash = secret_hash::hash(&browser);
         if record.browser.as_ref().is_some_and(|known| *known != hash) {
             return Err(self.refuse_stranger(&record, OTHER_BROWSER, from).await?);
@@ -242,18 +243,25 @@ impl Inner {
             Stage::Confirming(_) => return answer(BrowserView::Redirect { to: confirm_path(id) }),
             Stage::Approved { .. } | Stage::Refused(_) | Stage::Tested(_) => return Err(not_found(GONE)),
         }
+        // Who waits for a login that is not the browser's choice is told that there is no way to finish it.
+        let is_chosen = record.connector.is_none() && chosen.is_some();
         let connector = match (&record.asked, record.connector.clone().or(chosen)) {
             (Asked::Report(document), _) => Connector::parse(document.as_ref().clone())?,
             (Asked::Certificates { .. } | Asked::Account, Some(name)) if name == LOCAL => {
                 return answer(self.choose_view(&record, Vec::new(), &browser));
             }
-            (Asked::Certificates { .. } | Asked::Account, Some(name)) => self.usable_connector(&name).await?,
+            (Asked::Certificates { .. } | Asked::Account, Some(name)) if is_chosen => {
+                self.usable_connector(&name).await?
+            }
+            (Asked::Certificates { .. } | Asked::Account, Some(name)) => self.connector_or_end(id, &name).await?,
             (Asked::Certificates { .. } | Asked::Account, None) => {
                 let methods = self.login_methods().await?;
                 match (methods.default_connector, methods.connectors) {
-                    (Some(name), _) => self.usable_connector(&name).await?,
+                    (Some(name), _) => self.connector_or_end(id, &name).await?,
                     (None, connectors) => match connectors.as_slice() {
-                        [ConnectorChoice { name, .. }] if methods.kind != LOCAL => self.usable_connector(name).await?,
+                        [ConnectorChoice { name, .. }] if methods.kind != LOCAL => {
+                            self.connector_or_end(id, name).await?
+                        }
                         _ => return answer(self.choose_view(&record, connectors, &browser)),
                     },
                 }
@@ -389,11 +397,13 @@ impl Inner {
             let more = params.get("error_description").map(|text| printable(text)).unwrap_or_default();
             return Err(LoginFault { detail: format!("{said} {more}").trim_end().to_owned(), said });
         }
-        match &connector {
-            Connector::Oidc { name, spec } => self.oidc_answer(name, spec, pending, params).await,
-            Connector::Github { name, spec } => self.github_answer(name, spec, pending, params).await,
-            Connector::Saml { .. } => super::saml::proven(pending),
-        }
+        let (who, report) = match &connector {
+            Connector::Oidc { name, spec } => self.oidc_answer(name, spec, pending, params).await?,
+            Connector::Github { name, spec } => self.github_answer(name, spec, pending, params).await?,
+            // It was judged when it was posted.
+            Connector::Saml { .. } => return super::saml::proven(pending),
+        };
+        Ok((who.under(&connector), report))
     }
 
     async fn review(&self, id: &str, browser: Option<&Secret>, from: Option<String>) -> ApiResult<BrowserView> {

@@ -133,8 +133,9 @@ pub(super) fn offered(totp: &OfferedTotp) -> OfferedFactor {
     OfferedFactor { image: image.unwrap_or_default(), secret: groups.join(" ") }
 }
 
-fn failed(cause: &ApiError) -> Response {
-    message(status(cause), ENGLISH.invite_title, &cause.message)
+pub(super) fn failed(cause: &ApiError) -> Response {
+    let said = super::from_outside(cause.clone());
+    message(status(&said), ENGLISH.invite_title, &said.message)
 }
 
 fn status(cause: &ApiError) -> StatusCode {

@@ -8,9 +8,9 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
-use remoteler_core::JwkSet;
+use remoteler_core::{ApiError, JwkSet};
 
-use super::{RemoteAddr, State, remembered::Remembered};
+use super::{RemoteAddr, State, from_outside, remembered::Remembered};
 use crate::http::json;
 
 /// The set that was fetched last.
@@ -26,11 +26,15 @@ pub(super) async fn show(
     let fetch = async { Ok(JwkSet { keys: api(addr).trust_bundle().await?.tokens }) };
     let keys = match fetched.get((), fetch).await {
         Ok(keys) => keys,
-        Err(cause) => return json::<()>(Err(cause)),
+        Err(cause) => return failed(cause),
     };
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json")),
         (CACHE_CONTROL, HeaderValue::from_static("public, max-age=60")),
     ];
     (headers, serde_json::to_string(&*keys).unwrap_or_default()).into_response()
+}
+
+pub(super) fn failed(cause: ApiError) -> Response {
+    json::<()>(Err(from_outside(cause)))
 }

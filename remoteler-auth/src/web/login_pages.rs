@@ -25,8 +25,8 @@ use serde_json::Value;
 use super::{
     ApiForAddress, RemoteAddr, account_pages, from_outside,
     pages::{
-        Allowed, Browser, ConfirmPage, ConnectorLink, DeliverPage, DevicePage, LocalForm, LoginPage, SubmitPage,
-        TouchPage, close, message, on_record, page, plain, sentence,
+        Allowed, Browser, ConfirmPage, ConnectorLink, DeliverPage, DevicePage, LocalForm, LoginPage, OnwardPage,
+        SubmitPage, TouchPage, close, message, on_record, page, plain, sentence,
     },
     texts::ENGLISH,
     visit::Visit,
@@ -275,6 +275,8 @@ pub(super) fn shown(answer: BrowserAnswer) -> Response {
 fn redirect(to: &str) -> Response {
     let ours = to.starts_with("/web/") && !to.contains("//") && !to.contains('\\');
     match HeaderValue::from_str(to).ok().filter(|_| ours || to.starts_with("https://")) {
+        // That page may lead on to an identity provider, where a form's answer may not lead: browsers hold redirects of a form to the policy for forms.
+        Some(_) if leads_on(to) => page(StatusCode::OK, &OnwardPage { t: &ENGLISH, url: to }, &Allowed::default()),
         Some(to) => {
             let headers = [(LOCATION, to), (CACHE_CONTROL, HeaderValue::from_static("no-store"))];
             (StatusCode::SEE_OTHER, headers).into_response()
@@ -296,6 +298,12 @@ fn submit(to: &str, fields: &BTreeMap<String, String>) -> Response {
     let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let allowed = Allowed { forms_to: vec![format!("https://{authority}")], script: true };
     page(StatusCode::OK, &SubmitPage { t: &ENGLISH, action: to, provider: &provider, fields: &fields }, &allowed)
+}
+
+/// Whether this is the page of a login, and no page behind it.
+fn leads_on(to: &str) -> bool {
+    let id = wire::WEB_LOGIN_PAGE.split('{').next().and_then(|prefix| to.strip_prefix(prefix));
+    id.is_some_and(|id| !id.is_empty() && id.bytes().all(|c| c.is_ascii_alphanumeric()))
 }
 
 fn choose(id: &str, connectors: &[ConnectorChoice], local: Option<&LocalChoice>, account: bool) -> Response {
@@ -346,6 +354,20 @@ pub(super) fn failed(cause: &ApiError) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_form_leads_to_the_page_of_a_login_without_a_redirect() {
+        // Chrome and Safari hold each redirect of a form to form-action, and that page may redirect to an identity provider.
+        let view = BrowserView::Redirect { to: "/web/login/0af9".into() };
+        let answer = shown(BrowserAnswer { view, set_browser: None });
+        assert_eq!((answer.status(), answer.headers().get(LOCATION)), (StatusCode::OK, None));
+        let text = http_body_util::BodyExt::collect(answer.into_body()).await.unwrap().to_bytes();
+        let text = String::from_utf8(text.to_vec()).unwrap();
+        assert!(
+            text.contains("content=\"0;url=/web/login/0af9\"") && text.contains("href=\"/web/login/0af9\""),
+            "{text}"
+        );
+    }
 
     #[test]
     fn a_browser_is_sent_to_https_or_to_pages_of_ours_and_nowhere_else() {

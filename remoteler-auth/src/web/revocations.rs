@@ -12,9 +12,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use pem::Pem;
-use remoteler_core::{RevocationList, RevocationListFormat, RevocationListName};
+use remoteler_core::{ApiError, RevocationList, RevocationListFormat, RevocationListName};
 
-use super::{ApiForAddress, RemoteAddr, remembered::Remembered};
+use super::{ApiForAddress, RemoteAddr, from_outside, remembered::Remembered};
 use crate::{failure::not_found, http::Failure};
 
 /// How long others may keep it.
@@ -72,8 +72,12 @@ async fn fetch(
 ) -> Response {
     match fetched.get(name, api(addr).revocation_list(name)).await {
         Ok(list) => answer(&list, file, as_pem, headers),
-        Err(cause) => Failure(cause).into_response(),
+        Err(cause) => failed(cause),
     }
+}
+
+pub(super) fn failed(cause: ApiError) -> Response {
+    Failure(from_outside(cause)).into_response()
 }
 
 fn answer(list: &RevocationList, file: &str, as_pem: bool, request: &HeaderMap) -> Response {

@@ -111,6 +111,9 @@ async fn all_pages_are_read_or_nobody_is_let_in() {
 async fn an_organization_that_demands_no_second_factor_lets_nobody_in_where_that_is_wanted() {
     let wanted = json!({ "require_org_2fa": ["acme"] });
     assert!(log_in(&started(answers(), wanted.clone()).await).await.is_ok());
+    // Of one that the user is no member of nothing is told, and no role comes from there.
+    let several = json!({ "require_org_2fa": ["acme", "elsewhere", "other"] });
+    assert!(log_in(&started(answers(), several).await).await.is_ok());
     for said in [
         json!({ "two_factor_requirement_enabled": false }),
         json!({}),

@@ -20,6 +20,7 @@ mod leases;
 mod local_login;
 mod locks;
 mod login;
+mod login_ends;
 mod mfa;
 mod mortal;
 mod pages;

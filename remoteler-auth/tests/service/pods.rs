@@ -106,6 +106,7 @@ async fn every_other_pod_name_service_and_token_is_refused() {
     );
     let log = serde_json::to_string(&cluster.events("instance.join").await).unwrap();
     assert!(!log.contains("of remoteler:agent")); // I76: the pod's token
+    assert!(!log.contains(secret.reveal())); // I76: nor one that was shown as the name of a rule
 }
 
 #[tokio::test]

@@ -11,8 +11,8 @@ use std::{
 use anyhow::{Context as _, bail};
 use remoteler_client::{KeyPairs, ProxyAddr, WebClient};
 use remoteler_core::{
-    AnswerKey, ApiError, ApiErrorKind, BeginLogin, Clock, LoginBegun, LoginPoll, LoginProgress, LoopbackUrl, OsEntropy,
-    RedeemLogin, Secret, SystemClock, UserCerts, fill_random,
+    AnswerKey, ApiError, ApiErrorKind, BeginLogin, LoginBegun, LoginPoll, LoginProgress, LoopbackUrl, OsEntropy,
+    RedeemLogin, Secret, UserCerts, fill_random,
 };
 use remoteler_ssh::printable;
 use tokio::{
@@ -23,6 +23,9 @@ use tokio::{
 
 use crate::{cli, output::say};
 
+/// How long somebody has for the login in the browser. Measured, not compared with the time of day: this machine's may be another one than the auth
+/// service's, which says itself when the login is over.
+const PATIENCE: Duration = Duration::from_secs(600);
 /// How long a browser has to send its request to the listener.
 const REQUEST: Duration = Duration::from_secs(5);
 /// Longest request that is read: the sealed answer and what browsers send besides.
@@ -57,7 +60,7 @@ pub(super) async fn log_in(
         client_addr: None,
     };
     let begun = web.begin_login(&request).await?;
-    let left = begun.expires.since(SystemClock.now()).min(Duration::from_secs(600));
+    let left = PATIENCE;
     let answer = match listener {
         Some(listener) => {
             invite(proxy, &begun, options);

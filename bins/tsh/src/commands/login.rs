@@ -4,7 +4,9 @@ use std::{env, path::Path, time::Duration};
 
 use anyhow::{Context as _, bail};
 use remoteler_client::{KeyPairs, Profile, ProxyAddr, SshAgent, Store, StoreError, StoredLogin, WebClient, WebTrust};
-use remoteler_core::{ApiErrorKind, AuthApi, Clock, ClusterName, LoginRequest, SystemClock, UserName};
+use remoteler_core::{
+    ApiError, ApiErrorKind, AuthApi, Clock, ClusterName, LoginMethods, LoginRequest, SystemClock, UserName,
+};
 use remoteler_ssh::printable;
 
 use super::{browser_login, kube, status};
@@ -183,11 +185,16 @@ async fn way(web: &WebClient, options: &cli::Login) -> anyhow::Result<Way> {
     if options.device || options.browser.is_some() || options.bind_addr.is_some() {
         return Ok(Way::Browser(None));
     }
-    match web.login_methods().await {
+    Ok(way_of(web.login_methods().await)?)
+}
+
+/// What the cluster's answer means. One that failed asks nobody for a password that may not be wanted here.
+fn way_of(answer: Result<LoginMethods, ApiError>) -> Result<Way, ApiError> {
+    match answer {
         Ok(methods) if methods.kind != LOCAL => Ok(Way::Browser(None)),
         Ok(_) => Ok(Way::Password),
-        Err(cause) if cause.kind == ApiErrorKind::NotFound || cause.kind == ApiErrorKind::Internal => Ok(Way::Password),
-        Err(cause) => Err(cause.into()),
+        Err(cause) if cause.kind == ApiErrorKind::NotFound => Ok(Way::Password),
+        Err(cause) => Err(cause),
     }
 }
 
@@ -257,5 +264,22 @@ pub(crate) async fn tell_kubeconfig(context: &Context, login: &StoredLogin) {
     };
     if let Err(cause) = written.await {
         say(&format!("tsh: the kubeconfig was not written: {}", one_line(&cause)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_asked_for_where_the_cluster_says_so_or_does_not_know_the_question() {
+        let methods = |kind: &str| LoginMethods { kind: kind.into(), default_connector: None, connectors: Vec::new() };
+        let failed = |kind| way_of(Err(ApiError::new(kind, "no")));
+        assert!(matches!(way_of(Ok(methods("local"))), Ok(Way::Password)));
+        assert!(matches!(way_of(Ok(methods("oidc"))), Ok(Way::Browser(None))));
+        assert!(matches!(failed(ApiErrorKind::NotFound), Ok(Way::Password)));
+        for kind in [ApiErrorKind::Internal, ApiErrorKind::Unavailable, ApiErrorKind::RateLimited] {
+            assert!(failed(kind).is_err(), "{kind:?}");
+        }
     }
 }

@@ -35,7 +35,7 @@ pub(crate) fn add(context: &Context, name: String) -> anyhow::Result<()> {
         if let Some(picture) = picture(&offered.uri) {
             say(&picture);
         }
-        say(&format!("Scan this with an authenticator app, or type this secret into it: {}", offered.secret.reveal()));
+        say(&manual(&offered.secret));
         say("Then type the six digits that it shows.");
         let added = auth.add_factor(NewFactor { name: name.clone(), code: password::read_code()? }).await?;
         say(&format!("{} is a second factor of yours now.", output::safe(&name)));
@@ -94,6 +94,11 @@ fn needs_code<T>(answer: &Result<T, remoteler_core::ApiError>) -> bool {
     answer.as_ref().is_err_and(|refusal| refusal.kind == ApiErrorKind::SecondFactorNeeded)
 }
 
+/// For who cannot scan. The secret is the server's, and is made harmless for the terminal (I72).
+fn manual(secret: &Secret) -> String {
+    format!("Scan this with an authenticator app, or type this secret into it: {}", output::safe(secret.reveal()))
+}
+
 /// The QR code as text, where somebody can hold a telephone to it.
 fn picture(uri: &Secret) -> Option<String> {
     if !terminal::stdin_is_terminal() {
@@ -113,4 +118,16 @@ fn table(factors: &[Factor]) -> String {
         table.row([name.clone(), kind.as_str().to_owned(), added.to_string(), used]);
     }
     table.into_text()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offered_secret_steers_no_terminal() {
+        // I72
+        let said = manual(&Secret::new("ABCD\u{1b}]0;x\u{7}\n\u{202e}"));
+        assert!(said.contains("ABCD") && !said.chars().any(|c| c.is_control() || c == '\u{202e}'), "{said:?}");
+    }
 }

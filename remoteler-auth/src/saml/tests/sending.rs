@@ -84,6 +84,14 @@ fn metadata_of_a_provider_gives_its_name_its_keys_and_where_to_go() {
     let text = idp_metadata(&[&one.certificate, &other.certificate, &one.certificate]);
     let read = IdpMetadata::parse(text.as_bytes(), NOW).unwrap();
     assert_eq!(read.entity_id, "https://idp.example.com/saml");
+    assert_eq!(read.valid_until, Some(remoteler_core::Timestamp::parse("2027-01-01T00:00:00Z").unwrap()));
+    let role = "<md:IDPSSODescriptor validUntil=\"2026-12-01T00:00:00Z\" ";
+    let sooner = IdpMetadata::parse(text.replace("<md:IDPSSODescriptor ", role).as_bytes(), NOW).unwrap();
+    assert_eq!(
+        sooner.valid_until,
+        Some(remoteler_core::Timestamp::parse("2026-12-01T00:00:00Z").unwrap()),
+        "the earliest counts"
+    );
     assert_eq!(read.keys, [one.provider().keys, other.provider().keys].concat());
     assert_eq!(
         read.sso,

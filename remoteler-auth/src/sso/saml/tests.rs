@@ -312,6 +312,7 @@ async fn a_request_goes_by_the_binding_that_the_connector_prefers_and_the_provid
         entity_id: "idp".into(),
         keys: Vec::new(),
         sso: sso.iter().map(|(binding, url)| (*binding, (*url).to_owned())).collect(),
+        valid_until: None,
     };
     let spec = |wanted: &str| -> SamlSpec {
         let document = json!({
