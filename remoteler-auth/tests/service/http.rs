@@ -123,6 +123,7 @@ async fn every_operation_that_is_not_for_anybody_refuses_a_stranger() {
     let host_id = "67e55044-10b1-426f-9247-bb680e5fe0c8";
     let record = json!({ "host_id": host_id, "name": "x", "version": "1", "last_seen": "2026-03-01T12:00:00Z" });
     let lease = json!({ "id": host_id, "user": "x", "kind": "kube" });
+    let kube_session = json!({ "kubernetes": { "kube_cluster": "x", "tls_public_key": "x" } });
     let bodies = [
         ("AuditEvent", json!([])),
         ("TrustAck", json!({ "generation": 1 })),
@@ -144,6 +145,7 @@ async fn every_operation_that_is_not_for_anybody_refuses_a_stranger() {
         ("Resource", json!({ "kind": "role", "version": "v7", "metadata": { "name": "x" } })),
         ("LeaseReport", json!({})),
         ("LeaseRequest", json!({ "lease": lease, "limit": 1 })),
+        ("SessionProofRequest", json!({ "session": host_id, "purpose": kube_session })),
     ];
     let mut checked = 0;
     for (path, operations) in document["paths"].as_object().unwrap() {
