@@ -10,7 +10,7 @@ mod revoked;
 
 use std::future::Future;
 
-use remoteler_core::{CaKind, SSH_PARSER_STACK};
+use remoteler_core::{CaKind, Identity, SSH_PARSER_STACK, SystemRole};
 use remoteler_tests::{ApiServer, Cluster, ClusterOptions, Edge, User, eventually, need};
 use serde_json::Value;
 
@@ -106,6 +106,10 @@ fn wrong_certificates(scene: &Scene, other: &Cluster) -> Vec<Wrong> {
     let everywhere = || Door::ALL.to_vec();
     let unknown: &[&str] = &["was not signed by", "UnknownIssuer"];
     let (user, host) = (user_identity("eve", Cluster::NAME), host_identity(cluster, Cluster::NAME, KUBE));
+    let mut node = host.clone();
+    if let Identity::Host(node) = &mut node {
+        node.roles = [SystemRole::Node].into();
+    }
     let wrong = |what, shown, reasons| Wrong { what, shown: Some(shown), at: everywhere(), reasons };
 
     let theirs = Bearer::of_login(&User::create(other, "eve", "access,editor"));
@@ -125,13 +129,15 @@ fn wrong_certificates(scene: &Scene, other: &Cluster) -> Vec<Wrong> {
         Wrong {
             what: "the host's certificate in place of a user's",
             shown: Some(scene.host.clone()),
-            at: not_the_tunnel(),
-            reasons: &[
-                "was not signed by the user authority",
-                "a user's is needed",
-                "may not",
-                "a user certificate is",
-            ],
+            // It is a proxy's, and proxies pass dials on to each other there.
+            at: not_the_tunnel().into_iter().filter(|door| *door != Door::ProxySsh).collect(),
+            reasons: &["was not signed by the user authority", "may not", "a user certificate is"],
+        },
+        Wrong {
+            what: "a node's certificate in place of a user's",
+            shown: Some(forge(&own_hosts, &node, Window::Hour)),
+            at: vec![Door::ProxySsh],
+            reasons: &["a user's is needed"],
         },
         Wrong {
             what: "the user's certificate in place of a host's",
