@@ -283,7 +283,9 @@ fn parse(log: &str, root: &Path) -> Vec<Call> {
     }
     lines.sort_by_key(|(number, _)| *number);
     for (_, line) in lines {
-        let Some((line, result)) = line.rsplit_once(") = ") else { continue };
+        // What stands in two lines is filled up with blanks before its result.
+        let Some((line, result)) = line.rsplit_once(" = ") else { continue };
+        let Some(line) = line.trim_end().strip_suffix(')') else { continue };
         if result.starts_with('-') {
             continue;
         }
