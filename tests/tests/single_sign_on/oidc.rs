@@ -61,7 +61,10 @@ fn on_a_machine_without_a_browser_a_code_is_typed_elsewhere() {
     let page = browser.get(&url);
     assert!(page.contains("name=\"code\""));
     let csrf = attribute(&page, "name=\"csrf\" value=\"").unwrap();
+    // Browsers take no redirect of a form's answer to another site, so the answer is a page that leads on.
     let page = browser.post(&url, &[("csrf", &csrf), ("code", &code)]);
+    let onward = attribute(&page, "href=\"/web/login/").unwrap_or_else(|| panic!("{page}"));
+    let page = browser.get(&format!("https://{}/web/login/{onward}", world.cluster.proxy()));
     let token = attribute(&page, "name=\"token\" value=\"").unwrap_or_else(|| panic!("{page}"));
     let action = attribute(&page, "action=\"").unwrap();
     let confirm = format!("https://{}{action}", world.cluster.proxy());
