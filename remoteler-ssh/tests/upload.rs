@@ -320,7 +320,7 @@ async fn what_a_killed_process_left_is_uploaded_at_the_next_start() {
     let (stop, running) = (CancellationToken::new(), uploader(&dir, &store));
     let task = tokio::spawn(running.run(stop.clone()));
 
-    tokio::time::timeout(Duration::from_secs(10), store.changed.notified()).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(60), store.changed.notified()).await.unwrap();
     stop.cancel();
     task.await.unwrap();
 

@@ -9,7 +9,7 @@ use remoteler_tests::{Cluster, User, need};
 
 fn open(command: Command) -> expectrl::session::OsSession {
     let mut session = Session::spawn(command).expect("the command starts in a pseudo terminal");
-    session.set_expect_timeout(Some(Duration::from_secs(20)));
+    session.set_expect_timeout(Some(Duration::from_secs(60)));
     session.get_process_mut().set_window_size(80, 24).expect("a pseudo terminal has a size");
     session
 }
