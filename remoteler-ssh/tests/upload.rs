@@ -10,12 +10,12 @@ use std::{
 
 use async_trait::async_trait;
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, HostCerts, InstanceId, Invite, JoinRequest, KubeRecord,
-    LeaseAnswer, LeaseReport, LeaseRequest, LoginRequest, NewRevocation, NewToken, NewUser, NodeRecord, OsEntropy,
-    Ping, PolicyUpdate, PolicyVersion, RecordingChunk, RecordingInfo, Resource, ResourceKind, Revocation,
-    RevocationList, RevocationListName, RevocationTarget, RotateRequest, RotationStatus, Secret, SessionId,
-    SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary, TrustAck, TrustAcked, TrustBundle,
-    UserCerts, UserName, UserSummary, evidence,
+    ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, HostCerts, InstanceId, InventoryUpdate, Invite,
+    JoinRequest, KubeRecord, LeaseAnswer, LeaseReport, LeaseRequest, LoginRequest, NewRevocation, NewToken, NewUser,
+    NodeRecord, OsEntropy, Ping, PolicyUpdate, PolicyVersion, RecordingChunk, RecordingInfo, Resource, ResourceKind,
+    Revision, Revocation, RevocationList, RevocationListName, RevocationTarget, RotateRequest, RotationStatus, Secret,
+    SessionId, SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary, TrustAck, TrustAcked,
+    TrustBundle, UserCerts, UserName, UserSummary, evidence,
 };
 use remoteler_ssh::Uploader;
 use tokio::sync::Notify;
@@ -259,7 +259,7 @@ impl AuthApi for Store {
         absent()
     }
 
-    async fn proxies(&self) -> Result<Vec<remoteler_core::ProxyRecord>, ApiError> {
+    async fn inventory(&self, _: Option<Revision>, _: Duration) -> Result<InventoryUpdate, ApiError> {
         absent()
     }
     async fn take_lease(&self, _: LeaseRequest) -> Result<LeaseAnswer, ApiError> {
