@@ -138,7 +138,7 @@ async fn proxies_hear_of_each_other_while_they_announce_themselves_and_nobody_el
     cluster.as_host(&two).announce_proxy("two.example.com:443".into()).await.unwrap();
     let whole = cluster.as_host(&one).inventory(None, Duration::ZERO).await.unwrap();
     assert!(whole.whole);
-    assert_eq!(whole.proxies.iter().map(|proxy| proxy.public_addr.as_str()).count(), 2, "{whole:?}");
+    assert_eq!(whole.proxies.len(), 2, "{whole:?}");
     cluster.clock.advance(Duration::from_secs(100));
     let whole = cluster.admin().inventory(None, Duration::ZERO).await.unwrap();
     assert_eq!(
