@@ -7,9 +7,14 @@ use remoteler_core::{Labels, SystemRole, parse_duration};
 
 use crate::config::{Flags, parse_labels};
 
+const AFTER_HELP: &str = "Example: remoteler start --data-dir ./data
+
+REMOTELER_LOG says what is logged in place of the config file's log.level: a level (error, warn, info, debug, trace, off), or several
+TARGET=LEVEL with commas between, such as info,remoteler_tunnel=debug.";
+
 /// The Remoteler daemon: auth, proxy, node and kube services, any set of them in one process.
 #[derive(Debug, Parser)]
-#[command(name = "remoteler", version = crate::VERSION, about, after_help = "Example: remoteler start --data-dir ./data")]
+#[command(name = "remoteler", version = crate::VERSION, about, after_help = AFTER_HELP)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

@@ -115,8 +115,8 @@ pub(crate) enum Command {
     /// Print resources as documents; `create` reads all but nodes and Kubernetes clusters
     #[command(after_help = "Example: tctl get role/access")]
     Get {
-        /// KIND or KIND/NAME; kinds: role, user, token, node, kube_cluster, policy_test, lock, cluster_auth_preference (cap),
-        /// cluster_networking_config (netconfig), session_recording_config (recconfig)
+        /// KIND or KIND/NAME; kinds: role, user, token, node, kube_cluster, policy_test, lock, oidc, saml, github,
+        /// cluster_auth_preference (cap), cluster_networking_config (netconfig), session_recording_config (recconfig)
         resource: ResourceRef,
     },
     /// Write resources from YAML documents of all kinds but node and kube_cluster (tokens without a secret): all of them, or none when one is wrong
@@ -131,7 +131,7 @@ pub(crate) enum Command {
     /// Remove a resource
     #[command(after_help = "Example: tctl rm role/developer")]
     Rm {
-        /// KIND/NAME
+        /// KIND/NAME; kinds as of `get`, without those that set the cluster
         resource: ResourceRef,
     },
     /// List the SSH nodes, and let one join again
@@ -218,7 +218,7 @@ pub(crate) enum UsersCommand {
         /// Name
         name: UserName,
     },
-    /// Take a user's password away; prints a new one-time link
+    /// Take a user's password and second factors away; prints a new one-time link to set them anew
     #[command(after_help = "Example: tctl users reset ann")]
     Reset {
         /// Name

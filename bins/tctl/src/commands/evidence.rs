@@ -171,7 +171,12 @@ fn refusal(verdict: &Verdict) -> String {
     let named: Vec<_> = each.collect();
     let more = verdict.found.saturating_sub(named.len() as u64);
     let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-    format!("the export was tampered with: {}{more}", named.join("; "))
+    let what = if verdict.origin.is_none() && verdict.proven == 0 {
+        "this is no export of an audit log, or its beginning was changed"
+    } else {
+        "the export was tampered with"
+    };
+    format!("{what}: {}{more}", named.join("; "))
 }
 
 fn shown(verdict: &Verdict) -> anyhow::Result<Report> {
@@ -212,7 +217,11 @@ mod tests {
             let verdict = check(file, ExportVerifier::new(Vec::new(), Vec::new())).unwrap();
             assert!(!verdict.is_whole());
             let said = refusal(&verdict);
-            assert!(said.starts_with("the export was tampered with: ") && said.lines().count() == 1, "{said}");
+            assert!(
+                said.starts_with("this is no export of an audit log, or its beginning was changed: ")
+                    && said.lines().count() == 1,
+                "{said}"
+            );
         }
     }
 

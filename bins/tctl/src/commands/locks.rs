@@ -1,6 +1,8 @@
 //! `tctl lock` and `tctl locks ls`: who and what is shut out.
 
-use remoteler_core::{AuthApi, Labels, LockSpec, LockTarget, Metadata, OsEntropy, Resource, ResourceKind, random_uuid};
+use remoteler_core::{
+    ApiErrorKind, AuthApi, Labels, LockSpec, LockTarget, Metadata, OsEntropy, Resource, ResourceKind, random_uuid,
+};
 
 use crate::{
     cli::LockArgs,
@@ -47,11 +49,29 @@ pub(crate) async fn lock(api: &dyn AuthApi, args: &LockArgs) -> anyhow::Result<R
     let what = spec.as_ref().map(|spec| spec.target.to_string()).unwrap_or_default();
     let until =
         spec.and_then(|spec| spec.expires).map_or("until it is removed".to_owned(), |end| format!("until {end}"));
+    let missing = missing(api, args).await;
     let text = format!(
-        "Locked {until}: {what}.\nWhat runs is ended within seconds, and nothing new begins. To unlock: tctl rm lock/{name}\n"
+        "Locked {until}: {what}.\n{missing}What runs is ended within seconds, and nothing new begins. To unlock: tctl rm lock/{name}\n"
     );
     let value = made.map_or_else(|| Ok(serde_json::json!({ "metadata": { "name": name } })), serde_json::to_value)?;
     Report::new(text, &value)
+}
+
+/// A line for each name in the lock that nobody has now: it holds all the same, for one who is made later, and may be a slip of the pen.
+async fn missing(api: &dyn AuthApi, args: &LockArgs) -> String {
+    let names = [
+        (ResourceKind::User, args.user.as_ref().map(ToString::to_string)),
+        (ResourceKind::Role, args.role.as_ref().map(ToString::to_string)),
+    ];
+    let mut text = String::new();
+    for (kind, name) in names {
+        let Some(name) = name else { continue };
+        let found = api.resources(kind, Some(name.clone())).await;
+        if found.is_err_and(|cause| cause.kind == ApiErrorKind::NotFound) {
+            text.push_str(&format!("There is no {} {name} now; the lock waits for one.\n", kind.as_str()));
+        }
+    }
+    text
 }
 
 /// Lists what is locked.

@@ -26,8 +26,10 @@ pub(crate) fn run(context: &Context, options: &cli::Login) -> anyhow::Result<()>
         };
         let login = match valid {
             Some(login) => {
-                if options.ttl.is_some() {
-                    say("tsh: already logged in, so --ttl has no effect; run tsh logout first to log in anew");
+                if let Some(flags) = without_effect(options) {
+                    say(&format!(
+                        "tsh: already logged in, so {flags} changes nothing; run tsh logout first to log in anew"
+                    ));
                 }
                 tell_agent(&login);
                 select_cluster(context, login, select)?
@@ -37,6 +39,24 @@ pub(crate) fn run(context: &Context, options: &cli::Login) -> anyhow::Result<()>
         tell_kubeconfig(context, &login).await;
         status::print_login(&login)
     })?
+}
+
+/// The flags that say how to log in. What stands in the environment for every login is not worth a word each time.
+fn without_effect(options: &cli::Login) -> Option<String> {
+    let cli::Login { ttl, auth, browser, bind_addr, device, select: _ } = options;
+    let given = [
+        ("--ttl", "TSH_TTL", ttl.is_some()),
+        ("--auth", "TSH_AUTH", auth.is_some()),
+        ("--browser", "TSH_BROWSER", browser.is_some()),
+        ("--bind-addr", "TSH_BIND_ADDR", bind_addr.is_some()),
+        ("--device", "TSH_DEVICE", *device),
+    ];
+    let flags: Vec<_> = given
+        .into_iter()
+        .filter(|(_, variable, given)| *given && env::var_os(variable).is_none())
+        .map(|(flag, ..)| flag)
+        .collect();
+    (!flags.is_empty()).then(|| flags.join(", "))
 }
 
 /// The login in the store, if no new one is needed.
