@@ -465,9 +465,9 @@ pub enum BrowserView {
         /// XML.
         document: String,
     },
-    /// The password was right: a security key is asked for.
+    /// The password was right: a security key is asked for. On the account page too, to be shown before others are changed.
     Touch {
-        /// The login.
+        /// The login; empty on the account page.
         id: String,
         /// Stands for the question; its answer brings it back, once.
         token: Secret,

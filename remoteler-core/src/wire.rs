@@ -284,7 +284,11 @@ pub struct RejoinTokenRequest {
 pub const fn status(kind: ApiErrorKind) -> u16 {
     match kind {
         ApiErrorKind::BadRequest => 400,
-        ApiErrorKind::Unauthenticated | ApiErrorKind::SecondFactorNeeded | ApiErrorKind::SecurityKeyNeeded => 401,
+        ApiErrorKind::Unauthenticated
+        | ApiErrorKind::SecondFactorNeeded
+        | ApiErrorKind::SecurityKeyNeeded
+        | ApiErrorKind::PasswordNeeded
+        | ApiErrorKind::FreshLoginNeeded => 401,
         ApiErrorKind::Denied | ApiErrorKind::Copied => 403,
         ApiErrorKind::NotFound => 404,
         ApiErrorKind::Conflict => 409,

@@ -64,6 +64,9 @@ impl Inner {
         let logout_connector = who.connector().filter(|_| who.method() == "oidc").map(str::to_owned);
         let (roles, logins) = (identity.roles.clone(), identity.logins.iter().map(ToString::to_string).collect());
         self.record(login(true, None)).await?;
+        if let Authenticated::Provider(_) = &who {
+            self.remember_login(&issue).await?;
+        }
         let issued = self.issuer.issue_user(issue).await?;
         let certs = UserCerts {
             ssh_certificate: issued.ssh_certificate,

@@ -332,7 +332,9 @@ fn touch(id: &str, token: &Secret, options: &str, code: bool, error: Option<&str
     let error = error.map(sentence);
     let error = error.as_deref();
     let status = if error.is_some() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
-    let shown = TouchPage { t: &ENGLISH, error, action: &action, token: token.reveal(), options, code };
+    let text = ENGLISH.touch_text;
+    let shown =
+        TouchPage { t: &ENGLISH, text, error, action: &action, csrf: None, token: token.reveal(), options, code };
     page(status, &shown, &Allowed::keys())
 }
 

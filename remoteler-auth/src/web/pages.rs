@@ -186,10 +186,14 @@ pub(crate) struct LocalForm<'a> {
 pub(crate) struct TouchPage<'a> {
     /// Language.
     pub(crate) t: &'static Texts,
+    /// What for.
+    pub(crate) text: &'a str,
     /// What went wrong before.
     pub(crate) error: Option<&'a str>,
     /// Where it goes.
     pub(crate) action: &'a str,
+    /// [`Browser::form_token`], where forms bring one.
+    pub(crate) csrf: Option<&'a str>,
     /// Stands for the question.
     pub(crate) token: &'a str,
     /// JSON for the browser.

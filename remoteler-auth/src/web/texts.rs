@@ -112,6 +112,10 @@ texts! {
     account_add_key = "Add a security key";
     account_factor_name = "Name";
     account_key_name = "security key";
+    account_prove = "To change second factors, show one that you have: type a code of its app, or a recovery code.";
+    account_prove_button = "Show it";
+    account_touch_text = "Touch your security key, or unlock this device, to show that your account is changed by you.";
+    account_done_proven = "Thank you. Second factors can be changed for five minutes.";
     account_stale = "To change second factors, show once more that it is you.";
     account_again = "Log in again";
     account_sessions = "Browsers that are logged in";

@@ -157,7 +157,7 @@ async fn a_password_that_was_changed_before_the_certificates_were_fetched_gives_
 async fn a_factor_that_was_begun_before_a_reset_cannot_be_finished_after_it() {
     let cluster = Cluster::start().await;
     cluster.user("ann", &["access"], &["root"]).await;
-    let offer = || FreshProof { password: Secret::new(PASSWORD), code: None };
+    let offer = || FreshProof { password: Some(Secret::new(PASSWORD)), code: None };
     let finish = || NewFactor { name: "theirs".into(), code: Secret::new("000000") };
     cluster.as_user("ann").await.offer_factor(offer()).await.unwrap();
     cluster.admin().reset_user(ann()).await.unwrap();

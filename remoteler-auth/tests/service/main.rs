@@ -6,6 +6,7 @@ mod audit;
 mod backup;
 mod browser_login;
 mod cluster_settings;
+mod connector_factors;
 mod copies;
 mod evidence;
 mod explain;
