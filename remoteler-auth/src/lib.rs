@@ -56,6 +56,7 @@ mod secret_hash;
 mod security_keys;
 mod service;
 mod session_mfa;
+mod session_touch;
 mod sessions;
 mod shipping;
 mod sign;

@@ -32,6 +32,7 @@ use crate::{
     records::{Records, key},
     revocations::Ledger,
     roles,
+    session_touch::{PAGES, PAGES_WINDOW},
     sso::Sso,
     storage::SealedStorage,
 };
@@ -179,6 +180,8 @@ pub(crate) struct Limits {
     pub(crate) login_address: Limiter,
     /// Wrong codes of one user for sessions.
     pub(crate) session_user: Limiter,
+    /// Pages of one user that one caller has open for sessions.
+    pub(crate) session_pages: Limiter,
     /// Renewals of one host.
     pub(crate) renewals: Limiter,
     /// Failed joins from one address.
@@ -298,6 +301,7 @@ impl AuthService {
             login_user: Limiter::new(10, WINDOW),
             login_address: Limiter::new(30, WINDOW),
             session_user: Limiter::new(10, WINDOW),
+            session_pages: Limiter::new(PAGES, PAGES_WINDOW),
             renewals: Limiter::new(60, WINDOW),
             join: Limiter::new(10, WINDOW),
             guess: Mutex::new(()),

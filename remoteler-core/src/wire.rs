@@ -188,6 +188,8 @@ pub const WEB_INVITE: &str = "/web/invite/{token}";
 pub const WEB_ACCOUNT: &str = "/web/account";
 /// Where the forms of [`WEB_ACCOUNT`] go: `POST`.
 pub const WEB_ACCOUNT_FORM: &str = "/web/account/{form}";
+/// Page of the proxy on which a security key is touched for one session: `GET` and `POST`, HTML.
+pub const WEB_SESSION: &str = "/web/session/{id}";
 
 /// Body of [`INVITED_USER`].
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -39,6 +39,7 @@ mod sign;
 mod support;
 mod token;
 mod token_scope;
+mod touch_pages;
 mod users;
 mod web;
 mod write_crashes;

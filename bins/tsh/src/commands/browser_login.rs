@@ -111,7 +111,7 @@ fn invite(proxy: &ProxyAddr, begun: &LoginBegun, options: &cli::Login) {
 }
 
 /// Opens a page with the desktop's own program; no shell sees the address.
-pub(super) fn open(url: &str) -> bool {
+pub(crate) fn open(url: &str) -> bool {
     let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
     if cfg!(not(target_os = "macos")) && env::var_os("DISPLAY").is_none() && env::var_os("WAYLAND_DISPLAY").is_none() {
         return false;

@@ -207,6 +207,23 @@ fn the_gallery_shows_each_page_as_it_is_rendered() {
             }
             .render(),
         ),
+        (
+            "session",
+            SessionPage {
+                t: &ENGLISH,
+                error: None,
+                user: "ann@example.com",
+                place: "db-1",
+                login: Some("root"),
+                address: Some(address),
+                code,
+                action: "/web/session/1",
+                csrf: token,
+                token,
+                options: "{\"publicKey\":{}}",
+            }
+            .render(),
+        ),
         ("invite-factor", invite(Some(ENGLISH.passwords_differ), Some(factor())).render()),
         (
             "signed-up",
