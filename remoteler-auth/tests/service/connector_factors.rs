@@ -104,10 +104,9 @@ impl Web<'_> {
     }
 
     async fn shown(&self) -> Account {
-        match self.wish(AccountWish::Show).await.unwrap() {
-            BrowserView::Account(account) => *account,
-            other => panic!("{other:?}"),
-        }
+        let shown = self.wish(AccountWish::Show).await.unwrap();
+        let BrowserView::Account(account) = shown else { panic!("{shown:?}") };
+        *account
     }
 
     async fn prove(&self, code: Secret) -> Result<BrowserView, ApiError> {

@@ -308,3 +308,21 @@ async fn a_tab_that_fails_late_does_not_end_what_another_tab_has_proven() {
     let failed = |event: &remoteler_core::AuditEvent| matches!(event.kind, AuditKind::UserLogin { success: false, .. });
     assert!(!cluster.events("user.login").await.iter().any(failed), "the login did not fail");
 }
+
+#[tokio::test]
+async fn who_shows_a_grant_a_second_time_gets_nothing_and_is_on_record() {
+    let (cluster, idp) = started(json!({})).await;
+    let mut attempt = begin(&cluster).await;
+    attempt.prove(&idp).await.unwrap();
+    let BrowserView::Deliver { answer: Some(answer), .. } = attempt.decide(true).await.unwrap() else { panic!() };
+    let (grant, follow) = attempt.open_answer(&answer);
+    assert_eq!(kind(attempt.redeem(&Secret::new("0".repeat(64)), &follow).await), ApiErrorKind::NotFound);
+    attempt.redeem(&grant, &follow).await.unwrap();
+    assert_eq!(kind(attempt.redeem(&grant, &follow).await), ApiErrorKind::NotFound);
+    let tried = cluster.events("auth").await;
+    let redeemed =
+        |kind: &AuditKind| matches!(kind, AuditKind::AuthAttempt { error, .. } if error.contains("redeemed already"));
+    assert_eq!(tried.iter().filter(|event| redeemed(&event.kind)).count(), 2, "{tried:?}");
+    let log = serde_json::to_string(&cluster.admin().events(Default::default()).await.unwrap()).unwrap();
+    assert!(!log.contains(grant.reveal())); // I76
+}

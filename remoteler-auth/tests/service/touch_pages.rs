@@ -64,7 +64,7 @@ async fn who(State(world): Shared, Query(Asked { name, .. }): Query<Asked>) -> J
 }
 
 fn beginning(session: SessionId, name: &str, code: Option<Secret>) -> SessionProofRequest {
-    let user = UserName::new(&format!("{name}@example.com")).unwrap();
+    let user = UserName::new(format!("{name}@example.com")).unwrap();
     let purpose = SessionPurpose::Ssh { user, login: "root".parse().unwrap(), remote: Some("192.0.2.9:41000".into()) };
     SessionProofRequest { session, purpose, code }
 }
@@ -174,11 +174,13 @@ async fn who_comes_from_a_provider_has_keys_for_sessions_and_logs_programs_in_el
 
 async fn is_on_record(cluster: &Cluster) {
     let answers = cluster.events("mfa_auth_challenge.validate").await;
-    let of_sessions = answers.iter().filter_map(|event| match &event.kind {
-        AuditKind::MfaValidate { user, session: Some(_), target: Some(_), login: Some(login), success, .. } => {
-            Some((user.as_str(), login.as_str(), *success))
-        }
-        _ => None,
+    let of_sessions = answers.iter().filter_map(|event| {
+        let AuditKind::MfaValidate { user, session: Some(_), target: Some(_), login: Some(login), success, .. } =
+            &event.kind
+        else {
+            return None;
+        };
+        Some((user.as_str(), login.as_str(), *success))
     });
     let ann = "ann@example.com";
     let right = |wanted: bool| of_sessions.clone().filter(|found| *found == (ann, "root", wanted)).count();

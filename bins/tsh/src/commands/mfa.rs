@@ -93,7 +93,8 @@ async fn proven<T>(
                 proof.password = Some(own_password(login)?);
             }
             ApiErrorKind::SecondFactorNeeded if proof.code.is_none() => proof.code = Some(password::read_code()?),
-            ApiErrorKind::FreshLoginNeeded if !logged_in => {
+            // An identity file is for programs, which log in nowhere.
+            ApiErrorKind::FreshLoginNeeded if !logged_in && context.identity.is_none() => {
                 say(&format!("tsh: {}", output::safe(&refusal.message)));
                 *login = super::login::anew(context, login).await?;
                 logged_in = true;
