@@ -5,13 +5,12 @@ use remoteler_core::{Account, AccountWish, BrowserView, FactorAdded, FactorKind,
 use crate::{
     Caller,
     ceremonies::{Asker, KeyQuestion},
-    failure::{ApiResult, bad_request, conflict, denied, unauthenticated},
+    failure::{ApiResult, bad_request, conflict, unauthenticated},
     login::{local_failure, source_of},
     service::Inner,
+    users::UserRecord,
     web_sessions::Shown,
 };
-
-const STALE: &str = "your login is too long ago for this; log in again first";
 
 impl Inner {
     /// Does what the owner of a web session wants, and shows what there is then.
@@ -23,28 +22,35 @@ impl Inner {
         asker: Asker<'_>,
         from: Option<String>,
     ) -> ApiResult<BrowserView> {
-        let Some(shown) = self.web_session(session).await? else { return Ok(BrowserView::NoSession) };
-        let user = &shown.user.name;
+        let Some(mut shown) = self.web_session(session).await? else { return Ok(BrowserView::NoSession) };
+        let user = &shown.user.name.clone();
         match wish {
             AccountWish::Show | AccountWish::LogIn => {}
             AccountWish::LogOut => {
                 self.end_own_session(session).await?;
                 return Ok(BrowserView::NoSession);
             }
+            AccountWish::ProveByCode { code } => self.prove_session_by_code(caller, &mut shown, &code, from).await?,
+            AccountWish::AskKey => return self.ask_own_key(&shown, asker, None).await,
+            AccountWish::ProveByKey { token, answer } => {
+                if let Some(said) = self.prove_session_by_key(caller, &mut shown, &token, &answer, asker, from).await? {
+                    return self.ask_own_key(&shown, asker, Some(said)).await;
+                }
+            }
             AccountWish::OfferTotp => {
-                self.fresh(&shown)?;
-                self.check_kind(FactorKind::Totp)?;
+                self.may_change(&shown).await?;
+                self.check_kind(&shown.user, FactorKind::Totp)?;
                 return Ok(BrowserView::TotpOffer(self.draw_offer(user).await?));
             }
             AccountWish::AddTotp { name, code } => {
-                self.fresh(&shown)?;
-                self.check_kind(FactorKind::Totp)?;
+                self.may_change(&shown).await?;
+                self.check_kind(&shown.user, FactorKind::Totp)?;
                 let added = self.take_offer(user, NewFactor { name, code }).await?;
                 return Ok(BrowserView::Codes(added));
             }
             AccountWish::OfferKey => {
-                self.fresh(&shown)?;
-                self.check_kind(FactorKind::Webauthn)?;
+                self.may_change(&shown).await?;
+                self.check_kind(&shown.user, FactorKind::Webauthn)?;
                 let offered = self.offer_key(user, asker, &purpose(&shown)).await?;
                 let KeyQuestion { token, options } = offered.ok_or_else(|| {
                     bad_request("security keys are for names, and this page was opened by an IP address")
@@ -52,12 +58,12 @@ impl Inner {
                 return Ok(BrowserView::KeyOffer { token, options });
             }
             AccountWish::AddKey { name, token, answer } => {
-                self.fresh(&shown)?;
-                self.check_kind(FactorKind::Webauthn)?;
+                self.may_change(&shown).await?;
+                self.check_kind(&shown.user, FactorKind::Webauthn)?;
                 return self.add_own_key(&shown, &name, &token, &answer, asker, from).await.map(BrowserView::Codes);
             }
             AccountWish::RemoveFactor { name } => {
-                self.fresh(&shown)?;
+                self.may_change(&shown).await?;
                 self.drop_factor(user, &name).await?;
             }
             AccountWish::EndSession { id } => {
@@ -82,15 +88,16 @@ impl Inner {
         let mut certificates = self.live_certificates(&user.name).await?;
         certificates.sort_by_key(|held| std::cmp::Reverse(held.expires));
         let certificates = certificates.into_iter().filter(|held| !self.is_revoked(held.target));
-        let second_factor = self.second_factor();
+        let factors = self.factors_of(&user.name).await?.0;
         Ok(Account {
             user: user.name.clone(),
             has_password: user.password.is_some(),
             connector: user.sso.as_ref().map(|account| account.connector.clone()),
             fresh: shown.record.is_fresh(self.clock.now()),
-            second_factor,
-            keys_possible: second_factor.takes(FactorKind::Webauthn) && self.keys_possible(origin),
-            factors: self.factors_of(&user.name).await?.0.shown(),
+            proof_needed: self.proof_needed(shown, &factors),
+            second_factor: self.second_factor(),
+            keys_possible: self.counts(user, FactorKind::Webauthn) && self.keys_possible(origin),
+            factors: factors.shown(),
             sessions: self.shown_sessions(shown).await?,
             certificates: certificates
                 .map(|held| OwnCertificate { name: held.target.to_string(), expires: held.expires })
@@ -98,12 +105,8 @@ impl Inner {
         })
     }
 
-    fn fresh(&self, shown: &Shown) -> ApiResult<()> {
-        if shown.record.is_fresh(self.clock.now()) { Ok(()) } else { Err(denied(STALE)) }
-    }
-
-    fn check_kind(&self, kind: FactorKind) -> ApiResult<()> {
-        if self.second_factor().takes(kind) {
+    fn check_kind(&self, user: &UserRecord, kind: FactorKind) -> ApiResult<()> {
+        if self.counts(user, kind) {
             return Ok(());
         }
         Err(conflict("second factors of this kind do not count in this cluster; ask an administrator"))

@@ -93,7 +93,8 @@ impl Inner {
         self.site(origin).is_some()
     }
 
-    fn site(&self, origin: &str) -> Option<Site> {
+    /// The site that keys are for under this name; there is none for an IP address.
+    pub(crate) fn site(&self, origin: &str) -> Option<Site> {
         Site::of_origin(self.cluster.as_str(), origin)
     }
 
@@ -169,7 +170,8 @@ impl Inner {
         }
     }
 
-    async fn judge_key(
+    /// The name of the key that answered, or why none did; counted before it is believed (I48). The caller puts it on record.
+    pub(crate) async fn judge_key(
         &self,
         ceremony: &Ceremony,
         answer: &Secret,

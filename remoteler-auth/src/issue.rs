@@ -104,6 +104,11 @@ impl UserIssue {
     pub(crate) const fn expires(&self) -> Timestamp {
         self.prepared.not_after()
     }
+
+    /// What the TLS certificate will be called.
+    pub(crate) fn tls_serial(&self) -> String {
+        self.prepared.tls_serial().to_string()
+    }
 }
 
 /// The two public keys of a request.

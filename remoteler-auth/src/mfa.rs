@@ -1,4 +1,4 @@
-//! Second factors of local users: asked for at a login, set up, removed. Owns their records; what counts as a proof, [`Factors`] decides.
+//! Second factors: asked for at a login of local users, set up and removed by all who have an account. Owns their records; what counts as a proof, [`Factors`] decides.
 
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use crate::{
     Caller,
     factors::{Factors, Proved, totp},
     failure::{ApiResult, bad_request, conflict, not_found, unauthenticated},
+    fresh_logins::FRESH,
     records::{Batch, key},
     service::Inner,
     users::UserRecord,
@@ -277,7 +278,7 @@ impl Inner {
             Ok(turn) => turn,
             Err(answer) => return Err(self.not_proved(caller, answer).await),
         };
-        let matches = match self.is_password_of(user, proof.password).await {
+        let matches = match self.first_proof(caller, user, proof.password).await {
             Ok(matches) => matches,
             // Nobody looked at the password: nothing was wrong with it.
             Err(cause) => {
@@ -310,8 +311,22 @@ impl Inner {
         Ok(())
     }
 
-    async fn is_password_of(&self, user: &UserName, password: Secret) -> ApiResult<bool> {
+    /// The password or, for who logs in by an identity provider and has none, a login there of a moment ago.
+    async fn first_proof(&self, caller: &Caller, user: &UserName, password: Option<Secret>) -> ApiResult<bool> {
         let record = self.records.read::<UserRecord>(&key::of(key::USERS, user)).await?;
+        if let Some(account) = record.as_ref().and_then(|record| record.sso.as_ref()) {
+            if self.has_just_logged_in(caller, user).await? {
+                return Ok(true);
+            }
+            let (minutes, connector) = (FRESH.as_secs() / 60, &account.connector);
+            let message = format!(
+                "second factors change within {minutes} minutes of a login by connector {connector}; log in again"
+            );
+            return Err(ApiError::new(ApiErrorKind::FreshLoginNeeded, message));
+        }
+        let Some(password) = password else {
+            return Err(ApiError::new(ApiErrorKind::PasswordNeeded, "the password is needed"));
+        };
         Ok(self.passwords.verify(password, record.and_then(|record| record.password)).await?)
     }
 

@@ -105,6 +105,10 @@ pub(crate) mod key {
 
     /// `key-questions/<hash of token>`: questions to security keys that wait for an answer.
     pub(crate) const KEY_QUESTIONS: &str = "key-questions/";
+    /// `fresh-logins/<serial of the TLS certificate>` holds the user's name: logins at identity providers of a moment ago.
+    pub(crate) const FRESH_LOGINS: &str = "fresh-logins/";
+    /// `session-questions/<session id>`: sessions that wait for a security key to be touched.
+    pub(crate) const SESSION_QUESTIONS: &str = "session-questions/";
     /// `web-sessions/<hash of id>` holds the user's name.
     pub(crate) const WEB_SESSIONS: &str = "web-sessions/";
     /// `user-web-sessions/<user>/<hash of id>`: browsers that are logged in.

@@ -33,6 +33,7 @@ use crate::{
     records::{Records, key},
     revocations::Ledger,
     roles,
+    session_touch::{PAGES, PAGES_WINDOW},
     sso::Sso,
     storage::SealedStorage,
 };
@@ -181,6 +182,8 @@ pub(crate) struct Limits {
     pub(crate) login_address: Limiter,
     /// Wrong codes of one user for sessions.
     pub(crate) session_user: Limiter,
+    /// Pages of one user that one caller has open for sessions.
+    pub(crate) session_pages: Limiter,
     /// Renewals of one host.
     pub(crate) renewals: Limiter,
     /// Failed joins from one address.
@@ -300,6 +303,7 @@ impl AuthService {
             login_user: Limiter::new(10, WINDOW),
             login_address: Limiter::new(30, WINDOW),
             session_user: Limiter::new(10, WINDOW),
+            session_pages: Limiter::new(PAGES, PAGES_WINDOW),
             renewals: Limiter::new(60, WINDOW),
             join: Limiter::new(10, WINDOW),
             guess: Mutex::new(()),

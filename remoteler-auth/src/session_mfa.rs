@@ -19,11 +19,13 @@ use crate::{
     login::remote,
     records::{Batch, key},
     service::Inner,
+    session_touch::{Beginning, Touched, names},
     users::UserRecord,
 };
 
 /// Proofs of one user at the same moment that are told apart; more ask again.
 const TURNS: usize = 8;
+const NOT_TOUCHED: &str = "no security key was touched for this session yet; touch it on the page, then press Enter";
 const WRONG: &str =
     "the code is wrong or was used; each counts once, so wait for the next one (recovery codes open no sessions)";
 
@@ -32,6 +34,8 @@ struct Asked {
     user: UserName,
     target: SessionTarget,
     remote: Option<String>,
+    /// Name of the target, for people.
+    place: String,
     expires: Timestamp,
     /// Made and not signed.
     certificate: Option<(SingleIssue<PreparedX509>, About)>,
@@ -46,23 +50,30 @@ impl Inner {
         let SessionProofRequest { session, purpose, code } = request;
         // Of a user who is removed at this moment, it is before that, and revoked, or not at all.
         let _turn = self.changes.read().await;
-        let Asked { user, target, remote, expires, certificate } = self.asked_session(caller, session, purpose).await?;
-        let names: Vec<String> = self.device_names(&user).await?;
-        if names.is_empty() {
-            let message = format!(
-                "each session there needs the code of an authenticator app, and {user} has none; run: tsh mfa add"
-            );
-            self.record_attempt(user.to_string(), message.clone(), remote).await?;
-            return Err(denied(message));
+        let Asked { user, target, place, remote, expires, certificate } =
+            self.asked_session(caller, session, purpose).await?;
+        let factors = self.factors_of(&user).await?.0;
+        let Some(code) = code.filter(|_| !factors.is_empty()) else {
+            let beginning =
+                Beginning { session, user: &user, target: &target, place: &place, remote: remote.as_deref() };
+            return Err(self.needed(&caller.name(), &beginning, &factors).await?);
+        };
+        let proven = async || {
+            let tls_certificate = match certificate {
+                Some((issue, about)) => Some(self.issuer.issue_x509(issue, about).await?),
+                None => None,
+            };
+            let proof = SessionProof::new(session, user.clone(), target.clone(), expires);
+            Ok(SessionProven { proof, tls_certificate })
+        };
+        if code.reveal().trim().is_empty() {
+            match self.take_touch(session, &user, &target).await? {
+                Touched::Now => return proven().await,
+                Touched::Waits => return Err(unauthenticated(NOT_TOUCHED)),
+                Touched::NotAsked => {}
+            }
         }
-        let Some(code) = code else {
-            let message = format!("a one-time code is needed for this session, of: {}", names.join(", "));
-            return Err(ApiError::new(ApiErrorKind::SecondFactorNeeded, message));
-        };
-        let (place, login) = match &target {
-            SessionTarget::Node { host_id, login } => (host_id.to_string(), Some(login.to_string())),
-            SessionTarget::KubeCluster { name } => (name.to_string(), None),
-        };
+        let (place, login) = names(&target);
         let event = |device: &str, error: Option<&str>| AuditKind::MfaValidate {
             user: user.to_string(),
             mfa_device: (!device.is_empty()).then(|| device.to_owned()),
@@ -87,11 +98,29 @@ impl Inner {
             return Err(unauthenticated(WRONG));
         };
         self.record(event(&device, None)).await?;
-        let tls_certificate = match certificate {
-            Some((issue, about)) => Some(self.issuer.issue_x509(issue, about).await?),
-            None => None,
+        proven().await
+    }
+
+    /// Which factor a session needs, and where a key may be touched; or that the user has none.
+    async fn needed(&self, caller: &str, beginning: &Beginning<'_>, factors: &Factors) -> ApiResult<ApiError> {
+        let Beginning { user, remote, .. } = beginning;
+        let apps = factors.shown().into_iter().filter(|factor| factor.kind == FactorKind::Totp);
+        let apps: Vec<String> = apps.map(|factor| factor.name).collect();
+        let by_code =
+            (!apps.is_empty()).then(|| format!("a one-time code is needed for this session, of: {}", apps.join(", ")));
+        let message = match (by_code, self.offer_touch(caller, beginning, factors).await?) {
+            (Some(by_code), Some(by_touch)) => format!("{by_code}; or {by_touch}"),
+            (Some(by_code), None) => by_code,
+            (None, Some(by_touch)) => format!("a security key is needed for this session: {by_touch}"),
+            (None, None) => {
+                let message = format!(
+                    "each session there needs the code of an authenticator app, or a security key for the name of the proxy, and {user} has none; run: tsh mfa add"
+                );
+                self.record_attempt(user.to_string(), message.clone(), remote.map(str::to_owned)).await?;
+                return Ok(denied(message));
+            }
         };
-        Ok(SessionProven { proof: SessionProof::new(session, user, target, expires), tls_certificate })
+        Ok(ApiError::new(ApiErrorKind::SecondFactorNeeded, message))
     }
 
     /// Who may ask for what: the target is the host that asks, or stands in a certificate for the user who asks; never what a request says of others.
@@ -103,15 +132,17 @@ impl Inner {
                 let found = self.records.read::<UserRecord>(&key::of(key::USERS, &user)).await?;
                 let user = found.ok_or_else(|| not_found(format!("user {user} is not known any more")))?.name;
                 let target = SessionTarget::Node { host_id: host.id, login };
+                let place = host.name.to_string();
                 // A claim of the host about its own client, for the log alone.
                 let plain = |text: &String| text.len() <= 64 && text.bytes().all(|octet| octet.is_ascii_graphic());
                 let expires = self.clock.now().plus(interval.min(SSH_PROOF_LIFE));
-                Ok(Asked { user, target, remote: claimed.filter(plain), expires, certificate: None })
+                Ok(Asked { user, target, place, remote: claimed.filter(plain), expires, certificate: None })
             }
             (SessionPurpose::Kubernetes { kube_cluster, tls_public_key }, Caller::User { user, .. }) => {
                 let identity = self.current(user).await?;
                 self.check_locks(&LockContext::of_user(user).kube(&kube_cluster))?;
                 let expires = self.proof_end(user, interval);
+                let name = kube_cluster.clone();
                 let target = SessionTarget::KubeCluster { name: kube_cluster.clone() };
                 let proof = SessionProof::new(session, identity.user.clone(), target.clone(), expires);
                 let profile = KubeProfile {
@@ -131,7 +162,8 @@ impl Inner {
                     ..About::default()
                 };
                 let (user, remote) = (identity.user.clone(), remote(caller, None));
-                Ok(Asked { user, target, remote, expires, certificate: Some((issue, about)) })
+                let place = format!("Kubernetes cluster {name}");
+                Ok(Asked { user, target, place, remote, expires, certificate: Some((issue, about)) })
             }
             (
                 SessionPurpose::Kubernetes { .. },
@@ -143,13 +175,6 @@ impl Inner {
     /// In whole seconds, as certificates count, and never beyond the login.
     fn proof_end(&self, user: &VerifiedUser, interval: Duration) -> Timestamp {
         Timestamp::from_unix_seconds(self.clock.now().plus(interval).min(user.expires()).unix_seconds())
-    }
-
-    async fn device_names(&self, user: &UserName) -> ApiResult<Vec<String>> {
-        let factors = self.records.read::<Factors>(&key::of(key::FACTORS, user)).await?.unwrap_or_default();
-        // A terminal cannot ask a security key.
-        let apps = factors.shown().into_iter().filter(|factor| factor.kind == FactorKind::Totp);
-        Ok(apps.map(|factor| factor.name).collect())
     }
 
     /// The name of the factor whose code this is. It is used up before the answer, also when several show it at once (I48). Wrong ones are counted by user,

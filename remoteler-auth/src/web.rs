@@ -9,6 +9,7 @@ mod login_pages;
 mod pages;
 mod remembered;
 mod revocations;
+mod session_pages;
 mod texts;
 mod visit;
 
@@ -62,6 +63,7 @@ fn shown() -> Router<ApiForAddress> {
         .route(wire::WEB_INVITE, get(invite::show).post(invite::accept))
         .merge(login_pages::router())
         .merge(account_pages::router())
+        .merge(session_pages::router())
 }
 
 /// The X.509 revocation lists and nothing else, for a listener without TLS: they are signed, and who reads them by a URL in a certificate often

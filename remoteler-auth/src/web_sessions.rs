@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     failure::ApiResult,
+    fresh_logins::FRESH,
     issue::user_identity,
     records::{Batch, key},
     secret_hash,
@@ -29,6 +30,9 @@ pub(crate) struct WebSessionRecord {
     agent: String,
     remote: Option<String>,
     begun: Timestamp,
+    /// When a second factor was shown in it.
+    #[serde(default)]
+    proven: Option<Timestamp>,
     seen: Timestamp,
     expires: Timestamp,
 }
@@ -45,8 +49,6 @@ pub(crate) struct Shown {
 const ABSOLUTE: Duration = Duration::from_secs(8 * 3600);
 /// And then, when it is not used.
 const IDLE: Duration = Duration::from_secs(1800);
-/// So long after the login one who is there is believed to be there still, for changes of factors.
-const FRESH: Duration = Duration::from_secs(300);
 /// How exactly it is known when a session was used.
 const SEEN: Duration = Duration::from_secs(60);
 /// Sessions of one user; the oldest goes when there is another one.
@@ -56,6 +58,11 @@ impl WebSessionRecord {
     /// Whether the login was a moment ago.
     pub(crate) fn is_fresh(&self, now: Timestamp) -> bool {
         self.begun.plus(FRESH) > now
+    }
+
+    /// Whether a second factor was shown in it a moment ago.
+    pub(crate) fn is_proven(&self, now: Timestamp) -> bool {
+        self.proven.is_some_and(|shown| shown.plus(FRESH) > now)
     }
 
     fn ends(&self) -> Timestamp {
@@ -87,6 +94,7 @@ impl Inner {
             agent: agent.to_owned(),
             remote,
             begun: now,
+            proven: None,
             seen: now,
             expires: now.plus(ABSOLUTE),
         };
@@ -139,6 +147,18 @@ impl Inner {
             }
         }
         Ok(Some(Shown { record, user, hash }))
+    }
+
+    /// Keeps that a second factor was shown in this session.
+    pub(crate) async fn keep_proven(&self, shown: &mut Shown) -> ApiResult<()> {
+        let key = session_key(&shown.user.name, &shown.hash);
+        // Never one that was ended meanwhile: it is replaced, not written.
+        if let Some((stored, revision)) = self.records.read_at::<WebSessionRecord>(&key).await? {
+            shown.record = WebSessionRecord { proven: Some(self.clock.now()), ..stored };
+            let batch = Batch::new().replace_until(&key, revision, &shown.record, shown.record.ends())?;
+            self.records.commit(batch).await?;
+        }
+        Ok(())
     }
 
     /// The sessions of a user, by the hashes of their secrets.

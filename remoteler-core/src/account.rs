@@ -54,6 +54,20 @@ pub enum AccountWish {
         /// The one to be.
         new_password: Secret,
     },
+    /// To show a factor, by a code, so that others may be changed.
+    ProveByCode {
+        /// One-time code or recovery code.
+        code: Secret,
+    },
+    /// To show one by touching a security key.
+    AskKey,
+    /// That the key answered.
+    ProveByKey {
+        /// Of the question.
+        token: Secret,
+        /// What the key answered.
+        answer: Secret,
+    },
 }
 
 /// What a user sees of their account.
@@ -68,6 +82,9 @@ pub struct Account {
     pub connector: Option<String>,
     /// Whether the login was a moment ago: changes of factors need that.
     pub fresh: bool,
+    /// Whether one of the factors has to be shown before any is changed.
+    #[serde(default)]
+    pub proof_needed: bool,
     /// What the cluster wants.
     pub second_factor: SecondFactor,
     /// Whether a security key can be set up under the name of this page.

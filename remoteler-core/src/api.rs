@@ -43,6 +43,10 @@ pub enum ApiErrorKind {
     Unavailable,
     /// The password is right, and a security key is needed beside it, which only a browser can ask: 401.
     SecurityKeyNeeded,
+    /// The password is needed, and was not given: 401.
+    PasswordNeeded,
+    /// The login at the identity provider is too long ago for this: 401.
+    FreshLoginNeeded,
 }
 
 /// A failed call: what the caller may know of it.

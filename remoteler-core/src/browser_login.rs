@@ -369,6 +369,20 @@ pub enum BrowserAction {
         /// The connector.
         connector: String,
     },
+    /// Opens the page on which a security key is touched for one session.
+    OpenSession {
+        /// The session.
+        id: String,
+    },
+    /// Shows a security key for one session.
+    TouchSession {
+        /// The session.
+        id: String,
+        /// What was asked ([`BrowserView::SessionTouch`]).
+        token: Secret,
+        /// What the key answered: JSON of a `PublicKeyCredential` (WebAuthn Level 2).
+        answer: Secret,
+    },
 }
 
 /// Why a proxy shows a browser no page.
@@ -465,9 +479,9 @@ pub enum BrowserView {
         /// XML.
         document: String,
     },
-    /// The password was right: a security key is asked for.
+    /// The password was right: a security key is asked for. On the account page too, to be shown before others are changed.
     Touch {
-        /// The login.
+        /// The login; empty on the account page.
         id: String,
         /// Stands for the question; its answer brings it back, once.
         token: Secret,
@@ -509,6 +523,30 @@ pub enum BrowserView {
         to: String,
         /// Its fields, all hidden.
         fields: BTreeMap<String, String>,
+    },
+    /// Shows who begins which session, and asks for a security key (I49).
+    SessionTouch {
+        /// The session.
+        id: String,
+        /// Who.
+        user: UserName,
+        /// Name of the node or Kubernetes cluster.
+        place: String,
+        /// As which account, on nodes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        login: Option<String>,
+        /// From where, as far as it is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        address: Option<String>,
+        /// The code that the terminal shows.
+        code: String,
+        /// Stands for the question; its answer brings it back, once.
+        token: Secret,
+        /// JSON of a `CredentialRequestOptions` (WebAuthn Level 2), binary values in base64url.
+        options: String,
+        /// What was wrong before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
     },
 }
 

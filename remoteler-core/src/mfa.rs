@@ -49,12 +49,14 @@ pub struct OfferedTotp {
     pub uri: Secret,
 }
 
-/// That the owner is there, now: the password, and a code by those who have a factor.
+/// That the owner is there, now: the password, and a code by those who have a factor. For who logs in by an identity provider a login of the last five minutes
+/// stands for the password.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FreshProof {
-    /// Password.
-    pub password: Secret,
+    /// Password. Absent: [`crate::ApiErrorKind::PasswordNeeded`] says that there is one, [`crate::ApiErrorKind::FreshLoginNeeded`] that a login stands for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<Secret>,
     /// One-time code or recovery code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<Secret>,

@@ -162,7 +162,8 @@ pub struct SessionProofRequest {
     pub session: SessionId,
     /// For what.
     pub purpose: SessionPurpose,
-    /// One-time code. Absent at first: [`crate::ApiErrorKind::SecondFactorNeeded`] says that the user has a factor and which is wanted.
+    /// One-time code. Absent at first: [`crate::ApiErrorKind::SecondFactorNeeded`] says that the user has a factor and which is wanted, and where a security
+    /// key may be touched instead. Empty: it was touched there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<Secret>,
 }

@@ -188,6 +188,8 @@ pub const WEB_INVITE: &str = "/web/invite/{token}";
 pub const WEB_ACCOUNT: &str = "/web/account";
 /// Where the forms of [`WEB_ACCOUNT`] go: `POST`.
 pub const WEB_ACCOUNT_FORM: &str = "/web/account/{form}";
+/// Page of the proxy on which a security key is touched for one session: `GET` and `POST`, HTML.
+pub const WEB_SESSION: &str = "/web/session/{id}";
 
 /// Body of [`INVITED_USER`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -296,7 +298,11 @@ pub struct RejoinTokenRequest {
 pub const fn status(kind: ApiErrorKind) -> u16 {
     match kind {
         ApiErrorKind::BadRequest => 400,
-        ApiErrorKind::Unauthenticated | ApiErrorKind::SecondFactorNeeded | ApiErrorKind::SecurityKeyNeeded => 401,
+        ApiErrorKind::Unauthenticated
+        | ApiErrorKind::SecondFactorNeeded
+        | ApiErrorKind::SecurityKeyNeeded
+        | ApiErrorKind::PasswordNeeded
+        | ApiErrorKind::FreshLoginNeeded => 401,
         ApiErrorKind::Denied | ApiErrorKind::Copied => 403,
         ApiErrorKind::NotFound => 404,
         ApiErrorKind::Conflict => 409,

@@ -172,6 +172,13 @@ async function formsOfOtherSitesAreRefused() {
   console.log('no form of another site is taken');
 }
 
+/// Clicks what asks the key, once the page's script is there to do it.
+async function press(page, heading, button) {
+  await page.getByRole('heading', { name: heading }).waitFor();
+  await page.waitForLoadState('load');
+  await page.getByRole('button', { name: button }).click();
+}
+
 /// A browser with a security key of its own, which is touched as soon as it is asked.
 async function withKey() {
   const opened = await open();
@@ -227,7 +234,7 @@ async function account({ page, context, cdp, authenticatorId: first }) {
   await page.getByLabel('User name').fill('kay');
   await page.getByLabel('Password').fill(PASSWORD);
   await page.keyboard.press('Enter');
-  await page.getByRole('button', { name: 'Use the security key' }).click();
+  await press(page, 'Use your security key', 'Use the security key');
   await page.getByRole('heading', { name: 'Second factors' }).waitFor();
   await check(page, 'live-account');
   await draw(page, 'live-account-light');
@@ -246,7 +253,7 @@ async function account({ page, context, cdp, authenticatorId: first }) {
 
   await page.getByRole('button', { name: 'Add a security key' }).click();
   await page.getByLabel('Name').fill('the same once more');
-  await page.getByRole('button', { name: 'Use the security key' }).click();
+  await press(page, 'Add a security key', 'Use the security key');
   await page.getByRole('alert').filter({ hasText: 'did not answer' }).waitFor();
   const options = {
     protocol: 'ctap2', transport: 'internal', hasResidentKey: true, hasUserVerification: true, isUserVerified: true,
@@ -256,7 +263,7 @@ async function account({ page, context, cdp, authenticatorId: first }) {
   await cdp.send('WebAuthn.setAutomaticPresenceSimulation', { authenticatorId: first, enabled: false });
   const { authenticatorId } = await cdp.send('WebAuthn.addVirtualAuthenticator', { options });
   await page.getByLabel('Name').fill('laptop');
-  await page.getByRole('button', { name: 'Use the security key' }).click();
+  await press(page, 'Add a security key', 'Use the security key');
   await page.getByRole('status').filter({ hasText: 'was added' }).waitFor();
   await page.getByRole('button', { name: 'Remove laptop' }).click();
   await page.getByRole('status').filter({ hasText: 'was removed' }).waitFor();
@@ -279,7 +286,7 @@ async function keys() {
   await toTouch(page, first, 'kay');
   await check(page, 'live-touch');
   await draw(page, 'live-touch-light');
-  await page.getByRole('button', { name: 'Use the security key' }).click();
+  await press(page, 'Use your security key', 'Use the security key');
   await page.getByRole('heading', { name: 'Is this you?' }).waitFor();
   await page.getByRole('button', { name: 'log in' }).click();
   await page.getByRole('heading', { name: 'You are logged in' }).waitFor();
@@ -332,7 +339,7 @@ async function keys() {
   await cdp.send('WebAuthn.removeCredential', { authenticatorId, credentialId: own.credentialId });
   await cdp.send('WebAuthn.addCredential', { authenticatorId, credential: { ...own, signCount: 0 } });
   await toTouch(page, logins.shift(), 'kay');
-  await page.getByRole('button', { name: 'Use the security key' }).click();
+  await press(page, 'Use your security key', 'Use the security key');
   await page.getByRole('alert').filter({ hasText: 'counter went back' }).waitFor(); // I48
   await check(page, 'live-touch-refused');
   await draw(page, 'live-touch-refused-light');

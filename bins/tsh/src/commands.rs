@@ -1,6 +1,6 @@
 //! One module for each command.
 
-mod browser_login;
+pub(crate) mod browser_login;
 pub(crate) mod clusters;
 pub(crate) mod config;
 pub(crate) mod connect;

@@ -18,8 +18,22 @@ use crate::{
     users::UserRecord,
 };
 
+const REDEEMED: &str = "certificates were asked for by a login that is unknown, was redeemed already or has expired";
+
 impl Inner {
     pub(crate) async fn redeem_login(&self, caller: &Caller, request: RedeemLogin) -> ApiResult<SealedCerts> {
+        let from = remote(caller, request.client_addr.as_deref());
+        match self.redeem_once(caller, request).await {
+            // A grant that is shown twice was seen by two.
+            Err(cause) if cause.message == GONE => {
+                self.record_attempt(String::new(), REDEEMED.into(), from).await?;
+                Err(cause)
+            }
+            redeemed => redeemed,
+        }
+    }
+
+    async fn redeem_once(&self, caller: &Caller, request: RedeemLogin) -> ApiResult<SealedCerts> {
         let (record, _) = self.login_of_client(&request.id, &request.secret).await?;
         let gone = || not_found(GONE);
         let Stage::Approved { who, grant, follow, .. } = record.stage.clone() else { return Err(gone()) };
@@ -64,6 +78,9 @@ impl Inner {
         let logout_connector = who.connector().filter(|_| who.method() == "oidc").map(str::to_owned);
         let (roles, logins) = (identity.roles.clone(), identity.logins.iter().map(ToString::to_string).collect());
         self.record(login(true, None)).await?;
+        if let Authenticated::Provider(_) = &who {
+            self.remember_login(&issue).await?;
+        }
         let issued = self.issuer.issue_user(issue).await?;
         let certs = UserCerts {
             ssh_certificate: issued.ssh_certificate,

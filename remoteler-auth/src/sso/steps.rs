@@ -202,6 +202,11 @@ impl Inner {
                 let signed_up = self.sign_up_by_key(caller, invite, password, by_key).await?;
                 Ok(shown(BrowserView::SignedUp(signed_up)))
             }
+            BrowserAction::OpenSession { id } => self.open_session_page(&id, browser, &origin, from).await,
+            BrowserAction::TouchSession { id, token, answer } => {
+                let asker = Asker { browser: known(browser.as_ref())?, origin: &origin };
+                self.touch_session(&id, asker, &token, &answer, from).await.map(shown)
+            }
             BrowserAction::Account { session, agent, wish: AccountWish::LogIn } => {
                 // A session that there is ends with the next one.
                 self.end_own_session(session.as_ref()).await?;

@@ -18,8 +18,8 @@ use super::{
     invite::offered,
     login_pages::{failed, shown},
     pages::{
-        AccountGatePage, AccountPage, AddAppPage, AddKeyPage, Allowed, CodesPage, OfferedKey, OnwardPage, cookie,
-        message, page, sentence, set_cookie,
+        AccountGatePage, AccountPage, AddAppPage, AddKeyPage, Allowed, CodesPage, OfferedKey, OnwardPage, TouchPage,
+        cookie, message, page, sentence, set_cookie,
     },
     texts::ENGLISH,
     visit::Visit,
@@ -143,6 +143,9 @@ fn wish(form: &str, fields: Fields) -> Option<(AccountWish, Option<&'static str>
             let (password, new_password) = (fields.password?, fields.new_password?);
             (AccountWish::ChangePassword { password, new_password }, Some("password"))
         }
+        "prove" => (AccountWish::ProveByCode { code: fields.code? }, Some("proven")),
+        "ask-key" => (AccountWish::AskKey, None),
+        "prove-key" => (AccountWish::ProveByKey { token: fields.token?, answer: fields.answer? }, Some("proven")),
         _ => return None,
     })
 }
@@ -154,6 +157,7 @@ fn done_text(done: &str) -> Option<&'static str> {
         "ended" => Some(ENGLISH.account_done_ended),
         "revoked" => Some(ENGLISH.account_done_revoked),
         "password" => Some(ENGLISH.account_done_password),
+        "proven" => Some(ENGLISH.account_done_proven),
         _ => None,
     }
 }
@@ -201,6 +205,22 @@ fn answer(visit: &Visit, session: Option<&Secret>, view: BrowserView, done: Opti
         BrowserView::KeyOffer { token: offer, options } => {
             let key = OfferedKey { token: offer.reveal().to_owned(), options };
             page(StatusCode::OK, &AddKeyPage { t: &ENGLISH, token: &token, key }, &Allowed::keys())
+        }
+        BrowserView::Touch { id: _, token: question, options, code, error } => {
+            let error = error.as_deref().map(sentence);
+            let action = format!("{}/prove-key", wire::WEB_ACCOUNT);
+            let shown = TouchPage {
+                t: &ENGLISH,
+                text: ENGLISH.account_touch_text,
+                error: error.as_deref(),
+                action: &action,
+                csrf: Some(&token),
+                token: question.reveal(),
+                options: &options,
+                code,
+            };
+            let status = if error.is_some() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
+            page(status, &shown, &Allowed::keys())
         }
         BrowserView::Redirect { to } if to.starts_with("/web/login/") => {
             page(StatusCode::OK, &OnwardPage { t: &ENGLISH, url: &to }, &Allowed::default())

@@ -258,6 +258,7 @@ pub(super) fn shown(answer: BrowserAnswer) -> Response {
         | BrowserView::NoSession
         | BrowserView::Account(_)
         | BrowserView::TotpOffer(_)
+        | BrowserView::SessionTouch { .. }
         | BrowserView::Codes(_) => message(StatusCode::BAD_GATEWAY, ENGLISH.login_title, ENGLISH.login_nowhere),
         BrowserView::Finished { success: true, message: text } => message(StatusCode::OK, ENGLISH.close_title, &text),
         BrowserView::Finished { success: false, message: text } => {
@@ -332,7 +333,9 @@ fn touch(id: &str, token: &Secret, options: &str, code: bool, error: Option<&str
     let error = error.map(sentence);
     let error = error.as_deref();
     let status = if error.is_some() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
-    let shown = TouchPage { t: &ENGLISH, error, action: &action, token: token.reveal(), options, code };
+    let text = ENGLISH.touch_text;
+    let shown =
+        TouchPage { t: &ENGLISH, text, error, action: &action, csrf: None, token: token.reveal(), options, code };
     page(status, &shown, &Allowed::keys())
 }
 

@@ -5,6 +5,7 @@ mod account;
 mod assets;
 mod browser;
 mod hosts;
+mod session;
 
 use askama::Template;
 use axum::response::{IntoResponse, Response};
@@ -22,6 +23,7 @@ pub(crate) use self::{
     assets::{ICON_PATH, SCRIPT_PATH, STYLE_PATH, SUBMIT_PATH, icon, script, style, submit},
     browser::{Browser, cookie, from_own_page, set_cookie},
     hosts::{guard, on_record},
+    session::SessionPage,
 };
 use super::texts::{ENGLISH, Texts, fill};
 
@@ -186,10 +188,14 @@ pub(crate) struct LocalForm<'a> {
 pub(crate) struct TouchPage<'a> {
     /// Language.
     pub(crate) t: &'static Texts,
+    /// What for.
+    pub(crate) text: &'a str,
     /// What went wrong before.
     pub(crate) error: Option<&'a str>,
     /// Where it goes.
     pub(crate) action: &'a str,
+    /// [`Browser::form_token`], where forms bring one.
+    pub(crate) csrf: Option<&'a str>,
     /// Stands for the question.
     pub(crate) token: &'a str,
     /// JSON for the browser.
@@ -230,9 +236,13 @@ pub(crate) struct ConfirmPage<'a> {
 impl ConfirmPage<'_> {
     /// The code for a screen reader: character by character.
     fn spelled(&self) -> String {
-        let letters: Vec<String> = self.code.chars().map(String::from).collect();
-        letters.join(" ")
+        spelled(self.code)
     }
+}
+
+fn spelled(code: &str) -> String {
+    let letters: Vec<String> = code.chars().map(String::from).collect();
+    letters.join(" ")
 }
 
 /// The end of a login: leads the browser to the listener of tsh, by itself or by a click.

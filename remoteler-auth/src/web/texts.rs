@@ -54,6 +54,13 @@ texts! {
     submit_text = "You are on your way to {provider}.";
     submit_button = "Continue";
 
+    session_title = "Begin this session?";
+    session_text = "Compare this code with the one in your terminal, then touch your security key.";
+    session_place = "Goes to";
+    session_login = "As account";
+    session_address = "It comes from";
+    session_warning = "Did you not begin this yourself just now, or is the code another one? Then somebody else is asking in your name: close this page and tell your administrator.";
+    session_button = "The codes are the same: use the security key";
     confirm_title = "Is this you?";
     confirm_text = "Compare this code with the one that tsh shows in your terminal.";
     confirm_code = "Code";
@@ -112,6 +119,10 @@ texts! {
     account_add_key = "Add a security key";
     account_factor_name = "Name";
     account_key_name = "security key";
+    account_prove = "To change second factors, show one that you have: type a code of its app, or a recovery code.";
+    account_prove_button = "Show it";
+    account_touch_text = "Touch your security key, or unlock this device, to show that your account is changed by you.";
+    account_done_proven = "Thank you. Second factors can be changed for five minutes.";
     account_stale = "To change second factors, show once more that it is you.";
     account_again = "Log in again";
     account_sessions = "Browsers that are logged in";

@@ -157,7 +157,7 @@ async fn a_password_that_was_changed_before_the_certificates_were_fetched_gives_
 async fn a_factor_that_was_begun_before_a_reset_cannot_be_finished_after_it() {
     let cluster = Cluster::start().await;
     cluster.user("ann", &["access"], &["root"]).await;
-    let offer = || FreshProof { password: Secret::new(PASSWORD), code: None };
+    let offer = || FreshProof { password: Some(Secret::new(PASSWORD)), code: None };
     let finish = || NewFactor { name: "theirs".into(), code: Secret::new("000000") };
     cluster.as_user("ann").await.offer_factor(offer()).await.unwrap();
     cluster.admin().reset_user(ann()).await.unwrap();
@@ -307,4 +307,22 @@ async fn a_tab_that_fails_late_does_not_end_what_another_tab_has_proven() {
     assert!(attempt.finish().await.is_ok());
     let failed = |event: &remoteler_core::AuditEvent| matches!(event.kind, AuditKind::UserLogin { success: false, .. });
     assert!(!cluster.events("user.login").await.iter().any(failed), "the login did not fail");
+}
+
+#[tokio::test]
+async fn who_shows_a_grant_a_second_time_gets_nothing_and_is_on_record() {
+    let (cluster, idp) = started(json!({})).await;
+    let mut attempt = begin(&cluster).await;
+    attempt.prove(&idp).await.unwrap();
+    let BrowserView::Deliver { answer: Some(answer), .. } = attempt.decide(true).await.unwrap() else { panic!() };
+    let (grant, follow) = attempt.open_answer(&answer);
+    assert_eq!(kind(attempt.redeem(&Secret::new("0".repeat(64)), &follow).await), ApiErrorKind::NotFound);
+    attempt.redeem(&grant, &follow).await.unwrap();
+    assert_eq!(kind(attempt.redeem(&grant, &follow).await), ApiErrorKind::NotFound);
+    let tried = cluster.events("auth").await;
+    let redeemed =
+        |kind: &AuditKind| matches!(kind, AuditKind::AuthAttempt { error, .. } if error.contains("redeemed already"));
+    assert_eq!(tried.iter().filter(|event| redeemed(&event.kind)).count(), 2, "{tried:?}");
+    let log = serde_json::to_string(&cluster.admin().events(Default::default()).await.unwrap()).unwrap();
+    assert!(!log.contains(grant.reveal())); // I76
 }

@@ -30,7 +30,7 @@ async fn wanting(second_factor: &str) -> Cluster {
 }
 
 fn proof(code: Option<Secret>) -> FreshProof {
-    FreshProof { password: Secret::new(PASSWORD), code }
+    FreshProof { password: Some(Secret::new(PASSWORD)), code }
 }
 
 fn login(code: &Secret) -> LoginRequest {
@@ -131,7 +131,8 @@ async fn factors_change_only_by_a_fresh_proof_of_one_that_is_there() {
     let cluster = Cluster::start().await;
     let (ann, secret, _) = with_phone(&cluster).await;
     assert_eq!(kind(ann.offer_factor(proof(None)).await), ApiErrorKind::SecondFactorNeeded);
-    let wrong = FreshProof { password: Secret::new("wrong password"), code: Some(app(&secret, cluster.clock.now())) };
+    let wrong =
+        FreshProof { password: Some(Secret::new("wrong password")), code: Some(app(&secret, cluster.clock.now())) };
     assert_eq!(kind(ann.offer_factor(wrong).await), ApiErrorKind::Unauthenticated);
     assert_eq!(kind(cluster.anonymous().offer_factor(proof(None)).await), ApiErrorKind::Unauthenticated);
     let offered = ann.offer_factor(proof(Some(app(&secret, cluster.clock.now())))).await.unwrap();

@@ -25,7 +25,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::support::{Cluster, Keys, new_user};
 
 /// Serves a router on this machine under a certificate that nobody knows; the port.
-async fn serve(router: Router) -> u16 {
+pub(crate) async fn serve(router: Router) -> u16 {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -49,7 +49,7 @@ async fn serve(router: Router) -> u16 {
 }
 
 /// Where the browser's driver lies (`cargo xtask test` puts it there); `None` after saying so, where a test may be skipped.
-fn driver() -> Option<PathBuf> {
+pub(crate) fn driver() -> Option<PathBuf> {
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
     let driver = target.join("clients/pages");
     let missing = [driver.join("node_modules/playwright-core"), "/usr/bin/chromium".into(), "/usr/bin/node".into()];

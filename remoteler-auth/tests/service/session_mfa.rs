@@ -28,7 +28,7 @@ impl World {
         let cluster = Cluster::start().await;
         cluster.user("ann", &["access"], &["root"]).await;
         let ann = cluster.as_user("ann").await;
-        let proof = FreshProof { password: Secret::new(PASSWORD), code: None };
+        let proof = FreshProof { password: Some(Secret::new(PASSWORD)), code: None };
         let secret = ann.offer_factor(proof).await.unwrap().secret;
         let code = app(&secret, cluster.clock.now());
         let added = ann.add_factor(NewFactor { name: "phone".into(), code }).await.unwrap();

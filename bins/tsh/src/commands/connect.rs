@@ -65,7 +65,7 @@ pub(crate) async fn connect(
     config.keepalive = how.keepalive;
     config.keepalive_max = how.keepalive_max.unwrap_or(config.keepalive_max);
     if !how.batch {
-        config.second_factor = Some(session_mfa::answerer());
+        config.second_factor = Some(session_mfa::answerer(&login.profile.proxy));
     }
     if !how.quiet {
         config.notice = Arc::new(say);

@@ -112,6 +112,24 @@ pub(crate) async fn ensure(context: &Context, batch: bool) -> anyhow::Result<Sto
     }
 }
 
+/// Logs in through the browser once more, as the same user at the same proxy: the login at hand is valid, and too long ago for what is to be done.
+pub(super) async fn anew(context: &Context, known: &StoredLogin) -> anyhow::Result<StoredLogin> {
+    let Profile { proxy, user, .. } = &known.profile;
+    let trust = if context.common.insecure { WebTrust::Insecure } else { WebTrust::SystemRoots };
+    let web = WebClient::new(proxy, trust)?;
+    let connector = known.profile.logout_connector.as_deref();
+    let mut login = in_browser(context, &web, proxy, &cli::Login::default(), connector).await?;
+    if login.profile.user != *user {
+        bail!("the browser's login is {}'s, not {user}'s; log in there as {user} and try again", login.profile.user);
+    }
+    if context.common.insecure {
+        login.profile.insecure = true;
+        context.store.select(&login.profile)?;
+    }
+    tell_agent(&login);
+    Ok(login)
+}
+
 /// Logs in anew.
 async fn perform(context: &Context, options: &cli::Login, select: Option<&ClusterName>) -> anyhow::Result<StoredLogin> {
     let known = context.profile()?;

@@ -1,7 +1,8 @@
 //! `tsh mfa`: one's own second factors. Owns what is asked and shown on the terminal; codes and passwords are judged by the auth service.
 
 use qrcode::{QrCode, render::unicode};
-use remoteler_core::{ApiErrorKind, AuthApi, Factor, FactorRemoval, FreshProof, NewFactor, Secret, wire};
+use remoteler_client::{RemoteAuth, StoredLogin};
+use remoteler_core::{ApiError, ApiErrorKind, AuthApi, Factor, FactorRemoval, FreshProof, NewFactor, Secret, wire};
 use remoteler_ssh::printable;
 
 use super::browser_login;
@@ -21,17 +22,11 @@ pub(crate) fn list(context: &Context, format: Format) -> anyhow::Result<()> {
 }
 
 pub(crate) fn add(context: &Context, name: String) -> anyhow::Result<()> {
-    let login = context.login()?;
+    let mut login = context.login()?;
     block_on(async {
         trust::refresh_when_old(context, &login).await;
+        let offered = proven(context, &mut login, async |auth, proof| auth.offer_factor(proof).await).await?;
         let auth = remote_auth(&login)?;
-        let mut proof = FreshProof { password: own_password(&login)?, code: None };
-        let mut offered = auth.offer_factor(proof.clone()).await;
-        if needs_code(&offered) {
-            proof.code = Some(password::read_code()?);
-            offered = auth.offer_factor(proof).await;
-        }
-        let offered = offered?;
         if let Some(picture) = picture(&offered.uri) {
             say(&picture);
         }
@@ -60,38 +55,65 @@ pub(crate) fn add_in_browser(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn account_page(login: &remoteler_client::StoredLogin) -> String {
+fn account_page(login: &StoredLogin) -> String {
     format!("https://{}{}", login.profile.proxy, wire::WEB_ACCOUNT)
 }
 
 pub(crate) fn remove(context: &Context, name: String) -> anyhow::Result<()> {
-    let login = context.login()?;
+    let mut login = context.login()?;
     block_on(async {
         trust::refresh_when_old(context, &login).await;
-        let auth = remote_auth(&login)?;
-        let mut removal =
-            FactorRemoval { name: name.clone(), proof: FreshProof { password: own_password(&login)?, code: None } };
-        let mut answer = auth.remove_factor(removal.clone()).await;
-        if needs_code(&answer) {
-            removal.proof.code = Some(password::read_code()?);
-            answer = auth.remove_factor(removal).await;
-        }
-        if answer.as_ref().is_err_and(|refusal| refusal.kind == ApiErrorKind::SecurityKeyNeeded) {
-            let url = account_page(&login);
-            say(&format!("tsh: a security key proves that it is you, in a browser: {}", printable(&url)));
-        }
-        answer?;
+        let removal = |proof| FactorRemoval { name: name.clone(), proof };
+        proven(context, &mut login, async |auth, proof| auth.remove_factor(removal(proof)).await).await?;
         say(&format!("{} is removed.", output::safe(&name)));
         Ok(())
     })?
 }
 
-fn own_password(login: &remoteler_client::StoredLogin) -> anyhow::Result<Secret> {
+fn own_password(login: &StoredLogin) -> anyhow::Result<Secret> {
     password::read(&format!("Password of {}: ", login.profile.user))
 }
 
-fn needs_code<T>(answer: &Result<T, remoteler_core::ApiError>) -> bool {
-    answer.as_ref().is_err_and(|refusal| refusal.kind == ApiErrorKind::SecondFactorNeeded)
+/// Does what needs a proof that the owner is there, and asks for as much of it as the auth service wants: each thing once.
+async fn proven<T>(
+    context: &Context,
+    login: &mut StoredLogin,
+    call: impl AsyncFn(RemoteAuth, FreshProof) -> Result<T, ApiError>,
+) -> anyhow::Result<T> {
+    let mut proof = FreshProof { password: None, code: None };
+    let mut logged_in = false;
+    loop {
+        let refusal = match call(remote_auth(login)?, proof.clone()).await {
+            Ok(done) => return Ok(done),
+            Err(refusal) => refusal,
+        };
+        match refusal.kind {
+            // An older service cannot read a proof without one.
+            ApiErrorKind::PasswordNeeded | ApiErrorKind::BadRequest if proof.password.is_none() => {
+                proof.password = Some(own_password(login)?);
+            }
+            ApiErrorKind::SecondFactorNeeded if proof.code.is_none() => proof.code = Some(password::read_code()?),
+            // An identity file is for programs, which log in nowhere.
+            ApiErrorKind::FreshLoginNeeded if !logged_in && context.identity.is_none() => {
+                say(&format!("tsh: {}", output::safe(&refusal.message)));
+                *login = super::login::anew(context, login).await?;
+                logged_in = true;
+            }
+            ApiErrorKind::SecurityKeyNeeded => {
+                let url = account_page(login);
+                say(&format!("tsh: a security key proves that it is you, in a browser: {}", printable(&url)));
+                return Err(refusal.into());
+            }
+            ApiErrorKind::Unauthenticated
+            | ApiErrorKind::Denied
+            | ApiErrorKind::NotFound
+            | ApiErrorKind::Conflict
+            | ApiErrorKind::RateLimited
+            | ApiErrorKind::Internal
+            | ApiErrorKind::Unavailable
+            | _ => return Err(refusal.into()),
+        }
+    }
 }
 
 /// For who cannot scan. The secret is the server's, and is made harmless for the terminal (I72).

@@ -22,6 +22,9 @@ pub(super) fn wishes() -> Vec<Variant> {
         ("WishEndSession", "end_session", vec![("id", text())], vec![]),
         ("WishRevokeCertificates", "revoke_certificates", vec![], vec![]),
         ("WishChangePassword", "change_password", vec![("password", secret()), ("new_password", secret())], vec![]),
+        ("WishProveByCode", "prove_by_code", vec![("code", secret())], vec![]),
+        ("WishAskKey", "ask_key", vec![], vec![]),
+        ("WishProveByKey", "prove_by_key", vec![("token", secret()), ("answer", secret())], vec![]),
     ]
 }
 
@@ -31,6 +34,7 @@ pub(super) fn required() -> Fields {
         ("user", text()),
         ("has_password", boolean()),
         ("fresh", boolean()),
+        ("proof_needed", boolean()),
         ("second_factor", text()),
         ("keys_possible", boolean()),
         ("factors", list(to("Factor"))),
@@ -90,6 +94,7 @@ pub(super) mod tests {
             has_password: true,
             connector: Some(text()),
             fresh: true,
+            proof_needed: true,
             second_factor: SecondFactor::On,
             keys_possible: true,
             factors: vec![factor],
@@ -148,6 +153,9 @@ pub(super) mod tests {
             ("WishEndSession", wish(AccountWish::EndSession { id: text() })),
             ("WishRevokeCertificates", wish(AccountWish::RevokeCertificates)),
             ("WishChangePassword", wish(AccountWish::ChangePassword { password: secret(), new_password: secret() })),
+            ("WishProveByCode", wish(AccountWish::ProveByCode { code: secret() })),
+            ("WishAskKey", wish(AccountWish::AskKey)),
+            ("WishProveByKey", wish(AccountWish::ProveByKey { token: secret(), answer: secret() })),
         ]
     }
 }

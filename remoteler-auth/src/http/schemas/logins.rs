@@ -61,6 +61,13 @@ fn variants(choice: &str) -> Vec<Variant> {
                 vec![("wish", to("AccountWish"))],
                 vec![("session", secret()), ("agent", text())],
             ),
+            ("BrowserOpenSession", "open_session", vec![("id", text())], vec![]),
+            (
+                "BrowserTouchSession",
+                "touch_session",
+                vec![("id", text()), ("token", secret()), ("answer", secret())],
+                vec![],
+            ),
         ],
         "AccountWish" => super::account::wishes(),
         _ => vec![
@@ -102,6 +109,19 @@ fn variants(choice: &str) -> Vec<Variant> {
             ("ViewTotpOffer", "totp_offer", vec![("secret", text()), ("uri", text())], vec![]),
             ("ViewCodes", "codes", vec![], vec![("recovery_codes", list(text()))]),
             ("ViewSubmit", "submit", vec![("to", text()), ("fields", map(text()))], vec![]),
+            (
+                "ViewSessionTouch",
+                "session_touch",
+                vec![
+                    ("id", text()),
+                    ("user", text()),
+                    ("place", text()),
+                    ("code", text()),
+                    ("token", secret()),
+                    ("options", text()),
+                ],
+                vec![("login", text()), ("address", text()), ("error", text())],
+            ),
         ],
     }
 }
@@ -259,6 +279,25 @@ pub(super) mod tests {
             ("ViewSamlMetadata", value(BrowserView::SamlMetadata { document: text() })),
             ("ViewDeliver", value(BrowserView::Deliver { redirect: loopback.clone(), answer: some() })),
             ("ViewFinished", value(BrowserView::Finished { success: true, message: text() })),
+            ("BrowserOpenSession", value(BrowserAction::OpenSession { id: text() })),
+            (
+                "BrowserTouchSession",
+                value(BrowserAction::TouchSession { id: text(), token: secret(), answer: secret() }),
+            ),
+            (
+                "ViewSessionTouch",
+                value(BrowserView::SessionTouch {
+                    id: text(),
+                    user: UserName::new("ann").unwrap(),
+                    place: text(),
+                    login: some(),
+                    address: some(),
+                    code: text(),
+                    token: secret(),
+                    options: text(),
+                    error: some(),
+                }),
+            ),
             ("ViewSubmit", value(BrowserView::Submit { to: text(), fields: BTreeMap::from([(text(), text())]) })),
             (
                 "LoginMethods",

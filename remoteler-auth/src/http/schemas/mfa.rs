@@ -8,7 +8,7 @@ pub(super) fn add(all: &mut Map<String, Value>) {
     let mut add = |name: &str, schema: Value| all.insert(name.to_owned(), schema);
     add("Factor", object(&[("name", text()), ("kind", text()), ("added", time())], &[("last_used", time())]));
     add("OfferedTotp", object(&[("secret", text()), ("uri", text())], &[]));
-    add("FreshProof", object(&[("password", secret())], &[("code", secret())]));
+    add("FreshProof", object(&[], &[("password", secret()), ("code", secret())]));
     add("NewFactor", object(&[("name", text()), ("code", secret())], &[]));
     add("FactorRemoval", object(&[("name", text()), ("proof", to("FreshProof"))], &[]));
     add("FactorAdded", object(&[], &[("recovery_codes", list(text()))]));
@@ -31,7 +31,7 @@ pub(super) mod tests {
         let now = Timestamp::default();
         let factor = Factor { name: "phone".into(), kind: FactorKind::Totp, added: now, last_used: Some(now) };
         let totp = OfferedTotp { secret: secret(), uri: secret() };
-        let proof = FreshProof { password: secret(), code: Some(secret()) };
+        let proof = FreshProof { password: Some(secret()), code: Some(secret()) };
         let user = UserName::new("ann").unwrap();
         let invited = Invited { user: user.clone(), second_factor: SecondFactor::On, totp: Some(totp.clone()) };
         let signed_up = SignedUp { user, recovery_codes: vec![secret()] };

@@ -1,7 +1,7 @@
 //! The pages on which users see and change their own account. Owns how what is known is said; decides nothing.
 
 use askama::Template;
-use remoteler_core::{Account, FactorKind, Timestamp};
+use remoteler_core::{Account, FactorKind, SecondFactor, Timestamp};
 
 use super::{
     super::texts::{Texts, fill},
@@ -18,7 +18,11 @@ pub(crate) struct AccountPage<'a> {
     token: &'a str,
     login_token: &'a str,
     account: &'a Account,
+    /// Whether factors may be changed now.
+    changeable: bool,
     apps: bool,
+    /// Whether a key can show that it is the user.
+    keys: bool,
     factors: Vec<Row>,
     sessions: Vec<Row>,
     certificates: Vec<Row>,
@@ -74,7 +78,10 @@ impl<'a> AccountPage<'a> {
             token,
             login_token,
             account,
-            apps: account.second_factor.takes(FactorKind::Totp),
+            changeable: account.fresh && !account.proof_needed,
+            apps: account.second_factor.takes(FactorKind::Totp)
+                || (account.connector.is_some() && account.second_factor == SecondFactor::Off),
+            keys: account.factors.iter().any(|factor| factor.kind == FactorKind::Webauthn),
             factors: factors.collect(),
             sessions: sessions.collect(),
             certificates: certificates.collect(),

@@ -93,6 +93,7 @@ fn account() -> Account {
         has_password: true,
         connector: None,
         fresh: true,
+        proof_needed: false,
         second_factor: SecondFactor::Optional,
         keys_possible: true,
         factors: vec![
@@ -170,6 +171,18 @@ fn the_gallery_shows_each_page_as_it_is_rendered() {
             "account-stale",
             AccountPage::new(&ENGLISH, &stale, token, token, Some("The password until now is wrong."), None).render(),
         ),
+        (
+            "account-prove",
+            AccountPage::new(
+                &ENGLISH,
+                &Account { proof_needed: true, has_password: false, connector: Some("okta".into()), ..account.clone() },
+                token,
+                token,
+                None,
+                None,
+            )
+            .render(),
+        ),
         ("account-gate", AccountGatePage { t: &ENGLISH, token }.render()),
         ("account-onward", OnwardPage { t: &ENGLISH, url: "/web/login/1" }.render()),
         ("account-app", AddAppPage { t: &ENGLISH, token, factor: factor() }.render()),
@@ -184,11 +197,30 @@ fn the_gallery_shows_each_page_as_it_is_rendered() {
             "touch",
             TouchPage {
                 t: &ENGLISH,
+                text: ENGLISH.touch_text,
+                csrf: None,
                 error: Some("The security key's answer is not the right one; try again."),
                 action: "/web/login/1/key",
                 token,
                 options: "{\"publicKey\":{}}",
                 code: true,
+            }
+            .render(),
+        ),
+        (
+            "session",
+            SessionPage {
+                t: &ENGLISH,
+                error: None,
+                user: "ann@example.com",
+                place: "db-1",
+                login: Some("root"),
+                address: Some(address),
+                code,
+                action: "/web/session/1",
+                csrf: token,
+                token,
+                options: "{\"publicKey\":{}}",
             }
             .render(),
         ),
