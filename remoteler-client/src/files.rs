@@ -77,6 +77,14 @@ pub enum FileError {
     },
 }
 
+impl FileError {
+    /// Whether another attempt may succeed without anybody changing anything.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Self::Locked { .. })
+    }
+}
+
 /// A directory of ours, held open: what is done in it is done in this very directory, whatever its path leads to later.
 #[derive(Debug)]
 pub(crate) struct PrivateDir {

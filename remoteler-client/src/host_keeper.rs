@@ -18,6 +18,7 @@ use crate::{
     host_clock::{HostClock, correct_clock_by},
     host_state::{HostState, HostStateError},
     standing::{ShutOut, shut_out},
+    state_store::{DirStore, StateStore},
 };
 
 /// Why a host does not show what it should.
@@ -60,7 +61,7 @@ pub struct HostIdentities {
 /// Owner of a host's state while its services run.
 pub struct HostKeeper {
     state: HostState,
-    data_dir: PathBuf,
+    store: Arc<dyn StateStore>,
     policy: Arc<dyn PolicySource>,
     clock: Arc<dyn Clock>,
     shown: HostIdentities,
@@ -92,6 +93,19 @@ impl HostKeeper {
         policy: Arc<dyn PolicySource>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, HostStateError> {
+        Self::new_in(state, Arc::new(DirStore::new(data_dir)), policy, clock)
+    }
+
+    /// The same with the state in another store.
+    ///
+    /// # Errors
+    /// As [`HostKeeper::new`].
+    pub fn new_in(
+        state: HostState,
+        store: Arc<dyn StateStore>,
+        policy: Arc<dyn PolicySource>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, HostStateError> {
         let (ssh, changes) = watch::channel(ssh(&state)?);
         let shown = HostIdentities {
             server: SharedTlsIdentity::new(state.tls_identity()?),
@@ -99,7 +113,7 @@ impl HostKeeper {
             ssh: changes,
         };
         let standing = watch::Sender::new(None);
-        Ok(Self { state, data_dir, policy, clock, shown, ssh, elsewhere: None, standing })
+        Ok(Self { state, store, policy, clock, shown, ssh, elsewhere: None, standing })
     }
 
     /// Says where the auth service is, and whose view of it to replace when this host has joined again while it runs.
@@ -293,7 +307,7 @@ impl HostKeeper {
     /// Takes over what a rejoin has written meanwhile; whether there was anything.
     fn take_over(&mut self) -> bool {
         let Some(elsewhere) = &self.elsewhere else { return false };
-        let state = match HostState::load(&self.data_dir) {
+        let state = match HostState::load_from(&*self.store) {
             Ok(Some(state)) if state.succeeds(&self.state) => state,
             Ok(_) => return false,
             Err(error) => {
@@ -314,7 +328,7 @@ impl HostKeeper {
     }
 
     fn show(&mut self, state: HostState) -> Result<(), HostStateError> {
-        state.save(&self.data_dir)?;
+        state.save_to(&*self.store)?;
         self.put_in_use(state)
     }
 

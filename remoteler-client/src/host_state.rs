@@ -14,11 +14,13 @@ use remoteler_core::{
 use remoteler_tunnel::{TlsIdentity, TlsIdentityError};
 use serde::{Deserialize, Serialize};
 use ssh_key::{Certificate, PrivateKey};
+use zeroize::Zeroizing;
 
 use crate::{
-    files::{FileError, PATIENCE, Privacy, PrivateDir},
+    files::FileError,
     keys::{KeyError, KeyPairs, same_ssh_key},
     policy,
+    state_store::{DirStore, StateStore},
 };
 
 /// Why a host's state was not read, written or believed.
@@ -198,13 +200,23 @@ impl HostState {
     /// # Errors
     /// [`HostStateError`] when it is there and cannot be used: joining again would throw the host's identity away.
     pub fn load(data_dir: &Path) -> Result<Option<Self>, HostStateError> {
+        Self::parse(DirStore::new(data_dir).read(FILE, MAX_LEN)?, data_dir.join(FILE))
+    }
+
+    /// The same from another store.
+    ///
+    /// # Errors
+    /// As [`HostState::load`].
+    pub fn load_from(store: &dyn StateStore) -> Result<Option<Self>, HostStateError> {
+        Self::parse(store.read(FILE, MAX_LEN)?, FILE.into())
+    }
+
+    fn parse(content: Option<Zeroizing<Vec<u8>>>, path: PathBuf) -> Result<Option<Self>, HostStateError> {
         #[derive(Deserialize)]
         struct Version {
             v: u32,
         }
-        let Some(dir) = PrivateDir::open(data_dir, Privacy::Keep)? else { return Ok(None) };
-        let Some(content) = dir.read(FILE, MAX_LEN)? else { return Ok(None) };
-        let path = data_dir.join(FILE);
+        let Some(content) = content else { return Ok(None) };
         let malformed =
             |cause: serde_json::Error| HostStateError::Malformed { path: path.clone(), reason: cause.to_string() };
         let Version { v } = serde_json::from_slice(&content).map_err(malformed)?;
@@ -224,10 +236,16 @@ impl HostState {
     /// # Errors
     /// [`HostStateError::File`]; the old state is still there then.
     pub fn save(&self, data_dir: &Path) -> Result<(), HostStateError> {
-        let dir = PrivateDir::create(data_dir, Privacy::Keep)?;
-        let _lock = dir.lock(PATIENCE)?;
+        self.save_to(&DirStore::new(data_dir))
+    }
+
+    /// The same into another store.
+    ///
+    /// # Errors
+    /// As [`HostState::save`].
+    pub fn save_to(&self, store: &dyn StateStore) -> Result<(), HostStateError> {
         let content = serde_json::to_vec_pretty(self).expect("strings, lists and maps with string keys always encode");
-        Ok(dir.write(FILE, &content)?)
+        Ok(store.write(FILE, &content)?)
     }
 
     /// Writes the state of a host that joined again, in place of everything that `data_dir` holds of the authorities before. A daemon that
@@ -346,5 +364,5 @@ impl HostState {
 }
 
 const FORMAT: u32 = 1;
-const FILE: &str = "host.json";
+pub(crate) const FILE: &str = "host.json";
 const MAX_LEN: u64 = 1024 * 1024;

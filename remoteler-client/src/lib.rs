@@ -6,6 +6,7 @@
 
 mod agent;
 mod connector;
+mod direct_audit;
 mod files;
 mod host_clock;
 mod host_keeper;
@@ -28,6 +29,7 @@ pub mod sdk;
 mod spool;
 mod ssh_config;
 mod standing;
+mod state_store;
 mod store;
 mod usage;
 mod ways_file;
@@ -36,6 +38,7 @@ mod yaml;
 
 pub use agent::{AgentError, SshAgent};
 pub use connector::{AuthTrust, ConnectError, Peer, WebTrust, probe, probe_by};
+pub use direct_audit::DirectAudit;
 pub use files::FileError;
 pub use host_clock::{HostClock, TimeError, align_clock, correct_clock};
 pub use host_keeper::{HostIdentities, HostKeeper, KeeperError, SshHostKey};
@@ -56,6 +59,7 @@ pub use remote::RemoteAuth;
 pub use spool::{SpoolLimits, SpooledAudit, WhenFull};
 pub use ssh_config::{SshConfig, UnsafeValue};
 pub use standing::ShutOut;
+pub use state_store::{DirStore, MemoryStore, StateStore};
 pub use store::{KubeCredential, KubeSession, Store, StoreError, StoredLogin};
 pub use usage::usage_mistake;
 pub use ways_file::WaysFile;

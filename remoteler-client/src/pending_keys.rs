@@ -7,9 +7,9 @@ use remoteler_core::Secret;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    files::{Privacy, PrivateDir},
     host_state::HostStateError,
     keys::KeyPairs,
+    state_store::{DirStore, StateStore},
 };
 
 /// As they lie on disk.
@@ -32,8 +32,15 @@ impl PendingKeys {
     /// # Errors
     /// [`HostStateError::File`] and [`HostStateError::Key`].
     pub fn load_or_make(data_dir: &Path, name: &str) -> Result<KeyPairs, HostStateError> {
-        let dir = PrivateDir::create(data_dir, Privacy::Keep)?;
-        if let Some(content) = dir.read(FILE, MAX_LEN)?
+        Self::load_or_make_in(&DirStore::new(data_dir), name)
+    }
+
+    /// The same in another store.
+    ///
+    /// # Errors
+    /// As [`PendingKeys::load_or_make`].
+    pub fn load_or_make_in(store: &dyn StateStore, name: &str) -> Result<KeyPairs, HostStateError> {
+        if let Some(content) = store.read(FILE, MAX_LEN)?
             && let Ok(Stored { v: FORMAT, ssh_private_key, tls_private_key }) = serde_json::from_slice(&content)
             && let Ok(keys) = KeyPairs::from_private(ssh_private_key, tls_private_key)
         {
@@ -43,7 +50,7 @@ impl PendingKeys {
         let stored =
             Stored { v: FORMAT, ssh_private_key: keys.ssh_private.clone(), tls_private_key: keys.tls_private.clone() };
         let content = serde_json::to_vec(&stored).expect("a number and two strings always encode");
-        dir.write(FILE, &content)?;
+        store.write(FILE, &content)?;
         Ok(keys)
     }
 
@@ -52,10 +59,15 @@ impl PendingKeys {
     /// # Errors
     /// [`HostStateError::File`]
     pub fn forget(data_dir: &Path) -> Result<(), HostStateError> {
-        if let Some(dir) = PrivateDir::open(data_dir, Privacy::Keep)? {
-            dir.remove(FILE)?;
-        }
-        Ok(())
+        Self::forget_in(&DirStore::new(data_dir))
+    }
+
+    /// The same in another store.
+    ///
+    /// # Errors
+    /// As [`PendingKeys::forget`].
+    pub fn forget_in(store: &dyn StateStore) -> Result<(), HostStateError> {
+        Ok(store.remove(FILE)?)
     }
 }
 

@@ -2,12 +2,7 @@
 //! copy on disk, so that a service that starts while the auth service is away decides by the rules it last knew; and what time does to a view:
 //! locks end, and knowledge of them grows old.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use remoteler_core::{
     ApiError, AuthApi, Clock, ClusterName, Entropy, Knowledge, LOCKS_HOLD, OsEntropy, Policy, PolicyLimits,
@@ -24,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     files::{FileError, Privacy, PrivateDir},
     standing::ShutOut,
+    state_store::{DirStore, StateStore},
 };
 
 /// Why the rules are not the newest.
@@ -52,7 +48,7 @@ pub enum PolicyError {
 /// Owner of a service's view.
 pub struct PolicyRefresher {
     shared: Arc<SharedPolicy>,
-    data_dir: PathBuf,
+    store: Arc<dyn StateStore>,
     kept: Kept,
     /// When the auth service last said that this is all; `None` since the start.
     confirmed: Option<Instant>,
@@ -81,11 +77,19 @@ impl PolicyRefresher {
     /// # Errors
     /// [`FileError`] when the directory cannot be used. A copy that does not parse is passed over with a warning: it is only a copy.
     pub fn load(data_dir: &Path, joined: TrustBundle) -> Result<Self, FileError> {
-        let dir = PrivateDir::create(data_dir, Privacy::Keep)?;
-        let kept = dir.read(FILE, MAX_LEN)?.and_then(|content| match serde_json::from_slice::<Kept>(&content) {
+        PrivateDir::create(data_dir, Privacy::Keep)?;
+        Self::load_from(Arc::new(DirStore::new(data_dir)), joined)
+    }
+
+    /// The same with the copy in another store.
+    ///
+    /// # Errors
+    /// As [`PolicyRefresher::load`].
+    pub fn load_from(store: Arc<dyn StateStore>, joined: TrustBundle) -> Result<Self, FileError> {
+        let kept = store.read(FILE, MAX_LEN)?.and_then(|content| match serde_json::from_slice::<Kept>(&content) {
             Ok(kept) => (READ.contains(&kept.v) && kept.trust.cluster == joined.cluster).then_some(kept),
             Err(cause) => {
-                tracing::warn!(path = %data_dir.join(FILE).display(), %cause, "the copy of the cluster's rules does not parse");
+                tracing::warn!(?store, %cause, "the copy of the cluster's rules does not parse");
                 None
             }
         });
@@ -94,7 +98,7 @@ impl PolicyRefresher {
         let kept = kept.map_or_else(none, |kept| Kept { v: FORMAT, ..kept });
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let shared = Arc::new(SharedPolicy::new(policy(&kept, &*clock, Knowledge::Old)));
-        Ok(Self { shared, data_dir: data_dir.into(), kept, confirmed: None, clock, standing: None })
+        Ok(Self { shared, store, kept, confirmed: None, clock, standing: None })
     }
 
     /// Lets locks end by `clock` instead of the machine's.
@@ -244,9 +248,8 @@ impl PolicyRefresher {
     }
 
     fn save(&self) -> Result<(), FileError> {
-        let dir = PrivateDir::create(&self.data_dir, Privacy::Keep)?;
         let content = serde_json::to_vec(&self.kept).expect("strings, lists and maps with string keys always encode");
-        dir.write(FILE, &content)
+        self.store.write(FILE, &content)
     }
 }
 

@@ -21,7 +21,9 @@
 mod agent;
 mod builder;
 mod client;
+mod joining;
 
 pub use agent::{Agent, Counters, TunnelState};
-pub use builder::{AgentBuilder, BuildError, Join};
+pub use builder::{AgentBuilder, BuildError};
 pub use client::{Client, ClientError, PooledStream, ServiceConnector};
+pub use joining::Join;

@@ -4,19 +4,19 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr, UdpSocket},
-    path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use remoteler_tunnel::{Way, WayMemory};
 use serde::{Deserialize, Serialize};
 
-use crate::files::{Privacy, PrivateDir};
+use crate::state_store::{DirStore, StateStore};
 
 /// The file, read when it is first asked.
 #[derive(Debug)]
 pub struct WaysFile {
-    dir: PathBuf,
+    store: Arc<dyn StateStore>,
     known: Mutex<Option<BTreeMap<String, Kept>>>,
 }
 
@@ -38,14 +38,19 @@ impl WaysFile {
     /// In `dir`.
     #[must_use]
     pub fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), known: Mutex::new(None) }
+        Self::of(Arc::new(DirStore::new(dir)))
+    }
+
+    /// In another store.
+    #[must_use]
+    pub fn of(store: Arc<dyn StateStore>) -> Self {
+        Self { store, known: Mutex::new(None) }
     }
 
     fn known(&self) -> MutexGuard<'_, Option<BTreeMap<String, Kept>>> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.is_none() {
-            let read = PrivateDir::open(&self.dir, Privacy::Keep).ok().flatten();
-            let read = read.and_then(|dir| dir.read(FILE, MAX_LEN).ok().flatten());
+            let read = self.store.read(FILE, MAX_LEN).ok().flatten();
             let content = read.and_then(|content| serde_json::from_slice::<Content>(&content).ok());
             *known =
                 Some(content.filter(|content| content.v == FORMAT).map(|content| content.ways).unwrap_or_default());
@@ -75,10 +80,9 @@ impl WaysFile {
         }
         let content = Content { v: FORMAT, ways: ways.clone() };
         drop(known);
-        let written = serde_json::to_vec(&content).map_err(|cause| cause.to_string()).and_then(|text| {
-            let dir = PrivateDir::create(&self.dir, Privacy::Keep).map_err(|cause| cause.to_string())?;
-            dir.write(FILE, &text).map_err(|cause| cause.to_string())
-        });
+        let written = serde_json::to_vec(&content)
+            .map_err(|cause| cause.to_string())
+            .and_then(|text| self.store.write(FILE, &text).map_err(|cause| cause.to_string()));
         if let Err(cause) = written {
             tracing::debug!(cause, "the way out of this network is not remembered");
         }

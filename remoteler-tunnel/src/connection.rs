@@ -115,6 +115,7 @@ impl Link {
             }),
             driver: AtomicWaker::new(),
             incoming: Notify::new(),
+            doubt: Notify::new(),
             state,
         });
         tokio::spawn(Box::new(driver::Driver::new(io, shared.clone(), limits.resume_within, now())).run());
@@ -272,6 +273,8 @@ struct Shared {
     core: Mutex<Core>,
     driver: AtomicWaker,
     incoming: Notify,
+    /// Told when the connection has been silent for longer than it should.
+    doubt: Notify,
     state: watch::Sender<LinkState>,
 }
 

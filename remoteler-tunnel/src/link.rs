@@ -41,6 +41,12 @@ impl Keepalive {
         Self { ping_after: Duration::from_secs(310), dead_after: Duration::from_secs(330) };
 }
 
+/// The least that the side that made the connection waits before it asks so, and then before it looks for another connection; on paths with long
+/// round trips it is two of them, and four.
+pub const SOONEST: Duration = Duration::from_millis(250);
+/// The same while no round trip was measured.
+const UNMEASURED: Duration = Duration::from_secs(1);
+
 /// State of the path to one peer.
 #[derive(Debug)]
 pub struct Sequence {
@@ -56,6 +62,12 @@ pub struct Sequence {
     unacked_since: Option<Instant>,
     /// Whether silence is doubted early, because a lost connection loses no stream.
     resumable: bool,
+    /// Whether this side can look for another connection, and asks soon.
+    watchful: bool,
+    /// Whether streams have moved since the peer last answered.
+    stirred: bool,
+    /// Whether it left a question unanswered for longer than this path takes.
+    doubted: bool,
     heard: Instant,
     ping: Ping,
     pong_due: Option<u64>,
@@ -74,6 +86,8 @@ enum Ping {
 #[derive(Clone, Copy, Debug, Default)]
 struct RoundTrip {
     least: Option<(Duration, Instant)>,
+    /// The last one, queues included: what an answer takes as things are.
+    last: Option<Duration>,
     measured: Option<Instant>,
 }
 
@@ -90,6 +104,9 @@ impl Sequence {
             ack_due: None,
             unacked_since: None,
             resumable: false,
+            watchful: false,
+            stirred: false,
+            doubted: false,
             heard: now,
             ping: Ping::None { next: 1 },
             pong_due: None,
@@ -100,6 +117,7 @@ impl Sequence {
     /// Notes that something arrived, whatever it was.
     pub fn heard(&mut self, now: Instant) {
         self.heard = now;
+        self.doubted = false;
     }
 
     /// Takes the header of a received frame into the count.
@@ -115,6 +133,7 @@ impl Sequence {
             return Err(LinkError::Gap { kind: header.kind.name(), sequence: header.sequence, expected });
         }
         self.received += (HEADER_LEN + header.length) as u64;
+        self.stirred = true;
         self.ack_due.get_or_insert(self.heard + ACK_WITHIN);
         Ok(())
     }
@@ -148,6 +167,7 @@ impl Sequence {
         }
         self.round_trip.measured(now.saturating_duration_since(at), now);
         self.ping = Ping::None { next: asked + 1 };
+        self.stirred = false;
         true
     }
 
@@ -214,9 +234,16 @@ impl Sequence {
         self.keepalive = keepalive;
     }
 
-    /// From now on a connection may be doubted early: the link outlives it.
-    pub fn make_resumable(&mut self) {
+    /// From now on a connection may be doubted early: the link outlives it. Who can make another one is `watchful`, unless octets are paid for.
+    pub fn make_resumable(&mut self, watchful: bool) {
         self.resumable = true;
+        self.watchful = watchful;
+    }
+
+    /// Whether the peer left a question unanswered for longer than this path takes, and nothing else is heard of it either: worth another
+    /// connection beside this one, not yet the end of it.
+    pub fn is_doubted(&self) -> bool {
+        self.doubted
     }
 
     /// Sequenced octets sent so far.
@@ -236,6 +263,7 @@ impl Sequence {
             Ping::None { next } => Ping::None { next },
         };
         self.pong_due = None;
+        self.doubted = false;
     }
 
     /// Goes on over another connection, whose peer has received so many octets; returns how many of them are news. What this side has
@@ -266,13 +294,40 @@ impl Sequence {
     pub fn poll_timeout(&self) -> Instant {
         let asked = !matches!(self.ping, Ping::None { .. });
         let quiet = self.heard + if asked { self.keepalive.dead_after } else { self.keepalive.ping_after };
-        let doubt = self.unanswered_since().map(|since| since + if asked { DOUBT_AFTER } else { ASK_WITHIN });
-        [doubt, self.ack_due].into_iter().flatten().fold(quiet, Instant::min)
+        let lost = self.unanswered_since().map(|since| since + if asked { DOUBT_AFTER } else { self.ask_within() });
+        [lost, self.doubt_at(), self.ack_due].into_iter().flatten().fold(quiet, Instant::min)
     }
 
-    /// Since when something of ours has had no sign of the peer, if that is a reason for doubt.
+    /// Since when something of ours has had no sign of the peer, if that is a reason for doubt. Where this side watches, that what moved has
+    /// come to rest is one too: it may be the peer's octets that are lost.
     fn unanswered_since(&self) -> Option<Instant> {
+        if self.watchful && self.stirred {
+            return Some(self.heard);
+        }
         self.unacked_since.filter(|_| self.resumable).map(|since| since.max(self.heard))
+    }
+
+    /// When a question that is out will have taken too long, if that was not found yet.
+    fn doubt_at(&self) -> Option<Instant> {
+        if !self.watchful || self.doubted {
+            return None;
+        }
+        let asked = match self.ping {
+            Ping::Sent { at, .. } => at.max(self.heard),
+            // What is full of our own octets takes no question either.
+            Ping::Due { .. } => self.unanswered_since()? + self.ask_within(),
+            Ping::None { .. } => return None,
+        };
+        Some(asked + patience(self.round_trip.last))
+    }
+
+    /// When the peer was last heard.
+    pub fn heard_at(&self) -> Instant {
+        self.heard
+    }
+
+    fn ask_within(&self) -> Duration {
+        if self.watchful { rest(self.round_trip()) } else { ASK_WITHIN }
     }
 
     /// Asks a silent peer, or gives it up.
@@ -288,8 +343,10 @@ impl Sequence {
         if silence >= self.keepalive.dead_after || unanswered >= DOUBT_AFTER {
             return Err(LinkError::Silent { silence });
         }
+        self.doubted |= self.doubt_at().is_some_and(|at| now >= at);
+        let asks = self.unanswered_since().is_some() && unanswered >= self.ask_within();
         if let Ping::None { next } = self.ping
-            && (silence >= self.keepalive.ping_after || unanswered >= ASK_WITHIN)
+            && (silence >= self.keepalive.ping_after || asks)
         {
             self.ping = Ping::Due { nonce: next };
         }
@@ -297,9 +354,20 @@ impl Sequence {
     }
 }
 
+/// Silence, with something unacknowledged or after streams have moved, after which the side that watches asks.
+fn rest(round_trip: Option<Duration>) -> Duration {
+    round_trip.map_or(UNMEASURED, |time| 2 * time).clamp(SOONEST, ASK_WITHIN)
+}
+
+/// What an answer may take before the side that watches looks for another connection.
+fn patience(round_trip: Option<Duration>) -> Duration {
+    round_trip.map_or(UNMEASURED, |time| 4 * time).clamp(SOONEST, DOUBT_AFTER - ASK_WITHIN)
+}
+
 impl RoundTrip {
     fn measured(&mut self, sample: Duration, now: Instant) {
         self.measured = Some(now);
+        self.last = Some(sample);
         match self.least {
             Some((least, at)) if sample > least && now.saturating_duration_since(at) < LEAST_HOLDS => {}
             Some(_) | None => self.least = Some((sample, now)),
@@ -429,7 +497,7 @@ mod tests {
     fn with_something_unacknowledged_silence_is_doubted_soon_if_the_link_outlives_the_connection() {
         let start = Instant::now();
         let mut path = sequence(start);
-        path.make_resumable();
+        path.make_resumable(false);
         path.next(88);
         path.transmitted(start);
         assert_eq!(path.poll_timeout(), start + ASK_WITHIN);
@@ -443,6 +511,61 @@ mod tests {
         assert_eq!(path.resume(100, later), Ok(100));
         assert_eq!(path.poll_timeout(), later + Keepalive::CLIENT.ping_after, "nothing is unacknowledged now");
         assert!(path.resume(99, later).is_err() && path.resume(101, later).is_err());
+    }
+
+    /// A path that watches and has measured a round trip.
+    fn watchful(round_trip: Duration, start: Instant) -> Sequence {
+        let mut path = sequence(start);
+        path.make_resumable(true);
+        path.probe(start);
+        path.poll_output(start);
+        path.heard(start + round_trip);
+        assert!(path.ponged(1, start + round_trip));
+        path
+    }
+
+    #[test]
+    fn who_can_make_another_connection_doubts_this_one_by_the_round_trips_of_the_path() {
+        for (round_trip, asked_after, doubted_after) in [(5, 250, 250), (300, 600, 1200), (4000, 3000, 5000)] {
+            let [round_trip, asked_after, doubted_after] =
+                [round_trip, asked_after, doubted_after].map(Duration::from_millis);
+            let start = Instant::now();
+            let mut path = watchful(round_trip, start);
+            let written = start + Duration::from_secs(10);
+            path.next(88);
+            path.transmitted(written);
+
+            assert_eq!(path.poll_timeout(), written + asked_after);
+            path.handle_timeout(written + asked_after).unwrap();
+            assert!(matches!(path.poll_output(written + asked_after), Some(Payload::Ping(2, 0))));
+            let doubted_at = written + asked_after + doubted_after;
+            assert_eq!(path.poll_timeout(), doubted_at.min(written + DOUBT_AFTER));
+            path.handle_timeout(doubted_at - Duration::from_millis(1)).unwrap();
+            assert!(!path.is_doubted());
+            if path.handle_timeout(doubted_at).is_ok() {
+                assert!(path.is_doubted());
+                assert_eq!(path.poll_timeout(), written + DOUBT_AFTER, "the connection itself is given its time");
+            }
+
+            path.heard(doubted_at);
+            assert!(!path.is_doubted(), "any octet is a sign of life");
+        }
+    }
+
+    #[test]
+    fn that_streams_have_come_to_rest_is_asked_about_once() {
+        let start = Instant::now();
+        let mut path = watchful(Duration::from_millis(5), start);
+        let heard = start + Duration::from_secs(10);
+        path.heard(heard);
+        path.received(&data(0, 88)).unwrap();
+        assert_eq!(path.poll_timeout(), heard + SOONEST);
+        path.handle_timeout(heard + SOONEST).unwrap();
+        assert!(matches!(path.poll_output(heard + SOONEST), Some(Payload::Ping(2, 100))));
+        let answered = heard + SOONEST + Duration::from_millis(5);
+        path.heard(answered);
+        assert!(path.ponged(2, answered));
+        assert_eq!(path.poll_timeout(), answered + Keepalive::CLIENT.ping_after, "and never again until they move");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod accept;
 mod admission;
 mod client_hello;
+mod gate;
 mod one_port;
 mod route;
 

@@ -7,7 +7,7 @@ use remoteler_tunnel::{
     AdmissionLimits, BODY_LEN, CARRIER_PATH, Code, DATA_LEN, DOUBT_AFTER, EXPORT_CHANNEL, EXPORT_KEYS, FrameType,
     HEADER_LEN, Keepalive, Limits, MAGIC, MAJOR, MAX_BODY_LEN, MAX_CLIENT_HELLO, MAX_DIAL_LEN, MAX_NOTICE_LEN,
     MAX_ORIGIN_LEN, MAX_PROXIES, MAX_REGISTRATION_LEN, MAX_RESUME_BODY_LEN, METERED, MINOR, PEER_BUDGETS,
-    REGISTRATION_METADATA, RESUME_BODY_LEN, RESUME_MAGIC, ResumeKeys, Scope,
+    REGISTRATION_METADATA, RESUME_BODY_LEN, RESUME_MAGIC, ResumeKeys, SOONEST, Scope,
 };
 
 fn document() -> String {
@@ -167,6 +167,7 @@ fn the_message_that_takes_a_link_up_again_is_the_code_s() {
         ASK_WITHIN.as_secs(),
         DOUBT_AFTER.as_secs()
     ));
+    says(&format!("but of no less than {} ms each", SOONEST.as_millis()));
     says(&format!("after {ACK_EVERY} octets and after {} s at the latest", ACK_WITHIN.as_secs()));
     says(&format!("{} min are given", Limits::server().resume_within.as_secs() / 60));
 }

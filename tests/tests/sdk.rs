@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
+use std::sync::Arc;
+
 use remoteler_client::{
-    Store,
+    IdentityFile, MemoryStore, Store,
     sdk::{Agent, BuildError, Client, Join, TunnelState},
 };
 use remoteler_tests::Cluster;
@@ -75,4 +77,42 @@ async fn a_device_joins_serves_and_forwards_and_starts_again_without_a_token() {
     timeout(SOON, agent.shutdown(Duration::from_secs(1))).await.unwrap();
     let agent = Agent::builder(cluster.proxy()).state(&state).build().await.unwrap();
     timeout(SOON, agent.connected()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_without_a_disk_joins_as_somebody_who_may_make_tokens_and_starts_again_by_its_store() {
+    let cluster = Cluster::start();
+    let (ann, _ada) = (cluster.user("ann", "access"), cluster.user("ada", "editor"));
+    let identity = |user: &str| {
+        let path = cluster.dir().join(format!("{user}.identity"));
+        cluster.tctl(&["auth", "sign", "--user", user, "-o", path.to_str().unwrap()]).ok();
+        IdentityFile::read(&path).unwrap()
+    };
+    let store = Arc::new(MemoryStore::new());
+    let builder = || Agent::builder(cluster.proxy()).name("device").state_store(store.clone());
+
+    let refused = builder().join(Join::identity(identity("ann"))).build().await.unwrap_err();
+    assert!(matches!(refused, BuildError::Token { .. }) && !refused.is_transient(), "{refused}");
+    let agent = builder().join(Join::identity(identity("ada"))).build().await.unwrap();
+    let host = agent.host().id;
+    let mut greeter = agent.listen("greeter").unwrap();
+    timeout(SOON, agent.connected()).await.unwrap();
+    let client = Client::logged_in(&Store::new(ann.home().join(".tsh"))).unwrap();
+    let mut greeting = timeout(SOON, client.dial("greeter@device")).await.unwrap().unwrap();
+    let mut connection = timeout(SOON, greeter.accept()).await.unwrap().unwrap();
+    connection.write_all(b"hello").await.unwrap();
+    connection.shutdown().await.unwrap();
+    let mut heard = String::new();
+    timeout(SOON, greeting.read_to_string(&mut heard)).await.unwrap().unwrap();
+    assert_eq!(heard, "hello");
+    cluster.event("service.connect", |event| event["service"] == "greeter@device"); // without a spool of its own
+
+    timeout(SOON, agent.shutdown(Duration::from_secs(1))).await.unwrap();
+    let again = builder().build().await.unwrap();
+    timeout(SOON, again.connected()).await.unwrap();
+    assert_eq!(again.host().id, host);
+    assert_eq!(cluster.events("instance.join").iter().filter(|event| event["node_name"] == "device").count(), 1);
+    let tokens = cluster.tctl_json(&["tokens", "ls"]);
+    let left: Vec<_> = tokens.as_array().unwrap().iter().map(|token| token["uses_left"].as_u64()).collect();
+    assert_eq!(left, [Some(0)], "one token was made, for one use: {tokens}");
 }

@@ -13,7 +13,6 @@
 use std::{
     io::{IoSlice, IoSliceMut},
     mem::MaybeUninit,
-    net::TcpListener,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream,
@@ -148,7 +147,7 @@ impl Predecessor {
         let mut ports = self.ports.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let Some(at) = ports.iter().position(|(name, _)| name == service) else { return Ok(None) };
         let (_, fd) = ports.swap_remove(at);
-        let listener = TcpListener::from(fd);
+        let listener = std::net::TcpListener::from(fd);
         listener.set_nonblocking(true)?;
         Ok(Some(tokio::net::TcpListener::from_std(listener)?))
     }
@@ -199,7 +198,7 @@ mod tests {
     #[test]
     fn sockets_and_their_names_arrive_and_still_listen() {
         let (near, far) = UnixStream::pair().unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let fds = [listener.as_fd()];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
@@ -211,7 +210,7 @@ mod tests {
         let (text, mut received) = receive(&far).unwrap();
 
         assert_eq!((text.as_slice(), received.len()), (&b"proxy"[..], 1));
-        let listener = TcpListener::from(received.remove(0));
+        let listener = std::net::TcpListener::from(received.remove(0));
         std::net::TcpStream::connect(address).unwrap();
         listener.accept().unwrap();
     }

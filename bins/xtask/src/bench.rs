@@ -1,7 +1,6 @@
 //! `cargo xtask bench`: criterion's benches and a comparison of whole processes with OpenSSH, printed as one table. Owns the order;
 //! what is measured stands in the modules. Nothing here passes or fails by a figure.
 
-mod agent_build;
 mod cluster;
 mod criterion;
 mod figures;
@@ -17,8 +16,13 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use self::{figures::Table, measure::Plan};
-use crate::{project::Project, step::Steps};
+use self::measure::Plan;
+use crate::{project::Project, size, step::Steps};
+
+pub(crate) use self::{
+    figures::{Table, number},
+    memory::AgentMemory,
+};
 
 /// Flags of `bench`.
 #[derive(Debug, Args)]
@@ -74,7 +78,7 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         }
         steps.run("whole processes", || compare(&project, args, &mut table))?;
         if !args.quick && !args.no_build {
-            steps.run("agent alone", || agent_build::measure(&project, &mut table))?;
+            steps.run("agent alone", || size::measure(&project, "dist", None, &mut table))?;
         }
     }
     if !args.only_processes {
@@ -87,7 +91,10 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
 
 fn compare(project: &Project, args: &BenchArgs, table: &mut Table) -> anyhow::Result<()> {
     let plan = if args.quick { Plan::QUICK } else { Plan::FULL };
-    agent_build::sizes(project, table)?;
+    for program in ["remoteler", "tsh", "tctl"] {
+        let size = size::mebibytes(&project.bin_dir().join(program))?;
+        table.row("binary, stripped, MiB", program, number(size), "-");
+    }
     let directory = shell::ScratchDir::new()?;
     measure::all(&project.bin_dir(), directory.path(), &plan, table)
 }

@@ -67,6 +67,11 @@ impl Project {
         self.target.join("release")
     }
 
+    /// Where packages and agents of other features are built to.
+    pub(crate) fn packages(&self) -> PathBuf {
+        self.target.join("packages")
+    }
+
     /// Names of all examples.
     pub(crate) fn examples(&self) -> &[String] {
         &self.examples

@@ -95,7 +95,17 @@ impl Agent {
         self.services.listen(name)
     }
 
-    /// Passes what comes for `name` on to `host:port`, until the handle is dropped. Every user of the cluster who is not locked gets there.
+    /// Passes what comes for `name` on to `host:port`, until the handle is dropped.
+    ///
+    /// ```no_run
+    /// # async fn device(agent: remoteler_client::sdk::Agent) -> Result<(), Box<dyn std::error::Error>> {
+    /// let _pg = agent.forward("pg", "127.0.0.1:5432")?; // users: pg@edge-1
+    /// agent.connected().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Every user of the cluster who is not locked gets there.
     ///
     /// # Errors
     /// [`ListenError`] when that is no name or is taken.

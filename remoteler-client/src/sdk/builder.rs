@@ -1,70 +1,57 @@
-//! How an agent comes to be: joined once, then by what lies in its state directory. Owns the order of the steps.
+//! How an agent comes to be: joined once, then by what lies in its state. Owns the order of the steps.
 
-use std::{collections::BTreeSet, num::NonZeroUsize, path::PathBuf, sync::Arc};
+use std::{num::NonZeroUsize, path::PathBuf, sync::Arc};
 
-use remoteler_core::{AuthApi, Clock, Entropy, LiveWork, NodeName, OsEntropy, Secret, SystemClock, SystemRole};
+use remoteler_core::{
+    ApiError, ApiErrorKind, AuditSink, AuthApi, Clock, Entropy, LiveWork, NodeName, OsEntropy, SystemClock,
+};
 use remoteler_tunnel::{
     AgentConfig, ClientTls, Limits, Offer, PolicyTrust, ReplayBudget, ServerTls, Services, TargetKind, TlsConfigError,
     Ways, enforce,
 };
 use tokio_util::sync::CancellationToken;
 
-use super::agent::Agent;
+use super::{
+    agent::Agent,
+    joining::{Join, Joining},
+};
 use crate::{
     connector::{AuthTrust, ConnectError},
+    direct_audit::DirectAudit,
     files::FileError,
-    host_clock::HostClock,
+    host_clock::{HostClock, TimeError},
     host_keeper::HostKeeper,
     host_state::{HostState, HostStateError},
-    join::{JoinError, JoinParams, join},
-    pending_keys::PendingKeys,
+    join::JoinError,
     policy::PolicyRefresher,
     remote::RemoteAuth,
     spool::{SpoolLimits, SpooledAudit},
+    state_store::{DirStore, StateStore},
     ways_file::WaysFile,
 };
-
-/// By what an agent is let into its cluster, when its state directory holds no identity yet.
-#[derive(Clone, Debug)]
-pub struct Join {
-    token: Secret,
-    pins: Vec<String>,
-    insecure: bool,
-}
-
-impl Join {
-    /// With a join token of type `node`.
-    #[must_use]
-    pub fn token(token: &str) -> Self {
-        Self { token: Secret::new(token.trim()), pins: Vec::new(), insecure: false }
-    }
-
-    /// The cluster is known by this pin (`sha256:…`), which `tctl tokens add` prints beside the token. Several may be given.
-    #[must_use]
-    pub fn pin(mut self, pin: &str) -> Self {
-        self.pins.push(pin.to_owned());
-        self
-    }
-
-    /// Without a pin whoever is in the path gets the token (I15). Counts only when there is no pin.
-    #[must_use]
-    pub fn without_pin(self) -> Self {
-        Self { insecure: true, ..self }
-    }
-}
 
 /// Why there is no agent.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// No directory was named.
-    #[error("an agent needs a directory for its identity: name one with AgentBuilder::state")]
+    /// Nothing was named to keep its identity in.
+    #[error("an agent needs a place for its identity: name one with AgentBuilder::state or AgentBuilder::state_store")]
     NoState,
     /// Neither an identity nor a way to one.
-    #[error("{} holds no identity and no join token was given: give one with AgentBuilder::join", .dir.display())]
+    #[error(
+        "{state} holds no identity and no way to one was given: give a join token or an identity with AgentBuilder::join"
+    )]
     NotJoined {
-        /// The state directory.
-        dir: PathBuf,
+        /// The state, as it shows itself.
+        state: String,
+    },
+    /// The identity that it was given makes it no token.
+    #[error("{user} made no join token for this agent: {source}")]
+    Token {
+        /// Whose identity.
+        user: String,
+        /// Why not.
+        source: ApiError,
     },
     /// No name.
     #[error("an agent needs a name to join: give one with AgentBuilder::name")]
@@ -102,17 +89,23 @@ impl BuildError {
             Self::Join(JoinError::Connect(cause)) | Self::Connect(cause) => {
                 matches!(cause, ConnectError::Unreachable { .. } | ConnectError::Timeout { .. })
             }
-            Self::Join(JoinError::Refused { source, .. }) => source.kind == remoteler_core::ApiErrorKind::Unavailable,
+            Self::Join(JoinError::Time(TimeError::Silent { source, .. })) => passes(source.kind),
+            Self::Join(JoinError::Refused { source, .. }) | Self::Token { source, .. } => passes(source.kind),
+            Self::File(cause) | Self::State(HostStateError::File(cause)) => cause.is_transient(),
             Self::NoState
             | Self::NotJoined { .. }
             | Self::NoName
             | Self::Name { .. }
             | Self::Join(_)
             | Self::State(_)
-            | Self::File(_)
             | Self::Tls(_) => false,
         }
     }
+}
+
+/// Whether it is only for now that the service does not do it.
+const fn passes(kind: ApiErrorKind) -> bool {
+    matches!(kind, ApiErrorKind::Unavailable | ApiErrorKind::RateLimited)
 }
 
 /// What an agent is made of; see [`Agent::builder`].
@@ -121,7 +114,7 @@ pub struct AgentBuilder {
     proxy: String,
     join: Option<Join>,
     name: Option<String>,
-    state: Option<PathBuf>,
+    state: Option<Arc<dyn StateStore>>,
     connections: Option<NonZeroUsize>,
     ways: Option<Ways>,
     clock: Arc<dyn Clock>,
@@ -165,7 +158,24 @@ impl AgentBuilder {
     /// The directory of its keys, certificates and what it knows of the cluster; made when missing, 0700. One agent for one directory.
     #[must_use]
     pub fn state(self, dir: impl Into<PathBuf>) -> Self {
-        Self { state: Some(dir.into()), ..self }
+        self.state_store(Arc::new(DirStore::new(dir)))
+    }
+
+    /// Where its keys, certificates and what it knows of the cluster are kept, where that is no directory. One agent for one store.
+    ///
+    /// ```no_run
+    /// use std::sync::Arc;
+    /// use remoteler_client::{MemoryStore, sdk::{Agent, Join}};
+    ///
+    /// # async fn short_lived(join: Join) -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = Arc::new(MemoryStore::new());
+    /// let agent = Agent::builder("proxy.example.com:3080").join(join).name("job-17").state_store(store).build().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn state_store(self, store: Arc<dyn StateStore>) -> Self {
+        Self { state: Some(store), ..self }
     }
 
     /// To how many proxies links are kept at most. All of them when this is not said.
@@ -204,16 +214,16 @@ impl AgentBuilder {
     /// # Errors
     /// [`BuildError`]; [`BuildError::is_transient`] says whether trying again helps. Once joined, an agent starts also while nobody answers.
     pub async fn build(self) -> Result<Agent, BuildError> {
-        let dir = self.state.clone().ok_or(BuildError::NoState)?;
-        let ways = self.ways.clone().unwrap_or_else(|| Ways::default().or_websocket(Arc::new(WaysFile::new(&dir))));
-        let floor = HostState::load(&dir)?.and_then(|state| state.written());
+        let store = self.state.clone().ok_or(BuildError::NoState)?;
+        let ways = self.ways.clone();
+        let ways = ways.unwrap_or_else(|| Ways::default().or_websocket(Arc::new(WaysFile::of(store.clone()))));
+        let floor = HostState::load_from(&*store)?.and_then(|state| state.written());
         let clock = HostClock::over(self.clock.clone(), floor);
-        let state = self.joined(&dir, &clock, &ways).await?;
-        let mut refresher = PolicyRefresher::load(&dir, state.trust().clone())?;
+        let state = self.joined(&*store, &clock, &ways).await?;
+        let mut refresher = PolicyRefresher::load_from(store.clone(), state.trust().clone())?;
         let policy = refresher.source();
         let shared_clock: Arc<dyn Clock> = Arc::new(clock.clone());
-        let spool_dir = dir.clone();
-        let keeper = HostKeeper::new(state.clone(), dir, policy.clone(), shared_clock.clone())?
+        let keeper = HostKeeper::new_in(state.clone(), store.clone(), policy.clone(), shared_clock.clone())?
             .with_auth_at(&self.proxy, refresher.shared())
             .by_clock(clock)
             .by_ways(&ways);
@@ -227,9 +237,17 @@ impl AgentBuilder {
         }
         let live = LiveWork::new(policy.clone(), shared_clock.clone());
         let host = state.identity()?;
-        let limits = SpoolLimits::default();
-        let spool = SpooledAudit::open(&spool_dir, host.id, host.cluster.clone(), shared_clock.clone(), limits)?;
-        let audit = Arc::new(spool);
+        let stop = CancellationToken::new();
+        let audit: Arc<dyn AuditSink> = match store.spool() {
+            Some(dir) => {
+                let (cluster, limits) = (host.cluster.clone(), SpoolLimits::default());
+                let spool = Arc::new(SpooledAudit::open(dir, host.id, cluster, shared_clock.clone(), limits)?);
+                let (uploaded, api, stop) = (spool.clone(), api.clone(), stop.clone());
+                tokio::spawn(async move { uploaded.upload(api, stop).await });
+                spool
+            }
+            None => Arc::new(DirectAudit::new(api.clone(), host.cluster.clone(), shared_clock.clone())),
+        };
         let bundle = Arc::new(PolicyTrust(policy));
         let server = ServerTls { identity: shown.server.clone(), trust: bundle.clone(), clock: shared_clock.clone() };
         let services = Services::new(host.clone(), server, live.clone(), audit.clone())?;
@@ -246,45 +264,24 @@ impl AgentBuilder {
             limits: self.limits,
             replay: ReplayBudget::default(),
         };
-        let stop = CancellationToken::new();
         let until = |work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
             let stop = stop.clone();
             tokio::spawn(async move { stop.run_until_cancelled(work).await.unwrap_or_default() });
         };
-        until(Box::pin(enforce(live, audit.clone())));
-        let (uploaded_to, stopped) = (api.clone(), stop.clone());
-        tokio::spawn(async move { audit.upload(uploaded_to, stopped).await });
+        until(Box::pin(enforce(live, audit)));
         until(Box::pin(refresher.run(api.clone(), stop.clone())));
         until(Box::pin(keeper.run(api, stop.clone())));
         Ok(Agent::start(config, host, services, stop))
     }
 
-    async fn joined(&self, dir: &std::path::Path, clock: &HostClock, ways: &Ways) -> Result<HostState, BuildError> {
-        if let Some(state) = HostState::load(dir)? {
+    async fn joined(&self, store: &dyn StateStore, clock: &HostClock, ways: &Ways) -> Result<HostState, BuildError> {
+        if let Some(state) = HostState::load_from(store)? {
             return Ok(state);
         }
-        let Some(Join { token, pins, insecure }) = self.join.clone() else {
-            return Err(BuildError::NotJoined { dir: dir.to_owned() });
-        };
+        let by = self.join.as_ref().ok_or_else(|| BuildError::NotJoined { state: format!("{store:?}") })?;
         let name = self.name.clone().ok_or(BuildError::NoName)?;
-        let node_name =
+        let name =
             NodeName::new(&name).map_err(|cause| BuildError::Name { name: name.clone(), reason: cause.to_string() })?;
-        let params = JoinParams {
-            addr: self.proxy.clone(),
-            token,
-            ca_pins: pins,
-            insecure,
-            node_name,
-            roles: BTreeSet::from([SystemRole::Node]),
-            kube_clusters: BTreeSet::new(),
-            service_account: None,
-            keys: Some(PendingKeys::load_or_make(dir, &name)?),
-            ways: ways.clone(),
-        };
-        let state = join(params, clock).await?;
-        state.save(dir)?;
-        PendingKeys::forget(dir)?;
-        tracing::info!(cluster = %state.cluster_name(), host = %state.host_id(), "joined");
-        Ok(state)
+        Joining { proxy: &self.proxy, name: &name, store, clock, ways }.join(by).await
     }
 }

@@ -43,6 +43,17 @@ pub enum ClientError {
     NoProxy,
 }
 
+impl ClientError {
+    /// Whether another attempt may succeed without anybody changing anything.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        match self {
+            Self::Store(StoreError::File(cause)) => cause.is_transient(),
+            Self::Store(_) | Self::NoProxy => false,
+        }
+    }
+}
+
 impl Client {
     /// As the user whom `tls` shows, through the proxy at `proxy` (`host:port`), to services of `cluster`.
     #[must_use]
@@ -81,6 +92,18 @@ impl Client {
 
     /// A byte stream to `service@host`.
     ///
+    /// ```no_run
+    /// use remoteler_client::{Store, sdk::Client};
+    /// use tokio::io::AsyncReadExt;
+    ///
+    /// # async fn user() -> Result<(), Box<dyn std::error::Error>> {
+    /// let client = Client::logged_in(&Store::new("/home/ann/.tsh"))?;
+    /// let mut greeting = String::new();
+    /// client.dial("greeter@edge-1").await?.read_to_string(&mut greeting).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`ServiceDialError`]; [`ServiceDialError::is_transient`] says whether trying again helps.
     pub async fn dial(&self, target: &str) -> Result<BoxedStream, ServiceDialError> {
@@ -95,6 +118,14 @@ impl Client {
     }
 
     /// An HTTP client whose URIs name services.
+    ///
+    /// ```no_run
+    /// # async fn status(client: remoteler_client::sdk::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let answer = client.http().get("http://web.edge-1/status".parse()?).await?;
+    /// println!("{}", answer.status());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn http(&self) -> legacy::Client<ServiceConnector, Full<Bytes>> {
         legacy::Client::builder(TokioExecutor::new()).build(self.connector())

@@ -6,12 +6,14 @@ use std::time::Duration;
 use remoteler_core::{HostId, fill_random};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::client::TlsStream;
 
 use super::connect::connect_proxy;
 use super::{AgentConfig, AgentError};
 use crate::backoff::Backoff;
 use crate::connection::{Link, TakeUpError};
 use crate::resume::{EXPORT_CHANNEL, ResumeKeys};
+use crate::stream::BoxedStream;
 use crate::tls::ExportsKeys;
 
 /// Where the link goes on.
@@ -27,22 +29,41 @@ pub(super) async fn keep_going(config: Arc<AgentConfig>, mut place: Place, link:
     let mut attempt = 0;
     // A path that is lost is often back at once; one that is not, is asked for every few seconds while streams wait.
     let mut backoff = Backoff::new(Duration::from_millis(100), MOST_BETWEEN);
+    let mut rest = LEAST_REST;
+    let mut needless_at: Option<Instant> = None;
     let mut taken_up_at: Option<Instant> = None;
-    while link.suspended().await {
-        if taken_up_at.is_some_and(|at| at.elapsed() < OF_USE) {
-            sleep(backoff.next(u64::from_ne_bytes(fill_random(&*config.entropy)))).await;
-        } else {
-            backoff.reset();
+    while let Some(trouble) = trouble(&link).await {
+        let mut found = None;
+        match trouble {
+            Trouble::Doubted { since } => match beside(&config, &place, &link, since).await {
+                Some(connection) => found = Some(connection),
+                None => {
+                    // Needless, or as lost as this one: the next one waits longer, so that a proxy that is slow is not made slower.
+                    if needless_at.replace(Instant::now()).is_some_and(|at| at.elapsed() > FORGOTTEN_AFTER) {
+                        rest = LEAST_REST;
+                    }
+                    let spread = Duration::from_millis(u64::from_ne_bytes(fill_random(&*config.entropy)) % 100);
+                    let _ = timeout(rest + spread, link.suspended()).await;
+                    rest = (2 * rest).min(MOST_REST);
+                    continue;
+                }
+            },
+            Trouble::Suspended if taken_up_at.is_some_and(|at| at.elapsed() < OF_USE) => {
+                sleep(backoff.next(u64::from_ne_bytes(fill_random(&*config.entropy)))).await;
+            }
+            Trouble::Suspended => backoff.reset(),
         }
         while link.suspended_since().is_some() {
             attempt += 1;
             let before = link.resumptions();
-            match timeout(ATTEMPT, Box::pin(take_up(&config, &place, &link, &keys, attempt))).await {
+            let connection = found.take();
+            match timeout(ATTEMPT, Box::pin(take_up(&config, &place, &link, &keys, attempt, connection))).await {
                 Ok(Ok(())) => {
                     tracing::info!(proxy = %place.address, attempt, "tunnel goes on over another connection");
                     // It may be lost again already: then the state has nothing to show of it.
                     link.taken_up_since(before).await;
                     taken_up_at = Some(Instant::now());
+                    rest = LEAST_REST;
                     break;
                 }
                 Ok(Err(Failure::Lost(reason))) => {
@@ -65,6 +86,50 @@ pub(super) async fn keep_going(config: Arc<AgentConfig>, mut place: Place, link:
     }
 }
 
+/// Why a link needs another connection.
+enum Trouble {
+    /// It has none.
+    Suspended,
+    /// The one it has is silent.
+    Doubted {
+        /// Since when.
+        since: std::time::Instant,
+    },
+}
+
+/// Waits for it; `None` when the link has ended.
+async fn trouble(link: &Link) -> Option<Trouble> {
+    tokio::select! {
+        biased;
+        suspended = link.suspended() => suspended.then_some(Trouble::Suspended),
+        since = link.doubted() => Some(Trouble::Doubted { since }),
+    }
+}
+
+/// Makes another connection while the present one is silent. When it stands and the other has not said a word all the while, that one is let
+/// go: a proxy that answers there, and not here, is no longer behind it. Else the present one stays.
+async fn beside(
+    config: &AgentConfig,
+    place: &Place,
+    link: &Link,
+    since: std::time::Instant,
+) -> Option<Box<TlsStream<BoxedStream>>> {
+    let (connection, reached) = match timeout(ATTEMPT, Box::pin(connect_proxy(config, &place.address))).await {
+        Ok(Ok(made)) => made,
+        Ok(Err(cause)) => {
+            tracing::debug!(proxy = %place.address, %cause, "a tunnel's connection is silent, and there is no other");
+            return None;
+        }
+        Err(_) => return None,
+    };
+    let silent = link.suspended_since().is_some() || link.doubted_since() == Some(since);
+    if reached != place.proxy || !silent || !link.suspend().await {
+        return None;
+    }
+    tracing::debug!(proxy = %place.address, "a tunnel's connection was silent and is let go for another one");
+    Some(connection)
+}
+
 enum Failure {
     /// The proxy knows nothing of the link.
     Lost(String),
@@ -78,13 +143,20 @@ async fn take_up(
     link: &Link,
     keys: &ResumeKeys,
     attempt: u32,
+    connection: Option<Box<TlsStream<BoxedStream>>>,
 ) -> Result<(), Failure> {
     let again = |cause: AgentError| Failure::Again(cause.to_string());
-    let (io, reached) = connect_proxy(config, &place.address).await.map_err(again)?;
-    if reached != place.proxy {
-        // Behind a balancer the next attempt may lead to the right one.
-        return Err(Failure::Again(format!("proxy {reached} answered for {}", place.proxy)));
-    }
+    let io = match connection {
+        Some(io) => io,
+        None => {
+            let (io, reached) = connect_proxy(config, &place.address).await.map_err(again)?;
+            if reached != place.proxy {
+                // Behind a balancer the next attempt may lead to the right one.
+                return Err(Failure::Again(format!("proxy {reached} answered for {}", place.proxy)));
+            }
+            io
+        }
+    };
     let Some(channel) = io.export(EXPORT_CHANNEL) else {
         return Err(Failure::Lost("the TLS session exports no keys".into()));
     };
@@ -101,3 +173,7 @@ const ATTEMPT: Duration = Duration::from_secs(10);
 /// A connection that was lost sooner is not made anew without a pause.
 const OF_USE: Duration = Duration::from_millis(20);
 const MOST_BETWEEN: Duration = Duration::from_secs(2);
+/// After a connection that was made beside a silent one and not needed.
+const LEAST_REST: Duration = Duration::from_millis(500);
+const MOST_REST: Duration = Duration::from_secs(30);
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(300);

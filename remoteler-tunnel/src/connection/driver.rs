@@ -319,7 +319,11 @@ impl Driver {
                 let mut core = self.shared.lock();
                 core.mux.handle_timeout(now)?;
                 core.dispatch(&self.shared, &mut self.woken);
+                let doubted = core.mux.doubted_since().is_some();
                 drop(core);
+                if doubted {
+                    self.shared.doubt.notify_one();
+                }
                 self.wake();
                 return Ok(true);
             }

@@ -67,6 +67,21 @@ impl Link {
         settled.is_ok_and(|state| matches!(*state, LinkState::Suspended { .. }))
     }
 
+    /// Since when its connection, which it still has, has been silent, if that is longer than it should be.
+    pub(crate) fn doubted_since(&self) -> Option<Instant> {
+        self.shared().lock().mux.doubted_since()
+    }
+
+    /// Waits until it doubts its connection; since when that has been silent. One task may wait.
+    pub(crate) async fn doubted(&self) -> Instant {
+        loop {
+            if let Some(since) = self.doubted_since() {
+                return since;
+            }
+            self.shared().doubt.notified().await;
+        }
+    }
+
     /// Waits until it has a connection, or has ended.
     pub async fn resumed(&self) {
         let mut state = self.shared().state.subscribe();

@@ -14,6 +14,7 @@ use tokio_rustls::server::TlsStream;
 use super::accept::Connection;
 use super::admission::Admission;
 use super::client_hello::{HelloError, read_client_hello};
+use super::gate::Gate;
 use super::route::{ALPN_SSH, ALPN_TUNNEL, Route, RouteError, route};
 use crate::stream::Replayed;
 use crate::tls::{
@@ -70,6 +71,9 @@ pub enum Refusal {
     /// The peer's certificate was refused after the handshake.
     #[error(transparent)]
     Peer(#[from] PeerError),
+    /// More agents come at once than this proxy lets wait. They come again.
+    #[error("too many agents connect at once")]
+    Crowded,
 }
 
 /// Who serves what comes in.
@@ -90,6 +94,8 @@ pub struct OnePort<H> {
     ssh: Arc<ServerConfig>,
     tunnel: Arc<ServerConfig>,
     web: Arc<ServerConfig>,
+    /// Of the handshakes of agents.
+    agents: Gate,
     handler: H,
 }
 
@@ -110,6 +116,7 @@ impl<H: RouteHandler> OnePort<H> {
             tunnel: tls.own_protocol(ALPN_TUNNEL, ClientAuth::Required)?,
             web: web_server_config(web)?,
             tls,
+            agents: Gate::new(),
             handler,
         })
     }
@@ -140,7 +147,8 @@ impl<H: RouteHandler> OnePort<H> {
                 Routed::Ssh { stream, peer }
             }
             Route::Tunnel => {
-                let (stream, peer) = self.mutual(&self.tunnel, stream).await?;
+                let handshake = self.mutual(&self.tunnel, stream);
+                let (stream, peer) = self.agents.pass(handshake).await.map_err(|_| Refusal::Crowded)??;
                 Routed::Tunnel { stream, peer }
             }
             Route::Auth => Routed::Auth(stream),

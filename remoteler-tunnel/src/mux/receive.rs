@@ -53,7 +53,8 @@ impl Mux {
                 self.events.push_back(MuxEvent::Writable(*id));
             }
         }
-        if self.limits.metered && peer.features & METERED != 0 {
+        let metered = self.limits.metered && peer.features & METERED != 0;
+        if metered {
             self.link.set_keepalive(match self.side {
                 Side::Client => Keepalive::METERED_CLIENT,
                 Side::Server => Keepalive::METERED_SERVER,
@@ -62,7 +63,7 @@ impl Mux {
         if peer.features & RESUME == 0 {
             self.replay = None;
         } else if self.replay.is_some() {
-            self.link.make_resumable();
+            self.link.make_resumable(self.side == Side::Client && !metered);
         }
         self.phase = Phase::Up { peer };
         self.link.probe(now);

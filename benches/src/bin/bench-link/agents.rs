@@ -1,7 +1,14 @@
 //! The agents' end: many agents in one process, each with an identity, a link and (if asked for) calls of its own. Owns the agents until
 //! the process ends.
 
-use std::{io::Read, net::SocketAddr, ops::Range, path::Path, sync::Arc, time::Duration};
+use std::{
+    io::{Read, Write},
+    net::SocketAddr,
+    ops::Range,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, ensure};
 use async_trait::async_trait;
@@ -130,7 +137,17 @@ async fn start(proxy: &str, state: &HostState, service: Arc<dyn StreamService>) 
 async fn hold(agents: Vec<Agent>) -> anyhow::Result<()> {
     ensure!(!agents.is_empty(), "no agent was asked for");
     println!("READY");
-    std::future::pending().await
+    // Whoever ends a proxy under them looks here for when they are back.
+    let mut said = None;
+    loop {
+        let up = |agent: &&Agent| matches!(*agent.state().borrow(), AgentState::Connected { .. });
+        let count = agents.iter().filter(up).count();
+        if said.replace(count) != Some(count) {
+            // Who started this may have heard enough.
+            let _ = writeln!(std::io::stdout(), "UP {count}");
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// Passes each stream on to one address, or closes it.
@@ -151,5 +168,7 @@ impl StreamService for Passing {
 const AT_ONCE: usize = 64;
 /// Joins under way: the auth service counts each as failed until it has ended well, and refuses an address after ten.
 const JOINS_AT_ONCE: usize = 8;
+/// How often agents are counted.
+const LOOK: Duration = Duration::from_millis(100);
 const HEARTBEAT: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -58,7 +58,8 @@ enum Command {
         #[arg(long)]
         target: Option<SocketAddr>,
     },
-    /// Agents of hosts that join a real cluster; the join token is read from standard input. Prints READY when all have their tunnels.
+    /// Agents of hosts that join a real cluster; the join token is read from standard input. Prints READY when all have their tunnels, and UP and how
+    /// many have, whenever that has changed.
     Join {
         /// The proxy.
         #[arg(long)]

@@ -158,6 +158,13 @@ impl Cluster {
         Ok(held)
     }
 
+    /// Starts the agent `program` and waits for its tunnel.
+    pub(super) fn agent_of(&self, program: &Path, name: &str) -> anyhow::Result<Daemon> {
+        let mut agent = launch_program(program, &self.bin, &self.dir, &self.proxy_addr, &self.ca_pin, name)?;
+        connected(&self.bin, &self.dir.join(name), &mut agent)?;
+        Ok(agent)
+    }
+
     /// Starts `count` more agents and waits for all tunnels.
     pub(super) fn agents(&self, count: usize) -> anyhow::Result<Vec<Daemon>> {
         let names: Vec<String> = (0..count).map(|index| format!("agent-{index}")).collect();
@@ -200,6 +207,17 @@ fn token(printed: &str) -> anyhow::Result<(String, String)> {
 }
 
 fn launch_agent(bin: &Path, dir: &Path, proxy: &str, ca_pin: &str, name: &str) -> anyhow::Result<Daemon> {
+    launch_program(&bin.join("remoteler"), bin, dir, proxy, ca_pin, name)
+}
+
+fn launch_program(
+    program: &Path,
+    bin: &Path,
+    dir: &Path,
+    proxy: &str,
+    ca_pin: &str,
+    name: &str,
+) -> anyhow::Result<Daemon> {
     let made = output(&mut tctl(bin, dir, &["tokens", "add", "--type", "node", "--format", "json"]), "")?;
     let config = dir.join(format!("{name}.yaml"));
     let text = format!(
@@ -210,11 +228,15 @@ fn launch_agent(bin: &Path, dir: &Path, proxy: &str, ca_pin: &str, name: &str) -
         token(&made)?.0
     );
     fs::write(&config, text)?;
-    Daemon::start(&mut quiet_shell(daemon(bin, &config)), &dir.join(format!("{name}.log")))
+    Daemon::start(&mut quiet_shell(daemon_of(program, &config)), &dir.join(format!("{name}.log")))
 }
 
 fn daemon(bin: &Path, config: &Path) -> Command {
-    let mut command = Command::new(bin.join("remoteler"));
+    daemon_of(&bin.join("remoteler"), config)
+}
+
+fn daemon_of(program: &Path, config: &Path) -> Command {
+    let mut command = Command::new(program);
     command.args(["start", "-c"]).arg(config);
     command
 }

@@ -30,18 +30,18 @@ impl Samples {
 
 /// The table.
 #[derive(Debug, Default)]
-pub(super) struct Table(Vec<[String; 4]>);
+pub(crate) struct Table(Vec<[String; 4]>);
 
 impl Table {
     /// Adds a row: what was measured with its unit, on which path, the figure, and what it is held against.
-    pub(super) fn row(&mut self, what: &str, path: &str, figure: impl Into<String>, against: impl Into<String>) {
+    pub(crate) fn row(&mut self, what: &str, path: &str, figure: impl Into<String>, against: impl Into<String>) {
         self.0.push([what.to_owned(), path.to_owned(), figure.into(), against.into()]);
         if let Some(row) = self.0.last() {
             eprintln!("  {}", row.join(" | "));
         }
     }
 
-    pub(super) fn to_markdown(&self) -> String {
+    pub(crate) fn to_markdown(&self) -> String {
         let mut text = String::from("| what | path | figure | beside it |\n|---|---|---|---|\n");
         for row in &self.0 {
             text.push_str(&format!("| {} |\n", row.join(" | ")));
@@ -51,7 +51,7 @@ impl Table {
 }
 
 /// Three significant digits or so.
-pub(super) fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),

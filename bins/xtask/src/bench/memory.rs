@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
+    path::Path,
     process::{Child, Command, Stdio},
     thread,
     time::Duration,
@@ -13,6 +14,7 @@ use super::{
     cluster::Cluster,
     figures::{Samples, Table, number, ratio},
     process::{memory, open_files, tree_pss},
+    shell::ScratchDir,
     sshd::Sshd,
     ways,
 };
@@ -131,6 +133,27 @@ impl Kept {
             Self::Link => "links alone",
             Self::LinkAndCalls => "links and calls",
         }
+    }
+}
+
+/// Resident memory in MiB of an agent of its own program with one tunnel, with nothing to do.
+pub(crate) struct AgentMemory {
+    cluster: Cluster,
+    _scratch: ScratchDir,
+}
+
+impl AgentMemory {
+    /// Starts a cluster of the programs in `bin_dir`.
+    pub(crate) fn new(bin_dir: &Path) -> anyhow::Result<Self> {
+        let scratch = ScratchDir::new()?;
+        Ok(Self { cluster: Cluster::start(bin_dir, scratch.path())?, _scratch: scratch })
+    }
+
+    /// Of `program`, started as a node called `name`.
+    pub(crate) fn of(&self, program: &Path, name: &str) -> anyhow::Result<f64> {
+        let agent = self.cluster.agent_of(program, name)?;
+        thread::sleep(Duration::from_secs(10));
+        Ok(memory(agent.id())?.rss as f64 / 1024.0)
     }
 }
 
