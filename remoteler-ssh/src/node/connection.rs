@@ -2,17 +2,18 @@
 //! it may do, answers, and hands the work to tasks of their own; nothing here waits for a process, a disk or another host.
 
 mod admission;
+mod forwarding;
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
-use remoteler_core::{LiveGuard, LiveSignal, Secret, SessionId, SshAccess, random_uuid};
+use remoteler_core::{ForwardDirection, LiveGuard, LiveSignal, Secret, SessionId, SshAccess, random_uuid};
 use russh::{
     Channel, ChannelId, ChannelOpenFailure, Disconnect, MethodKind, MethodSet, Pty as Code, Sig,
     keys::Certificate,
     server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Response, Session, VerifiedPublicKey},
 };
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Semaphore, mpsc, oneshot, watch},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -24,9 +25,10 @@ use crate::{
         config::MAX_OFFERS,
         connection::admission::{Attempt, Decision, claimed},
         environment::{MAX_VARIABLES, term_name},
-        forward::{self, Destination, Permitless},
+        forward::{self, Destination},
         gate::Gate,
         refusals::{Limit, Refused},
+        remote::RemoteForwards,
         second_factor::{self, Half, Next},
         session::{self, Control, Kind, Start},
     },
@@ -55,6 +57,11 @@ pub(super) struct Connection {
     /// Its place among live work, from the login on.
     live: Option<LiveGuard>,
     channels: HashMap<ChannelId, Entry>,
+    remote: RemoteForwards,
+    /// Channels that this node may have open to the client.
+    reverse: Arc<Semaphore>,
+    /// What was refused before there was a session to say so in.
+    untold: Vec<String>,
 }
 
 /// What is known of one channel.
@@ -68,6 +75,7 @@ struct Entry {
 struct Pending {
     pty: Option<PtyRequest>,
     env: Vec<(String, String)>,
+    agent: Option<Permit>,
     /// What was asked for and refused, to be said when the session begins.
     refused: Vec<String>,
     start: Option<oneshot::Sender<Start>>,
@@ -85,6 +93,9 @@ impl Connection {
     ) -> Self {
         let (client, own_addr) = ends;
         Self {
+            remote: RemoteForwards::default(),
+            reverse: Arc::new(Semaphore::new(node.config.limits.max_channels_per_connection)),
+            untold: Vec::new(),
             node,
             client,
             own_addr,
@@ -167,8 +178,9 @@ impl Connection {
         // One program in one channel (RFC 4254 section 6.5).
         let Some(start) = pending.start.take() else { return Ok(session.channel_failure(id)?) };
         let (pty, env) = (pending.pty.take(), std::mem::take(&mut pending.env));
-        let refused = std::mem::take(&mut pending.refused);
-        if start.send(Start { permit, kind, pty, env, refused }).is_err() {
+        let (agent, mut refused) = (pending.agent.take(), std::mem::take(&mut pending.refused));
+        refused.append(&mut self.untold);
+        if start.send(Start { permit, kind, pty, env, agent, refused }).is_err() {
             session.channel_failure(id)?;
         }
         Ok(())
@@ -293,7 +305,8 @@ impl Handler for Connection {
         let (start, started) = oneshot::channel();
         let (signals, controls) = mpsc::channel(SIGNALS);
         let (size, sizes) = watch::channel(None);
-        let pending = Pending { pty: None, env: Vec::new(), refused: Vec::new(), start: Some(start), signals, size };
+        let start = Some(start);
+        let pending = Pending { pty: None, env: Vec::new(), agent: None, refused: Vec::new(), start, signals, size };
         let Some(ended) = self.enter(channel.id(), Some(pending)) else {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
@@ -304,6 +317,7 @@ impl Handler for Connection {
             client: self.client.clone(),
             own_addr: self.own_addr,
             handle: session.handle(),
+            reverse: self.reverse(session.handle()),
             gone: self.ended.clone(),
             live,
         };
@@ -330,8 +344,7 @@ impl Handler for Connection {
             Ok(permit) => permit,
             Err(refusal) => {
                 reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
-                let access = self.access.clone().map(Permitless);
-                forward::refuse(self.node.clone(), access, destination, refusal).await;
+                self.refuse_forward(destination.forwarded(ForwardDirection::Local), &refusal).await;
                 return Ok(());
             }
         };
@@ -368,7 +381,7 @@ impl Handler for Connection {
         reply: ChannelOpenHandle,
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
-        self.refuse_channel(Action::RemoteForward, reply).await
+        self.refuse_channel(Action::ForwardedTcpip, reply).await
     }
 
     async fn channel_open_direct_streamlocal(
@@ -471,16 +484,7 @@ impl Handler for Connection {
     }
 
     async fn agent_request(&mut self, channel: ChannelId, _session: &mut Session) -> Result<bool, Self::Error> {
-        if let Err(refusal) = self.authorize(Action::ForwardAgent) {
-            self.note(&refusal).await;
-            // OpenSSH's client does not ask for an answer, so the user would not learn of it.
-            if let Some(pending) = self.pending(channel)
-                && pending.refused.is_empty()
-            {
-                pending.refused.push(format!("{refusal}; ssh -a or ForwardAgent no asks for none"));
-            }
-        }
-        Ok(false)
+        Ok(self.ask_for_agent(channel).await)
     }
 
     async fn x11_request(
@@ -500,14 +504,23 @@ impl Handler for Connection {
 
     async fn tcpip_forward(
         &mut self,
-        _address: &str,
-        _port: &mut u32,
+        address: &str,
+        port: &mut u32,
+        session: &mut Session,
+    ) -> Result<bool, Self::Error> {
+        let listening = self.listen(Destination { host: address.to_owned(), port: *port }, session.handle()).await;
+        *port = listening.map_or(*port, u32::from);
+        Ok(listening.is_some())
+    }
+
+    async fn cancel_tcpip_forward(
+        &mut self,
+        address: &str,
+        port: u32,
         _session: &mut Session,
     ) -> Result<bool, Self::Error> {
-        if let Err(refusal) = self.authorize(Action::RemoteForward) {
-            self.note(&refusal).await;
-        }
-        Ok(false)
+        // Giving back needs no permission that taking did not.
+        Ok(self.remote.cancel(&Destination { host: address.to_owned(), port }))
     }
 
     async fn streamlocal_forward(&mut self, _socket_path: &str, _session: &mut Session) -> Result<bool, Self::Error> {
