@@ -6,11 +6,11 @@ use std::{future::Future, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use remoteler_core::{
     ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, ExplainRequest, Explanation, HostCerts, InstanceId,
-    Invite, JoinRequest, KubeRecord, LeaseAnswer, LeaseReport, LeaseRequest, LoginRequest, NewRevocation, NewToken,
-    NewUser, NodeRecord, Ping, PolicyUpdate, PolicyVersion, RecordingChunk, RecordingInfo, Resource, ResourceKind,
-    Revocation, RevocationList, RevocationListName, RevocationTarget, RotateRequest, RotationStatus, Secret, SessionId,
-    SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary, TrustAck, TrustAcked, TrustBundle,
-    UserCerts, UserName, UserSummary,
+    InventoryUpdate, Invite, JoinRequest, KubeRecord, LeaseAnswer, LeaseReport, LeaseRequest, LoginRequest,
+    NewRevocation, NewToken, NewUser, NodeRecord, Ping, PolicyUpdate, PolicyVersion, RecordingChunk, RecordingInfo,
+    Resource, ResourceKind, Revision, Revocation, RevocationList, RevocationListName, RevocationTarget, RotateRequest,
+    RotationStatus, Secret, SessionId, SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary,
+    TrustAck, TrustAcked, TrustBundle, UserCerts, UserName, UserSummary,
     evidence::{ExportQuery, ExportStart, ExportTile, ExportTileQuery},
 };
 
@@ -289,8 +289,8 @@ impl AuthApi for Handle {
         change!(self, test_connector(connector))
     }
 
-    async fn proxies(&self) -> Result<Vec<remoteler_core::ProxyRecord>, ApiError> {
-        self.inner.proxies(&self.caller).await
+    async fn inventory(&self, after: Option<Revision>, wait: Duration) -> Result<InventoryUpdate, ApiError> {
+        self.inner.watch_inventory(&self.caller, after, wait).await
     }
 
     async fn take_lease(&self, request: LeaseRequest) -> Result<LeaseAnswer, ApiError> {

@@ -1,10 +1,10 @@
 //! Heartbeats of nodes, Kubernetes services and proxies, and who sees them. A record ends two minutes after the last heartbeat.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use remoteler_core::{
-    ApiError, AuditKind, HostId, HostIdentity, KubeClusterName, KubeRecord, Labels, NodeName, NodeRecord, PolicySource,
-    SystemRole, Timestamp, Verb, Visibility, authorize_rule,
+    ApiError, AuditKind, HEARTBEAT_LIFE, HostId, HostIdentity, KubeClusterName, KubeRecord, Labels, NodeName,
+    NodeRecord, PolicySource, SystemRole, Timestamp, Verb, Visibility, authorize_rule,
 };
 use serde::{Deserialize, Serialize};
 
@@ -15,16 +15,14 @@ use crate::{
     service::Inner,
 };
 
-/// How long a record lives without a heartbeat; services announce themselves every 30 s.
-const LIFE: Duration = Duration::from_secs(120);
 const MAX_LABELS: usize = 100;
 const MAX_TEXT: usize = 256;
 
 /// Where a proxy is reached.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct ProxyRecord {
-    public_addr: String,
-    announced: Timestamp,
+pub(crate) struct ProxyRecord {
+    pub(crate) public_addr: String,
+    pub(crate) announced: Timestamp,
 }
 
 /// Who may see what of the inventory.
@@ -44,7 +42,8 @@ impl Inner {
         let now = self.clock.now();
         // What the token gave, the host cannot take back or change.
         let record = NodeRecord { last_seen: now, labels: host.labelled(record.labels), ..record };
-        let heartbeat = Batch::new().write(&key::of(key::NODES, &record.name), &record, Some(now.plus(LIFE)))?;
+        let heartbeat =
+            Batch::new().write(&key::of(key::NODES, &record.name), &record, Some(now.plus(HEARTBEAT_LIFE)))?;
         self.announced(heartbeat, &key::of(key::NODE_LABELS, &record.name), &record.labels).await
     }
 
@@ -59,7 +58,7 @@ impl Inner {
         let now = self.clock.now();
         let record = KubeRecord { last_seen: now, labels: host.labelled(record.labels), ..record };
         let heartbeat =
-            Batch::new().write(&key::of(key::KUBE_CLUSTERS, &record.name), &record, Some(now.plus(LIFE)))?;
+            Batch::new().write(&key::of(key::KUBE_CLUSTERS, &record.name), &record, Some(now.plus(HEARTBEAT_LIFE)))?;
         self.announced(heartbeat, &key::of(key::KUBE_LABELS, &record.name), &record.labels).await
     }
 
@@ -96,26 +95,6 @@ impl Inner {
         let proxies = self.records.list::<ProxyRecord>(key::PROXIES).await.ok()?;
         let newest = proxies.into_iter().max_by_key(|(_, proxy, _)| proxy.announced);
         newest.map(|(_, proxy, _)| proxy.public_addr)
-    }
-
-    /// Where agents find proxies. One that has not announced itself for as long as a node's record lives is not among them.
-    pub(crate) async fn proxies(&self, caller: &Caller) -> ApiResult<Vec<remoteler_core::ProxyRecord>> {
-        match caller {
-            Caller::LocalAdmin => {}
-            Caller::Host { host, .. } if host.is(SystemRole::Proxy) => {}
-            Caller::Host { .. } | Caller::User { .. } | Caller::Anonymous { .. } => {
-                return Err(self.refuse(caller, "list proxies").await);
-            }
-        }
-        let oldest = self.clock.now().minus(LIFE);
-        let proxies = self.records.list::<ProxyRecord>(key::PROXIES).await?;
-        let live = proxies.into_iter().filter(|(_, proxy, _)| proxy.announced >= oldest);
-        let listed = live.filter_map(|(key, proxy, _)| {
-            let host_id = key.rsplit('/').next()?.parse().ok()?;
-            let ProxyRecord { public_addr, announced: last_seen } = proxy;
-            Some(remoteler_core::ProxyRecord { host_id, public_addr, last_seen })
-        });
-        Ok(listed.collect())
     }
 
     pub(crate) async fn nodes(&self, caller: &Caller) -> ApiResult<Vec<Arc<NodeRecord>>> {

@@ -24,6 +24,7 @@ mod http;
 mod identity_token;
 mod identity_token_keys;
 mod inventory;
+mod inventory_watch;
 mod issue;
 mod join;
 mod join_rules;
@@ -64,6 +65,7 @@ mod storage;
 mod token_config;
 mod tokens;
 mod users;
+mod waiting;
 mod web;
 mod web_sessions;
 

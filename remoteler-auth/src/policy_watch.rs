@@ -1,33 +1,26 @@
-//! The rules, told to services as they change: a service says what it has, and is answered as soon as that is not all. Owns the view that is told
-//! and the bound on those who wait. Decides nothing.
+//! The rules, told to services as they change: a service says what it has, and is answered as soon as that is not all. Owns the view that is told.
+//! Decides nothing.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use remoteler_core::{
-    HostId, LockContext, PolicyLimits, PolicySource, PolicyUpdate, PolicyVersion, PolicyView, Resource, VerifiedHost,
-    wire,
+    LockContext, PolicyLimits, PolicySource, PolicyUpdate, PolicyVersion, PolicyView, Resource, VerifiedHost, wire,
 };
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
     Caller,
-    failure::{ApiResult, rate_limited, unauthenticated},
+    failure::{ApiResult, unauthenticated},
     records::key,
     service::Inner,
+    waiting::Waiting,
 };
-
-/// Requests of one host that wait at once: one, and those of a connection that it has given up.
-const MAX_WAITING: usize = 4;
 
 /// What is told, and who waits for it.
 #[derive(Default)]
 pub(crate) struct PolicyWatch {
     view: tokio::sync::Mutex<Option<Told>>,
-    waiting: Mutex<HashMap<HostId, usize>>,
+    waiting: Waiting,
 }
 
 /// The view made after so many changes.
@@ -36,33 +29,6 @@ struct Told {
     changes: u64,
     view: Arc<PolicyView>,
     version: PolicyVersion,
-}
-
-/// One who waits.
-struct Waiting<'a>(&'a PolicyWatch, HostId);
-
-impl PolicyWatch {
-    fn enter(&self, host: HostId) -> Option<Waiting<'_>> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = waiting.entry(host).or_default();
-        if *count >= MAX_WAITING {
-            return None;
-        }
-        *count += 1;
-        Some(Waiting(self, host))
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        let mut waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = waiting.get_mut(&self.1) {
-            *count -= 1;
-            if *count == 0 {
-                waiting.remove(&self.1);
-            }
-        }
-    }
 }
 
 impl Inner {
@@ -79,10 +45,8 @@ impl Inner {
         let Caller::Host { host, .. } = caller else {
             return Err(self.refuse(caller, "follow the rules of services").await);
         };
-        let Some(_place) = self.policy_watch.enter(host.identity().id) else {
-            return Err(rate_limited(format!("{MAX_WAITING} requests of this host wait for the rules already")));
-        };
-        let deadline = Instant::now() + wait.min(wire::MAX_POLICY_WAIT);
+        let _place = self.policy_watch.waiting.enter(Some(host.identity().id), "the rules")?;
+        let deadline = Instant::now() + wait.min(wire::MAX_WAIT);
         let mut changes = self.policy.changes();
         loop {
             let number = *changes.borrow_and_update();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use remoteler_core::{Clock, Expected, Item, Revision, Storage, StorageError, Timestamp, Transaction};
+use remoteler_core::{Changes, Clock, Expected, Item, Revision, Storage, StorageError, Timestamp, Transaction};
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Why a record could not be read or written.
@@ -265,20 +265,33 @@ impl Records {
 
     /// Everything below a prefix as it is stored, in order of key.
     pub(crate) async fn items(&self, prefix: &str) -> Result<Vec<Item>, RecordError> {
-        let mut items = Vec::new();
-        let mut after: Option<String> = None;
-        loop {
-            let page = self.storage.range(prefix, after.as_deref(), PAGE, self.clock.now()).await?;
+        Ok(self.items_at(prefix).await?.0)
+    }
+
+    /// The same with the revision to watch from.
+    pub(crate) async fn items_at(&self, prefix: &str) -> Result<(Vec<Item>, Revision), RecordError> {
+        let first = self.storage.range(prefix, None, PAGE, self.clock.now()).await?;
+        let (mut items, mut next, revision) = (first.items, first.next, first.revision);
+        while let Some(after) = next {
+            let page = self.storage.range(prefix, Some(&after), PAGE, self.clock.now()).await?;
             items.extend(page.items);
-            match page.next {
-                Some(next) => after = Some(next),
-                None => return Ok(items),
-            }
+            next = page.next;
         }
+        Ok((items, revision))
+    }
+
+    /// A revision that the store has reached: everything that was written before the call is of it or of one before.
+    pub(crate) async fn revision(&self) -> Result<Revision, RecordError> {
+        Ok(self.storage.range("", None, 1, self.clock.now()).await?.revision)
+    }
+
+    /// Waits for changes below a prefix: [`Storage::watch`].
+    pub(crate) async fn watch(&self, prefix: &str, after: Revision, limit: usize) -> Result<Changes, RecordError> {
+        Ok(self.storage.watch(prefix, after, limit).await?)
     }
 }
 
-fn parse<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, RecordError> {
+pub(crate) fn parse<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, RecordError> {
     serde_json::from_slice(value)
         .map_err(|cause| RecordError::Malformed { key: key.to_owned(), reason: cause.to_string() })
 }

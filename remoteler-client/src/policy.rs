@@ -168,7 +168,7 @@ impl PolicyRefresher {
         let mut failures = 0_u32;
         loop {
             let asked_at = Instant::now();
-            let asked = auth.policy(self.kept.version, wire::MAX_POLICY_WAIT);
+            let asked = auth.policy(self.kept.version, wire::MAX_WAIT);
             tokio::pin!(asked);
             let answer = loop {
                 let due = self.next_due();

@@ -8,11 +8,11 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use remoteler_core::{
     ApiError, ApiErrorKind, AuditEvent, AuthApi, Clock, EventQuery, ExplainRequest, Explanation, HostCerts, InstanceId,
-    Invite, JoinRequest, KubeRecord, LeaseAnswer, LeaseReport, LeaseRequest, LoginRequest, NewRevocation, NewToken,
-    NewUser, NodeRecord, Ping, PolicyUpdate, PolicyVersion, RecordingChunk, RecordingInfo, Resource, ResourceKind,
-    Revocation, RevocationList, RevocationListName, RevocationTarget, RotateRequest, RotationStatus, Secret, SessionId,
-    SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary, TrustAck, TrustAcked, TrustBundle,
-    UserCerts, UserName, UserSummary,
+    InventoryUpdate, Invite, JoinRequest, KubeRecord, LeaseAnswer, LeaseReport, LeaseRequest, LoginRequest,
+    NewRevocation, NewToken, NewUser, NodeRecord, Ping, PolicyUpdate, PolicyVersion, RecordingChunk, RecordingInfo,
+    Resource, ResourceKind, Revision, Revocation, RevocationList, RevocationListName, RevocationTarget, RotateRequest,
+    RotationStatus, Secret, SessionId, SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary,
+    TrustAck, TrustAcked, TrustBundle, UserCerts, UserName, UserSummary,
     evidence::{ExportQuery, ExportStart, ExportTile, ExportTileQuery},
     printable, wire,
 };
@@ -217,7 +217,7 @@ impl AuthApi for RemoteAuth {
     }
 
     async fn policy(&self, known: Option<PolicyVersion>, wait: Duration) -> Result<Option<PolicyUpdate>, ApiError> {
-        let wait = wait.min(wire::MAX_POLICY_WAIT);
+        let wait = wait.min(wire::MAX_WAIT);
         let call = get(with_query(wire::POLICY, &wire::PolicyQuery { known, wait_seconds: wait.as_secs() }));
         let answer = self.exchange(&call).await?;
         if answer.status == StatusCode::NO_CONTENT { Ok(None) } else { self.read(&call, &answer).map(Some) }
@@ -417,8 +417,9 @@ impl AuthApi for RemoteAuth {
         self.call(send(Method::POST, wire::CONNECTOR_TEST, &request)).await
     }
 
-    async fn proxies(&self) -> Result<Vec<remoteler_core::ProxyRecord>, ApiError> {
-        self.call(get(wire::PROXIES)).await
+    async fn inventory(&self, after: Option<Revision>, wait: Duration) -> Result<InventoryUpdate, ApiError> {
+        let wait_seconds = wait.min(wire::MAX_WAIT).as_secs();
+        self.call(get(with_query(wire::INVENTORY, &wire::InventoryQuery { after, wait_seconds }))).await
     }
 
     async fn take_lease(&self, request: LeaseRequest) -> Result<LeaseAnswer, ApiError> {

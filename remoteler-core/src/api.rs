@@ -7,11 +7,12 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AuditEvent, ClusterName, ExplainRequest, Explanation, HostId, InstanceId, JoinMethod, KubeClusterName, KubeRecord,
-    Labels, LeaseAnswer, LeaseReport, LeaseRequest, NewRevocation, NodeName, NodeRecord, PolicyUpdate, PolicyVersion,
-    RecordingInfo, Resource, ResourceKind, Revocation, RevocationList, RevocationListName, RevocationTarget, RoleName,
-    RotateRequest, RotationStatus, Secret, ServiceAccount, SessionId, SignRequest, SignedCertificates, SystemRole,
-    Timestamp, TokenScope, Traits, TrustAck, TrustAcked, TrustBundle, UserName,
+    AuditEvent, ClusterName, ExplainRequest, Explanation, HostId, InstanceId, InventoryUpdate, JoinMethod,
+    KubeClusterName, KubeRecord, Labels, LeaseAnswer, LeaseReport, LeaseRequest, NewRevocation, NodeName, NodeRecord,
+    PolicyUpdate, PolicyVersion, RecordingInfo, Resource, ResourceKind, Revision, Revocation, RevocationList,
+    RevocationListName, RevocationTarget, RoleName, RotateRequest, RotationStatus, Secret, ServiceAccount, SessionId,
+    SignRequest, SignedCertificates, SystemRole, Timestamp, TokenScope, Traits, TrustAck, TrustAcked, TrustBundle,
+    UserName,
     evidence::{ExportQuery, ExportStart, ExportTile, ExportTileQuery},
 };
 
@@ -495,8 +496,9 @@ pub trait AuthApi: Send + Sync {
     async fn take_lease(&self, request: LeaseRequest) -> Result<LeaseAnswer, ApiError>;
     /// Which counted connections the calling host holds, and which have ended. Nodes and Kubernetes services.
     async fn report_leases(&self, report: LeaseReport) -> Result<(), ApiError>;
-    /// The proxies that were heard of within the last two minutes. Proxies and administrators.
-    async fn proxies(&self) -> Result<Vec<crate::ProxyRecord>, ApiError>;
+    /// What has changed in the inventory after the revision `after`, as soon as anything has; after `wait` (at most 25 s) that nothing has. All there is,
+    /// at once, when `after` is none or too long ago. Proxies and administrators.
+    async fn inventory(&self, after: Option<Revision>, wait: Duration) -> Result<InventoryUpdate, ApiError>;
     /// Takes a user's second factor for one session. Nodes, for sessions there; users, for themselves. [`ApiErrorKind::SecondFactorNeeded`] without a
     /// code, [`ApiErrorKind::Unauthenticated`] for a wrong or used one, [`ApiErrorKind::Denied`] when the user has no factor.
     async fn prove_session(&self, request: crate::SessionProofRequest) -> Result<crate::SessionProven, ApiError>;

@@ -1,8 +1,13 @@
 //! What services announce of themselves, and who may see it.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
-use crate::{HostId, KubeClusterName, Labels, NodeName, Policy, Timestamp, UserIdentity, Visibility};
+use crate::{HostId, KubeClusterName, Labels, NodeName, Policy, Revision, Timestamp, UserIdentity, Visibility};
+
+/// How long a record counts after its `last_seen`; services announce themselves every 30 s.
+pub const HEARTBEAT_LIFE: Duration = Duration::from_secs(120);
 
 /// An SSH server of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,5 +71,64 @@ impl KubeRecord {
     #[must_use]
     pub fn visible_to(&self, user: &UserIdentity, policy: &Policy) -> bool {
         Visibility::of(user, policy).kube_cluster(self)
+    }
+}
+
+/// What has changed in the inventory, for a proxy that keeps a copy of it. A record whose [`HEARTBEAT_LIFE`] is over at `now` is gone without a word.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InventoryUpdate {
+    /// What to ask from the next time.
+    pub revision: Revision,
+    /// Whether this is all there is: what the copy had before is gone.
+    pub whole: bool,
+    /// The auth service's time.
+    pub now: Timestamp,
+    /// Nodes that were announced, and heartbeats; without labels, for proxies decide nothing by them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeRecord>,
+    /// Nodes that were removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone_nodes: Vec<NodeName>,
+    /// Kubernetes clusters that were announced, and heartbeats; without labels.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kube_clusters: Vec<KubeRecord>,
+    /// Kubernetes clusters that were removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone_kube_clusters: Vec<KubeClusterName>,
+    /// Proxies that were announced, and heartbeats.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub proxies: Vec<ProxyRecord>,
+    /// Proxies that were removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone_proxies: Vec<HostId>,
+}
+
+impl InventoryUpdate {
+    /// That nothing has changed up to `revision`.
+    #[must_use]
+    pub const fn empty(revision: Revision, now: Timestamp) -> Self {
+        Self {
+            revision,
+            whole: false,
+            now,
+            nodes: Vec::new(),
+            gone_nodes: Vec::new(),
+            kube_clusters: Vec::new(),
+            gone_kube_clusters: Vec::new(),
+            proxies: Vec::new(),
+            gone_proxies: Vec::new(),
+        }
+    }
+
+    /// Whether it tells of no change.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        !self.whole
+            && self.nodes.is_empty()
+            && self.gone_nodes.is_empty()
+            && self.kube_clusters.is_empty()
+            && self.gone_kube_clusters.is_empty()
+            && self.proxies.is_empty()
+            && self.gone_proxies.is_empty()
     }
 }

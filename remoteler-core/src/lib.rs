@@ -107,7 +107,7 @@ pub use identity::{
 };
 pub use identity_ssh::{SSH_IDENTITY_EXTENSION, ssh_identity, ssh_identity_value};
 pub use identity_x509::{X509_IDENTITY_OID, X509Naming, x509_identity, x509_naming};
-pub use inventory::{KubeRecord, NodeRecord, ProxyRecord};
+pub use inventory::{HEARTBEAT_LIFE, InventoryUpdate, KubeRecord, NodeRecord, ProxyRecord};
 pub use jwk::{Jwk, JwkSet};
 pub use kube_resources::{KubeRequest, KubeResourceError, KubeResourceSpec, KubeTarget, KubeVerb};
 pub use label::{LabelError, Labels, OneOrMany};

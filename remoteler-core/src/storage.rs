@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use crate::Timestamp;
 
 /// Counts changes of one store; each write gets a larger one, whatever its key.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
 pub struct Revision(pub u64);
 
 /// A stored value.

@@ -57,8 +57,8 @@ pub const REVOCATION_LIST: &str = "/v1/revocation_lists/{list}";
 
 /// `GET` with [`PolicyQuery`] as query → [`crate::PolicyUpdate`], or status 204 when nothing has changed.
 pub const POLICY: &str = "/v1/policy";
-/// How long [`POLICY`] waits for a change at the most.
-pub const MAX_POLICY_WAIT: std::time::Duration = std::time::Duration::from_secs(25);
+/// How long [`POLICY`] and [`INVENTORY`] wait for a change at the most.
+pub const MAX_WAIT: std::time::Duration = std::time::Duration::from_secs(25);
 /// `GET` → `[`[`crate::Resource`]`]`, roles only.
 pub const ROLES: &str = "/v1/roles";
 /// `GET` → `[`[`crate::NodeRecord`]`]`.
@@ -71,8 +71,8 @@ pub const KUBE_CLUSTERS: &str = "/v1/kube_clusters";
 pub const KUBE_CLUSTER: &str = "/v1/kube_clusters/{name}";
 /// `PUT` [`ProxyAnnouncement`] → nothing.
 pub const PROXY: &str = "/v1/proxy";
-/// `GET` → `[`[`crate::ProxyRecord`]`]`.
-pub const PROXIES: &str = "/v1/proxies";
+/// `GET` with [`InventoryQuery`] as query → [`crate::InventoryUpdate`].
+pub const INVENTORY: &str = "/v1/inventory";
 
 /// `POST` `[`[`crate::AuditEvent`]`]` → nothing; `GET` with [`crate::EventQuery`] as query → `[`[`crate::AuditEvent`]`]`.
 pub const EVENTS: &str = "/v1/events";
@@ -232,6 +232,18 @@ pub struct PolicyQuery {
     /// What the asker has; absent: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub known: Option<crate::PolicyVersion>,
+    /// How long to wait for a change; default 0, at most 25.
+    #[serde(default)]
+    pub wait_seconds: u64,
+}
+
+/// Query of [`INVENTORY`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InventoryQuery {
+    /// Up to where the asker has it; absent: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<crate::Revision>,
     /// How long to wait for a change; default 0, at most 25.
     #[serde(default)]
     pub wait_seconds: u64,

@@ -102,7 +102,7 @@ async fn who_asks_for_their_agent_is_told_that_it_is_not_forwarded() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(20), listens).await.expect("the agent starts");
+    tokio::time::timeout(std::time::Duration::from_secs(60), listens).await.expect("the agent starts");
 
     let identity_agent = format!("IdentityAgent={}", socket.display());
     let with = |flag| {

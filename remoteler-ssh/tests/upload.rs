@@ -10,12 +10,12 @@ use std::{
 
 use async_trait::async_trait;
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, HostCerts, InstanceId, Invite, JoinRequest, KubeRecord,
-    LeaseAnswer, LeaseReport, LeaseRequest, LoginRequest, NewRevocation, NewToken, NewUser, NodeRecord, OsEntropy,
-    Ping, PolicyUpdate, PolicyVersion, RecordingChunk, RecordingInfo, Resource, ResourceKind, Revocation,
-    RevocationList, RevocationListName, RevocationTarget, RotateRequest, RotationStatus, Secret, SessionId,
-    SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary, TrustAck, TrustAcked, TrustBundle,
-    UserCerts, UserName, UserSummary, evidence,
+    ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, HostCerts, InstanceId, InventoryUpdate, Invite,
+    JoinRequest, KubeRecord, LeaseAnswer, LeaseReport, LeaseRequest, LoginRequest, NewRevocation, NewToken, NewUser,
+    NodeRecord, OsEntropy, Ping, PolicyUpdate, PolicyVersion, RecordingChunk, RecordingInfo, Resource, ResourceKind,
+    Revision, Revocation, RevocationList, RevocationListName, RevocationTarget, RotateRequest, RotationStatus, Secret,
+    SessionId, SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary, TrustAck, TrustAcked,
+    TrustBundle, UserCerts, UserName, UserSummary, evidence,
 };
 use remoteler_ssh::Uploader;
 use tokio::sync::Notify;
@@ -259,7 +259,7 @@ impl AuthApi for Store {
         absent()
     }
 
-    async fn proxies(&self) -> Result<Vec<remoteler_core::ProxyRecord>, ApiError> {
+    async fn inventory(&self, _: Option<Revision>, _: Duration) -> Result<InventoryUpdate, ApiError> {
         absent()
     }
     async fn take_lease(&self, _: LeaseRequest) -> Result<LeaseAnswer, ApiError> {
@@ -320,7 +320,7 @@ async fn what_a_killed_process_left_is_uploaded_at_the_next_start() {
     let (stop, running) = (CancellationToken::new(), uploader(&dir, &store));
     let task = tokio::spawn(running.run(stop.clone()));
 
-    tokio::time::timeout(Duration::from_secs(10), store.changed.notified()).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(60), store.changed.notified()).await.unwrap();
     stop.cancel();
     task.await.unwrap();
 

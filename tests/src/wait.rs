@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 /// # Panics
 /// When it never does; `what` is in the message, and the last reason.
 pub fn eventually<T>(what: &str, condition: impl FnMut() -> Result<T, String>) -> T {
-    eventually_within(Duration::from_secs(20), what, condition)
+    eventually_within(Duration::from_secs(60), what, condition)
 }
 
 /// Asks `condition` until it gives a value; at most `limit`.

@@ -9,7 +9,7 @@ use remoteler_tests::{Cluster, User, need};
 
 fn open(command: Command) -> expectrl::session::OsSession {
     let mut session = Session::spawn(command).expect("the command starts in a pseudo terminal");
-    session.set_expect_timeout(Some(Duration::from_secs(20)));
+    session.set_expect_timeout(Some(Duration::from_secs(60)));
     session.get_process_mut().set_window_size(80, 24).expect("a pseudo terminal has a size");
     session
 }
@@ -27,8 +27,9 @@ fn drive(mut session: expectrl::session::OsSession) {
     session.send_line("until [ \"$(stty size)\" = '33 111' ]; do sleep 0.05; done; echo resized-${UID:+now}").unwrap();
     session.expect("resized-now").unwrap();
 
-    session.send_line("echo waiting-${UID:+now}; cat").unwrap();
-    session.expect("waiting-now").unwrap();
+    // What is printed comes from the program in the foreground: Ctrl-C before that would reach the shell alone.
+    session.send_line("sh -c 'echo waiting-$((40+2)); exec cat'").unwrap();
+    session.expect("waiting-42").unwrap();
     session.send("\x03").unwrap();
     session.expect("rt-prompt> ").unwrap();
     session.send_line("echo status $?").unwrap();

@@ -247,13 +247,6 @@ fn cluster() -> Vec<Route> {
             }),
         )
         .takes("ProxyAnnouncement"),
-        Route::new(
-            "Proxies that announced themselves within the last two minutes, for proxies",
-            wire::PROXIES,
-            Method::GET,
-            Many("ProxyRecord"),
-            get(async |Api(api): Api| json(api.proxies().await)),
-        ),
     ]
 }
 

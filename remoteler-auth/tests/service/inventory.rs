@@ -1,8 +1,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use remoteler_core::{
-    ApiErrorKind, Clock, HostCerts, KubeRecord, Labels, NodeRecord, Resource, ResourceKind, SystemRole, Timestamp,
+    ApiErrorKind, CaKind, Clock, HostCerts, KubeRecord, Labels, NewRevocation, NodeRecord, Resource, ResourceKind,
+    RevocationReason, RevocationTarget, SystemRole, Timestamp, TlsSerial,
 };
+use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde_json::json;
 
 use crate::support::{Cluster, kind};
@@ -134,13 +136,73 @@ async fn proxies_hear_of_each_other_while_they_announce_themselves_and_nobody_el
     cluster.as_host(&one).announce_proxy("one.example.com:443".into()).await.unwrap();
     cluster.clock.advance(std::time::Duration::from_secs(100));
     cluster.as_host(&two).announce_proxy("two.example.com:443".into()).await.unwrap();
-    let listed = cluster.as_host(&one).proxies().await.unwrap();
-    let listed: Vec<_> = listed.iter().map(|proxy| proxy.public_addr.as_str()).collect();
-    assert_eq!(listed.len(), 2, "{listed:?}");
-    cluster.clock.advance(std::time::Duration::from_secs(100));
-    let listed = cluster.admin().proxies().await.unwrap();
-    assert_eq!(listed.iter().map(|proxy| proxy.public_addr.as_str()).collect::<Vec<_>>(), ["two.example.com:443"]);
-    assert_eq!(listed.first().unwrap().host_id, two.host_id);
-    assert_eq!(kind(cluster.as_host(&edge).proxies().await), ApiErrorKind::Denied);
-    assert_eq!(kind(cluster.anonymous().proxies().await), ApiErrorKind::Unauthenticated);
+    let whole = cluster.as_host(&one).inventory(None, Duration::ZERO).await.unwrap();
+    assert!(whole.whole);
+    assert_eq!(whole.proxies.len(), 2, "{whole:?}");
+    cluster.clock.advance(Duration::from_secs(100));
+    let whole = cluster.admin().inventory(None, Duration::ZERO).await.unwrap();
+    assert_eq!(
+        whole.proxies.iter().map(|proxy| proxy.public_addr.as_str()).collect::<Vec<_>>(),
+        ["two.example.com:443"]
+    );
+    assert_eq!(whole.proxies.first().unwrap().host_id, two.host_id);
+    assert_eq!(kind(cluster.as_host(&edge).inventory(None, Duration::ZERO).await), ApiErrorKind::Denied);
+    assert_eq!(kind(cluster.anonymous().inventory(None, Duration::ZERO).await), ApiErrorKind::Unauthenticated);
+}
+
+#[tokio::test]
+async fn a_proxy_is_told_what_changed_in_the_inventory_and_nothing_else() {
+    let cluster = Cluster::start().await;
+    let proxy = cluster.join("proxy", &[Proxy], &[]).await;
+    let edge = cluster.join("edge", &[Node], &[]).await;
+    let api = cluster.as_host(&proxy);
+    let whole = api.inventory(None, Duration::ZERO).await.unwrap();
+    assert!(whole.whole && whole.nodes.is_empty(), "{whole:?}");
+
+    // What is not of the inventory wakes nobody up for long.
+    cluster.admin().create_user(crate::support::new_user("ann", &["access"], &[])).await.unwrap();
+    let nothing = api.inventory(Some(whole.revision), Duration::ZERO).await.unwrap();
+    assert!(nothing.is_empty(), "{nothing:?}");
+
+    let waiting = tokio::spawn({
+        let (api, after) = (cluster.as_host(&proxy), nothing.revision);
+        async move { api.inventory(Some(after), Duration::from_secs(25)).await }
+    });
+    cluster.as_host(&edge).announce_node(node(&edge, "edge", "prod")).await.unwrap();
+    let told = waiting.await.unwrap().unwrap();
+    assert_eq!(told.nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["edge"]);
+    assert!(!told.whole && told.revision > nothing.revision);
+
+    cluster.admin().delete_resource(ResourceKind::Node, "edge".into()).await.unwrap();
+    let told = api.inventory(Some(told.revision), Duration::from_secs(25)).await.unwrap();
+    assert_eq!((told.nodes.len(), told.gone_nodes.len()), (0, 1), "{told:?}");
+
+    // Of another time, or of another store: everything.
+    let future = remoteler_core::Revision(told.revision.0 + 1_000_000);
+    assert!(api.inventory(Some(future), Duration::ZERO).await.unwrap().whole);
+}
+
+fn tls_serial(certs: &HostCerts) -> RevocationTarget {
+    let tls = CertificateDer::from_pem_slice(certs.tls_certificate.as_bytes()).unwrap();
+    let serial = x509_parser::parse_x509_certificate(&tls).unwrap().1.raw_serial().to_vec();
+    RevocationTarget::TlsSerial { authority: CaKind::Host, serial: TlsSerial::from_octets(&serial).unwrap() }
+}
+
+#[tokio::test]
+async fn who_is_no_proxy_any_more_is_told_nothing_while_waiting() {
+    let cluster = Cluster::start().await;
+    let proxy = cluster.join("proxy", &[Proxy], &[]).await;
+    let edge = cluster.join("edge", &[Node], &[]).await;
+    let api = cluster.as_host(&proxy);
+    let known = api.inventory(None, Duration::ZERO).await.unwrap().revision;
+    let waiting = tokio::spawn(async move { api.inventory(Some(known), Duration::from_secs(25)).await });
+    let revocation = NewRevocation {
+        target: tls_serial(&proxy),
+        reason: RevocationReason::KeyCompromise,
+        comment: "stolen".into(),
+        ttl_seconds: None,
+    };
+    cluster.admin().revoke(revocation).await.unwrap();
+    cluster.as_host(&edge).announce_node(node(&edge, "edge", "prod")).await.unwrap();
+    assert_eq!(kind(waiting.await.unwrap()), ApiErrorKind::Unauthenticated);
 }

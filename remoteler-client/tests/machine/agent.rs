@@ -106,7 +106,7 @@ fn a_key_in_the_agent_signs_and_goes_by_itself() {
     add(1).unwrap();
     let started = std::time::Instant::now();
     while !running.list().is_empty() {
-        assert!(started.elapsed() < Duration::from_secs(20), "the key is still there"); // I74
+        assert!(started.elapsed() < Duration::from_secs(60), "the key is still there"); // I74
         std::thread::yield_now();
     }
 }

@@ -144,7 +144,7 @@ async fn events_arrive_once_and_leave_nothing_behind() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    let _what_is_left_is_seen_below = tokio::time::timeout(Duration::from_secs(10), gone).await;
+    let _what_is_left_is_seen_below = tokio::time::timeout(Duration::from_secs(60), gone).await;
     stop.cancel();
     uploader.await.unwrap();
     assert_eq!(store.names().len(), 2500); // I75
@@ -216,7 +216,7 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), waiting).await.expect(what);
+    tokio::time::timeout(Duration::from_secs(60), waiting).await.expect(what);
 }
 
 #[tokio::test]
@@ -318,6 +318,6 @@ async fn an_acknowledged_event_survives_kill_9() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), gone).await.expect("what was taken is removed");
+    tokio::time::timeout(Duration::from_secs(60), gone).await.expect("what was taken is removed");
     task.abort();
 }

@@ -23,7 +23,6 @@ use crate::{
         auth::{AuthDoor, AuthServer},
         carrier::Carrier,
         inventory::CachedInventory,
-        proxies,
         proxy::{AuditedAgents, ProxyHandler},
         web::WebApi,
         web_certificate,
@@ -125,12 +124,11 @@ impl Daemon {
             settings.listen.ip().is_loopback(),
         );
         tokio::spawn(inventory.clone().run(self.stop.clone()));
-        let (told, proxies) = tokio::sync::watch::channel(Vec::new());
+        let proxies = inventory.proxies();
         let others = PeerProxies::new(identity.id, proxies.clone(), base.client_tls());
         let router = Router::new(inventory.clone(), base.clock.clone(), services).beside(Arc::new(others));
         let router = Arc::new(router);
         let agents = Arc::new(AuditedAgents(base.audit.clone()));
-        tokio::spawn(super::until(self.stop.clone(), proxies::follow(base.api.clone(), told)));
         let carrier = Carrier::new(self.connections.clone());
         let names = WebNames::new(settings.public_addr.as_deref(), [identity.name.to_string()]);
         let handler = ProxyHandler {

@@ -1,38 +1,39 @@
-//! What the proxy knows of nodes and Kubernetes clusters: a copy of the auth service's inventory, kept when auth is away.
+//! What the proxy knows of nodes, Kubernetes clusters and other proxies: a copy of the auth service's inventory that is told each change, and stays when auth is away.
+
+mod copy;
 
 use std::{
-    collections::HashMap,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use remoteler_core::{ApiError, AuthApi, ClusterName, HostId, KubeRecord, NodeRecord};
-use remoteler_tunnel::{Inventory, Place, Target, TargetKind};
-use tokio::{sync::Mutex, time::Instant};
+use copy::{Copy, MAX_RECORDS};
+use remoteler_core::{ApiError, AuthApi, ClusterName, HostId, wire};
+use remoteler_tunnel::{Inventory, Place, ProxyAddress, Target, TargetKind};
+use tokio::{
+    sync::{Mutex, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
-/// The copy. Refreshed in the background; a name that is not in it is asked for once a second at the most.
+/// The copy, fed in the background. For a name that is not in it the auth service is asked at once what is new, at most each [`MISS`].
 pub(crate) struct CachedInventory {
     api: Arc<dyn AuthApi>,
     cluster: ClusterName,
     own_host: HostId,
     on_loopback: bool,
-    known: ArcSwap<Known>,
-    last_refresh: Mutex<Option<Instant>>,
+    known: RwLock<Copy>,
+    last_miss: Mutex<Option<Instant>>,
+    proxies: watch::Sender<Vec<ProxyAddress>>,
 }
 
-#[derive(Default)]
-struct Known {
-    nodes: HashMap<String, Arc<NodeRecord>>,
-    kube: HashMap<String, KubeRecord>,
-    by_server_name: HashMap<String, String>,
-}
-
-const REFRESH: Duration = Duration::from_secs(5);
-const MISS_REFRESH: Duration = Duration::from_millis(100);
+const MISS: Duration = Duration::from_millis(100);
+/// Between two changes that are told: of a cluster whose heartbeats never pause, many come at once.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Before the auth service is asked again after a failure.
+const AGAIN: Duration = Duration::from_secs(1);
 /// How long one who asks for a name waits for the auth service.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -41,90 +42,114 @@ impl CachedInventory {
     pub(crate) fn new(api: Arc<dyn AuthApi>, cluster: ClusterName, own_host: HostId, on_loopback: bool) -> Arc<Self> {
         Arc::new(Self {
             api,
+            known: RwLock::new(Copy::new(cluster.clone(), MAX_RECORDS)),
             cluster,
             own_host,
             on_loopback,
-            known: ArcSwap::default(),
-            last_refresh: Mutex::new(None),
+            last_miss: Mutex::new(None),
+            proxies: watch::Sender::new(Vec::new()),
         })
     }
 
-    /// Refreshes until `stop`.
+    /// All proxies of the cluster, as they come and go.
+    pub(crate) fn proxies(&self) -> watch::Receiver<Vec<ProxyAddress>> {
+        self.proxies.subscribe()
+    }
+
+    /// Follows the inventory until `stop`.
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
         loop {
-            if let Err(cause) = self.refresh().await {
-                tracing::debug!(%cause, "the inventory was not refreshed, the last one stays");
-            }
-            if stop.run_until_cancelled(tokio::time::sleep(REFRESH)).await.is_none() {
+            let pause = match stop.run_until_cancelled(self.catch_up(wire::MAX_WAIT)).await {
+                None => return,
+                Some(Ok(())) => PAUSE,
+                Some(Err(cause)) => {
+                    tracing::debug!(%cause, "the inventory was not told, the last one stays");
+                    AGAIN
+                }
+            };
+            if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
                 return;
             }
         }
     }
 
-    async fn refresh(&self) -> Result<(), ApiError> {
-        let (nodes, kube) = (self.api.nodes().await?, self.api.kube_clusters().await?);
-        let mut known = Known::default();
-        for node in nodes {
-            known.nodes.insert(node.host_id.to_string(), Arc::clone(&node));
-            known.nodes.insert(node.name.to_string(), node);
+    /// Takes what is new, and waits for it as long as `wait`.
+    async fn catch_up(&self, wait: Duration) -> Result<(), ApiError> {
+        let asked = self.read(Copy::revision);
+        let update = self.api.inventory(asked, wait).await?;
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let refused = known.refused();
+        known.apply(asked, update);
+        if known.refused() > refused {
+            tracing::warn!(
+                most = MAX_RECORDS,
+                "the cluster has more nodes or Kubernetes clusters than a proxy knows; the others are not reached through it"
+            );
         }
-        for record in kube {
-            known.by_server_name.insert(record.name.server_name(&self.cluster), record.name.to_string());
-            known.kube.insert(record.name.to_string(), record);
-        }
-        self.known.store(Arc::new(known));
+        let mut proxies: Vec<_> =
+            known.proxies().map(|proxy| ProxyAddress { id: proxy.host_id, addr: proxy.public_addr.clone() }).collect();
+        drop(known);
+        proxies.sort();
+        self.proxies.send_if_modified(|before| {
+            let differs = *before != proxies;
+            *before = proxies;
+            differs
+        });
         Ok(())
     }
 
-    /// Refreshes because something was not found, unless that was done just now.
-    async fn refresh_after_miss(&self) -> Result<(), String> {
-        let mut last = self.last_refresh.lock().await;
-        if last.is_some_and(|at| at.elapsed() < MISS_REFRESH) {
+    fn read<T>(&self, look: impl FnOnce(&Copy) -> T) -> T {
+        look(&self.known.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Catches up because something was not found, unless that was done just now.
+    async fn catch_up_after_miss(&self) -> Result<(), String> {
+        let mut last = self.last_miss.lock().await;
+        if last.is_some_and(|at| at.elapsed() < MISS) {
             return Ok(());
         }
-        let refreshed = tokio::time::timeout(PATIENCE, self.refresh()).await;
+        let caught_up = tokio::time::timeout(PATIENCE, self.catch_up(Duration::ZERO)).await;
         // From its end on: those who waited meanwhile have the newest answer, or the newest failure.
         *last = Some(Instant::now());
-        match refreshed {
-            Ok(refreshed) => refreshed.map_err(|cause| cause.to_string()),
+        match caught_up {
+            Ok(caught_up) => caught_up.map_err(|cause| cause.to_string()),
             Err(_) => Err(format!("the auth service did not answer within {} s", PATIENCE.as_secs())),
         }
     }
 
     /// Name and id of the host of a target, as far as they are known.
     pub(crate) fn host_of(&self, target: &Target) -> (Option<String>, Option<HostId>) {
-        let known = self.known.load();
+        let of_host = |name: &str| {
+            self.read(|known| match known.node(name) {
+                Some(node) => (Some(node.name.to_string()), Some(node.host_id)),
+                None => (Some(name.to_owned()), name.parse().ok()),
+            })
+        };
         let name = target.name.as_str();
         match target.kind {
-            TargetKind::Ssh => {
-                let name = name.strip_suffix(&format!(".{}", self.cluster)).unwrap_or(name);
-                match known.nodes.get(name) {
-                    Some(node) => (Some(node.name.to_string()), Some(node.host_id)),
-                    None => (Some(name.to_owned()), name.parse().ok()),
-                }
-            }
-            TargetKind::Kube => {
-                let host = known.kube.get(name).map(|record| record.host_id);
-                let node = host.and_then(|host| known.nodes.get(&host.to_string()));
+            TargetKind::Ssh => of_host(self.node_name(name)),
+            TargetKind::Service => of_host(name.split_once('@').map_or(name, |(_, host)| host)),
+            TargetKind::Kube => self.read(|known| {
+                let host = known.kube(name);
+                let node = host.and_then(|host| known.node_of(host));
                 (node.map(|node| node.name.to_string()), host)
-            }
-            TargetKind::Service => {
-                let host = name.split_once('@').map_or(name, |(_, host)| host);
-                match known.nodes.get(host) {
-                    Some(node) => (Some(node.name.to_string()), Some(node.host_id)),
-                    None => (Some(host.to_owned()), host.parse().ok()),
-                }
-            }
+            }),
         }
+    }
+
+    /// `node` or `node.cluster`.
+    fn node_name<'a>(&self, name: &'a str) -> &'a str {
+        name.strip_suffix(self.cluster.as_str()).and_then(|name| name.strip_suffix('.')).unwrap_or(name)
     }
 
     /// The Kubernetes cluster whose service has this TLS server name.
     pub(crate) async fn kube_by_server_name(&self, server_name: &str) -> Option<String> {
-        if let Some(name) = self.known.load().by_server_name.get(server_name) {
-            return Some(name.clone());
+        let found = || self.read(|known| known.kube_by_server_name(server_name).map(ToString::to_string));
+        if let Some(name) = found() {
+            return Some(name);
         }
-        self.refresh_after_miss().await.ok()?;
-        self.known.load().by_server_name.get(server_name).cloned()
+        self.catch_up_after_miss().await.ok()?;
+        found()
     }
 
     /// A host says itself where it listens. Addresses that mean another thing on this machine than on that one, and those of the
@@ -142,21 +167,18 @@ impl CachedInventory {
     }
 
     fn place(&self, target: &Target) -> Option<Place> {
-        let known = self.known.load();
+        let name = target.name.as_str();
         let (host, addr) = match target.kind {
             TargetKind::Ssh => {
-                let name = target.name.as_str();
-                let name = name.strip_suffix(&format!(".{}", self.cluster)).unwrap_or(name);
-                let node = known.nodes.get(name)?;
-                (node.host_id, node.addr.clone())
+                self.read(|known| known.node(self.node_name(name)).map(|node| (node.host_id, node.addr.clone())))?
             }
             TargetKind::Kube => {
-                let record = known.kube.get(target.name.as_str())?;
-                if record.host_id == self.own_host {
+                let host = self.read(|known| known.kube(name))?;
+                if host == self.own_host {
                     return Some(Place::Local);
                 }
                 // Kubernetes services listen on nothing: what else a record says is not believed.
-                (record.host_id, None)
+                (host, None)
             }
             // The router finds them by their host's link.
             TargetKind::Service => return None,
@@ -181,7 +203,7 @@ impl Inventory for CachedInventory {
         if let Some(place) = self.place(target) {
             return Ok(Some(place));
         }
-        self.refresh_after_miss().await?;
+        self.catch_up_after_miss().await?;
         Ok(self.place(target))
     }
 }

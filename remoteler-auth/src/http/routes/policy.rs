@@ -1,4 +1,4 @@
-//! The call by which services follow the rules. Owns that it is answered when the service ends, not at the end of its wait.
+//! The calls by which services follow the rules, and proxies the inventory. Owns that they are answered when the service ends, not at the end of their wait.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use axum::{
 use http::{Method, StatusCode, request::Parts};
 use remoteler_core::{
     ApiError, ApiErrorKind,
-    wire::{self, PolicyQuery},
+    wire::{self, InventoryQuery, PolicyQuery},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -40,7 +40,25 @@ pub(super) fn routes() -> Vec<Route> {
             get(follow),
         )
         .query("PolicyQuery"),
+        Route::new(
+            "What of the inventory the calling proxy does not have; waits for a change, and answers that there was none",
+            wire::INVENTORY,
+            Method::GET,
+            Shape::One("InventoryUpdate"),
+            get(follow_inventory),
+        )
+        .query("InventoryQuery"),
     ]
+}
+
+async fn follow_inventory(Api(api): Api, Closing(closing): Closing, Query(query): Query<InventoryQuery>) -> Response {
+    let wait = Duration::from_secs(query.wait_seconds);
+    match closing.run_until_cancelled(api.inventory(query.after, wait)).await {
+        Some(answer) => json(answer),
+        None => {
+            Failure(ApiError::new(ApiErrorKind::Unavailable, "the auth service is ending; ask again")).into_response()
+        }
+    }
 }
 
 async fn follow(Api(api): Api, Closing(closing): Closing, Query(query): Query<PolicyQuery>) -> Response {

@@ -6,6 +6,21 @@ use super::{boolean, integer, list, object, text, time, to};
 
 pub(super) fn add(all: &mut Map<String, Value>) {
     let mut add = |name: &str, schema: Value| all.insert(name.to_owned(), schema);
+    add("InventoryQuery", object(&[], &[("after", integer()), ("wait_seconds", integer())]));
+    add(
+        "InventoryUpdate",
+        object(
+            &[("revision", integer()), ("whole", boolean()), ("now", time())],
+            &[
+                ("nodes", list(to("NodeRecord"))),
+                ("gone_nodes", list(text())),
+                ("kube_clusters", list(to("KubeRecord"))),
+                ("gone_kube_clusters", list(text())),
+                ("proxies", list(to("ProxyRecord"))),
+                ("gone_proxies", list(text())),
+            ],
+        ),
+    );
     add("PolicyQuery", object(&[], &[("known", text()), ("wait_seconds", integer())]));
     add(
         "PolicyUpdate",
@@ -41,8 +56,9 @@ pub(super) fn add(all: &mut Map<String, Value>) {
 #[cfg(test)]
 pub(super) mod tests {
     use remoteler_core::{
-        ClusterSettings, Lock, LockTarget, PolicyLimits, PolicyView, Resource, Timestamp, TrustBundle,
-        wire::PolicyQuery,
+        ClusterSettings, InventoryUpdate, Lock, LockTarget, PolicyLimits, PolicyView, Resource, Revision, Timestamp,
+        TrustBundle,
+        wire::{InventoryQuery, PolicyQuery},
     };
 
     use super::*;
@@ -68,7 +84,37 @@ pub(super) mod tests {
         fn value(sample: impl serde::Serialize) -> Value {
             serde_json::to_value(sample).unwrap()
         }
+        let host_id = remoteler_core::HostId::from_uuid(uuid::Uuid::nil());
+        let gone = InventoryUpdate {
+            gone_nodes: vec!["n".parse().unwrap()],
+            gone_kube_clusters: vec!["k".parse().unwrap()],
+            gone_proxies: vec![host_id],
+            proxies: vec![remoteler_core::ProxyRecord {
+                host_id,
+                public_addr: "a:1".into(),
+                last_seen: Timestamp::default(),
+            }],
+            nodes: vec![remoteler_core::NodeRecord {
+                host_id,
+                name: "n".parse().unwrap(),
+                labels: Default::default(),
+                addr: None,
+                version: "1".into(),
+                last_seen: Timestamp::default(),
+            }],
+            kube_clusters: vec![remoteler_core::KubeRecord {
+                host_id,
+                name: "k".parse().unwrap(),
+                labels: Default::default(),
+                addr: None,
+                version: "1".into(),
+                last_seen: Timestamp::default(),
+            }],
+            ..InventoryUpdate::empty(Revision(1), Timestamp::default())
+        };
         vec![
+            ("InventoryQuery", value(InventoryQuery { after: Some(Revision(1)), wait_seconds: 1 })),
+            ("InventoryUpdate", value(gone)),
             ("PolicyQuery", value(PolicyQuery { known: Some(view.version()), wait_seconds: 1 })),
             ("PolicyUpdate", value(update)),
             ("PolicyLimits", value(limits)),
