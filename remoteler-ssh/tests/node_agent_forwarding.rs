@@ -139,7 +139,9 @@ async fn without_a_role_for_it_or_unasked_no_agent_is_forwarded() {
     let mut channel = client.channel_open_session().await.unwrap();
     channel.agent_forward(true).await.unwrap();
     let mut answer = None;
-    while let (None, Some(message)) = (answer, channel.wait().await) {
+    while answer.is_none()
+        && let Some(message) = channel.wait().await
+    {
         if matches!(message, russh::ChannelMsg::Success | russh::ChannelMsg::Failure) {
             answer = Some(matches!(message, russh::ChannelMsg::Success));
         }
