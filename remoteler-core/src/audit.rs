@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{AuditError, ClusterName, Timestamp, audit_text, evidence::ChainLink};
+use crate::{AuditError, ClusterName, ForwardDirection, Timestamp, audit_text, evidence::ChainLink};
 
 /// One event. In JSON: `event`, `code`, `time`, `uid`, `cluster_name` and the fields of its kind, all on one level.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -470,13 +470,19 @@ audit_kinds! {
         /// Session.
         #[serde(flatten)]
         session: SessionFields,
-        /// `host:port` at the far end.
+        /// `host:port`: at the far end, or where the node listens for the client. `ssh-agent` for an agent.
         addr: String,
         /// Whether it was allowed.
         success: bool,
         /// Why not.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<String>,
+        /// Which way. Events of older nodes have none: theirs are `local`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        direction: Option<ForwardDirection>,
+        /// The process that asks an agent, by its number; absent when the agent's socket is made.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        originator: Option<String>,
     }
     /// A request is about to go to a Kubernetes API server, or was refused.
     KubeRequest = "kube.request", "T3009I" {

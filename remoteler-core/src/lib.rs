@@ -25,6 +25,7 @@ mod decision;
 mod entropy;
 pub mod evidence;
 mod explain;
+mod forward;
 mod identity;
 mod identity_ssh;
 mod identity_x509;
@@ -99,6 +100,7 @@ pub use connector::{
 pub use decision::{Finding, RoleOutcome, Visibility};
 pub use entropy::{Entropy, OsEntropy, fill_random, random_uuid};
 pub use explain::{ExplainRequest, Explanation, ShownOptions, explain_kube, explain_ssh, prospective_identity};
+pub use forward::ForwardDirection;
 pub use identity::{
     HostIdentity, Identity, IdentityError, KubeUserIdentity, ProvenUserIdentity, SystemRole, Traits, UnknownSystemRole,
     UserIdentity,

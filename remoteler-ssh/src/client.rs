@@ -4,11 +4,13 @@
 mod escape;
 mod forward;
 mod handler;
+mod remote;
 mod second_factor;
 mod session;
 
 use std::{
     fmt,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -25,6 +27,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub use escape::{EscapeAction, EscapeFilter};
 pub use forward::{ForwardSpec, ForwardSpecError, serve_local_forward};
 use handler::ClientHandler;
+use remote::Asked;
 pub use second_factor::{Answerer, Answering, Question};
 pub use session::{Control, Exit, Program, PtyRequest, Session, SessionError, SessionIo, SessionRequest, TerminalSize};
 
@@ -52,6 +55,8 @@ pub struct ClientConfig {
     pub notice: Arc<dyn Fn(&str) + Send + Sync>,
     /// Asks the user for a second factor where the server wants one for each session; default none.
     pub second_factor: Option<Answerer>,
+    /// Socket of the user's ssh-agent, which is forwarded to each session; default none.
+    pub agent: Option<PathBuf>,
 }
 
 impl ClientConfig {
@@ -77,6 +82,7 @@ impl ClientConfig {
             keepalive_max: 3,
             notice: Arc::new(|_| {}),
             second_factor: None,
+            agent: None,
         }
     }
 }
@@ -164,6 +170,8 @@ pub struct SshClient {
     handle: Handle<ClientHandler>,
     host: String,
     last_words: LastWords,
+    asked: Asked,
+    forwards_agent: bool,
 }
 
 impl fmt::Debug for SshClient {
@@ -199,7 +207,9 @@ impl SshClient {
     {
         let host = config.host.clone();
         let last_words = LastWords::default();
-        let handler = ClientHandler::new(&config, last_words.clone());
+        let asked = Asked::default();
+        let forwards_agent = config.agent.is_some();
+        let handler = ClientHandler::new(&config, last_words.clone(), asked.clone());
         let closed = |last_words: &LastWords| ConnectError::Closed { host: host.clone(), reason: last_words.take() };
         let connected = client::connect_stream(Arc::new(protocol(&config)), stream, handler).await;
         let mut handle = connected.map_err(|cause| {
@@ -210,11 +220,11 @@ impl SshClient {
         let login = config.login.clone();
         let answer = handle.authenticate_openssh_cert(login.as_str(), config.key, config.certificate).await;
         match answer {
-            Ok(AuthResult::Success) => Ok((Self { handle, host, last_words }, false)),
+            Ok(AuthResult::Success) => Ok((Self { handle, host, last_words, asked, forwards_agent }, false)),
             Ok(AuthResult::Failure { remaining_methods, partial_success: true })
                 if remaining_methods.contains(&MethodKind::KeyboardInteractive) =>
             {
-                Ok((Self { handle, host, last_words }, true))
+                Ok((Self { handle, host, last_words, asked, forwards_agent }, true))
             }
             Ok(AuthResult::Failure { .. }) => Err(ConnectError::Refused { host, login, reason: last_words.take() }),
             Err(cause) if ended(&cause) => Err(closed(&last_words)),
@@ -240,7 +250,8 @@ impl SshClient {
     /// [`SessionError`] when the server refuses a channel, the terminal or the program.
     pub async fn session(&self, request: SessionRequest) -> Result<Session, SessionError> {
         let channel = self.handle.channel_open_session().await.map_err(|cause| self.open_error(cause))?;
-        Session::start(channel, request, self.host.clone()).await.map_err(|cause| self.explain(cause))
+        let started = Session::start(channel, request, self.forwards_agent, self.host.clone()).await;
+        started.map_err(|cause| self.explain(cause))
     }
 
     /// Starts a subsystem and gives its standard input and output as one stream.

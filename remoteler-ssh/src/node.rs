@@ -1,6 +1,8 @@
 //! The SSH server of a machine. Owns its connections, their number and their end; serves any byte stream, wherever it came from.
 //! Never decides who a certificate stands for (`remoteler-core` does) and never runs user files in its own process.
 
+mod agent;
+mod agent_socket;
 mod authorize;
 mod config;
 mod connection;
@@ -11,7 +13,9 @@ mod gate;
 mod inflow;
 mod outflow;
 mod refusals;
+mod remote;
 mod report;
+mod reverse;
 mod second_factor;
 mod session;
 mod sftp_watch;
@@ -42,7 +46,8 @@ pub use config::{NodeConfig, NodeError, NodeLimits};
 pub use second_factor::{SecondFactors, SessionProving};
 
 use crate::node::{
-    connection::Connection, cut::CutStream, gate::Leave, refusals::Refusals, report::Reporter, source_cap::SourceCap,
+    agent_socket::AgentSockets, connection::Connection, cut::CutStream, gate::Leave, refusals::Refusals,
+    report::Reporter, source_cap::SourceCap,
 };
 
 /// One SSH server. Cheap to share; all methods may be called at any time.
@@ -54,6 +59,7 @@ pub struct Node {
     entropy: Arc<dyn Entropy>,
     reporter: Reporter,
     refusals: Refusals,
+    agent_sockets: AgentSockets,
     second_factors: OnceLock<SecondFactors>,
     transport: RwLock<Arc<russh::server::Config>>,
     record: RwLock<Arc<NodeRecord>>,
@@ -83,11 +89,14 @@ impl Node {
         let transport = config.transport(&config.host_key, &config.host_certificate)?;
         crate::recorder::prepare_dir(&config.recordings_dir)
             .map_err(|source| NodeError::RecordingsDir { dir: config.recordings_dir.clone(), source })?;
+        let agent_sockets = AgentSockets::new(config.agent_sockets_dir.clone(), config.agent_notes_dir.clone());
+        agent_sockets.sweep();
         let limits = config.limits;
         Ok(Arc::new(Self {
             live,
             reporter: Reporter::new(audit.clone(), &config.record),
             refusals: Refusals::new(audit),
+            agent_sockets,
             second_factors: OnceLock::new(),
             clock,
             entropy,

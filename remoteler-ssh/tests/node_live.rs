@@ -6,79 +6,23 @@ mod support;
 
 use std::{process::Stdio, sync::Arc, time::Duration};
 
-use remoteler_core::{CaKind, ClusterSettings, Lock, LockTarget, Policy, PolicySource, RevocationTarget, Timestamp};
-use support::{Cluster, Wish, finish, own_login, role, text};
+use remoteler_core::{CaKind, ClusterSettings, LockTarget, Policy, PolicySource, RevocationTarget, Timestamp};
+use support::{
+    Cluster, Wish, finish,
+    live::{Echo, at_once, lock, unlock, user},
+    own_login, role, text,
+};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    process::{Child, ChildStdin, ChildStdout},
     time::{Instant, timeout},
 };
 
 /// For what nobody is promised.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Users are promised 2 s (R12), which `REMOTELER_STRICT=1` wants; a loaded machine that runs tests may take longer.
-fn at_once() -> Duration {
-    let strict = std::env::var_os("REMOTELER_STRICT").is_some_and(|value| value == "1");
-    Duration::from_secs(if strict { 2 } else { 30 })
-}
-
-/// A command that echoes lines, under way.
-struct Echo {
-    client: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-}
-
-impl Echo {
-    async fn start(cluster: &Cluster, key: &std::path::Path, flags: &[&str], command: &str) -> Self {
-        let mut ssh = cluster.ssh(key, flags);
-        ssh.arg(command).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut client = ssh.spawn().unwrap();
-        let (input, output) = (client.stdin.take().unwrap(), BufReader::new(client.stdout.take().unwrap()));
-        let mut echo = Self { client, input, output };
-        echo.says("hello").await;
-        echo
-    }
-
-    async fn says(&mut self, line: &str) {
-        self.input.write_all(format!("{line}\n").as_bytes()).await.unwrap();
-        let mut heard = String::new();
-        while !heard.contains(line) {
-            let count =
-                timeout(Duration::from_secs(60), self.output.read_line(&mut heard)).await.expect("an echo").unwrap();
-            assert!(count > 0, "{line:?} did not come back: {heard:?}");
-        }
-    }
-
-    /// Waits for its end; everything it said last.
-    async fn end(mut self, within: Duration) -> String {
-        timeout(within, self.client.wait()).await.expect("it ends in time").unwrap();
-        let (mut said, mut errors) = (String::new(), String::new());
-        self.output.read_to_string(&mut said).await.unwrap();
-        self.client.stderr.take().unwrap().read_to_string(&mut errors).await.unwrap();
-        said + &errors
-    }
-}
-
-fn lock(cluster: &Cluster, target: LockTarget) {
-    let lock = Lock { name: "x".into(), target, message: "the laptop was stolen".into(), expires: None };
-    let policy = Policy::clone(&cluster.policy.policy());
-    cluster.policy.replace(Policy { locks: [lock].into_iter().collect(), ..policy });
-}
-
-fn unlock(cluster: &Cluster) {
-    let policy = Policy::clone(&cluster.policy.policy());
-    cluster.policy.replace(Policy { locks: Default::default(), ..policy });
-}
-
 fn set(cluster: &Cluster, settings: ClusterSettings) {
     cluster.policy.replace(Policy { settings, ..Policy::clone(&cluster.policy.policy()) });
-}
-
-fn user(name: &str) -> LockTarget {
-    LockTarget { user: Some(name.parse().unwrap()), ..LockTarget::default() }
 }
 
 /// A client whose session the connection does not take would make a connection of its own.

@@ -144,14 +144,15 @@ async fn a_port_is_forwarded_with_an_event_before_and_only_with_a_role() {
 async fn what_is_not_offered_is_refused_with_an_event() {
     let cluster = Cluster::start().await;
     let key = cluster.user("ann", &Wish::default());
-    let remote = ["-o", "ExitOnForwardFailure=yes", "-R", "0:127.0.0.1:1", "-N"];
+    let socket = format!("{}:127.0.0.1:1", cluster.path("socket").display());
+    let remote = ["-o", "ExitOnForwardFailure=yes", "-R", &socket, "-N"];
     let done = finish(&mut cluster.ssh(&key, &remote)).await;
     assert_eq!(done.status.code(), Some(255));
     let subsystem = finish(cluster.ssh(&key, &["-s"]).arg("netconf")).await;
     assert_ne!(subsystem.status.code(), Some(0));
     let errors: Vec<String> =
         cluster.audit.wait_for("auth", 2).await.iter().map(|event| event["error"].to_string()).collect();
-    assert!(errors[0].contains("remote port forwarding"), "{errors:?}"); // I19
+    assert!(errors[0].contains("forwarding of Unix sockets"), "{errors:?}"); // I19
     assert!(errors[1].contains("netconf"), "{errors:?}");
     assert!(cluster.audit.named("session.start").is_empty());
 }

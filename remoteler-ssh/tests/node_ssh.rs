@@ -115,7 +115,7 @@ async fn who_asks_for_their_agent_is_told_that_it_is_not_forwarded() {
 
     assert_eq!(text(&asked.stdout), "[]\n");
     assert!(
-        text(&asked.stderr).contains("remoteler: this node does not forward ssh-agents"),
+        text(&asked.stderr).contains("remoteler: no role of ann allows agent forwarding on this node"),
         "{}",
         text(&asked.stderr)
     );

@@ -227,6 +227,7 @@ impl Daemon {
             record: record.clone(),
             cluster: base.keys.identity.cluster.clone(),
             recordings_dir: self.data_dir.node_recordings(),
+            agent_notes_dir: self.data_dir.agent_notes(),
         };
         let (live, audit) = (base.live.clone(), base.audit.clone());
         let node = node::make(parts, &base.keys, live, audit, base.clock.clone(), base.entropy.clone())?;

@@ -144,6 +144,11 @@ impl DataDir {
         self.dir.join("node-recordings")
     }
 
+    /// Which directories outside hold sockets of forwarded agents.
+    pub(crate) fn agent_notes(&self) -> PathBuf {
+        self.dir.join("agent-sockets")
+    }
+
     /// Writes a file of this directory: 0600, whole or not at all, durable when this returns.
     pub(crate) fn write(&self, path: &Path, text: &str) -> anyhow::Result<()> {
         let temporary = path.with_extension("new");

@@ -74,6 +74,9 @@ pub(crate) struct SshArgs {
     /// `-W`
     pub(crate) stdio_forward: Option<(String, u16)>,
     pub(crate) forwards: Vec<ForwardSpec>,
+    /// `-R`
+    pub(crate) remote_forwards: Vec<ForwardSpec>,
+    pub(crate) agent: AgentForwarding,
     /// `-g`
     pub(crate) gateway_ports: bool,
     pub(crate) exit_on_forward_failure: bool,
@@ -98,6 +101,20 @@ pub(crate) struct SshArgs {
     pub(crate) clear_forwards: bool,
     /// Options whose value is settled, in lower case: the first one counts.
     decided: BTreeSet<String>,
+}
+
+/// Which ssh-agent is forwarded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum AgentForwarding {
+    /// `-a`
+    #[default]
+    No,
+    /// `-A`: the one of `SSH_AUTH_SOCK`.
+    Own,
+    /// `ForwardAgent $NAME`: the one that this variable names.
+    Named(String),
+    /// `ForwardAgent PATH`
+    At(PathBuf),
 }
 
 /// Flags of our own among those of ssh(1).
@@ -171,6 +188,7 @@ pub(crate) fn parse(args: &[OsString]) -> Result<Parsed, UsageError> {
     destination(&mut parsed, &host)?;
     if parsed.clear_forwards {
         parsed.forwards.clear();
+        parsed.remote_forwards.clear();
     }
     let words: Vec<&[u8]> = rest.map(|word| word.as_bytes()).collect();
     if !words.is_empty() {
@@ -229,6 +247,7 @@ fn short_flag(parsed: &mut SshArgs, flag: char) -> Result<(), UsageError> {
         'n' => "stdinnull",
         'q' | 'v' => "loglevel",
         'T' | 't' => "requesttty",
+        'A' | 'a' => "forwardagent",
         _ => "",
     };
     parsed.decided.insert(option.to_owned());
@@ -244,8 +263,9 @@ fn short_flag(parsed: &mut SshArgs, flag: char) -> Result<(), UsageError> {
         't' => parsed.tty = if parsed.tty == Tty::Request { Tty::Force } else { Tty::Request },
         'v' => parsed.verbose = parsed.verbose.saturating_add(1),
         // What they turn off is never on; compression brings nothing under TLS on today's links.
-        'a' | 'C' | 'k' | 'x' => {}
-        'A' => return unsupported(options::NO_AGENT_FORWARDING),
+        'C' | 'k' | 'x' => {}
+        'A' => parsed.agent = AgentForwarding::Own,
+        'a' => parsed.agent = AgentForwarding::No,
         'f' => return unsupported("start it in the background with the shell's &"),
         'G' => return unsupported("there is no configuration to print; `tsh status` shows the login"),
         'K' => return unsupported("certificates of the cluster are the only way to log in"),
@@ -266,6 +286,7 @@ fn flag_with_value(parsed: &mut SshArgs, flag: char, value: &str) -> Result<(), 
             parsed.decided.insert("escapechar".into());
         }
         'L' => parsed.forwards.push(checked(&option, value)?),
+        'R' => parsed.remote_forwards.push(checked(&option, value)?),
         'l' => parsed.login = Some(checked(&option, value)?),
         'o' => options::apply(parsed, value)?,
         'p' => parsed.port = Some(port(&option, value)?),
@@ -285,7 +306,6 @@ fn flag_with_value(parsed: &mut SshArgs, flag: char, value: &str) -> Result<(), 
         'J' => return unsupported("the cluster's proxy finds the way to every node"),
         'O' | 'S' => return unsupported(options::NO_MULTIPLEXING),
         'Q' => return unsupported("algorithms are not chosen by hand"),
-        'R' => return unsupported("nodes do not forward ports to this machine"),
         'w' => return unsupported("there are no tunnel devices"),
         _ => return Err(UsageError::Unknown(option)),
     }
@@ -353,6 +373,9 @@ The host is NODE or NODE.CLUSTER. Options are those of ssh(1):
   -t, -tt, -T        with a terminal, with one in any case, without
   -L [ADDR:]PORT:HOST:HOSTPORT
                      forwards a local port to HOST:HOSTPORT as the server sees it
+  -R [ADDR:]PORT:HOST:HOSTPORT
+                     forwards a port of the server to HOST:HOSTPORT as this machine sees it
+  -A, -a             with your ssh-agent (SSH_AUTH_SOCK) at the server, without; root there can use it, too
   -W HOST:PORT       standard input and output are forwarded to HOST:PORT
   -N, -n, -s         no command; no standard input; the command is a subsystem
   -e CHAR            escape character; default ~ (~. ends the connection)
@@ -413,21 +436,36 @@ mod tests {
     #[test]
     fn what_is_not_supported_is_refused_by_name() {
         for (line, named) in [
-            ("-A h", "-A"),
             ("-i key h", "-i"),
             ("-J jump h", "-J"),
-            ("-R 1:a:2 h", "-R"),
+            ("-R 1080 h", "-R"),
+            ("-R /tmp/x:a:2 h", "-R"),
             ("-D 1080 h", "-D"),
             ("-X h", "-X"),
             ("-Z h", "-Z"),
             ("--fast h", "--fast"),
             ("-o ProxyJump=x h", "ProxyJump"),
-            ("-o ForwardAgent=yes h", "ForwardAgent"),
+            ("-o ForwardAgent=maybe h", "ForwardAgent"),
+            ("-o ForwardX11=yes h", "ForwardX11"),
             ("-o NoSuchThing=1 h", "NoSuchThing"),
         ] {
             let error = args(line).unwrap_err().to_string();
             assert!(error.contains(named), "{line}: {error}");
         }
+    }
+
+    #[test]
+    fn an_agent_and_ports_come_back_from_the_server_when_that_is_asked_for() {
+        let parsed = args("-A -R 8080:localhost:80 -R 0:[::1]:22 h").unwrap();
+        assert_eq!(parsed.agent, AgentForwarding::Own);
+        assert_eq!(parsed.remote_forwards.iter().map(|spec| spec.port).collect::<Vec<_>>(), [8080, 0]);
+        assert_eq!(args("-A -a h").unwrap().agent, AgentForwarding::No, "the last flag counts");
+        assert_eq!(args("-a -o ForwardAgent=yes h").unwrap().agent, AgentForwarding::No, "flags go before options");
+        assert_eq!(args("-o ForwardAgent=yes h").unwrap().agent, AgentForwarding::Own);
+        assert_eq!(args("-o ForwardAgent=$OTHER h").unwrap().agent, AgentForwarding::Named("OTHER".into()));
+        assert_eq!(args("-o ForwardAgent=/run/agent h").unwrap().agent, AgentForwarding::At("/run/agent".into()));
+        let parsed = args("-o RemoteForward=8080:localhost:80 -o ClearAllForwardings=yes h").unwrap();
+        assert!(parsed.remote_forwards.is_empty());
     }
 
     #[test]

@@ -6,14 +6,14 @@ use std::{fmt, io, net::SocketAddr, str::FromStr, sync::Arc, time::Duration};
 use bytes::Bytes;
 use russh::{Channel, ChannelMsg, client::Msg};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
 
 use super::SshClient;
 
-/// `[bind_address:]port:host:hostport`, as ssh(1) takes it after `-L`.
+/// `[bind_address:]port:host:hostport`, as ssh(1) takes it after `-L`; after `-R` the two ends are swapped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForwardSpec {
     /// Local address; absent: loopback.
@@ -155,12 +155,16 @@ async fn forward_one(
         .direct_tcpip((&spec.host, spec.host_port), (&originator, peer.port()))
         .await
         .map_err(|cause| cause.to_string())?;
-    carry(channel, socket).await.map_err(|cause| cause.to_string())
+    carry(channel, socket.into_split()).await.map_err(|cause| cause.to_string())
 }
 
-async fn carry(channel: Channel<Msg>, socket: TcpStream) -> io::Result<()> {
+/// Passes octets between a channel and a connection of this machine until both are done or one of them is gone.
+pub(super) async fn carry<R, W>(channel: Channel<Msg>, (mut from_local, mut to_local): (R, W)) -> io::Result<()>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
     let (mut read, write) = channel.split();
-    let (mut from_local, mut to_local) = socket.into_split();
     let up = async {
         let mut buffer = vec![0; BUFFER];
         loop {

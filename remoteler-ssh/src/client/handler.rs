@@ -1,4 +1,5 @@
-//! What the server may cause: show its certificate, say something, end the connection. Every channel a server opens is refused.
+//! What the server may cause: show its certificate, say something, end the connection, and bring what it was asked for (`remote`). Every other channel a
+//! server opens is refused.
 
 use std::{fmt, sync::Arc};
 
@@ -9,7 +10,10 @@ use russh::{
     keys::PublicKeyOrCertificate,
 };
 
-use super::{ClientConfig, ConnectError, LastWords};
+use super::{
+    ClientConfig, ConnectError, LastWords,
+    remote::{Asked, Inbound},
+};
 use crate::player::printable;
 
 /// Callbacks of one connection.
@@ -19,16 +23,18 @@ pub(super) struct ClientHandler {
     clock: Arc<dyn Clock>,
     notice: Arc<dyn Fn(&str) + Send + Sync>,
     last_words: LastWords,
+    inbound: Inbound,
 }
 
 impl ClientHandler {
-    pub(super) fn new(config: &ClientConfig, last_words: LastWords) -> Self {
+    pub(super) fn new(config: &ClientConfig, last_words: LastWords, asked: Asked) -> Self {
         Self {
             host: config.host.clone(),
             trust: config.trust.clone(),
             clock: config.clock.clone(),
             notice: config.notice.clone(),
             last_words,
+            inbound: Inbound::new(asked, config.agent.clone(), config.notice.clone()),
         }
     }
 }
@@ -75,15 +81,16 @@ impl Handler for ClientHandler {
 
     async fn server_channel_open_forwarded_tcpip(
         &mut self,
-        _channel: Channel<Msg>,
-        _connected_address: &str,
-        _connected_port: u32,
+        channel: Channel<Msg>,
+        connected_address: &str,
+        connected_port: u32,
         _originator_address: &str,
         _originator_port: u32,
         reply: ChannelOpenHandle,
         _session: &mut Session,
     ) -> Result<(), ConnectError> {
-        refuse(reply).await
+        self.inbound.forwarded(channel, (connected_address.to_owned(), connected_port), reply).await;
+        Ok(())
     }
 
     async fn server_channel_open_forwarded_streamlocal(
@@ -98,11 +105,12 @@ impl Handler for ClientHandler {
 
     async fn server_channel_open_agent_forward(
         &mut self,
-        _channel: Channel<Msg>,
+        channel: Channel<Msg>,
         reply: ChannelOpenHandle,
         _session: &mut Session,
     ) -> Result<(), ConnectError> {
-        refuse(reply).await
+        self.inbound.agent(channel, reply).await;
+        Ok(())
     }
 
     async fn server_channel_open_session(

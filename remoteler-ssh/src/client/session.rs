@@ -161,9 +161,14 @@ impl Session {
     pub(super) async fn start(
         mut channel: Channel<Msg>,
         request: SessionRequest,
+        agent: bool,
         host: String,
     ) -> Result<Self, SessionError> {
         let mut asked = Vec::new();
+        if agent {
+            // Without an answer, as OpenSSH asks: a server that refuses says so on standard error, and the program runs without.
+            channel.agent_forward(false).await?;
+        }
         for (name, value) in request.env {
             channel.set_env(false, name, value).await?;
         }

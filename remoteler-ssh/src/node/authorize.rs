@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use remoteler_core::{EndReason, SshAccess, Timestamp};
+use remoteler_core::{EndReason, LiveSignal, SshAccess, Timestamp};
 
 use crate::node::environment;
 
@@ -28,6 +28,8 @@ pub(super) enum Action<'a> {
     ForwardAgent,
     X11,
     RemoteForward,
+    /// A channel that only servers open.
+    ForwardedTcpip,
     Streamlocal,
 }
 
@@ -40,6 +42,14 @@ pub(super) struct Permit {
 impl Permit {
     pub(super) fn access(&self) -> &SshAccess {
         &self.access
+    }
+
+    /// The same question again, for what begins later on the strength of this permit: `live` is the connection's, which may have had to end since.
+    pub(super) fn renew(&self, action: Action<'_>, live: &LiveSignal, now: Timestamp) -> Result<Self, Refusal> {
+        match live.reason() {
+            Some(reason) => Err(Refusal::Ended(reason.clone())),
+            None => authorize(Some(&self.access), action, now),
+        }
     }
 }
 
@@ -58,8 +68,10 @@ pub(super) enum Refusal {
     PortForwarding { user: String },
     #[error("the roles of {user} do not allow file copies on this node")]
     FileCopy { user: String },
-    #[error("this node does not forward ssh-agents")]
-    AgentForwarding,
+    #[error("no role of {user} allows remote port forwarding on this node")]
+    RemoteForwarding { user: String },
+    #[error("no role of {user} allows agent forwarding on this node")]
+    AgentForwarding { user: String },
     #[error("environment variable {0:?} is not accepted")]
     Environment(String),
     #[error("subsystem {0:?} does not exist")]
@@ -91,9 +103,16 @@ pub(super) fn authorize(
         Action::DirectTcpip => {
             return Err(Refusal::PortForwarding { user: access.user().identity().user.to_string() });
         }
-        Action::ForwardAgent => return Err(Refusal::AgentForwarding),
+        Action::ForwardAgent if access.options().forward_agent => {}
+        Action::ForwardAgent => {
+            return Err(Refusal::AgentForwarding { user: access.user().identity().user.to_string() });
+        }
         Action::X11 => return Err(Refusal::Unsupported("X11 forwarding")),
-        Action::RemoteForward => return Err(Refusal::Unsupported("remote port forwarding")),
+        Action::RemoteForward if access.options().port_forwarding.remote.allowed() => {}
+        Action::RemoteForward => {
+            return Err(Refusal::RemoteForwarding { user: access.user().identity().user.to_string() });
+        }
+        Action::ForwardedTcpip => return Err(Refusal::Unsupported("channels that only servers open")),
         Action::Streamlocal => return Err(Refusal::Unsupported("forwarding of Unix sockets")),
     }
     Ok(Permit { access: access.clone() })
@@ -133,6 +152,7 @@ mod tests {
             Action::ForwardAgent,
             Action::X11,
             Action::RemoteForward,
+            Action::ForwardedTcpip,
             Action::Streamlocal,
         ];
         for action in all {

@@ -24,6 +24,10 @@ pub struct NodeConfig {
     /// Program and arguments that speak SFTP on standard input and output ([`crate::sftp_serve_stdio`]); run as the user.
     /// Empty: no file subsystem.
     pub sftp_command: Vec<OsString>,
+    /// Where every account may pass, as `/tmp`: sockets of forwarded agents are made there, each in a directory that its account alone may enter.
+    pub agent_sockets_dir: PathBuf,
+    /// Made with mode 0700 when it is needed; remembers which of those are this node's, so that its next start removes what a killed one left.
+    pub agent_notes_dir: PathBuf,
     /// Limits.
     pub limits: NodeLimits,
 }
@@ -37,7 +41,7 @@ pub struct NodeLimits {
     pub max_unauthenticated: usize,
     /// The same for one source address, where it is known. Default 256.
     pub max_unauthenticated_per_source: usize,
-    /// Channels at once in one connection. Default 64.
+    /// Channels at once in one connection that the client opened; as many may be open to it, for its forwarded agent and ports. Default 64.
     pub max_channels_per_connection: usize,
     /// Time for a login. Default 30 s.
     pub login_grace: Duration,

@@ -1,20 +1,19 @@
-//! One SSH connection: its login and what the client asks for in it. Asks `remoteler-core` who the client is and `authorize` what
+//! One SSH connection: its login and what the client asks for in it. Asks `admission` who the client is and `authorize` what
 //! it may do, answers, and hands the work to tasks of their own; nothing here waits for a process, a disk or another host.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+mod admission;
+mod forwarding;
 
-use remoteler_core::{
-    ConnectionKind, DenyReason, LiveGuard, LiveSignal, Login, Secret, SessionId, SessionProof, SshAccess,
-    SshCertificatePurpose, Subject, Terms, VerifiedUser, VerifyError, authorize_ssh, authorize_ssh_proven, printable,
-    random_uuid, verify_ssh_certificate, with_causes,
-};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+
+use remoteler_core::{ForwardDirection, LiveGuard, LiveSignal, Secret, SessionId, SshAccess, random_uuid};
 use russh::{
     Channel, ChannelId, ChannelOpenFailure, Disconnect, MethodKind, MethodSet, Pty as Code, Sig,
     keys::Certificate,
     server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Response, Session, VerifiedPublicKey},
 };
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Semaphore, mpsc, oneshot, watch},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -24,14 +23,15 @@ use crate::{
         Node,
         authorize::{Action, Permit, Refusal, authorize, copies_files},
         config::MAX_OFFERS,
+        connection::admission::{Attempt, Decision, claimed},
         environment::{MAX_VARIABLES, term_name},
-        forward::{self, Destination, Permitless},
+        forward::{self, Destination},
         gate::Gate,
         refusals::{Limit, Refused},
+        remote::RemoteForwards,
         second_factor::{self, Half, Next},
         session::{self, Control, Kind, Start},
     },
-    process::Account,
     pty::{PtyRequest, Size},
 };
 
@@ -57,23 +57,11 @@ pub(super) struct Connection {
     /// Its place among live work, from the login on.
     live: Option<LiveGuard>,
     channels: HashMap<ChannelId, Entry>,
-}
-
-/// What is known before the login.
-#[derive(Default)]
-struct Attempt {
-    /// Somebody asked to log in; the name may come later or never.
-    begun: bool,
-    login: Option<String>,
-    offers: usize,
-    /// A refusal of this connection is in the audit log.
-    recorded: bool,
-    /// A key without a certificate was shown. Clients do that on their way to the certificate, so it is no refusal yet.
-    plain_key: Option<String>,
-    /// To be said to somebody who proved who they are and may not log in.
-    farewell: Option<String>,
-    /// A certificate was right, and a second factor is still to come.
-    half: Option<Half>,
+    remote: RemoteForwards,
+    /// Channels that this node may have open to the client.
+    reverse: Arc<Semaphore>,
+    /// What was refused before there was a session to say so in.
+    untold: Vec<String>,
 }
 
 /// What is known of one channel.
@@ -87,6 +75,7 @@ struct Entry {
 struct Pending {
     pty: Option<PtyRequest>,
     env: Vec<(String, String)>,
+    agent: Option<Permit>,
     /// What was asked for and refused, to be said when the session begins.
     refused: Vec<String>,
     start: Option<oneshot::Sender<Start>>,
@@ -104,6 +93,9 @@ impl Connection {
     ) -> Self {
         let (client, own_addr) = ends;
         Self {
+            remote: RemoteForwards::default(),
+            reverse: Arc::new(Semaphore::new(node.config.limits.max_channels_per_connection)),
+            untold: Vec::new(),
             node,
             client,
             own_addr,
@@ -125,110 +117,6 @@ impl Connection {
             return Err(Refusal::Ended(reason));
         }
         authorize(self.access.as_ref(), action, self.node.clock.now())
-    }
-
-    /// Who logs in as `login` with `certificate`, or what to say. The audit log has the reason of every refusal.
-    async fn decide(&mut self, login: &str, certificate: &Certificate) -> Decision {
-        let node = self.node.clone();
-        let policy = node.live.policy().policy();
-        let now = node.clock.now();
-        let verified = verify_ssh_certificate(certificate, &policy.trust, SshCertificatePurpose::User, now);
-        let user = match verified.map(remoteler_core::Verified::user) {
-            Ok(Some(user)) => user,
-            Ok(None) => {
-                let error = VerifyError::WrongType { expected: "user", found: "host" };
-                return self.refuse(certificate.key_id(), login, with_causes(&error)).await;
-            }
-            Err(error) => return self.refuse(certificate.key_id(), login, with_causes(&error)).await,
-        };
-        let wanted = match Login::new(login) {
-            Ok(wanted) => wanted,
-            Err(error) => {
-                let name = user.identity().user.to_string();
-                return self.refuse(&name, login, error.to_string()).await;
-            }
-        };
-        self.admit(user, wanted, None).await
-    }
-
-    /// Whether somebody whose certificate is right may log in, with a second factor for the session if one was shown.
-    async fn admit(
-        &mut self,
-        user: VerifiedUser,
-        wanted: Login,
-        proven: Option<(SessionProof, SessionId)>,
-    ) -> Decision {
-        let node = self.node.clone();
-        let policy = node.live.policy().policy();
-        let record = node.record();
-        let (name, login) = (user.identity().user.to_string(), wanted.to_string());
-        let login = login.as_str();
-        let decided = match &proven {
-            None => authorize_ssh(&user, &policy, &record, &wanted),
-            Some((proof, session)) => {
-                authorize_ssh_proven(&user, &policy, &record, &wanted, (proof, *session, node.clock.now()))
-            }
-        };
-        let access = match decided {
-            Ok(access) => access,
-            Err(denied) if denied.reason == DenyReason::SessionMfaNeeded && node.second_factors.get().is_some() => {
-                return Decision::SecondFactor(user, wanted);
-            }
-            Err(denied) => {
-                let _refused = self.refuse(&name, login, denied.to_string()).await;
-                return Decision::Farewell(denied.public());
-            }
-        };
-        match Account::find(&wanted).await {
-            Ok(_) => self.live(access, name, login).await,
-            Err(error) => {
-                let _refused = self.refuse(&name, login, with_causes(&error)).await;
-                Decision::Farewell(error.to_string())
-            }
-        }
-    }
-
-    /// Puts the connection among live work. Refuses it if the rules have changed since it was allowed.
-    async fn live(&mut self, access: SshAccess, name: String, login: &str) -> Decision {
-        let live = &self.node.live;
-        let subject = Subject::user(access.user()).login(access.login().clone()).node(&self.node.record());
-        let (options, settings) = (access.options(), live.policy().policy().settings);
-        let terms = Terms {
-            ends_with_certificate: options.disconnect_expired_cert,
-            idle: options.client_idle_timeout.into_iter().chain(settings.client_idle_timeout()).min(),
-            connection: Some((ConnectionKind::Ssh, options.max_connections)),
-            grace: Duration::ZERO,
-        };
-        let mode = live.policy().policy().lock_mode(options);
-        match live.enter_connection(subject, terms, mode).await {
-            Ok(guard) => {
-                self.live = Some(guard);
-                Decision::Welcome(Arc::new(access))
-            }
-            Err(reason) => {
-                let said = reason.to_string();
-                match Limit::of_connections(&reason) {
-                    Some(limit) => {
-                        self.attempt.recorded = true;
-                        let refused = self.refused(&name, login, said.clone());
-                        self.node.refusals.record_rejected(&self.node.record(), limit, refused).await;
-                    }
-                    None => drop(self.refuse(&name, login, said.clone()).await),
-                }
-                Decision::Farewell(said)
-            }
-        }
-    }
-
-    async fn refuse(&mut self, user: &str, login: &str, error: String) -> Decision {
-        self.attempt.recorded = true;
-        let refused = self.refused(user, login, error);
-        self.node.refusals.record(refused).await;
-        Decision::Refused
-    }
-
-    fn refused(&self, user: &str, login: &str, error: String) -> Refused {
-        Refused { user: claimed(user), login: Some(claimed(login)), error, remote: self.client.clone() }
     }
 
     /// Records that an authenticated client was refused something.
@@ -290,21 +178,13 @@ impl Connection {
         // One program in one channel (RFC 4254 section 6.5).
         let Some(start) = pending.start.take() else { return Ok(session.channel_failure(id)?) };
         let (pty, env) = (pending.pty.take(), std::mem::take(&mut pending.env));
-        let refused = std::mem::take(&mut pending.refused);
-        if start.send(Start { permit, kind, pty, env, refused }).is_err() {
+        let (agent, mut refused) = (pending.agent.take(), std::mem::take(&mut pending.refused));
+        refused.append(&mut self.untold);
+        if start.send(Start { permit, kind, pty, env, agent, refused }).is_err() {
             session.channel_failure(id)?;
         }
         Ok(())
     }
-}
-
-enum Decision {
-    Welcome(Arc<SshAccess>),
-    /// The user is known and proven, so they may know why they cannot log in.
-    Farewell(String),
-    /// The certificate is right, and a second factor must follow.
-    SecondFactor(VerifiedUser, Login),
-    Refused,
 }
 
 impl Handler for Connection {
@@ -425,7 +305,8 @@ impl Handler for Connection {
         let (start, started) = oneshot::channel();
         let (signals, controls) = mpsc::channel(SIGNALS);
         let (size, sizes) = watch::channel(None);
-        let pending = Pending { pty: None, env: Vec::new(), refused: Vec::new(), start: Some(start), signals, size };
+        let start = Some(start);
+        let pending = Pending { pty: None, env: Vec::new(), agent: None, refused: Vec::new(), start, signals, size };
         let Some(ended) = self.enter(channel.id(), Some(pending)) else {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
@@ -436,6 +317,7 @@ impl Handler for Connection {
             client: self.client.clone(),
             own_addr: self.own_addr,
             handle: session.handle(),
+            reverse: self.reverse(session.handle()),
             gone: self.ended.clone(),
             live,
         };
@@ -462,8 +344,7 @@ impl Handler for Connection {
             Ok(permit) => permit,
             Err(refusal) => {
                 reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
-                let access = self.access.clone().map(Permitless);
-                forward::refuse(self.node.clone(), access, destination, refusal).await;
+                self.refuse_forward(destination.forwarded(ForwardDirection::Local), &refusal).await;
                 return Ok(());
             }
         };
@@ -500,7 +381,7 @@ impl Handler for Connection {
         reply: ChannelOpenHandle,
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
-        self.refuse_channel(Action::RemoteForward, reply).await
+        self.refuse_channel(Action::ForwardedTcpip, reply).await
     }
 
     async fn channel_open_direct_streamlocal(
@@ -603,16 +484,7 @@ impl Handler for Connection {
     }
 
     async fn agent_request(&mut self, channel: ChannelId, _session: &mut Session) -> Result<bool, Self::Error> {
-        if let Err(refusal) = self.authorize(Action::ForwardAgent) {
-            self.note(&refusal).await;
-            // OpenSSH's client does not ask for an answer, so the user would not learn of it.
-            if let Some(pending) = self.pending(channel)
-                && pending.refused.is_empty()
-            {
-                pending.refused.push(format!("{refusal}; ssh -a or ForwardAgent no asks for none"));
-            }
-        }
-        Ok(false)
+        Ok(self.ask_for_agent(channel).await)
     }
 
     async fn x11_request(
@@ -632,14 +504,23 @@ impl Handler for Connection {
 
     async fn tcpip_forward(
         &mut self,
-        _address: &str,
-        _port: &mut u32,
+        address: &str,
+        port: &mut u32,
+        session: &mut Session,
+    ) -> Result<bool, Self::Error> {
+        let listening = self.listen(Destination { host: address.to_owned(), port: *port }, session.handle()).await;
+        *port = listening.map_or(*port, u32::from);
+        Ok(listening.is_some())
+    }
+
+    async fn cancel_tcpip_forward(
+        &mut self,
+        address: &str,
+        port: u32,
         _session: &mut Session,
     ) -> Result<bool, Self::Error> {
-        if let Err(refusal) = self.authorize(Action::RemoteForward) {
-            self.note(&refusal).await;
-        }
-        Ok(false)
+        // Giving back needs no permission that taking did not.
+        Ok(self.remote.cancel(&Destination { host: address.to_owned(), port }))
     }
 
     async fn streamlocal_forward(&mut self, _socket_path: &str, _session: &mut Session) -> Result<bool, Self::Error> {
@@ -658,37 +539,6 @@ impl Connection {
         }
         Ok(())
     }
-}
-
-impl Drop for Connection {
-    /// The library refuses certificates that are expired, not yet valid or wrongly signed without asking us; that somebody tried
-    /// and did not get in is recorded here.
-    fn drop(&mut self) {
-        if !self.attempt.begun || self.access.is_some() || self.attempt.recorded {
-            return;
-        }
-        let half = self.attempt.half.take();
-        let error = match self.attempt.plain_key.take() {
-            _ if half.is_some() => "no second factor was shown for the session".into(),
-            Some(algorithm) => format!("a {algorithm} key was shown without an acceptable certificate"),
-            None => {
-                "no acceptable certificate was shown: none, or one that is expired, not yet valid or wrongly signed"
-                    .into()
-            }
-        };
-        let login = self.attempt.login.take();
-        let user = half.map(|half| half.user.identity().user.to_string()).unwrap_or_default();
-        let refused = Refused { user, login, error, remote: self.client.take() };
-        let node = self.node.clone();
-        if tokio::runtime::Handle::try_current().is_ok() {
-            self.node.tasks.spawn(async move { node.refusals.record(refused).await });
-        }
-    }
-}
-
-/// What a stranger said, fit for a log line.
-fn claimed(text: &str) -> String {
-    printable(&text.chars().take(80).collect::<String>())
 }
 
 const SIGNALS: usize = 8;

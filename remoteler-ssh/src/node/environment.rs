@@ -1,6 +1,6 @@
 //! The environment of a session, built from an allow-list (I68): nothing of the daemon's own, and of the client's only what is harmless.
 
-use std::{ffi::OsString, net::SocketAddr};
+use std::{ffi::OsString, net::SocketAddr, path::Path};
 
 use remoteler_core::SessionId;
 
@@ -29,6 +29,8 @@ pub(super) struct Origin<'a> {
     pub(super) node: Option<SocketAddr>,
     /// `TERM` and the terminal's path.
     pub(super) terminal: Option<(&'a str, OsString)>,
+    /// Where the user's own agent answers.
+    pub(super) agent: Option<&'a Path>,
 }
 
 /// All variables of a session of `account`; `asked` were accepted by [`accepts`].
@@ -50,6 +52,9 @@ pub(super) fn build(account: &Account, origin: Origin<'_>, asked: &[(String, Str
     if let Some((term, tty)) = origin.terminal {
         variables.push(("TERM".into(), term_name(term).into()));
         variables.push(("SSH_TTY".into(), tty));
+    }
+    if let Some(agent) = origin.agent {
+        variables.push(("SSH_AUTH_SOCK".into(), agent.into()));
     }
     variables
 }

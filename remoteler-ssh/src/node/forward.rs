@@ -1,13 +1,17 @@
-//! `ssh -L`: one channel to one TCP connection dialled from this machine (RFC 4254 section 7.2).
+//! `ssh -L`: one channel to one TCP connection dialled from this machine (RFC 4254 section 7.2). Owns also how octets pass between a channel and a
+//! connection of this machine, whichever of them was first.
 
 use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
-use remoteler_core::{LiveSignal, SessionId, random_uuid};
+use remoteler_core::{ForwardDirection, LiveSignal, SessionId, random_uuid};
 use russh::{
     Channel, ChannelOpenFailure,
     server::{ChannelOpenHandle, Msg},
 };
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -16,6 +20,7 @@ use crate::{
         authorize::{Permit, Refusal},
         inflow,
         outflow::{self, Progress, Stream},
+        report::Forwarded,
     },
     process::Account,
 };
@@ -28,7 +33,7 @@ pub(super) struct Destination {
 }
 
 impl Destination {
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         match self.host.parse::<IpAddr>() {
             Ok(IpAddr::V6(address)) => format!("[{address}]:{}", self.port),
             Ok(IpAddr::V4(_)) | Err(_) => {
@@ -36,6 +41,11 @@ impl Destination {
                 format!("{host}:{}", self.port)
             }
         }
+    }
+
+    /// As it is recorded.
+    pub(super) fn forwarded(&self, direction: ForwardDirection) -> Forwarded {
+        Forwarded { direction, addr: self.name(), originator: None }
     }
 }
 
@@ -49,7 +59,7 @@ pub(super) struct Ends {
 }
 
 impl Ends {
-    async fn ended(&self) {
+    pub(super) async fn ended(&self) {
         tokio::select! {
             () = self.gone.cancelled() => {}
             _ = self.live.ended() => {}
@@ -67,13 +77,13 @@ pub(super) async fn run(
     ends: Ends,
 ) {
     let report = node.reporter.session(SessionId::from_uuid(random_uuid(&*node.entropy)), permit.access());
-    let name = destination.name();
+    let what = destination.forwarded(ForwardDirection::Local);
     // I20: a forward, too, belongs to an account that exists now.
     if let Err(error) = Account::find(permit.access().login()).await {
-        report.port_refused(name, error.to_string()).await;
+        report.port_refused(what, error.to_string()).await;
         return reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
     }
-    if let Err(error) = report.port(name.clone()).await {
+    if let Err(error) = report.port(what.clone()).await {
         tracing::warn!(%error, "a port is not forwarded: the audit log does not take events");
         return reply.reject(ChannelOpenFailure::ResourceShortage).await;
     }
@@ -84,21 +94,21 @@ pub(super) async fn run(
     let stream = match dialled {
         Ok(stream) => stream,
         Err(error) => {
-            report.port_refused(name, format!("cannot connect: {error}")).await;
+            report.port_refused(what, format!("cannot connect: {error}")).await;
             return reply.reject(ChannelOpenFailure::ConnectFailed).await;
         }
     };
     // What runs over a forward (`ssh -W`, `-L`) is given the same time to end as a session.
     let _count = node.session_began();
     reply.accept().await;
-    copy(&node, channel, stream, ends).await;
+    copy(&node, channel, stream.into_split(), ends).await;
 }
 
 /// A forward that no role allows.
-pub(super) async fn refuse(node: Arc<Node>, access: Option<Permitless>, destination: Destination, refusal: Refusal) {
+pub(super) async fn refuse(node: &Node, access: Option<Permitless>, what: Forwarded, refusal: &Refusal) {
     let Some(Permitless(access)) = access else { return };
     let report = node.reporter.session(SessionId::from_uuid(random_uuid(&*node.entropy)), &access);
-    report.port_refused(destination.name(), refusal.to_string()).await;
+    report.port_refused(what, refusal.to_string()).await;
 }
 
 /// Whose request was refused; nothing can be done with it but to name them.
@@ -112,9 +122,13 @@ async fn dial(destination: &Destination) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-async fn copy(node: &Node, channel: Channel<Msg>, stream: TcpStream, ends: Ends) {
+/// Passes octets both ways until both ends are done, one of them is gone, or `ends` say so; then closes the channel.
+pub(super) async fn copy<R, W>(node: &Node, channel: Channel<Msg>, (from, to): (R, W), ends: Ends)
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
     let (source, sink) = channel.split();
-    let (from, to) = stream.into_split();
     let input_done = CancellationToken::new();
     let inward = inflow::feed(source, to, (node.config.limits.stall_limit, &ends.live), &input_done);
     let progress = Progress::of(ends.live.clone());

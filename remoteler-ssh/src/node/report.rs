@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use remoteler_core::{
-    AuditError, AuditKind, AuditSink, ConnectionFields, NodeRecord, SessionFields, SessionId, SshAccess, Timestamp,
+    AuditError, AuditKind, AuditSink, ConnectionFields, ForwardDirection, NodeRecord, SessionFields, SessionId,
+    SshAccess, Timestamp,
 };
 
 use super::sftp_watch::{Found, Operation};
@@ -32,6 +33,15 @@ impl Reporter {
         let with_mfa = access.with_mfa().map(|session| session.to_string());
         SessionReport { sink: self.sink.clone(), session, role: access.role().to_string(), with_mfa }
     }
+}
+
+/// What is forwarded, or was to be.
+#[derive(Clone, Debug)]
+pub(super) struct Forwarded {
+    pub(super) direction: ForwardDirection,
+    pub(super) addr: String,
+    /// Who asks an agent.
+    pub(super) originator: Option<String>,
 }
 
 /// The events of one session.
@@ -97,13 +107,18 @@ impl SessionReport {
         AuditKind::Sftp { session, action, path: String::new(), target_path: None, flags: None, count: None }
     }
 
-    pub(super) async fn port(&self, addr: String) -> Result<(), AuditError> {
-        self.sink.record(AuditKind::Port { session: self.session.clone(), addr, success: true, error: None }).await
+    pub(super) async fn port(&self, what: Forwarded) -> Result<(), AuditError> {
+        self.sink.record(self.port_event(what, None)).await
     }
 
-    pub(super) async fn port_refused(&self, addr: String, error: String) {
-        let session = self.session.clone();
-        self.late(AuditKind::Port { session, addr, success: false, error: Some(error) }).await;
+    pub(super) async fn port_refused(&self, what: Forwarded, error: String) {
+        self.late(self.port_event(what, Some(error))).await;
+    }
+
+    fn port_event(&self, what: Forwarded, error: Option<String>) -> AuditKind {
+        let (session, success) = (self.session.clone(), error.is_none());
+        let Forwarded { direction, addr, originator } = what;
+        AuditKind::Port { session, addr, success, error, direction: Some(direction), originator }
     }
 
     /// Records what has happened already: a failure changes nothing any more, but somebody should look.

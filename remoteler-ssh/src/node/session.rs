@@ -29,11 +29,14 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     node::{
         Node,
+        agent::ForwardedAgent,
         authorize::Permit,
         environment::{self, Origin},
+        forward::Ends,
         inflow,
         outflow::{self, Progress, Quiet, Stream},
         report::SessionReport,
+        reverse::{Reverse, Way},
         sftp_watch::Watched,
         signal::{ssh_signal, unix_signal},
     },
@@ -56,6 +59,8 @@ pub(super) struct Start {
     pub(super) kind: Kind,
     pub(super) pty: Option<PtyRequest>,
     pub(super) env: Vec<(String, String)>,
+    /// To reach the user's ssh-agent, where that was asked for.
+    pub(super) agent: Option<Permit>,
     /// What the user asked for and does not get.
     pub(super) refused: Vec<String>,
 }
@@ -72,6 +77,8 @@ pub(super) struct Place {
     /// Where the client reached this node.
     pub(super) own_addr: Option<SocketAddr>,
     pub(super) handle: Handle,
+    /// Channels that the node may open.
+    pub(super) reverse: Reverse,
     /// Cancelled when the connection has ended.
     pub(super) gone: CancellationToken,
     /// Says when the rules end it, and is told that something happens.
@@ -101,7 +108,7 @@ pub(super) async fn run(place: Place, _opened: Permit, channel: Channel<Msg>, in
         Ok(running) => {
             let _answered = place.handle.channel_success(sink.id()).await;
             if !matches!(start.kind, Kind::Sftp) {
-                for refused in &start.refused {
+                for refused in start.refused.iter().chain(&running.unmet) {
                     let _said = timeout(FAREWELL, say(&sink, refused)).await;
                 }
             }
@@ -154,6 +161,10 @@ struct Running<'a> {
     process: Process,
     streams: Streams,
     recorder: Option<Recorder>,
+    /// Its socket is there as long as the session is.
+    agent: Option<ForwardedAgent>,
+    /// What was allowed and could not be done.
+    unmet: Option<String>,
 }
 
 enum Streams {
@@ -178,10 +189,14 @@ impl<'a> Opening<'a> {
             self.discard(recorder).await;
             return Err("the audit log does not take events, so no session can begin; try again later".into());
         }
-        match self.launch(&account) {
+        let (agent, unmet) = match self.forward_agent(&account).await {
+            Ok(agent) => (agent, None),
+            Err(unmet) => (None, Some(unmet)),
+        };
+        match self.launch(&account, agent.as_ref()) {
             Ok((process, streams)) => {
                 let Self { place, start, report, .. } = self;
-                Ok(Running { place, kind: &start.kind, report, started, process, streams, recorder })
+                Ok(Running { place, kind: &start.kind, report, started, process, streams, recorder, agent, unmet })
             }
             Err(error) => {
                 let text = format!("{} cannot be started as {}: {error}", self.what(&account), account.name());
@@ -270,6 +285,17 @@ impl<'a> Opening<'a> {
         }
     }
 
+    /// The user's agent, where programs of the session find it. The session goes on without, and the user is told.
+    async fn forward_agent(&self, account: &Account) -> Result<Option<ForwardedAgent>, String> {
+        let permit = match (&self.start.agent, &self.start.kind) {
+            (Some(permit), Kind::Shell | Kind::Exec(_)) => permit.clone(),
+            (Some(_), Kind::Sftp) | (None, _) => return Ok(None),
+        };
+        let ends = Ends { gone: self.place.gone.clone(), live: self.place.live.clone() };
+        let way = Way { shared: self.place.reverse.clone(), permit, report: self.report.clone(), ends };
+        ForwardedAgent::begin(way, account).await.map(Some)
+    }
+
     fn what(&self, account: &Account) -> String {
         match &self.start.kind {
             Kind::Shell | Kind::Exec(_) => account.shell().display().to_string(),
@@ -277,17 +303,18 @@ impl<'a> Opening<'a> {
         }
     }
 
-    fn launch(&self, account: &Account) -> io::Result<(Process, Streams)> {
+    fn launch(&self, account: &Account, agent: Option<&ForwardedAgent>) -> io::Result<(Process, Streams)> {
+        let agent = agent.map(ForwardedAgent::path);
         let (program, arg0, args) = self.command_line(account)?;
         let (client, node) = (self.place.client.as_deref(), self.place.own_addr);
         let Some(request) = &self.start.pty else {
-            let origin = Origin { session: self.id, client, node, terminal: None };
+            let origin = Origin { session: self.id, client, node, terminal: None, agent };
             let env = environment::build(account, origin, &self.start.env);
             let (process, pipes) = Launch { account, program, arg0, args, env }.with_pipes()?;
             return Ok((process, Streams::Pipes(pipes)));
         };
         let opened = pty::open(request, account)?;
-        let origin = Origin { session: self.id, client, node, terminal: Some((&request.term, opened.path)) };
+        let origin = Origin { session: self.id, client, node, terminal: Some((&request.term, opened.path)), agent };
         let env = environment::build(account, origin, &self.start.env);
         let process = Launch { account, program, arg0, args, env }.with_terminal(opened.peer)?;
         Ok((process, Streams::Terminal(opened.terminal)))
@@ -333,7 +360,7 @@ impl Running<'_> {
         mut controls: mpsc::Receiver<Control>,
         mut sizes: watch::Receiver<Option<Size>>,
     ) {
-        let Self { place, kind, report, started, mut process, streams, recorder } = self;
+        let Self { place, kind, report, started, mut process, streams, recorder, agent, unmet: _ } = self;
         let stall_limit = place.node.config.limits.stall_limit;
         let progress = Progress::default();
         let mut recording_files = None;
@@ -370,6 +397,8 @@ impl Running<'_> {
                 life.live(source, input, output, &mut wires, stall_limit).await
             }
         };
+        // What the program left running has no agent any more.
+        drop(agent);
         let status = farewell(&outcome, &mut process, &place.handle, &sink).await;
         if let Kind::Exec(command) = kind {
             let (code, error) = describe(status, &outcome);

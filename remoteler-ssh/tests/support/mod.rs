@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub(crate) mod live;
+
 use std::{
     collections::BTreeSet,
     ffi::OsString,
@@ -215,6 +217,14 @@ pub(crate) fn policy(user_ca: &PrivateKey, host_ca: &PrivateKey) -> Policy {
             r#"{"name":"no-copies","spec":{"options":{"ssh_file_copy":false},
                 "allow":{"logins":["*"],"node_labels":{"env":"test"}}}}"#,
         ),
+        role(
+            r#"{"name":"agent","spec":{"options":{"forward_agent":true},
+                "allow":{"logins":["*"],"node_labels":{"env":"test"}}}}"#,
+        ),
+        role(
+            r#"{"name":"no-remote","spec":{"options":{"ssh_port_forwarding":{"remote":{"enabled":false}}},
+                "allow":{"logins":["*"],"node_labels":{"env":"test"}}}}"#,
+        ),
         role(r#"{"name":"elsewhere","spec":{"allow":{"logins":["*"],"node_labels":{"env":"prod"}}}}"#),
     ];
     let set = |key: &PrivateKey| CaSet { ssh: vec![key.public_key().clone()], x509: Vec::new() };
@@ -249,6 +259,8 @@ impl Cluster {
             host_key,
             recordings_dir: dir.path().join("recordings"),
             sftp_command: vec![sftp_server()],
+            agent_sockets_dir: dir.path().into(),
+            agent_notes_dir: dir.path().join("agents"),
             limits: NodeLimits::default(),
         };
         change(&mut config);
@@ -324,7 +336,8 @@ impl Cluster {
     }
 }
 
-struct Trusting;
+/// A client that believes every host and takes every channel.
+pub(crate) struct Trusting;
 
 impl russh::client::Handler for Trusting {
     type Error = russh::Error;
@@ -332,6 +345,17 @@ impl russh::client::Handler for Trusting {
     async fn check_server_key(&mut self, _key: &russh::keys::PublicKeyOrCertificate) -> Result<bool, Self::Error> {
         Ok(true)
     }
+}
+
+/// Logged in with such a client.
+pub(crate) async fn logged_in(cluster: &Cluster, wish: &Wish) -> russh::client::Handle<Trusting> {
+    let key = new_key();
+    let certificate = user_certificate(&cluster.user_ca, &key, wish);
+    let config = Arc::new(russh::client::Config::default());
+    let mut client = russh::client::connect(config, ("127.0.0.1", cluster.port), Trusting).await.unwrap();
+    let login = client.authenticate_openssh_cert(own_login(), Arc::new(key), certificate).await.unwrap();
+    assert!(login.success());
+    client
 }
 
 /// Shows a certificate with a client that checks nothing itself, as a hostile one would. Yields whether it is in and can open a

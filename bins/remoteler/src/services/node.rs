@@ -15,6 +15,7 @@ pub(crate) struct NodeParts {
     pub(crate) record: NodeRecord,
     pub(crate) cluster: ClusterName,
     pub(crate) recordings_dir: PathBuf,
+    pub(crate) agent_notes_dir: PathBuf,
 }
 
 /// Makes the node.
@@ -35,6 +36,9 @@ pub(crate) fn make(
         host_certificate: shown.certificate,
         recordings_dir: parts.recordings_dir,
         sftp_command: vec![program.into_os_string(), "sftp-server".into()],
+        // As sshd: neither the data directory nor this process's own TMPDIR need be open to other accounts.
+        agent_sockets_dir: "/tmp".into(),
+        agent_notes_dir: parts.agent_notes_dir,
         limits: NodeLimits::default(),
     };
     Ok(Node::new(config, live, audit, clock, entropy)?)

@@ -42,10 +42,12 @@ fn one(explanation: &Explanation) -> String {
 
 fn options_text(options: &ShownOptions) -> String {
     let mut words = vec![format!("max_session_ttl {}s", options.max_session_ttl_seconds)];
-    // Agents and remote ports are not forwarded by nodes, whatever roles say.
-    for (allowed, name) in
-        [(options.local_port_forwarding, "local port forwarding"), (options.ssh_file_copy, "file copies")]
-    {
+    for (allowed, name) in [
+        (options.forward_agent, "agent forwarding"),
+        (options.local_port_forwarding, "local port forwarding"),
+        (options.remote_port_forwarding, "remote port forwarding"),
+        (options.ssh_file_copy, "file copies"),
+    ] {
         words.push(format!("{}{name}", if allowed { "" } else { "no " }));
     }
     if options.require_session_mfa {
@@ -106,7 +108,7 @@ mod tests {
                no-root: denies by deny.logins\n  \
                access: allows by allow.node_labels, allow.logins\n\n\
              ann may use Kubernetes cluster gw-17: role access allows it\n  \
-               options: max_session_ttl 43200s, local port forwarding, file copies, max_connections 2\n"
+               options: max_session_ttl 43200s, no agent forwarding, local port forwarding, remote port forwarding, file copies, max_connections 2\n"
         );
     }
 }

@@ -1,6 +1,6 @@
 //! From a host name to an authenticated SSH connection; what `tsh ssh` and `tsh scp` share.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use remoteler_client::StoredLogin;
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// How to connect.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct How {
     pub(crate) family: Family,
     pub(crate) timeout: Option<Duration>,
@@ -26,6 +26,8 @@ pub(crate) struct How {
     pub(crate) quiet: bool,
     /// Nobody is there to be asked.
     pub(crate) batch: bool,
+    /// Socket of the ssh-agent to be forwarded.
+    pub(crate) agent: Option<PathBuf>,
 }
 
 /// Connects to `host` and logs in there as `account`, by default the name on this machine. What is revoked is fetched meanwhile if it was not
@@ -64,6 +66,7 @@ pub(crate) async fn connect(
     config.deadline = timeout;
     config.keepalive = how.keepalive;
     config.keepalive_max = how.keepalive_max.unwrap_or(config.keepalive_max);
+    config.agent = how.agent;
     if !how.batch {
         config.second_factor = Some(session_mfa::answerer(&login.profile.proxy));
     }

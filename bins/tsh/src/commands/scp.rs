@@ -47,6 +47,7 @@ pub(crate) fn run(context: &Context, options: &cli::Scp) -> anyhow::Result<()> {
             keepalive_max: None,
             quiet: options.quiet,
             batch: false,
+            agent: None,
         };
         let (account, host) = match &copy {
             Copy::Upload { account, host, .. } | Copy::Download { account, host, .. } => (account.clone(), host),

@@ -5,6 +5,7 @@ use std::{
     ffi::OsString,
     future::pending,
     io::{self, Write as _},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -26,7 +27,7 @@ use super::{
 use crate::{
     cli::Common,
     context::{Context, block_on, os_user},
-    openssh::{self, ConfigFiles, Here, Parsed, SshArgs, Tty, UsageError},
+    openssh::{self, AgentForwarding, ConfigFiles, Here, Parsed, SshArgs, Tty, UsageError},
     output::{self, Format, one_line, say},
     stdio::{self, Stdin, Stdio},
     terminal::{self, RawMode},
@@ -100,6 +101,7 @@ async fn run(context: &Context, args: &SshArgs) -> anyhow::Result<u8> {
         keepalive_max: args.keepalive_max,
         quiet: args.quiet,
         batch: args.batch,
+        agent: agent(args),
     };
     let client = Arc::new(connect(context, &login, &cluster, &args.host, args.login.clone(), how).await?);
     let _forwards = start_forwards(&client, args).await?;
@@ -133,7 +135,31 @@ async fn start_forwards(client: &Arc<SshClient>, args: &SshArgs) -> anyhow::Resu
             Err(cause) => notice(&format!("forward {spec} cannot listen: {cause}")),
         }
     }
+    for spec in &args.remote_forwards {
+        match client.remote_forward(spec).await {
+            Ok(port) if spec.port == 0 => {
+                notice(&format!("forward {spec} listens on port {port} of {}", client.host()))
+            }
+            Ok(_) => {}
+            Err(cause) if args.exit_on_forward_failure => return Err(cause.into()),
+            Err(cause) => notice(&cause.to_string()),
+        }
+    }
     Ok(forwards)
+}
+
+/// The ssh-agent to be forwarded, if one is.
+fn agent(args: &SshArgs) -> Option<PathBuf> {
+    let found = match &args.agent {
+        AgentForwarding::No => return None,
+        AgentForwarding::Own => env::var_os("SSH_AUTH_SOCK").filter(|path| !path.is_empty()).map(PathBuf::from),
+        AgentForwarding::Named(variable) => env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from),
+        AgentForwarding::At(path) => Some(path.clone()),
+    };
+    if found.is_none() && !args.quiet {
+        say("tsh: no ssh-agent is forwarded, because SSH_AUTH_SOCK names none; `eval $(ssh-agent)` starts one");
+    }
+    found
 }
 
 /// `-W`

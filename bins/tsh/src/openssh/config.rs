@@ -61,6 +61,7 @@ pub(crate) fn complete(args: &mut SshArgs, here: &Here) -> Result<(), UsageError
     }
     if args.clear_forwards {
         args.forwards.clear();
+        args.remote_forwards.clear();
     }
     Ok(())
 }
@@ -434,7 +435,8 @@ Host *
         for line in [
             "ProxyCommand nc %h %p",
             "ProxyJump bastion",
-            "ForwardAgent yes",
+            "ForwardAgent perhaps",
+            "RemoteForward 1080",
             "DynamicForward 1080",
             "Ciphers aes256-ctr",
             "NoSuchThing 1",

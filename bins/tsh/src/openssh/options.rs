@@ -3,9 +3,8 @@
 
 use std::time::Duration;
 
-use super::{Family, SshArgs, Tty, UsageError, bad, checked, escape, port};
+use super::{AgentForwarding, Family, SshArgs, Tty, UsageError, bad, checked, escape, port};
 
-pub(super) const NO_AGENT_FORWARDING: &str = "the ssh-agent is not forwarded";
 pub(super) const NO_MULTIPLEXING: &str = "connections are not shared";
 pub(super) const NO_X11: &str = "X11 is not forwarded";
 
@@ -20,7 +19,9 @@ pub(super) fn apply(parsed: &mut SshArgs, text: &str) -> Result<(), UsageError> 
     let option = name.to_ascii_lowercase();
     let unsupported = |reason| Err(UsageError::Unsupported(name.to_owned(), reason));
     // The first value counts, as in ssh_config; these add up.
-    if !matches!(option.as_str(), "localforward" | "sendenv") && !parsed.decided.insert(option.clone()) {
+    if !matches!(option.as_str(), "localforward" | "remoteforward" | "sendenv")
+        && !parsed.decided.insert(option.clone())
+    {
         return Ok(());
     }
     match option.as_str() {
@@ -44,6 +45,19 @@ pub(super) fn apply(parsed: &mut SshArgs, text: &str) -> Result<(), UsageError> 
         "localforward" => {
             let joined = value.split_whitespace().collect::<Vec<_>>().join(":");
             parsed.forwards.push(checked(name, &joined)?);
+        }
+        "remoteforward" => {
+            let joined = value.split_whitespace().collect::<Vec<_>>().join(":");
+            parsed.remote_forwards.push(checked(name, &joined)?);
+        }
+        "forwardagent" => {
+            parsed.agent = match (value, value.strip_prefix('$')) {
+                ("yes" | "true", _) => AgentForwarding::Own,
+                ("no" | "false", _) => AgentForwarding::No,
+                (_, Some(variable)) if !variable.is_empty() => AgentForwarding::Named(variable.to_owned()),
+                (path, _) if path.starts_with('/') => AgentForwarding::At(path.into()),
+                _ => return Err(bad(name, value, "yes, no, a path or $NAME of a variable is expected")),
+            };
         }
         "clearallforwardings" => {
             parsed.clear_forwards = yes(name, value)?;
@@ -98,7 +112,6 @@ pub(super) fn apply(parsed: &mut SshArgs, text: &str) -> Result<(), UsageError> 
         // What scp passes.
         "remotecommand" if value == "none" => {}
         "controlmaster" if value == "yes" => return unsupported(NO_MULTIPLEXING),
-        "forwardagent" => return only_no(name, value, NO_AGENT_FORWARDING),
         "forwardx11" | "forwardx11trusted" => return only_no(name, value, NO_X11),
         "permitlocalcommand" => return only_no(name, value, "local commands are not run"),
         "canonicalizehostname" => return only_no(name, value, "a node has one name"),
