@@ -176,6 +176,11 @@ impl Batch {
     pub(crate) fn delete(self, key: &str) -> Self {
         Self(self.0.delete(key))
     }
+
+    /// Also removes this, if what stands there is still that of `revision`.
+    pub(crate) fn delete_at(self, key: &str, revision: Revision) -> Self {
+        Self(self.0.expect(key, Expected::At(revision)).delete(key))
+    }
 }
 
 /// Records fetched at once.

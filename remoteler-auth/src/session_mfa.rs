@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use remoteler_ca::{KubeProfile, PreparedX509};
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuditKind, CaKind, FactorKind, LockContext, PolicySource, SSH_PROOF_LIFE, Secret,
-    SessionId, SessionProof, SessionProofRequest, SessionProven, SessionPurpose, SessionTarget, SystemRole, Timestamp,
-    UserName, VerifiedUser,
+    ApiError, ApiErrorKind, AuditKind, CaKind, FactorKind, LockContext, PolicySource, SSH_PROOF_LIFE, SecondFactor,
+    Secret, SessionId, SessionProof, SessionProofRequest, SessionProven, SessionPurpose, SessionTarget, SystemRole,
+    Timestamp, UserName, VerifiedUser,
 };
 
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     login::remote,
     records::{Batch, key},
     service::Inner,
-    session_touch::{Beginning, Touched, names},
+    session_touch::{Beginning, Offer, Touched, names},
     users::UserRecord,
 };
 
@@ -33,6 +33,8 @@ const WRONG: &str =
 struct Asked {
     user: UserName,
     target: SessionTarget,
+    /// The key of the certificate, as it was sent.
+    tls_key: Option<String>,
     remote: Option<String>,
     /// Name of the target, for people.
     place: String,
@@ -50,12 +52,13 @@ impl Inner {
         let SessionProofRequest { session, purpose, code } = request;
         // Of a user who is removed at this moment, it is before that, and revoked, or not at all.
         let _turn = self.changes.read().await;
-        let Asked { user, target, place, remote, expires, certificate } =
+        let Asked { user, target, tls_key, place, remote, expires, certificate } =
             self.asked_session(caller, session, purpose).await?;
         let factors = self.factors_of(&user).await?.0;
+        let (tls_key, remote_text) = (tls_key.as_deref(), remote.as_deref());
+        let beginning =
+            Beginning { session, user: &user, target: &target, tls_key, place: &place, remote: remote_text };
         let Some(code) = code.filter(|_| !factors.is_empty()) else {
-            let beginning =
-                Beginning { session, user: &user, target: &target, place: &place, remote: remote.as_deref() };
             return Err(self.needed(&caller.name(), &beginning, &factors).await?);
         };
         let proven = async || {
@@ -67,7 +70,7 @@ impl Inner {
             Ok(SessionProven { proof, tls_certificate })
         };
         if code.reveal().trim().is_empty() {
-            match self.take_touch(session, &user, &target).await? {
+            match self.take_touch(&caller.name(), &beginning).await? {
                 Touched::Now => return proven().await,
                 Touched::Waits => return Err(unauthenticated(NOT_TOUCHED)),
                 Touched::NotAsked => {}
@@ -104,15 +107,18 @@ impl Inner {
     /// Which factor a session needs, and where a key may be touched; or that the user has none.
     async fn needed(&self, caller: &str, beginning: &Beginning<'_>, factors: &Factors) -> ApiResult<ApiError> {
         let Beginning { user, remote, .. } = beginning;
-        let apps = factors.shown().into_iter().filter(|factor| factor.kind == FactorKind::Totp);
+        let apps = factors.shown().into_iter().filter(|factor| factor.kind == FactorKind::Totp && self.codes_count());
         let apps: Vec<String> = apps.map(|factor| factor.name).collect();
         let by_code =
             (!apps.is_empty()).then(|| format!("a one-time code is needed for this session, of: {}", apps.join(", ")));
         let message = match (by_code, self.offer_touch(caller, beginning, factors).await?) {
-            (Some(by_code), Some(by_touch)) => format!("{by_code}; or {by_touch}"),
-            (Some(by_code), None) => by_code,
-            (None, Some(by_touch)) => format!("a security key is needed for this session: {by_touch}"),
-            (None, None) => {
+            (Some(by_code), Offer::Page(by_touch)) => format!("{by_code}; or {by_touch}"),
+            (Some(by_code), Offer::None | Offer::TooMany) => by_code,
+            (None, Offer::Page(by_touch)) => format!("a security key is needed for this session: {by_touch}"),
+            (None, Offer::TooMany) => {
+                return Ok(rate_limited("too many sessions wait for a touch already; try again in three minutes"));
+            }
+            (None, Offer::None) => {
                 let message = format!(
                     "each session there needs the code of an authenticator app, or a security key for the name of the proxy, and {user} has none; run: tsh mfa add"
                 );
@@ -136,7 +142,15 @@ impl Inner {
                 // A claim of the host about its own client, for the log alone.
                 let plain = |text: &String| text.len() <= 64 && text.bytes().all(|octet| octet.is_ascii_graphic());
                 let expires = self.clock.now().plus(interval.min(SSH_PROOF_LIFE));
-                Ok(Asked { user, target, place, remote: claimed.filter(plain), expires, certificate: None })
+                Ok(Asked {
+                    user,
+                    target,
+                    place,
+                    remote: claimed.filter(plain),
+                    expires,
+                    certificate: None,
+                    tls_key: None,
+                })
             }
             (SessionPurpose::Kubernetes { kube_cluster, tls_public_key }, Caller::User { user, .. }) => {
                 let identity = self.current(user).await?;
@@ -145,6 +159,7 @@ impl Inner {
                 let name = kube_cluster.clone();
                 let target = SessionTarget::KubeCluster { name: kube_cluster.clone() };
                 let proof = SessionProof::new(session, identity.user.clone(), target.clone(), expires);
+                let tls_key = Some(tls_public_key.clone());
                 let profile = KubeProfile {
                     // I10: what the login's certificate says, for less long and for one place.
                     identity: identity.clone(),
@@ -163,7 +178,7 @@ impl Inner {
                 };
                 let (user, remote) = (identity.user.clone(), remote(caller, None));
                 let place = format!("Kubernetes cluster {name}");
-                Ok(Asked { user, target, place, remote, expires, certificate: Some((issue, about)) })
+                Ok(Asked { user, target, place, remote, expires, certificate: Some((issue, about)), tls_key })
             }
             (
                 SessionPurpose::Kubernetes { .. },
@@ -194,7 +209,16 @@ impl Inner {
         taken
     }
 
+    /// Whether codes of apps are second factors here; without a second factor at logins, any kind is one for sessions.
+    fn codes_count(&self) -> bool {
+        let wanted = self.second_factor();
+        wanted == SecondFactor::Off || wanted.takes(FactorKind::Totp)
+    }
+
     async fn try_session_code(&self, user: &UserName, code: &Secret) -> ApiResult<Option<String>> {
+        if !self.codes_count() {
+            return Ok(None);
+        }
         let key = key::of(key::FACTORS, user);
         for _ in 0..TURNS {
             let Some((mut factors, revision)) = self.records.read_at::<Factors>(&key).await? else { return Ok(None) };

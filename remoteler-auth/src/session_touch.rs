@@ -28,6 +28,10 @@ struct SessionQuestion {
     place: String,
     /// The client's address, as the node or the auth service saw it.
     remote: Option<String>,
+    /// SubjectPublicKeyInfo of the certificate that is made with the proof, if one is.
+    tls_key: Option<String>,
+    /// Drawn for this question: the number of a session is whoever's who begins it, and comes again.
+    nonce: Secret,
     /// What terminal and page show.
     code: String,
     /// Hash of the cookie of the one browser that may answer.
@@ -54,11 +58,22 @@ pub(crate) enum Touched {
     NotAsked,
 }
 
+/// Whether a page is there for a touch.
+pub(crate) enum Offer {
+    /// What the terminal says of it.
+    Page(String),
+    /// The user has no key for the proxy's name, or keys do not count.
+    None,
+    /// Too many pages wait already.
+    TooMany,
+}
+
 /// Who begins what.
 pub(crate) struct Beginning<'a> {
     pub(crate) session: SessionId,
     pub(crate) user: &'a UserName,
     pub(crate) target: &'a SessionTarget,
+    pub(crate) tls_key: Option<&'a str>,
     pub(crate) place: &'a str,
     pub(crate) remote: Option<&'a str>,
 }
@@ -82,20 +97,22 @@ impl Inner {
         caller: &str,
         beginning: &Beginning<'_>,
         factors: &Factors,
-    ) -> ApiResult<Option<String>> {
-        let Some(addr) = self.proxy_addr().await else { return Ok(None) };
+    ) -> ApiResult<Offer> {
+        let Some(addr) = self.proxy_addr().await else { return Ok(Offer::None) };
         let counts = self.second_factor() != SecondFactor::Otp;
         let site = self.site(&format!("https://{addr}")).filter(|_| counts);
         if site.is_none_or(|site| factors.keys(site.host()).is_empty()) {
-            return Ok(None);
+            return Ok(Offer::None);
         }
         let now = self.clock.now();
-        let Beginning { session, user, target, place, remote } = beginning;
+        let Beginning { session, user, target, tls_key, place, remote } = beginning;
         let question = SessionQuestion {
             user: (*user).clone(),
             target: (*target).clone(),
             place: (*place).to_owned(),
             remote: remote.map(str::to_owned),
+            tls_key: tls_key.map(str::to_owned),
+            nonce: secret_hash::draw(self.entropy.as_ref()),
             code: draw_login_code(self.entropy.as_ref()),
             browser: None,
             opened: 0,
@@ -103,36 +120,34 @@ impl Inner {
             touched: None,
         };
         let code = match self.records.read::<SessionQuestion>(&question_key(*session)).await? {
-            Some(asked) if asked.user == **user && asked.target == **target => asked.code,
-            // Of another user or place: whoever drew the same number gets no page.
-            Some(_) => return Ok(None),
+            Some(asked) if asked.is_for(user, target, *tls_key) => asked.code,
+            // Of another user, place or key: whoever drew the same number gets no page.
+            Some(_) => return Ok(Offer::None),
             None => {
                 // I26: a host that asks for pages without end gets none, and codes still count.
-                if !self.limits.session_pages.attempt(&format!("{caller} {user}"), now) {
-                    return Ok(None);
+                if !self.limits.session_pages.attempt(&pages_of(caller, user), now) {
+                    return Ok(Offer::TooMany);
                 }
                 match self.records.create(&question_key(*session), &question, Some(question.expires)).await {
                     Ok(_) => question.code,
-                    Err(cause) if RecordError::is_conflict(&cause) => return Ok(None),
+                    Err(cause) if RecordError::is_conflict(&cause) => return Ok(Offer::None),
                     Err(cause) => return Err(cause.into()),
                 }
             }
         };
-        Ok(Some(format!(
+        Ok(Offer::Page(format!(
             "open https://{addr}/web/session/{session} which shows {code}, touch your security key and press Enter"
         )))
     }
 
-    /// Takes the touch of a session, once, for who begins it and where (I48, I49).
-    pub(crate) async fn take_touch(
-        &self,
-        session: SessionId,
-        user: &UserName,
-        target: &SessionTarget,
-    ) -> ApiResult<Touched> {
-        let key = question_key(session);
-        let Some(asked) = self.records.read::<SessionQuestion>(&key).await? else { return Ok(Touched::NotAsked) };
-        if asked.user != *user || asked.target != *target {
+    /// Takes the touch of a session, once, for who begins it, where and with which key (I48, I49).
+    pub(crate) async fn take_touch(&self, caller: &str, beginning: &Beginning<'_>) -> ApiResult<Touched> {
+        let Beginning { session, user, target, tls_key, .. } = beginning;
+        let key = question_key(*session);
+        let Some((asked, revision)) = self.records.read_at::<SessionQuestion>(&key).await? else {
+            return Ok(Touched::NotAsked);
+        };
+        if !asked.is_for(user, target, *tls_key) {
             return Ok(Touched::NotAsked);
         }
         let Some(touch) = asked.touched else { return Ok(Touched::Waits) };
@@ -144,7 +159,14 @@ impl Inner {
         if !known.iter().any(|factor| factor.name == touch.device) {
             return Err(denied("the security key is not the user's any more"));
         }
-        if self.records.delete(&key).await? { Ok(Touched::Now) } else { Ok(Touched::NotAsked) }
+        match self.records.commit(Batch::new().delete_at(&key, revision)).await {
+            Ok(()) => {
+                self.limits.session_pages.succeeded(&pages_of(caller, user));
+                Ok(Touched::Now)
+            }
+            Err(cause) if cause.is_conflict() => Ok(Touched::NotAsked),
+            Err(cause) => Err(cause.into()),
+        }
     }
 
     /// The page of a session, in the first browser that opens it.
@@ -189,7 +211,10 @@ impl Inner {
         if asked.touched.is_some() {
             return Ok(finished());
         }
-        let ceremony = self.take_question(token, asker, &purpose(session), from.as_deref()).await?;
+        let ceremony = self.take_question(token, asker, &asked.purpose(session), from.as_deref()).await?;
+        if ceremony.user != asked.user {
+            return self.refuse_browser(&asked, from).await; // the purpose is of this question, and it of this user
+        }
         let (limit, user) = (&self.limits.session_user, asked.user.clone());
         match limit.enter(user.as_str(), self.clock.now()) {
             Turn::Now => {}
@@ -199,7 +224,6 @@ impl Inner {
                 return Err(rate_limited(said));
             }
         }
-        // The purpose names the session, and with it the user.
         let judged = self.judge_key(&ceremony, answer).await;
         limit.leave(user.as_str(), matches!(judged, Ok(Err(_))), self.clock.now());
         let (device, fault) = match judged? {
@@ -224,6 +248,9 @@ impl Inner {
                 limit.clear(user.as_str());
                 // As it is now: opened once more meanwhile, it was written anew.
                 let (_, current, revision) = self.session_question(id).await?;
+                if current.purpose(session) != asked.purpose(session) || current.browser != asked.browser {
+                    return Err(not_found(GONE)); // another question under the same number, which nobody touched a key for
+                }
                 asked = SessionQuestion { touched: Some(Touch { device, at: self.clock.now() }), ..current };
                 self.move_question(session, &asked, revision).await?;
                 Ok(finished())
@@ -239,7 +266,7 @@ impl Inner {
         asker: Asker<'_>,
         error: Option<String>,
     ) -> ApiResult<BrowserView> {
-        let question = self.ask_for_key(&asked.user, asker, &purpose(session)).await?;
+        let question = self.ask_for_key(&asked.user, asker, &asked.purpose(session)).await?;
         let KeyQuestion { token, options } = question.ok_or_else(|| {
             bad_request(format!(
                 "{} has no security key for the name of this page; type a code in the terminal",
@@ -291,9 +318,20 @@ fn finished() -> BrowserView {
     BrowserView::Finished { success: true, message: DONE.to_owned() }
 }
 
-/// For what a key is asked.
-fn purpose(session: SessionId) -> String {
-    format!("session {session}")
+/// Whose pages are counted together.
+fn pages_of(caller: &str, user: &UserName) -> String {
+    format!("{caller} {user}")
+}
+
+impl SessionQuestion {
+    fn is_for(&self, user: &UserName, target: &SessionTarget, tls_key: Option<&str>) -> bool {
+        self.user == *user && self.target == *target && self.tls_key.as_deref() == tls_key
+    }
+
+    /// For what a key is asked: this question, and no other one of the same session.
+    fn purpose(&self, session: SessionId) -> String {
+        format!("session {session} {}", secret_hash::hash(&self.nonce))
+    }
 }
 
 fn question_key(session: SessionId) -> String {

@@ -14,7 +14,7 @@ const [base, pictures, scriptPath] = process.argv.slice(2);
 const script = fs.readFileSync(scriptPath, 'utf8');
 
 fs.mkdirSync(pictures, { recursive: true });
-const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', args: ['--no-sandbox', '--disable-dev-shm-usage'] });
+const browser = await chromium.launch({ timeout: 90000, executablePath: '/usr/bin/chromium', args: ['--no-sandbox', '--disable-dev-shm-usage'] });
 try {
   const ann = await withKey();
   await keysOnTheAccountPage(ann);
@@ -45,7 +45,7 @@ async function withKey() {
 }
 
 async function play(context, what) {
-  const answer = await context.request.get(`${base}/test/${what}`);
+  const answer = await context.request.get(`${base}/test/${what}`, { timeout: 90000 });
   assert.equal(answer.status(), 200, what);
   return answer.json();
 }
@@ -110,8 +110,8 @@ async function keysOnTheAccountPage(ann) {
 }
 
 /// Begins a session at the node; the page that its terminal names, and the code there.
-async function begin({ context }, name) {
-  const begun = await play(context, `begin?name=${name}`);
+async function begin({ context }, name, session = '') {
+  const begun = await play(context, `begin?name=${name}&session=${session}`);
   assert.equal(begun.kind, 'SecondFactorNeeded', begun.said);
   const [, url, code] = begun.said.match(/open (https:\S+) which shows (\S+),/);
   assert.ok(url.startsWith(`${base}/web/session/`), url);
@@ -130,12 +130,12 @@ function answerOf(page, options) {
 }
 
 async function send(context, url, { csrf, token }, answer) {
-  const sent = await context.request.post(url, { form: { csrf, token, answer }, headers: { origin: base } });
+  const sent = await context.request.post(url, { form: { csrf, token, answer }, headers: { origin: base }, timeout: 90000 });
   return { status: sent.status(), text: await sent.text() };
 }
 
 async function touch(page) {
-  await press(page, 'Begin this session?', 'The codes are the same');
+  await press(page, 'Begin this session?', 'I am going there');
   await page.getByText('press Enter').waitFor();
 }
 
@@ -199,8 +199,25 @@ async function attacks(ann, answer) {
   assert.equal(second.status(), 403);
   assert.match(await ann.page.textContent('main'), /opened in another browser/);
   assert.equal((await stolen.enter()).kind, 'Unauthenticated');
-  await eve.context.close();
   console.log('no other browser and no other user answers for a session');
+
+  // The same number once more, for another user: what the key was asked for the first one is no answer to the second.
+  const own = await begin(eve, 'eve');
+  await eve.page.goto(own.url);
+  const one = await asked(eve.page);
+  await eve.page.goto(own.url);
+  const two = await asked(eve.page);
+  const taken = await send(eve.context, own.url, one, await answerOf(eve.page, one.options));
+  assert.equal(taken.status, 200, taken.text);
+  assert.deepEqual(await own.enter(), { user: 'eve@example.com', session: own.session });
+  const again = await begin(ann, 'ann', own.session);
+  await eve.page.goto(again.url);
+  const { csrf } = await asked(eve.page);
+  refused = await send(eve.context, again.url, { csrf, token: two.token }, await answerOf(eve.page, two.options));
+  assert.equal(refused.status, 403, refused.text); // I48, I49
+  assert.equal((await again.enter()).kind, 'Unauthenticated');
+  await eve.context.close();
+  console.log('a question that comes again under its number is another one');
 }
 
 /// tsh runs elsewhere and shows a code; the browser here has never been at this proxy.

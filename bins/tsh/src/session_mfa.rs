@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use remoteler_client::{KeyPairs, KubeCredential, KubeSession, ProxyAddr, StoredLogin};
+use remoteler_client::{KeyPairs, KubeCredential, KubeSession, StoredLogin};
 use remoteler_core::{
     ApiErrorKind, AuthApi, Clock as _, ExplainRequest, KubeClusterName, OsEntropy, Secret, SessionId,
     SessionProofRequest, SessionProven, SessionPurpose, SystemClock, Timestamp, random_uuid, wire,
@@ -17,7 +17,6 @@ use remoteler_core::{
 use remoteler_ssh::{Answerer, Question};
 
 use crate::{
-    commands::browser_login,
     context::{Context, remote_auth},
     output::{one_line, safe},
 };
@@ -33,35 +32,21 @@ const TRIES: usize = 3;
 const MAX_LINE: u64 = 4096;
 
 /// For servers that want a second factor.
-pub(crate) fn answerer(proxy: &ProxyAddr) -> Answerer {
-    let proxy = proxy.clone();
+pub(crate) fn answerer() -> Answerer {
     Arc::new(move |question| {
-        let proxy = proxy.clone();
         Box::pin(async move {
             let Question { host, instructions, prompt, echo } = question;
-            open_page(&proxy, &instructions);
             let said = if instructions.is_empty() { String::new() } else { format!("{host}: {instructions}\n") };
             ask(format!("{said}({host}) {prompt}"), echo).await
         })
     })
 }
 
-/// Opens the page on which a key may be touched, if `said` names one of our own proxy. Of what the server says only the session's number is used (I70).
-fn open_page(proxy: &ProxyAddr, said: &str) -> bool {
-    let Some(url) = page_in(proxy, said) else { return false };
-    browser_login::open(&url);
-    true
+/// Whether a refusal names the page on which a key may be touched. The page is not opened from here: what a server says may name the page of another session, and
+/// who types or clicks the address reads where that one goes.
+fn names_page(said: &str) -> bool {
+    said.contains(&wire::path(wire::WEB_SESSION, ""))
 }
-
-fn page_in(proxy: &ProxyAddr, said: &str) -> Option<String> {
-    let page = format!("https://{proxy}{}", wire::path(wire::WEB_SESSION, ""));
-    let (_, rest) = said.split_once(&page)?;
-    let id: SessionId = rest.get(..SESSION_DIGITS)?.parse().ok()?;
-    Some(format!("{page}{id}"))
-}
-
-/// Characters of a session's id.
-const SESSION_DIGITS: usize = 36;
 
 /// Asks on the terminal; `None` when there is none.
 async fn ask(prompt: String, echo: bool) -> Option<Secret> {
@@ -136,7 +121,7 @@ async fn prove(login: &StoredLogin, name: &KubeClusterName) -> anyhow::Result<Ku
     };
     // Without a code it says which factor is wanted, or that there is none.
     let mut answer = auth.prove_session(request(None)).await;
-    let by_touch = matches!(&answer, Err(refusal) if open_page(&login.profile.proxy, &refusal.message));
+    let by_touch = matches!(&answer, Err(refusal) if names_page(&refusal.message));
     for _ in 0..TRIES {
         let said = match &answer {
             Err(refusal)
@@ -159,28 +144,4 @@ async fn prove(login: &StoredLogin, name: &KubeClusterName) -> anyhow::Result<Ku
         tls_certificate.context("the auth service sent no certificate with the proof; compare the versions")?;
     let expires: Timestamp = proof.expires();
     Ok(KubeCredential { certificate, private_key: keys.tls_private, expires })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_page_is_opened_at_the_own_proxy_for_a_session_and_nowhere_else() {
-        // I70
-        let proxy: ProxyAddr = "proxy.example.com:443".parse().unwrap();
-        let id = "0190d7a4-6ba1-4000-8000-000000000001";
-        let right = format!("https://proxy.example.com:443/web/session/{id}");
-        assert_eq!(page_in(&proxy, &format!("open {right} which shows X")), Some(right.clone()));
-        for wrong in [
-            format!("open https://evil.example:443/web/session/{id}"),
-            format!("open http://proxy.example.com:443/web/session/{id}"),
-            "open https://proxy.example.com:443/web/session/../logout/x?0000000000000000000000000".to_owned(),
-            "open https://proxy.example.com:443/web/session/0190d7a4".to_owned(),
-            format!("open https://proxy.example.com:443/web/login/{id}"),
-            String::new(),
-        ] {
-            assert_eq!(page_in(&proxy, &wrong), None, "{wrong}");
-        }
-    }
 }

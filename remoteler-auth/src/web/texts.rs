@@ -55,12 +55,12 @@ texts! {
     submit_button = "Continue";
 
     session_title = "Begin this session?";
-    session_text = "Compare this code with the one in your terminal, then touch your security key.";
+    session_text = "Somebody asks for it in your name. If it is you who goes there just now, and the code is that in your terminal, touch your security key.";
     session_place = "Goes to";
     session_login = "As account";
     session_address = "It comes from";
     session_warning = "Did you not begin this yourself just now, or is the code another one? Then somebody else is asking in your name: close this page and tell your administrator.";
-    session_button = "The codes are the same: use the security key";
+    session_button = "I am going there: use the security key";
     confirm_title = "Is this you?";
     confirm_text = "Compare this code with the one that tsh shows in your terminal.";
     confirm_code = "Code";

@@ -68,7 +68,7 @@ pub(crate) async fn connect(
     config.keepalive_max = how.keepalive_max.unwrap_or(config.keepalive_max);
     config.agent = how.agent;
     if !how.batch {
-        config.second_factor = Some(session_mfa::answerer(&login.profile.proxy));
+        config.second_factor = Some(session_mfa::answerer());
     }
     if !how.quiet {
         config.notice = Arc::new(say);

@@ -5,7 +5,7 @@ use std::{env, path::Path, time::Duration};
 use anyhow::{Context as _, bail};
 use remoteler_client::{KeyPairs, Profile, ProxyAddr, SshAgent, Store, StoreError, StoredLogin, WebClient, WebTrust};
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuthApi, Clock, ClusterName, LoginMethods, LoginRequest, SystemClock, UserName,
+    ApiError, ApiErrorKind, AuthApi, Clock, ClusterName, LoginMethods, LoginRequest, SystemClock, UserCerts, UserName,
 };
 use remoteler_ssh::printable;
 
@@ -118,10 +118,11 @@ pub(super) async fn anew(context: &Context, known: &StoredLogin) -> anyhow::Resu
     let trust = if context.common.insecure { WebTrust::Insecure } else { WebTrust::SystemRoots };
     let web = WebClient::new(proxy, trust)?;
     let connector = known.profile.logout_connector.as_deref();
-    let mut login = in_browser(context, &web, proxy, &cli::Login::default(), connector).await?;
-    if login.profile.user != *user {
-        bail!("the browser's login is {}'s, not {user}'s; log in there as {user} and try again", login.profile.user);
+    let (keys, certificates, came) = ask_browser(&web, proxy, &cli::Login::default(), connector).await?;
+    if came != *user {
+        bail!("the browser's login is {came}'s, not {user}'s; log in there as {user} and try again");
     }
+    let mut login = context.store.save_login(proxy, user, &keys, &certificates)?;
     if context.common.insecure {
         login.profile.insecure = true;
         context.store.select(&login.profile)?;
@@ -195,13 +196,24 @@ async fn in_browser(
     options: &cli::Login,
     connector: Option<&str>,
 ) -> anyhow::Result<StoredLogin> {
-    let keys = KeyPairs::generate(&format!("remoteler:{}", proxy.host()))?;
-    let certificates = browser_login::log_in(web, proxy, &keys, options, connector).await?;
-    let user = Store::user_of(proxy, &certificates)?;
+    let (keys, certificates, user) = ask_browser(web, proxy, options, connector).await?;
     if let Some(wanted) = context.common.user.as_ref().filter(|wanted| **wanted != user) {
         say(&format!("tsh: the browser's login is {user}'s, not {wanted}'s; it is kept as {user}'s"));
     }
     Ok(context.store.save_login(proxy, &user, &keys, &certificates)?)
+}
+
+/// Keys, what was issued for them, and for whom. Nothing of it is kept yet.
+async fn ask_browser(
+    web: &WebClient,
+    proxy: &ProxyAddr,
+    options: &cli::Login,
+    connector: Option<&str>,
+) -> anyhow::Result<(KeyPairs, UserCerts, UserName)> {
+    let keys = KeyPairs::generate(&format!("remoteler:{}", proxy.host()))?;
+    let certificates = browser_login::log_in(web, proxy, &keys, options, connector).await?;
+    let user = Store::user_of(proxy, &certificates)?;
+    Ok((keys, certificates, user))
 }
 
 /// How to log in.

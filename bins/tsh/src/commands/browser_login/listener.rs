@@ -83,15 +83,16 @@ impl Listener {
                         sleep(Duration::from_millis(100)).await;
                         continue;
                     };
+                    // Before it takes a place from anybody.
+                    if !peer::is_own(from, self.addr).await {
+                        continue;
+                    }
                     order.retain(|browser| !browser.is_finished());
                     if order.len() >= MOST && let Some(oldest) = order.pop_front() {
                         oldest.abort();
                     }
-                    let (served, own) = (Arc::clone(&served), self.addr);
+                    let served = Arc::clone(&served);
                     order.push_back(browsers.spawn(async move {
-                        if !peer::is_own(from, own).await {
-                            return None;
-                        }
                         timeout(REQUEST, served.serve(stream)).await.ok().flatten()
                     }));
                 }

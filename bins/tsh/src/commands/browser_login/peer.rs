@@ -22,15 +22,33 @@ const LISTEN: &str = "0A";
 /// the path that they have to know says.
 pub(super) async fn is_own(peer: SocketAddr, own: SocketAddr) -> bool {
     let user = rustix::process::getuid().as_raw();
+    // The lists are read in parts and are none of one moment: a line may be missed, and is there the next time.
     let found = tokio::task::spawn_blocking(move || {
-        let name = if own.is_ipv4() { "/proc/net/tcp" } else { "/proc/net/tcp6" };
-        std::fs::read_to_string(name).map_or(Peer::NoList, |list| find(&list, peer, own))
+        let mut looks = (0..LOOKS).map(|_| listed(peer, own));
+        looks.find(|found| *found != Peer::Unknown).unwrap_or(Peer::Unknown)
     });
     match found.await {
         Ok(Peer::Of(owner)) => owner == user || owner == 0,
         Ok(Peer::Unknown) => false,
         Ok(Peer::NoList) => true,
         Err(_) => false,
+    }
+}
+
+/// How often a list is read for a peer that is not in it.
+const LOOKS: usize = 3;
+
+/// What both lists say: programs that speak both protocols over one kind of socket are in that of IPv6, also for 127.0.0.1.
+fn listed(peer: SocketAddr, own: SocketAddr) -> Peer {
+    let look = |name: &str| match std::fs::read_to_string(name) {
+        Ok(list) => find(&list, peer, own),
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Peer::NoList,
+        Err(_) => Peer::Unknown,
+    };
+    match (look("/proc/net/tcp"), look("/proc/net/tcp6")) {
+        (Peer::Of(owner), _) | (_, Peer::Of(owner)) => Peer::Of(owner),
+        (Peer::NoList, Peer::NoList) => Peer::NoList,
+        (Peer::Unknown, _) | (_, Peer::Unknown) => Peer::Unknown,
     }
 }
 
@@ -59,7 +77,7 @@ fn address(text: &str) -> Option<SocketAddr> {
         32 => {
             let words = [word(0)?, word(1)?, word(2)?, word(3)?];
             let octets: [u8; 16] = words.as_flattened().try_into().ok()?;
-            IpAddr::V6(Ipv6Addr::from(octets))
+            IpAddr::V6(Ipv6Addr::from(octets)).to_canonical()
         }
         _ => return None,
     };
@@ -94,6 +112,11 @@ mod tests {
         for none in [HEAD, "", "x\ny\n"] {
             assert_eq!(find(none, peer, own), Peer::NoList);
         }
+        let mapped = format!(
+            "{HEAD}{}",
+            line("0000000000000000FFFF00000100007F:A028", "0000000000000000FFFF00000100007F:1F90", ESTABLISHED, 7)
+        );
+        assert_eq!(find(&mapped, peer, own), Peer::Of(7));
         let six: SocketAddr = "[::1]:8080".parse().unwrap();
         assert_eq!(address("00000000000000000000000001000000:1F90"), Some(six));
         for wrong in ["", "0100007F", "0100007:1F90", "é100007F:1F90", "0100007F:1F9000", "0100007é:1F90"] {
