@@ -16,7 +16,6 @@ pub(crate) mod kube;
 pub(crate) mod labels;
 pub(crate) mod node;
 #[cfg(feature = "server")]
-#[cfg(feature = "server")]
 pub(crate) mod proxy;
 #[cfg(feature = "server")]
 pub(crate) mod web;

@@ -103,7 +103,11 @@ impl Joining<'_> {
         let pins = file.trust().host_pins().unwrap_or_default();
         if let Some(token) = self.kept_token()? {
             match self.ask(token, pins.clone(), false).await {
-                Err(BuildError::Join(JoinError::Refused { source, .. })) if source.kind == ApiErrorKind::Denied => {
+                // Used up, or unknown because its time is over: a token is good for minutes, and power may be away for days.
+                Err(BuildError::Join(JoinError::Refused { source, .. }))
+                    if matches!(source.kind, ApiErrorKind::Denied | ApiErrorKind::Unauthenticated) =>
+                {
+                    self.store.remove(TOKEN)?;
                     tracing::debug!(reason = %source, "the token of the attempt before is worth nothing any more");
                 }
                 joined => return joined,

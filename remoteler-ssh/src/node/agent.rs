@@ -50,7 +50,7 @@ impl ForwardedAgent {
 
 async fn serve(way: &Way, listener: &UnixListener, owner: Uid) {
     while !way.is_over() {
-        let Some(((stream, _), place)) = way.next(listener.accept()).await else { continue };
+        let Some(((stream, _), place)) = way.next(&way.shared.places.agents, listener.accept()).await else { continue };
         let way = way.clone();
         let node = way.shared.node.clone();
         node.tasks.spawn(async move {

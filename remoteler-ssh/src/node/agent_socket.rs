@@ -2,14 +2,21 @@
 //! directories from their making to their end, also those that a daemon left which was killed. Never accepts a connection.
 
 use std::{
-    fs::{DirBuilder, Permissions},
+    fs::DirBuilder,
     io,
-    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::{DirBuilderExt, MetadataExt},
+    },
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 
 use remoteler_core::{Entropy, fill_random};
+use rustix::{
+    fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, chmodat, chownat, fchmod, fchown, fstat, mkdirat, openat},
+    io::Errno,
+};
 use tokio::net::UnixListener;
 
 use crate::process::Account;
@@ -20,7 +27,14 @@ pub(super) struct AgentSockets {
     dir: PathBuf,
     /// Holds one empty file, named as the daemon's directory: the next start removes what this one left.
     notes: PathBuf,
-    own: Mutex<Option<PathBuf>>,
+    own: Mutex<Option<Own>>,
+}
+
+/// The daemon's directory. It lies where others may make one of the same name once it was removed, so what matters is the open directory and not the name.
+#[derive(Debug)]
+struct Own {
+    path: PathBuf,
+    dir: OwnedFd,
 }
 
 impl AgentSockets {
@@ -61,45 +75,69 @@ impl AgentSockets {
     /// As the operating system says; nothing is left then.
     pub(super) fn open(&self, account: &Account, entropy: &dyn Entropy) -> io::Result<(AgentSocket, UnixListener)> {
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        let base = match own.take().filter(|own| own.is_dir()) {
-            Some(base) => base,
-            None => self.make_own(entropy)?,
-        };
-        let base = own.insert(base);
-        let dir = base.join(random_name(entropy));
-        DirBuilder::new().mode(0o700).create(&dir)?;
-        // From here on dropping it removes it.
-        let socket = AgentSocket { path: dir.join(SOCKET), dir };
-        let listener = UnixListener::bind(&socket.path)?;
-        std::fs::set_permissions(&socket.path, Permissions::from_mode(0o600))?;
-        if rustix::process::geteuid().is_root() {
-            // The directory last: until then nobody else can put another thing where the socket is.
-            let (uid, gid) = (Some(account.uid().as_raw()), Some(account.gid().as_raw()));
-            chown(&socket.path, uid, gid)?;
-            chown(&socket.dir, uid, gid)?;
+        let name = random_name(entropy);
+        if let Some(known) = own.as_ref() {
+            match mkdirat(&known.dir, &name, Mode::RWXU) {
+                Ok(()) => return known.socket(&name, account),
+                // Somebody cleaned up while no agent was forwarded.
+                Err(Errno::NOENT) => *own = None,
+                Err(other) => return Err(other.into()),
+            }
         }
-        Ok((socket, listener))
+        let known = own.insert(self.make_own(entropy)?);
+        mkdirat(&known.dir, &name, Mode::RWXU)?;
+        known.socket(&name, account)
     }
 
-    fn make_own(&self, entropy: &dyn Entropy) -> io::Result<PathBuf> {
+    fn make_own(&self, entropy: &dyn Entropy) -> io::Result<Own> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.notes)?;
         let name = format!("{PREFIX}{}", random_name(entropy));
         // Noted first: what is made and not noted would stay for ever.
         std::fs::OpenOptions::new().write(true).create_new(true).open(self.notes.join(&name))?;
-        let base = self.dir.join(name);
-        DirBuilder::new().mode(0o700).create(&base)?;
-        // Others may pass, and neither look nor write; the mask of this process may have taken that away.
-        std::fs::set_permissions(&base, Permissions::from_mode(0o711))?;
-        Ok(base)
+        let path = self.dir.join(name);
+        DirBuilder::new().mode(0o700).create(&path)?;
+        let dir = open_dir(CWD, &path)?;
+        let found = fstat(&dir)?;
+        if found.st_uid != rustix::process::geteuid().as_raw() || found.st_mode & 0o077 != 0 {
+            return Err(io::Error::other(format!("{} is not the directory that was made there", path.display())));
+        }
+        // Others may pass, and neither look nor write.
+        fchmod(&dir, Mode::from_raw_mode(0o711))?;
+        Ok(Own { path, dir })
     }
+}
+
+impl Own {
+    /// The socket in the directory `name`, which was just made. Everything that gives things away goes by the open directories: a name could lead elsewhere.
+    fn socket(&self, name: &str, account: &Account) -> io::Result<(AgentSocket, UnixListener)> {
+        let dir = self.path.join(name);
+        // From here on dropping it removes it.
+        let socket = AgentSocket { path: dir.join(SOCKET), dir };
+        let open = open_dir(&self.dir, name)?;
+        let listener = UnixListener::bind(&socket.path)?;
+        chmodat(&open, SOCKET, Mode::RUSR | Mode::WUSR, AtFlags::empty())?;
+        if rustix::process::geteuid().is_root() {
+            // The directory last: until then nobody else can put another thing where the socket is.
+            let (uid, gid) = (account.uid().as_raw(), account.gid().as_raw());
+            let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+            chownat(&open, SOCKET, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+            fchown(&open, uid, gid)?;
+        }
+        Ok((socket, listener))
+    }
+}
+
+fn open_dir(base: impl AsFd, name: impl rustix::path::Arg) -> io::Result<OwnedFd> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
+    Ok(openat(base, name, flags, Mode::empty())?)
 }
 
 impl Drop for AgentSockets {
     fn drop(&mut self) {
         let own = self.own.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(own) = own
-            && std::fs::remove_dir(&own).is_ok()
-            && let Some(name) = own.file_name()
+        if let Some(Own { path, dir: _ }) = own
+            && std::fs::remove_dir(&path).is_ok()
+            && let Some(name) = path.file_name()
         {
             let _removed = std::fs::remove_file(self.notes.join(name));
         }
@@ -121,21 +159,20 @@ impl AgentSocket {
 
 impl Drop for AgentSocket {
     fn drop(&mut self) {
-        let _removed = std::fs::remove_file(&self.path);
-        match std::fs::remove_dir(&self.dir) {
-            Ok(()) => {}
-            // The account may have put things of its own beside the socket: how many is its choice, so they are not removed here.
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
-                let dir = std::mem::take(&mut self.dir);
-                let _removing = std::thread::Builder::new().name("agent-socket".into()).spawn(move || {
-                    if let Err(error) = std::fs::remove_dir_all(&dir) {
-                        tracing::warn!(%error, path = %dir.display(), "the directory of a forwarded agent stays");
-                    }
-                });
-            }
-            Err(error) => tracing::debug!(%error, path = %self.dir.display(), "no directory of a forwarded agent"),
+        if let Err(error) = clear(&self.dir) {
+            tracing::debug!(%error, path = %self.dir.display(), "the directory of a forwarded agent stays");
         }
     }
+}
+
+/// Removes a session's directory. The account may have put things of its own beside the socket, as many and as deep as it likes: a few on one level are removed with
+/// it, and with more it stays. Names alone are removed, in a directory that lies in the daemon's own.
+fn clear(dir: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(dir)?.take(MOST_CLEARED) {
+        let entry = entry?.path();
+        let _removed = std::fs::remove_file(&entry).or_else(|_| std::fs::remove_dir(&entry));
+    }
+    std::fs::remove_dir(dir)
 }
 
 /// Removes a directory that a run before made. It lies where others write, too: another's is not touched.
@@ -147,7 +184,13 @@ fn remove_own(dir: &Path) -> io::Result<()> {
     if !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() {
         return Ok(());
     }
-    std::fs::remove_dir_all(dir)
+    let mut failed = Ok(());
+    for entry in std::fs::read_dir(dir)? {
+        if let Err(error) = clear(&entry?.path()) {
+            failed = Err(error);
+        }
+    }
+    failed.and_then(|()| std::fs::remove_dir(dir))
 }
 
 /// 64 random bits, as 16 digits.
@@ -162,9 +205,13 @@ fn is_own_name(name: &str) -> bool {
 
 const PREFIX: &str = "remoteler-agents-";
 const SOCKET: &str = "agent";
+/// Things beside a socket that are removed with it.
+const MOST_CLEARED: usize = 64;
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use remoteler_core::{Login, OsEntropy};
 
     use super::*;
@@ -262,6 +309,38 @@ mod tests {
             assert!(std::time::Instant::now() < deadline, "{} stays", dir.display());
             tokio::task::yield_now().await;
         }
+    }
+
+    // I25
+    #[tokio::test]
+    async fn a_tree_that_the_account_left_is_not_walked() {
+        let (temp, account) = (tempfile::tempdir().unwrap(), own_account().await);
+        let sockets = AgentSockets::new(temp.path().into(), temp.path().join("notes"));
+        let (socket, _listener) = sockets.open(&account, &OsEntropy).unwrap();
+        let dir = socket.dir.clone();
+        std::fs::create_dir_all(dir.join("deep/er")).unwrap();
+        drop(socket);
+        assert!(dir.join("deep/er").exists() && !dir.join(SOCKET).exists());
+        assert!(remove_own(dir.parent().unwrap()).is_err());
+        std::fs::remove_dir(dir.join("deep/er")).unwrap();
+        remove_own(dir.parent().unwrap()).unwrap();
+        assert!(!dir.exists());
+    }
+
+    // I64
+    #[tokio::test]
+    async fn a_directory_that_somebody_else_made_under_the_name_is_not_used() {
+        let (temp, account) = (tempfile::tempdir().unwrap(), own_account().await);
+        let (dir, theirs) = (temp.path().join("pass"), temp.path().join("theirs"));
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::create_dir(&theirs).unwrap();
+        let sockets = AgentSockets::new(dir.clone(), temp.path().join("notes"));
+        drop(sockets.open(&account, &OsEntropy).unwrap());
+        let name = dir.join(&names(&dir)[0]);
+        std::fs::remove_dir(&name).unwrap();
+        std::os::unix::fs::symlink(&theirs, &name).unwrap();
+        let (socket, _listener) = sockets.open(&account, &OsEntropy).unwrap();
+        assert!(!socket.path().starts_with(&name) && names(&theirs).is_empty());
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use russh::{
     server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Response, Session, VerifiedPublicKey},
 };
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot, watch},
+    sync::{mpsc, oneshot, watch},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,7 @@ use crate::{
         gate::Gate,
         refusals::{Limit, Refused},
         remote::RemoteForwards,
+        reverse::Places,
         second_factor::{self, Half, Next},
         session::{self, Control, Kind, Start},
     },
@@ -59,7 +60,7 @@ pub(super) struct Connection {
     channels: HashMap<ChannelId, Entry>,
     remote: RemoteForwards,
     /// Channels that this node may have open to the client.
-    reverse: Arc<Semaphore>,
+    reverse: Places,
     /// What was refused before there was a session to say so in.
     untold: Vec<String>,
 }
@@ -94,7 +95,7 @@ impl Connection {
         let (client, own_addr) = ends;
         Self {
             remote: RemoteForwards::default(),
-            reverse: Arc::new(Semaphore::new(node.config.limits.max_channels_per_connection)),
+            reverse: Places::new(node.config.limits.max_channels_per_connection),
             untold: Vec::new(),
             node,
             client,

@@ -106,10 +106,12 @@ impl Bound {
 
 async fn serve(way: &Way, listeners: &[TcpListener], (address, port): (Arc<str>, u16)) {
     while !way.is_over() {
-        let Some(((stream, peer), place)) = way.next(accept(listeners)).await else { continue };
+        let Some(((stream, peer), place)) = way.next(&way.shared.places.ports, accept(listeners)).await else {
+            continue;
+        };
         // Who connects is anybody on this machine. The forward is on record; were each connection, too, strangers could fill the audit log in the user's name.
         if let Err(refusal) = way.still(Action::RemoteForward) {
-            tracing::info!(%refusal, port, "a connection to a forwarded port is refused");
+            tracing::debug!(%refusal, port, "a connection to a forwarded port is refused");
             continue;
         }
         let (way, node, address) = (way.clone(), way.shared.node.clone(), address.to_string());

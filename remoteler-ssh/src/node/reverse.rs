@@ -24,8 +24,21 @@ use crate::node::{
 pub(super) struct Reverse {
     pub(super) node: Arc<Node>,
     pub(super) handle: Handle,
-    /// Channels that the node may have open to the client.
-    pub(super) places: Arc<Semaphore>,
+    pub(super) places: Places,
+}
+
+/// Channels that the node may have open to the client. Anybody on this machine may fill those of ports: the agent's are not among them.
+#[derive(Clone)]
+pub(super) struct Places {
+    pub(super) agents: Arc<Semaphore>,
+    pub(super) ports: Arc<Semaphore>,
+}
+
+impl Places {
+    /// `most` of each kind.
+    pub(super) fn new(most: usize) -> Self {
+        Self { agents: Arc::new(Semaphore::new(most)), ports: Arc::new(Semaphore::new(most)) }
+    }
 }
 
 /// One forward that was allowed: to an agent, or of a port.
@@ -38,18 +51,19 @@ pub(super) struct Way {
 }
 
 impl Way {
-    /// Waits until there is room for one more channel and somebody connects. Who connects meanwhile waits in the socket's queue.
+    /// Waits until somebody connects, and until there is room in `places` for one more channel: a listener at which nobody connects takes none. Who connects
+    /// meanwhile waits in the socket's queue.
     ///
     /// # Cancel safety
-    /// Nothing is lost with a dropped future.
+    /// With a dropped future the connection that waits for room is closed.
     pub(super) async fn next<T>(
         &self,
+        places: &Arc<Semaphore>,
         accepting: impl Future<Output = io::Result<T>>,
     ) -> Option<(T, OwnedSemaphorePermit)> {
         let accepted = async {
-            let place = self.shared.places.clone().acquire_owned().await.ok()?;
             match accepting.await {
-                Ok(accepted) => Some((accepted, place)),
+                Ok(accepted) => Some((accepted, places.clone().acquire_owned().await.ok()?)),
                 Err(error) => {
                     tracing::warn!(%error, "a connection to be forwarded could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -68,7 +82,7 @@ impl Way {
         self.ends.gone.is_cancelled() || self.ends.live.reason().is_some()
     }
 
-    /// Asks again, as rules and time are now (I78): `action` was allowed when the forward began.
+    /// Asks again, by the locks, certificate and time of now (I78): `action` was allowed when the forward began, by the options of the connection's roles then.
     pub(super) fn still(&self, action: Action<'_>) -> Result<Permit, Refusal> {
         self.permit.renew(action, &self.ends.live, self.shared.node.clock.now())
     }
@@ -101,7 +115,7 @@ impl Way {
                 let _count = self.shared.node.session_began();
                 forward::copy(&self.shared.node, channel, (from, to), self.ends).await;
             }
-            Err(error) => tracing::info!(%error, "the client takes no forwarded connection"),
+            Err(error) => tracing::debug!(%error, "the client takes no forwarded connection"),
         }
     }
 }
