@@ -50,6 +50,13 @@ impl Inner {
                 drop(world.users.insert(user.name.clone(), (user.roles.clone(), user.traits.clone())));
             }
         }
+        let orphan = tests.iter().filter(|(test, held)| *held && test.missing_role(&before).is_none());
+        if let Some((test, role)) = orphan.filter_map(|(test, _)| Some((test, test.missing_role(&after)?))).next() {
+            let name = test.name();
+            return Err(conflict(format!(
+                "policy_test {name} is about role {role}, which the change removes; remove the test first if this is what is meant (tctl rm policy_test/{name})"
+            )));
+        }
         let broken = tests.iter().filter(|(_, held)| *held).find_map(|(test, _)| match test.run(&after, &world) {
             TestOutcome::Failed(explanation) => Some((test, explanation)),
             TestOutcome::Passed(_) | TestOutcome::NotRun(_) => None,
@@ -59,7 +66,7 @@ impl Inner {
             Some((test, explanation)) => {
                 let name = test.name();
                 Err(conflict(format!(
-                    "the change breaks policy_test {name}, which expects {}: {}; nothing was written; change the test first if this is what is meant (tctl rm policy_test/{name})",
+                    "the change breaks policy_test {name}, which expects {}: {}; if this is what is meant, remove the test first (tctl rm policy_test/{name}) and write the new one after the change",
                     test.expect().as_str(),
                     explanation.sentence(),
                 )))

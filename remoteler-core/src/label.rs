@@ -61,7 +61,7 @@ const WORTH_AN_INDEX: usize = 8;
 
 /// One value or several, as YAML lets both be written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a text or a list of texts (numbers, yes and no need quotes)")]
 pub enum OneOrMany {
     /// `env: prod`
     One(String),

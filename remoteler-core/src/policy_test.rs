@@ -159,7 +159,7 @@ pub enum TestOutcome {
     Passed(Explanation),
     /// Not as expected.
     Failed(Explanation),
-    /// User or target of that name is not there, so there is nothing to decide.
+    /// A role, user or target of that name is not there, so there is nothing to decide.
     NotRun(String),
 }
 
@@ -207,7 +207,16 @@ impl PolicyTest {
         }
     }
 
+    /// The first of the roles that the test names that `policy` does not have. Without it a test that expects a denial would pass whatever is changed.
+    #[must_use]
+    pub fn missing_role(&self, policy: &Policy) -> Option<&RoleName> {
+        self.spec.given.roles.iter().find(|name| !policy.roles.contains_key(*name))
+    }
+
     fn decide(&self, policy: &Policy, world: &TestWorld) -> Result<Explanation, String> {
+        if let Some(name) = self.missing_role(policy) {
+            return Err(format!("there is no role {name}"));
+        }
         let GivenSpec { user, roles, traits } = &self.spec.given;
         let stored = match user {
             Some(name) if roles.is_empty() || traits.is_empty() => match world.users.get(name).cloned() {

@@ -108,7 +108,7 @@ pub struct OptionsSpec {
 
 /// `port_forwarding` as written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected true, false, or local and remote with enabled each")]
 pub enum PortForwardingSpec {
     /// Both ways at once.
     All(bool),
@@ -389,7 +389,7 @@ fn word<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D:
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected true, false or a word")]
 enum FlagOrWord {
     Flag(bool),
     Word(String),

@@ -19,7 +19,7 @@ use crate::{
     headers::{asks_to_impersonate, warn_of_impersonation},
     impersonate::impersonate,
     refusal::Refusal,
-    relay::{RelaySlot, lifetime},
+    relay::{RelaySlot, cut_at},
     upgrade::UpgradeRequest,
 };
 
@@ -55,7 +55,7 @@ impl Service<Authorised> for ActAs {
             let asked_for_another = asks_to_impersonate(request.headers());
             let upgrade = Arc::new(Mutex::new(UpgradeRequest::take(&mut request)?));
             let is_watch = path.query().is_some_and(asks_to_watch);
-            let deadline = lifetime(clock.now(), access.user().expires());
+            let deadline = cut_at(clock.now(), access.user().login_expires());
             let stack = ServiceBuilder::new()
                 .layer(impersonate(&access)?)
                 .layer(lend_credential(site.upstream.clone()))

@@ -79,7 +79,9 @@ where
         let kube_cluster = record.name.clone();
         let subject = Subject::user(&user).kube(record.name.clone()).at(None, Some(record.host_id));
         let begin = move |live: &Arc<LiveWork>, subject: Subject| {
-            let live = live.enter(subject, Terms { idle, ..Terms::default() }).map_err(Refusal::from)?;
+            let live = live
+                .enter(subject, Terms { idle, ends_with_certificate: true, ..Terms::default() })
+                .map_err(Refusal::from)?;
             Ok(Authorised { access, site, path, request, live })
         };
         let Some(limit) = limit.filter(|_| !self.connection.is_held()) else {

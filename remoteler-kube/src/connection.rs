@@ -24,7 +24,7 @@ use crate::{
     authorise::authorise,
     body::without_trailers,
     limit::{MAX_HEADER_OCTETS, MAX_HEADERS, limit},
-    relay::{RelaySlot, lifetime},
+    relay::{RelaySlot, cut_at, lifetime},
     route::route,
     service::Shared,
     status::AnswerForm,
@@ -81,25 +81,27 @@ where
     match peer.user() {
         Ok(user) => {
             tracing::debug!(user = %user.identity().user, remote, "connection of a user");
-            let deadline = lifetime(shared.clock.now(), user.expires());
-            serve_http(&shared, tls, peer, remote, deadline).await
+            let now = shared.clock.now();
+            let ends = (lifetime(now, user.expires()), cut_at(now, user.login_expires()));
+            serve_http(&shared, tls, peer, remote, ends).await
         }
         Err(cause) => {
             // I12: recorded before anything is read; then every request is answered with the reason, by the same stack.
             peer.record_refusal(shared.audit.as_ref(), &cause).await;
             let deadline = Instant::now() + REFUSED_DEADLINE;
-            let _ = timeout_at(deadline, serve_http(&shared, tls, peer, remote, deadline)).await;
+            let _ = timeout_at(deadline, serve_http(&shared, tls, peer, remote, (deadline, deadline))).await;
             Err(cause.into())
         }
     }
 }
 
+/// Serves requests until the first of `ends`, and what runs then until the second.
 async fn serve_http<S>(
     shared: &Arc<Shared>,
     tls: TlsStream<S>,
     peer: Arc<Peer>,
     remote: Option<String>,
-    deadline: Instant,
+    (last_request, cut): (Instant, Instant),
 ) -> Result<(), ServeError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -129,14 +131,14 @@ where
         ended = connection.as_mut() => Some(ended),
         () = shared.drain.cancelled() => None,
         // The client is told to come back with another certificate; what runs is cut by its own deadline.
-        () = sleep_until(deadline) => None,
+        () = sleep_until(last_request) => None,
     };
     let ended = match ended {
         Some(ended) => ended,
         None => {
             connection.as_mut().graceful_shutdown();
             // A client that does not read its answer would hold the connection past the end of its certificate.
-            timeout_at(deadline + LAST_WORDS, connection).await.unwrap_or(Ok(()))
+            timeout_at(cut + LAST_WORDS, connection).await.unwrap_or(Ok(()))
         }
     };
     if let Some(work) = relay.take() {

@@ -17,6 +17,8 @@ use crate::farewell::{Frames, last_frames};
 
 /// How long the second direction may take to end after the first has.
 const LINGER: Duration = Duration::from_secs(5);
+/// After the end of a login what has not been told and ended by then is cut.
+const UNTOLD: Duration = Duration::from_secs(2);
 /// How long a client may take to be told why it was cut.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -25,6 +27,11 @@ pub(crate) fn lifetime(now: Timestamp, expires: Timestamp) -> Instant {
     // A year is longer than any connection; further away the monotonic clock could overflow.
     const FAR: Duration = Duration::from_secs(365 * 86_400);
     Instant::now() + expires.since(now).min(FAR)
+}
+
+/// When work that began with a certificate is cut, if the table of live work did not end it with a word at the end of the login, which is `expires`.
+pub(crate) fn cut_at(now: Timestamp, expires: Timestamp) -> Instant {
+    lifetime(now, expires) + UNTOLD
 }
 
 /// Where a request leaves the work that begins when its connection has been upgraded. HTTP/1.1 upgrades a connection once, so one

@@ -194,7 +194,8 @@ async fn a_user_has_no_more_sessions_and_connections_than_their_roles_allow() {
     let mut first = Echo::start(&cluster, &ann, &["-M", "-o", &control], "cat").await;
     let second = Echo::start(&cluster, &ann, &["-o", &control], "cat").await;
     let third = finish(cluster.ssh(&ann, &["-o", &control, "-o", NO_OTHER_WAY]).arg("true")).await;
-    assert!(!third.status.success(), "{third:?}");
+    assert_eq!(third.status.code(), Some(254), "{third:?}");
+    assert!(text(&third.stderr).contains("2 sessions are open"), "{third:?}");
     let refused = cluster.audit.wait_for("session.rejected", 1).await;
     assert!(refused[0]["error"].as_str().unwrap().starts_with("2 sessions are open"), "{refused:?}");
     assert_eq!(refused[0]["reason"], "max_sessions limit reached");

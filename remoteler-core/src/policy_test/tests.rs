@@ -80,6 +80,11 @@ fn a_test_decides_as_an_access_would_be_decided() {
 
 #[test]
 fn what_is_not_there_is_said_and_not_decided() {
+    // A slip in a role's name: a denial that is expected would come out whatever the roles say.
+    for expect in ["deny", "allow"] {
+        let found = run(json!({ "roles": ["develloper"] }), json!({ "node_labels": {} }), Some("root"), expect);
+        assert!(matches!(&found, TestOutcome::NotRun(said) if said.contains("no role develloper")), "{found:?}");
+    }
     for (given, target) in
         [(json!({ "user": "bob" }), json!({ "node": "gw-17" })), (json!({ "user": "ann" }), json!({ "node": "gw-18" }))]
     {

@@ -294,10 +294,10 @@ impl Handler for Connection {
                 return Ok(());
             }
         };
-        if let Some(limit) = self.has_all_sessions() {
-            self.note(&Refusal::TooManySessions(limit)).await;
-            reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
-            return Ok(());
+        // Who is refused a channel is told nothing by the clients there are: it is opened, says why, and ends.
+        let beyond = self.has_all_sessions().map(Refusal::TooManySessions);
+        if let Some(refusal) = &beyond {
+            self.note(refusal).await;
         }
         let Some(live) = self.live_signal() else {
             reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
@@ -325,7 +325,10 @@ impl Handler for Connection {
         let inputs = session::Inputs { started, controls, sizes };
         self.node.tasks.spawn(async move {
             let _end = ended.drop_guard();
-            session::run(place, permit, channel, inputs).await;
+            match beyond {
+                None => session::run(place, permit, channel, inputs).await,
+                Some(refusal) => session::turn_away(place, &refusal.to_string(), channel, inputs).await,
+            }
         });
         Ok(())
     }

@@ -116,13 +116,26 @@ pub(super) async fn run(place: Place, _opened: Permit, channel: Channel<Msg>, in
         }
         Err(refused) => {
             tracing::info!(session = %id, reason = refused, "session not started");
-            let _answered = place.handle.channel_success(sink.id()).await;
-            let _said = timeout(FAREWELL, say(&sink, &refused)).await;
-            let _sent = place.handle.exit_status_request(sink.id(), NOT_STARTED).await;
-            let _sent = sink.eof().await;
-            let _sent = sink.close().await;
+            say_and_close(&place, &sink, &refused).await;
         }
     }
+}
+
+/// Answers what a session channel is asked for with the reason why it cannot be, and closes it.
+pub(super) async fn turn_away(place: Place, reason: &str, channel: Channel<Msg>, inputs: Inputs) {
+    let (mut source, sink) = channel.split();
+    match wait_for_start(&mut source, inputs.started, &place.gone).await {
+        Some(_) => say_and_close(&place, &sink, reason).await,
+        None => drop(sink.close().await),
+    }
+}
+
+async fn say_and_close(place: &Place, sink: &ChannelWriteHalf<Msg>, reason: &str) {
+    let _answered = place.handle.channel_success(sink.id()).await;
+    let _said = timeout(FAREWELL, say(sink, reason)).await;
+    let _sent = place.handle.exit_status_request(sink.id(), NOT_STARTED).await;
+    let _sent = sink.eof().await;
+    let _sent = sink.close().await;
 }
 
 /// Waits for the one request that starts something. Data before it belongs to nothing, so the channel is given up.

@@ -126,6 +126,9 @@ fn witnessed(path: &Path, keys: &[NoteKey]) -> anyhow::Result<Vec<Checkpoint>> {
         Ok(())
     });
     taken?;
+    if found.is_empty() {
+        bail!("{shown} holds no checkpoint, so it shows nothing; leave --witness out to check the export alone");
+    }
     Ok(found.into())
 }
 
@@ -226,13 +229,18 @@ mod tests {
     }
 
     #[test]
-    fn a_witness_without_a_key_is_refused_and_a_torn_last_line_is_not() {
+    fn a_witness_without_a_key_or_a_whole_line_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("witness.jsonl");
         std::fs::write(&path, "{\"checkpo").unwrap();
         assert!(witnessed(&path, &[]).is_err());
         let key: NoteKey = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW".parse().unwrap();
-        assert!(witnessed(&path, std::slice::from_ref(&key)).unwrap().is_empty());
+        // Whoever cuts the log and empties the witness's file is not helped.
+        for emptied in ["{\"checkpo", ""] {
+            std::fs::write(&path, emptied).unwrap();
+            let refused = witnessed(&path, std::slice::from_ref(&key)).unwrap_err().to_string();
+            assert!(refused.contains("holds no checkpoint"), "{refused}");
+        }
         std::fs::write(&path, "{\"checkpoint\":\"x\"}\n").unwrap();
         let refused = format!("{:#}", witnessed(&path, &[key]).unwrap_err());
         assert!(refused.contains("line 1"), "{refused}");

@@ -1,7 +1,8 @@
 //! `tctl lock` and `tctl locks ls`: who and what is shut out.
 
 use remoteler_core::{
-    ApiErrorKind, AuthApi, Labels, LockSpec, LockTarget, Metadata, OsEntropy, Resource, ResourceKind, random_uuid,
+    ApiErrorKind, AuthApi, Labels, LockSpec, LockTarget, Metadata, NodeRecord, OsEntropy, Resource, ResourceKind,
+    random_uuid,
 };
 
 use crate::{
@@ -62,6 +63,7 @@ async fn missing(api: &dyn AuthApi, args: &LockArgs) -> String {
     let names = [
         (ResourceKind::User, args.user.as_ref().map(ToString::to_string)),
         (ResourceKind::Role, args.role.as_ref().map(ToString::to_string)),
+        (ResourceKind::KubeCluster, args.kube_cluster.as_ref().map(ToString::to_string)),
     ];
     let mut text = String::new();
     for (kind, name) in names {
@@ -69,6 +71,12 @@ async fn missing(api: &dyn AuthApi, args: &LockArgs) -> String {
         let found = api.resources(kind, Some(name.clone())).await;
         if found.is_err_and(|cause| cause.kind == ApiErrorKind::NotFound) {
             text.push_str(&format!("There is no {} {name} now; the lock waits for one.\n", kind.as_str()));
+        }
+    }
+    if let (Some(name), Ok(nodes)) = (&args.node, api.nodes().await) {
+        let is_it = |node: &NodeRecord| node.name == *name || node.host_id.to_string() == name.as_str();
+        if !nodes.iter().any(|node| is_it(node)) {
+            text.push_str(&format!("No node of the name or host id {name} is there now; the lock waits for one.\n"));
         }
     }
     text
