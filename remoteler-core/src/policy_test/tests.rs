@@ -65,7 +65,6 @@ fn a_test_decides_as_an_access_would_be_decided() {
             Some("bob"),
             "allow",
         ),
-        (json!({ "roles": ["gone"] }), node(), Some("root"), "deny"),
         (json!({ "user": "ann" }), json!({ "kubernetes_labels": {} }), None, "allow"),
         (json!({ "user": "ann" }), pod("dev", "get"), None, "allow"),
         (json!({ "user": "ann" }), pod("dev", "delete"), None, "deny"),
