@@ -24,7 +24,7 @@ const script = fs.readFileSync(links.script, 'utf8');
 const PASSWORD = 'correct horse battery';
 
 fs.mkdirSync(pictures, { recursive: true });
-const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', args: ['--no-sandbox', '--disable-dev-shm-usage'] });
+const browser = await chromium.launch({ timeout: 120_000, executablePath: '/usr/bin/chromium', args: ['--no-sandbox', '--disable-dev-shm-usage'] });
 try {
   await inEachLook();
   await signUpWithTheKeyboard();
@@ -39,6 +39,7 @@ try {
 /// A context whose page fails the run when the browser complains about anything.
 async function open(options = {}) {
   const context = await browser.newContext({ ignoreHTTPSErrors: true, ...options });
+  context.setDefaultTimeout(120_000);
   const page = await context.newPage();
   const complaints = [];
   page.on('console', (line) => line.type() === 'error' && complaints.push(line.text()));
@@ -47,6 +48,8 @@ async function open(options = {}) {
 }
 
 async function check(page, name) {
+  // With its stylesheet: what one waits for on a page can be there before it.
+  await page.waitForLoadState('load');
   await page.evaluate(axe);
   const { violations } = await page.evaluate(() => axe.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'] }));
   const found = violations.map((violation) => `${violation.id}: ${violation.nodes.map((node) => `${node.html} ${node.failureSummary}`).join('; ')}`);

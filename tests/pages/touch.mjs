@@ -14,7 +14,7 @@ const [base, pictures, scriptPath] = process.argv.slice(2);
 const script = fs.readFileSync(scriptPath, 'utf8');
 
 fs.mkdirSync(pictures, { recursive: true });
-const browser = await chromium.launch({ timeout: 90000, executablePath: '/usr/bin/chromium', args: ['--no-sandbox', '--disable-dev-shm-usage'] });
+const browser = await chromium.launch({ timeout: 120_000, executablePath: '/usr/bin/chromium', args: ['--no-sandbox', '--disable-dev-shm-usage'] });
 try {
   const ann = await withKey();
   await keysOnTheAccountPage(ann);
@@ -51,6 +51,8 @@ async function play(context, what) {
 }
 
 async function check(page, name) {
+  // With its stylesheet: what one waits for on a page can be there before it.
+  await page.waitForLoadState('load');
   await page.evaluate(axe);
   const { violations } = await page.evaluate(() => axe.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'] }));
   assert.deepEqual(violations.map((violation) => `${violation.id}: ${violation.nodes.map((node) => node.html).join('; ')}`), [], `${name}: axe`);
