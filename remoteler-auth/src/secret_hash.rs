@@ -1,7 +1,10 @@
-//! Secrets that we hand out: how they are drawn and what is kept of them.
+//! Secrets that we hand out: how they are drawn, what they look like and what is kept of them.
 
 use remoteler_core::{Entropy, Secret, fill_random};
 use ring::digest::{SHA256, digest};
+
+/// Hex digits of a secret.
+const DIGITS: usize = 64;
 
 /// 256 random bits in hex.
 pub(crate) fn draw(entropy: &dyn Entropy) -> Secret {
@@ -13,6 +16,11 @@ pub(crate) fn draw(entropy: &dyn Entropy) -> Secret {
 /// the hash, so that timing tells nothing of the secret (I35).
 pub(crate) fn hash(secret: &Secret) -> String {
     hex(digest(&SHA256, secret.reveal().as_bytes()).as_ref())
+}
+
+/// Whether a text has the form of what [`draw`] gives.
+pub(crate) fn is_drawn(text: &str) -> bool {
+    text.len() == DIGITS && text.bytes().all(|octet| octet.is_ascii_hexdigit())
 }
 
 fn hex(octets: &[u8]) -> String {

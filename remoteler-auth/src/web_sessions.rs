@@ -107,7 +107,7 @@ impl Inner {
 
     /// The session of this secret, if it is one, and its user is there and is let in.
     pub(crate) async fn web_session(&self, secret: Option<&Secret>) -> ApiResult<Option<Shown>> {
-        let Some(secret) = secret.filter(|secret| secret.reveal().len() == 64) else { return Ok(None) };
+        let Some(secret) = secret.filter(|secret| secret_hash::is_drawn(secret.reveal())) else { return Ok(None) };
         let hash = secret_hash::hash(secret);
         let Some(name) = self.records.read::<UserName>(&pointer_key(&hash)).await? else { return Ok(None) };
         let key = session_key(&name, &hash);

@@ -33,8 +33,6 @@ const MAX_HOST: usize = 64;
 const MAX_AGENT: usize = 120;
 /// How often a login's page can be opened (I26).
 const MAX_OPENED: u8 = 20;
-/// A browser's cookie is 64 hex digits.
-const BROWSER: usize = 64;
 pub(super) const OTHER_BROWSER: &str =
     "this login was opened in another browser; finish it there, or start again with tsh login";
 
@@ -166,7 +164,7 @@ impl Inner {
 
     pub(crate) async fn browser_step(&self, caller: &Caller, step: BrowserStep) -> ApiResult<BrowserAnswer> {
         let BrowserStep { step, browser, origin, client_addr } = step;
-        let browser = browser.filter(|value| is_browser(value.reveal()));
+        let browser = browser.filter(|value| secret_hash::is_drawn(value.reveal()));
         let from = remote(caller, client_addr.as_deref());
         match step {
             BrowserAction::Open { id, connector } => self.open_page(&id, connector, browser, &origin, from).await,
@@ -543,10 +541,6 @@ fn known(browser: Option<&Secret>) -> ApiResult<&Secret> {
     browser.ok_or_else(|| {
         denied("your browser has no cookie of this page; allow cookies, open the page again and try again")
     })
-}
-
-fn is_browser(value: &str) -> bool {
-    value.len() == BROWSER && value.bytes().all(|c| c.is_ascii_hexdigit())
 }
 
 /// A stranger's text for the audit log and for pages: short, and without anything that steers.

@@ -41,8 +41,7 @@ pub(super) fn router() -> Router<ApiForAddress> {
 
 /// A login has begun a session: the browser gets its cookie and goes on to the account page.
 pub(super) fn begun(session: &Secret) -> Response {
-    let plain = session.reveal().bytes().all(|octet| octet.is_ascii_hexdigit());
-    if !plain {
+    if !secret_hash::is_drawn(session.reveal()) {
         return message(StatusCode::BAD_GATEWAY, ENGLISH.account_title, ENGLISH.login_nowhere);
     }
     set_cookie(to_account(None), COOKIE_NAME, session.reveal(), MAX_AGE)

@@ -38,9 +38,7 @@ impl Browser {
 
     /// The browser of this secret, if it has the form of one.
     pub(crate) fn with(secret: &Secret) -> Option<Self> {
-        let value = secret.reveal();
-        let whole = value.len() == DIGITS && value.bytes().all(|octet| octet.is_ascii_hexdigit());
-        whole.then(|| Self { secret: secret.clone() })
+        secret_hash::is_drawn(secret.reveal()).then(|| Self { secret: secret.clone() })
     }
 
     /// What the auth service knows it by.
