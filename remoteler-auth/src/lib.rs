@@ -19,6 +19,7 @@ mod evidence;
 mod explain;
 mod factors;
 mod failure;
+mod form_token;
 mod fresh_logins;
 mod host_standing;
 mod http;

@@ -8,9 +8,9 @@ use remoteler_core::{
 use crate::{
     ceremonies::{Asker, KeyQuestion},
     failure::{ApiResult, not_found},
+    form_token::{form_token, is_form_token},
     login::{WRONG_CODE, local_failure, source_of},
     mfa::Asked,
-    secret_hash,
     service::Inner,
     sso::{Authenticated, LoginRecord},
 };
@@ -42,7 +42,7 @@ impl Inner {
     ) -> BrowserView {
         let code = self.second_factor().takes(FactorKind::Totp);
         let id = record.id().to_owned();
-        let local = LocalChoice { token: form_token(browser, &id), user: String::new(), code, error: None };
+        let local = LocalChoice { token: form_token(browser, &form(&id)), user: String::new(), code, error: None };
         BrowserView::Choose { id, connectors, local: Some(local), account: record.is_for_account() }
     }
 
@@ -57,9 +57,8 @@ impl Inner {
         origin: &str,
     ) -> ApiResult<BrowserView> {
         // I36: in the one browser that opened the login.
-        let record = self.open_login_of_browser(id, browser, from.clone()).await?;
-        let browser = browser.ok_or_else(|| not_found(crate::sso::GONE))?;
-        if secret_hash::hash(token) != secret_hash::hash(&form_token(browser, id)) {
+        let (record, browser) = self.open_login_of_browser(id, browser, from.clone()).await?;
+        if !is_form_token(browser, &form(id), token) {
             // I52
             let said = "the form of a login was not the one that was shown";
             return Err(self.refuse_stranger(&record, said, from).await?);
@@ -81,7 +80,7 @@ impl Inner {
                 }
                 let connectors = self.login_methods().await?.connectors;
                 let code = self.second_factor().takes(FactorKind::Totp);
-                let token = form_token(browser, id);
+                let token = form_token(browser, &form(id));
                 let local = LocalChoice { token, user: shown, code, error: Some(cause.message) };
                 let account = record.is_for_account();
                 Ok(BrowserView::Choose { id: id.to_owned(), connectors, local: Some(local), account })
@@ -186,7 +185,7 @@ fn purpose(id: &str) -> String {
     format!("login {id}")
 }
 
-/// What the form must bring: only the page shown to this browser can know it.
-fn form_token(browser: &Secret, id: &str) -> Secret {
-    Secret::new(secret_hash::hash(&Secret::new(format!("password\0{}\0{id}", browser.reveal()))))
+/// The form of login `id` in which a password is typed.
+fn form(id: &str) -> String {
+    format!("password {id}")
 }

@@ -23,6 +23,7 @@ pub(crate) fn is_drawn(text: &str) -> bool {
     text.len() == DIGITS && text.bytes().all(|octet| octet.is_ascii_hexdigit())
 }
 
-fn hex(octets: &[u8]) -> String {
+/// Two small letters or digits for each octet.
+pub(crate) fn hex(octets: &[u8]) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }

@@ -19,6 +19,7 @@ use crate::{
     Caller,
     ceremonies::Asker,
     failure::{ApiResult, bad_request, denied, not_found, rate_limited},
+    form_token::{form_token, is_form_token},
     issue::SubjectKeys,
     local_login::{KeyProof, LOCAL, LocalProof},
     login::{remote, source_of},
@@ -410,7 +411,7 @@ impl Inner {
     }
 
     async fn review(&self, id: &str, browser: Option<&Secret>, from: Option<String>) -> ApiResult<BrowserView> {
-        let (record, _) = self.login_of_browser(id, browser, from).await?;
+        let (record, _, browser) = self.login_of_browser(id, browser, from).await?;
         let Stage::Confirming(who) = &record.stage else { return Err(not_found(GONE)) };
         Ok(BrowserView::Confirm {
             id: record.id.clone(),
@@ -418,7 +419,7 @@ impl Inner {
             host: record.host.clone(),
             address: record.remote.clone().unwrap_or_default(),
             code: record.code.clone(),
-            token: form_token(browser, id),
+            token: form_token(browser, &form(id)),
         })
     }
 
@@ -430,8 +431,8 @@ impl Inner {
         approve: bool,
         from: Option<String>,
     ) -> ApiResult<BrowserView> {
-        let (mut record, revision) = self.login_of_browser(id, browser, from.clone()).await?;
-        if secret_hash::hash(token) != secret_hash::hash(&form_token(browser, id)) {
+        let (mut record, revision, browser) = self.login_of_browser(id, browser, from.clone()).await?;
+        if !is_form_token(browser, &form(id), token) {
             // I52
             let said = "the form that confirms a login was not the one that was shown";
             return Err(self.refuse_stranger(&record, said, from).await?);
@@ -476,29 +477,29 @@ impl Inner {
     }
 
     /// The login, for the browser that opened it.
-    async fn login_of_browser(
+    async fn login_of_browser<'a>(
         &self,
         id: &str,
-        browser: Option<&Secret>,
+        browser: Option<&'a Secret>,
         from: Option<String>,
-    ) -> ApiResult<(LoginRecord, remoteler_core::Revision)> {
+    ) -> ApiResult<(LoginRecord, remoteler_core::Revision, &'a Secret)> {
         let (record, revision) = self.login_at(id).await?;
-        if record.browser.is_some() && browser.map(secret_hash::hash) == record.browser {
-            return Ok((record, revision));
+        match browser.filter(|browser| record.browser.as_ref() == Some(&secret_hash::hash(browser))) {
+            Some(browser) => Ok((record, revision, browser)),
+            None => Err(self.refuse_stranger(&record, OTHER_BROWSER, from).await?),
         }
-        Err(self.refuse_stranger(&record, OTHER_BROWSER, from).await?)
     }
 
     /// The login, for the browser that opened it, while nobody has proved to be anybody.
-    pub(crate) async fn open_login_of_browser(
+    pub(crate) async fn open_login_of_browser<'a>(
         &self,
         id: &str,
-        browser: Option<&Secret>,
+        browser: Option<&'a Secret>,
         from: Option<String>,
-    ) -> ApiResult<LoginRecord> {
-        let (record, _) = self.login_of_browser(id, browser, from).await?;
+    ) -> ApiResult<(LoginRecord, &'a Secret)> {
+        let (record, _, browser) = self.login_of_browser(id, browser, from).await?;
         let open = matches!(record.stage, Stage::Open) && !matches!(record.asked, Asked::Report(_));
-        if open { Ok(record) } else { Err(not_found(GONE)) }
+        if open { Ok((record, browser)) } else { Err(not_found(GONE)) }
     }
 
     /// Audits a step that the login's own browser did not take. The login itself stays as it is: whose it is may still finish it.
@@ -514,10 +515,9 @@ impl Inner {
     }
 }
 
-/// What the form that confirms a login must bring: only the page shown to this browser can know it.
-fn form_token(browser: Option<&Secret>, id: &str) -> Secret {
-    let browser = browser.map(Secret::reveal).unwrap_or_default();
-    Secret::new(secret_hash::hash(&Secret::new(format!("confirm\0{browser}\0{id}"))))
+/// The form that confirms login `id`.
+fn form(id: &str) -> String {
+    format!("confirm {id}")
 }
 
 fn login_path(id: &str) -> String {

@@ -60,7 +60,7 @@ impl Visit {
     /// # Errors
     /// The answer to a form of others.
     pub(super) fn form_of(&self, form: &str, token: &Secret) -> Result<&Browser, Box<Response>> {
-        let sent = self.browser.as_ref().filter(|browser| self.is_own_page && browser.sent(form, token.reveal()));
+        let sent = self.browser.as_ref().filter(|browser| self.is_own_page && browser.sent(form, token));
         sent.ok_or_else(|| Box::new(foreign_form()))
     }
 

@@ -1,5 +1,5 @@
 //! Which browser it is, before anybody has logged in: a cookie with a secret of its own, to which logins and forms are bound (I50, I52). Owns the
-//! cookie's form and the tokens derived from it; keeps nothing.
+//! cookie's form; keeps nothing.
 
 use axum::response::Response;
 use http::{
@@ -8,9 +8,11 @@ use http::{
     uri::Authority,
 };
 use remoteler_core::{Entropy, Secret};
-use ring::hmac;
 
-use crate::secret_hash;
+use crate::{
+    form_token::{form_token, is_form_token},
+    secret_hash,
+};
 
 /// A browser that holds our cookie.
 #[derive(Clone)]
@@ -20,8 +22,6 @@ pub(crate) struct Browser {
 
 /// Name of the cookie. `__Host-`: only we set it, for this host alone, over TLS.
 const COOKIE_NAME: &str = "__Host-remoteler-browser";
-/// Hex digits of the secret: 256 bits.
-const DIGITS: usize = 64;
 /// Most cookies that are looked at (I62).
 const MAX_COOKIES: usize = 50;
 
@@ -48,19 +48,12 @@ impl Browser {
 
     /// The token that a form of this browser carries in its field `csrf`; `form` names what it does, and to what.
     pub(crate) fn form_token(&self, form: &str) -> String {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, self.secret.reveal().as_bytes());
-        let tag = hmac::sign(&key, format!("remoteler form {form}").as_bytes());
-        tag.as_ref().iter().map(|octet| format!("{octet:02x}")).collect()
+        form_token(&self.secret, form).reveal().to_owned()
     }
 
     /// Whether a form that came back is one of this browser's.
-    pub(crate) fn sent(&self, form: &str, token: &str) -> bool {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, self.secret.reveal().as_bytes());
-        let octets: Option<Vec<u8>> = (0..token.len() / 2)
-            .map(|at| token.get(2 * at..2 * at + 2).and_then(|digits| u8::from_str_radix(digits, 16).ok()))
-            .collect();
-        let right = |octets: Vec<u8>| hmac::verify(&key, format!("remoteler form {form}").as_bytes(), &octets).is_ok();
-        token.len() == DIGITS && octets.is_some_and(right)
+    pub(crate) fn sent(&self, form: &str, token: &Secret) -> bool {
+        is_form_token(&self.secret, form, token)
     }
 
     /// `answer`, with the cookie. A day is longer than any login takes.
@@ -134,19 +127,8 @@ mod tests {
         assert!(!cookie.contains("Domain"));
         let sent = cookie.split(';').next().unwrap();
         let again = Browser::of(&headers(&[("cookie", sent)])).unwrap();
-        assert!(again.sent("x", &browser.form_token("x")));
+        assert!(again.sent("x", &Secret::new(browser.form_token("x"))));
         assert_eq!(sent.split_once('=').unwrap().1.len(), 64);
-    }
-
-    #[test]
-    fn a_form_is_of_one_browser_and_for_one_thing() {
-        let (ann, eve) = [(); 2].map(|()| Browser::new(&OsEntropy)).into();
-        let token = ann.form_token("confirm 1");
-        assert!(ann.sent("confirm 1", &token)); // I52
-        assert!(!eve.sent("confirm 1", &token) && !ann.sent("confirm 2", &token));
-        for wrong in ["", "é", &token[2..], &format!("{token}00"), &"zz".repeat(32)] {
-            assert!(!ann.sent("confirm 1", wrong), "{wrong}");
-        }
     }
 
     #[test]
