@@ -11,7 +11,7 @@ use remoteler_ca::{
     UserProfile,
 };
 use remoteler_core::{
-    AuditKind, AuditSink, CaKind, Clock, ClusterName, Entropy, HostIdentity, Login, Role, RoleOptions, RotationPhase,
+    AuditKind, AuditSink, CaKind, Clock, ClusterName, Entropy, HostIdentity, LEAST_LOGIN_TTL, Login, Role, RoleOptions, RotationPhase,
     Timestamp, TrustBundle, UserIdentity, UserName,
 };
 pub(crate) use single::{About, SingleIssue};
@@ -274,6 +274,15 @@ fn permits(roles: &[Arc<Role>]) -> SshPermits {
         port_forwarding: forwarding.local.allowed() || forwarding.remote.allowed(),
         agent_forwarding: options.forward_agent,
     }
+}
+
+/// For how long certificates are asked for; at the longest, roles decide.
+pub(crate) fn asked_life(seconds: Option<u64>) -> ApiResult<Option<Duration>> {
+    let least = LEAST_LOGIN_TTL.as_secs();
+    if seconds.is_some_and(|wanted| wanted < least) {
+        return Err(bad_request(format!("certificates can be asked for {least} seconds at the least; ask for more")));
+    }
+    Ok(seconds.map(Duration::from_secs))
 }
 
 /// The accounts for a certificate: what the roles give, in order and once each, or the placeholder.

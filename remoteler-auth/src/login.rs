@@ -1,16 +1,16 @@
 //! Login with a password: limits, the check that costs the same for everybody, and the certificates of a success.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuditKind, LEAST_LOGIN_TTL, LockContext, LoginRequest, PolicySource, Role, SourceNet,
+    ApiError, ApiErrorKind, AuditKind, LockContext, LoginRequest, PolicySource, Role, SourceNet,
     SystemRole, UserCerts, UserName,
 };
 
 use crate::{
     Caller,
     failure::{ApiResult, bad_request, conflict, unauthenticated},
-    issue::{SubjectKeys, user_identity},
+    issue::{SubjectKeys, asked_life, user_identity},
     local_login::LocalProof,
     mfa::Asked,
     records::key,
@@ -29,15 +29,10 @@ const NO_FACTOR: &str = "everybody needs a second factor here and you have none;
 
 impl Inner {
     pub(crate) async fn login(&self, caller: &Caller, request: LoginRequest) -> ApiResult<UserCerts> {
-        if request.ttl_seconds.is_some_and(|wanted| wanted < LEAST_LOGIN_TTL.as_secs()) {
-            let least = LEAST_LOGIN_TTL.as_secs();
-            return Err(bad_request(format!(
-                "certificates can be asked for {least} seconds at the least; ask for more"
-            )));
-        }
+        let ttl = asked_life(request.ttl_seconds)?;
         let remote = remote(caller, request.client_addr.as_deref());
         let keys = SubjectKeys::parse(&request.ssh_public_key, &request.tls_public_key)?;
-        let LoginRequest { user, password, code, ttl_seconds, .. } = request;
+        let LoginRequest { user, password, code, .. } = request;
         let typed = LocalProof { user, password, code };
         let user = self.prove_local(&typed, remote.as_deref()).await?;
         let failed = |error: String| failure_of(&typed, error, remote.as_deref());
@@ -49,9 +44,8 @@ impl Inner {
         }
         let issue = self.roles_of(&user).and_then(|roles| {
             let identity = user_identity(&self.cluster, &user.name, &roles, &user.traits);
-            let requested = ttl_seconds.map(Duration::from_secs);
             self.check_locks(&LockContext::of_identity(&identity))?;
-            self.issuer.prepare_user(identity, &roles, keys, requested)
+            self.issuer.prepare_user(identity, &roles, keys, ttl)
         });
         let issue = match issue {
             Ok(issue) => issue,

@@ -7,14 +7,14 @@ use remoteler_ca::{
     DatabaseProfile, KubeProfile, OpensshHostProfile, OpensshUserProfile, ServerProfile, SmartCardProfile,
 };
 use remoteler_core::{
-    CaKind, LEAST_LOGIN_TTL, LockContext, Role, SignRequest, SignedCertificates, Timestamp, UserIdentity, UserName,
+    CaKind, LockContext, Role, SignRequest, SignedCertificates, Timestamp, UserIdentity, UserName,
     Verb,
 };
 
 use crate::{
     Caller,
     failure::{ApiResult, bad_request, conflict, not_found},
-    issue::{About, SubjectKeys, user_identity},
+    issue::{About, SubjectKeys, asked_life, user_identity},
     records::key,
     service::Inner,
     users::UserRecord,
@@ -84,14 +84,14 @@ impl Inner {
         match request {
             SignRequest::User { user, ssh_public_key, tls_public_key, ttl_seconds } => {
                 let keys = SubjectKeys::parse(&ssh_public_key, &tls_public_key)?;
-                self.sign_user(by, &user, keys, life(ttl_seconds)?).await
+                self.sign_user(by, &user, keys, asked_life(ttl_seconds)?).await
             }
             SignRequest::OpensshUser { user, ssh_public_key, ttl_seconds } => {
-                self.sign_openssh_user(by, &user, &ssh_public_key, life(ttl_seconds)?).await
+                self.sign_openssh_user(by, &user, &ssh_public_key, asked_life(ttl_seconds)?).await
             }
             SignRequest::Kubernetes { user, kube_cluster, tls_public_key, ttl_seconds, needs_proxy: _ } => {
                 let tls_key = self.issuer.tls_key(&tls_public_key)?;
-                let ttl = life(ttl_seconds)?;
+                let ttl = asked_life(ttl_seconds)?;
                 self.sign_for_elsewhere(by, &user, ttl, |holder, not_after| {
                     let profile = KubeProfile {
                         identity: holder.identity.clone(),
@@ -109,7 +109,7 @@ impl Inner {
             }
             SignRequest::Database { user, database_user, tls_public_key, ttl_seconds } => {
                 let tls_key = self.issuer.tls_key(&tls_public_key)?;
-                let ttl = life(ttl_seconds)?;
+                let ttl = asked_life(ttl_seconds)?;
                 self.sign_for_elsewhere(by, &user, ttl, |holder, not_after| {
                     let database_user = holder.account(DATABASE_USERS, "--db-user", database_user)?;
                     let profile = DatabaseProfile { database_user: database_user.clone(), tls_key, not_after };
@@ -122,7 +122,7 @@ impl Inner {
             }
             SignRequest::SmartCard { user, windows_user, domain, sid, crl_url, tls_public_key, ttl_seconds } => {
                 let tls_key = self.issuer.tls_key(&tls_public_key)?;
-                let ttl = life(ttl_seconds)?;
+                let ttl = asked_life(ttl_seconds)?;
                 self.sign_for_elsewhere(by, &user, ttl, |holder, not_after| {
                     let windows_user = holder.account(WINDOWS_USERS, "--windows-user", windows_user)?;
                     let subject = format!("{windows_user}@{domain}");
@@ -135,10 +135,10 @@ impl Inner {
                 .await
             }
             SignRequest::OpensshHost { names, ssh_public_key, ttl_seconds } => {
-                self.sign_openssh_host(by, names, &ssh_public_key, life(ttl_seconds)?).await
+                self.sign_openssh_host(by, names, &ssh_public_key, asked_life(ttl_seconds)?).await
             }
             SignRequest::Server { names, tls_public_key, ttl_seconds } => {
-                self.sign_server(by, names, &tls_public_key, life(ttl_seconds)?).await
+                self.sign_server(by, names, &tls_public_key, asked_life(ttl_seconds)?).await
             }
         }
     }
@@ -333,13 +333,4 @@ fn host_names(names: Vec<String>) -> ApiResult<(Vec<String>, String)> {
     let names: Vec<String> = names.into_iter().map(|name| name.to_ascii_lowercase()).collect();
     let first = names.first().cloned().ok_or_else(|| bad_request("a host needs at least one name"))?;
     Ok((names, first))
-}
-
-/// A life that can be asked for.
-fn life(seconds: Option<u64>) -> ApiResult<Option<Duration>> {
-    if seconds.is_some_and(|wanted| wanted < LEAST_LOGIN_TTL.as_secs()) {
-        let least = LEAST_LOGIN_TTL.as_secs();
-        return Err(bad_request(format!("certificates can be asked for {least} seconds at the least; ask for more")));
-    }
-    Ok(seconds.map(Duration::from_secs))
 }

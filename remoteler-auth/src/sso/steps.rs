@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use remoteler_core::{
     AccountWish, ApiError, AuditKind, BeginLogin, BrowserAction, BrowserAnswer, BrowserStep, BrowserView,
-    ConnectorChoice, LEAST_LOGIN_TTL, LoginBegun, LoginMethods, LoginPoll, LoginProgress, Resource, ResourceKind,
+    ConnectorChoice, LoginBegun, LoginMethods, LoginPoll, LoginProgress, Resource, ResourceKind,
     Secret, Verb, draw_login_code, fill_random, is_answer_key, read_login_code, seal_answer,
 };
 
@@ -20,7 +20,7 @@ use crate::{
     ceremonies::Asker,
     failure::{ApiResult, bad_request, denied, not_found, rate_limited},
     form_token::{form_token, is_form_token},
-    issue::SubjectKeys,
+    issue::{SubjectKeys, asked_life},
     local_login::{KeyProof, LOCAL, LocalProof},
     login::{remote, source_of},
     secret_hash,
@@ -55,12 +55,7 @@ impl Inner {
     }
 
     pub(crate) async fn begin_login(&self, caller: &Caller, request: BeginLogin) -> ApiResult<LoginBegun> {
-        let least = LEAST_LOGIN_TTL.as_secs();
-        if request.ttl_seconds.is_some_and(|wanted| wanted < least) {
-            return Err(bad_request(format!(
-                "certificates can be asked for {least} seconds at the least; ask for more"
-            )));
-        }
+        asked_life(request.ttl_seconds)?;
         SubjectKeys::parse(&request.ssh_public_key, &request.tls_public_key)?;
         if !is_answer_key(&request.answer_key) {
             return Err(bad_request("the key for the answer is no X25519 public key"));
