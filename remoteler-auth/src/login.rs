@@ -1,16 +1,16 @@
 //! Login with a password: limits, the check that costs the same for everybody, and the certificates of a success.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use remoteler_core::{
     ApiError, ApiErrorKind, AuditKind, LockContext, LoginRequest, PolicySource, Role, SourceNet,
-    SystemRole, UserCerts, UserName,
+    SystemRole, UserCerts, UserIdentity, UserName,
 };
 
 use crate::{
     Caller,
     failure::{ApiResult, bad_request, conflict, unauthenticated},
-    issue::{SubjectKeys, asked_life, user_identity},
+    issue::{SubjectKeys, UserIssue, asked_life, user_identity},
     local_login::LocalProof,
     mfa::Asked,
     records::key,
@@ -42,20 +42,13 @@ impl Inner {
             self.record(failed(WRONG.into())).await?;
             return Err(unauthenticated(WRONG));
         }
-        let issue = self.roles_of(&user).and_then(|roles| {
-            let identity = user_identity(&self.cluster, &user.name, &roles, &user.traits);
-            self.check_locks(&LockContext::of_identity(&identity))?;
-            self.issuer.prepare_user(identity, &roles, keys, ttl)
-        });
-        let issue = match issue {
+        let issue = match self.prepare_login(&user, keys, ttl) {
             Ok(issue) => issue,
             Err(cause) => {
                 self.record(failed(cause.message.clone())).await?;
                 return Err(cause);
             }
         };
-        let (identity, expires) = (issue.identity(), issue.expires());
-        let (roles, logins) = (identity.roles.clone(), identity.logins.clone());
         self.record(AuditKind::UserLogin {
             user: user.name.to_string(),
             method: "local".into(),
@@ -65,16 +58,7 @@ impl Inner {
             remote: remote.clone(),
         })
         .await?;
-        let issued = self.issuer.issue_user(issue).await?;
-        Ok(UserCerts {
-            ssh_certificate: issued.ssh_certificate,
-            tls_certificate: issued.tls_certificate_pem,
-            expires,
-            roles,
-            logins: logins.iter().map(ToString::to_string).collect(),
-            trust: self.issuer.trust(),
-            logout_connector: None,
-        })
+        self.finish_login(issue, None).await
     }
 
     /// The user that was proven by password and, where one is needed, by a code. Whoever fails counts, and is on record.
@@ -139,6 +123,45 @@ impl Inner {
         let stored = record.as_ref().and_then(|record| record.password.clone());
         let matches = self.passwords.verify(typed.password.clone(), stored).await?;
         Ok(record.filter(|_| matches))
+    }
+
+    /// Roles and identity of a user, unless a lock holds for it. Everything is from the record (I9).
+    pub(crate) fn admitted_identity(&self, user: &UserRecord) -> ApiResult<(Vec<Arc<Role>>, UserIdentity)> {
+        let roles = self.roles_of(user)?;
+        let identity = user_identity(&self.cluster, &user.name, &roles, &user.traits);
+        self.check_locks(&LockContext::of_identity(&identity))?;
+        Ok((roles, identity))
+    }
+
+    /// Everything about the certificates of a user who was proven is checked; nothing is signed yet.
+    pub(crate) fn prepare_login(
+        &self,
+        user: &UserRecord,
+        keys: SubjectKeys,
+        ttl: Option<Duration>,
+    ) -> ApiResult<UserIssue> {
+        let (roles, identity) = self.admitted_identity(user)?;
+        self.issuer.prepare_user(identity, &roles, keys, ttl)
+    }
+
+    /// Signs what was prepared; what the user gets of it.
+    pub(crate) async fn finish_login(
+        &self,
+        issue: UserIssue,
+        logout_connector: Option<String>,
+    ) -> ApiResult<UserCerts> {
+        let (identity, expires) = (issue.identity(), issue.expires());
+        let (roles, logins) = (identity.roles.clone(), identity.logins.iter().map(ToString::to_string).collect());
+        let issued = self.issuer.issue_user(issue).await?;
+        Ok(UserCerts {
+            ssh_certificate: issued.ssh_certificate,
+            tls_certificate: issued.tls_certificate_pem,
+            expires,
+            roles,
+            logins,
+            trust: self.issuer.trust(),
+            logout_connector,
+        })
     }
 
     pub(crate) fn roles_of(&self, user: &UserRecord) -> Result<Vec<Arc<Role>>, ApiError> {

@@ -7,14 +7,14 @@ use remoteler_ca::{
     DatabaseProfile, KubeProfile, OpensshHostProfile, OpensshUserProfile, ServerProfile, SmartCardProfile,
 };
 use remoteler_core::{
-    CaKind, LockContext, Role, SignRequest, SignedCertificates, Timestamp, UserIdentity, UserName,
+    CaKind, Role, SignRequest, SignedCertificates, Timestamp, UserIdentity, UserName,
     Verb,
 };
 
 use crate::{
     Caller,
     failure::{ApiResult, bad_request, conflict, not_found},
-    issue::{About, SubjectKeys, asked_life, user_identity},
+    issue::{About, SubjectKeys, asked_life},
     records::key,
     service::Inner,
     users::UserRecord,
@@ -274,9 +274,7 @@ impl Inner {
         let found = self.records.read::<UserRecord>(&key::of(key::USERS, user)).await?;
         let record = found
             .ok_or_else(|| not_found(format!("there is no user {user}; tctl users ls lists the users there are")))?;
-        let roles = self.roles_of(&record)?;
-        let identity = user_identity(&self.cluster, &record.name, &roles, &record.traits);
-        self.check_locks(&LockContext::of_identity(&identity))?;
+        let (roles, identity) = self.admitted_identity(&record)?;
         Ok(Holder { record, roles, identity })
     }
 }

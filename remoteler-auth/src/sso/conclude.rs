@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuditKind, BrowserView, ConnectorReport, LockContext, RoleName, Traits, UserName,
+    ApiError, ApiErrorKind, AuditKind, BrowserView, ConnectorReport, RoleName, Traits, UserName,
 };
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,6 @@ use super::{
 };
 use crate::{
     failure::{ApiResult, denied, not_found},
-    issue::user_identity,
     service::Inner,
     users::{UserRecord, check_traits},
 };
@@ -189,9 +188,7 @@ impl Inner {
                 (Authenticated::Provider(identity), user)
             }
         };
-        let roles = self.roles_of(&user)?;
-        let identity = user_identity(&self.cluster, &user.name, &roles, &user.traits);
-        self.check_locks(&LockContext::of_identity(&identity))?;
+        self.admitted_identity(&user)?;
         Ok((who, user))
     }
 

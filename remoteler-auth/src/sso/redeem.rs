@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use remoteler_core::{AuditKind, FollowKey, LockContext, RedeemLogin, SealedCerts, UserCerts};
+use remoteler_core::{AuditKind, FollowKey, RedeemLogin, SealedCerts};
 
 use super::{
     conclude::Authenticated,
@@ -11,7 +11,7 @@ use super::{
 use crate::{
     Caller,
     failure::{ApiResult, bad_request, denied, not_found},
-    issue::{SubjectKeys, UserIssue, user_identity},
+    issue::SubjectKeys,
     login::remote,
     secret_hash,
     service::Inner,
@@ -64,7 +64,10 @@ impl Inner {
         // Who is removed at this moment is let in before that, and what they got is revoked, or not at all.
         let _turn = self.changes.read().await;
         let issue = match user {
-            Ok(user) => self.prepare_login(user, keys, ttl).await,
+            Ok(user) => {
+                let there = self.still_there(&user).await;
+                there.and_then(|()| self.prepare_login(&user, keys, ttl.map(Duration::from_secs)))
+            }
             Err(cause) => Err(cause),
         };
         let issue = match issue {
@@ -74,23 +77,12 @@ impl Inner {
                 return Err(cause);
             }
         };
-        let (identity, expires) = (issue.identity(), issue.expires());
-        let logout_connector = who.connector().filter(|_| who.method() == "oidc").map(str::to_owned);
-        let (roles, logins) = (identity.roles.clone(), identity.logins.iter().map(ToString::to_string).collect());
         self.record(login(true, None)).await?;
         if let Authenticated::Provider(_) = &who {
             self.remember_login(&issue).await?;
         }
-        let issued = self.issuer.issue_user(issue).await?;
-        let certs = UserCerts {
-            ssh_certificate: issued.ssh_certificate,
-            tls_certificate: issued.tls_certificate_pem,
-            expires,
-            roles,
-            logins,
-            trust: self.issuer.trust(),
-            logout_connector,
-        };
+        let logout_connector = who.connector().filter(|_| who.method() == "oidc").map(str::to_owned);
+        let certs = self.finish_login(issue, logout_connector).await?;
         let text = serde_json::to_vec(&certs).map_err(|cause| bad_request(cause.to_string()))?;
         let sealed = follow.seal(&text).map_err(|cause| bad_request(cause.to_string()))?;
         Ok(SealedCerts { sealed })
@@ -109,13 +101,5 @@ impl Inner {
                 self.keep_account(identity).await
             }
         }
-    }
-
-    async fn prepare_login(&self, user: UserRecord, keys: SubjectKeys, ttl: Option<u64>) -> ApiResult<UserIssue> {
-        self.still_there(&user).await?;
-        let roles = self.roles_of(&user)?;
-        let identity = user_identity(&self.cluster, &user.name, &roles, &user.traits);
-        self.check_locks(&LockContext::of_identity(&identity))?;
-        self.issuer.prepare_user(identity, &roles, keys, ttl.map(Duration::from_secs))
     }
 }
