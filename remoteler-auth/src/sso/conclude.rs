@@ -83,6 +83,18 @@ impl Authenticated {
         }
     }
 
+    /// That this one logged in, or was not let in and why.
+    pub(super) fn login_event(&self, refused: Option<String>, remote: Option<String>) -> AuditKind {
+        AuditKind::UserLogin {
+            user: self.username().to_string(),
+            method: self.method().to_owned(),
+            success: refused.is_none(),
+            error: refused,
+            connector: self.connector().map(str::to_owned),
+            remote,
+        }
+    }
+
     pub(crate) fn username(&self) -> &UserName {
         match self {
             Self::Local(name) => name,
@@ -155,15 +167,7 @@ impl Inner {
         let user = self.user_of_login(who).await?;
         let _turn = self.changes.read().await;
         self.still_there(&user).await?;
-        self.record(AuditKind::UserLogin {
-            user: user.name.to_string(),
-            method: who.method().to_owned(),
-            success: true,
-            error: None,
-            connector: who.connector().map(str::to_owned),
-            remote: record.remote.clone(),
-        })
-        .await?;
+        self.record(who.login_event(None, record.remote.clone())).await?;
         let session = self.open_web_session(&user, &record.host, record.remote.clone()).await?;
         Ok(BrowserView::SessionBegun { session })
     }

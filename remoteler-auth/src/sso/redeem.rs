@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use remoteler_core::{AuditKind, FollowKey, RedeemLogin, SealedCerts};
+use remoteler_core::{FollowKey, RedeemLogin, SealedCerts};
 
 use super::{
     conclude::Authenticated,
@@ -48,15 +48,6 @@ impl Inner {
         let follow = FollowKey::from_text(&follow).ok_or_else(gone)?;
         let remote = remote(caller, request.client_addr.as_deref()).or(record.remote.clone());
         let keys = SubjectKeys::parse(&ssh, &tls)?;
-
-        let login = |success: bool, error: Option<String>| AuditKind::UserLogin {
-            user: who.username().to_string(),
-            method: who.method().to_owned(),
-            success,
-            error,
-            connector: who.connector().map(str::to_owned),
-            remote: remote.clone(),
-        };
         let user = match self.still_proven(who.username(), record.proven.as_ref()).await {
             Ok(()) => self.user_of_login(&who).await,
             Err(cause) => Err(cause),
@@ -73,11 +64,11 @@ impl Inner {
         let issue = match issue {
             Ok(issue) => issue,
             Err(cause) => {
-                self.record(login(false, Some(cause.message.clone()))).await?;
+                self.record(who.login_event(Some(cause.message.clone()), remote)).await?;
                 return Err(cause);
             }
         };
-        self.record(login(true, None)).await?;
+        self.record(who.login_event(None, remote)).await?;
         if let Authenticated::Provider(_) = &who {
             self.remember_login(&issue).await?;
         }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use remoteler_core::{
-    AccountWish, ApiError, AuditKind, BeginLogin, BrowserAction, BrowserAnswer, BrowserStep, BrowserView,
+    AccountWish, ApiError, BeginLogin, BrowserAction, BrowserAnswer, BrowserStep, BrowserView,
     ConnectorChoice, LoginBegun, LoginMethods, LoginPoll, LoginProgress, Resource, ResourceKind,
     Secret, Verb, draw_login_code, fill_random, is_answer_key, read_login_code, seal_answer,
 };
@@ -438,15 +438,7 @@ impl Inner {
         };
         if !approve {
             let said = "the login was declined in the browser";
-            self.record(AuditKind::UserLogin {
-                user: who.username().to_string(),
-                method: who.method().to_owned(),
-                success: false,
-                error: Some(said.into()),
-                connector: who.connector().map(str::to_owned),
-                remote: record.remote.clone(),
-            })
-            .await?;
+            self.record(who.login_event(Some(said.into()), record.remote.clone())).await?;
             record.stage = Stage::Refused(said.into());
             self.move_login(&record, revision).await?;
             return Ok(match redirect {
