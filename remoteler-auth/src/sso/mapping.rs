@@ -41,21 +41,20 @@ pub(crate) fn claims_of(object: &Map<String, Value>) -> Claims {
         Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
         Value::Null | Value::Array(_) | Value::Object(_) => None,
     };
-    let mut claims = Claims::new();
-    for (name, value) in object.iter().filter(|(name, _)| !TECHNICAL.contains(&name.as_str())) {
-        let values: Vec<String> = match value.as_array() {
-            Some(values) => values.iter().take(MAX_VALUES).filter_map(text).collect(),
-            None => text(value).into_iter().collect(),
-        };
-        let values: Vec<String> = values
-            .into_iter()
-            .filter(|value| value.len() <= MAX_VALUE && !value.chars().any(char::is_control))
-            .collect();
-        if !values.is_empty() && name.len() <= MAX_VALUE {
-            claims.insert(name.clone(), values);
-        }
-    }
-    claims
+    let said = object.iter().filter(|(name, _)| !TECHNICAL.contains(&name.as_str()));
+    bounded(said.map(|(name, value)| {
+        let values = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+        (name.clone(), values.iter().filter_map(text))
+    }))
+}
+
+/// What was said, as claims, by whichever protocol: what is too long or steers a terminal is left out, and what is too much.
+pub(crate) fn bounded<V: IntoIterator<Item = String>>(said: impl IntoIterator<Item = (String, V)>) -> Claims {
+    let plain = |text: &String| text.len() <= MAX_VALUE && !text.chars().any(char::is_control);
+    let named = said.into_iter().filter(|(name, _)| plain(name));
+    let kept =
+        named.map(|(name, values)| (name, values.into_iter().filter(plain).take(MAX_VALUES).collect::<Vec<_>>()));
+    kept.filter(|(_, values)| !values.is_empty()).collect()
 }
 
 /// Traits are claims; accounts of operating systems only those that can be some.
@@ -182,6 +181,19 @@ mod tests {
         assert_eq!(outcomes[0].matched.as_deref(), Some("ssh-prod"));
         assert_eq!(outcomes[0].roles, ["node-prod", "node-dev"]);
         assert_eq!((outcomes[2].matched.as_deref(), outcomes[2].roles.len()), (None, 0));
+    }
+
+    #[test]
+    fn claims_are_short_plain_and_few_by_whichever_protocol() {
+        // I30
+        let long = "x".repeat(MAX_VALUE + 1);
+        let many: Vec<_> = (0..=MAX_VALUES).map(|number| number.to_string()).collect();
+        let said = object(json!({ "groups": ["a\u{1b}[2J", long, "ops"], "many": many, "none": [long, {}], "b\u{7}": "x" }));
+        let claims = claims_of(&said);
+        assert_eq!(claims.keys().collect::<Vec<_>>(), ["groups", "many"]);
+        assert_eq!((&claims["groups"], claims["many"].len()), (&vec!["ops".to_owned()], MAX_VALUES));
+        let attributes = ["groups", "many"].map(|name| (name.to_owned(), claims[name].clone()));
+        assert_eq!(bounded(attributes), claims);
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub(super) use self::published::Providers;
 use super::{
     conclude::{Authenticated, LoginFault, Proven, ProviderIdentity},
     connectors::Connector,
-    mapping::{self, Claims},
+    mapping,
     oidc::Away,
     records::{Asked, GONE, LoginRecord, PendingState, ProviderSecrets, Stage},
 };
@@ -33,9 +33,6 @@ use crate::{
 
 /// The field of the form that an identity provider posts.
 pub(super) const FIELD: &str = "SAMLResponse";
-/// Longest value of an attribute that is looked at, and most of one attribute.
-const MAX_VALUE: usize = 256;
-const MAX_VALUES: usize = 500;
 const UNUSABLE: &str = "the identity provider's metadata cannot be used; tell an administrator";
 
 /// Reads what a document says of its identity provider, where that needs no question.
@@ -285,7 +282,7 @@ fn destination<'a>(spec: &SamlSpec, idp: &'a IdpMetadata) -> Option<(Binding, &'
 
 /// The account, its name, roles and traits, and the reasons.
 fn identity(connector: &str, spec: &SamlSpec, said: SamlClaims) -> Result<Proven, LoginFault> {
-    let claims = claims_of(said.attributes);
+    let claims = mapping::bounded(said.attributes);
     let (named_by, name) = match &spec.username_attribute {
         Some(attribute) => match claims.get(attribute).map(Vec::as_slice) {
             Some([one]) => (attribute.as_str(), one.clone()),
@@ -328,15 +325,6 @@ fn identity(connector: &str, spec: &SamlSpec, said: SamlClaims) -> Result<Proven
         terms: String::new(),
     };
     Ok((Authenticated::Provider(Box::new(who)), report))
-}
-
-/// Attributes as claims: what is too long or steers a terminal is left out.
-fn claims_of(attributes: BTreeMap<String, Vec<String>>) -> Claims {
-    let plain = |text: &String| text.len() <= MAX_VALUE && !text.chars().any(char::is_control);
-    let named = attributes.into_iter().filter(|(name, _)| plain(name));
-    let kept =
-        named.map(|(name, values)| (name, values.into_iter().filter(plain).take(MAX_VALUES).collect::<Vec<_>>()));
-    kept.filter(|(_, values)| !values.is_empty()).collect()
 }
 
 #[cfg(test)]
