@@ -102,6 +102,9 @@ pub(crate) mod key {
     /// `saml-keys/<connector>`: what signs the requests of a connector.
     #[cfg(feature = "saml")]
     pub(crate) const SAML_KEYS: &str = "saml-keys/";
+    /// `saml_used/<hash of issuer and id>`: assertions that were used, until they end. Written otherwise than the rest: databases have it so.
+    #[cfg(feature = "saml")]
+    pub(crate) const SAML_USED: &str = "saml_used/";
 
     /// `key-questions/<hash of token>`: questions to security keys that wait for an answer.
     pub(crate) const KEY_QUESTIONS: &str = "key-questions/";

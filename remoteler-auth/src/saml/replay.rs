@@ -1,13 +1,10 @@
-//! Assertions that were used: each counts once (I46). Owns their keys in the store. How many there can be is bounded by how many an identity
+//! Assertions that were used: each counts once (I46). Owns that one use. How many there can be is bounded by how many an identity
 //! provider of ours signs within a day: what is not signed by one does not get here.
 
-use remoteler_core::{Expected, Storage, StorageError, Timestamp};
-use ring::digest::{SHA256, digest};
+use remoteler_core::{Expected, Secret, Storage, StorageError, Timestamp};
 
 use super::{SamlClaims, SamlError};
-
-/// Below which the ids of used assertions are kept.
-const PREFIX: &str = "saml_used/";
+use crate::{records::key, secret_hash};
 
 /// Why an assertion was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -28,11 +25,8 @@ pub enum UseError {
 pub async fn use_once(storage: &dyn Storage, claims: &SamlClaims, now: Timestamp) -> Result<(), UseError> {
     // Ids are the identity provider's words, of any length: what is kept is their digest, with the issuer, which has ids of its own.
     let text = format!("{}\0{}", claims.issuer, claims.assertion_id);
-    let name: String = digest(&SHA256, text.as_bytes()).as_ref().iter().map(|octet| format!("{octet:02x}")).collect();
-    let kept = storage
-        .compare_and_swap(&format!("{PREFIX}{name}"), Expected::Absent, b"", Some(claims.remember_until), now)
-        .await;
-    match kept {
+    let place = key::of(key::SAML_USED, secret_hash::hash(&Secret::new(text)));
+    match storage.compare_and_swap(&place, Expected::Absent, b"", Some(claims.remember_until), now).await {
         Ok(_) => Ok(()),
         Err(StorageError::Conflict { .. }) => Err(SamlError::Replayed.into()),
         Err(cause) => Err(cause.into()),
