@@ -115,7 +115,7 @@ impl Inner {
         if metadata.issuer != issuer {
             return Err(LoginFault::with(
                 AWAY,
-                format!("its discovery says that it is {}", super::steps::printable(&metadata.issuer)),
+                format!("its discovery says that it is {}", super::steps::excerpt(&metadata.issuer)),
             ));
         }
         if !metadata.response_types_supported.iter().any(|kind| kind == "code") {

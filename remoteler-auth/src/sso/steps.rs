@@ -346,7 +346,7 @@ impl Inner {
         };
         let Some(pending) = pending else {
             let said = "a browser came back from a provider with a state that is unknown, was used or has expired";
-            self.record_attempt(String::new(), format!("{said}, at connector {}", printable(connector)), from).await?;
+            self.record_attempt(String::new(), format!("{said}, at connector {}", excerpt(connector)), from).await?;
             return Err(denied(
                 "the identity provider's answer is unknown, was used already or came too late; start again with tsh login",
             ));
@@ -387,13 +387,13 @@ impl Inner {
         };
         let connector = connector.map_err(|cause| LoginFault::said(cause.message))?;
         if let Some(error) = params.get("error") {
-            let error = printable(error);
+            let error = excerpt(error);
             let said = if error == "access_denied" {
                 "the login was declined at the identity provider".to_owned()
             } else {
                 format!("the identity provider refused the login: {error}")
             };
-            let more = params.get("error_description").map(|text| printable(text)).unwrap_or_default();
+            let more = params.get("error_description").map(|text| excerpt(text)).unwrap_or_default();
             return Err(LoginFault { detail: format!("{said} {more}").trim_end().to_owned(), said });
         }
         let (who, report) = match &connector {
@@ -530,7 +530,7 @@ fn known(browser: Option<&Secret>) -> ApiResult<&Secret> {
     })
 }
 
-/// A stranger's text for the audit log and for pages: short, and without anything that steers.
-pub(super) fn printable(text: &str) -> String {
+/// What a stranger said, for the audit log and for pages: its plain ASCII, and not much of it. (Core's `printable` keeps all of a text.)
+pub(super) fn excerpt(text: &str) -> String {
     text.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').take(200).collect()
 }
