@@ -13,6 +13,7 @@ mod mapping;
 mod oidc;
 mod records;
 mod redeem;
+mod remembered;
 #[cfg(feature = "saml")]
 mod saml;
 #[cfg(not(feature = "saml"))]

@@ -1,11 +1,7 @@
 //! Login by OpenID Connect: the request (authorization code with PKCE and nonce), and the judgement of everything that comes back (OpenID Connect Core section
 //! 3.1, RFC 9207). Owns what providers published, for a while; opens no connection.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use base64::{
     Engine,
@@ -22,6 +18,7 @@ use super::{
     jws::{JwsError, KeySet, Unique},
     mapping,
     records::{PendingState, ProviderSecrets},
+    remembered::{Remembered, is_within},
 };
 use crate::{secret_hash, service::Inner};
 
@@ -61,16 +58,14 @@ struct Provider {
     rekeyed: Option<Timestamp>,
 }
 
-/// Providers by issuer, as found last. There are few: they are those of connectors.
+/// Providers by issuer, as found last.
 #[derive(Default)]
-pub(super) struct Providers(Mutex<HashMap<String, Provider>>);
+pub(super) struct Providers(Remembered<Provider>);
 
 /// So long what a provider published is believed without asking.
 const FRESH: Duration = Duration::from_secs(300);
 /// For a token whose key is unknown, keys are fetched again at most so often (I26).
 const REKEY: Duration = Duration::from_secs(20);
-/// Most providers remembered.
-const MAX_PROVIDERS: usize = 100;
 /// How far clocks may differ.
 const SKEW: i64 = 60;
 /// How old a new token may be.
@@ -106,8 +101,8 @@ impl Inner {
 
     async fn provider(&self, issuer: &str) -> Result<Provider, LoginFault> {
         let now = self.clock.now();
-        let known = self.sso.providers.lock().get(issuer).cloned();
-        if let Some(known) = known.filter(|known| now >= known.found && now.since(known.found) < FRESH) {
+        let known = self.sso.providers.0.of(issuer);
+        if let Some(known) = known.filter(|known| is_within(known.found, FRESH, now)) {
             return Ok(known);
         }
         let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
@@ -127,11 +122,7 @@ impl Inner {
         }
         let keys = self.keys_of(&metadata).await?;
         let provider = Provider { metadata: Arc::new(metadata), keys: Arc::new(keys), found: now, rekeyed: None };
-        let mut providers = self.sso.providers.lock();
-        if providers.len() >= MAX_PROVIDERS {
-            providers.clear();
-        }
-        providers.insert(issuer.to_owned(), provider.clone());
+        self.sso.providers.0.keep(issuer, || provider.clone(), |known| *known = provider.clone());
         Ok(provider)
     }
 
@@ -151,19 +142,24 @@ impl Inner {
             other => return other.map_err(fault),
         }
         let now = self.clock.now();
-        {
-            // Whoever comes first asks; the time is kept before the answer is there.
-            let mut providers = self.sso.providers.lock();
-            let Some(known) = providers.get_mut(issuer) else { return Err(fault(JwsError::NoKey)) };
-            if known.rekeyed.is_some_and(|last| now >= last && now.since(last) < REKEY) {
-                return known.keys.verify(token).map_err(fault);
+        // Whoever comes first asks; the time is kept before the answer is there.
+        let asked = self.sso.providers.0.look(issuer, |known| {
+            let known = known.ok_or(JwsError::NoKey)?;
+            if known.rekeyed.is_some_and(|last| is_within(last, REKEY, now)) {
+                return known.keys.verify(token).map(Some);
             }
             known.rekeyed = Some(now);
+            Ok(None)
+        });
+        if let Some(claims) = asked.map_err(fault)? {
+            return Ok(claims);
         }
         let keys = Arc::new(self.keys_of(&provider.metadata).await?);
-        if let Some(known) = self.sso.providers.lock().get_mut(issuer) {
-            known.keys = Arc::clone(&keys);
-        }
+        self.sso.providers.0.look(issuer, |known| {
+            if let Some(known) = known {
+                known.keys = Arc::clone(&keys);
+            }
+        });
         keys.verify(token).map_err(fault)
     }
 
@@ -337,12 +333,6 @@ impl Inner {
         }
         mapping::add_claims(claims, more);
         Ok(())
-    }
-}
-
-impl Providers {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Provider>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

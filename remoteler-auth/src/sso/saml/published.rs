@@ -1,18 +1,17 @@
 //! Metadata of identity providers by URL, as it was found last. Owns when it is asked for again and until when it is believed; asks nobody.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use remoteler_core::Timestamp;
 
-use crate::saml::IdpMetadata;
+use crate::{
+    saml::IdpMetadata,
+    sso::remembered::{Remembered, is_within},
+};
 
 /// Metadata by URL.
 #[derive(Default)]
-pub(in crate::sso) struct Providers(Mutex<HashMap<String, Published>>);
+pub(in crate::sso) struct Providers(Remembered<Published>);
 
 /// What is known of a URL.
 #[derive(Clone, Default)]
@@ -40,32 +39,19 @@ const FRESH: Duration = Duration::from_secs(300);
 const STALE: Duration = Duration::from_secs(24 * 3600);
 /// After an attempt that gave nothing, the next one is made so much later (I26).
 const RETRY: Duration = Duration::from_secs(20);
-/// Most providers remembered.
-const MAX_PROVIDERS: usize = 100;
 
 impl Providers {
     pub(super) fn of(&self, url: &str) -> Published {
-        self.lock().get(url).cloned().unwrap_or_default()
+        self.0.of(url).unwrap_or_default()
     }
 
     pub(super) fn found(&self, url: &str, metadata: IdpMetadata, now: Timestamp) {
-        self.keep(url, |published| *published = Published { found: Some((metadata, now)), failed: None });
+        let found = Published { found: Some((metadata, now)), failed: None };
+        self.0.keep(url, Published::default, |published| *published = found);
     }
 
     pub(super) fn failed(&self, url: &str, now: Timestamp) {
-        self.keep(url, |published| published.failed = Some(now));
-    }
-
-    fn keep(&self, url: &str, change: impl FnOnce(&mut Published)) {
-        let mut all = self.lock();
-        if all.len() >= MAX_PROVIDERS && !all.contains_key(url) {
-            all.clear();
-        }
-        change(all.entry(url.to_owned()).or_default());
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Published>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.keep(url, Published::default, |published| published.failed = Some(now));
     }
 }
 
@@ -75,7 +61,7 @@ impl Published {
             return Known::Fresh(metadata);
         }
         let stale = self.younger(STALE, now);
-        if self.failed.is_some_and(|at| now >= at && now.since(at) < RETRY) {
+        if self.failed.is_some_and(|at| is_within(at, RETRY, now)) {
             return Known::Silent(stale);
         }
         Known::Old(stale)
@@ -84,7 +70,7 @@ impl Published {
     /// What was found, if that is younger than so much and may still be used.
     fn younger(&self, than: Duration, now: Timestamp) -> Option<IdpMetadata> {
         let (metadata, at) = self.found.as_ref()?;
-        let usable = now >= *at && now.since(*at) < than && metadata.is_valid_at(now);
+        let usable = is_within(*at, than, now) && metadata.is_valid_at(now);
         usable.then(|| metadata.clone())
     }
 }
