@@ -11,8 +11,8 @@ use remoteler_ca::{
     UserProfile,
 };
 use remoteler_core::{
-    AuditKind, AuditSink, CaKind, Clock, ClusterName, Entropy, HostIdentity, LEAST_LOGIN_TTL, Login, Role, RoleOptions, RotationPhase,
-    Timestamp, TrustBundle, UserIdentity, UserName,
+    AuditKind, AuditSink, CaKind, Clock, ClusterName, Entropy, HostIdentity, LEAST_LOGIN_TTL, Login, Role, RoleOptions,
+    RotationPhase, Timestamp, TrustBundle, UserIdentity, UserName,
 };
 pub(crate) use single::{About, SingleIssue};
 use single::{ssh_key, tls_key};

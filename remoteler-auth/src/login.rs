@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuditKind, LockContext, LoginRequest, PolicySource, Role, SourceNet,
-    SystemRole, UserCerts, UserIdentity, UserName,
+    ApiError, ApiErrorKind, AuditKind, LockContext, LoginRequest, PolicySource, Role, SourceNet, SystemRole, UserCerts,
+    UserIdentity, UserName,
 };
 
 use crate::{

@@ -6,10 +6,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use remoteler_ca::{
     DatabaseProfile, KubeProfile, OpensshHostProfile, OpensshUserProfile, ServerProfile, SmartCardProfile,
 };
-use remoteler_core::{
-    CaKind, Role, SignRequest, SignedCertificates, Timestamp, UserIdentity, UserName,
-    Verb,
-};
+use remoteler_core::{CaKind, Role, SignRequest, SignedCertificates, Timestamp, UserIdentity, UserName, Verb};
 
 use crate::{
     Caller,

@@ -3,7 +3,9 @@
 //! itself, asks no password, and believes nothing that a browser says of itself.
 
 mod account;
+mod begin;
 mod conclude;
+mod confirm;
 mod connectors;
 mod fetch;
 mod github;
@@ -14,6 +16,7 @@ mod oidc;
 mod records;
 mod redeem;
 mod remembered;
+mod round_trip;
 #[cfg(feature = "saml")]
 mod saml;
 #[cfg(not(feature = "saml"))]

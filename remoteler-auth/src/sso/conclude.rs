@@ -3,9 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use remoteler_core::{
-    ApiError, ApiErrorKind, AuditKind, BrowserView, ConnectorReport, RoleName, Traits, UserName,
-};
+use remoteler_core::{ApiError, ApiErrorKind, AuditKind, BrowserView, ConnectorReport, RoleName, Traits, UserName};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -252,4 +250,9 @@ impl Inner {
             other => other,
         }
     }
+}
+
+/// What a stranger said, for the audit log and for pages: its plain ASCII, and not much of it. (Core's `printable` keeps all of a text.)
+pub(super) fn excerpt(text: &str) -> String {
+    text.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').take(200).collect()
 }

@@ -188,7 +188,8 @@ mod tests {
         // I30
         let long = "x".repeat(MAX_VALUE + 1);
         let many: Vec<_> = (0..=MAX_VALUES).map(|number| number.to_string()).collect();
-        let said = object(json!({ "groups": ["a\u{1b}[2J", long, "ops"], "many": many, "none": [long, {}], "b\u{7}": "x" }));
+        let said =
+            object(json!({ "groups": ["a\u{1b}[2J", long, "ops"], "many": many, "none": [long, {}], "b\u{7}": "x" }));
         let claims = claims_of(&said);
         assert_eq!(claims.keys().collect::<Vec<_>>(), ["groups", "many"]);
         assert_eq!((&claims["groups"], claims["many"].len()), (&vec!["ops".to_owned()], MAX_VALUES));

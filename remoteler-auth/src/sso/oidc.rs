@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{
-    conclude::{Authenticated, LoginFault, Proven, ProviderIdentity},
+    conclude::{Authenticated, LoginFault, Proven, ProviderIdentity, excerpt},
     jws::{JwsError, KeySet, Unique},
     mapping,
     records::{PendingState, ProviderSecrets},
@@ -108,10 +108,7 @@ impl Inner {
         let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
         let metadata: Metadata = self.provider_json("discovery", get(&url)?).await?;
         if metadata.issuer != issuer {
-            return Err(LoginFault::with(
-                AWAY,
-                format!("its discovery says that it is {}", super::steps::excerpt(&metadata.issuer)),
-            ));
+            return Err(LoginFault::with(AWAY, format!("its discovery says that it is {}", excerpt(&metadata.issuer))));
         }
         if !metadata.response_types_supported.iter().any(|kind| kind == "code") {
             return Err(LoginFault::with(AWAY, "it does not support the authorization code")); // I37
