@@ -144,7 +144,7 @@ impl Inner {
         let address = from.as_deref().map(source_of).or_else(|| caller.source().map(|source| source.to_string()));
         let turn = self.login_turn(user.name.as_str(), address.as_deref()).await?;
         if !self.passwords.verify(password, user.password.clone()).await? {
-            let said = "the password until now is wrong";
+            let said = "the current password is wrong";
             self.record(local_failure(user.name.as_str(), said.into(), from.as_deref())).await?;
             return Err(unauthenticated(said));
         }

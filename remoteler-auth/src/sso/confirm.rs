@@ -1,5 +1,5 @@
 //! The last page of a login: who, on which machine and with which code, is to be let in (I41). Owns that the browser of the login alone answers, by the form it
-//! was shown (I52), and that what it then carries opens for nobody but who began (I40).
+//! was shown (I52), and that what it then carries opens for nobody but who began.
 
 use remoteler_core::{BrowserView, Secret, seal_answer};
 

@@ -185,7 +185,6 @@ mod tests {
 
     #[test]
     fn claims_are_short_plain_and_few_by_whichever_protocol() {
-        // I30
         let long = "x".repeat(MAX_VALUE + 1);
         let many: Vec<_> = (0..=MAX_VALUES).map(|number| number.to_string()).collect();
         let said =

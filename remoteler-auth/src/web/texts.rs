@@ -120,7 +120,7 @@ texts! {
     account_factor_name = "Name";
     account_key_name = "security key";
     account_prove = "To change second factors, show one that you have: type a code of its app, or a recovery code.";
-    account_prove_button = "Show it";
+    account_prove_button = "Use the code";
     account_touch_text = "Touch your security key, or unlock this device, to show that your account is changed by you.";
     account_done_proven = "Thank you. Second factors can be changed for five minutes.";
     account_stale = "To change second factors, show once more that it is you.";
@@ -136,7 +136,7 @@ texts! {
     account_certificate = "ends {ends}";
     account_revoke = "Revoke all of them";
     account_password = "Password";
-    account_password_now = "Password until now";
+    account_password_now = "Current password";
     account_password_button = "Change the password";
     account_back = "Back to your account";
     account_done_factor = "The second factor was added.";

@@ -273,7 +273,7 @@ async fn the_own_password_changes_for_who_knows_it_and_other_browsers_are_out() 
         format!("user=ann&password={now}&new_password={new}&again={again}")
     };
     for (fields, said) in [
-        (change("wrong", NEW, NEW), "password until now is wrong"),
+        (change("wrong", NEW, NEW), "current password is wrong"),
         (change(PASSWORD, NEW, PASSWORD), "not the same"),
         (change(PASSWORD, "password1", "password1"), "easy to guess"),
     ] {

@@ -169,7 +169,7 @@ fn the_gallery_shows_each_page_as_it_is_rendered() {
         ),
         (
             "account-stale",
-            AccountPage::new(&ENGLISH, &stale, token, token, Some("The password until now is wrong."), None).render(),
+            AccountPage::new(&ENGLISH, &stale, token, token, Some("The current password is wrong."), None).render(),
         ),
         (
             "account-prove",
