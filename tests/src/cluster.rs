@@ -98,6 +98,12 @@ impl Cluster {
         self.rewrite_config();
     }
 
+    /// Writes other lines of `proxy_service` into the config, for the next start.
+    pub fn configure_proxy(&mut self, lines: &str) {
+        self.options.proxy_config = lines.to_owned();
+        self.rewrite_config();
+    }
+
     fn rewrite_config(&self) {
         let node = self.node.clone().unwrap_or_else(|| format!("{}:0", self.options.listen_ip));
         self.write_config(&self.auth, &self.proxy, &node);

@@ -3,21 +3,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails ends its test")]
 
-use std::{
-    collections::BTreeMap,
-    os::unix::fs::PermissionsExt as _,
-    process::Command,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeMap, os::unix::fs::PermissionsExt as _, sync::Arc, time::Duration};
 
-use expectrl::{Expect, Session, session::OsSession};
+use expectrl::Expect;
 use http::StatusCode;
 use remoteler_core::{
     Clock, Identity, KubeClusterName, Policy, PolicySource, ProvenUserIdentity, Resource, Role, SessionId,
     SessionProof, SessionTarget, UserName,
 };
-use remoteler_tests::{ApiServer, Cluster, KubeCluster, KubeFixture, User, eventually_within, need};
+use remoteler_tests::{
+    ApiServer, AuthenticatorApp, Cluster, KubeCluster, KubeFixture, User, answer_code, ends, need, on_terminal,
+};
 use serde_json::{Value, json};
 
 // I49
@@ -77,72 +73,17 @@ async fn a_kubernetes_service_takes_a_request_with_the_proof_for_its_cluster_in_
     assert!(api_server.violations().is_empty(), "{:?}", api_server.violations()); // I56
 }
 
-/// An authenticator app (RFC 6238), which shows no code twice.
-struct App {
-    key: ring::hmac::Key,
-    last: u64,
-}
-
-impl App {
-    fn new(base32: &str) -> Self {
-        let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
-        let (mut octets, mut held, mut count) = (Vec::new(), 0_u32, 0);
-        for letter in base32.bytes() {
-            let five = alphabet.iter().position(|known| *known == letter).expect("base32");
-            held = (held << 5) | u32::try_from(five).unwrap();
-            count += 5;
-            if count >= 8 {
-                count -= 8;
-                octets.push((held >> count).to_le_bytes()[0]);
-            }
-        }
-        Self { key: ring::hmac::Key::new(ring::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &octets), last: 0 }
-    }
-
-    /// The next code that counts: the service takes those of the step before and after, too.
-    fn code(&mut self) -> String {
-        let step = eventually_within(Duration::from_secs(90), "a code that was not used", || {
-            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() / 30;
-            let next = (self.last + 1).max(now - 1);
-            if next <= now + 1 { Ok(next) } else { Err("all codes of this minute are used".to_owned()) }
-        });
-        self.last = step;
-        let tag = ring::hmac::sign(&self.key, &step.to_be_bytes());
-        let at = usize::from(tag.as_ref()[19] & 15);
-        let word = u32::from_be_bytes(tag.as_ref()[at..at + 4].try_into().unwrap()) & 0x7fff_ffff;
-        format!("{:06}", word % 1_000_000)
-    }
-}
-
-fn open(command: Command) -> OsSession {
-    let mut session = Session::spawn(command).unwrap();
-    session.set_expect_timeout(Some(Duration::from_secs(90)));
-    session
-}
-
-fn ends(mut session: OsSession, status: i32) {
-    session.expect(expectrl::Eof).unwrap();
-    let ended = session.get_process().wait().unwrap();
-    assert!(matches!(ended, expectrl::process::unix::WaitStatus::Exited(_, found) if found == status), "{ended:?}");
-}
-
-/// Answers one question for a code.
-fn answer(session: &mut OsSession, code: &str) {
-    session.expect("One-time code:").unwrap();
-    session.send_line(code).unwrap();
-}
-
 /// `tsh mfa add`, with an app that is new.
-fn with_app(user: &User) -> App {
+fn with_app(user: &User) -> AuthenticatorApp {
     let mut tsh = user.tsh_command();
     tsh.args(["mfa", "add", "--name", "phone"]);
-    let mut session = open(tsh);
+    let mut session = on_terminal(tsh);
     session.expect("Password of").unwrap();
     session.send_line(user.password()).unwrap();
     let shown = session.expect(expectrl::Regex("type this secret into it: [A-Z2-7]+\r?\n")).unwrap();
     let line = String::from_utf8_lossy(shown.get(0).unwrap()).into_owned();
-    let mut app = App::new(line.rsplit(' ').next().unwrap().trim());
-    answer(&mut session, &app.code());
+    let mut app = AuthenticatorApp::new(line.rsplit(' ').next().unwrap().trim());
+    answer_code(&mut session, &app.code());
     ends(session, 0);
     app
 }
@@ -177,7 +118,7 @@ fn stock_ssh_scp_and_tsh_ask_for_a_code_for_each_session_and_the_audit_log_names
     // Who has no factor hears how to get one, and explanations say that one is needed.
     let mut ssh = eve.openssh("ssh");
     ssh.args([Cluster::NODE, "true"]);
-    let mut session = open(ssh);
+    let mut session = on_terminal(ssh);
     session.expect("tsh mfa add").unwrap();
     ends(session, 255);
     let explained = eve.tsh(&["explain", Cluster::NODE]).ok().text();
@@ -186,8 +127,8 @@ fn stock_ssh_scp_and_tsh_ask_for_a_code_for_each_session_and_the_audit_log_names
     let (mut ann_app, mut bob_app) = (with_app(&ann), with_app(&bob));
     let mut ssh = ann.openssh("ssh");
     ssh.args(["edge-1", "echo out-$((40+2))"]);
-    let mut session = open(ssh);
-    answer(&mut session, &ann_app.code());
+    let mut session = on_terminal(ssh);
+    answer_code(&mut session, &ann_app.code());
     session.expect("out-42").unwrap();
     ends(session, 0);
     let start = cluster.event("session.start", |event| event["user"] == "ann");
@@ -201,18 +142,18 @@ fn stock_ssh_scp_and_tsh_ask_for_a_code_for_each_session_and_the_audit_log_names
     let there = cluster.dir().join("there");
     let mut scp = ann.openssh("scp");
     scp.arg(&here).arg(format!("{}:{}", Cluster::NODE, there.display()));
-    let mut session = open(scp);
-    answer(&mut session, &ann_app.code());
+    let mut session = on_terminal(scp);
+    answer_code(&mut session, &ann_app.code());
     ends(session, 0);
     assert_eq!(std::fs::read_to_string(&there).unwrap(), "carried");
 
     // A wrong code, then the right one; and nobody to ask.
     let mut tsh = bob.tsh_command();
     tsh.args(["ssh", Cluster::NODE, "echo out-$((40+2))"]);
-    let mut session = open(tsh);
-    answer(&mut session, "000");
+    let mut session = on_terminal(tsh);
+    answer_code(&mut session, "000");
     session.expect("the code is wrong").unwrap();
-    answer(&mut session, &bob_app.code());
+    answer_code(&mut session, &bob_app.code());
     session.expect("out-42").unwrap();
     ends(session, 0);
     let batch = bob.tsh(&["ssh", "-o", "BatchMode=yes", Cluster::NODE, "true"]);
@@ -233,9 +174,9 @@ async fn kubectl_asks_once_within_the_minute_and_again_when_the_proof_has_ended(
         demand(&kube.cluster, &[&ann]);
         ann.tsh(&["kube", "login", "staging"]).ok();
         let mut app = with_app(&ann);
-        let get = || open(ann.kubectl(&["get", "pods", "-o", "name", "--request-timeout=60s"]));
+        let get = || on_terminal(ann.kubectl(&["get", "pods", "-o", "name", "--request-timeout=60s"]));
         let mut first = get();
-        answer(&mut first, &app.code());
+        answer_code(&mut first, &app.code());
         ends(first, 0);
         // Nobody answers: it would wait for ever, were it asked.
         ends(get(), 0);
@@ -254,7 +195,7 @@ async fn kubectl_asks_once_within_the_minute_and_again_when_the_proof_has_ended(
         sessions["staging"]["proven"]["expires"] = "2020-01-01T00:00:00.000Z".into();
         std::fs::write(&kept, sessions.to_string()).unwrap();
         let mut again = get();
-        answer(&mut again, &app.code());
+        answer_code(&mut again, &app.code());
         ends(again, 0);
         assert_eq!(kube.cluster.events("mfa_auth_challenge.validate").len(), 2);
         ann.tsh(&["logout"]).ok();

@@ -5,4 +5,5 @@
 mod four_ways;
 mod oidc;
 mod saml;
+mod second_factors;
 mod world;

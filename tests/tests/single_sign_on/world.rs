@@ -14,6 +14,8 @@ use serde_json::json;
 pub(crate) struct World {
     pub(crate) cluster: Cluster,
     pub(crate) files: ProviderFiles,
+    /// Where people reach the proxy.
+    pub(crate) address: String,
     /// What the connectors give to who comes.
     pub(crate) roles: Vec<String>,
     /// The daemon reads the authority when it first needs it.
@@ -31,7 +33,25 @@ impl World {
         );
         let environment = vec![("SSL_CERT_FILE".into(), files.authority.display().to_string())];
         let cluster = Cluster::start_with(ClusterOptions { auth_config, environment, ..options });
-        Self { cluster, files, roles: vec!["access".into()], _files: dir }
+        let address = cluster.proxy().to_owned();
+        Self { cluster, files, address, roles: vec!["access".into()], _files: dir }
+    }
+
+    /// The same, whose proxy has a name, as security keys need one.
+    pub(crate) fn under_a_name(mut self) -> Self {
+        let (_, port) = self.cluster.proxy().rsplit_once(':').unwrap();
+        self.address = format!("localhost:{port}");
+        self.cluster.configure_proxy(&format!("  public_addr: {}\n", self.address));
+        self.restart(|_| ());
+        self
+    }
+
+    /// Kills the daemon, does something to what it left, and starts it again.
+    pub(crate) fn restart(&mut self, meanwhile: impl FnOnce(&Cluster)) {
+        self.cluster.kill_daemon();
+        meanwhile(&self.cluster);
+        self.cluster.start_daemon();
+        self.cluster.wait_ready();
     }
 
     /// Starts an OpenID provider and makes its connector `idp`. Who comes is `account`, or nobody.
@@ -55,7 +75,7 @@ impl World {
 
     /// Where a connector's provider sends browsers back to.
     pub(crate) fn callback(&self, connector: &str) -> String {
-        format!("https://{}/web/callback/{connector}", self.cluster.proxy())
+        format!("https://{}/web/callback/{connector}", self.address)
     }
 
     pub(crate) fn tsh(&self, args: &[&str]) -> Command {
@@ -71,8 +91,18 @@ impl World {
 
     /// `tsh login` with these words, as it waits for a browser.
     pub(crate) fn login(&self, extra: &[&str]) -> Waiting {
-        let mut command = self.tsh(&["login", "--insecure", "--proxy", self.cluster.proxy()]);
+        let mut command = self.tsh(&["login", "--insecure", "--proxy", &self.address]);
         Waiting::start(command.args(extra))
+    }
+
+    /// Logs `tsh` in by the provider, in this browser.
+    pub(crate) fn log_in(&self, browser: &Browser) {
+        let mut tsh = self.login(&["--browser", "none"]);
+        let (page, _) = tsh.page_and_code();
+        let shown = browser.get(&page);
+        self.confirm(browser, &page, &shown);
+        let (status, said) = tsh.finish();
+        assert_eq!(status, Some(0), "{said}");
     }
 
     /// Confirms the login whose page is shown: the whole way to the listener of `tsh`.
