@@ -119,7 +119,8 @@ pub(crate) enum Command {
         /// cluster_auth_preference (cap), cluster_networking_config (netconfig), session_recording_config (recconfig)
         resource: ResourceRef,
     },
-    /// Write resources from YAML documents of all kinds but node and kube_cluster (tokens without a secret): all of them, or none when one is wrong
+    /// Write resources from YAML documents of all kinds but node and kube_cluster (tokens without a secret). Roles, users and policy tests are one
+    /// change, written first: all of them or none. The others follow one after the other
     #[command(after_help = "Example: tctl create -f developer.yaml")]
     Create {
         /// Replace what is there already
