@@ -22,8 +22,8 @@ const MAX_DOCUMENTS: usize = remoteler_core::MAX_OPERATIONS;
 
 /// A document that was read, and what stands where it goes.
 enum Planned {
-    Role { role: Role, document: Resource },
-    User { user: NewUser, stands: Option<(UserRecord, Revision)> },
+    Role { role: Box<Role>, document: Resource },
+    User { user: NewUser, stands: Option<(Box<UserRecord>, Revision)> },
     Test { test: PolicyTest, document: Resource, new: bool },
 }
 
@@ -90,7 +90,7 @@ impl Inner {
             ResourceKind::Role => {
                 let role = roles::check(&document)?;
                 self.refuse_existing(&key::of(key::ROLES, role.name()), &document, replace).await?;
-                Planned::Role { role, document }
+                Planned::Role { role: Box::new(role), document }
             }
             ResourceKind::PolicyTest => {
                 let test = policy_tests::check(&document)?;
@@ -103,9 +103,18 @@ impl Inner {
                 if stands.is_some() && !replace {
                     return Err(users::exists(&user.name));
                 }
-                Planned::User { user, stands }
+                Planned::User { user, stands: stands.map(|(record, revision)| (Box::new(record), revision)) }
             }
-            other => return Err(no_policy(other)),
+            ResourceKind::Token
+            | ResourceKind::Node
+            | ResourceKind::KubeCluster
+            | ResourceKind::Lock
+            | ResourceKind::ClusterAuthPreference
+            | ResourceKind::ClusterNetworkingConfig
+            | ResourceKind::SessionRecordingConfig
+            | ResourceKind::Oidc
+            | ResourceKind::Github
+            | ResourceKind::Saml => return Err(no_policy(kind)),
         };
         Ok(planned)
     }
@@ -151,7 +160,7 @@ impl Inner {
                 let NewUser { name, roles, traits } = user.clone();
                 match stands {
                     Some((record, revision)) => {
-                        batch.replace(&key, *revision, &UserRecord { roles, traits, ..record.clone() })?
+                        batch.replace(&key, *revision, &UserRecord { roles, traits, ..UserRecord::clone(record) })?
                     }
                     None => {
                         let created = self.clock.now();
@@ -177,9 +186,6 @@ fn kinds_of(documents: &[Resource]) -> ApiResult<Vec<ResourceKind>> {
     for Resource { kind, metadata, .. } in documents {
         let name = metadata.name.as_str();
         let kind = ResourceKind::parse(kind).map_err(|cause| bad_request(cause.to_string()))?;
-        if !matches!(kind, ResourceKind::Role | ResourceKind::User | ResourceKind::PolicyTest) {
-            return Err(no_policy(kind));
-        }
         if !seen.insert((kind, name)) {
             let name: String = name.chars().take(80).collect();
             return Err(bad_request(format!("{} {name} is there twice", kind.as_str())));
