@@ -24,7 +24,7 @@ const MAX_DOCUMENTS: usize = remoteler_core::MAX_OPERATIONS;
 enum Planned {
     Role { role: Box<Role>, document: Resource },
     User { user: NewUser, stands: Option<(Box<UserRecord>, Revision)> },
-    Test { test: PolicyTest, document: Resource, new: bool },
+    Test { test: Box<PolicyTest>, document: Resource, new: bool },
 }
 
 impl Planned {
@@ -95,7 +95,7 @@ impl Inner {
             ResourceKind::PolicyTest => {
                 let test = policy_tests::check(&document)?;
                 let new = self.refuse_existing(&key::of(key::POLICY_TESTS, test.name()), &document, replace).await?;
-                Planned::Test { test, document, new }
+                Planned::Test { test: Box::new(test), document, new }
             }
             ResourceKind::User => {
                 let user = resources::user_of(document)?;
