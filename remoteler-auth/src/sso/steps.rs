@@ -2,7 +2,7 @@
 //! comes of it is theirs.
 
 use remoteler_core::{
-    AccountWish, ApiError, BrowserAction, BrowserAnswer, BrowserStep, BrowserView, Secret, read_login_code,
+    AccountWish, ApiError, BrowserAction, BrowserAnswer, BrowserStep, BrowserView, Secret, read_login_code, wire,
 };
 
 use super::records::{Asked, GONE, LoginRecord, Stage};
@@ -136,11 +136,11 @@ impl Inner {
 }
 
 fn login_path(id: &str) -> String {
-    format!("/web/login/{id}")
+    wire::path(wire::WEB_LOGIN_PAGE, id)
 }
 
 pub(super) fn confirm_path(id: &str) -> String {
-    format!("/web/login/{id}/confirm")
+    wire::path(wire::WEB_LOGIN_CONFIRM, id)
 }
 
 pub(super) fn finished(success: bool, message: &str) -> BrowserView {
