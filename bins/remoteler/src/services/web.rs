@@ -1,6 +1,6 @@
 //! The proxy's web API and pages: HTTP for people who have no certificate yet.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Extension, Router};
 use hyper_util::{
@@ -13,6 +13,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use super::carrier::Carrier;
+
+/// After so long a connection takes no more requests. The listener cuts it 10 s after it was accepted, whatever goes on there (I30); a browser whose
+/// connection is cut in the middle of a request sends that again, and what is taken once, such as a state or a key's answer, is refused then.
+const LAST_REQUEST: Duration = Duration::from_secs(6);
 
 /// Serves the web API.
 #[derive(Clone)]
@@ -45,17 +49,17 @@ impl WebApi {
     {
         let router = self.router.clone().layer(Extension(RemoteAddr(source)));
         let mut server = auto::Builder::new(TokioExecutor::new());
-        server
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(std::time::Duration::from_secs(10))
-            .max_buf_size(64 * 1024);
+        server.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10)).max_buf_size(64 * 1024);
         server.http2().max_concurrent_streams(8).max_header_list_size(64 * 1024);
         let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(router));
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
             () = self.stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+            () = tokio::time::sleep(LAST_REQUEST) => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
@@ -68,8 +72,7 @@ impl WebApi {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
+    use axum::routing::get;
     use remoteler_core::AuthApi;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
@@ -89,5 +92,23 @@ mod tests {
         assert_eq!(&answer, b"HTTP/1.1 404");
         stop.cancel();
         tokio::time::timeout(Duration::from_secs(5), serving).await.expect("it ends at once").unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_is_under_way_when_a_connection_gets_old_is_answered_and_the_next_one_takes_another() {
+        let slow = async || {
+            tokio::time::sleep(LAST_REQUEST / 2).await;
+            "done"
+        };
+        let web = WebApi { router: Router::new().route("/slow", get(slow)), stop: CancellationToken::new() };
+        let (mut client, server) = duplex(64 * 1024);
+        let serving = tokio::spawn(async move { web.serve(server, "192.0.2.1:1".parse().unwrap()).await });
+        tokio::time::sleep(LAST_REQUEST * 3 / 4).await;
+        client.write_all(b"GET /slow HTTP/1.1\r\nHost: p\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("done"), "{answer}");
+        assert!(answer.contains("connection: close"), "{answer}");
+        serving.await.unwrap();
     }
 }
