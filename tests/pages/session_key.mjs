@@ -35,7 +35,9 @@ try {
     const shown = await page.textContent('main');
     for (const word of words) assert.ok(shown.includes(word), `${word}: ${shown}`);
     await press(page, 'Begin this session?', 'I am going there');
-    await page.getByText('press Enter').waitFor();
+    await page.getByText('press Enter').waitFor().catch(async (cause) => {
+      throw new Error(`${cause.message}\nthe page shows: ${await page.textContent('body')}`);
+    });
     console.log(`touched for ${url}`);
   }
 } finally {
