@@ -8,8 +8,8 @@ use std::{
 
 use expectrl::{Expect, Regex, session::OsSession};
 use remoteler_tests::{
-    ApiServer, AuthenticatorApp, Browser, Chromium, Cluster, ClusterOptions, answer_code, attribute, client, ends,
-    eventually, need, need_oidc_provider, on_terminal, os_login,
+    ApiServer, AuthenticatorApp, Browser, Chromium, Cluster, ClusterOptions, answer_code, client, ends, eventually,
+    need, need_oidc_provider, on_terminal, os_login,
 };
 use serde_json::{Value, json};
 
