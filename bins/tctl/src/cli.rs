@@ -123,8 +123,8 @@ pub(crate) enum Command {
         /// cluster_auth_preference (cap), cluster_networking_config (netconfig), session_recording_config (recconfig)
         resource: ResourceRef,
     },
-    /// Write resources from YAML documents of all kinds but node and kube_cluster (tokens without a secret). Roles, users and policy tests are one
-    /// change, written first: all of them or none. The others follow one after the other
+    /// Write resources from YAML documents of all kinds but node and kube_cluster (tokens without a secret). Roles, users and policy tests
+    /// that follow each other in the file are one change: all of them or none
     #[command(after_help = "Example: tctl create -f developer.yaml")]
     Create {
         /// Replace what is there already
