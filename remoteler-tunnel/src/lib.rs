@@ -73,7 +73,7 @@ pub use resume::{
     ResumeKeys, ResumeRequest,
 };
 pub use router::{AttachedAgent, Attachment, DialError, Inventory, Place, Router, StreamService};
-pub use server::{AgentEvents, AgentSession, RegistrationError, TunnelServer};
+pub use server::{AgentEvents, AgentSession, EarlierProcess, RegistrationError, TunnelServer};
 pub use service::{
     ALPN_SERVICE, Caller, ListenError, ServiceAddress, ServiceConnection, ServiceDialError, ServiceDialer,
     ServiceListener, ServiceName, ServiceNameError, Services,

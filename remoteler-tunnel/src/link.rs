@@ -5,8 +5,11 @@
 //! Like TCP, the sequence counts octets: a frame's number is how many sequenced octets (headers included) went
 //! before it. So an acknowledgement is one number, and what a later resumption has to send again is a range.
 
+mod path;
+
 use std::time::{Duration, Instant};
 
+use self::path::{Drain, RoundTrip, UNQUEUED};
 use crate::frame::{HEADER_LEN, Header, Payload};
 
 /// Received sequenced octets after which an ACK is due at the latest.
@@ -44,8 +47,6 @@ impl Keepalive {
 /// The least that the side that made the connection waits before it asks so, and then before it looks for another connection; on paths with long
 /// round trips it is two of them, and four.
 pub const SOONEST: Duration = Duration::from_millis(250);
-/// The same while no round trip was measured.
-const UNMEASURED: Duration = Duration::from_secs(1);
 
 /// State of the path to one peer.
 #[derive(Debug)]
@@ -72,6 +73,7 @@ pub struct Sequence {
     ping: Ping,
     pong_due: Option<u64>,
     round_trip: RoundTrip,
+    drain: Drain,
 }
 
 /// Where the one PING in flight is.
@@ -80,15 +82,6 @@ enum Ping {
     None { next: u64 },
     Due { nonce: u64 },
     Sent { nonce: u64, at: Instant },
-}
-
-/// The lowest round-trip time of late: queues that our own bulk data builds up do not count as distance.
-#[derive(Clone, Copy, Debug, Default)]
-struct RoundTrip {
-    least: Option<(Duration, Instant)>,
-    /// The last one, queues included: what an answer takes as things are.
-    last: Option<Duration>,
-    measured: Option<Instant>,
 }
 
 impl Sequence {
@@ -111,6 +104,7 @@ impl Sequence {
             ping: Ping::None { next: 1 },
             pong_due: None,
             round_trip: RoundTrip::default(),
+            drain: Drain::default(),
         }
     }
 
@@ -147,6 +141,12 @@ impl Sequence {
         if advance > self.sent - self.acked {
             return Err(LinkError::Ack { ack, acked: self.acked as u32, sent: self.sent as u32 });
         }
+        if let Some(since) = self.unacked_since
+            && advance > 0
+            && self.sent - self.acked > UNQUEUED
+        {
+            self.drain.measured(advance, self.heard.saturating_duration_since(since));
+        }
         self.acked += advance;
         if advance > 0 {
             self.unacked_since = (self.sent > self.acked).then_some(self.heard);
@@ -173,7 +173,7 @@ impl Sequence {
 
     /// Asks for the round-trip time to be measured, unless that was done within the last second.
     pub fn probe(&mut self, now: Instant) {
-        let fresh = self.round_trip.measured.is_some_and(|at| now.saturating_duration_since(at) < PROBE_EVERY);
+        let fresh = self.round_trip.measured_at().is_some_and(|at| now.saturating_duration_since(at) < PROBE_EVERY);
         if let Ping::None { next } = self.ping
             && !fresh
         {
@@ -183,7 +183,7 @@ impl Sequence {
 
     /// Lowest round-trip time of the last half minute of measuring, if any was measured.
     pub fn round_trip(&self) -> Option<Duration> {
-        self.round_trip.least.map(|(least, _)| least)
+        self.round_trip.least()
     }
 
     /// Octets, headers included, that may still be sent before the peer acknowledges some.
@@ -264,6 +264,7 @@ impl Sequence {
         };
         self.pong_due = None;
         self.doubted = false;
+        self.drain = Drain::default();
     }
 
     /// Goes on over another connection, whose peer has received so many octets; returns how many of them are news. What this side has
@@ -318,7 +319,7 @@ impl Sequence {
             Ping::Due { .. } => self.unanswered_since()? + self.ask_within(),
             Ping::None { .. } => return None,
         };
-        Some(asked + patience(self.round_trip.last))
+        Some(asked + self.round_trip.patience() + self.drain.waits(self.sent - self.acked))
     }
 
     /// When the peer was last heard.
@@ -327,7 +328,7 @@ impl Sequence {
     }
 
     fn ask_within(&self) -> Duration {
-        if self.watchful { rest(self.round_trip()) } else { ASK_WITHIN }
+        if self.watchful { self.round_trip.rest() } else { ASK_WITHIN }
     }
 
     /// Asks a silent peer, or gives it up.
@@ -354,29 +355,7 @@ impl Sequence {
     }
 }
 
-/// Silence, with something unacknowledged or after streams have moved, after which the side that watches asks.
-fn rest(round_trip: Option<Duration>) -> Duration {
-    round_trip.map_or(UNMEASURED, |time| 2 * time).clamp(SOONEST, ASK_WITHIN)
-}
-
-/// What an answer may take before the side that watches looks for another connection.
-fn patience(round_trip: Option<Duration>) -> Duration {
-    round_trip.map_or(UNMEASURED, |time| 4 * time).clamp(SOONEST, DOUBT_AFTER - ASK_WITHIN)
-}
-
-impl RoundTrip {
-    fn measured(&mut self, sample: Duration, now: Instant) {
-        self.measured = Some(now);
-        self.last = Some(sample);
-        match self.least {
-            Some((least, at)) if sample > least && now.saturating_duration_since(at) < LEAST_HOLDS => {}
-            Some(_) | None => self.least = Some((sample, now)),
-        }
-    }
-}
-
 const PROBE_EVERY: Duration = Duration::from_secs(1);
-const LEAST_HOLDS: Duration = Duration::from_secs(30);
 
 /// What ends a link from below.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,6 +1,7 @@
 //! Proxy side of reverse tunnels: takes an agent's link, checks what it registers against its certificate, and keeps it in the
 //! router while it lives. Owns the links of agents. Never believes a name that a certificate does not say (I28).
 
+mod passed;
 mod resume;
 #[cfg(test)]
 mod simulation;
@@ -15,11 +16,12 @@ use futures::FutureExt;
 use remoteler_core::{
     EndReason, HostIdentity, LiveGuard, LiveWork, LockContext, Locked, Subject, Terms, Verified, VerifiedHost,
 };
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::connection::{CloseReason, IncomingStream, Link, MuxStream};
+use crate::connection::{CloseReason, IncomingStream, Link, MuxStream, TakeUpError, read_body};
 use crate::dial::{DialCode, DialHeaderError, DialReply, decode, read_message, write_dial_reply, write_message};
 use crate::listener::Admission;
 use crate::mux::Side;
@@ -29,11 +31,13 @@ use crate::mux::stream::StreamError;
 use crate::notice::{MAX_NOTICE_LEN, Notice, ProxyAddress};
 use crate::registration::{MAX_REGISTRATION_LEN, Offer, OfferError, REGISTRATION_METADATA, Registration};
 use crate::replay::ReplayBudget;
-use crate::resume::{EXPORT_CHANNEL, EXPORT_KEYS, RESUME_MAGIC, ResumeKeys};
+use crate::resume::{Channel, EXPORT_CHANNEL, EXPORT_KEYS, RESUME_MAGIC, ResumeKeys, ResumeRequest};
 use crate::router::{Attachment, Router};
 use crate::stream::{BoxedStream, Replayed};
 use crate::tls::ExportsKeys;
 
+pub use passed::EarlierProcess;
+use passed::{Earlier, Passed};
 use resume::{Kept, Resumable};
 
 /// An agent that registers.
@@ -114,6 +118,7 @@ pub struct TunnelServer {
     replay: ReplayBudget,
     resumable: Arc<Resumable>,
     proxies: watch::Receiver<Vec<ProxyAddress>>,
+    earlier: Earlier,
 }
 
 impl TunnelServer {
@@ -122,7 +127,7 @@ impl TunnelServer {
     pub fn new(router: Arc<Router>, events: Arc<dyn AgentEvents>, limits: Limits) -> Self {
         let (_, proxies) = watch::channel(Vec::new());
         let (replay, resumable) = (ReplayBudget::default(), Arc::default());
-        Self { router, events, limits, live: None, replay, resumable, proxies }
+        Self { router, events, limits, live: None, replay, resumable, proxies, earlier: Earlier::default() }
     }
 
     /// Tells every agent where the proxies of the cluster are, and again whenever that changes.
@@ -184,6 +189,8 @@ impl TunnelServer {
             return None;
         };
         let (keys, channel) = (stream.export(EXPORT_KEYS), stream.export(EXPORT_CHANNEL));
+        // Kept only where a connection may have to be passed on with them.
+        let certificates = if self.earlier.is_empty() { Vec::new() } else { stream.peer_certificates() };
         let mut stream: BoxedStream = Box::new(stream);
         let mut prefix = [0; 8];
         if let Err(cause) = stream.read_exact(&mut prefix).await {
@@ -204,8 +211,7 @@ impl TunnelServer {
             };
             if let Some(channel) = channel {
                 admission.authenticated();
-                let served = self.resumable.serve(stream, &prefix, host.identity(), &channel, live);
-                let served = timeout(REGISTRATION_DEADLINE, served).await;
+                let served = self.resume(stream, &prefix, (&host, certificates), &channel, live).await;
                 tracing::debug!(node = %host.identity().name, %source, ?served, "a link was to be taken up again");
             }
             return None;
@@ -238,6 +244,32 @@ impl TunnelServer {
             link.close(Code::Protocol, "the registration's stream broke");
         }
         Some(Box::new(Registered { agent: Box::new(agent), link, control, attachment, kept, live }))
+    }
+
+    /// Lets a link go on over this connection: one that is here, or one that an earlier process still carries.
+    async fn resume(
+        &self,
+        mut stream: BoxedStream,
+        prefix: &[u8; 8],
+        (host, certificates): (&VerifiedHost, Vec<CertificateDer<'static>>),
+        channel: &Channel,
+        live: Option<LiveGuard>,
+    ) -> Result<(), TakeUpError> {
+        let late = |_| TakeUpError::Io(std::io::ErrorKind::TimedOut.into());
+        let body = timeout(REGISTRATION_DEADLINE, read_body(&mut stream, prefix)).await.map_err(late)??;
+        let request = ResumeRequest::parse(&body)?;
+        if !self.earlier.is_empty()
+            && !self.resumable.has(&request)
+            && let Ok(request) = body.try_into()
+        {
+            let passed = Passed { channel: *channel, request, certificates };
+            match self.pass_on(stream, &passed, live.as_ref()).await {
+                Ok(()) => return Ok(()),
+                Err(unknown) => stream = unknown,
+            }
+        }
+        let served = self.resumable.serve(stream, &request, host.identity(), channel, live);
+        timeout(REGISTRATION_DEADLINE, served).await.map_err(late)?
     }
 
     async fn register(

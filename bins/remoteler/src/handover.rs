@@ -1,5 +1,6 @@
 //! A daemon's process hands its ports to the next process of the same daemon, without closing them. Owns the words between the two, which go over
-//! a socket pair that is the next process's standard input. Never passes on keys or connections: those end with the process that has them.
+//! a socket pair that is the next process's standard input. Never passes on keys or connections: those end with the process that has them. What
+//! comes back for links that it still has, comes by `links`.
 //!
 //! ```text
 //! before → next   the listening sockets, their names, the run of the host
@@ -9,6 +10,9 @@
 //! ```
 //!
 //! Whoever hears the end of the socket instead knows that the other is gone, and goes on as before or not at all.
+
+#[cfg(feature = "server")]
+pub(crate) mod links;
 
 use std::{
     io::{IoSlice, IoSliceMut},
@@ -43,7 +47,13 @@ const YOURS: u8 = b'Y';
 const READY: u8 = b'R';
 /// How long the other may take for a step: reading a config, opening a state, starting.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// More listening sockets than a daemon has services.
+/// The name of what processes before take connections by.
+#[cfg(feature = "server")]
+pub(crate) const LINKS: &str = "links";
+/// Processes before, at most, that links still go on in; those before them have had the longest time.
+#[cfg(feature = "server")]
+pub(crate) const MOST_EARLIER: usize = 4;
+/// More listening sockets than a daemon has services, and those of processes before.
 const MOST_SOCKETS: usize = 8;
 const MOST_OCTETS: usize = 4096;
 
@@ -65,7 +75,11 @@ pub(crate) struct Successor {
 
 impl Successor {
     /// Starts the next process: `program` with the arguments that this one has, and `ports` in its hands.
-    pub(crate) fn start(program: &Path, ports: &Ports, instance: InstanceId) -> anyhow::Result<Self> {
+    pub(crate) fn start(
+        program: &Path,
+        ports: &[(&str, BorrowedFd<'_>)],
+        instance: InstanceId,
+    ) -> anyhow::Result<Self> {
         ensure!(ports.len() <= MOST_SOCKETS, "{} ports are too many to hand over", ports.len());
         let (ours, theirs) = UnixStream::pair().context("no socket pair can be made")?;
         let args = std::env::args_os().skip(1).filter(|arg| arg != SUCCESSOR);
@@ -75,9 +89,9 @@ impl Successor {
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .spawn()
             .with_context(|| format!("{} does not start", program.display()))?;
-        let sockets = ports.iter().map(|(name, _)| name.clone()).collect();
+        let sockets = ports.iter().map(|(name, _)| (*name).to_owned()).collect();
         let text = serde_json::to_vec(&Inheritance { sockets, instance })?;
-        let fds: Vec<BorrowedFd<'_>> = ports.iter().map(|(_, fd)| fd.as_fd()).collect();
+        let fds: Vec<BorrowedFd<'_>> = ports.iter().map(|(_, fd)| *fd).collect();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         ensure!(ancillary.push(SendAncillaryMessage::ScmRights(&fds)), "the ports do not fit into a message");
@@ -150,6 +164,13 @@ impl Predecessor {
         let listener = std::net::TcpListener::from(fd);
         listener.set_nonblocking(true)?;
         Ok(Some(tokio::net::TcpListener::from_std(listener)?))
+    }
+
+    /// The sockets by which processes before take connections for links that they still have, the latest first.
+    #[cfg(feature = "server")]
+    pub(crate) fn links(&self) -> Vec<OwnedFd> {
+        let mut ports = self.ports.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        ports.extract_if(.., |(name, _)| name == LINKS).map(|(_, fd)| fd).collect()
     }
 
     /// Asks for what only one process may have, and waits until it is free.

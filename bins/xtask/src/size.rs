@@ -20,7 +20,7 @@ pub(crate) struct SizeArgs {
     /// The release profile instead of that of packages: quicker to build, larger
     #[arg(long)]
     release: bool,
-    /// Also start each daemon in a cluster and say what it holds in memory with one tunnel and nothing to do
+    /// Also start each in a cluster and say what it holds in memory with one tunnel and nothing to do
     #[arg(long)]
     memory: bool,
 }
@@ -84,8 +84,10 @@ pub(crate) fn measure(
         step::run(build.args(set.build).arg("--target-dir").arg(project.packages()))?;
         let program = project.packages().join(profile).join(set.program);
         table.row(&what, set.name, number(mebibytes(&program)?), set.target);
-        if let Some(cluster) = cluster.filter(|_| set.program == DAEMON) {
-            let held = cluster.of(&program, &format!("sized-{index}"))?;
+        if let Some(cluster) = cluster {
+            let name = format!("sized-{index}");
+            let daemon = set.program == DAEMON;
+            let held = if daemon { cluster.of(&program, &name) } else { cluster.of_embedded(&program, &name) }?;
             table.row("memory idle, one tunnel, MiB of RSS", set.name, number(held), "target < 10");
         }
     }

@@ -56,17 +56,21 @@ impl Resumable {
         Kept { table: Arc::clone(self), id }
     }
 
-    /// Serves a connection that opens with the prefix of a resumption. Who may not hears the same as who asks for what is not there.
+    /// Whether there is a link of that id here, whoever asks.
+    pub(super) fn has(&self, request: &ResumeRequest) -> bool {
+        self.lock().contains_key(&request.id)
+    }
+
+    /// Serves a connection on which a resumption was asked for. Who may not hears the same as who asks for what is not there.
     pub(super) async fn serve(
         &self,
-        mut io: BoxedStream,
-        prefix: &[u8; 8],
+        io: BoxedStream,
+        request: &ResumeRequest,
         host: &HostIdentity,
         channel: &Channel,
         live: Option<LiveGuard>,
     ) -> Result<(), TakeUpError> {
-        let request = ResumeRequest::parse(&read_body(&mut io, prefix).await?)?;
-        let Some(entry) = self.find(&request, host, channel) else {
+        let Some(entry) = self.find(request, host, channel) else {
             refuse(io, &UNKNOWN.into()).await;
             return Err(TakeUpError::Over);
         };
@@ -76,7 +80,7 @@ impl Resumable {
             return Err(TakeUpError::Over);
         }
         *attempt = request.attempt;
-        entry.link.hand_over(io, &entry.keys, &request, channel).await?;
+        entry.link.hand_over(io, &entry.keys, request, channel).await?;
         if let (Some(place), Some(live)) = (&entry.live, live) {
             place.send_replace(Arc::new(live));
         }

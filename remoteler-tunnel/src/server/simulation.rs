@@ -22,13 +22,13 @@ use self::model::{Plan, Streams, Tally};
 use self::weather::{Arrival, Event, Network};
 use super::resume::Resumable;
 use crate::backoff::Backoff;
-use crate::connection::{CloseReason, Link, TakeUpError};
+use crate::connection::{CloseReason, Link, TakeUpError, read_body};
 use crate::mux::Side;
 use crate::mux::error::Code;
 use crate::mux::limits::Limits;
 use crate::registration::Offer;
 use crate::replay::ReplayBudget;
-use crate::resume::{RESUME_MAGIC, ResumeKeys};
+use crate::resume::{RESUME_MAGIC, ResumeKeys, ResumeRequest};
 use crate::stream::{BoxedStream, Replayed};
 
 /// What both ends have in common.
@@ -131,8 +131,12 @@ async fn serve(world: World, mut arriving: mpsc::UnboundedReceiver<Arrival>) {
                 return;
             }
             if prefix.starts_with(&RESUME_MAGIC) {
+                let served = async {
+                    let request = ResumeRequest::parse(&read_body(&mut io, &prefix).await?)?;
+                    table.serve(io, &request, &host(), &channel, None).await
+                };
                 // A refusal and a connection that broke are the client's to act on.
-                let _ = timeout(Duration::from_secs(10), table.serve(io, &prefix, &host(), &channel, None)).await;
+                let _ = timeout(Duration::from_secs(10), served).await;
                 return;
             }
             let io = Box::new(Replayed::new(bytes::Bytes::copy_from_slice(&prefix), io));

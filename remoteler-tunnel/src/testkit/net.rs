@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
@@ -93,7 +94,8 @@ impl Net {
     /// When `ip` is no IP address.
     #[must_use]
     pub fn machine(&self, ip: &str) -> Machine {
-        let weather = Weather { ip: address(ip), delay: Duration::ZERO, jitter: Duration::ZERO, silent: false };
+        let weather =
+            Weather { ip: address(ip), delay: Duration::ZERO, jitter: Duration::ZERO, uplink: None, silent: false };
         let place = Place { weather, traffic: Traffic::default(), connections: Vec::new() };
         Machine { net: self.clone(), place: Arc::new(Mutex::new(place)) }
     }
@@ -145,6 +147,8 @@ struct Weather {
     ip: IpAddr,
     delay: Duration,
     jitter: Duration,
+    /// Octets a second.
+    uplink: Option<NonZeroU32>,
     silent: bool,
 }
 
@@ -182,6 +186,12 @@ impl Machine {
     pub fn delay(&self, delay: Duration, jitter: Duration) {
         let mut place = lock(&self.place);
         (place.weather.delay, place.weather.jitter) = (delay, jitter);
+    }
+
+    /// How many octets a second each of its connections carries away from it: what is more waits in the socket, 256 KiB of it, and then the
+    /// writer does. Zero is no limit, which is how it begins.
+    pub fn uplink(&self, octets_a_second: u32) {
+        lock(&self.place).weather.uplink = NonZeroU32::new(octets_a_second);
     }
 
     /// What went over its connections so far.
@@ -255,6 +265,8 @@ struct Pipe {
     queue: VecDeque<(Instant, Bytes)>,
     queued: usize,
     last: Option<Instant>,
+    /// When all that was written will be on its way.
+    leaves: Option<Instant>,
     ended: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
@@ -341,10 +353,18 @@ impl AsyncWrite for End {
             pipe.writer = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        // Later octets never overtake earlier ones.
-        let at = pipe.last.map_or(Instant::now() + under_way, |last| last.max(Instant::now() + under_way));
-        pipe.last = Some(at);
-        pipe.queue.push_back((at, Bytes::copy_from_slice(octets.get(..take).unwrap_or_default())));
+        let octets = octets.get(..take).unwrap_or_default();
+        let uplink = weather.uplink.filter(|_| self.side == 0).map(NonZeroU32::get);
+        let begins = pipe.leaves.map_or(Instant::now(), |leaves| leaves.max(Instant::now()));
+        let mut leaves = begins;
+        for segment in octets.chunks(if uplink.is_some() { SEGMENT } else { take }) {
+            leaves += uplink.map_or(Duration::ZERO, |rate| Duration::from_secs(segment.len() as u64) / rate);
+            // Later octets never overtake earlier ones.
+            let at = pipe.last.map_or(leaves + under_way, |last| last.max(leaves + under_way));
+            pipe.last = Some(at);
+            pipe.queue.push_back((at, Bytes::copy_from_slice(segment)));
+        }
+        pipe.leaves = Some(leaves);
         pipe.queued += take;
         pipe.reader.take().into_iter().for_each(Waker::wake);
         let mut place = lock(&self.machine.place);
@@ -402,4 +422,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// What a socket takes before its writer waits.
 const SOCKET_BUFFER: usize = 256 * 1024;
+/// What leaves at once where an uplink has a rate.
+const SEGMENT: usize = 1400;
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);

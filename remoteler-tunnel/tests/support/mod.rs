@@ -18,10 +18,10 @@ use remoteler_core::{
 };
 use remoteler_tunnel::{
     Admission, AdmissionLimits, Admissions, Agent, AgentConfig, AgentEvents, AgentSession, AgentState, BoxedStream,
-    ClientTls, CloseReason, Connection, DialError, DialHeader, DialReply, Inventory, Limits, Link, Offer, OnePort,
-    Place, REGISTRATION_METADATA, Refusal, RegistrationError, ReplayBudget, Replayed, Route, RouteHandler, Routed,
-    Router, Serve, ServerTls, SharedTlsIdentity, Socket, StreamService, Target, TargetKind, TargetName, TlsIdentity,
-    TrustSource, TunnelServer, Ways, connect_tcp, read_dial, relay, serve, write_dial_reply,
+    ClientTls, CloseReason, Connection, DialError, DialHeader, DialReply, EarlierProcess, Inventory, Limits, Link,
+    Offer, OnePort, Place, REGISTRATION_METADATA, Refusal, RegistrationError, ReplayBudget, Replayed, Route,
+    RouteHandler, Routed, Router, Serve, ServerTls, SharedTlsIdentity, Socket, StreamService, Target, TargetKind,
+    TargetName, TlsIdentity, TrustSource, TunnelServer, Ways, connect_tcp, read_dial, relay, serve, write_dial_reply,
 };
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -187,7 +187,7 @@ impl AgentEvents for Heard {
 
 /// A proxy with its one port on loopback: agents' links, and SSH dials relayed to wherever the inventory says.
 pub struct Proxy {
-    pub authorities: Authorities,
+    pub authorities: Arc<Authorities>,
     pub clock: Arc<ManualClock>,
     pub address: SocketAddr,
     pub router: Arc<Router>,
@@ -197,6 +197,8 @@ pub struct Proxy {
     pub raw: Arc<Mutex<Vec<String>>>,
     pub admissions: Arc<Admissions>,
     pub policy: Arc<SharedPolicy>,
+    pub tunnels: Arc<TunnelServer>,
+    pub tls: ServerTls,
     port: Arc<OnePort<Handler>>,
     stop: CancellationToken,
 }
@@ -209,8 +211,24 @@ impl Drop for Proxy {
 
 impl Proxy {
     pub async fn start(limits: AdmissionLimits) -> Self {
-        let authorities = Authorities::new("root");
-        let clock = clock();
+        let (authorities, clock) = (Authorities::new("root"), clock());
+        let tls = authorities.proxy_tls(Arc::new(authorities.trust()), clock.clone());
+        Self::start_as(limits, Arc::new(authorities), clock, tls, Vec::new()).await
+    }
+
+    /// The next process of the same proxy, on a port of its own, which knows of `earlier` ones.
+    pub async fn next(&self, earlier: Vec<Arc<dyn EarlierProcess>>) -> Self {
+        let limits = AdmissionLimits::default();
+        Self::start_as(limits, self.authorities.clone(), self.clock.clone(), self.tls.clone(), earlier).await
+    }
+
+    async fn start_as(
+        limits: AdmissionLimits,
+        authorities: Arc<Authorities>,
+        clock: Arc<ManualClock>,
+        tls: ServerTls,
+        earlier: Vec<Arc<dyn EarlierProcess>>,
+    ) -> Self {
         let inventory = Arc::new(Told::default());
         let heard = Arc::new(Heard::default());
         let router = Arc::new(Router::new(inventory.clone(), clock.clone(), HashMap::new()));
@@ -218,15 +236,16 @@ impl Proxy {
         let policy = Arc::new(SharedPolicy::new(Policy::new(authorities.trust(), Default::default())));
         let live = LiveWork::new(policy.clone(), clock.clone());
         tokio::spawn(remoteler_tunnel::enforce(live.clone(), Arc::new(NullAudit)));
+        let tunnels = TunnelServer::new(router.clone(), heard.clone(), Limits::server()).living_by(live.clone());
+        let tunnels = Arc::new(tunnels.after(earlier, TaskTracker::new()));
         let handler = Handler {
             router: router.clone(),
-            tunnel: TunnelServer::new(router.clone(), heard.clone(), Limits::server()).living_by(live.clone()),
+            tunnel: tunnels.clone(),
             refusals: Arc::clone(&refusals),
             raw: Arc::clone(&raw),
         };
-        let tls = authorities.proxy_tls(Arc::new(authorities.trust()), clock.clone());
         let web = tls.identity.clone();
-        let one_port = Arc::new(OnePort::new(authorities.cluster.clone(), tls, &web, handler).unwrap());
+        let one_port = Arc::new(OnePort::new(authorities.cluster.clone(), tls.clone(), &web, handler).unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (admissions, stop) = (Admissions::new(limits), CancellationToken::new());
@@ -237,7 +256,22 @@ impl Proxy {
             let one_port = one_port.clone();
             async move { one_port.handle(connection).await }
         }));
-        Self { authorities, clock, address, router, inventory, heard, refusals, raw, admissions, policy, port, stop }
+        Self {
+            authorities,
+            clock,
+            address,
+            router,
+            inventory,
+            heard,
+            refusals,
+            raw,
+            admissions,
+            policy,
+            tunnels,
+            tls,
+            port,
+            stop,
+        }
     }
 
     /// An agent of node `name` that reaches the proxy at `address`.
@@ -329,7 +363,7 @@ pub async fn connected(agent: &Agent) {
 
 struct Handler {
     router: Arc<Router>,
-    tunnel: TunnelServer,
+    tunnel: Arc<TunnelServer>,
     refusals: Arc<Mutex<Vec<String>>>,
     raw: Arc<Mutex<Vec<String>>>,
 }
@@ -379,6 +413,7 @@ impl Handler {
 /// A relay between an agent and a proxy that can lose all connections at once.
 pub struct FaultRelay {
     pub address: SocketAddr,
+    to: Arc<Mutex<SocketAddr>>,
     connections: Arc<Mutex<Vec<tokio::task::AbortHandle>>>,
     accepting: tokio::task::AbortHandle,
 }
@@ -388,10 +423,12 @@ impl FaultRelay {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let connections: Arc<Mutex<Vec<tokio::task::AbortHandle>>> = Arc::default();
-        let kept = connections.clone();
+        let to = Arc::new(Mutex::new(to));
+        let (kept, now) = (connections.clone(), to.clone());
         let accepting = tokio::spawn(async move {
             loop {
                 let (mut near, _) = listener.accept().await.unwrap();
+                let to = *now.lock().unwrap();
                 let copying = tokio::spawn(async move {
                     let mut far = TcpStream::connect(to).await.unwrap();
                     let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
@@ -399,7 +436,12 @@ impl FaultRelay {
                 kept.lock().unwrap().push(copying.abort_handle());
             }
         });
-        Self { address, connections, accepting: accepting.abort_handle() }
+        Self { address, to, connections, accepting: accepting.abort_handle() }
+    }
+
+    /// From now on connections lead to `address`; those that there are stay as they are.
+    pub fn lead_to(&self, address: SocketAddr) {
+        *self.to.lock().unwrap() = address;
     }
 
     /// Loses all connections; how many of them lived.

@@ -1,7 +1,7 @@
 //! How a running daemon makes way for the next process of itself: that one takes the port and serves everybody new, this one goes on with
 //! what it copies until that ends. Owns the order, and the way back when the next process comes to nothing.
 
-use std::path::Path;
+use std::{os::fd::AsFd, path::Path};
 
 use anyhow::Context;
 
@@ -9,6 +9,8 @@ use super::{
     Daemon,
     base::{LentKeeper, LentSpool},
 };
+#[cfg(feature = "server")]
+use crate::handover::{LINKS, MOST_EARLIER, links};
 use crate::{
     handover::{Ports, Successor},
     status_board,
@@ -30,9 +32,15 @@ impl Daemon {
             "only a process that runs the proxy alone makes way for the next one; an auth service, a node or a Kubernetes service is restarted",
         )?;
         let instance = estate.keeper.instance().context("this host has no run that could go on")?;
+        #[cfg(feature = "server")]
+        let links = self.take_links_back().context("links cannot go on beyond this process")?;
         let mut next = {
             let ports = self.ports.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            Successor::start(program, &ports, instance)?
+            #[cfg(feature = "server")]
+            let handed = with_links(&ports, &links);
+            #[cfg(not(feature = "server"))]
+            let handed: Vec<_> = ports.iter().map(|(name, fd)| (name.as_str(), fd.as_fd())).collect();
+            Successor::start(program, &handed, instance)?
         };
         let id = next.id();
         if let Err(cause) = next.wants_to_take_over().await {
@@ -68,10 +76,38 @@ impl Daemon {
     /// Keeps a second hold on a port, to be handed over.
     #[cfg(feature = "server")]
     pub(super) fn keep_port(&self, service: &str, listener: &tokio::net::TcpListener) -> anyhow::Result<()> {
-        use std::os::fd::AsFd;
         let fd = listener.as_fd().try_clone_to_owned().context("a port cannot be held twice")?;
         self.ports.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((service.to_owned(), fd));
         Ok(())
+    }
+
+    /// Takes connections for links that stay here from now on; returns what the next process passes them back by.
+    #[cfg(feature = "server")]
+    fn take_links_back(&self) -> std::io::Result<std::os::fd::OwnedFd> {
+        let (near, far) = std::os::unix::net::UnixStream::pair()?;
+        if let Some((tunnels, tls)) = self.servers.tunnels() {
+            tokio::spawn(super::until(self.stop.clone(), async move {
+                if let Err(cause) = links::take(near, tunnels, tls).await {
+                    tracing::warn!(%cause, "links that lose their connection do not go on in this process any more");
+                }
+            }));
+        }
+        Ok(far.into())
+    }
+
+    /// The processes before that still carry links; their sockets are handed on as well.
+    #[cfg(feature = "server")]
+    pub(super) fn earlier_processes(
+        &self,
+        sockets: Vec<std::os::fd::OwnedFd>,
+    ) -> std::io::Result<Vec<std::sync::Arc<dyn remoteler_tunnel::EarlierProcess>>> {
+        let mut ports = self.ports.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut processes = Vec::<std::sync::Arc<dyn remoteler_tunnel::EarlierProcess>>::new();
+        for socket in sockets {
+            ports.push((LINKS.to_owned(), socket.try_clone()?));
+            processes.push(std::sync::Arc::new(links::Earlier::new(socket)?));
+        }
+        Ok(processes)
     }
 
     /// Lets the ports go: nothing is handed over any more.
@@ -79,4 +115,14 @@ impl Daemon {
         let ports: Ports = std::mem::take(&mut *self.ports.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
         drop(ports);
     }
+}
+
+/// The ports, and behind them what this process and those before it take connections by, the latest first.
+#[cfg(feature = "server")]
+fn with_links<'a>(ports: &'a Ports, own: &'a std::os::fd::OwnedFd) -> Vec<(&'a str, std::os::fd::BorrowedFd<'a>)> {
+    let (earlier, mut handed): (Vec<_>, Vec<_>) =
+        ports.iter().map(|(name, fd)| (name.as_str(), fd.as_fd())).partition(|(name, _)| *name == LINKS);
+    handed.push((LINKS, own.as_fd()));
+    handed.extend(earlier.into_iter().filter(|(_, socket)| links::is_there(*socket)).take(MOST_EARLIER - 1));
+    handed
 }

@@ -15,6 +15,9 @@ pub(crate) struct Listeners {
     pub(crate) proxy: Option<TcpListener>,
     #[cfg(feature = "server")]
     pub(crate) crl: Option<TcpListener>,
+    /// By which processes before take connections for links that they still have.
+    #[cfg(feature = "server")]
+    pub(crate) links: Vec<std::os::fd::OwnedFd>,
     pub(crate) node: Option<TcpListener>,
 }
 
@@ -47,6 +50,8 @@ impl Listeners {
                 Some(inherited) => Some(inherited),
                 None => bind("proxy's revocation lists", crl_addr).await?,
             },
+            #[cfg(feature = "server")]
+            links: before.map(Predecessor::links).unwrap_or_default(),
             node: bind("node", settings.node.as_ref().filter(|_| !joins).map(|node| node.listen)).await?,
         })
     }

@@ -1,12 +1,13 @@
 //! The servers of a process: auth service and proxy.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, os::fd::OwnedFd, sync::Arc, time::Duration};
 
+use anyhow::Context;
 use remoteler_auth::{ApiForAddress, AuthService, Caller, WebNames, bind_admin_socket};
 use remoteler_core::AuthApi;
 use remoteler_tunnel::{
-    AdmissionLimits, Admissions, Limits, OnePort, PeerProxies, Router, Serve, SharedTlsIdentity, StreamService,
-    TargetKind, TunnelServer, serve,
+    AdmissionLimits, Admissions, Limits, OnePort, PeerProxies, Router, Serve, ServerTls, SharedTlsIdentity,
+    StreamService, TargetKind, TunnelServer, serve,
 };
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
@@ -34,11 +35,17 @@ use crate::{
 pub(super) struct Servers {
     auth: Option<AuthService>,
     proxy: Option<(Arc<Router>, Arc<SharedTlsIdentity>)>,
+    tunnels: Option<(Arc<TunnelServer>, ServerTls)>,
     /// Sessions that the proxy copies.
     relays: TaskTracker,
 }
 
 impl Servers {
+    /// Who takes up links, and whom it believes.
+    pub(super) fn tunnels(&self) -> Option<(Arc<TunnelServer>, ServerTls)> {
+        self.tunnels.clone()
+    }
+
     /// Gives the sessions that are copied, and the streams of agents, until `deadline`, then ends the links.
     pub(super) async fn shutdown(&self, deadline: Duration) {
         let end = tokio::time::Instant::now() + deadline;
@@ -83,7 +90,9 @@ impl Daemon {
             self.show_crls(base, listener);
         }
         match (&settings.proxy, listeners.proxy) {
-            (Some(settings), Some(listener)) => self.start_proxy(settings, base, listener, door, services.clone()),
+            (Some(settings), Some(listener)) => {
+                self.start_proxy(settings, base, (listener, listeners.links), door, services.clone())
+            }
             _ => Ok(None),
         }
     }
@@ -111,7 +120,7 @@ impl Daemon {
         &mut self,
         settings: &ProxySettings,
         base: &Base,
-        listener: TcpListener,
+        (listener, links): (TcpListener, Vec<OwnedFd>),
         door: AuthDoor,
         services: HashMap<TargetKind, Arc<dyn StreamService>>,
     ) -> anyhow::Result<Option<String>> {
@@ -131,13 +140,18 @@ impl Daemon {
         let agents = Arc::new(AuditedAgents(base.audit.clone()));
         let carrier = Carrier::new(self.connections.clone());
         let names = WebNames::new(settings.public_addr.as_deref(), [identity.name.to_string()]);
+        let earlier = self.earlier_processes(links).context("links of the process before cannot go on")?;
+        let tunnels = TunnelServer::new(router.clone(), agents, Limits::server())
+            .living_by(base.live.clone())
+            .telling(proxies)
+            .after(earlier, self.servers.relays.clone());
+        let tunnels = Arc::new(tunnels);
+        self.servers.tunnels = Some((tunnels.clone(), base.server_tls()));
         let handler = ProxyHandler {
             cluster: identity.cluster.clone(),
             router: router.clone(),
             inventory,
-            tunnels: TunnelServer::new(router.clone(), agents, Limits::server())
-                .living_by(base.live.clone())
-                .telling(proxies),
+            tunnels,
             live: base.live.clone(),
             auth: door,
             web: WebApi::new(anonymous_api(base), names, self.closing.clone()).carrying(&carrier),

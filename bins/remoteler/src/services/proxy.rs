@@ -23,7 +23,7 @@ pub(crate) struct ProxyHandler {
     pub(crate) cluster: ClusterName,
     pub(crate) router: Arc<Router>,
     pub(crate) inventory: Arc<CachedInventory>,
-    pub(crate) tunnels: TunnelServer,
+    pub(crate) tunnels: Arc<TunnelServer>,
     pub(crate) auth: AuthDoor,
     pub(crate) web: WebApi,
     pub(crate) audit: Arc<dyn AuditSink>,

@@ -147,14 +147,8 @@ impl Cluster {
         if kept == Kept::LinkAndCalls {
             command.arg("--api");
         }
-        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
-        let mut held = HeldTunnels(child);
-        let mut stdin = held.0.stdin.take().context("the agents have no input")?;
-        stdin.write_all(token(&made)?.0.as_bytes())?;
-        drop(stdin);
-        let mut line = String::new();
-        BufReader::new(held.0.stdout.take().context("the agents have no output")?).read_line(&mut line)?;
-        ensure!(line.starts_with("READY"), "not all of {count} agents have their tunnels");
+        let held = HeldTunnels::start(&mut command, &token(&made)?.0)?;
+        ensure!(held.said.starts_with("READY"), "not all of {count} agents have their tunnels");
         Ok(held)
     }
 
@@ -163,6 +157,19 @@ impl Cluster {
         let mut agent = launch_program(program, &self.bin, &self.dir, &self.proxy_addr, &self.ca_pin, name)?;
         connected(&self.bin, &self.dir.join(name), &mut agent)?;
         Ok(agent)
+    }
+
+    /// Starts a program that is an agent by itself, called as the example `smallest_agent` is, and waits until it says that it is reached.
+    pub(super) fn agent_embedded(&self, program: &Path, name: &str) -> anyhow::Result<HeldTunnels> {
+        let made =
+            output(&mut tctl(&self.bin, &self.dir, &["tokens", "add", "--type", "node", "--format", "json"]), "")?;
+        let home = self.dir.join(name);
+        fs::create_dir_all(&home)?;
+        let mut command = Command::new(program);
+        command.args([&self.proxy_addr, &self.ca_pin, name, "nothing", "127.0.0.1:9"]).current_dir(home);
+        let held = HeldTunnels::start(&mut command, &token(&made)?.0)?;
+        ensure!(held.said.starts_with("nothing@"), "{} has no tunnel: {}", program.display(), held.said);
+        Ok(held)
     }
 
     /// Starts `count` more agents and waits for all tunnels.
@@ -177,13 +184,34 @@ impl Cluster {
     }
 }
 
-/// Many agents in one process. Ended when dropped.
-pub(super) struct HeldTunnels(Child);
+/// A program that holds the tunnels of agents. Ended when dropped.
+pub(super) struct HeldTunnels {
+    child: Child,
+    /// Its first line.
+    said: String,
+}
+
+impl HeldTunnels {
+    /// Starts it with a token on its standard input, and waits for its first line.
+    fn start(command: &mut Command, token: &str) -> anyhow::Result<Self> {
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let mut held = Self { child, said: String::new() };
+        held.child.stdin.take().context("the agents have no input")?.write_all(token.as_bytes())?;
+        let said = held.child.stdout.take().context("the agents have no output")?;
+        BufReader::new(said).read_line(&mut held.said)?;
+        Ok(held)
+    }
+
+    /// Its process id.
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+}
 
 impl Drop for HeldTunnels {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -155,6 +155,13 @@ impl AgentMemory {
         thread::sleep(Duration::from_secs(10));
         Ok(memory(agent.id())?.rss as f64 / 1024.0)
     }
+
+    /// Of a program that is an agent by itself.
+    pub(crate) fn of_embedded(&self, program: &Path, name: &str) -> anyhow::Result<f64> {
+        let agent = self.cluster.agent_embedded(program, name)?;
+        thread::sleep(Duration::from_secs(10));
+        Ok(memory(agent.id())?.rss as f64 / 1024.0)
+    }
 }
 
 /// What whole agents, daemons of their own, hold.

@@ -1,0 +1,102 @@
+//! Devices behind an uplink that is slower than what they send, in simulated time: what waits in the queue is no silence, and a silence beside it is
+//! still found.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use remoteler_tunnel::testkit::{Machine, TestCluster, TestProxy};
+use remoteler_tunnel::{Agent, BoxedStream, DialHeader, StreamService};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, sleep, timeout};
+
+/// Sends without end, as fast as it is taken.
+struct Flood;
+
+#[async_trait]
+impl StreamService for Flood {
+    async fn serve(&self, mut stream: BoxedStream, _header: DialHeader) {
+        let piece = vec![0x2e; 16 * 1024];
+        while stream.write_all(&piece).await.is_ok() {}
+    }
+}
+
+/// Sends a quarter of a megabyte, and rests for as long as the test says, again and again.
+struct Bursts(Duration);
+
+#[async_trait]
+impl StreamService for Bursts {
+    async fn serve(&self, mut stream: BoxedStream, _header: DialHeader) {
+        let piece = vec![0x2e; 256 * 1024];
+        while stream.write_all(&piece).await.is_ok() && stream.flush().await.is_ok() {
+            sleep(self.0).await;
+        }
+    }
+}
+
+async fn device(seed: u64, uplink: u32, service: Arc<dyn StreamService>) -> (Machine, TestProxy, Agent) {
+    let cluster = TestCluster::new(seed);
+    let proxy = cluster.start_proxy("p1");
+    let device = cluster.net().machine("192.0.2.7");
+    device.delay(Duration::from_millis(10), Duration::from_millis(10));
+    let agent = cluster.start_agent("edge", proxy.address(), &device, service);
+    cluster.connected(&agent).await;
+    device.uplink(uplink);
+    (device, proxy, agent)
+}
+
+/// Reads for so long; how much came.
+async fn read_for(stream: &mut BoxedStream, time: Duration) -> usize {
+    let (end, mut octets, mut piece) = (Instant::now() + time, 0, vec![0; 64 * 1024]);
+    while let Ok(count) = tokio::time::timeout_at(end, stream.read(&mut piece)).await {
+        octets += count.unwrap();
+    }
+    octets
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_in_the_queue_of_a_thin_uplink_is_not_taken_for_silence() {
+    for (seed, uplink, minutes) in [(1, 16, 10), (2, 64, 10), (3, 256, 2)] {
+        let (_device, proxy, agent) = device(seed, uplink * 1024, Arc::new(Flood)).await;
+        let mut stream = proxy.dial("edge").await.unwrap();
+        let octets = read_for(&mut stream, Duration::from_mins(minutes)).await;
+        assert_eq!(agent.counters().resumptions, 0, "with {uplink} KiB/s, after {octets} octets");
+        let least = 59 * minutes as usize * uplink as usize * 1024;
+        assert!(octets > least, "{octets} octets in {minutes} minutes at {uplink} KiB/s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nor_is_what_comes_in_bursts() {
+    for (seed, rest) in [(1, 300), (2, 3_000), (3, 9_000)] {
+        let (_device, proxy, agent) = device(seed, 64 * 1024, Arc::new(Bursts(Duration::from_millis(rest)))).await;
+        let mut stream = proxy.dial("edge").await.unwrap();
+        let octets = read_for(&mut stream, Duration::from_mins(4)).await;
+        assert_eq!(agent.counters().resumptions, 0, "with {rest} ms between the bursts, after {octets} octets");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_lost_under_a_full_queue_is_left_as_soon_as_an_answer_is_overdue() {
+    let mut waits = Vec::new();
+    for round in 0..20 {
+        let (machine, proxy, agent) = device(round, 64 * 1024, Arc::new(Flood)).await;
+        let mut stream = proxy.dial("edge").await.unwrap();
+        read_for(&mut stream, Duration::from_millis(20_000 + 137 * round)).await;
+        machine.readdress("198.51.100.1");
+        let since = Instant::now();
+        while agent.counters().resumptions == 0 {
+            sleep(Duration::from_millis(10)).await;
+        }
+        waits.push(since.elapsed());
+        assert!(timeout(Duration::from_secs(10), stream.read_u8()).await.unwrap().is_ok());
+    }
+    waits.sort_unstable();
+    println!("{:?} at the median, {:?} at the most", waits[10], waits[19]);
+    assert!(waits[19] < HALF_A_SECOND + QUEUE, "{waits:?}");
+}
+
+const HALF_A_SECOND: Duration = Duration::from_millis(500);
+/// What 256 KiB in a socket take at 64 KiB/s.
+const QUEUE: Duration = Duration::from_secs(4);
