@@ -102,6 +102,9 @@ pub(crate) mod key {
     /// `saml-keys/<connector>`: what signs the requests of a connector.
     #[cfg(feature = "saml")]
     pub(crate) const SAML_KEYS: &str = "saml-keys/";
+    /// `saml-encryption-keys/<connector>`: what opens the assertions that are encrypted for a connector.
+    #[cfg(feature = "saml")]
+    pub(crate) const SAML_ENCRYPTION_KEYS: &str = "saml-encryption-keys/";
 
     /// `key-questions/<hash of token>`: questions to security keys that wait for an answer.
     pub(crate) const KEY_QUESTIONS: &str = "key-questions/";
