@@ -5,6 +5,8 @@
 //! provider chooses what the private key and the parser work on, and neither their answers nor their time are an oracle to anybody else. What was decrypted is a
 //! document of its own: declarations of namespaces around it do not count, for a signature does not cover those that nothing beside the ciphertext uses.
 
+use std::collections::BTreeSet;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use remoteler_ca::{OaepDigests, SamlDecrypter};
 use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, Algorithm, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -82,11 +84,11 @@ pub(crate) fn open(signed: &Signed, key: &SamlDecrypter) -> Result<Element, Encr
 
 /// That nothing in the assertion is encrypted once more, and none of its ids is one of the response.
 fn check(response: &Element, assertion: &Element) -> Result<(), EncryptionError> {
-    let (mut known, mut again, mut twice) = (Vec::new(), false, false);
+    let (mut known, mut again, mut twice) = (BTreeSet::new(), false, false);
     response.walk(&mut |element| known.extend(ids(element)));
     assertion.walk(&mut |element| {
         again |= *element.namespace == *XENC;
-        twice |= ids(element).any(|id| known.contains(&id));
+        twice |= ids(element).any(|id| known.contains(id));
     });
     match (again, twice) {
         (true, _) => Err(ShapeError::new(assertion, "has something encrypted in it").into()),
