@@ -214,6 +214,10 @@ impl AuthApi for Handle {
         change!(self, put_resource(resource, replace))
     }
 
+    async fn put_policy(&self, documents: Vec<Resource>, replace: bool) -> Result<(), ApiError> {
+        change!(self, put_policy(documents, replace))
+    }
+
     async fn delete_resource(&self, kind: ResourceKind, name: String) -> Result<(), ApiError> {
         change!(self, delete_resource(kind, name))
     }

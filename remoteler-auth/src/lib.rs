@@ -40,6 +40,7 @@ mod login_turns;
 mod mfa;
 mod parsed;
 mod password;
+mod policy_change;
 mod policy_tests;
 mod policy_watch;
 mod quota;

@@ -1,7 +1,7 @@
 //! Policy tests live with the policy: stored beside roles and users, and run before each change of either. A change that makes a test fail
 //! which did not fail before is refused and nothing is written. Decides nothing itself.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use remoteler_core::{
     AuditKind, NewUser, Policy, PolicySource, PolicyTest, Resource, Role, RoleName, TestOutcome, TestWorld,
@@ -25,87 +25,104 @@ pub(crate) enum Change<'a> {
     NoRole(&'a RoleName),
     /// A user is written.
     User(&'a NewUser),
+    /// A test is written.
+    Test(&'a PolicyTest),
+}
+
+impl<'a> Change<'a> {
+    fn test(&self) -> Option<(&'a RoleName, &'a PolicyTest)> {
+        match self {
+            Self::Test(test) => Some((test.name(), test)),
+            Self::Role(_) | Self::NoRole(_) | Self::User(_) => None,
+        }
+    }
+}
+
+/// A test that did not fail before the change does not after it.
+fn kept(test: &PolicyTest, before: &Policy, after: &Policy, world: &TestWorld) -> ApiResult<()> {
+    let name = test.name();
+    if test.missing_role(before).is_none()
+        && let Some(role) = test.missing_role(after)
+    {
+        return Err(conflict(format!(
+            "policy_test {name} is about role {role}, which the change removes; remove the test first if this is what is meant (tctl rm policy_test/{name})"
+        )));
+    }
+    match test.run(after, world) {
+        TestOutcome::Failed(explanation) => Err(conflict(format!(
+            "the change breaks policy_test {name}, which expects {}: {}; if this is what is meant, write the changed test in the same file, or remove it first (tctl rm policy_test/{name})",
+            test.expect().as_str(),
+            explanation.sentence(),
+        ))),
+        TestOutcome::Passed(_) | TestOutcome::NotRun(_) => Ok(()),
+    }
+}
+
+/// A new test comes out as it expects.
+fn taken(test: &PolicyTest, after: &Policy, world: &TestWorld) -> ApiResult<()> {
+    let name = test.name();
+    match test.run(after, world) {
+        TestOutcome::Passed(_) => Ok(()),
+        TestOutcome::Failed(explanation) => Err(conflict(format!(
+            "policy_test {name} expects {} and fails: {}; change roles or test first, or write both in one file",
+            test.expect().as_str(),
+            explanation.sentence(),
+        ))),
+        TestOutcome::NotRun(absent) => {
+            Err(bad_request(format!("policy_test {name} cannot be run: {absent}; name labels or roles instead")))
+        }
+    }
+}
+
+/// The test a document describes.
+pub(crate) fn check(document: &Resource) -> ApiResult<PolicyTest> {
+    let test = PolicyTest::from_document(document).map_err(|cause| bad_request(cause.to_string()))?;
+    if document.metadata.expires.is_some() {
+        let name = test.name();
+        return Err(bad_request(format!("metadata.expires of policy_test {name} is refused: tests do not end")));
+    }
+    Ok(test)
 }
 
 impl Inner {
-    /// Refuses a change that breaks a policy test; [`Inner::changes`] is held by the caller.
-    pub(crate) async fn keep_policy_tests(&self, change: Change<'_>) -> ApiResult<()> {
+    /// Refuses changes that, made together, break a policy test, and tests that would not come out as they expect. [`Inner::changes`] is held by
+    /// the caller.
+    pub(crate) async fn keep_policy_tests(&self, changes: &[Change<'_>]) -> ApiResult<()> {
         let documents = self.records.list::<Resource>(key::POLICY_TESTS).await?;
-        if documents.is_empty() {
+        let new: BTreeMap<&RoleName, &PolicyTest> = changes.iter().filter_map(Change::test).collect();
+        if documents.is_empty() && new.is_empty() {
             return Ok(());
         }
         let before = self.policy.policy();
         let (mut after, mut world) = (Policy::clone(&before), self.world().await?);
-        let mut tests = Vec::with_capacity(documents.len());
+        let mut held = Vec::with_capacity(documents.len());
         for (name, document, _) in documents {
             let test = PolicyTest::from_document(&document);
             let test = test.map_err(|cause| conflict(format!("stored policy_test {name} cannot be used: {cause}")))?;
-            let held = !matches!(test.run(&before, &world), TestOutcome::Failed(_));
-            tests.push((test, held));
-        }
-        match change {
-            Change::Role(role) => drop(after.roles.insert(role.name().clone(), Arc::new(role.clone()))),
-            Change::NoRole(name) => drop(after.roles.remove(name)),
-            Change::User(user) => {
-                drop(world.users.insert(user.name.clone(), (user.roles.clone(), user.traits.clone())));
+            // What failed before or is replaced guards nothing.
+            if !new.contains_key(test.name()) && !matches!(test.run(&before, &world), TestOutcome::Failed(_)) {
+                held.push(test);
             }
         }
-        let orphan = tests.iter().filter(|(test, held)| *held && test.missing_role(&before).is_none());
-        if let Some((test, role)) = orphan.filter_map(|(test, _)| Some((test, test.missing_role(&after)?))).next() {
-            let name = test.name();
-            return Err(conflict(format!(
-                "policy_test {name} is about role {role}, which the change removes; remove the test first if this is what is meant (tctl rm policy_test/{name})"
-            )));
-        }
-        let broken = tests.iter().filter(|(_, held)| *held).find_map(|(test, _)| match test.run(&after, &world) {
-            TestOutcome::Failed(explanation) => Some((test, explanation)),
-            TestOutcome::Passed(_) | TestOutcome::NotRun(_) => None,
-        });
-        match broken {
-            None => Ok(()),
-            Some((test, explanation)) => {
-                let name = test.name();
-                Err(conflict(format!(
-                    "the change breaks policy_test {name}, which expects {}: {}; if this is what is meant, remove the test first (tctl rm policy_test/{name}) and write the new one after the change",
-                    test.expect().as_str(),
-                    explanation.sentence(),
-                )))
+        for change in changes {
+            match change {
+                Change::Role(role) => drop(after.roles.insert(role.name().clone(), Arc::new(Role::clone(role)))),
+                Change::NoRole(name) => drop(after.roles.remove(name)),
+                Change::User(user) => {
+                    drop(world.users.insert(user.name.clone(), (user.roles.clone(), user.traits.clone())));
+                }
+                Change::Test(_) => {}
             }
         }
+        held.iter().try_for_each(|test| kept(test, &before, &after, &world))?;
+        new.into_values().try_for_each(|test| taken(test, &after, &world))
     }
 
-    /// Writes a policy test, which must come out as it expects; [`Inner::changes`] is held by the caller.
-    pub(crate) async fn write_policy_test(&self, actor: String, document: Resource, replace: bool) -> ApiResult<()> {
-        let test = PolicyTest::from_document(&document).map_err(|cause| bad_request(cause.to_string()))?;
-        let name = test.name();
-        if document.metadata.expires.is_some() {
-            return Err(bad_request(format!("metadata.expires of policy_test {name} is refused: tests do not end")));
+    /// Refuses a test too many; [`Inner::changes`] is held by the caller.
+    pub(crate) async fn room_for_tests(&self, new: usize) -> ApiResult<()> {
+        if self.records.list::<Resource>(key::POLICY_TESTS).await?.len() + new > MAX_TESTS {
+            return Err(conflict(format!("there would be more than {MAX_TESTS} policy tests; remove some")));
         }
-        let key = key::of(key::POLICY_TESTS, name);
-        let exists = self.records.read::<Resource>(&key).await?.is_some();
-        if exists && !replace {
-            return Err(conflict(format!("policy_test {name} exists already; use tctl create -f to replace it")));
-        }
-        if !exists && self.records.list::<Resource>(key::POLICY_TESTS).await?.len() >= MAX_TESTS {
-            return Err(conflict(format!("there are {MAX_TESTS} policy tests already; remove some")));
-        }
-        match test.run(&self.policy.policy(), &self.world().await?) {
-            TestOutcome::Passed(_) => {}
-            TestOutcome::Failed(explanation) => {
-                return Err(conflict(format!(
-                    "policy_test {name} expects {} and fails already: {}; change roles or test first",
-                    test.expect().as_str(),
-                    explanation.sentence(),
-                )));
-            }
-            TestOutcome::NotRun(absent) => {
-                return Err(bad_request(format!(
-                    "policy_test {name} cannot be run: {absent}; name labels or roles instead"
-                )));
-            }
-        }
-        self.record(AuditKind::PolicyTestCreate { user: actor, name: name.to_string() }).await?;
-        self.records.write(&key, &document, None).await?;
         Ok(())
     }
 

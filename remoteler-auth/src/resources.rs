@@ -67,22 +67,15 @@ impl Inner {
 
     pub(crate) async fn put_resource(&self, caller: &Caller, document: Resource, replace: bool) -> ApiResult<()> {
         let kind = ResourceKind::parse(&document.kind).map_err(|cause| bad_request(cause.to_string()))?;
+        if matches!(kind, ResourceKind::Role | ResourceKind::User | ResourceKind::PolicyTest) {
+            return self.put_policy(caller, vec![document], replace).await;
+        }
         let mut actor = self.admit(caller, kind.as_str(), Verb::Create).await?;
         if replace {
             actor = self.admit(caller, kind.as_str(), Verb::Update).await?;
         }
         let _turn = self.changes.write().await;
         match kind {
-            ResourceKind::Role => self.write_role(actor, document, replace).await,
-            ResourceKind::PolicyTest => self.write_policy_test(actor, document, replace).await,
-            ResourceKind::User => {
-                let user = user_of(document)?;
-                let exists = self.records.read::<UserRecord>(&key::of(key::USERS, &user.name)).await?.is_some();
-                if exists && replace {
-                    return self.replace_user(actor, user).await;
-                }
-                self.create_user_silently(actor, user).await
-            }
             ResourceKind::Token => self.write_join_rule(actor, document, replace).await,
             ResourceKind::Lock => self.write_lock(actor, document, replace).await,
             ResourceKind::ClusterAuthPreference
@@ -91,7 +84,11 @@ impl Inner {
             ResourceKind::Oidc | ResourceKind::Github | ResourceKind::Saml => {
                 self.write_connector(actor, document, replace).await
             }
-            ResourceKind::Node | ResourceKind::KubeCluster => {
+            ResourceKind::Role
+            | ResourceKind::User
+            | ResourceKind::PolicyTest
+            | ResourceKind::Node
+            | ResourceKind::KubeCluster => {
                 let how = kind.made_elsewhere().unwrap_or_default();
                 let kind = kind.as_str();
                 Err(bad_request(format!(
@@ -141,7 +138,7 @@ impl Inner {
     }
 }
 
-fn user_of(document: Resource) -> ApiResult<NewUser> {
+pub(crate) fn user_of(document: Resource) -> ApiResult<NewUser> {
     let Resource { version, metadata, spec, .. } = document;
     if version != "v2" {
         let version: String = version.chars().take(40).collect();

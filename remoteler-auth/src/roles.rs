@@ -30,20 +30,20 @@ pub(crate) async fn write_presets(records: &Records) -> Result<(), RecordError> 
 pub(crate) async fn load(records: &Records) -> Result<BTreeMap<RoleName, Arc<Role>>, StartError> {
     let mut roles = BTreeMap::new();
     for (name, document, _) in records.list::<Resource>(key::ROLES).await? {
-        let role = check(document).map_err(|cause| StartError::Role { name, reason: cause.message })?.0;
+        let role = check(&document).map_err(|cause| StartError::Role { name, reason: cause.message })?;
         roles.insert(role.name().clone(), Arc::new(role));
     }
     Ok(roles)
 }
 
-/// The role a document describes, and the document as it is stored: in the version it came in, for absent fields mean what they mean there.
-fn check(document: Resource) -> ApiResult<(Role, Resource)> {
-    let role = Role::from_document(&document).map_err(|cause| bad_request(cause.to_string()))?;
+/// The role a document describes. It is stored in the version it came in, for absent fields mean what they mean there.
+pub(crate) fn check(document: &Resource) -> ApiResult<Role> {
+    let role = Role::from_document(document).map_err(|cause| bad_request(cause.to_string()))?;
     if document.metadata.expires.is_some() {
         let name = role.name();
         return Err(bad_request(format!("metadata.expires of role {name} is refused: roles do not end by themselves")));
     }
-    Ok((role, document))
+    Ok(role)
 }
 
 impl Inner {
@@ -54,20 +54,6 @@ impl Inner {
         }
         let roles = self.records.list::<Resource>(key::ROLES).await?;
         Ok(roles.into_iter().map(|(_, document, _)| document).collect())
-    }
-
-    /// Writes a role; [`Inner::changes`] is held by the caller.
-    pub(crate) async fn write_role(&self, actor: String, document: Resource, replace: bool) -> ApiResult<()> {
-        let (role, document) = check(document)?;
-        let name = role.name();
-        let key = key::of(key::ROLES, name);
-        if !replace && self.records.read::<Resource>(&key).await?.is_some() {
-            return Err(conflict(format!("role {name} exists already; use tctl create -f to replace it")));
-        }
-        self.keep_policy_tests(Change::Role(&role)).await?;
-        self.record(AuditKind::RoleCreate { user: actor, name: name.to_string() }).await?;
-        self.records.write(&key, &document, None).await?;
-        self.reload_policy().await
     }
 
     /// Removes a role that nobody holds; [`Inner::changes`] is held by the caller.
@@ -81,13 +67,13 @@ impl Inner {
         if let Some((_, holder, _)) = users.into_iter().find(|(_, user, _)| user.roles.contains(&name)) {
             return Err(conflict(format!("user {} holds role {name}; take it from them first", holder.name)));
         }
-        self.keep_policy_tests(Change::NoRole(&name)).await?;
+        self.keep_policy_tests(&[Change::NoRole(&name)]).await?;
         self.record(AuditKind::RoleDelete { user: actor, name: name.to_string() }).await?;
         self.records.delete(&key).await?;
         self.reload_policy().await
     }
 
-    async fn reload_policy(&self) -> ApiResult<()> {
+    pub(crate) async fn reload_policy(&self) -> ApiResult<()> {
         let roles = load(&self.records).await.map_err(|cause| {
             tracing::error!(error = &cause as &dyn std::error::Error, "the roles could not be loaded");
             ApiError::new(remoteler_core::ApiErrorKind::Internal, "the roles could not be loaded; see the log")

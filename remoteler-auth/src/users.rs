@@ -70,7 +70,7 @@ impl Inner {
         if self.records.read::<UserRecord>(&key).await?.is_some() {
             return Err(exists(&user.name));
         }
-        self.keep_policy_tests(Change::User(&user)).await?;
+        self.keep_policy_tests(&[Change::User(&user)]).await?;
         let (invite, mark) = self.draw_invite(user.name.clone());
         let NewUser { name, roles, traits } = user;
         self.record(AuditKind::UserCreate { user: actor.clone(), name: name.to_string(), roles: texts(&roles) })
@@ -83,35 +83,14 @@ impl Inner {
         Ok(self.with_proxy(invite).await)
     }
 
-    /// Makes a user without a link, from a document.
-    pub(crate) async fn create_user_silently(&self, actor: String, user: NewUser) -> ApiResult<()> {
-        self.check_user(&user)?;
-        let key = key::of(key::USERS, &user.name);
-        if self.records.read::<UserRecord>(&key).await?.is_some() {
-            return Err(exists(&user.name));
-        }
-        self.keep_policy_tests(Change::User(&user)).await?;
-        let NewUser { name, roles, traits } = user;
-        self.record(AuditKind::UserCreate { user: actor, name: name.to_string(), roles: texts(&roles) }).await?;
-        let record =
-            UserRecord { name, roles, traits, password: None, created: self.clock.now(), invite: None, sso: None };
-        self.records.create(&key, &record, None).await?;
-        Ok(())
-    }
-
     pub(crate) async fn update_user(&self, caller: &Caller, user: NewUser) -> ApiResult<()> {
         let actor = self.admit(caller, "user", Verb::Update).await?;
         let _turn = self.changes.write().await;
-        self.replace_user(actor, user).await
-    }
-
-    /// Changes roles and traits; [`Inner::changes`] is held by the caller.
-    pub(crate) async fn replace_user(&self, actor: String, user: NewUser) -> ApiResult<()> {
         self.check_user(&user)?;
         let key = key::of(key::USERS, &user.name);
         let found = self.records.read_at::<UserRecord>(&key).await?;
         let (record, revision) = found.ok_or_else(|| unknown(&user.name))?;
-        self.keep_policy_tests(Change::User(&user)).await?;
+        self.keep_policy_tests(&[Change::User(&user)]).await?;
         let NewUser { name, roles, traits } = user;
         self.record(AuditKind::UserUpdate { user: actor, name: name.to_string(), roles: texts(&roles) }).await?;
         let record = UserRecord { roles, traits, ..record };
@@ -337,15 +316,20 @@ impl Inner {
     }
 
     fn check_user(&self, user: &NewUser) -> ApiResult<()> {
-        if user.roles.is_empty() {
-            return Err(bad_request(format!("user {} has no role; give at least one, such as access", user.name)));
-        }
         let policy = self.policy.policy();
-        if let Some(role) = user.roles.iter().find(|role| !policy.roles.contains_key(*role)) {
-            return Err(bad_request(format!("there is no role {role}; tctl get role lists the roles there are")));
-        }
-        check_traits(&user.traits)
+        check(user, |role| policy.roles.contains_key(role))
     }
+}
+
+/// A user holds a role at least, and roles that there are.
+pub(crate) fn check(user: &NewUser, known: impl Fn(&RoleName) -> bool) -> ApiResult<()> {
+    if user.roles.is_empty() {
+        return Err(bad_request(format!("user {} has no role; give at least one, such as access", user.name)));
+    }
+    if let Some(role) = user.roles.iter().find(|role| !known(role)) {
+        return Err(bad_request(format!("there is no role {role}; tctl get role lists the roles there are")));
+    }
+    check_traits(&user.traits)
 }
 
 pub(crate) fn check_traits(traits: &Traits) -> ApiResult<()> {
@@ -383,7 +367,7 @@ fn invite_event(actor: String, name: &UserName, mark: &InviteMark) -> AuditKind 
     AuditKind::InviteCreate { user: actor, name: name.to_string(), expires: mark.expires.to_string() }
 }
 
-fn texts(roles: &BTreeSet<RoleName>) -> Vec<String> {
+pub(crate) fn texts(roles: &BTreeSet<RoleName>) -> Vec<String> {
     roles.iter().map(ToString::to_string).collect()
 }
 
@@ -391,6 +375,6 @@ fn unknown(name: &UserName) -> remoteler_core::ApiError {
     not_found(format!("there is no user {name}; tctl users ls lists the users there are"))
 }
 
-fn exists(name: &UserName) -> remoteler_core::ApiError {
+pub(crate) fn exists(name: &UserName) -> remoteler_core::ApiError {
     conflict(format!("user {name} exists already"))
 }

@@ -218,7 +218,7 @@ impl AuthApi for RemoteAuth {
 
     async fn policy(&self, known: Option<PolicyVersion>, wait: Duration) -> Result<Option<PolicyUpdate>, ApiError> {
         let wait = wait.min(wire::MAX_WAIT);
-        let call = get(with_query(wire::POLICY, &wire::PolicyQuery { known, wait_seconds: wait.as_secs() }));
+        let call = get(with_query(wire::POLICY_DOCUMENTS, &wire::PolicyQuery { known, wait_seconds: wait.as_secs() }));
         let answer = self.exchange(&call).await?;
         if answer.status == StatusCode::NO_CONTENT { Ok(None) } else { self.read(&call, &answer).map(Some) }
     }
@@ -334,6 +334,10 @@ impl AuthApi for RemoteAuth {
             .map_err(|cause| ApiError::new(ApiErrorKind::BadRequest, cause.to_string()))?;
         let path = wire::resource_path(kind, &resource.metadata.name);
         self.run(send(Method::PUT, with_query(&path, &wire::ReplaceQuery { replace }), &resource)).await
+    }
+
+    async fn put_policy(&self, documents: Vec<Resource>, replace: bool) -> Result<(), ApiError> {
+        self.run(send(Method::PUT, with_query(wire::POLICY, &wire::ReplaceQuery { replace }), &documents)).await
     }
 
     async fn delete_resource(&self, kind: ResourceKind, name: String) -> Result<(), ApiError> {

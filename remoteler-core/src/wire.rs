@@ -112,6 +112,8 @@ pub const TOKEN_REVOKE: &str = "/v1/tokens/revoke";
 
 /// `GET` → `[`[`crate::Resource`]`]`. `{kind}` is [`crate::ResourceKind::as_str`].
 pub const RESOURCES: &str = "/v1/resources/{kind}";
+/// `PUT` `[`[`crate::Resource`]`]` of roles, users and policy tests with [`ReplaceQuery`] as query → nothing.
+pub const POLICY_DOCUMENTS: &str = "/v1/resources";
 /// `GET` → `[`[`crate::Resource`]`]` (one); `PUT` [`crate::Resource`] with [`ReplaceQuery`] as query → nothing; `DELETE` → nothing.
 pub const RESOURCE: &str = "/v1/resources/{kind}/{name}";
 

@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::{process::Stdio, sync::Arc, time::Duration};
+use std::{path::Path, process::Stdio, sync::Arc, time::Duration};
 
 use remoteler_core::{CaKind, ClusterSettings, LockTarget, Policy, PolicySource, RevocationTarget, Timestamp};
 use support::{
@@ -15,6 +15,7 @@ use support::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    process::Child,
     time::{Instant, timeout},
 };
 
@@ -30,6 +31,49 @@ const NO_OTHER_WAY: &str = "ProxyCommand=false";
 
 const CAT_ON_TERMINAL: &str = "stty -echo; exec cat";
 
+/// A port forward of stock `ssh` with a connection in it.
+struct Forward {
+    client: Child,
+    near: TcpStream,
+    far: TcpStream,
+}
+
+impl Forward {
+    async fn start(cluster: &Cluster, key: &Path) -> Self {
+        let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let local = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let forward = format!("{local}:127.0.0.1:{}", target.local_addr().unwrap().port());
+        let client = cluster.ssh(key, &["-N", "-L", &forward]).stderr(Stdio::piped()).spawn().unwrap();
+        let connecting = async {
+            loop {
+                if let Ok(stream) = TcpStream::connect(("127.0.0.1", local)).await {
+                    return stream;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let near = timeout(Duration::from_secs(60), connecting).await.unwrap();
+        let (far, _) = target.accept().await.unwrap();
+        let mut forward = Self { client, near, far };
+        forward.carries(b'x').await;
+        forward
+    }
+
+    async fn carries(&mut self, octet: u8) {
+        self.near.write_all(&[octet]).await.unwrap();
+        assert_eq!(self.far.read_u8().await.unwrap(), octet);
+    }
+
+    /// Waits for its end; gives what the client says.
+    async fn end(mut self) -> String {
+        assert_eq!(self.far.read(&mut [0]).await.unwrap_or(0), 0);
+        timeout(at_once(), self.client.wait()).await.expect("the forward ends").unwrap();
+        let mut said = String::new();
+        self.client.stderr.take().unwrap().read_to_string(&mut said).await.unwrap();
+        said
+    }
+}
+
 // I79
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lock_ends_shell_command_forward_and_files_and_says_why_and_nothing_new_begins() {
@@ -42,24 +86,7 @@ async fn a_lock_ends_shell_command_forward_and_files_and_says_why_and_nothing_ne
     let deaf =
         Echo::start(&cluster, &ann, &[], "trap '' HUP TERM; while read line; do echo $line; done; sleep 1000").await;
     let mut other = Echo::start(&cluster, &bob, &[], "cat").await;
-    let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let local = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-    let forward = format!("{local}:127.0.0.1:{}", target.local_addr().unwrap().port());
-    let mut forwarding = cluster.ssh(&ann, &["-N", "-L", &forward]);
-    let mut forwarding = forwarding.stderr(Stdio::piped()).spawn().unwrap();
-    let mut near = timeout(Duration::from_secs(60), async {
-        loop {
-            if let Ok(stream) = TcpStream::connect(("127.0.0.1", local)).await {
-                return stream;
-            }
-            tokio::task::yield_now().await;
-        }
-    })
-    .await
-    .unwrap();
-    let (mut far, _) = target.accept().await.unwrap();
-    near.write_all(b"x").await.unwrap();
-    assert_eq!(far.read_u8().await.unwrap(), b'x');
+    let forwarding = Forward::start(&cluster, &ann).await;
     assert_eq!(cluster.live.len(), 5);
 
     let began = Instant::now();
@@ -69,10 +96,7 @@ async fn a_lock_ends_shell_command_forward_and_files_and_says_why_and_nothing_ne
         let said = session.end(at_once()).await;
         assert!(said.contains("locked by an administrator (user ann): the laptop was stolen"), "{said}");
     }
-    assert_eq!(far.read(&mut [0]).await.unwrap_or(0), 0);
-    timeout(at_once(), forwarding.wait()).await.expect("the forward ends").unwrap();
-    let mut said = String::new();
-    forwarding.stderr.take().unwrap().read_to_string(&mut said).await.unwrap();
+    let said = forwarding.end().await;
     assert!(said.contains("the laptop was stolen"), "{said}");
     assert!(began.elapsed() < at_once(), "{:?}", began.elapsed());
     other.says("still here").await;
@@ -136,20 +160,24 @@ async fn sessions_end_with_their_certificate_where_that_is_set_and_not_a_moment_
         let master = cluster.path("master").display().to_string();
         let control = format!("ControlPath={master}");
         let mut session = Echo::start(&cluster, &ann, &["-M", "-o", &control], "cat").await;
+        let mut forwarding = Forward::start(&cluster, &ann).await;
         for before in [Duration::from_secs(60), Duration::from_millis(1)] {
             cluster.clock.set(end.minus(before));
             assert!(cluster.live.look().ended.is_empty());
             session.says("still here").await;
+            forwarding.carries(b'y').await;
         }
         cluster.clock.set(end);
         let ended = cluster.live.look().ended.len();
         if settings.disconnect_expired_cert {
-            assert_eq!(ended, 1);
-            let said = session.end(at_once()).await;
-            assert!(said.contains("the certificate expired at"), "{said}");
+            assert_eq!(ended, 2);
+            for said in [session.end(at_once()).await, forwarding.end().await] {
+                assert!(said.contains("the certificate expired at"), "{said}");
+            }
         } else {
             assert_eq!(ended, 0);
             session.says("it goes on").await;
+            forwarding.carries(b'z').await;
             // Nothing new begins in it.
             let second = finish(cluster.ssh(&ann, &["-o", &control, "-o", NO_OTHER_WAY]).arg("true")).await;
             assert!(!second.status.success());

@@ -213,6 +213,9 @@ impl AuthApi for Store {
     async fn put_resource(&self, _: Resource, _: bool) -> Result<(), ApiError> {
         absent()
     }
+    async fn put_policy(&self, _: Vec<Resource>, _: bool) -> Result<(), ApiError> {
+        absent()
+    }
     async fn explain(&self, _: remoteler_core::ExplainRequest) -> Result<Vec<remoteler_core::Explanation>, ApiError> {
         absent()
     }

@@ -3,9 +3,9 @@
 // Prints one line for each thing that was shown; whatever is wrong ends it with an error.
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
-import { createHmac } from 'node:crypto';
 import { createRequire } from 'node:module';
 import path from 'node:path';
+import { totp } from './totp.mjs';
 
 const require = createRequire(process.env.REMOTELER_TEST_PAGES + '/');
 const { chromium } = require('playwright-core');
@@ -245,15 +245,4 @@ async function device() {
   await check(page, 'live-device-done');
   await context.close();
   console.log('a program elsewhere was logged in by its code');
-}
-
-function totp(secret, now) {
-  const letters = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567';
-  const bits = [...secret].map((letter) => letters.indexOf(letter).toString(2).padStart(5, '0')).join('');
-  const key = Buffer.from(bits.match(/.{8}/g).map((octet) => parseInt(octet, 2)));
-  const step = Buffer.alloc(8);
-  step.writeBigUInt64BE(BigInt(Math.floor(now / 30)));
-  const tag = createHmac('sha1', key).update(step).digest();
-  const word = tag.readUInt32BE(tag[19] & 15) & 0x7fffffff;
-  return String(word % 1000000).padStart(6, '0');
 }

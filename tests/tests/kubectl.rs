@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use remoteler_core::AuditKind;
+use remoteler_core::{AuditKind, Clock, Timestamp};
 use remoteler_kube::Upstream;
 use remoteler_tests::{ApiServer, KubeFixture, RealApiServer, client, need};
 use serde_json::{Value, json};
@@ -377,5 +377,36 @@ async fn a_real_api_server_takes_what_the_double_takes() {
         assert_eq!(code, 1);
         assert!(stderr.contains("User \"ann\" cannot list resource"), "{stderr}");
         admin.ok(&["delete", "namespace", &namespace, "--wait=false"]).await;
+    }
+}
+
+// I78
+#[tokio::test]
+async fn exec_ends_with_the_certificate_and_says_so() {
+    let (_api_server, fixture, kubectls) = set_up().await;
+    for kubectl in kubectls {
+        let mut short = fixture.user("ann", &["developer"]);
+        // Certificates count whole seconds.
+        short.valid.1 = Timestamp::from_unix_seconds(fixture.clock.now().unix_seconds() + 60);
+        let kubeconfig = fixture.write_kubeconfig(&fixture.issue(&short).unwrap()).unwrap();
+        let kubectl = Kubectl { kubeconfig, ..kubectl };
+        let mut command = kubectl.command(&["exec", "-i", "web", "--", "cat"]);
+        let mut exec = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(exec.stdout.take().unwrap()).lines();
+        let mut input = exec.stdin.take().unwrap();
+        input.write_all(b"hello\n").await.unwrap();
+        assert_eq!(next_line(&mut lines).await, "hello");
+
+        fixture.clock.advance(Duration::from_secs(61));
+        assert_eq!(fixture.live.look().ended.len(), 1);
+        let out = timeout(LIMIT, exec.wait_with_output()).await.expect("kubectl ends").unwrap();
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        // Over SPDY kubectl takes the end of the connection for that of the program.
+        if matches!(kubectl.transport, Transport::Newest) {
+            assert!(!out.status.success() && said.contains("expired"), "{said}");
+        }
+        let (code, _, said) = kubectl.run(&["exec", "web", "--", "true"], b"").await;
+        assert!(code != 0 && !said.is_empty(), "{said}");
+        drop(input);
     }
 }

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use remoteler_tests::{Cluster, ClusterOptions, Process, binary, eventually_within};
+use remoteler_tests::{Cluster, ClusterOptions, Process, Proxy, User, binary, eventually_within};
 
 /// For all to join or to come back; more than is promised, for machines that do much else besides.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -59,33 +59,18 @@ impl Agents {
 fn all_agents_come_back_to_a_proxy_that_died_and_no_login_is_refused_meanwhile() {
     let count = std::env::var("REMOTELER_AGENTS").map_or(100, |count| count.parse().unwrap());
     let cluster = Cluster::start_with(ClusterOptions { roles: "auth".into(), ..ClusterOptions::default() });
-    let (token, pin) = cluster.token("proxy");
-    let reserved = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let proxy = reserved.local_addr().unwrap().to_string();
-    drop(reserved);
-    let config = cluster.dir().join("proxy.yaml");
-    let text = format!(
-        "remoteler: {{ nodename: proxy-1, data_dir: {}, auth_server: \"{}\", ca_pin: \"{pin}\", join_params: {{ token_name: \"{token}\" }} }}\n\
-         proxy_service: {{ listen_addr: \"{proxy}\" }}\n",
-        cluster.dir().join("proxy").display(),
-        cluster.auth()
-    );
-    std::fs::write(&config, text).unwrap();
-    let start = || {
-        let log = cluster.dir().join("proxy.log");
-        Process::start(Command::new(binary("remoteler")).args(["start", "-c"]).arg(&config), &log)
-    };
-    let answers = || TcpStream::connect(&proxy).map(drop).map_err(|cause| cause.to_string());
-    let mut process = start();
-    eventually_within(PATIENCE, "the proxy listens", answers);
-    let agents = Agents::join(&cluster, &proxy, count);
+    let mut proxy = Proxy::join(&cluster, "proxy-1");
+    let address = proxy.address().to_owned();
+    let agents = Agents::join(&cluster, &address, count);
     eventually_within(PATIENCE, "all have tunnels", || same(agents.up(), count));
-    let ann = remoteler_tests::User::create_at(&cluster, "ann", "access", &proxy);
+    let ann = User::create_at(&cluster, "ann", "access", &address);
 
-    process.kill_hard();
+    proxy.process().kill_hard();
     eventually_within(PATIENCE, "all notice", || same(agents.up(), 0));
-    let mut process = start();
-    eventually_within(PATIENCE, "the proxy listens again", answers);
+    proxy.start_again();
+    eventually_within(PATIENCE, "the proxy listens again", || {
+        TcpStream::connect(&address).map(drop).map_err(|cause| cause.to_string())
+    });
     let since = Instant::now();
     let done = AtomicBool::new(false);
     let (back, logins) = std::thread::scope(|scope| {
@@ -116,7 +101,7 @@ fn all_agents_come_back_to_a_proxy_that_died_and_no_login_is_refused_meanwhile()
     if std::env::var_os("REMOTELER_STRICT").is_some() {
         assert!(back < Duration::from_secs(60), "{back:?}");
     }
-    assert!(process.runs(), "{}", process.log());
+    assert!(proxy.process().runs(), "{}", proxy.process().log());
 }
 
 fn same(found: usize, wanted: usize) -> Result<(), String> {

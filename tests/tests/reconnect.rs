@@ -2,11 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{process::Command, time::Duration};
+use std::time::Duration;
 
-use remoteler_tests::{Cluster, ClusterOptions, Edge, Process, User, binary, eventually_within, need, run};
+use remoteler_tests::{Cluster, ClusterOptions, Edge, Proxy, User, eventually_within, need, run};
 
-const SECONDS: Duration = Duration::from_secs(30);
+const SECONDS: Duration = Duration::from_secs(60);
 
 fn reaches(user: &User, host: &str) -> Result<(), String> {
     let out = run(user.openssh("ssh").args(["-o", "BatchMode=yes", "-o", "ConnectTimeout=5", host, "echo up"]));
@@ -53,47 +53,22 @@ fn after_the_death_of_the_agent_it_comes_back_without_a_token() {
     assert_eq!(cluster.events("instance.join").iter().filter(|e| e["node_name"] == "edge-1").count(), 1);
 }
 
-/// Auth and node in one process, the proxy in another.
-fn split() -> (Cluster, Process, String, impl Fn() -> Process) {
-    let cluster = Cluster::start_with(ClusterOptions { roles: "auth,node".into(), ..ClusterOptions::default() });
-    let (token, pin) = cluster.token("proxy");
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let proxy = listener.local_addr().unwrap().to_string();
-    drop(listener);
-    let config = cluster.dir().join("proxy.yaml");
-    let text = format!(
-        "remoteler: {{ nodename: proxy-1, data_dir: {}, auth_server: \"{}\", ca_pin: \"{pin}\", join_params: {{ token_name: \"{token}\" }} }}\n\
-         proxy_service: {{ listen_addr: \"{proxy}\" }}\n",
-        cluster.dir().join("proxy").display(),
-        cluster.auth()
-    );
-    std::fs::write(&config, text).unwrap();
-    let log = cluster.dir().join("proxy.log");
-    let start = move || Process::start(Command::new(binary("remoteler")).args(["start", "-c"]).arg(&config), &log);
-    let process = start();
-    (cluster, process, proxy, start)
-}
-
 #[test]
 fn a_proxy_of_its_own_may_die_and_come_back_and_so_may_auth_behind_it() {
     if !need(&["ssh"]) {
         return;
     }
-    let (mut cluster, mut proxy, address, start_proxy) = split();
-    let edge = {
-        remoteler_tests::eventually("the proxy listens", || {
-            std::net::TcpStream::connect(&address).map_err(|e| format!("{e}: {}", proxy.log()))
-        });
-        Edge::launch(&cluster, "edge-1", &address, &[], &[])
-    };
+    let mut cluster = Cluster::start_with(ClusterOptions { roles: "auth,node".into(), ..ClusterOptions::default() });
+    let mut proxy = Proxy::join(&cluster, "proxy-1");
+    let edge = Edge::launch(&cluster, "edge-1", proxy.address(), &[], &[]);
     edge.wait_connected();
-    let ann = User::create_at(&cluster, "ann", "access", &address);
+    let ann = User::create_at(&cluster, "ann", "access", proxy.address());
     eventually_within(SECONDS, "the edge node is reached", || reaches(&ann, "edge-1"));
     eventually_within(SECONDS, "the node is reached", || reaches(&ann, Cluster::NODE));
 
-    proxy.kill_hard();
+    proxy.process().kill_hard();
     assert!(reaches(&ann, "edge-1").is_err());
-    proxy = start_proxy();
+    proxy.start_again();
     eventually_within(SECONDS, "the edge node is reached through the new proxy", || reaches(&ann, "edge-1"));
 
     cluster.kill_daemon();
@@ -108,5 +83,4 @@ fn a_proxy_of_its_own_may_die_and_come_back_and_so_may_auth_behind_it() {
     });
     // What happened meanwhile arrives.
     cluster.event("session.end", |event| event["server_hostname"] == "edge-1");
-    drop(proxy);
 }

@@ -9,8 +9,12 @@ mod sso;
 
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, builder::BoolishValueParser, error::ErrorKind};
-use remoteler_core::{RoleName, SystemRole, UserName};
+use clap::{
+    Args, CommandFactory, Parser, Subcommand, ValueEnum,
+    builder::{BoolishValueParser, PossibleValuesParser},
+    error::ErrorKind,
+};
+use remoteler_core::{AuditKind, RoleName, SystemRole, UserName};
 use uuid::Uuid;
 
 pub(crate) use self::audit::{ExportArgs, Outcome, VerifyArgs};
@@ -122,7 +126,8 @@ pub(crate) enum Command {
         #[arg(long)]
         with_secrets: bool,
     },
-    /// Write resources from YAML documents of all kinds but node and kube_cluster (tokens without a secret): all of them, or none when one is wrong
+    /// Write resources from YAML documents of all kinds but node and kube_cluster (tokens without a secret). Roles, users and policy tests are one
+    /// change, written first: all of them or none. The others follow one after the other
     #[command(after_help = "Example: tctl create -f developer.yaml")]
     Create {
         /// Replace what is there already
@@ -448,7 +453,7 @@ pub(crate) enum AuditCommand {
         #[arg(long, env = "REMOTELER_AUDIT_TO", value_name = "TIME|DURATION")]
         to: Option<Moment>,
         /// Of this kind, such as session.start
-        #[arg(long = "type", env = "REMOTELER_AUDIT_TYPE", value_name = "EVENT")]
+        #[arg(long = "type", env = "REMOTELER_AUDIT_TYPE", value_name = "EVENT", value_parser = PossibleValuesParser::new(AuditKind::NAMES), hide_possible_values = true)]
         event: Option<String>,
         /// Of this user
         #[arg(long, env = "REMOTELER_AUDIT_USER", value_name = "NAME")]

@@ -25,7 +25,7 @@ use remoteler_core::{AuthApi, Clock, RevocationListFormat, SystemClock};
 
 pub(crate) use self::backup::BackupArgs;
 pub(crate) use self::host_pattern::HostPattern;
-pub(crate) use self::input::{Moment, ResourceRef, Trait, Ttl};
+pub(crate) use self::input::{Moment, ResourceRef, Trait, Ttl, span};
 use self::rotation::Rotate;
 use crate::{
     cli::{
@@ -106,7 +106,7 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<Report> {
         Command::Backup(args) => backup::write(api, args).await,
         Command::Audit(AuditCommand::Ls { from, to, event, user, limit, target, outcome, before }) => {
             let now = SystemClock.now();
-            let query = audit::query(*from, *to, event.as_deref(), user.as_deref(), *limit, now);
+            let query = audit::query(*from, *to, event.as_deref(), user.as_deref(), *limit, now)?;
             audit::list(api, audit::narrowed(query, target.as_deref(), *outcome, *before)).await
         }
         Command::Audit(AuditCommand::Export(args)) => evidence::export(api, args, SystemClock.now()).await,

@@ -504,6 +504,21 @@ fn administration() -> Vec<Route> {
         )
         .takes("Resource")
         .query("ReplaceQuery"),
+        Route {
+            request: Many("Resource"),
+            ..Route::new(
+                "Writes documents of roles, users and policy tests as one change: all of them or none",
+                wire::POLICY_DOCUMENTS,
+                Method::PUT,
+                Nothing,
+                put(
+                    async |Api(api): Api, Query(query): Query<ReplaceQuery>, Input(documents): Input<Vec<Resource>>| {
+                        done(api.put_policy(documents, query.replace).await)
+                    },
+                ),
+            )
+            .query("ReplaceQuery")
+        },
         Route::new(
             "Removes a document",
             wire::RESOURCE,

@@ -125,7 +125,7 @@ async fn every_operation_that_is_not_for_anybody_refuses_a_stranger() {
     let lease = json!({ "id": host_id, "user": "x", "kind": "kube" });
     let kube_session = json!({ "kubernetes": { "kube_cluster": "x", "tls_public_key": "x" } });
     let bodies = [
-        ("AuditEvent", json!([])),
+        ("AuditEvent", json!({})),
         ("TrustAck", json!({ "generation": 1 })),
         ("RotateRequest", json!({ "kind": "user", "phase": "init", "plan": { "mode": "manual" } })),
         ("SignRequest", json!({ "purpose": "server", "names": ["x"], "tls_public_key": "x" })),
@@ -155,8 +155,12 @@ async fn every_operation_that_is_not_for_anybody_refuses_a_stranger() {
         }
         for (method, operation) in operations.as_object().unwrap() {
             let schema = operation["requestBody"].to_string();
-            let body =
-                bodies.iter().find(|(name, _)| schema.contains(&format!("/{name}\""))).map(|(_, body)| body.clone());
+            let body = bodies.iter().find(|(name, _)| schema.contains(&format!("/{name}\"")));
+            let body = body.map(|(name, body)| match (schema.contains("\"array\""), *name) {
+                (false, _) => body.clone(),
+                (true, "AuditEvent") => json!([]),
+                (true, _) => json!([body]),
+            });
             let path = path
                 .replace("{host_id}", host_id)
                 .replace("{session_id}", host_id)

@@ -97,7 +97,7 @@ async fn a_test_that_fails_or_cannot_be_run_is_not_taken() {
     let cluster = cluster().await;
     let admin = cluster.admin();
     for (given, said) in [
-        (json!({ "user": "ann" }), "fails already"),
+        (json!({ "user": "ann" }), "expects allow and fails"),
         (json!({ "user": "bob" }), "no user bob"),
         (json!({}), "neither a user nor roles"),
     ] {
@@ -145,4 +145,75 @@ async fn a_test_that_names_a_node_or_a_kubernetes_cluster_runs_while_that_is_awa
     kube["allow"]["kubernetes_groups"] = json!(["developers"]);
     let wider = admin.put_resource(role("dev", kube), true).await.unwrap_err();
     assert!(wider.message.contains("policy_test staging-is-closed"), "{wider}");
+}
+
+#[tokio::test]
+async fn a_role_changes_together_with_the_test_that_speaks_of_it() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let wider = role("dev", dev(json!(["dev", "prod"])));
+    let open = test("prod-is-closed", json!({ "user": "ann" }), "prod", "allow");
+    // Neither goes without the other.
+    assert_eq!(kind(admin.put_resource(wider.clone(), true).await), ApiErrorKind::Conflict);
+    assert_eq!(kind(admin.put_resource(open.clone(), true).await), ApiErrorKind::Conflict);
+    for documents in [[open.clone(), wider.clone()], [wider, open]] {
+        admin.put_policy(documents.into(), true).await.unwrap();
+    }
+    let closed = test("prod-is-closed", json!({ "user": "ann" }), "prod", "deny");
+    let narrower = role("dev", dev(json!(["dev"])));
+    admin.put_policy(vec![narrower, closed], true).await.unwrap();
+}
+
+// I80
+#[tokio::test]
+async fn of_documents_that_are_one_change_all_are_written_or_none() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let eve = |roles: &[&str]| document("user", "v2", "eve", json!({ "roles": roles }));
+    let ops = || role("ops", dev(json!("ops")));
+    let of_eve = |expect| test("eve-in-ops", json!({ "user": "eve" }), "ops", expect);
+    for (documents, replace, wanted, said) in [
+        (vec![ops(), eve(&["ops", "gone"])], false, ApiErrorKind::BadRequest, "there is no role gone"),
+        (vec![ops(), role("dev", dev(json!("dev")))], false, ApiErrorKind::Conflict, "role dev exists already"),
+        (
+            vec![ops(), eve(&["ops"]), of_eve("deny")],
+            false,
+            ApiErrorKind::Conflict,
+            "policy_test eve-in-ops expects deny",
+        ),
+        (vec![ops(), role("dev", dev(json!("prod")))], true, ApiErrorKind::Conflict, "policy_test ann-works-in-dev"),
+        (vec![ops(), ops()], true, ApiErrorKind::BadRequest, "role ops is there twice"),
+        (
+            vec![ops(), document("lock", "v2", "x", json!({ "target": { "user": "ann" } }))],
+            true,
+            ApiErrorKind::BadRequest,
+            "kind lock",
+        ),
+        (vec![ops(); 97], true, ApiErrorKind::BadRequest, "several files"),
+    ] {
+        let refused = admin.put_policy(documents, replace).await.unwrap_err();
+        assert_eq!(refused.kind, wanted, "{}", refused.message);
+        assert!(refused.message.contains(said), "{}", refused.message);
+        let role = admin.resources(ResourceKind::Role, Some("ops".into())).await;
+        assert_eq!(kind(role), ApiErrorKind::NotFound, "{said}");
+    }
+    assert_eq!(cluster.events("role.create").await.len(), 2, "what is not done is not on record");
+
+    // The user before the role, the test before both.
+    admin.put_policy(vec![of_eve("allow"), eve(&["ops"]), ops()], false).await.unwrap();
+    let user = admin.resources(ResourceKind::User, Some("eve".into())).await.unwrap();
+    assert_eq!(user[0].spec["roles"], json!(["ops"]));
+    for (event, count) in [("role.create", 3), ("user.create", 2), ("policy_test.create", 3)] {
+        assert_eq!(cluster.events(event).await.len(), count, "{event}");
+    }
+
+    // Each kind wants its own right.
+    let editor = json!({ "allow": { "rules": [{ "resources": ["role"], "verbs": ["*"] }] } });
+    admin.put_resource(role("editor-of-roles", editor), false).await.unwrap();
+    cluster.user("bob", &["editor-of-roles"], &[]).await;
+    let bob = cluster.as_user("bob").await;
+    bob.put_policy(vec![role("one", dev(json!("x"))), role("two", dev(json!("x")))], false).await.unwrap();
+    let both = vec![role("three", dev(json!("x"))), eve(&["three"])];
+    assert_eq!(kind(bob.put_policy(both, true).await), ApiErrorKind::Denied);
+    assert_eq!(kind(admin.resources(ResourceKind::Role, Some("three".into())).await), ApiErrorKind::NotFound);
 }

@@ -4,7 +4,7 @@ use remoteler_core::{AuditEvent, AuthApi, EventOutcome, EventQuery, Timestamp};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::Moment;
+use super::{Moment, span};
 use crate::{
     cli::Outcome,
     output::{Report, Table},
@@ -21,15 +21,16 @@ pub(crate) fn query(
     user: Option<&str>,
     limit: u16,
     now: Timestamp,
-) -> EventQuery {
-    EventQuery {
-        from: from.map(|moment| moment.resolve(now)),
-        to: to.map(|moment| moment.resolve(now)),
+) -> anyhow::Result<EventQuery> {
+    let (from, to) = span(from, to, now)?;
+    Ok(EventQuery {
+        from,
+        to,
         event: event.map(str::to_owned),
         user: user.map(str::to_owned),
         limit: Some(usize::from(limit)),
         ..EventQuery::default()
-    }
+    })
 }
 
 /// The query, narrowed to a target, an outcome, and a page.
@@ -108,8 +109,12 @@ mod tests {
     #[test]
     fn flags_become_a_query_by_the_clock_given() {
         let now = Timestamp::from_unix_seconds(7200);
-        let query = query(Some("1h".parse().unwrap()), None, Some("exec"), None, 5, now);
+        let wanted = query;
+        let query = wanted(Some("1h".parse().unwrap()), None, Some("exec"), None, 5, now).unwrap();
         assert_eq!(query.from, Some(Timestamp::from_unix_seconds(3600)));
         assert_eq!((query.to, query.event.as_deref(), query.limit), (None, Some("exec"), Some(5)));
+        let ago = |text: &str| Some(text.parse().unwrap());
+        let refused = wanted(ago("1h"), ago("2h"), None, None, 5, now).unwrap_err();
+        assert!(refused.to_string().contains("is not before --to"), "{refused}");
     }
 }

@@ -31,6 +31,13 @@ const ASK: Duration = Duration::from_millis(100);
 pub(crate) async fn write(api: &dyn AuthApi, args: &BackupArgs) -> anyhow::Result<Report> {
     let BackupArgs { out, overwrite } = args;
     let dir = out.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if out.is_dir() {
+        bail!(
+            "{} is a directory; name the file to write, such as {}",
+            out.display(),
+            out.join("remoteler.backup").display()
+        );
+    }
     if !overwrite && out.symlink_metadata().is_ok() {
         bail!("{} is there already; use --overwrite to replace it, or name another", out.display());
     }

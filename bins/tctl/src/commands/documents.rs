@@ -101,7 +101,8 @@ fn check(document: &Resource, lines: Option<&Lines>) -> anyhow::Result<()> {
 
 fn with_line(path: &[String], lines: Option<&Lines>) -> String {
     let name = path.join(".");
-    match lines.and_then(|lines| lines.of(path)) {
+    // Not every value has a line of its own: then the one that it is in has.
+    match lines.and_then(|lines| (1..=path.len()).rev().find_map(|length| lines.of(&path[..length]))) {
         Some(line) => format!("{name} (line {line})"),
         None => name,
     }
@@ -165,15 +166,21 @@ fn faults_in_role(spec: &Value) -> Faults {
     faults::<OptionsSpec>(&spec["options"], &["spec", "options"], &[], &mut found);
     for part in ["allow", "deny"] {
         faults::<ConditionsSpec>(&spec[part], &["spec", part], &["rules", "kubernetes_resources"], &mut found);
-        for (number, entry) in spec[part]["kubernetes_resources"].as_array().into_iter().flatten().enumerate() {
-            let path = ["spec", part, "kubernetes_resources", &number.to_string()];
-            faults::<KubeResourceSpec>(entry, &path, &[], &mut found);
-        }
-        for (number, rule) in spec[part]["rules"].as_array().into_iter().flatten().enumerate() {
-            faults::<RuleSpec>(rule, &["spec", part, "rules", &number.to_string()], &[], &mut found);
-        }
+        faults_in_entries::<KubeResourceSpec>(spec, part, "kubernetes_resources", &mut found);
+        faults_in_entries::<RuleSpec>(spec, part, "rules", &mut found);
     }
     found
+}
+
+fn faults_in_entries<T: DeserializeOwned>(spec: &Value, part: &str, field: &str, found: &mut Faults) {
+    for (number, entry) in spec[part][field].as_array().into_iter().flatten().enumerate() {
+        let path = ["spec", part, field, &number.to_string()];
+        if entry.is_object() {
+            faults::<T>(entry, &path, &[], found);
+        } else {
+            found.1.push((path.map(str::to_owned).into(), format!("{entry} is not made of fields")));
+        }
+    }
 }
 
 fn faults_in_test(spec: &Value) -> Faults {
@@ -200,7 +207,7 @@ fn unsupported_in_user(spec: &Value) -> Vec<Vec<String>> {
 
 /// Looks for faults in the fields of `value`, which is to be a `T`. They are found by asking `T` itself, so that there is no second list
 /// of fields: with a field alone, it can say that it does not know its name, or why it does not read its content. What it says of other
-/// fields that are missing is passed over here.
+/// fields that are missing is passed over here. What is in the fields `inside` is looked at elsewhere.
 fn faults<T: DeserializeOwned>(value: &Value, path: &[&str], inside: &[&str], found: &mut Faults) {
     let Some(fields) = value.as_object() else { return };
     let within = |name: &String| path.iter().map(|part| (*part).to_owned()).chain([name.clone()]).collect();
@@ -210,7 +217,9 @@ fn faults<T: DeserializeOwned>(value: &Value, path: &[&str], inside: &[&str], fo
         let said = cause.to_string();
         if said.starts_with(&format!("unknown field `{name}`")) {
             found.0.push(within(name));
-        } else if !inside.contains(&name.as_str()) && !said.starts_with("missing field") {
+        } else if !(inside.contains(&name.as_str()) && (content.is_object() || content.is_array()))
+            && !said.starts_with("missing field")
+        {
             found.1.push((within(name), said));
         }
     }
@@ -283,6 +292,20 @@ spec:
             let refusal = refused(&role);
             assert!(refusal.contains("line 7") && refusal.contains(said), "{refusal}");
         }
+        for (line, said) in [
+            ("kubernetes_resources: pods", "spec.allow.kubernetes_resources (line 6)"),
+            (
+                "kubernetes_resources: [pods]",
+                "spec.allow.kubernetes_resources.0 (line 6): \"pods\" is not made of fields",
+            ),
+            ("kubernetes_resources: [{ kind: pod, name: 5 }]", "spec.allow.kubernetes_resources.0.name (line 6)"),
+            ("rules: [session]", "spec.allow.rules.0 (line 6)"),
+        ] {
+            let role = format!("kind: role\nversion: v7\nmetadata: {{ name: dev }}\nspec:\n  allow:\n    {line}\n");
+            assert!(refused(&role).contains(said), "{}", refused(&role));
+        }
+        let whole = refused("kind: role\nversion: v7\nmetadata: { name: dev }\nspec:\n  allow: everything\n");
+        assert!(whole.contains("spec.allow (line 5)"), "{whole}");
         let pattern =
             "kind: role\nversion: v7\nmetadata: { name: dev }\nspec:\n  deny:\n    node_labels: { env: '^(a$' }\n";
         assert!(refused(pattern).contains("line 6: deny.node_labels"), "{}", refused(pattern));

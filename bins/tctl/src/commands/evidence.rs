@@ -27,10 +27,8 @@ const MAX_WITNESSED: usize = 10_000;
 
 /// Writes an export.
 pub(crate) async fn export(api: &dyn AuthApi, args: &ExportArgs, now: Timestamp) -> anyhow::Result<Report> {
-    let query = ExportQuery {
-        from: args.from.map(|moment| moment.resolve(now)),
-        to: args.to.map(|moment| moment.resolve(now)),
-    };
+    let (from, to) = super::span(args.from, args.to, now)?;
+    let query = ExportQuery { from, to };
     let Some(path) = &args.out else {
         let mut out = BufWriter::new(std::io::stdout().lock());
         fetch(api, query, &mut out, "standard output").await?;

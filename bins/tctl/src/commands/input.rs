@@ -17,7 +17,7 @@ impl FromStr for Trait {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once('=') {
             Some((key, value)) if !key.is_empty() => Ok(Self { key: key.to_owned(), value: value.to_owned() }),
-            _ => Err(format!("{text:?} is no trait such as team=blue")),
+            _ => Err(format!("{text:?} is no KEY=VALUE such as team=blue")),
         }
     }
 }
@@ -51,6 +51,22 @@ impl Moment {
             Self::Ago(duration) => now.minus(duration),
         }
     }
+}
+
+/// The moments of a stretch of time, which is not empty.
+///
+/// # Errors
+/// It ends before it begins.
+pub(crate) fn span(
+    from: Option<Moment>,
+    to: Option<Moment>,
+    now: Timestamp,
+) -> anyhow::Result<(Option<Timestamp>, Option<Timestamp>)> {
+    let (from, to) = (from.map(|moment| moment.resolve(now)), to.map(|moment| moment.resolve(now)));
+    if let (Some(from), Some(to)) = (from, to) {
+        anyhow::ensure!(from < to, "--from {from} is not before --to {to}: nothing is between them");
+    }
+    Ok((from, to))
 }
 
 impl FromStr for Moment {

@@ -67,22 +67,41 @@ fn text_of(file: Option<&Path>) -> anyhow::Result<(String, String)> {
     Ok((name, text))
 }
 
-/// Writes documents one after another, as they stand in the file, once all of them can be expected to be taken.
+/// Writes documents: those that say who may do what as one change, so that a role and the test that speaks of it change together; then the
+/// others, as they stand in the file.
 pub(crate) async fn create(api: &dyn AuthApi, documents: Vec<Resource>, force: bool) -> anyhow::Result<Report> {
     if !force {
         refuse_existing(api, &documents).await?;
     }
-    let (total, mut written) = (documents.len(), Vec::new());
-    for document in documents {
-        let this = format!("{} {:?}", document.kind, document.metadata.name);
-        let entry = json!({ "kind": document.kind, "name": document.metadata.name });
+    let total = documents.len();
+    let (policy, others): (Vec<_>, Vec<_>) = documents.into_iter().partition(|document| {
+        matches!(
+            ResourceKind::parse(&document.kind),
+            Ok(ResourceKind::Role | ResourceKind::User | ResourceKind::PolicyTest)
+        )
+    });
+    let mut written: Vec<_> = policy.iter().map(this).collect();
+    if !policy.is_empty() {
+        let what = match written.as_slice() {
+            [(one, _)] => format!("{one} was"),
+            many => format!("the {} roles, users and policy tests were", many.len()),
+        };
+        api.put_policy(policy, force).await.with_context(|| format!("{what} not written, and nothing else"))?;
+    }
+    for document in others {
+        let (what, entry) = this(&document);
         api.put_resource(document, force)
             .await
-            .with_context(|| format!("{this} was not written; {} of {total} documents were", written.len()))?;
-        written.push((this, entry));
+            .with_context(|| format!("{what} was not written; {} of {total} documents were", written.len()))?;
+        written.push((what, entry));
     }
-    let text: String = written.iter().map(|(this, _)| format!("{this} was written.\n")).collect();
+    let text: String = written.iter().map(|(what, _)| format!("{what} was written.\n")).collect();
     Report::new(text, &written.into_iter().map(|(_, entry)| entry).collect::<Vec<_>>())
+}
+
+fn this(document: &Resource) -> (String, serde_json::Value) {
+    let Resource { kind, metadata, .. } = document;
+    (format!("{kind} {:?}", metadata.name), json!({ "kind": kind, "name": metadata.name }))
 }
 
 /// Looks for documents that are there already, so that none is written when one will be refused. Who may write but not read learns it
