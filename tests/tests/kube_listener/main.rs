@@ -3,18 +3,19 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails ends its test")]
 
+mod live;
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::StreamExt;
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, BodyStream, Empty, StreamBody};
-use hyper::body::Frame;
+use http_body_util::{BodyExt, BodyStream, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::ExtendedKeyUsagePurpose;
 use remoteler_core::{
-    AuditKind, CaKind, Clock, ClusterName, HostId, Identity, KubeClusterName, LiveWork, Lock, LockTarget, NullAudit,
-    Policy, PolicySource, RevocationTarget, Role, Timestamp, TlsSerial,
+    AuditKind, Clock, ClusterName, HostId, Identity, KubeClusterName, LiveWork, NullAudit, Policy, PolicySource, Role,
+    Timestamp,
 };
 use remoteler_kube::{KubeService, KubeServiceConfig, KubeServiceError, ServeError};
 use remoteler_tests::{ApiServer, Certificate, Issue, KubeFixture, Signer};
@@ -27,7 +28,7 @@ use tokio::{
     time::timeout,
 };
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 const NONE: Vec<String> = Vec::new();
 
 async fn set_up() -> (ApiServer, KubeFixture, Certificate) {
@@ -312,202 +313,6 @@ async fn the_server_name_and_the_path_must_name_the_same_kubernetes_cluster_and_
     assert_eq!(ask(production, version("production")).await, StatusCode::FORBIDDEN);
     assert_eq!(api_server.seen().len(), 1);
     assert_eq!(fixture.refusals().len(), 7);
-}
-
-// I78
-#[tokio::test]
-async fn a_watch_ends_when_the_certificate_does_and_the_next_request_is_refused() {
-    let (_api_server, fixture, _) = set_up().await;
-    let mut short = fixture.user("ann", &["developer"]);
-    // Certificates count whole seconds.
-    short.valid.1 = Timestamp::from_unix_seconds(fixture.clock.now().unix_seconds() + 3);
-    let ann = fixture.issue(&short).unwrap();
-    let stream = fixture.connect(Some(&ann), "h2").await.unwrap();
-    let io = TokioIo::new(stream);
-    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
-    tokio::spawn(connection);
-    let uri = |path: &str| format!("https://p{}{path}", fixture.prefix("staging"));
-    let watch = Request::get(uri("/api/v1/namespaces/dev/pods?watch=true")).body(Empty::<Bytes>::new()).unwrap();
-    let response = sender.send_request(watch).await.unwrap();
-    assert_eq!(response.status(), StatusCode::OK);
-    let mut frames = BodyStream::new(response.into_body());
-    assert!(timeout(LIMIT, frames.next()).await.unwrap().unwrap().is_ok(), "the watch begins with what is there");
-    fixture.clock.advance(Duration::from_secs(4));
-    assert_eq!(fixture.live.look().ended.len(), 1);
-    let mut last = Vec::new();
-    while let Some(Ok(frame)) = timeout(LIMIT, frames.next()).await.unwrap() {
-        last.extend_from_slice(&frame.into_data().unwrap());
-    }
-    let last = String::from_utf8(last).unwrap();
-    assert!(last.contains("\"ERROR\"") && last.contains("expired"), "{last}");
-    assert_eq!(fixture.get(&ann, "/version").await.unwrap().status(), StatusCode::UNAUTHORIZED);
-    assert!(fixture.refusals().last().unwrap().1.contains("expired"));
-}
-
-// I78
-#[tokio::test]
-async fn a_watch_that_says_something_goes_on_and_a_silent_one_ends_after_the_time_for_silence() {
-    let (_api_server, fixture, ann) = set_up().await;
-    let mut rules = Policy::clone(&fixture.policy.policy());
-    rules.settings.client_idle_timeout_seconds = Some(60);
-    fixture.policy.replace(rules);
-    let stream = fixture.connect(Some(&ann), "h2").await.unwrap();
-    let io = TokioIo::new(stream);
-    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
-    tokio::spawn(connection);
-    let uri = format!("https://p{}/api/v1/namespaces/dev/pods?watch=true", fixture.prefix("staging"));
-    let watch = Request::get(uri).body(Empty::<Bytes>::new()).unwrap();
-    let mut frames = BodyStream::new(sender.send_request(watch).await.unwrap().into_body());
-    assert!(timeout(LIMIT, frames.next()).await.unwrap().unwrap().is_ok(), "the watch begins with what is there");
-
-    fixture.clock.advance(Duration::from_secs(61));
-    assert_eq!(fixture.live.look().ended.len(), 0, "there was an event since the last look");
-    fixture.clock.advance(Duration::from_secs(61));
-    assert_eq!(fixture.live.look().ended.len(), 1);
-    let mut last = Vec::new();
-    while let Some(Ok(frame)) = timeout(LIMIT, frames.next()).await.unwrap() {
-        last.extend_from_slice(&frame.into_data().unwrap());
-    }
-    let last = String::from_utf8(last).unwrap();
-    assert!(last.contains("nothing happened for 60 s"), "{last}");
-}
-
-// I79
-#[tokio::test]
-async fn a_lock_ends_a_watch_with_its_message_and_refuses_the_next_request() {
-    let (_api_server, fixture, ann) = set_up().await;
-    let stream = fixture.connect(Some(&ann), "h2").await.unwrap();
-    let io = TokioIo::new(stream);
-    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
-    tokio::spawn(connection);
-    let uri = format!("https://p{}/api/v1/namespaces/dev/pods?watch=true", fixture.prefix("staging"));
-    let watch = Request::get(uri).body(Empty::<Bytes>::new()).unwrap();
-    let mut frames = BodyStream::new(sender.send_request(watch).await.unwrap().into_body());
-    assert!(timeout(LIMIT, frames.next()).await.unwrap().unwrap().is_ok(), "the watch begins with what is there");
-
-    let target = LockTarget { user: Some("ann".parse().unwrap()), ..LockTarget::default() };
-    let lock = Lock { name: "x".into(), target, message: "call the help desk".into(), expires: None };
-    let rules = Policy::clone(&fixture.policy.policy());
-    fixture.policy.replace(Policy { locks: [lock].into_iter().collect(), ..rules.clone() });
-    assert_eq!(fixture.live.look().ended.len(), 1);
-    let mut last = Vec::new();
-    while let Some(Ok(frame)) = timeout(LIMIT, frames.next()).await.unwrap() {
-        let data = frame.into_data().unwrap();
-        // The end of the stream may come in a frame of its own.
-        if !data.is_empty() {
-            last = data.to_vec();
-        }
-    }
-    let event: serde_json::Value = serde_json::from_slice(&last).unwrap();
-    assert_eq!(event["type"], "ERROR");
-    let told = event["object"]["message"].as_str().unwrap();
-    assert_eq!(told, "locked by an administrator (user ann): call the help desk");
-
-    let refused = fixture.get(&ann, "/version").await.unwrap();
-    assert!(refused.status() == StatusCode::FORBIDDEN && message(&refused).contains("call the help desk"));
-    assert!(fixture.refusals().last().unwrap().1.contains("call the help desk"));
-    fixture.policy.replace(rules);
-    assert_eq!(fixture.get(&ann, "/version").await.unwrap().status(), StatusCode::OK);
-    assert!(fixture.live.is_empty(), "what has ended is forgotten");
-}
-
-// I79
-#[tokio::test]
-async fn locks_on_role_serial_cluster_and_kubernetes_cluster_end_what_they_name_alone() {
-    let (_api_server, fixture, ann) = set_up().await;
-    let serial = x509_parser::parse_x509_certificate(&ann.chain()[0]).unwrap().1.raw_serial().to_vec();
-    let mut other = serial.clone();
-    *other.last_mut().unwrap() ^= 1;
-    let certificate = |authority, serial: &[u8]| {
-        let serial = TlsSerial::from_octets(serial).unwrap();
-        LockTarget::of_serial(RevocationTarget::TlsSerial { authority, serial })
-    };
-    let any = LockTarget::default;
-    let kube = |name: &str| LockTarget { kube_cluster: Some(name.parse().unwrap()), ..any() };
-    let rules = Policy::clone(&fixture.policy.policy());
-    for (target, ends) in [
-        (LockTarget { role: Some("developer".parse().unwrap()), ..any() }, true),
-        (LockTarget { role: Some("nobody".parse().unwrap()), ..any() }, false),
-        (certificate(CaKind::User, &serial), true),
-        (certificate(CaKind::User, &other), false),
-        (certificate(CaKind::Host, &serial), false),
-        (LockTarget { cluster: Some("root.example.com".parse().unwrap()), ..any() }, true),
-        (LockTarget { cluster: Some("other.example.com".parse().unwrap()), ..any() }, false),
-        (kube("staging"), true),
-        (kube("production"), false),
-        (LockTarget { user: Some("ann".parse().unwrap()), ..kube("production") }, false),
-        // An account of an operating system is nothing in Kubernetes.
-        (LockTarget { login: Some("ann".parse().unwrap()), ..any() }, false),
-    ] {
-        let io = TokioIo::new(fixture.connect(Some(&ann), "h2").await.unwrap());
-        let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
-        tokio::spawn(connection);
-        let uri = format!("https://p{}/api/v1/namespaces/dev/pods?watch=true", fixture.prefix("staging"));
-        let watch = Request::get(uri).body(Empty::<Bytes>::new()).unwrap();
-        let mut frames = BodyStream::new(sender.send_request(watch).await.unwrap().into_body());
-        assert!(timeout(LIMIT, frames.next()).await.unwrap().unwrap().is_ok(), "the watch begins with what is there");
-
-        let shown = target.to_string();
-        let lock = Lock { name: "x".into(), target, message: "call the help desk".into(), expires: None };
-        fixture.policy.replace(Policy { locks: [lock].into_iter().collect(), ..rules.clone() });
-        assert_eq!(fixture.live.look().ended.len(), usize::from(ends), "{shown}");
-        let next = fixture.get(&ann, "/version").await.unwrap();
-        if ends {
-            let mut said = Vec::new();
-            while let Some(Ok(frame)) = timeout(LIMIT, frames.next()).await.unwrap() {
-                said.extend_from_slice(&frame.into_data().unwrap());
-            }
-            assert!(String::from_utf8(said).unwrap().contains("call the help desk"), "{shown}");
-            assert_eq!(next.status(), StatusCode::FORBIDDEN, "{shown}");
-        } else {
-            assert_eq!(next.status(), StatusCode::OK, "{shown}");
-        }
-        fixture.policy.replace(rules.clone());
-        drop((frames, sender));
-        let forgotten = async {
-            while !fixture.live.is_empty() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        timeout(LIMIT, forgotten).await.expect("what has ended is forgotten");
-    }
-}
-
-// I79
-#[tokio::test]
-async fn a_lock_ends_a_request_whose_answer_has_not_begun_whether_its_body_is_sent_or_not() {
-    let (api_server, fixture, ann) = set_up().await;
-    api_server.stall("/stalled");
-    let rules = Policy::clone(&fixture.policy.policy());
-    for finished in [true, false] {
-        let stream = fixture.connect(Some(&ann), "h2").await.unwrap();
-        let io = TokioIo::new(stream);
-        let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
-        tokio::spawn(connection);
-        let (begun, rest) = (futures::stream::iter([Bytes::from_static(b"{")]), futures::stream::pending());
-        let octets = if finished { begun.boxed() } else { begun.chain(rest).boxed() };
-        let body = StreamBody::new(octets.map(|octets| Ok::<_, std::convert::Infallible>(Frame::data(octets))));
-        let uri = format!("https://p{}/stalled", fixture.prefix("staging"));
-        let before = api_server.seen().len();
-        let asked = tokio::spawn(sender.send_request(Request::post(uri).body(body).unwrap()));
-        let arrived = async {
-            while api_server.seen().len() == before {
-                tokio::task::yield_now().await;
-            }
-        };
-        timeout(LIMIT, arrived).await.expect("the request is at the API server");
-
-        let target = LockTarget { user: Some("ann".parse().unwrap()), ..LockTarget::default() };
-        let lock = Lock { name: "x".into(), target, message: "call the help desk".into(), expires: None };
-        fixture.policy.replace(Policy { locks: [lock].into_iter().collect(), ..rules.clone() });
-        assert_eq!(fixture.live.look().ended.len(), 1);
-        let answer = timeout(LIMIT, asked).await.unwrap().unwrap().unwrap();
-        let (parts, body) = answer.into_parts();
-        let answer = Response::from_parts(parts, body.collect().await.unwrap().to_bytes());
-        assert_eq!(answer.status(), StatusCode::FORBIDDEN, "finished: {finished}");
-        assert!(message(&answer).contains("call the help desk"), "{}", message(&answer));
-        fixture.policy.replace(rules.clone());
-    }
 }
 
 #[tokio::test]
