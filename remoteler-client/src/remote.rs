@@ -337,7 +337,8 @@ impl AuthApi for RemoteAuth {
     }
 
     async fn put_policy(&self, documents: Vec<Resource>, replace: bool) -> Result<(), ApiError> {
-        self.run(send(Method::PUT, with_query(wire::POLICY, &wire::ReplaceQuery { replace }), &documents)).await
+        self.run(send(Method::PUT, with_query(wire::POLICY_DOCUMENTS, &wire::ReplaceQuery { replace }), &documents))
+            .await
     }
 
     async fn delete_resource(&self, kind: ResourceKind, name: String) -> Result<(), ApiError> {
