@@ -97,12 +97,12 @@ impl EventLog {
         Ok(self.0.write(move |c| keep::foreign(c, &rows, notice)).await?)
     }
 
-    /// Keeps an event of the auth service itself, as the next of its chain. Durable when it returns.
+    /// Keeps events of the auth service itself, all or none, as the next of its chain. Durable when it returns.
     ///
     /// # Errors
-    /// [`EventLogError`]: it was not kept.
-    pub(crate) async fn append_own(&self, event: AuditEvent) -> Result<(), EventLogError> {
-        Ok(self.0.write(move |c| keep::own(c, event)).await?)
+    /// [`EventLogError`]: none was kept.
+    pub(crate) async fn append_own(&self, events: Vec<AuditEvent>) -> Result<(), EventLogError> {
+        Ok(self.0.write(move |c| keep::own(c, events)).await?)
     }
 
     /// The newest events that fit, in order of time.
@@ -258,28 +258,36 @@ impl std::fmt::Debug for AuditLog {
 impl AuditLog {
     /// As [`AuditSink::record`], with the error as the log gives it.
     pub(crate) async fn record_own(&self, kind: AuditKind) -> Result<(), EventLogError> {
-        let uid = random_uuid(self.entropy.as_ref());
-        let event = AuditEvent::new(kind, self.clock.now(), uid, self.cluster.clone());
-        self.log.append_own(event).await
+        self.log.append_own(vec![self.stamped(kind)]).await
+    }
+
+    /// Records what happens together: all or none of it is kept.
+    pub(crate) async fn record_together(&self, kinds: Vec<AuditKind>) -> Result<(), AuditError> {
+        let events = kinds.into_iter().map(|kind| self.stamped(kind)).collect();
+        self.log.append_own(events).await.map_err(untaken)
+    }
+
+    fn stamped(&self, kind: AuditKind) -> AuditEvent {
+        AuditEvent::new(kind, self.clock.now(), random_uuid(self.entropy.as_ref()), self.cluster.clone())
     }
 }
 
 #[async_trait]
 impl AuditSink for AuditLog {
     async fn record(&self, kind: AuditKind) -> Result<(), AuditError> {
-        match self.record_own(kind).await {
-            Ok(()) => Ok(()),
-            Err(cause) => {
-                tracing::error!(error = &cause as &dyn std::error::Error, "the audit log did not take an event");
-                Err(AuditError(match cause {
-                    EventLogError::Database(cause) => cause.to_string(),
-                    EventLogError::Malformed { .. }
-                    | EventLogError::Tampered { .. }
-                    | EventLogError::NoSuchEvent(_) => cause.to_string(),
-                }))
-            }
-        }
+        self.record_own(kind).await.map_err(untaken)
     }
+}
+
+/// Logged here; who is refused for it is told less.
+fn untaken(cause: EventLogError) -> AuditError {
+    tracing::error!(error = &cause as &dyn std::error::Error, "the audit log did not take an event");
+    AuditError(match cause {
+        EventLogError::Database(cause) => cause.to_string(),
+        EventLogError::Malformed { .. } | EventLogError::Tampered { .. } | EventLogError::NoSuchEvent(_) => {
+            cause.to_string()
+        }
+    })
 }
 
 #[cfg(test)]

@@ -1,15 +1,15 @@
 //! Documents of roles, users and policy tests as one change: checked together, as if all of them stood already, and written together or not at
 //! all. So a role changes with the test that speaks of it, and a user with the role that is new.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use remoteler_core::{
-    AuditKind, NewUser, PolicySource, PolicyTest, Resource, ResourceKind, Revision, Role, RoleName, Verb,
+    ApiError, AuditKind, NewUser, PolicySource, PolicyTest, Resource, ResourceKind, Revision, Role, RoleName, Verb,
 };
 
 use crate::{
     Caller,
-    failure::{ApiResult, bad_request, conflict},
+    failure::{self, ApiResult, bad_request, conflict},
     policy_tests::{self, Change},
     records::{Batch, key},
     resources, roles,
@@ -19,6 +19,8 @@ use crate::{
 
 /// Most documents of one change: what one transaction of the store takes.
 const MAX_DOCUMENTS: usize = remoteler_core::MAX_OPERATIONS;
+/// How often it is tried to write while users change by themselves.
+const ATTEMPTS: usize = 5;
 
 /// A document that was read, and what stands where it goes.
 enum Planned {
@@ -54,35 +56,89 @@ impl Planned {
 impl Inner {
     /// Writes documents of roles, users and policy tests, all of them or none.
     pub(crate) async fn put_policy(&self, caller: &Caller, documents: Vec<Resource>, replace: bool) -> ApiResult<()> {
-        let kinds = kinds_of(&documents)?;
-        let mut actor = None;
-        for kind in kinds.iter().collect::<BTreeSet<_>>() {
-            actor = Some(self.admit(caller, kind.as_str(), Verb::Create).await?);
-            if replace {
-                self.admit(caller, kind.as_str(), Verb::Update).await?;
-            }
-        }
-        let Some(actor) = actor else { return Ok(()) };
+        let (actor, kinds) = self.admit_kinds(caller, &documents, replace).await?;
+        each_once(&kinds, &documents)?;
         let _turn = self.changes.write().await;
         let mut planned = Vec::with_capacity(documents.len());
         for (kind, document) in kinds.into_iter().zip(documents) {
-            planned.push(self.plan_document(kind, document, replace).await?);
+            let name = short(&document.metadata.name);
+            let plan = self.plan_document(kind, document, replace).await;
+            planned.push(plan.map_err(|cause| of(kind, &name, cause))?);
         }
         self.check_holders(&planned)?;
         self.room_for_new_tests(&planned).await?;
         self.keep_policy_tests(&planned.iter().map(Planned::change).collect::<Vec<_>>()).await?;
-        for one in &planned {
-            self.record(one.event(&actor)).await?;
+        let mut batch = self.batch_of(&planned)?;
+        let events = planned.iter().map(|one| one.event(&actor)).collect();
+        self.audit_log.record_together(events).await.map_err(|cause| failure::audit(&cause))?;
+        for attempt in 1.. {
+            match self.records.commit(batch).await {
+                Ok(()) => break,
+                Err(cause) if cause.is_conflict() && attempt < ATTEMPTS => {
+                    // A user signed up or changed a password meanwhile, which is no matter here.
+                    self.look_again(&mut planned).await?;
+                    batch = self.batch_of(&planned)?;
+                }
+                Err(cause) => return Err(cause.into()),
+            }
         }
-        let mut batch = Batch::new();
-        for one in &planned {
-            batch = self.written(batch, one)?;
+        self.enforce(planned);
+        Ok(())
+    }
+
+    /// Who calls, once they may write documents of each of these kinds.
+    async fn admit_kinds(
+        &self,
+        caller: &Caller,
+        documents: &[Resource],
+        replace: bool,
+    ) -> ApiResult<(String, Vec<ResourceKind>)> {
+        let kinds: Vec<_> = documents.iter().map(|document| kind_of(&document.kind)).collect();
+        let mut wanted: BTreeSet<ResourceKind> = kinds.iter().flatten().copied().collect();
+        // Who may write nothing at all is told nothing of what is wrong with it.
+        wanted.extend(wanted.is_empty().then_some(ResourceKind::Role));
+        let mut actor = String::new();
+        for kind in wanted {
+            actor = self.admit(caller, kind.as_str(), Verb::Create).await?;
+            if replace {
+                self.admit(caller, kind.as_str(), Verb::Update).await?;
+            }
         }
-        self.records.commit(batch).await?;
-        if planned.iter().any(|one| matches!(one, Planned::Role { .. })) {
-            self.reload_policy().await?;
+        Ok((actor, kinds.into_iter().collect::<ApiResult<_>>()?))
+    }
+
+    /// Reads the users anew.
+    async fn look_again(&self, planned: &mut [Planned]) -> ApiResult<()> {
+        for one in planned {
+            if let Planned::User { user, stands } = one {
+                let found = self.records.read_at::<UserRecord>(&key::of(key::USERS, &user.name)).await?;
+                if found.is_some() != stands.is_some() {
+                    return Err(conflict(format!("user {} was made or removed meanwhile; try again", user.name)));
+                }
+                *stands = found.map(boxed);
+            }
         }
         Ok(())
+    }
+
+    /// Decides by the new roles from here on.
+    fn enforce(&self, planned: Vec<Planned>) {
+        self.change_roles(|roles| {
+            for one in planned {
+                if let Planned::Role { role, .. } = one {
+                    roles.insert(role.name().clone(), Arc::from(role));
+                }
+            }
+        });
+    }
+
+    fn batch_of(&self, planned: &[Planned]) -> ApiResult<Batch> {
+        let mut batch = Batch::new();
+        for one in planned {
+            batch = self.written(batch, one)?;
+        }
+        batch.check()?;
+        Ok(batch)
     }
 
     async fn plan_document(&self, kind: ResourceKind, document: Resource, replace: bool) -> ApiResult<Planned> {
@@ -103,7 +159,7 @@ impl Inner {
                 if stands.is_some() && !replace {
                     return Err(users::exists(&user.name));
                 }
-                Planned::User { user, stands: stands.map(|(record, revision)| (Box::new(record), revision)) }
+                Planned::User { user, stands: stands.map(boxed) }
             }
             ResourceKind::Token
             | ResourceKind::Node
@@ -144,7 +200,8 @@ impl Inner {
             Planned::User { .. } | Planned::Test { .. } => None,
         }));
         planned.iter().try_for_each(|one| match one {
-            Planned::User { user, .. } => users::check(user, |role| known.contains(role)),
+            Planned::User { user, .. } => users::check(user, |role| known.contains(role))
+                .map_err(|cause| of(ResourceKind::User, user.name.as_str(), cause)),
             Planned::Role { .. } | Planned::Test { .. } => Ok(()),
         })
     }
@@ -173,31 +230,56 @@ impl Inner {
     }
 }
 
-/// The kinds of the documents, each of which stands for another record.
-fn kinds_of(documents: &[Resource]) -> ApiResult<Vec<ResourceKind>> {
+fn boxed<T, U>((record, revision): (T, U)) -> (Box<T>, U) {
+    (Box::new(record), revision)
+}
+
+/// The kind, in the one word for it that is stored.
+fn kind_of(text: &str) -> ApiResult<ResourceKind> {
+    let kind = ResourceKind::parse(text).map_err(|cause| bad_request(cause.to_string()))?;
+    if !matches!(kind, ResourceKind::Role | ResourceKind::User | ResourceKind::PolicyTest) {
+        return Err(no_policy(kind));
+    }
+    if kind.as_str() != text {
+        return Err(bad_request(format!("kind {text} of a document is refused: write {}", kind.as_str())));
+    }
+    Ok(kind)
+}
+
+fn no_policy(kind: ResourceKind) -> ApiError {
+    let kind = kind.as_str();
+    bad_request(format!("documents of kind {kind} are written one by one, not with roles, users and policy tests"))
+}
+
+/// There are some, not too many, and no two that stand for the same.
+fn each_once(kinds: &[ResourceKind], documents: &[Resource]) -> ApiResult<()> {
     let count = documents.len();
+    if count == 0 {
+        return Err(bad_request("there is no document"));
+    }
     if count > MAX_DOCUMENTS {
         return Err(bad_request(format!(
             "{count} documents of roles, users and policy tests are more than one change takes, {MAX_DOCUMENTS}; write them in several files"
         )));
     }
     let mut seen = BTreeSet::new();
-    let mut kinds = Vec::with_capacity(count);
-    for Resource { kind, metadata, .. } in documents {
-        let name = metadata.name.as_str();
-        let kind = ResourceKind::parse(kind).map_err(|cause| bad_request(cause.to_string()))?;
-        if !seen.insert((kind, name)) {
-            let name: String = name.chars().take(80).collect();
-            return Err(bad_request(format!("{} {name} is there twice", kind.as_str())));
+    for (kind, Resource { metadata, .. }) in kinds.iter().zip(documents) {
+        if !seen.insert((kind, metadata.name.as_str())) {
+            return Err(bad_request(format!("{} {} is there twice", kind.as_str(), short(&metadata.name))));
         }
-        kinds.push(kind);
     }
-    Ok(kinds)
+    Ok(())
 }
 
-fn no_policy(kind: ResourceKind) -> remoteler_core::ApiError {
-    bad_request(format!(
-        "documents of kind {} are written one by one, not with roles, users and policy tests",
-        kind.as_str()
-    ))
+fn short(name: &str) -> String {
+    name.chars().take(80).collect()
+}
+
+/// Of several documents, which it is that is refused.
+fn of(kind: ResourceKind, name: &str, cause: ApiError) -> ApiError {
+    let kind = kind.as_str();
+    if cause.message.contains(&format!("{kind} {name}")) {
+        return cause;
+    }
+    ApiError::new(cause.kind, format!("{kind} {name}: {}", cause.message))
 }

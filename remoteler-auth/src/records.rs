@@ -175,6 +175,11 @@ impl Batch {
         Self(self.0.expect(key, Expected::At(revision))).write(key, record, Some(expires))
     }
 
+    /// Whether the store takes so much at once.
+    pub(crate) fn check(&self) -> Result<(), RecordError> {
+        Ok(self.0.check()?)
+    }
+
     /// Also removes this, if it is there.
     pub(crate) fn delete(self, key: &str) -> Self {
         Self(self.0.delete(key))

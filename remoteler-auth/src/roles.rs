@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use remoteler_core::{ApiError, AuditKind, Policy, PolicySource, Resource, Role, RoleName, Verb, preset_roles};
+use remoteler_core::{AuditKind, Policy, PolicySource, Resource, Role, RoleName, Verb, preset_roles};
 
 use crate::{
     Caller,
@@ -70,15 +70,14 @@ impl Inner {
         self.keep_policy_tests(&[Change::NoRole(&name)]).await?;
         self.record(AuditKind::RoleDelete { user: actor, name: name.to_string() }).await?;
         self.records.delete(&key).await?;
-        self.reload_policy().await
+        self.change_roles(|roles| drop(roles.remove(&name)));
+        Ok(())
     }
 
-    pub(crate) async fn reload_policy(&self) -> ApiResult<()> {
-        let roles = load(&self.records).await.map_err(|cause| {
-            tracing::error!(error = &cause as &dyn std::error::Error, "the roles could not be loaded");
-            ApiError::new(remoteler_core::ApiErrorKind::Internal, "the roles could not be loaded; see the log")
-        })?;
-        self.policy.replace(Policy { trust: self.issuer.trust(), roles, ..Policy::clone(&self.policy.policy()) });
-        Ok(())
+    /// Decides by changed roles from here on; [`Inner::changes`] is held by the caller.
+    pub(crate) fn change_roles(&self, change: impl FnOnce(&mut BTreeMap<RoleName, Arc<Role>>)) {
+        let mut policy = Policy::clone(&self.policy.policy());
+        change(&mut policy.roles);
+        self.policy.replace(Policy { trust: self.issuer.trust(), ..policy });
     }
 }

@@ -218,7 +218,7 @@ impl AuthApi for RemoteAuth {
 
     async fn policy(&self, known: Option<PolicyVersion>, wait: Duration) -> Result<Option<PolicyUpdate>, ApiError> {
         let wait = wait.min(wire::MAX_WAIT);
-        let call = get(with_query(wire::POLICY_DOCUMENTS, &wire::PolicyQuery { known, wait_seconds: wait.as_secs() }));
+        let call = get(with_query(wire::POLICY, &wire::PolicyQuery { known, wait_seconds: wait.as_secs() }));
         let answer = self.exchange(&call).await?;
         if answer.status == StatusCode::NO_CONTENT { Ok(None) } else { self.read(&call, &answer).map(Some) }
     }

@@ -112,15 +112,18 @@ fn of_several_documents_none_is_written_when_one_is_wrong_or_there_already() {
     // What only the auth service can know: the user's role is missing.
     let user = "kind: user\nversion: v2\nmetadata: { name: eve }\nspec: { roles: [nobody] }\n";
     let line = cluster.tctl_with_input(&["create"], &format!("{DEVELOPER}---\n{user}")).one_line_failure();
-    assert!(line.contains("there is no role nobody") && line.contains("not written, and nothing else"), "{line}");
+    assert!(line.contains("there is no role nobody") && line.contains("not written; 0 of 2 documents were"), "{line}");
     let _ = cluster.tctl(&["get", "role/developer"]).one_line_failure();
-    // A user may come in one file with the role that is new, before it. What follows roles and users is written by itself.
+    // A user may come in one file with the role that is new, before it. What stands between other documents is a change of its own.
     let user = user.replace("nobody", "developer");
     let lock = "kind: lock\nversion: v2\nmetadata: { name: out }\nspec: { target: { role: nobody }, message: out }\n";
     let node = "kind: lock\nversion: v2\nmetadata: { name: both }\nspec: { target: {} }\n";
-    let file = format!("{node}---\n{user}---\n{DEVELOPER}---\n{lock}");
-    let line = cluster.tctl_with_input(&["create"], &file).one_line_failure();
-    assert!(line.contains("of 4 documents were"), "{line}");
+    let line = cluster.tctl_with_input(&["create"], &format!("{node}---\n{user}")).one_line_failure();
+    assert!(line.contains("lock \"both\"") && line.contains("nothing"), "{line}");
+    let _ = cluster.tctl(&["get", "user/eve"]).one_line_failure();
+    let file = format!("{lock}---\n{user}---\n{DEVELOPER}");
+    let text = cluster.tctl_with_input(&["create"], &file).ok().text();
+    assert_eq!(text, "lock \"out\" was written.\nuser \"eve\" was written.\nrole \"developer\" was written.\n");
     cluster.tctl(&["get", "user/eve"]).ok();
     let line = cluster.tctl_with_input(&["create"], &cluster.tctl(&["get", "nodes"]).ok().text()).one_line_failure();
     assert!(line.contains("node \"local\" cannot be created by a document"), "{line}");

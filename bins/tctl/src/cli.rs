@@ -126,8 +126,8 @@ pub(crate) enum Command {
         #[arg(long)]
         with_secrets: bool,
     },
-    /// Write resources from YAML documents of all kinds but node and kube_cluster (tokens without a secret). Roles, users and policy tests are one
-    /// change, written first: all of them or none. The others follow one after the other
+    /// Write resources from YAML documents of all kinds but node and kube_cluster (tokens without a secret). Roles, users and policy tests
+    /// that follow each other in the file are one change: all of them or none
     #[command(after_help = "Example: tctl create -f developer.yaml")]
     Create {
         /// Replace what is there already

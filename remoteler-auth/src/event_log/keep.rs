@@ -53,10 +53,10 @@ impl Row {
     }
 }
 
-/// Keeps the auth service's own event.
-pub(super) fn own(c: &Connection, event: AuditEvent) -> Result<()> {
+/// Keeps the auth service's own events, all or none.
+pub(super) fn own(c: &Connection, events: Vec<AuditEvent>) -> Result<()> {
     let mut log = Log::open(c)?;
-    log.write_own(event)
+    events.into_iter().try_for_each(|event| log.write_own(event))
 }
 
 /// Keeps events of hosts: those whose `uid` is new. Gives how many those were.

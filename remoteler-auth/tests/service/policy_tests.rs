@@ -190,6 +190,8 @@ async fn of_documents_that_are_one_change_all_are_written_or_none() {
             "kind lock",
         ),
         (vec![ops(); 97], true, ApiErrorKind::BadRequest, "several files"),
+        (vec![], true, ApiErrorKind::BadRequest, "no document"),
+        (vec![document("roles", "v7", "ops", dev(json!("ops")))], true, ApiErrorKind::BadRequest, "write role"),
     ] {
         let refused = admin.put_policy(documents, replace).await.unwrap_err();
         assert_eq!(refused.kind, wanted, "{}", refused.message);
@@ -215,5 +217,11 @@ async fn of_documents_that_are_one_change_all_are_written_or_none() {
     bob.put_policy(vec![role("one", dev(json!("x"))), role("two", dev(json!("x")))], false).await.unwrap();
     let both = vec![role("three", dev(json!("x"))), eve(&["three"])];
     assert_eq!(kind(bob.put_policy(both, true).await), ApiErrorKind::Denied);
+    // Who may write nothing is not told what is wrong with it.
+    cluster.user("cleo", &["dev"], &[]).await;
+    let cleo = cluster.as_user("cleo").await;
+    for nonsense in [vec![], vec![ops(); 97], vec![document("robot", "v1", "x", json!({}))]] {
+        assert_eq!(kind(cleo.put_policy(nonsense, false).await), ApiErrorKind::Denied);
+    }
     assert_eq!(kind(admin.resources(ResourceKind::Role, Some("three".into())).await), ApiErrorKind::NotFound);
 }

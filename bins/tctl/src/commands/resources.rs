@@ -3,7 +3,7 @@
 use std::{io::Read, path::Path};
 
 use anyhow::{Context, bail, ensure};
-use remoteler_core::{AuthApi, Resource, ResourceKind};
+use remoteler_core::{ApiErrorKind, AuthApi, Resource, ResourceKind};
 use serde_json::json;
 
 use super::{ResourceRef, documents};
@@ -67,36 +67,48 @@ fn text_of(file: Option<&Path>) -> anyhow::Result<(String, String)> {
     Ok((name, text))
 }
 
-/// Writes documents: those that say who may do what as one change, so that a role and the test that speaks of it change together; then the
-/// others, as they stand in the file.
+/// Writes documents as they stand in the file. Roles, users and policy tests that follow each other are one change, so that a role and the test
+/// that speaks of it change together.
 pub(crate) async fn create(api: &dyn AuthApi, documents: Vec<Resource>, force: bool) -> anyhow::Result<Report> {
     if !force {
         refuse_existing(api, &documents).await?;
     }
-    let total = documents.len();
-    let (policy, others): (Vec<_>, Vec<_>) = documents.into_iter().partition(|document| {
-        matches!(
-            ResourceKind::parse(&document.kind),
-            Ok(ResourceKind::Role | ResourceKind::User | ResourceKind::PolicyTest)
-        )
-    });
-    let mut written: Vec<_> = policy.iter().map(this).collect();
-    if !policy.is_empty() {
-        let what = match written.as_slice() {
-            [(one, _)] => format!("{one} was"),
-            many => format!("the {} roles, users and policy tests were", many.len()),
+    let (total, mut written) = (documents.len(), Vec::with_capacity(documents.len()));
+    let mut documents = documents.into_iter().peekable();
+    while let Some(first) = documents.next() {
+        let mut change = vec![first];
+        while let Some(next) = documents.next_if(|next| says_who_may(&change[0]) && says_who_may(next)) {
+            change.push(next);
+        }
+        let mut names: Vec<_> = change.iter().map(this).collect();
+        let what = match names.as_slice() {
+            [(one, _)] => one.clone(),
+            [(first, _), ..] => format!("{first} and the {} that are one change with it", names.len() - 1),
+            [] => String::new(),
         };
-        api.put_policy(policy, force).await.with_context(|| format!("{what} not written, and nothing else"))?;
-    }
-    for document in others {
-        let (what, entry) = this(&document);
-        api.put_resource(document, force)
-            .await
-            .with_context(|| format!("{what} was not written; {} of {total} documents were", written.len()))?;
-        written.push((what, entry));
+        let done = match change.pop() {
+            Some(one) if change.is_empty() => api.put_resource(one, force).await,
+            last => api.put_policy(change.into_iter().chain(last).collect(), force).await,
+        };
+        done.map_err(|cause| {
+            let fate = if cause.kind == ApiErrorKind::Internal || cause.kind == ApiErrorKind::Unavailable {
+                "perhaps not written; tctl get shows what is there"
+            } else {
+                "not written"
+            };
+            let context = format!("{what}: {fate}; {} of {total} documents were", written.len());
+            anyhow::Error::new(cause).context(context)
+        })?;
+        written.append(&mut names);
     }
     let text: String = written.iter().map(|(what, _)| format!("{what} was written.\n")).collect();
     Report::new(text, &written.into_iter().map(|(_, entry)| entry).collect::<Vec<_>>())
+}
+
+/// Whether it is checked with others of its sort.
+fn says_who_may(document: &Resource) -> bool {
+    let kind = ResourceKind::parse(&document.kind);
+    matches!(kind, Ok(ResourceKind::Role | ResourceKind::User | ResourceKind::PolicyTest))
 }
 
 fn this(document: &Resource) -> (String, serde_json::Value) {
