@@ -46,7 +46,7 @@ impl Canary {
         }
         assert_eq!(forms.len(), 5 * 12 + 2 * 2, "five keys were there");
         forms.extend(of_connectors(&database));
-        assert_eq!(forms.len(), 5 * 12 + 2 * 2 + 2 + 2, "and what two connectors keep");
+        assert_eq!(forms.len(), 5 * 12 + 2 * 2 + 2 + 2 * 2, "and what two connectors keep");
         let mut begins = vec![false; 1 << 16];
         for (_, form) in &forms {
             begins[pair(form)] = true;
