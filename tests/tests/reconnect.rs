@@ -1,7 +1,5 @@
 //! kill -9 of the proxy, the auth service and the agent in turn: everything reconnects by itself, in seconds.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::time::Duration;
 
 use remoteler_tests::{Cluster, ClusterOptions, Edge, Proxy, User, eventually_within, need, run};
