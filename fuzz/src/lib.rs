@@ -310,6 +310,7 @@ pub fn saml_response(octets: &[u8]) {
         issuer: "https://idp.example.com/saml".into(),
         keys: vec![key],
         allow_unsolicited: false,
+        decrypter: None,
     };
     if let Ok(claims) = us.accept(octets, Expected { request: Some("_request-1"), now: NOW }) {
         assert_eq!(claims.name_id.value, "ann@example.com", "nobody else was ever signed");

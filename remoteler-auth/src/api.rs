@@ -206,6 +206,10 @@ impl AuthApi for Handle {
         self.inner.resources(&self.caller, kind, name).await
     }
 
+    async fn connector_secrets(&self, kind: ResourceKind, name: Option<String>) -> Result<Vec<Resource>, ApiError> {
+        change!(self, connector_secrets(kind, name))
+    }
+
     async fn put_resource(&self, resource: Resource, replace: bool) -> Result<(), ApiError> {
         change!(self, put_resource(resource, replace))
     }

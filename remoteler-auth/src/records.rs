@@ -105,6 +105,9 @@ pub(crate) mod key {
     /// `saml_used/<hash of issuer and id>`: assertions that were used, until they end. Written otherwise than the rest: databases have it so.
     #[cfg(feature = "saml")]
     pub(crate) const SAML_USED: &str = "saml_used/";
+    /// `saml-encryption-keys/<connector>`: what opens the assertions that are encrypted for a connector.
+    #[cfg(feature = "saml")]
+    pub(crate) const SAML_ENCRYPTION_KEYS: &str = "saml-encryption-keys/";
 
     /// `key-questions/<hash of token>`: questions to security keys that wait for an answer.
     pub(crate) const KEY_QUESTIONS: &str = "key-questions/";

@@ -8,6 +8,7 @@ mod algorithm;
 mod c14n;
 mod claims;
 mod cursor;
+mod encrypted;
 mod error;
 mod idp;
 mod metadata;
@@ -21,6 +22,7 @@ mod tree;
 
 pub use claims::{NameId, SamlClaims};
 pub use cursor::ShapeError;
+pub use encrypted::EncryptionError;
 pub use error::SamlError;
 pub use idp::{IdpKey, IdpKeyError};
 pub use metadata::{Binding, IdpMetadata, MetadataError, SpMetadata};
@@ -37,6 +39,7 @@ pub use tree::XmlError;
 #[doc(hidden)]
 pub fn fuzz_xml(octets: &[u8]) {
     let Ok(document) = tree::Element::parse(octets, tree::Comments::Skip) else { return };
+    encrypted::fuzz(&document);
     let Ok(canonical) = c14n::canonical(&document, &c14n::Choice::whole()) else { return };
     let Ok(again) = tree::Element::parse(&canonical, tree::Comments::Refuse) else {
         // The canonical form repeats declarations and may so grow beyond what is read.

@@ -22,6 +22,7 @@ mod saml;
 #[cfg(not(feature = "saml"))]
 #[path = "sso/without_saml.rs"]
 mod saml;
+mod secrets;
 mod steps;
 
 use std::{

@@ -15,6 +15,7 @@ mod profile;
 mod purpose;
 mod rotation;
 mod rsa_key;
+mod saml_decrypter;
 mod saml_key;
 mod seal;
 mod sealed_record;
@@ -43,6 +44,8 @@ pub use profile::{
 };
 pub use purpose::Purpose;
 pub use rotation::{CONTACT, KeyMove, MAX_GRACE, MIN_GRACE, Rotation, RotationError, Step};
+pub use rsa_key::OaepDigests;
+pub use saml_decrypter::SamlDecrypter;
 pub use saml_key::{SamlSigner, StoredSamlKey};
 pub use seal::{KeyEncryptionKey, KeyRing, SealError, SealedKey};
 pub use sealed_record::is_sealed_record;

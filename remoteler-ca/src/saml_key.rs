@@ -46,24 +46,7 @@ impl SamlSigner {
         now: Timestamp,
     ) -> Result<Self, CaError> {
         let (signer, key) = FileSigner::generate(ALGORITHM)?;
-        let mut name = DistinguishedName::new();
-        name.push(DnType::OrganizationName, cluster.as_str());
-        name.push(DnType::CommonName, connector);
-        let moment =
-            |at: Timestamp| OffsetDateTime::from_unix_timestamp(at.unix_seconds()).map_err(|_| CaError::Clock(now));
-        let mut serial = fill_random::<16>(&OsEntropy);
-        // Positive, and never shorter (RFC 5280 section 4.1.2.2).
-        if let Some(first) = serial.first_mut() {
-            *first = (*first & 0x3f) | 0x40;
-        }
-        let mut params = CertificateParams::default();
-        params.distinguished_name = name;
-        params.serial_number = Some(SerialNumber::from_slice(&serial));
-        params.not_before = moment(now.minus(BACKDATED))?;
-        params.not_after = moment(now.plus(LIFETIME))?;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        let certificate = params.self_signed(&RcgenSigner(&signer)).map_err(CaError::AuthorityCertificate)?;
-        let certificate = STANDARD.encode(certificate.der());
+        let certificate = self_signed(cluster, connector, KeyUsagePurpose::DigitalSignature, &signer, now)?;
         let stored =
             StoredSamlKey { cluster: cluster.clone(), connector: connector.into(), key: key.into(), certificate };
         Self::open(&stored, ring)
@@ -112,7 +95,35 @@ impl std::fmt::Debug for SamlSigner {
     }
 }
 
-const ALGORITHM: SignerAlgorithm = SignerAlgorithm::RsaSha256;
+/// The certificate in which identity providers take the public half: base64 of DER.
+pub(crate) fn self_signed(
+    cluster: &ClusterName,
+    connector: &str,
+    usage: KeyUsagePurpose,
+    signer: &FileSigner,
+    now: Timestamp,
+) -> Result<String, CaError> {
+    let mut name = DistinguishedName::new();
+    name.push(DnType::OrganizationName, cluster.as_str());
+    name.push(DnType::CommonName, connector);
+    let moment =
+        |at: Timestamp| OffsetDateTime::from_unix_timestamp(at.unix_seconds()).map_err(|_| CaError::Clock(now));
+    let mut serial = fill_random::<16>(&OsEntropy);
+    // Positive, and never shorter (RFC 5280 section 4.1.2.2).
+    if let Some(first) = serial.first_mut() {
+        *first = (*first & 0x3f) | 0x40;
+    }
+    let mut params = CertificateParams::default();
+    params.distinguished_name = name;
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
+    params.not_before = moment(now.minus(BACKDATED))?;
+    params.not_after = moment(now.plus(LIFETIME))?;
+    params.key_usages = vec![usage];
+    let certificate = params.self_signed(&RcgenSigner(signer)).map_err(CaError::AuthorityCertificate)?;
+    Ok(STANDARD.encode(certificate.der()))
+}
+
+pub(crate) const ALGORITHM: SignerAlgorithm = SignerAlgorithm::RsaSha256;
 const KIND: &str = "saml";
 /// How long the certificate lasts: ten years of 365.25 days. It is changed by making the connector anew.
 const LIFETIME: Duration = Duration::from_secs(10 * 31_557_600);

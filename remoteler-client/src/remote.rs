@@ -325,6 +325,10 @@ impl AuthApi for RemoteAuth {
         self.call(get(path)).await
     }
 
+    async fn connector_secrets(&self, kind: ResourceKind, name: Option<String>) -> Result<Vec<Resource>, ApiError> {
+        self.call(send(Method::POST, wire::CONNECTOR_SECRETS, &wire::ConnectorSecretsRequest { kind, name })).await
+    }
+
     async fn put_resource(&self, resource: Resource, replace: bool) -> Result<(), ApiError> {
         let kind = ResourceKind::parse(&resource.kind)
             .map_err(|cause| ApiError::new(ApiErrorKind::BadRequest, cause.to_string()))?;

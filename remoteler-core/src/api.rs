@@ -451,6 +451,8 @@ pub trait AuthApi: Send + Sync {
 
     /// Documents of a kind, or the one of that name.
     async fn resources(&self, kind: ResourceKind, name: Option<String>) -> Result<Vec<Resource>, ApiError>;
+    /// Documents of connectors of a kind, or the one of that name, with their secrets in the clear. Who may read and change them; each is audited.
+    async fn connector_secrets(&self, kind: ResourceKind, name: Option<String>) -> Result<Vec<Resource>, ApiError>;
     /// Writes a document of any kind that documents make; without `replace` it must not exist yet ([`ApiErrorKind::Conflict`]).
     async fn put_resource(&self, resource: Resource, replace: bool) -> Result<(), ApiError>;
     /// Writes documents of roles, users and policy tests as one change: each is checked as if the others stood already, and all are written or

@@ -58,6 +58,9 @@ pub struct SamlSpec {
     /// Whether the user is to prove anew who they are.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force_authn: bool,
+    /// Whether assertions may be encrypted: a key for that is made, and stands in our metadata.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub encrypted_assertions: bool,
     /// How requests are rather sent, where the identity provider takes both; `sso` says of itself nothing, and is gone to in this way.
     #[serde(default, skip_serializing_if = "SamlRequestBinding::is_redirect")]
     pub preferred_request_binding: SamlRequestBinding,

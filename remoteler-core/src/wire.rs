@@ -117,6 +117,8 @@ pub const POLICY_DOCUMENTS: &str = "/v1/resources";
 /// `GET` → `[`[`crate::Resource`]`]` (one); `PUT` [`crate::Resource`] with [`ReplaceQuery`] as query → nothing; `DELETE` → nothing.
 pub const RESOURCE: &str = "/v1/resources/{kind}/{name}";
 
+/// `POST` [`ConnectorSecretsRequest`] → `[`[`crate::Resource`]`]`. No `GET`: each answer is an event of its own.
+pub const CONNECTOR_SECRETS: &str = "/v1/connectors/secrets";
 /// `POST` [`RejoinTokenRequest`] → [`crate::TokenCreated`].
 pub const REJOIN_TOKENS: &str = "/v1/rejoin_tokens";
 /// `POST` [`crate::ExplainRequest`] → `[`[`crate::Explanation`]`]`.
@@ -285,6 +287,17 @@ pub struct RenewQuery {
     /// Which run of the host's daemon asks; a program that does not say so gets certificates of the generation it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<crate::InstanceId>,
+}
+
+/// Body of [`CONNECTOR_SECRETS`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectorSecretsRequest {
+    /// One of the kinds of connectors.
+    pub kind: crate::ResourceKind,
+    /// Which one; absent: all of the kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 /// Body of [`REJOIN_TOKENS`].

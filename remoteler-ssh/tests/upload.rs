@@ -222,6 +222,9 @@ impl AuthApi for Store {
     async fn delete_resource(&self, _: ResourceKind, _: String) -> Result<(), ApiError> {
         absent()
     }
+    async fn connector_secrets(&self, _: ResourceKind, _: Option<String>) -> Result<Vec<Resource>, ApiError> {
+        absent()
+    }
     async fn create_rejoin_token(&self, _: String) -> Result<TokenCreated, ApiError> {
         absent()
     }

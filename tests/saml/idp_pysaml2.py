@@ -1,7 +1,8 @@
 """An identity provider made of pysaml2: logs whoever comes in as the user it was told, without a question.
 
 Usage: idp_pysaml2.py DIRECTORY SIGN [TLS], with key.pem, certificate.pem and, when somebody logs in, sp.xml in DIRECTORY; SIGN is assertion,
-response or both; TLS is JSON: {"cert": FILE, "key": FILE, "logins": NAME}. Prints its address; GET /metadata, GET /sso (HTTP-Redirect) and
+response or both, or one of those that encrypt the assertion for the certificate in sp.xml after it is signed: encrypted (with AES-GCM, and the
+response is signed around it), encrypted-unsigned (the same, and nothing around it is signed), encrypted-cbc (as pysaml2 does of itself); TLS is JSON: {"cert": FILE, "key": FILE, "logins": NAME}. Prints its address; GET /metadata, GET /sso (HTTP-Redirect) and
 POST /sso (HTTP-POST) are what it answers.
 """
 
@@ -15,14 +16,23 @@ import ssl
 import sys
 import urllib.parse
 
+import saml2.entity
 from saml2 import BINDING_HTTP_POST, BINDING_HTTP_REDIRECT
 from saml2.config import IdPConfig
 from saml2.metadata import entity_descriptor
 from saml2.saml import NAMEID_FORMAT_PERSISTENT, NameID
 from saml2.server import Server
+from saml2.sigver import SecurityContext, pre_encryption_part
 from saml2.xmldsig import DIGEST_SHA256, SIG_RSA_SHA256
 
 directory, sign = sys.argv[1:3]
+encrypt = sign.startswith("encrypted")
+if encrypt and sign != "encrypted-cbc":
+    # pysaml2 has no setting for it; xmlsec1, which it calls, has the algorithm.
+    saml2.entity.pre_encryption_part = functools.partial(
+        pre_encryption_part, msg_enc="http://www.w3.org/2009/xmlenc11#aes256-gcm"
+    )
+    SecurityContext.encrypt_assertion.__defaults__ = ("aes-256", None)
 tls = json.loads(sys.argv[3]) if len(sys.argv) > 3 else None
 logging.disable(logging.CRITICAL)
 
@@ -72,8 +82,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 {"groups": ["dev", "o&m"], "mail": ["ann@example.com"], "logins": [tls["logins"] if tls else "dev"]},
                 name_id=NameID(format=NAMEID_FORMAT_PERSISTENT, text="ann-1"),
                 authn={"class_ref": "urn:oasis:names:tc:SAML:2.0:ac:classes:PasswordProtectedTransport"},
-                sign_assertion=sign in ("assertion", "both"),
-                sign_response=sign in ("response", "both"),
+                sign_assertion=encrypt or sign in ("assertion", "both"),
+                sign_response=sign in ("response", "both", "encrypted", "encrypted-cbc"),
+                encrypt_assertion=encrypt,
+                encrypt_assertion_self_contained=True,
                 sign_alg=SIG_RSA_SHA256,
                 digest_alg=DIGEST_SHA256,
                 **{name: arguments[name] for name in ("in_response_to", "destination", "sp_entity_id")},

@@ -1,5 +1,6 @@
 // An identity provider made of samlify: logs whoever comes in as the user it was told, without a question.
-// Usage: idp_samlify.js DIRECTORY SIGN [TLS], as idp_pysaml2.py. SIGN is assertion or both.
+// Usage: idp_samlify.js DIRECTORY SIGN [TLS], as idp_pysaml2.py. SIGN is assertion or both, or encrypted, encrypted-unsigned or
+// encrypted-cbc as there, or encrypted-late: the response is signed, and then its assertion is encrypted.
 'use strict';
 const fs = require('fs');
 const http = require('http');
@@ -10,6 +11,7 @@ const saml = require('samlify');
 
 const [directory, sign, given] = process.argv.slice(2);
 const tls = given && JSON.parse(given);
+const encrypt = sign.startsWith('encrypted');
 const read = (name) => fs.readFileSync(path.join(directory, name), 'utf8');
 
 // What is posted here comes from the test.
@@ -48,7 +50,7 @@ const server = tls
 
 async function login(method, url, body) {
   // As of the first login: whoever is to be logged in there may ask for our metadata before theirs is known.
-  sp = sp || saml.ServiceProvider({ metadata: read('sp.xml'), wantMessageSigned: sign === 'both' });
+  sp = sp || saml.ServiceProvider({ metadata: read('sp.xml'), wantMessageSigned: sign === 'both' || (encrypt && sign !== 'encrypted-unsigned') });
   const redirect = method === 'GET';
   const query = Object.fromEntries(redirect ? url.searchParams : new URLSearchParams(body));
   const octetString = url.search.slice(1).replace(/&Signature=.*$/, '');
@@ -67,7 +69,7 @@ async function login(method, url, body) {
     };
     return { id: values.ID, context: saml.SamlLib.replaceTagsByValue(text, values) };
   };
-  const { context } = await idp.createLoginResponse(sp, { extract }, 'post', {}, fill);
+  const { context } = await idp.createLoginResponse(sp, { extract }, 'post', {}, fill, encrypt && sign !== 'encrypted-late');
   const state = String(query.RelayState || '').replace(/&/g, '&amp;').replace(/"/g, '&quot;');
   return `<form method="post" action="${sp.entityMeta.getAssertionConsumerService('post')}"><input type="hidden" name="SAMLResponse" value="${context}"/><input type="hidden" name="RelayState" value="${state}"/></form>`;
 }
@@ -86,6 +88,8 @@ server.listen(0, '127.0.0.1', () => {
     wantAuthnRequestsSigned: true,
     singleSignOnService: [service('HTTP-Redirect'), service('HTTP-POST')],
     loginResponseTemplate: template,
+    isAssertionEncrypted: encrypt,
+    dataEncryptionAlgorithm: `http://www.w3.org/${sign === 'encrypted-cbc' ? '2001/04/xmlenc#aes256-cbc' : '2009/xmlenc11#aes128-gcm'}`,
   });
   console.log(base);
 });

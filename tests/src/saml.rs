@@ -84,9 +84,16 @@ impl SamlProvider {
     /// # Panics
     /// When it does not start.
     #[must_use]
-    pub fn start_tls(clients: &SamlClients, script: &str, dir: &Path, files: &ProviderFiles, login: &str) -> Self {
+    pub fn start_tls(
+        clients: &SamlClients,
+        script: &str,
+        dir: &Path,
+        sign: &str,
+        files: &ProviderFiles,
+        login: &str,
+    ) -> Self {
         let tls = serde_json::json!({ "cert": files.certificate, "key": files.key, "logins": login });
-        Self::start_with(clients, script, dir, &["both".to_owned(), tls.to_string()])
+        Self::start_with(clients, script, dir, &[sign.to_owned(), tls.to_string()])
     }
 
     fn start_with(clients: &SamlClients, script: &str, dir: &Path, arguments: &[String]) -> Self {

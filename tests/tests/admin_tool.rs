@@ -47,6 +47,43 @@ fn what_get_prints_create_reads() {
     cluster.event("role.delete", names);
 }
 
+// I76
+#[test]
+fn get_shows_the_secrets_of_connectors_only_when_asked_and_create_reads_them_elsewhere() {
+    let (cluster, other) = (Cluster::start(), Cluster::start());
+    let connector = "\
+kind: oidc
+version: v3
+metadata: { name: idp }
+spec:
+  issuer_url: https://idp.example.com
+  client_id: remoteler
+  client_secret: canary-secret
+  redirect_url: https://proxy.example.com/web/callback/idp
+  claims_to_roles: [{ claim: groups, value: dev, roles: [access] }]
+";
+    cluster.tctl_with_input(&["create"], connector).ok();
+    let plain = cluster.tctl(&["get", "oidc"]).ok().text();
+    assert!(plain.contains("idp.example.com") && !plain.contains("canary"), "{plain}");
+    assert_eq!(cluster.events("connector.secrets_shown").len(), 0);
+    let whole = cluster.tctl(&["get", "oidc", "--with-secrets"]).ok().text();
+    assert!(whole.contains("client_secret: canary-secret"), "{whole}");
+    let event = cluster.event("connector.secrets_shown", |event| event["name"] == "idp");
+    assert_eq!(event["kind"], "oidc");
+    // Without its secret it is no connector to a cluster that never had it; with it, it is.
+    let refused = other.tctl_with_input(&["create"], &plain).one_line_failure();
+    assert!(refused.contains("client_secret"), "{refused}");
+    other.tctl_with_input(&["create"], &whole).ok();
+    assert_eq!(other.tctl(&["get", "oidc", "--with-secrets"]).ok().text(), whole);
+    let line = cluster.tctl(&["get", "role/access", "--with-secrets"]).one_line_failure();
+    assert!(line.contains("hold no secrets"), "{line}");
+    let log = std::fs::read_to_string(cluster.dir().join("daemon.log")).expect("there is a log");
+    assert!(
+        !log.contains("canary")
+            && !serde_json::to_string(&cluster.events("connector.secrets_shown")).expect("JSON").contains("canary")
+    );
+}
+
 #[test]
 fn a_document_with_an_unknown_field_changes_nothing() {
     let cluster = Cluster::start();

@@ -3,6 +3,7 @@
 
 mod saml {
     mod differential;
+    mod encryption;
     pub(crate) mod judges;
     mod providers;
 }

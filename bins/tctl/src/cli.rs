@@ -122,6 +122,9 @@ pub(crate) enum Command {
         /// KIND or KIND/NAME; kinds: role, user, token, node, kube_cluster, policy_test, lock, oidc, saml, github,
         /// cluster_auth_preference (cap), cluster_networking_config (netconfig), session_recording_config (recconfig)
         resource: ResourceRef,
+        /// With the secrets of connectors (oidc, github), so that `create` takes them elsewhere; needs to read and update them, and is audited
+        #[arg(long)]
+        with_secrets: bool,
     },
     /// Write resources from YAML documents of all kinds but node and kube_cluster (tokens without a secret). Roles, users and policy tests
     /// that follow each other in the file are one change: all of them or none

@@ -77,7 +77,7 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<Report> {
         }
         Command::Tokens(TokensCommand::Ls) => tokens::list(api).await,
         Command::Tokens(TokensCommand::Rm { token }) => tokens::remove(api, token).await,
-        Command::Get { resource } => resources::get(api, resource).await,
+        Command::Get { resource, with_secrets } => resources::get(api, resource, *with_secrets).await,
         Command::Create { force, .. } => resources::create(api, documents, *force).await,
         Command::Rm { resource } => resources::remove(api, resource).await,
         Command::Lock(args) => locks::lock(api, args).await,

@@ -23,8 +23,8 @@ use remoteler_core::{
     NewToken, NewUser, NodeRecord, RecordingChunk, Resource, ResourceKind, RevocationListName, RevocationTarget,
     RotateRequest, SessionId, SignRequest, SignUpRequest, TrustAck, UserName,
     wire::{
-        self, ChunkQuery, InviteQuery, OffsetQuery, PasswordChange, ProxyAnnouncement, RejoinTokenRequest, RenewQuery,
-        ReplaceQuery, TokenRevocation,
+        self, ChunkQuery, ConnectorSecretsRequest, InviteQuery, OffsetQuery, PasswordChange, ProxyAnnouncement,
+        RejoinTokenRequest, RenewQuery, ReplaceQuery, TokenRevocation,
     },
 };
 
@@ -473,6 +473,16 @@ fn administration() -> Vec<Route> {
                 json(api.resources(kind, Some(name)).await)
             }),
         ),
+        Route::new(
+            "Connectors with their secrets",
+            wire::CONNECTOR_SECRETS,
+            Method::POST,
+            Many("Resource"),
+            post(async |Api(api): Api, Input(wanted): Input<ConnectorSecretsRequest>| {
+                json(api.connector_secrets(wanted.kind, wanted.name).await)
+            }),
+        )
+        .takes("ConnectorSecretsRequest"),
         Route::new(
             "Writes a document of a role, a user, a policy test, or a token without a secret",
             wire::RESOURCE,

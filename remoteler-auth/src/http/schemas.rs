@@ -305,6 +305,7 @@ fn add_tokens(all: &mut Map<String, Value>) {
         ),
     );
     add("RejoinTokenRequest", object(&[("node", text())], &[]));
+    add("ConnectorSecretsRequest", object(&[("kind", text())], &[("name", text())]));
 }
 
 fn object(required: &[(&str, Value)], optional: &[(&str, Value)]) -> Value {

@@ -1,6 +1,6 @@
 //! Why a response of an identity provider is not believed. Owns the sentences; none repeats what the response says, but for names that are configured.
 
-use super::{cursor::ShapeError, signature::SignatureError, tree::XmlError};
+use super::{cursor::ShapeError, encrypted::EncryptionError, signature::SignatureError, tree::XmlError};
 
 /// Why nobody was logged in by a response.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -15,11 +15,9 @@ pub enum SamlError {
     /// Not in the form of SAML 2.0.
     #[error("the SAML response is refused: {0}")]
     Shape(#[from] ShapeError),
-    /// Encrypted, which this service provider offers nowhere.
-    #[error(
-        "the SAML assertion is encrypted, which is not supported; turn the encryption off at the identity provider (TLS protects it on its way)"
-    )]
-    Encrypted,
+    /// Encrypted, and not in the one way that is taken.
+    #[error("the SAML response is refused: {0}")]
+    Encryption(#[from] EncryptionError),
     /// Neither the response nor its assertion is signed.
     #[error("neither the SAML response nor its assertion is signed; have the identity provider sign the assertion")]
     Unsigned,

@@ -6,6 +6,7 @@ use remoteler_core::Timestamp;
 
 use super::{
     c14n::{Choice, canonical},
+    encrypted::OFFERED,
     idp::{IdpKey, IdpKeyError, MAX_KEYS},
     names::{DSIG, METADATA, POST, PROTOCOL, REDIRECT},
     tree::{Comments, Element, XmlError},
@@ -168,6 +169,8 @@ pub struct SpMetadata<'a> {
     pub acs: &'a [String],
     /// The certificate of the key that signs requests: base64 of DER.
     pub certificate: &'a str,
+    /// That of the key that assertions may be encrypted for. `None`: there is none, and who finds none does not encrypt.
+    pub encryption: Option<&'a str>,
 }
 
 impl SpMetadata<'_> {
@@ -188,14 +191,21 @@ impl SpMetadata<'_> {
                 )
             })
             .collect();
-        // No key to encrypt with: there is none, and who finds none does not encrypt.
+        let key = |use_of: &str, certificate: &str, methods: &str| {
+            format!(
+                "<md:KeyDescriptor use=\"{use_of}\"><ds:KeyInfo xmlns:ds=\"{DSIG}\"><ds:X509Data><ds:X509Certificate>{}\
+                 </ds:X509Certificate></ds:X509Data></ds:KeyInfo>{methods}</md:KeyDescriptor>",
+                escape(certificate)
+            )
+        };
+        let methods = OFFERED.map(|uri| format!("<md:EncryptionMethod Algorithm=\"{uri}\"/>")).concat();
+        let encryption = self.encryption.map(|certificate| key("encryption", certificate, &methods));
         let text = format!(
             "<md:EntityDescriptor xmlns:md=\"{METADATA}\" entityID=\"{}\"><md:SPSSODescriptor AuthnRequestsSigned=\"true\" \
-             WantAssertionsSigned=\"true\" protocolSupportEnumeration=\"{PROTOCOL}\"><md:KeyDescriptor use=\"signing\">\
-             <ds:KeyInfo xmlns:ds=\"{DSIG}\"><ds:X509Data><ds:X509Certificate>{}</ds:X509Certificate></ds:X509Data></ds:KeyInfo>\
-             </md:KeyDescriptor>{services}</md:SPSSODescriptor></md:EntityDescriptor>",
+             WantAssertionsSigned=\"true\" protocolSupportEnumeration=\"{PROTOCOL}\">{}{}{services}</md:SPSSODescriptor></md:EntityDescriptor>",
             escape(self.entity_id),
-            escape(self.certificate),
+            key("signing", self.certificate, ""),
+            encryption.unwrap_or_default(),
         );
         let element = Element::parse(text.as_bytes(), Comments::Refuse)?;
         canonical(&element, &Choice::whole()).map_err(|_| XmlError::TooLarge("octets when it is canonical"))

@@ -1,14 +1,16 @@
 //! The service provider's decision on a response (SAML 2.0 Profiles section 4.1.4). Owns every check of I45 to I47 but one, that an assertion was not
 //! seen before: that takes a store. Who calls has taken the login request, and says what it expects.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use remoteler_ca::SamlDecrypter;
 use remoteler_core::Timestamp;
 
 use super::{
     claims::{NameId, SamlClaims},
     cursor::{Cursor, ShapeError, need_attribute, need_empty, need_text},
+    encrypted::{self, EncryptionError},
     error::SamlError,
     idp::IdpKey,
     names::{ASSERTION, BEARER, DSIG, ENTITY, PROTOCOL, SUCCESS},
@@ -38,6 +40,8 @@ pub struct ServiceProvider {
     pub keys: Vec<IdpKey>,
     /// Whether a response may come that nobody asked for.
     pub allow_unsolicited: bool,
+    /// The key for which it encrypts assertions; `None` when it is not to.
+    pub decrypter: Option<Arc<SamlDecrypter>>,
 }
 
 /// What the login is that a response is for.
@@ -83,10 +87,32 @@ impl ServiceProvider {
                 self.envelope(element, &expected)?
             }
         };
-        self.assertion(assertion, &expected)
+        if assertion.is(ASSERTION, "Assertion") {
+            self.assertion(assertion, &expected)
+        } else {
+            self.decrypted(&signed, &expected)
+        }
     }
 
-    /// Checks what is around the assertion, and that there is one.
+    /// Believes the encrypted assertion of a response that is signed as a whole. One that is signed itself must be so rightly.
+    fn decrypted(&self, response: &Signed, expected: &Expected<'_>) -> Result<SamlClaims, SamlError> {
+        let decrypter = self.decrypter.as_deref().ok_or(EncryptionError::Off)?;
+        let assertion = encrypted::open(response, decrypter)?;
+        let (signatures, assertions) = counted(&assertion);
+        if assertions != 1 {
+            return Err(ShapeError::new(&assertion, "has more than one assertion in it").into());
+        }
+        match (signatures, has_signature(&assertion)) {
+            (0, false) => self.assertion(&assertion, expected),
+            (1, true) => {
+                let signed = verify(&assertion, &[], &self.keys, expected.now)?;
+                self.assertion(signed.element(), expected)
+            }
+            _ => Err(ShapeError::new(&assertion, "has signatures elsewhere than in itself").into()),
+        }
+    }
+
+    /// Checks what is around the assertion, encrypted or not, and that there is one.
     fn envelope<'a>(&self, response: &'a Element, expected: &Expected<'_>) -> Result<&'a Element, SamlError> {
         check_version(response)?;
         let issued = moment(response, "IssueInstant")?;
@@ -102,27 +128,26 @@ impl ServiceProvider {
         }
         let _ = parts.maybe(DSIG, "Signature");
         check_status(parts.need(PROTOCOL, "Status")?)?;
-        if parts.peek().is_some_and(|next| next.is(ASSERTION, "EncryptedAssertion")) {
-            return Err(SamlError::Encrypted);
-        }
-        let assertion = parts.need(ASSERTION, "Assertion")?;
+        let assertion = match parts.maybe(ASSERTION, "EncryptedAssertion") {
+            Some(_) if self.decrypter.is_none() => return Err(EncryptionError::Off.into()),
+            Some(encrypted) => encrypted,
+            None => parts.need(ASSERTION, "Assertion")?,
+        };
         parts.end()?;
         Ok(assertion)
     }
 
     /// Verifies every signature in the document. There is none but that of the response and that of its assertion.
     fn signed(&self, response: &Element, assertion: &Element, now: Timestamp) -> Result<Signed, SamlError> {
-        let (mut signatures, mut assertions) = (0, 0);
-        response.walk(&mut |element| {
-            signatures += usize::from(element.is(DSIG, "Signature"));
-            // By its local name: whatever namespace it claims, nothing else is called so.
-            assertions += usize::from(matches!(&*element.local, "Assertion" | "EncryptedAssertion"));
-        });
+        let (signatures, assertions) = counted(response);
         if assertions != 1 {
             return Err(ShapeError::new(response, "has more than one assertion in it").into());
         }
-        let has = |element: &Element| element.elements().any(|child| child.is(DSIG, "Signature"));
-        let (outer, inner) = (has(response), has(assertion));
+        let (outer, inner) = (has_signature(response), has_signature(assertion));
+        // Whatever else is signed: what covers the ciphertext is the signature of the response.
+        if assertion.is(ASSERTION, "EncryptedAssertion") && (inner || !outer) {
+            return Err(EncryptionError::NotCovered.into());
+        }
         if signatures != usize::from(outer) + usize::from(inner) {
             return Err(ShapeError::new(response, "has signatures elsewhere than in itself and its assertion").into());
         }
@@ -173,7 +198,7 @@ impl ServiceProvider {
     fn subject(&self, subject: &Element, expected: &Expected<'_>) -> Result<(NameId, Timestamp), SamlError> {
         let mut parts = Cursor::new(subject)?;
         if parts.peek().is_some_and(|next| next.is(ASSERTION, "EncryptedID")) {
-            return Err(SamlError::Encrypted);
+            return Err(EncryptionError::Part("EncryptedID").into());
         }
         let name = parts.need(ASSERTION, "NameID")?;
         let confirmation = parts.need(ASSERTION, "SubjectConfirmation")?;
@@ -259,6 +284,21 @@ impl ServiceProvider {
     }
 }
 
+/// How many signatures and how many assertions there are, wherever they stand.
+fn counted(element: &Element) -> (usize, usize) {
+    let (mut signatures, mut assertions) = (0, 0);
+    element.walk(&mut |element| {
+        signatures += usize::from(element.is(DSIG, "Signature"));
+        // By its local name: whatever namespace it claims, nothing else is called so.
+        assertions += usize::from(matches!(&*element.local, "Assertion" | "EncryptedAssertion"));
+    });
+    (signatures, assertions)
+}
+
+fn has_signature(element: &Element) -> bool {
+    element.elements().any(|child| child.is(DSIG, "Signature"))
+}
+
 fn same(what: &'static str, found: &str, expected: &str) -> Result<(), SamlError> {
     if found == expected { Ok(()) } else { Err(mismatch(what, expected)) }
 }
@@ -321,7 +361,7 @@ fn take_attributes(statement: &Element, taken: &mut BTreeMap<String, Vec<String>
     let mut parts = Cursor::new(statement)?;
     let attributes = parts.all(ASSERTION, "Attribute");
     if parts.peek().is_some_and(|next| next.is(ASSERTION, "EncryptedAttribute")) {
-        return Err(SamlError::Encrypted);
+        return Err(EncryptionError::Part("EncryptedAttribute").into());
     }
     parts.end()?;
     for attribute in attributes {

@@ -2,8 +2,10 @@
 
 mod attacks;
 mod canonical;
+mod encryption;
 pub(crate) mod maker;
 mod matrix;
 mod replay;
+pub(crate) mod sealing;
 mod sending;
 mod xml;

@@ -387,7 +387,7 @@ fn is_absolute(uri: &str) -> bool {
 }
 
 /// What readers take for an id without a DTD, in any of its spellings.
-fn is_id(namespace: &str, local: &str) -> bool {
+pub(crate) fn is_id(namespace: &str, local: &str) -> bool {
     match namespace {
         "" => local.eq_ignore_ascii_case("id"),
         names::XML => local == "id",

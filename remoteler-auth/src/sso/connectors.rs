@@ -238,8 +238,9 @@ impl Inner {
             Connector::Saml { .. } => AuditKind::SamlCreate { user: actor, name: name.clone() },
         })
         .await?;
-        if matches!(connector, Connector::Saml { .. }) {
+        if let Connector::Saml { spec, .. } = &connector {
             self.saml_key(&name).await?;
+            self.saml_decrypter(&name, spec).await?;
         }
         self.records.write(&key::of(key::CONNECTORS, name), &connector.document(true), None).await?;
         Ok(())

@@ -2,6 +2,7 @@
 //! steps in which an answer is taken: it is posted by another site, without our cookie (SameSite=Lax), and judged; then the browser comes
 //! back to us with its cookie and a state of its own, and only the browser that began the login goes on (I36).
 
+mod encryption;
 mod published;
 
 use std::collections::BTreeMap;
@@ -89,7 +90,7 @@ impl Inner {
 
     pub(super) async fn forget_saml_key(&self, name: &str) -> ApiResult<()> {
         self.records.delete(&key::of(key::SAML_KEYS, name)).await?;
-        Ok(())
+        self.forget_saml_decrypter(name).await
     }
 
     /// What the identity provider needs to know of us. Anybody may: there is nothing secret in it.
@@ -101,7 +102,9 @@ impl Inner {
         let signer = self.saml_key(&name).await?;
         let acs: Vec<String> = spec.acs.iter().map(str::to_owned).collect();
         let entity_id = spec.entity_id(&name);
-        let metadata = SpMetadata { entity_id: &entity_id, acs: &acs, certificate: signer.certificate() };
+        let decrypter = self.saml_decrypter(&name, &spec).await?;
+        let encryption = decrypter.as_ref().map(|decrypter| decrypter.certificate());
+        let metadata = SpMetadata { entity_id: &entity_id, acs: &acs, certificate: signer.certificate(), encryption };
         let document = metadata.document().map_err(|cause| not_found(cause.to_string()))?;
         Ok(BrowserView::SamlMetadata { document: String::from_utf8_lossy(&document).into_owned() })
     }
@@ -247,6 +250,7 @@ impl Inner {
             issuer: idp.entity_id,
             keys: idp.keys,
             allow_unsolicited: false,
+            decrypter: self.known_saml_decrypter(name, spec).await.map_err(|cause| LoginFault::said(cause.message))?,
         };
         let octets = decode_form_field(field).map_err(|cause| LoginFault::said(cause.to_string()))?;
         let request = request.clone();

@@ -32,6 +32,10 @@ impl Inner {
         Err(bad_request(NONE))
     }
 
+    pub(super) async fn saml_decrypter(&self, _name: &str, _spec: &SamlSpec) -> ApiResult<()> {
+        Err(bad_request(NONE))
+    }
+
     pub(super) async fn forget_saml_key(&self, _name: &str) -> ApiResult<()> {
         Ok(())
     }

@@ -22,6 +22,8 @@ const SEALED: &[&str] = &[
     // A key that was made before there was one to seal it with lies in its record as it was made.
     #[cfg(feature = "saml")]
     key::SAML_KEYS,
+    #[cfg(feature = "saml")]
+    key::SAML_ENCRYPTION_KEYS,
 ];
 
 /// Seals on the way into another store, and opens on the way out.

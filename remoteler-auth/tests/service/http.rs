@@ -139,6 +139,7 @@ async fn every_operation_that_is_not_for_anybody_refuses_a_stranger() {
         ("NewToken", json!({ "roles": ["node"] })),
         ("TokenRevocation", json!({ "id_or_token": "x" })),
         ("RejoinTokenRequest", json!({ "node": "x" })),
+        ("ConnectorSecretsRequest", json!({ "kind": "oidc" })),
         ("FreshProof", json!({ "password": "x" })),
         ("NewFactor", json!({ "name": "x", "code": "1" })),
         ("FactorRemoval", json!({ "name": "x", "proof": { "password": "x" } })),

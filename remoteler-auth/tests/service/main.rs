@@ -7,6 +7,7 @@ mod backup;
 mod browser_login;
 mod cluster_settings;
 mod connector_factors;
+mod connector_secrets;
 mod copies;
 mod evidence;
 mod explain;

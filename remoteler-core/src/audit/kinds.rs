@@ -576,6 +576,15 @@ audit_kinds! {
         /// Which connector.
         name: String,
     }
+    /// Somebody is about to be shown a connector with its secrets.
+    ConnectorSecretsShow = "connector.secrets_shown", "TCON001W" {
+        /// Who.
+        user: String,
+        /// Of which kind it is.
+        kind: String,
+        /// Which connector.
+        name: String,
+    }
     /// The cluster's settings of login and locks are about to change.
     AuthPreferenceUpdate = "auth_preference.update", "TCAUTH001I" {
         /// Who did it.

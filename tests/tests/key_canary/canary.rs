@@ -46,7 +46,7 @@ impl Canary {
         }
         assert_eq!(forms.len(), 5 * 12 + 2 * 2, "five keys were there");
         forms.extend(of_connectors(&database));
-        assert_eq!(forms.len(), 5 * 12 + 2 * 2 + 2 + 2, "and what two connectors keep");
+        assert_eq!(forms.len(), 5 * 12 + 2 * 2 + 2 + 2 * 2, "and what two connectors keep");
         let mut begins = vec![false; 1 << 16];
         for (_, form) in &forms {
             begins[pair(form)] = true;
@@ -132,7 +132,7 @@ pub(crate) fn database(data_dir: &Path) -> PathBuf {
     files(data_dir).into_iter().find(is_database).expect("the auth service has a database")
 }
 
-/// What connectors keep secret: of a client's secret both halves, of the key for SAML a piece of one line, as PEM and as octets.
+/// What connectors keep secret: of a client's secret both halves, of the keys for SAML a piece.
 fn of_connectors(database: &Connection) -> Vec<(String, Vec<u8>)> {
     let read = |key: &str| -> Value {
         let query = "SELECT value FROM items WHERE key = ?1";
@@ -141,15 +141,21 @@ fn of_connectors(database: &Connection) -> Vec<(String, Vec<u8>)> {
     };
     let connector = read("connectors/idp");
     let secret = connector["spec"]["client_secret"].as_str().expect("the secret lies there in the clear").as_bytes();
-    let key = read("saml-keys/corp");
-    let line = key["key"].as_str().expect("the key lies there in the clear").lines().nth(12).unwrap().to_owned();
-    let piece = &line[8..56];
+    // A piece of one line, as PEM and as octets, of the key that signs and of the one that decrypts.
+    let piece = |key: &str| -> String {
+        let key = read(key);
+        let line = key["key"].as_str().expect("the key lies there in the clear").lines().nth(12).unwrap().to_owned();
+        line[8..56].to_owned()
+    };
+    let (signs, opens) = (piece("saml-keys/corp"), piece("saml-encryption-keys/corp"));
     let (first, second) = secret.split_at(secret.len() / 2);
     vec![
         ("client secret, first half".into(), first.to_vec()),
         ("client secret, second half".into(), second.to_vec()),
-        ("SAML key, PEM".into(), piece.as_bytes().to_vec()),
-        ("SAML key, octets".into(), STANDARD.decode(piece).unwrap()),
+        ("SAML key, PEM".into(), signs.as_bytes().to_vec()),
+        ("SAML key, octets".into(), STANDARD.decode(signs).unwrap()),
+        ("SAML key for encryption, PEM".into(), opens.as_bytes().to_vec()),
+        ("SAML key for encryption, octets".into(), STANDARD.decode(opens).unwrap()),
     ]
 }
 

@@ -148,7 +148,7 @@ fn add_connectors(cluster: &Cluster) {
     let saml = serde_json::json!({
         "kind": "saml", "version": "v2", "metadata": { "name": "corp" },
         "spec": {
-            "acs": "https://proxy.example.com/web/callback/corp",
+            "encrypted_assertions": true, "acs": "https://proxy.example.com/web/callback/corp",
             "entity_descriptor_url": "https://idp.example.com/metadata",
             "attributes_to_roles": [{ "name": "groups", "value": "dev", "roles": ["access"] }],
         },

@@ -247,6 +247,7 @@ fn what_xmlsec1_signs_is_believed_with_each_algorithm_of_the_list_and_no_other()
             issuer: "https://idp.example.com".into(),
             keys: vec![IdpKey::from_certificate(&certificate).expect("a key")],
             allow_unsolicited: false,
+            decrypter: None,
         };
         let outcome = us.accept(text.as_bytes(), Expected { request: Some("_r1"), now: now() });
         if !good {

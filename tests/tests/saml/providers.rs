@@ -1,11 +1,14 @@
 //! Real identity providers: what we send they take, and what they answer we take.
 
-use std::time::SystemTime;
+use std::{
+    sync::{Arc, LazyLock},
+    time::SystemTime,
+};
 
 use remoteler_auth::saml::{
     AuthnRequest, Binding, Expected, IdpMetadata, SamlError, ServiceProvider, SpMetadata, decode_form_field,
 };
-use remoteler_ca::SamlSigner;
+use remoteler_ca::{SamlDecrypter, SamlSigner};
 use remoteler_core::{ClusterName, Timestamp};
 use remoteler_tests::{SamlClients, SamlProvider};
 
@@ -18,11 +21,21 @@ pub(crate) fn now() -> Timestamp {
     Timestamp::from(SystemTime::now())
 }
 
+// One of each for all: to make them takes seconds.
+static SIGNER: LazyLock<Arc<SamlSigner>> =
+    LazyLock::new(|| Arc::new(SamlSigner::generate(&cluster(), "corp", None, now()).expect("a key")));
+static DECRYPTER: LazyLock<Arc<SamlDecrypter>> =
+    LazyLock::new(|| Arc::new(SamlDecrypter::generate(&cluster(), "corp", None, now()).expect("a key")));
+
+fn cluster() -> ClusterName {
+    ClusterName::new("root").expect("a name")
+}
+
 /// A provider, and us as it knows us.
 pub(crate) struct Met {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) provider: SamlProvider,
-    signer: SamlSigner,
+    signer: Arc<SamlSigner>,
     metadata: IdpMetadata,
     pub(crate) us: ServiceProvider,
 }
@@ -30,9 +43,11 @@ pub(crate) struct Met {
 pub(crate) fn meet(clients: &SamlClients, script: &str, sign: &str) -> Met {
     let dir = tempfile::tempdir().expect("a directory");
     clients.make_key(dir.path(), &["rsa:2048"]);
-    let signer = SamlSigner::generate(&ClusterName::new("root").expect("a name"), "corp", None, now()).expect("a key");
+    let signer = Arc::clone(&SIGNER);
     let acs = [ACS.to_owned()];
-    let ours = SpMetadata { entity_id: ENTITY_ID, acs: &acs, certificate: signer.certificate() };
+    let decrypter = sign.starts_with("encrypted").then(|| Arc::clone(&DECRYPTER));
+    let encryption = decrypter.as_ref().map(|decrypter| decrypter.certificate());
+    let ours = SpMetadata { entity_id: ENTITY_ID, acs: &acs, certificate: signer.certificate(), encryption };
     std::fs::write(dir.path().join("sp.xml"), ours.document().expect("metadata")).expect("writable");
     let provider = SamlProvider::start(clients, script, dir.path(), sign);
     let metadata = IdpMetadata::parse(&provider.metadata(), now()).expect("its metadata is read");
@@ -42,6 +57,7 @@ pub(crate) fn meet(clients: &SamlClients, script: &str, sign: &str) -> Met {
         issuer: metadata.entity_id.clone(),
         keys: metadata.keys.clone(),
         allow_unsolicited: false,
+        decrypter,
     };
     Met { dir, provider, signer, metadata, us }
 }

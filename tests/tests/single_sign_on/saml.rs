@@ -14,16 +14,21 @@ pub(crate) struct Corp {
 }
 
 impl World {
-    /// Starts an identity provider and makes its connector `corp`.
+    /// Starts an identity provider that signs both the response and its assertion, and makes its connector `corp`.
     pub(crate) fn add_saml(&self, clients: &SamlClients, script: &str, binding: &str) -> Corp {
+        self.add_saml_of(clients, script, binding, "both")
+    }
+
+    /// The same, with what it signs and encrypts.
+    fn add_saml_of(&self, clients: &SamlClients, script: &str, binding: &str, sign: &str) -> Corp {
         let dir = tempfile::tempdir().unwrap();
         clients.make_key(dir.path(), &["rsa:2048"]);
-        let provider = SamlProvider::start_tls(clients, script, dir.path(), &self.files, &os_login());
+        let provider = SamlProvider::start_tls(clients, script, dir.path(), sign, &self.files, &os_login());
         let connector = json!({
             "kind": "saml", "version": "v2", "metadata": { "name": "corp" },
             "spec": {
                 "acs": self.callback("corp"), "entity_descriptor_url": format!("{}/metadata", provider.base()),
-                "preferred_request_binding": binding,
+                "preferred_request_binding": binding, "encrypted_assertions": sign.starts_with("encrypted"),
                 "attributes_to_roles": [{ "name": "groups", "value": "dev", "roles": self.roles }],
             },
         });
@@ -90,9 +95,12 @@ fn a_person_logs_in_by_saml_through_each_binding_gets_into_ssh_and_logs_out() {
     if !need(&["ssh"]) {
         return;
     }
-    for (script, binding) in [("idp_pysaml2.py", "http-redirect"), ("idp_samlify.js", "http-post")] {
+    // pysaml2 encrypts; in the clear it answers in the tests below.
+    for (script, binding, sign) in
+        [("idp_pysaml2.py", "http-redirect", "encrypted"), ("idp_samlify.js", "http-post", "both")]
+    {
         let world = World::start("saml", ClusterOptions::default());
-        let _corp = world.add_saml(&clients, script, binding);
+        let _corp = world.add_saml_of(&clients, script, binding, sign);
         let browser = Browser::new(world.cluster.dir(), "browser");
         let mut tsh = world.login(&["--browser", "none"]);
         let (login, code) = tsh.page_and_code();

@@ -13,8 +13,12 @@ use crate::output::{Report, Table, joined};
 const MAX_OCTETS: u64 = 4 * 1024 * 1024;
 
 /// Prints documents of a kind, or one.
-pub(crate) async fn get(api: &dyn AuthApi, wanted: &ResourceRef) -> anyhow::Result<Report> {
-    let mut found = api.resources(wanted.kind, wanted.name.clone()).await?;
+pub(crate) async fn get(api: &dyn AuthApi, wanted: &ResourceRef, with_secrets: bool) -> anyhow::Result<Report> {
+    let mut found = if with_secrets {
+        api.connector_secrets(wanted.kind, wanted.name.clone()).await?
+    } else {
+        api.resources(wanted.kind, wanted.name.clone()).await?
+    };
     let text = table(&found);
     match &wanted.name {
         Some(name) => match found.pop() {

@@ -144,6 +144,10 @@ fn samples() -> Vec<(&'static str, Value)> {
         ("TrustAck", value(TrustAck { generation: 1, instance: Some(instance) })),
         ("TrustAcked", value(TrustAcked { renew: true })),
         ("RenewQuery", value(wire::RenewQuery { instance: Some(instance) })),
+        (
+            "ConnectorSecretsRequest",
+            value(wire::ConnectorSecretsRequest { kind: remoteler_core::ResourceKind::Oidc, name: Some("x".into()) }),
+        ),
         ("RejoinTokenRequest", value(wire::RejoinTokenRequest { node: "n".into() })),
         ("RotationPlan", value(RotationPlan::Automatic { grace_seconds: 1 })),
         (

@@ -377,17 +377,6 @@ fn bombs_are_refused_before_they_go_off() {
     assert_eq!(outcome, SignatureError::Octets(XmlError::TooLarge("octets when it is canonical")));
 }
 
-// I46
-#[test]
-fn encrypted_assertions_are_refused_with_what_to_do() {
-    let maker = Maker::new();
-    let text = template("ann").replace("<saml:Assertion ", "<saml:EncryptedAssertion ");
-    let text = text.replace("</saml:Assertion>", "</saml:EncryptedAssertion>");
-    let outcome = maker.accept(&maker.signed(&text, &["_response"]));
-    assert_eq!(outcome, Err(SamlError::Encrypted));
-    assert!(SamlError::Encrypted.to_string().contains("turn the encryption off"));
-}
-
 // I76
 #[test]
 fn a_name_of_any_length_makes_no_long_error() {

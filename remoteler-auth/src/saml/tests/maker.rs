@@ -45,6 +45,7 @@ impl Maker {
             issuer: ISSUER.into(),
             keys: vec![IdpKey::from_certificate(&self.certificate).unwrap()],
             allow_unsolicited: false,
+            decrypter: None,
         }
     }
 

@@ -49,11 +49,11 @@ fn requests_are_signed_in_both_bindings() {
 }
 
 #[test]
-fn our_metadata_says_who_we_are_and_names_no_key_to_encrypt_with() {
+fn our_metadata_says_who_we_are_and_names_a_key_to_encrypt_with_only_where_there_is_one() {
     let acs = ["https://a.example.com/acs".to_owned(), "https://b.example.com/acs?x=1&y=2".to_owned()];
     let maker = Maker::new();
-    let document = SpMetadata { entity_id: ENTITY_ID, acs: &acs, certificate: &maker.certificate }.document().unwrap();
-    let text = String::from_utf8(document).unwrap();
+    let ours = SpMetadata { entity_id: ENTITY_ID, acs: &acs, certificate: &maker.certificate, encryption: None };
+    let text = String::from_utf8(ours.document().unwrap()).unwrap();
     assert!(
         text.contains(&maker.certificate) && text.contains("use=\"signing\"") && !text.contains("encryption"),
         "{text}"
@@ -65,7 +65,19 @@ fn our_metadata_says_who_we_are_and_names_no_key_to_encrypt_with() {
         }
     });
     assert_eq!(found, acs);
-    assert!(SpMetadata { entity_id: "a\u{0}b", acs: &acs, certificate: "" }.document().is_err());
+    assert!(SpMetadata { entity_id: "a\u{0}b", acs: &acs, certificate: "", encryption: None }.document().is_err());
+
+    let document =
+        parse(&String::from_utf8(SpMetadata { encryption: Some("AAAA"), ..ours }.document().unwrap()).unwrap());
+    let role = document.elements().next().unwrap();
+    let keys: Vec<_> = role.elements().filter(|child| &*child.local == "KeyDescriptor").collect();
+    assert_eq!(keys.iter().map(|key| key.attribute("use")).collect::<Vec<_>>(), [Some("signing"), Some("encryption")]);
+    let mut methods = keys[1].elements().filter_map(|child| child.attribute("Algorithm"));
+    assert!(methods.next().is_some_and(|first| first.ends_with("aes256-gcm")) && methods.count() == 3);
+    assert_eq!(
+        keys[1].elements().next().unwrap().elements().next().unwrap().elements().next().unwrap().text(),
+        Some("AAAA")
+    );
 }
 
 fn idp_metadata(certificates: &[&str]) -> String {

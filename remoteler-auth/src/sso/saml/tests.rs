@@ -15,7 +15,10 @@ use crate::{
     AuthConfig, AuthService, Caller, HostQuotas, KeyParams,
     saml::{
         Binding, IdpMetadata, NameId,
-        tests::maker::{ACS, Maker, NOW, REQUEST, parse, template, write},
+        tests::{
+            maker::{ACS, Maker, NOW, REQUEST, parse, template, write},
+            sealing::{USUAL, around, encrypted},
+        },
     },
 };
 
@@ -288,6 +291,68 @@ async fn a_document_that_describes_no_provider_is_refused_and_metadata_shows_our
     described["entity_descriptor"] = json!("<!DOCTYPE x><x/>");
     let cause = world.admin().put_resource(document(described), true).await.unwrap_err();
     assert!(cause.message.contains("a document type"), "{}", cause.message);
+}
+
+// I45 I46
+#[tokio::test]
+async fn a_connector_that_takes_encrypted_assertions_shows_a_key_and_believes_what_its_signed_responses_hold() {
+    let world = World::new().await;
+    let metadata = || async {
+        let view = world.step(BrowserAction::SamlMetadata { connector: "corp".into() }, None).await.unwrap();
+        let BrowserView::SamlMetadata { document } = view else { panic!("{view:?}") };
+        document
+    };
+    let certificate = |metadata: &str| -> String {
+        let key = metadata.split("use=\"encryption\"").nth(1).unwrap_or_else(|| panic!("{metadata}"));
+        key.split("X509Certificate>").nth(1).unwrap().trim_end_matches("</ds:").to_owned()
+    };
+    // As a connector that was made before there was a key.
+    assert!(!metadata().await.contains("use=\"encryption\""));
+    let mut encrypting = spec(&world.maker);
+    encrypting["encrypted_assertions"] = json!(true);
+    world.admin().put_resource(document(encrypting.clone()), true).await.unwrap();
+    let shown = metadata().await;
+    assert_eq!(metadata().await, shown, "the key stays");
+    let key = certificate(&shown);
+
+    let answer = |key: &str, request: &str, signed: bool| {
+        let text = template("ann@example.com").replace(ACS, CALLBACK).replace(REQUEST, request);
+        let plain = parse(&text).elements().last().map(write).unwrap();
+        let mut response = around(&text, &encrypted(key, &plain, USUAL));
+        if signed {
+            world.maker.sign(&mut response, "_response");
+        }
+        STANDARD.encode(write(&response))
+    };
+    let away = world.away().await;
+    let said = denied(world.post(&answer(&key, &away.request, false), &away.state).await);
+    assert!(said.contains("sign the response"), "{said}");
+    let away = world.away().await;
+    let posted = world.post(&answer(&key, &away.request, true), &away.state).await.unwrap();
+    let next = world.follow(posted, Some(&away.browser)).await.unwrap();
+    assert_eq!(next, BrowserView::Redirect { to: format!("/web/login/{}/confirm", away.begun.id) });
+    // It counts once, as one in the clear does.
+    let again = world.away().await;
+    assert!(denied(world.post(&answer(&key, &again.request, true), &again.state).await).contains("used before"));
+
+    // Turned off it is refused with what to do, and on again it is the same key; the connector takes its key with it.
+    world.admin().put_resource(document(spec(&world.maker)), true).await.unwrap();
+    let away = world.away().await;
+    let said = denied(world.post(&answer(&key, &away.request, true), &away.state).await);
+    assert!(said.contains("encrypted_assertions: true"), "{said}");
+    world.admin().put_resource(document(encrypting.clone()), true).await.unwrap();
+    assert_eq!(certificate(&metadata().await), key);
+    world.admin().delete_resource(remoteler_core::ResourceKind::Saml, "corp".into()).await.unwrap();
+    world.admin().put_resource(document(encrypting), false).await.unwrap();
+    let fresh = certificate(&metadata().await);
+    assert_ne!(fresh, key);
+    let away = world.away().await;
+    let said = denied(world.post(&answer(&key, &away.request, true), &away.state).await);
+    assert!(said.contains("does not open with the key"), "{said}");
+    let audited = world.audited().await;
+    for said in ["sign the response", "used before", "encrypted_assertions: true", "does not open with the key"] {
+        assert!(audited.contains(said), "{said}: {audited}");
+    }
 }
 
 #[tokio::test]
