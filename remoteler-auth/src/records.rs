@@ -100,13 +100,11 @@ pub(crate) mod key {
     pub(crate) const LEASES: &str = "leases/";
 
     /// `saml-keys/<connector>`: what signs the requests of a connector.
-    #[cfg(feature = "saml")]
     pub(crate) const SAML_KEYS: &str = "saml-keys/";
     /// `saml_used/<hash of issuer and id>`: assertions that were used, until they end. Written otherwise than the rest: databases have it so.
     #[cfg(feature = "saml")]
     pub(crate) const SAML_USED: &str = "saml_used/";
     /// `saml-encryption-keys/<connector>`: what opens the assertions that are encrypted for a connector.
-    #[cfg(feature = "saml")]
     pub(crate) const SAML_ENCRYPTION_KEYS: &str = "saml-encryption-keys/";
 
     /// `key-questions/<hash of token>`: questions to security keys that wait for an answer.

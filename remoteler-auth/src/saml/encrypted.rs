@@ -183,7 +183,9 @@ fn oaep(method: &Element) -> Result<OaepDigests, EncryptionError> {
         (SHA1, MASK_SHA1) => Ok(OaepDigests::Sha1),
         (SHA256, MASK_SHA1) => Ok(OaepDigests::Sha256MaskSha1),
         (SHA256, MASK_SHA256) => Ok(OaepDigests::Sha256),
-        _ => Err(EncryptionError::Algorithm("RSA-OAEP with other digests than SHA-1 and SHA-256")),
+        _ => Err(EncryptionError::Algorithm(
+            "RSA-OAEP with other digests than SHA-256, its mask of SHA-256 or SHA-1, or SHA-1 for both",
+        )),
     }
 }
 

@@ -1,5 +1,5 @@
-//! Connectors as documents and records. Owns that they are read anew for each login, so that a change acts at once (I42), and that their secrets are never
-//! shown again.
+//! Connectors as documents and records. Owns that they are read anew for each login, so that a change acts at once (I42), and that their secrets are
+//! shown only where they are asked for by that name.
 
 use std::sync::PoisonError;
 
@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::{
     failure::{ApiResult, bad_request, conflict, denied, not_found},
-    records::key,
+    records::{Batch, key},
     secret_hash,
     service::Inner,
 };
@@ -240,10 +240,20 @@ impl Inner {
         .await?;
         if let Connector::Saml { spec, .. } = &connector {
             self.saml_key(&name).await?;
-            self.saml_decrypter(&name, spec).await?;
+            let known = self.stored_saml(&name).await?;
+            self.keep_saml_decrypter(&name, spec, known.as_deref()).await?;
         }
         self.records.write(&key::of(key::CONNECTORS, name), &connector.document(true), None).await?;
         Ok(())
+    }
+
+    /// The SAML connector of that name as it is stored, if it is one that can be used.
+    pub(super) async fn stored_saml(&self, name: &str) -> ApiResult<Option<Box<SamlSpec>>> {
+        let stored = self.stored_connector(name).await?.and_then(|stored| Connector::parse(stored).ok());
+        Ok(match stored {
+            Some(Connector::Saml { spec, .. }) => Some(spec),
+            Some(Connector::Oidc { .. } | Connector::Github { .. }) | None => None,
+        })
     }
 
     /// Removes a connector; [`Inner::changes`] is held by the caller.
@@ -263,11 +273,10 @@ impl Inner {
         ];
         let event = event.into_iter().find(|(known, _)| *known == kind).map(|(_, event)| event);
         self.record(event.ok_or_else(|| not_found(format!("{} is no kind of connector", kind.as_str())))?).await?;
-        if kind == ResourceKind::Saml {
-            self.forget_saml_key(&name).await?;
-        }
-        self.records.delete(&key::of(key::CONNECTORS, name)).await?;
-        Ok(())
+        // With the keys that were made for it, also where SAML is not built in: the next of this name has its own.
+        let gone = [key::CONNECTORS, key::SAML_KEYS, key::SAML_ENCRYPTION_KEYS];
+        let gone = gone.into_iter().fold(Batch::new(), |gone, place| gone.delete(&key::of(place, &name)));
+        Ok(self.records.commit(gone).await?)
     }
 }
 

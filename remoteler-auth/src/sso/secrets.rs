@@ -19,12 +19,15 @@ impl Inner {
         name: Option<String>,
     ) -> ApiResult<Vec<Resource>> {
         let shown = kind.as_str();
-        if !matches!(kind, ResourceKind::Oidc | ResourceKind::Github | ResourceKind::Saml) {
+        if !matches!(kind, ResourceKind::Oidc | ResourceKind::Github) {
             return Err(bad_request(format!(
-                "documents of kind {shown} hold no secrets; leave --with-secrets out (it is for oidc, github and saml)"
+                "documents of kind {shown} hold no secrets; leave --with-secrets out (it is for oidc and github)"
             )));
         }
         self.admit(caller, shown, Verb::Read).await?;
+        if name.is_none() {
+            self.admit(caller, shown, Verb::List).await?;
+        }
         let user = self.admit(caller, shown, Verb::Update).await?;
         let mut found = self.connectors().await?;
         found.retain(|each| each.kind() == kind && name.as_ref().is_none_or(|name| each.name() == name));

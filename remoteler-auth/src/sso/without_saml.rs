@@ -32,12 +32,13 @@ impl Inner {
         Err(bad_request(NONE))
     }
 
-    pub(super) async fn saml_decrypter(&self, _name: &str, _spec: &SamlSpec) -> ApiResult<()> {
+    pub(super) async fn keep_saml_decrypter(
+        &self,
+        _name: &str,
+        _spec: &SamlSpec,
+        _known: Option<&SamlSpec>,
+    ) -> ApiResult<()> {
         Err(bad_request(NONE))
-    }
-
-    pub(super) async fn forget_saml_key(&self, _name: &str) -> ApiResult<()> {
-        Ok(())
     }
 
     pub(super) async fn saml_metadata(&self, _name: &str) -> ApiResult<BrowserView> {

@@ -20,9 +20,7 @@ const SEALED: &[&str] = &[
     key::LOGINS,
     key::LOGIN_STATES,
     // A key that was made before there was one to seal it with lies in its record as it was made.
-    #[cfg(feature = "saml")]
     key::SAML_KEYS,
-    #[cfg(feature = "saml")]
     key::SAML_ENCRYPTION_KEYS,
 ];
 

@@ -52,6 +52,9 @@ async fn the_secret_of_a_connector_is_shown_to_who_may_change_it_and_asks_for_it
     assert_eq!(kind(kim.connector_secrets(ResourceKind::Oidc, None).await), ApiErrorKind::Denied);
     assert_eq!(cluster.events("connector.secrets_shown").await.len(), 2);
     admin.put_resource(keeper(json!(["read", "update"])), true).await.unwrap();
+    assert_eq!(kim.connector_secrets(ResourceKind::Oidc, Some("idp".into())).await.unwrap(), shown);
+    assert_eq!(kind(kim.connector_secrets(ResourceKind::Oidc, None).await), ApiErrorKind::Denied);
+    admin.put_resource(keeper(json!(["list", "read", "update"])), true).await.unwrap();
     assert_eq!(kim.connector_secrets(ResourceKind::Oidc, None).await.unwrap(), shown);
     assert_eq!(kind(kim.connector_secrets(ResourceKind::Github, None).await), ApiErrorKind::Denied);
     assert_eq!(

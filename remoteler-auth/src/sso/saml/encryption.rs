@@ -1,64 +1,94 @@
-//! The keys for which identity providers encrypt assertions: one for each connector that takes such. Owns when they are made and forgotten.
+//! The keys for which identity providers encrypt assertions: one for each connector that takes such, made when that is written, and for one identity
+//! provider. Owns when they are made, forgotten, and lent.
 
 use std::sync::Arc;
 
 use remoteler_ca::{SamlDecrypter, StoredSamlKey};
 use remoteler_core::SamlSpec;
 
+use super::described;
 use crate::{
     blocking::blocking,
-    failure::{self, ApiResult, not_found},
+    failure::{self, ApiResult},
     records::key,
     service::Inner,
+    sso::records::Asked,
 };
 
 impl Inner {
-    /// The key of a connector that takes encrypted assertions, made when there is none yet; `None` for any other.
-    pub(in crate::sso) async fn saml_decrypter(
+    /// Makes the key of a connector that is about to be written, if it needs one that it does not have; `known` is what it was until now. One that was
+    /// made for another identity provider is forgotten. [`Inner::changes`] is held by the caller.
+    pub(in crate::sso) async fn keep_saml_decrypter(
         &self,
         name: &str,
         spec: &SamlSpec,
-    ) -> ApiResult<Option<Arc<SamlDecrypter>>> {
-        if !spec.encrypted_assertions {
-            return Ok(None);
+        known: Option<&SamlSpec>,
+    ) -> ApiResult<()> {
+        let place = key::of(key::SAML_ENCRYPTION_KEYS, name);
+        let now = self.clock.now();
+        let entity = |spec: &SamlSpec| {
+            let found = described(spec, now).ok().flatten().map(|described| described.entity_id);
+            (found.or_else(|| spec.issuer.clone()), spec.entity_descriptor_url.clone())
+        };
+        if known.is_some_and(|known| entity(known) != entity(spec)) {
+            self.records.delete(&place).await?;
         }
-        if let Some(known) = self.known_saml_decrypter(name, spec).await? {
-            return Ok(Some(known));
+        if !spec.encrypted_assertions || self.records.read::<StoredSamlKey>(&place).await?.is_some() {
+            return Ok(());
         }
         let keys = Arc::clone(self.issuer.keys());
-        let (cluster, connector, now) = (self.cluster.clone(), name.to_owned(), self.clock.now());
+        let (cluster, connector) = (self.cluster.clone(), name.to_owned());
         let made = blocking(move || SamlDecrypter::generate(&cluster, &connector, keys.ring(), now)).await;
         let made = made.map_err(|cause| failure::authority(&cause))?;
-        match self.records.create(&key::of(key::SAML_ENCRYPTION_KEYS, name), &made.to_stored(), None).await {
-            Ok(_) => Ok(Some(Arc::new(made))),
-            // Somebody else made one meanwhile.
-            Err(cause) if cause.is_conflict() => {
-                let known = self.known_saml_decrypter(name, spec).await?;
-                known.map(Some).ok_or_else(|| not_found("the connector was removed meanwhile"))
-            }
-            Err(cause) => Err(cause.into()),
-        }
+        self.records.create(&place, &made.to_stored(), None).await?;
+        Ok(())
     }
 
-    /// The same, without making one: a login waits for no new key, for which nothing can be encrypted yet.
-    pub(super) async fn known_saml_decrypter(
-        &self,
-        name: &str,
-        spec: &SamlSpec,
-    ) -> ApiResult<Option<Arc<SamlDecrypter>>> {
+    /// The certificate that identity providers encrypt for.
+    pub(super) async fn saml_encryption_certificate(&self, name: &str, spec: &SamlSpec) -> ApiResult<Option<String>> {
         if !spec.encrypted_assertions {
             return Ok(None);
         }
         let stored = self.records.read::<StoredSamlKey>(&key::of(key::SAML_ENCRYPTION_KEYS, name)).await?;
-        let Some(stored) = stored else { return Ok(None) };
-        let keys = Arc::clone(self.issuer.keys());
-        // A key of RSA is checked when it is read: some milliseconds.
-        let opened = blocking(move || SamlDecrypter::open(&stored, keys.ring())).await;
-        opened.map(|opened| Some(Arc::new(opened))).map_err(|cause| failure::authority(&cause))
+        Ok(stored.map(|stored| stored.certificate))
     }
 
-    pub(super) async fn forget_saml_decrypter(&self, name: &str) -> ApiResult<()> {
-        self.records.delete(&key::of(key::SAML_ENCRYPTION_KEYS, name)).await?;
-        Ok(())
+    /// The key that opens what was encrypted for a connector, for a login by `spec`. A test brings a document of its own, and with it whose signatures
+    /// count: it is lent the key only for the identity provider of the connector that is stored.
+    pub(super) async fn lend_saml_decrypter(
+        &self,
+        name: &str,
+        spec: &SamlSpec,
+        asked: &Asked,
+    ) -> ApiResult<Option<Arc<SamlDecrypter>>> {
+        if !spec.encrypted_assertions {
+            return Ok(None);
+        }
+        if matches!(asked, Asked::Report(_)) {
+            let stored = self.stored_saml(name).await?;
+            if !stored.is_some_and(|stored| stored.encrypted_assertions && same_idp(&stored, spec)) {
+                return Ok(None);
+            }
+        }
+        let place = key::of(key::SAML_ENCRYPTION_KEYS, name);
+        let Some((stored, revision)) = self.records.read_at::<StoredSamlKey>(&place).await? else { return Ok(None) };
+        let (keys, before) = (Arc::clone(self.issuer.keys()), stored.clone());
+        // A key of RSA is checked when it is read: some milliseconds.
+        let opened = blocking(move || SamlDecrypter::open(&stored, keys.ring())).await;
+        let opened = opened.map_err(|cause| failure::authority(&cause))?;
+        if opened.to_stored() != before {
+            // Sealed anew with the present key; when that fails it is done the next time.
+            let _ = self.records.replace(&place, revision, &opened.to_stored()).await;
+        }
+        Ok(Some(Arc::new(opened)))
     }
+}
+
+/// Whether both believe the same signatures.
+fn same_idp(one: &SamlSpec, other: &SamlSpec) -> bool {
+    let of = |spec: &SamlSpec| {
+        let SamlSpec { entity_descriptor, entity_descriptor_url, issuer, sso, cert, .. } = spec.clone();
+        (entity_descriptor, entity_descriptor_url, issuer, sso, cert)
+    };
+    of(one) == of(other)
 }

@@ -118,6 +118,19 @@ impl World {
     /// The same, and the browser is sent to the identity provider.
     async fn away(&self) -> Away {
         let (begun, answer, key) = self.opened().await;
+        Self::sent(begun, answer, key)
+    }
+
+    /// The same for a test of a connector that is not written.
+    async fn tested(&self, spec: Value) -> Away {
+        let begun = self.admin().test_connector(document(spec)).await.unwrap();
+        let open = BrowserAction::Open { id: begun.id.clone(), connector: None };
+        let step = BrowserStep { step: open, browser: None, origin: ORIGIN.into(), client_addr: None };
+        let answer = self.anybody().browser_step(step).await.unwrap();
+        Self::sent(begun, answer, AnswerKey::generate().unwrap())
+    }
+
+    fn sent(begun: LoginBegun, answer: BrowserAnswer, key: AnswerKey) -> Away {
         let BrowserView::Redirect { to } = answer.view else { panic!("{:?}", answer.view) };
         let query = to.strip_prefix("https://idp.example.com/sso?tenant=1&").unwrap();
         let fields: BTreeMap<String, String> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
@@ -315,15 +328,16 @@ async fn a_connector_that_takes_encrypted_assertions_shows_a_key_and_believes_wh
     assert_eq!(metadata().await, shown, "the key stays");
     let key = certificate(&shown);
 
-    let answer = |key: &str, request: &str, signed: bool| {
+    let answer_of = |maker: &Maker, key: &str, request: &str, signed: bool| {
         let text = template("ann@example.com").replace(ACS, CALLBACK).replace(REQUEST, request);
         let plain = parse(&text).elements().last().map(write).unwrap();
         let mut response = around(&text, &encrypted(key, &plain, USUAL));
         if signed {
-            world.maker.sign(&mut response, "_response");
+            maker.sign(&mut response, "_response");
         }
         STANDARD.encode(write(&response))
     };
+    let answer = |key: &str, request: &str, signed: bool| answer_of(&world.maker, key, request, signed);
     let away = world.away().await;
     let said = denied(world.post(&answer(&key, &away.request, false), &away.state).await);
     assert!(said.contains("sign the response"), "{said}");
@@ -335,6 +349,17 @@ async fn a_connector_that_takes_encrypted_assertions_shows_a_key_and_believes_wh
     let again = world.away().await;
     assert!(denied(world.post(&answer(&key, &again.request, true), &again.state).await).contains("used before"));
 
+    // A test brings a document of its own, and with it whose signatures count: the key works for the connector's identity provider alone.
+    let stranger = Maker::new();
+    let mut foreign = spec(&stranger);
+    foreign["encrypted_assertions"] = json!(true);
+    let test = world.tested(foreign).await;
+    let said = denied(world.post(&answer_of(&stranger, &key, &test.request, true), &test.state).await);
+    assert!(said.contains("there is no key for it"), "{said}");
+    let test = world.tested(encrypting.clone()).await;
+    let said = denied(world.post(&answer(&key, &test.request, true), &test.state).await);
+    assert!(said.contains("used before"), "it was opened: {said}");
+
     // Turned off it is refused with what to do, and on again it is the same key; the connector takes its key with it.
     world.admin().put_resource(document(spec(&world.maker)), true).await.unwrap();
     let away = world.away().await;
@@ -342,6 +367,15 @@ async fn a_connector_that_takes_encrypted_assertions_shows_a_key_and_believes_wh
     assert!(said.contains("encrypted_assertions: true"), "{said}");
     world.admin().put_resource(document(encrypting.clone()), true).await.unwrap();
     assert_eq!(certificate(&metadata().await), key);
+    // Another identity provider has another key, and so has another connector of the same name.
+    let mut moved = encrypting.clone();
+    moved["issuer"] = json!("https://other.example.com/saml");
+    world.admin().put_resource(document(moved), true).await.unwrap();
+    let key_of_other = certificate(&metadata().await);
+    assert_ne!(key_of_other, key);
+    world.admin().put_resource(document(encrypting.clone()), true).await.unwrap();
+    assert!(![&key, &key_of_other].contains(&&certificate(&metadata().await)));
+    let key = certificate(&metadata().await);
     world.admin().delete_resource(remoteler_core::ResourceKind::Saml, "corp".into()).await.unwrap();
     world.admin().put_resource(document(encrypting), false).await.unwrap();
     let fresh = certificate(&metadata().await);
