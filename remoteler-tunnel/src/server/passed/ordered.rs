@@ -207,7 +207,7 @@ mod tests {
     async fn octets_of_any_number_arrive_and_then_the_end() {
         for room in [1, 3, 1000, 1 << 20] {
             let (mut near, mut far) = pair(room);
-            let octets: Vec<u8> = (0..200_000_u32).map(|at| (at % 251) as u8).collect();
+            let octets: Vec<u8> = (0..70_000_u32).map(|at| (at % 251) as u8).collect();
             let sent = octets.clone();
             let sending = tokio::spawn(async move {
                 poll_fn(|cx| near.poll_nothing(cx)).await.unwrap();
