@@ -46,7 +46,7 @@ where
 
 /// One direction.
 #[derive(Debug, Default)]
-struct Direction {
+pub(crate) struct Direction {
     buffer: Vec<u8>,
     filled: std::ops::Range<usize>,
     large: bool,
@@ -65,7 +65,18 @@ enum Phase {
 }
 
 impl Direction {
-    fn poll<R, W>(&mut self, cx: &mut Context<'_>, source: &mut R, sink: &mut W) -> Poll<io::Result<()>>
+    /// Whether the source has ended and the sink does not know it yet.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.phase == Phase::Closing
+    }
+
+    /// Whether octets were read that the sink has not taken.
+    pub(crate) fn is_blocked(&self) -> bool {
+        !self.filled.is_empty()
+    }
+
+    /// Copies what can be copied now; ready when the source's end was passed on, or something broke.
+    pub(crate) fn poll<R, W>(&mut self, cx: &mut Context<'_>, source: &mut R, sink: &mut W) -> Poll<io::Result<()>>
     where
         R: AsyncRead + Unpin + ?Sized,
         W: AsyncWrite + Unpin + ?Sized,

@@ -37,7 +37,7 @@ use crate::stream::{BoxedStream, Replayed};
 use crate::tls::ExportsKeys;
 
 pub use passed::EarlierProcess;
-use passed::{Earlier, Passed};
+use passed::{Asked, Earlier, Passed};
 use resume::{Kept, Resumable};
 
 /// An agent that registers.
@@ -263,9 +263,14 @@ impl TunnelServer {
             && let Ok(request) = body.try_into()
         {
             let passed = Passed { channel: *channel, request, certificates };
-            match self.pass_on(stream, &passed, live.as_ref()).await {
-                Ok(()) => return Ok(()),
-                Err(unknown) => stream = unknown,
+            match self.ask_earlier(&passed).await {
+                Asked::Here(there) => {
+                    self.pass_on(stream, there, live.as_ref()).await;
+                    return Ok(());
+                }
+                Asked::Nowhere => {}
+                // Without an answer the agent asks again, until somebody knows.
+                Asked::Unknown => return Err(TakeUpError::Io(std::io::ErrorKind::WouldBlock.into())),
             }
         }
         let served = self.resumable.serve(stream, &request, host.identity(), channel, live);

@@ -4,8 +4,8 @@
 mod support;
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,39 +15,83 @@ use remoteler_tunnel::{
     ReplayBudget, ResumeKeys, Side, TlsIdentity,
 };
 use support::{Authorities, Echo, FaultRelay, Proxy, connected, leaf, tls_stream};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::timeout;
+use tokio_util::io::InspectReader;
 
 const SOON: Duration = Duration::from_secs(60);
 
 /// Another process as this one reaches it.
 struct Reached {
     process: Arc<Proxy>,
-    ended: AtomicBool,
+    trouble: Mutex<Option<Trouble>>,
     asked: AtomicUsize,
+    /// One for each end of a connection that is held: by who passes, and by who has the link.
+    near: Arc<()>,
+    far: Arc<()>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Trouble {
+    /// It is no more.
+    Ended,
+    /// It has no descriptor left.
+    Busy,
+    /// It takes what is passed, and is silent.
+    Speechless,
 }
 
 impl Reached {
     fn new(process: &Arc<Proxy>) -> Arc<Self> {
-        Arc::new(Self { process: process.clone(), ended: AtomicBool::default(), asked: AtomicUsize::default() })
+        let (process, trouble, asked) = (process.clone(), Mutex::default(), AtomicUsize::default());
+        Arc::new(Self { process, trouble, asked, near: Arc::default(), far: Arc::default() })
     }
 
     fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
     }
+
+    fn has(&self, trouble: impl Into<Option<Trouble>>) {
+        *self.trouble.lock().unwrap() = trouble.into();
+    }
+
+    /// Waits until so many connections are held by who passes them.
+    async fn passes(&self, count: usize) {
+        until(|| Arc::strong_count(&self.near) == 1 + count).await;
+    }
+}
+
+async fn until(is: impl Fn() -> bool) {
+    let waiting = async {
+        while !is() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(SOON, waiting).await.unwrap();
+}
+
+/// `io`, and one of `held` with it.
+fn counted(io: DuplexStream, held: &Arc<()>) -> BoxedStream {
+    let held = held.clone();
+    Box::new(InspectReader::new(io, move |_| {
+        let _ = &held;
+    }))
 }
 
 #[async_trait]
 impl EarlierProcess for Reached {
     async fn connect(&self) -> io::Result<BoxedStream> {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        if self.ended.load(Ordering::SeqCst) {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
         let (near, far) = duplex(64 * 1024);
-        let process = self.process.clone();
-        tokio::spawn(async move { process.tunnels.take_passed(Box::new(far), &process.tls).await });
-        Ok(Box::new(near))
+        match *self.trouble.lock().unwrap() {
+            Some(Trouble::Ended) => return Err(io::ErrorKind::BrokenPipe.into()),
+            Some(Trouble::Busy) => return Err(io::Error::other("too many open files")),
+            Some(Trouble::Speechless) => return Ok(Box::new(near)),
+            None => {}
+        }
+        let (process, far) = (self.process.clone(), counted(far, &self.far));
+        tokio::spawn(async move { process.tunnels.take_passed(far, &process.tls).await });
+        Ok(counted(near, &self.near))
     }
 }
 
@@ -113,7 +157,7 @@ async fn of_several_processes_before_the_one_that_has_the_link_takes_it() {
     assert_eq!((middle.asked(), oldest.asked()), (1, 1));
 
     // The one between may end.
-    middle.ended.store(true, Ordering::SeqCst);
+    middle.has(Trouble::Ended);
     relay.cut();
     says_again(&mut stream, b"and now").await;
 }
@@ -123,8 +167,8 @@ async fn when_the_process_before_has_ended_its_links_are_over_and_say_so() {
     let (first, relay, agent) = first_process().await;
     let _stream = first.dial("edge").await.unwrap();
     let before = Reached::new(&first);
-    before.ended.store(true, Ordering::SeqCst);
-    let second = first.next(vec![before]).await;
+    before.has(Trouble::Ended);
+    let second = first.next(vec![before.clone()]).await;
     relay.lead_to(second.address);
     relay.cut();
     // The agent gives the link up and registers anew.
@@ -136,6 +180,98 @@ async fn when_the_process_before_has_ended_its_links_are_over_and_say_so() {
     .await
     .unwrap();
     connected(&agent).await;
+
+    // Who asks later does not ask it again.
+    let asked = before.asked();
+    let host = first.authorities.host_identity("other", &[SystemRole::Node], &[]);
+    assert_eq!(answer(&second, &host, &ResumeKeys::new(&[7; 48]), 1, None).await.1, 1);
+    assert_eq!((asked, before.asked()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_process_before_that_cannot_be_asked_just_now_is_asked_again_until_it_says_something() {
+    for trouble in [Trouble::Busy, Trouble::Speechless] {
+        let (first, relay, _agent) = first_process().await;
+        let mut stream = first.dial("edge").await.unwrap();
+        let (before, ended) = (Reached::new(&first), Reached::new(&first));
+        before.has(trouble);
+        ended.has(Trouble::Ended);
+        let second = first.next(vec![before.clone(), ended]).await;
+        relay.lead_to(second.address);
+        relay.cut();
+        until(|| before.asked() >= 2).await;
+        before.has(None);
+        says_again(&mut stream, b"here after all").await;
+        assert!(
+            second.heard.0.lock().unwrap().is_empty(),
+            "{trouble:?}: the agent never was told that the link is no more"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_a_link_has_left_is_passed_no_longer() {
+    let (first, relay, _agent) = first_process().await;
+    let mut stream = first.dial("edge").await.unwrap();
+    let before = Reached::new(&first);
+    let second = first.next(vec![before.clone()]).await;
+    relay.lead_to(second.address);
+    relay.cut();
+    says_again(&mut stream, b"by the second").await;
+    before.passes(1).await;
+    // It is silent, not broken, and another one takes its place.
+    let (asked, frozen) = (before.asked(), relay.freeze());
+    says_again(&mut stream, b"by another connection").await;
+    assert!(before.asked() > asked);
+    before.passes(1).await;
+    until(|| Arc::strong_count(&before.far) == 2).await;
+    drop(frozen);
+}
+
+#[tokio::test]
+async fn a_link_that_was_told_to_leave_goes_on_after_its_passed_connection_was_silent() {
+    for agent_leaves in [false, true] {
+        let (first, relay, agent) = first_process().await;
+        let mut stream = first.dial("edge").await.unwrap();
+        let before = Reached::new(&first);
+        let second = first.next(vec![before.clone()]).await;
+        relay.lead_to(second.address);
+        relay.cut();
+        says_again(&mut stream, b"by the second").await;
+        if agent_leaves {
+            let agent = agent.shutdown(SOON);
+            let scenario = silent_then_back(&relay, &before, &mut stream);
+            tokio::pin!(agent);
+            tokio::select! {
+                () = &mut agent => panic!("the agent ended before its stream"),
+                () = scenario => {}
+            }
+            drop(stream);
+            timeout(SOON, agent).await.unwrap();
+            until(|| Arc::strong_count(&before.far) == 1).await;
+            before.passes(0).await;
+        } else {
+            first.router.drain("the proxy is stopping");
+            until(|| !second.heard.0.lock().unwrap().is_empty()).await;
+            silent_then_back(&relay, &before, &mut stream).await;
+        }
+    }
+}
+
+/// The path is lost without a word until the process that has the link gives the connection up; then it is back, with all that was on it. Then it
+/// breaks.
+async fn silent_then_back(relay: &FaultRelay, before: &Reached, stream: &mut BoxedStream) {
+    relay.let_through(false);
+    stream.write_all(b"octets that are whole").await.unwrap();
+    until(|| Arc::strong_count(&before.far) == 1).await;
+    before.passes(0).await;
+    relay.let_through(true);
+    let mut heard = [0; 21];
+    timeout(SOON, stream.read_exact(&mut heard)).await.unwrap().unwrap();
+    assert_eq!(&heard, b"octets that are whole");
+    says_again(stream, b"and later ones").await;
+    relay.cut();
+    says_again(stream, b"and after a break").await;
 }
 
 /// A link to `first` that this test plays itself, so that it knows the secret.
@@ -148,22 +284,40 @@ async fn own_link(first: &Proxy, host: &HostIdentity) -> (Link, ResumeKeys) {
     (link, keys)
 }
 
+/// Asks `proxy` for a link; the connection, and what it said: 0 where the link goes on.
+async fn answer(
+    proxy: &Proxy,
+    host: &HostIdentity,
+    keys: &ResumeKeys,
+    attempt: u32,
+    channel: Option<[u8; 32]>,
+) -> (impl Sized + use<>, u8) {
+    let mut stream = tls_stream(proxy, host).await;
+    let channel = channel.unwrap_or_else(|| stream.export(EXPORT_CHANNEL).unwrap());
+    stream.write_all(&keys.request(attempt, 0, &channel)).await.unwrap();
+    let mut answer = vec![0; 9];
+    stream.read_exact(&mut answer).await.unwrap();
+    (stream, answer[8])
+}
+
 // I28
 #[tokio::test]
 async fn nobody_takes_up_a_link_of_the_process_before_without_its_hosts_certificate_and_its_secret() {
     let first = Arc::new(Proxy::start(Default::default()).await);
-    let second = first.next(vec![Reached::new(&first)]).await;
+    let before = Reached::new(&first);
+    let second = first.next(vec![before.clone()]).await;
     let host = first.authorities.host_identity("edge", &[SystemRole::Node], &[]);
     let other = first.authorities.host_identity("other", &[SystemRole::Node], &[]);
     let (link, keys) = own_link(&first, &host).await;
 
-    let ask = async |host, keys: &ResumeKeys, attempt, channel: Option<[u8; 32]>| {
-        let mut stream = tls_stream(&second, host).await;
-        let channel = channel.unwrap_or_else(|| stream.export(EXPORT_CHANNEL).unwrap());
-        stream.write_all(&keys.request(attempt, 0, &channel)).await.unwrap();
-        let mut answer = vec![0; 9];
-        stream.read_exact(&mut answer).await.unwrap();
-        answer[8] == 0
+    let ask = async |host, keys: &ResumeKeys, attempt, channel| {
+        let (held, said) = answer(&second, host, keys, attempt, channel).await;
+        // Whoever is refused may stay: nothing stays with him.
+        if said != 0 {
+            before.passes(0).await;
+        }
+        drop(held);
+        said == 0
     };
     assert!(!ask(&other, &keys, 1, None).await, "the secret without the certificate");
     assert!(!ask(&host, &ResumeKeys::new(&[7; 48]), 1, None).await, "a link that is not known");

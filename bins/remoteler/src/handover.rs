@@ -160,7 +160,8 @@ impl Predecessor {
     pub(crate) fn port(&self, service: &str) -> anyhow::Result<Option<tokio::net::TcpListener>> {
         let mut ports = self.ports.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let Some(at) = ports.iter().position(|(name, _)| name == service) else { return Ok(None) };
-        let (_, fd) = ports.swap_remove(at);
+        // In order: of the sockets behind it, the first is the latest process's.
+        let (_, fd) = ports.remove(at);
         let listener = std::net::TcpListener::from(fd);
         listener.set_nonblocking(true)?;
         Ok(Some(tokio::net::TcpListener::from_std(listener)?))
@@ -171,6 +172,11 @@ impl Predecessor {
     pub(crate) fn links(&self) -> Vec<OwnedFd> {
         let mut ports = self.ports.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         ports.extract_if(.., |(name, _)| name == LINKS).map(|(_, fd)| fd).collect()
+    }
+
+    #[cfg(all(test, feature = "server"))]
+    pub(crate) fn with(words: tokio::net::UnixStream, instance: InstanceId, ports: Ports) -> Self {
+        Self { words, instance, ports: Mutex::new(ports) }
     }
 
     /// Asks for what only one process may have, and waits until it is free.

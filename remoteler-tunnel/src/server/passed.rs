@@ -4,11 +4,16 @@
 //!
 //! ```text
 //! here → earlier   | length: u16 | 1 | channel: 32 octets | request: 60 octets | length: u16, certificate … (the host's first) |
-//! earlier → here   | 1: the link is here, what follows is for the agent | or | 0 |
+//! earlier → here   | 1: the link is here, and the proof is good | or | 0: it is not, or not for who asks |
 //! ```
+//!
+//! Behind the 1 go the octets of the connection both ways (`ordered`). Whoever closes instead has not said that the link is not there.
+
+mod copy;
+mod ordered;
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,9 +25,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
+use self::copy::copy;
+use self::ordered::Ordered;
 use super::TunnelServer;
 use crate::dial::{read_message, write_message};
-use crate::relay::relay;
 use crate::resume::{Channel, RESUME_BODY_LEN, ResumeRequest};
 use crate::stream::BoxedStream;
 use crate::tls::{ServerTls, verified_peer};
@@ -36,16 +42,26 @@ pub trait EarlierProcess: Send + Sync {
     /// A stream that comes out there at [`TunnelServer::take_passed`].
     ///
     /// # Errors
-    /// It has ended, or takes nothing now.
+    /// `BrokenPipe` or `ConnectionReset`: it has ended, and is not asked again. Anything else: it takes nothing now.
     async fn connect(&self) -> io::Result<BoxedStream>;
 }
 
 /// The processes before, and who counts what is passed to them.
 #[derive(Default)]
 pub(super) struct Earlier {
-    /// The latest first.
-    processes: Vec<Arc<dyn EarlierProcess>>,
+    /// The latest first; without those that have ended.
+    processes: Mutex<Vec<Arc<dyn EarlierProcess>>>,
     passing: TaskTracker,
+}
+
+/// What the processes before say to a link that is asked for.
+pub(super) enum Asked {
+    /// One of them has it; what follows is for the agent.
+    Here(Box<Ordered>),
+    /// None of them has it, for who asks.
+    Nowhere,
+    /// One of them could not be asked just now.
+    Unknown,
 }
 
 /// What the process that ended the TLS session knows of it.
@@ -62,7 +78,7 @@ impl TunnelServer {
     /// waits for it.
     #[must_use]
     pub fn after(self, processes: Vec<Arc<dyn EarlierProcess>>, passing: TaskTracker) -> Self {
-        Self { earlier: Earlier { processes, passing }, ..self }
+        Self { earlier: Earlier { processes: Mutex::new(processes), passing }, ..self }
     }
 
     /// Serves a connection that a later process passes back: its agent wants to take up a link that may be here. Whose certificates those are
@@ -87,21 +103,23 @@ impl TunnelServer {
             return Err("a user's certificate was shown".into());
         };
         let live = self.enter(&host).map_err(|cause| with_causes(&cause))?;
+        // Until the proof was found good nothing of who asks stays, here or on the way.
+        let Some(claimed) = self.resumable.claim(&request, host.identity(), &channel).await else {
+            return stream.write_all(&[NOT_HERE]).await.map_err(|cause| cause.to_string());
+        };
         stream.write_all(&[HERE]).await.map_err(|cause| cause.to_string())?;
-        let served = self.resumable.serve(stream, &request, host.identity(), &channel, live).await;
+        let served = claimed.go_on(Box::new(Ordered::new(stream)), &request, &channel, live).await;
         tracing::debug!(node = %host.identity().name, ?served, "a link was to be taken up again, by a later process");
         served.map_err(|cause| cause.to_string())
     }
 
-    /// Copies a connection to the earlier process that has its link, to its end or that of the host's right to be here; gives it back when
-    /// none has it.
-    pub(super) async fn pass_on(
-        &self,
-        mut stream: BoxedStream,
-        passed: &Passed,
-        live: Option<&LiveGuard>,
-    ) -> Result<(), BoxedStream> {
-        let Some(mut there) = self.earlier.with_the_link(passed).await else { return Err(stream) };
+    /// Asks the processes before for the link.
+    pub(super) async fn ask_earlier(&self, passed: &Passed) -> Asked {
+        self.earlier.ask(passed).await
+    }
+
+    /// Copies a connection to the earlier process that has its link, to the end of either or that of the host's right to be here.
+    pub(super) async fn pass_on(&self, mut stream: BoxedStream, mut there: Box<Ordered>, live: Option<&LiveGuard>) {
         let mut ended = std::pin::pin!(
             async {
                 match live {
@@ -113,34 +131,64 @@ impl TunnelServer {
         );
         let copying = async {
             tokio::select! {
-                relayed = relay(&mut stream, &mut there) => drop(relayed),
+                () = copy(&mut stream, &mut there) => {}
                 _ = &mut ended => {}
             }
+            drop((stream, there));
         };
         self.earlier.passing.track_future(copying).await;
-        Ok(())
     }
 }
 
 impl Earlier {
     /// Whether there are any.
     pub(super) fn is_empty(&self) -> bool {
-        self.processes.is_empty()
+        self.lock().is_empty()
     }
 
-    async fn with_the_link(&self, passed: &Passed) -> Option<BoxedStream> {
-        let message = passed.to_octets()?;
-        for process in &self.processes {
-            let asking = async {
-                let mut stream = process.connect().await.ok()?;
-                write_message(&mut stream, &message, MAX_PASSED_LEN).await.ok()?;
-                (stream.read_u8().await.ok()? == HERE).then_some(stream)
-            };
-            if let Ok(Some(stream)) = timeout(PATIENCE, asking).await {
-                return Some(stream);
+    async fn ask(&self, passed: &Passed) -> Asked {
+        let Some(message) = passed.to_octets() else { return Asked::Nowhere };
+        let processes = self.lock().clone();
+        let mut nowhere = true;
+        for process in processes {
+            match timeout(PATIENCE, ask(&*process, &message)).await {
+                Ok(Ok(Some(there))) => return Asked::Here(Box::new(there)),
+                Ok(Ok(None)) => {}
+                Ok(Err(Unasked::Ended)) => self.lock().retain(|other| !Arc::ptr_eq(other, &process)),
+                Ok(Err(Unasked::Now(cause))) => {
+                    tracing::debug!(%cause, "an earlier process could not be asked for a link");
+                    nowhere = false;
+                }
+                Err(_) => nowhere = false,
             }
         }
-        None
+        if nowhere { Asked::Nowhere } else { Asked::Unknown }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<dyn EarlierProcess>>> {
+        self.processes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why a process did not answer.
+enum Unasked {
+    /// It is no more, and its links with it.
+    Ended,
+    /// It may the next time.
+    Now(io::Error),
+}
+
+async fn ask(process: &dyn EarlierProcess, message: &[u8]) -> Result<Option<Ordered>, Unasked> {
+    let gone = |kind| matches!(kind, io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
+    let connected = process.connect().await;
+    let mut stream =
+        connected.map_err(|cause| if gone(cause.kind()) { Unasked::Ended } else { Unasked::Now(cause) })?;
+    let told = write_message(&mut stream, message, MAX_PASSED_LEN).await;
+    told.map_err(|cause| Unasked::Now(io::Error::other(cause)))?;
+    match stream.read_u8().await.map_err(Unasked::Now)? {
+        HERE => Ok(Some(Ordered::new(stream))),
+        NOT_HERE => Ok(None),
+        other => Err(Unasked::Now(io::Error::other(format!("it answered {other}")))),
     }
 }
 
@@ -179,7 +227,7 @@ const HERE: u8 = 1;
 const NOT_HERE: u8 = 0;
 /// More than a handshake's certificates may have.
 const MAX_PASSED_LEN: usize = 60_000;
-/// What one process may take for saying whether it has a link: it only looks into its table.
+/// What one process may take for saying whether it has a link: it looks into its table and verifies a proof, and may be at an attempt before.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// From the message to the link's answer.
 const DEADLINE: Duration = Duration::from_secs(10);

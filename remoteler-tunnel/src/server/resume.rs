@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use remoteler_core::{HostId, HostIdentity, LiveGuard};
-use tokio::sync::{Mutex as Turn, watch};
+use tokio::sync::{Mutex as Turn, OwnedMutexGuard, watch};
 
 use crate::connection::{Link, TakeUpError, read_body, refuse};
 use crate::registration::Offer;
@@ -26,7 +26,31 @@ struct Entry {
     /// The host's place among live work, by the certificate that it showed last.
     live: Option<watch::Sender<Arc<LiveGuard>>>,
     /// The last attempt that was taken; held while one is.
-    attempt: Turn<u32>,
+    attempt: Arc<Turn<u32>>,
+}
+
+/// A link whose agent has proved that it is its own, and whose turn it is.
+pub(super) struct Claimed {
+    entry: Arc<Entry>,
+    _turn: OwnedMutexGuard<u32>,
+}
+
+impl Claimed {
+    /// Lets the link go on over `io`.
+    pub(super) async fn go_on(
+        self,
+        io: BoxedStream,
+        request: &ResumeRequest,
+        channel: &Channel,
+        live: Option<LiveGuard>,
+    ) -> Result<(), TakeUpError> {
+        let entry = &self.entry;
+        entry.link.hand_over(io, &entry.keys, request, channel).await?;
+        if let (Some(place), Some(live)) = (&entry.live, live) {
+            place.send_replace(Arc::new(live));
+        }
+        Ok(())
+    }
 }
 
 /// In the table until dropped.
@@ -52,7 +76,7 @@ impl Resumable {
         live: Option<watch::Sender<Arc<LiveGuard>>>,
     ) -> Kept {
         let id = keys.id();
-        self.lock().insert(id, Arc::new(Entry { host, offer, keys, link, live, attempt: Turn::new(0) }));
+        self.lock().insert(id, Arc::new(Entry { host, offer, keys, link, live, attempt: Arc::default() }));
         Kept { table: Arc::clone(self), id }
     }
 
@@ -70,21 +94,27 @@ impl Resumable {
         channel: &Channel,
         live: Option<LiveGuard>,
     ) -> Result<(), TakeUpError> {
-        let Some(entry) = self.find(request, host, channel) else {
+        let Some(claimed) = self.claim(request, host, channel).await else {
             refuse(io, &UNKNOWN.into()).await;
             return Err(TakeUpError::Over);
         };
-        let mut attempt = entry.attempt.lock().await;
+        claimed.go_on(io, request, channel, live).await
+    }
+
+    /// The link that is asked for, if this host may have it and this attempt is later than all that were taken; it is taken with that.
+    pub(super) async fn claim(
+        &self,
+        request: &ResumeRequest,
+        host: &HostIdentity,
+        channel: &Channel,
+    ) -> Option<Claimed> {
+        let entry = self.find(request, host, channel)?;
+        let mut attempt = entry.attempt.clone().lock_owned().await;
         if request.attempt <= *attempt {
-            refuse(io, &UNKNOWN.into()).await; // a later one was here first
-            return Err(TakeUpError::Over);
+            return None; // a later one was here first
         }
         *attempt = request.attempt;
-        entry.link.hand_over(io, &entry.keys, request, channel).await?;
-        if let (Some(place), Some(live)) = (&entry.live, live) {
-            place.send_replace(Arc::new(live));
-        }
-        Ok(())
+        Some(Claimed { entry, _turn: attempt })
     }
 
     /// Tells a client that its link will not be taken up, and why.

@@ -26,8 +26,9 @@ use remoteler_tunnel::{
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -416,6 +417,26 @@ pub struct FaultRelay {
     to: Arc<Mutex<SocketAddr>>,
     connections: Arc<Mutex<Vec<tokio::task::AbortHandle>>>,
     accepting: tokio::task::AbortHandle,
+    open: Arc<Mutex<watch::Sender<bool>>>,
+}
+
+/// Copies to the end, while the way is open.
+async fn copy_while_open(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    mut open: watch::Receiver<bool>,
+) {
+    let mut octets = vec![0; 16 * 1024];
+    loop {
+        let count = from.read(&mut octets).await.unwrap_or(0);
+        if open.wait_for(|open| *open).await.is_err() || to.write_all(&octets[..count]).await.is_err() {
+            return;
+        }
+        if count == 0 {
+            let _ = to.shutdown().await;
+            return;
+        }
+    }
 }
 
 impl FaultRelay {
@@ -425,23 +446,38 @@ impl FaultRelay {
         let connections: Arc<Mutex<Vec<tokio::task::AbortHandle>>> = Arc::default();
         let to = Arc::new(Mutex::new(to));
         let (kept, now) = (connections.clone(), to.clone());
+        let open = Arc::new(Mutex::new(watch::Sender::new(true)));
+        let ways = open.clone();
         let accepting = tokio::spawn(async move {
             loop {
-                let (mut near, _) = listener.accept().await.unwrap();
-                let to = *now.lock().unwrap();
+                let (near, _) = listener.accept().await.unwrap();
+                let (to, way) = (*now.lock().unwrap(), ways.lock().unwrap().subscribe());
                 let copying = tokio::spawn(async move {
-                    let mut far = TcpStream::connect(to).await.unwrap();
-                    let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                    let far = TcpStream::connect(to).await.unwrap();
+                    let ((from_near, to_near), (from_far, to_far)) = (near.into_split(), far.into_split());
+                    let up = copy_while_open(from_near, to_far, way.clone());
+                    tokio::join!(up, copy_while_open(from_far, to_near, way));
                 });
                 kept.lock().unwrap().push(copying.abort_handle());
             }
         });
-        Self { address, to, connections, accepting: accepting.abort_handle() }
+        Self { address, to, connections, accepting: accepting.abort_handle(), open }
     }
 
     /// From now on connections lead to `address`; those that there are stay as they are.
     pub fn lead_to(&self, address: SocketAddr) {
         *self.to.lock().unwrap() = address;
+    }
+
+    /// Whether anything comes through: what does not, waits, and so does the end of a connection.
+    pub fn let_through(&self, open: bool) {
+        self.open.lock().unwrap().send_replace(open);
+    }
+
+    /// The same for the connections that there are now, as long as what is returned is held; new ones come through.
+    pub fn freeze(&self) -> impl Sized + use<> {
+        self.let_through(false);
+        std::mem::replace(&mut *self.open.lock().unwrap(), watch::Sender::new(true))
     }
 
     /// Loses all connections; how many of them lived.

@@ -126,3 +126,56 @@ fn with_links<'a>(ports: &'a Ports, own: &'a std::os::fd::OwnedFd) -> Vec<(&'a s
     handed.extend(earlier.into_iter().filter(|(_, socket)| links::is_there(*socket)).take(MOST_EARLIER - 1));
     handed
 }
+
+#[cfg(all(test, feature = "server"))]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        os::{
+            fd::{BorrowedFd, OwnedFd},
+            unix::net::UnixStream,
+        },
+    };
+
+    use remoteler_core::InstanceId;
+
+    use super::*;
+    use crate::handover::Predecessor;
+
+    #[tokio::test]
+    async fn three_handovers_later_the_latest_process_is_still_asked_first() {
+        let port = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut ports: Ports = vec![("crl".to_owned(), port().into()), ("proxy".to_owned(), port().into())];
+        // What each process takes connections by, and still lives.
+        let mut processes = Vec::new();
+        for _ in 0..3 {
+            let (near, own) = UnixStream::pair().unwrap();
+            processes.push(near);
+            let own = OwnedFd::from(own);
+            let handed = with_links(&ports, &own);
+            let kept = |fd: &BorrowedFd<'_>| fd.try_clone_to_owned().unwrap();
+            let handed = handed.iter().map(|(name, fd)| ((*name).to_owned(), kept(fd))).collect();
+
+            let (words, _other) = tokio::net::UnixStream::pair().unwrap();
+            let next =
+                Predecessor::with(words, "00000000-0000-4000-8000-000000000001".parse::<InstanceId>().unwrap(), handed);
+            ports = Vec::new();
+            for service in ["crl", "proxy"] {
+                ports.push((service.to_owned(), next.port(service).unwrap().unwrap().into_std().unwrap().into()));
+            }
+            ports.extend(next.links().into_iter().map(|fd| (LINKS.to_owned(), fd)));
+        }
+        for (at, process) in (0_u8..).zip(&mut processes) {
+            process.write_all(&[at]).unwrap();
+        }
+        let mut order = Vec::new();
+        for (name, fd) in ports {
+            if name == LINKS {
+                let mut said = [0];
+                UnixStream::from(fd).read_exact(&mut said).unwrap();
+                order.extend(said);
+            }
+        }
+        assert_eq!(order, [2, 1, 0]);
+    }
+}

@@ -9,6 +9,7 @@ use std::{
         unix::net::UnixStream as StdUnixStream,
     },
     sync::Arc,
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -17,7 +18,12 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv,
     recvmsg, sendmsg,
 };
-use tokio::{io::Interest, net::UnixStream, sync::Semaphore};
+use tokio::{
+    io::Interest,
+    net::UnixStream,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep},
+};
 
 /// A process before this one, as this one reaches it.
 pub(crate) struct Earlier(UnixStream);
@@ -51,26 +57,52 @@ pub(crate) fn is_there(socket: BorrowedFd<'_>) -> bool {
 pub(crate) async fn take(socket: StdUnixStream, tunnels: Arc<TunnelServer>, tls: ServerTls) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     let socket = UnixStream::from_std(socket)?;
-    let turns = Arc::new(Semaphore::new(MOST_AT_ONCE));
-    // Closed by nobody.
-    while let Ok(turn) = turns.clone().acquire_owned().await {
-        let Some(passed) = socket.async_io(Interest::READABLE, || receive(&socket)).await? else { return Ok(()) };
-        let Some(passed) = passed else {
-            tracing::warn!("a connection that the next process passed back was lost: is there a file descriptor left?");
-            continue;
-        };
-        let passed = StdUnixStream::from(passed);
-        passed.set_nonblocking(true)?;
-        let (stream, tunnels, tls) = (UnixStream::from_std(passed)?, tunnels.clone(), tls.clone());
+    each(&socket, |stream, turn| {
+        let (tunnels, tls) = (tunnels.clone(), tls.clone());
         tokio::spawn(async move {
             tunnels.take_passed(Box::new(stream), &tls).await;
             drop(turn);
         });
-    }
+    })
+    .await;
     Ok(())
 }
 
-fn send(socket: &UnixStream, passed: &StdUnixStream) -> io::Result<()> {
+/// Takes connections to the end of the socket, and of nothing else: what is wrong with one of them is said, and the next one is taken.
+async fn each(socket: &UnixStream, mut serve: impl FnMut(UnixStream, OwnedSemaphorePermit)) {
+    let turns = Arc::new(Semaphore::new(MOST_AT_ONCE));
+    let mut said_at: Option<Instant> = None;
+    // Closed by nobody.
+    while let Ok(turn) = turns.clone().acquire_owned().await {
+        let passed = match socket.async_io(Interest::READABLE, || receive(socket)).await {
+            Ok(None) => return,
+            Ok(Some(passed)) => {
+                passed.ok_or_else(|| io::Error::other("its descriptor did not arrive: is there one left?"))
+            }
+            Err(cause) => {
+                sleep(A_MOMENT).await; // it may be the same at once
+                Err(cause)
+            }
+        };
+        match passed.and_then(stream) {
+            Ok(stream) => serve(stream, turn),
+            Err(cause) => {
+                if said_at.is_none_or(|at| at.elapsed() >= SAID_EVERY) {
+                    said_at = Some(Instant::now());
+                    tracing::warn!(%cause, "a connection that the next process passed back was lost; its agent makes another one");
+                }
+            }
+        }
+    }
+}
+
+fn stream(passed: OwnedFd) -> io::Result<UnixStream> {
+    let passed = StdUnixStream::from(passed);
+    passed.set_nonblocking(true)?;
+    UnixStream::from_std(passed)
+}
+
+fn send(socket: &UnixStream, passed: impl AsFd) -> io::Result<()> {
     let fds = [passed.as_fd()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -102,6 +134,10 @@ fn receive(socket: &UnixStream) -> io::Result<Option<Option<OwnedFd>>> {
 const PASSED: u8 = b'L';
 /// Connections whose agents have not proved anything here yet.
 const MOST_AT_ONCE: usize = 256;
+/// After an error of the socket itself.
+const A_MOMENT: Duration = Duration::from_millis(100);
+/// A line in the log for what is lost, at most.
+const SAID_EVERY: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
@@ -131,6 +167,28 @@ mod tests {
         assert_eq!(receive(&far).unwrap_err().kind(), io::ErrorKind::WouldBlock, "another process may hold it");
         drop(kept);
         assert!(far.async_io(Interest::READABLE, || receive(&far)).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_none_does_not_end_the_taking_of_others() {
+        let (near, far) = UnixStream::pair().unwrap();
+        let taking = tokio::spawn(async move {
+            let mut taken = Vec::new();
+            each(&far, |stream, _turn| taken.push(stream)).await;
+            taken
+        });
+        // Files cannot be waited for, and one message comes without any.
+        send(&near, std::fs::File::open("/proc/self/stat").unwrap()).unwrap();
+        near.try_write(&[PASSED]).unwrap();
+        let (mut heard, passed) = StdUnixStream::pair().unwrap();
+        send(&near, &passed).unwrap();
+        drop((near, passed));
+        let mut taken = tokio::time::timeout(Duration::from_secs(60), taking).await.unwrap().unwrap();
+        assert_eq!(taken.len(), 1);
+        taken.remove(0).write_all(b"it").await.unwrap();
+        let mut said = [0; 2];
+        std::io::Read::read_exact(&mut heard, &mut said).unwrap();
+        assert_eq!(&said, b"it");
     }
 
     #[tokio::test]
