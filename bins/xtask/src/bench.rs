@@ -78,7 +78,7 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         }
         steps.run("whole processes", || compare(&project, args, &mut table))?;
         if !args.quick && !args.no_build {
-            steps.run("agent alone", || size::measure(&project, "dist", None, &mut table))?;
+            steps.run("agent alone", || size::measure(&project, false, None, &mut table))?;
         }
     }
     if !args.only_processes {

@@ -17,7 +17,7 @@ use crate::{
 /// Flags of `size`.
 #[derive(Debug, Args)]
 pub(crate) struct SizeArgs {
-    /// The release profile instead of that of packages: quicker to build, larger
+    /// The release profile instead of those of packages: quicker to build, larger
     #[arg(long)]
     release: bool,
     /// Also start each in a cluster and say what it holds in memory with one tunnel and nothing to do
@@ -28,6 +28,8 @@ pub(crate) struct SizeArgs {
 /// An agent that can do so much.
 struct FeatureSet {
     name: &'static str,
+    /// Of the packages that it is made for.
+    profile: &'static str,
     /// What cargo builds.
     build: &'static [&'static str],
     /// Below the directory of the profile.
@@ -39,18 +41,21 @@ struct FeatureSet {
 const SETS: [FeatureSet; 3] = [
     FeatureSet {
         name: "agent in a program of one's own, one forwarded port (SDK)",
+        profile: "embedded",
         build: &["-p", "remoteler-examples", "--example", "smallest_agent"],
         program: "examples/smallest_agent",
         target: "target < 5",
     },
     FeatureSet {
         name: "agent with SSH",
+        profile: "dist",
         build: &["-p", "remoteler", "--no-default-features"],
         program: DAEMON,
         target: "target < 10",
     },
     FeatureSet {
         name: "agent with SSH and Kubernetes",
+        profile: "dist",
         build: &["-p", "remoteler", "--no-default-features", "--features", "kube"],
         program: DAEMON,
         target: "target < 10",
@@ -66,7 +71,7 @@ pub(crate) fn size(args: &SizeArgs) -> anyhow::Result<()> {
         step::run(&mut project.cargo(&["build", "--workspace", "--release", "--bins"]))?;
     }
     let cluster = if args.memory { Some(AgentMemory::new(&programs)?) } else { None };
-    measure(&project, if args.release { "release" } else { "dist" }, cluster.as_ref(), &mut table)?;
+    measure(&project, args.release, cluster.as_ref(), &mut table)?;
     println!("{}", table.to_markdown());
     Ok(())
 }
@@ -74,12 +79,13 @@ pub(crate) fn size(args: &SizeArgs) -> anyhow::Result<()> {
 /// Builds each, in a target directory of its own, so that no program takes the place of one that was built otherwise.
 pub(crate) fn measure(
     project: &Project,
-    profile: &str,
+    release: bool,
     cluster: Option<&AgentMemory>,
     table: &mut Table,
 ) -> anyhow::Result<()> {
-    let what = format!("binary, stripped, MiB, profile {profile}");
     for (index, set) in SETS.iter().enumerate() {
+        let profile = if release { "release" } else { set.profile };
+        let what = format!("binary, stripped, MiB, profile {profile}");
         let mut build = project.cargo(&["build", "--locked", "--profile", profile]);
         step::run(build.args(set.build).arg("--target-dir").arg(project.packages()))?;
         let program = project.packages().join(profile).join(set.program);
