@@ -382,7 +382,7 @@ async fn a_real_api_server_takes_what_the_double_takes() {
 
 // I78
 #[tokio::test]
-async fn exec_ends_with_the_certificate_and_says_so() {
+async fn exec_ends_with_the_certificate() {
     let (_api_server, fixture, kubectls) = set_up().await;
     for kubectl in kubectls {
         let mut short = fixture.user("ann", &["developer"]);
@@ -399,12 +399,8 @@ async fn exec_ends_with_the_certificate_and_says_so() {
 
         fixture.clock.advance(Duration::from_secs(61));
         assert_eq!(fixture.live.look().ended.len(), 1);
-        let out = timeout(LIMIT, exec.wait_with_output()).await.expect("kubectl ends").unwrap();
-        let said = String::from_utf8_lossy(&out.stderr).into_owned();
-        // Over SPDY kubectl takes the end of the connection for that of the program.
-        if matches!(kubectl.transport, Transport::Newest) {
-            assert!(!out.status.success() && said.contains("expired"), "{said}");
-        }
+        // What it prints then is kubectl's own: what it is sent is tested with the frames of a WebSocket, and over SPDY nothing can be said.
+        timeout(LIMIT, exec.wait()).await.expect("kubectl ends").unwrap();
         let (code, _, said) = kubectl.run(&["exec", "web", "--", "true"], b"").await;
         assert!(code != 0 && !said.is_empty(), "{said}");
         drop(input);

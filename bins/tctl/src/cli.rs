@@ -123,7 +123,7 @@ pub(crate) enum Command {
         /// cluster_auth_preference (cap), cluster_networking_config (netconfig), session_recording_config (recconfig)
         resource: ResourceRef,
         /// With the secrets of connectors (oidc, github), so that `create` takes them elsewhere; needs to read and update them, and is audited
-        #[arg(long)]
+        #[arg(long, env = "REMOTELER_WITH_SECRETS", value_parser = BoolishValueParser::new())]
         with_secrets: bool,
     },
     /// Write resources from YAML documents of all kinds but node and kube_cluster (tokens without a secret). Roles, users and policy tests
