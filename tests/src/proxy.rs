@@ -78,6 +78,21 @@ impl Proxy {
         &mut self.process
     }
 
+    /// Tells the serving process to make way, and waits for the next one; gives both.
+    ///
+    /// # Panics
+    /// When none serves before or afterwards.
+    #[track_caller]
+    pub fn make_way(&self) -> (Pid, Pid) {
+        let before = self.serving().expect("a process serves");
+        kill(before, Signal::SIGUSR2).expect("it can be told");
+        let next = eventually("another process serves", || match (self.status(), self.serving()) {
+            (Ok(status), Some(next)) if status["ready"] == true && next != before => Ok(next),
+            (status, _) => Err(format!("{status:?}")),
+        });
+        (before, next)
+    }
+
     /// What the daemon says of itself.
     ///
     /// # Errors

@@ -3,8 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
-    io::{BufRead, BufReader, Write},
-    process::{Child, ChildStdin, ChildStdout, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -13,49 +11,10 @@ use std::{
     time::Duration,
 };
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
-use remoteler_tests::{Cluster, ClusterOptions, Edge, Proxy, User, eventually_within, need, run};
+use nix::{sys::signal::Signal, unistd::Pid};
+use remoteler_tests::{Cluster, ClusterOptions, EchoSession, Edge, Proxy, User, eventually_within, need, run};
 
 const SECONDS: Duration = Duration::from_secs(60);
-
-/// A session of stock `ssh` that says again what it is told.
-struct Session {
-    child: Child,
-    to: ChildStdin,
-    from: BufReader<ChildStdout>,
-    host: &'static str,
-}
-
-impl Session {
-    fn open(user: &User, host: &'static str) -> Self {
-        let mut ssh = user.openssh("ssh");
-        ssh.args(["-o", "BatchMode=yes", host, "while read -r line; do echo got $line; done"]);
-        let mut child = ssh.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let (to, from) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
-        let mut session = Self { child, to, from, host };
-        session.says_again("begin");
-        session
-    }
-
-    #[track_caller]
-    fn says_again(&mut self, word: &str) {
-        writeln!(self.to, "{word}").unwrap();
-        let mut heard = String::new();
-        self.from.read_line(&mut heard).unwrap();
-        assert_eq!(heard, format!("got {word}\n"), "of a session at {}", self.host);
-    }
-
-    #[track_caller]
-    fn end(self) {
-        let Self { mut child, to, from, host } = self;
-        drop((to, from));
-        let status = child.wait().unwrap();
-        assert!(status.success(), "a session at {host} ended with {status}");
-    }
-}
 
 /// Does something again and again, and remembers what failed.
 struct Visitor {
@@ -111,19 +70,6 @@ fn linked(edge: &Edge) {
     });
 }
 
-/// Tells the serving process to make way, and waits for the next one.
-fn next_process(proxy: &Proxy) -> (Pid, Pid) {
-    let before = proxy.serving().unwrap();
-    kill(before, Signal::SIGUSR2).unwrap();
-    let next = eventually_within(SECONDS, "another process serves", || match proxy.status() {
-        Ok(status) if status["ready"] == true && status["pid"] != before.as_raw() => {
-            Ok(Pid::from_raw(i32::try_from(status["pid"].as_i64().unwrap()).unwrap()))
-        }
-        other => Err(format!("{other:?}")),
-    });
-    (before, next)
-}
-
 /// Waits until a process that may be nobody's child any more is gone, or is only waited for.
 fn gone(pid: Pid) {
     eventually_within(2 * SECONDS, "the process before has ended", || {
@@ -150,7 +96,7 @@ fn sessions_live_through_the_restart_of_the_proxy_and_nobody_is_turned_away() {
     for host in ["edge-1", Cluster::NODE] {
         eventually_within(SECONDS, "the hosts are reached", || reaches(&ann, host));
     }
-    let mut sessions = ["edge-1", Cluster::NODE, "edge-1"].map(|host| Session::open(&ann, host));
+    let mut sessions = ["edge-1", Cluster::NODE, "edge-1"].map(|host| EchoSession::open(&ann, host));
     let address: std::net::SocketAddr = proxy.address().parse().unwrap();
     let connections = Visitor::start(move || {
         std::thread::sleep(Duration::from_millis(1)); // a thousand a second are enough
@@ -162,29 +108,29 @@ fn sessions_live_through_the_restart_of_the_proxy_and_nobody_is_turned_away() {
     });
     let commands = Visitor::start(move || reaches(&carol, "edge-1").and_then(|()| reaches(&carol, Cluster::NODE)));
 
-    let (first, second) = next_process(&proxy);
+    let (first, second) = proxy.make_way();
     for session in &mut sessions {
         session.says_again("after the first time");
     }
     linked(&edge);
-    let through_the_second = Session::open(&ann, "edge-1");
+    let through_the_second = EchoSession::open(&ann, "edge-1");
     for visitor in [&logins, &commands] {
         visitor.once_more();
     }
-    sessions.into_iter().for_each(Session::end);
+    sessions.into_iter().for_each(EchoSession::end);
     assert_eq!(proxy.process().wait(2 * SECONDS), Some(0), "the process before has ended in order");
     assert_ne!(first, second);
 
     // What took over makes way as well.
-    let mut sessions = [through_the_second, Session::open(&ann, Cluster::NODE)];
-    let (second, third) = next_process(&proxy);
+    let mut sessions = [through_the_second, EchoSession::open(&ann, Cluster::NODE)];
+    let (second, third) = proxy.make_way();
     for session in &mut sessions {
         session.says_again("after the second time");
     }
     for visitor in [&logins, &commands] {
         visitor.once_more();
     }
-    sessions.into_iter().for_each(Session::end);
+    sessions.into_iter().for_each(EchoSession::end);
     gone(second);
     assert_eq!(proxy.serving(), Some(third));
 
@@ -207,7 +153,7 @@ fn a_proxy_whose_next_process_does_not_start_goes_on_and_one_with_a_node_says_th
     linked(&edge);
     let ann = User::create_at(&cluster, "ann", "access", proxy.address());
     eventually_within(SECONDS, "the edge node is reached", || reaches(&ann, "edge-1"));
-    let mut session = Session::open(&ann, "edge-1");
+    let mut session = EchoSession::open(&ann, "edge-1");
     let (pid, good) = (proxy.serving().unwrap(), std::fs::read_to_string(proxy.config()).unwrap());
     let missing = "https_keypairs: [{ cert_file: /nowhere/web.crt, key_file: /nowhere/web.key }]";
 
@@ -226,7 +172,7 @@ fn a_proxy_whose_next_process_does_not_start_goes_on_and_one_with_a_node_says_th
 
     // With a config that is right again the next process takes over after all.
     std::fs::write(proxy.config(), good).unwrap();
-    next_process(&proxy);
+    proxy.make_way();
     session.says_again("and now");
     session.end();
     assert_eq!(proxy.process().wait(2 * SECONDS), Some(0));

@@ -3,18 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
-    io::{BufRead, BufReader, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    process::{Child, ChildStdin, ChildStdout, Stdio},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
-use remoteler_tests::{Cluster, ClusterOptions, Edge, Proxy, User, eventually_within, need};
+use remoteler_tests::{Cluster, ClusterOptions, EchoSession, Edge, Proxy, User, eventually_within, need};
 
 const SECONDS: Duration = Duration::from_secs(60);
 
@@ -56,51 +50,6 @@ impl Path {
     }
 }
 
-/// A session of stock `ssh` that says again what it is told.
-struct Session {
-    child: Child,
-    to: ChildStdin,
-    from: BufReader<ChildStdout>,
-}
-
-impl Session {
-    fn open(user: &User, host: &str) -> Self {
-        let mut ssh = user.openssh("ssh");
-        ssh.args(["-o", "BatchMode=yes", host, "while read -r line; do echo got $line; done"]);
-        let mut child = ssh.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let (to, from) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
-        let mut session = Self { child, to, from };
-        session.says_again("begin");
-        session
-    }
-
-    #[track_caller]
-    fn says_again(&mut self, word: &str) {
-        writeln!(self.to, "{word}").unwrap();
-        let mut heard = String::new();
-        self.from.read_line(&mut heard).unwrap();
-        assert_eq!(heard, format!("got {word}\n"));
-    }
-
-    #[track_caller]
-    fn end(self) {
-        let Self { mut child, to, from } = self;
-        drop((to, from));
-        let status = child.wait().unwrap();
-        assert!(status.success(), "a session ended with {status}");
-    }
-}
-
-/// Tells the serving process to make way, and waits for the next one.
-fn next_process(proxy: &Proxy) -> Pid {
-    let before = proxy.serving().unwrap();
-    kill(before, Signal::SIGUSR2).unwrap();
-    eventually_within(SECONDS, "another process serves", || match proxy.status() {
-        Ok(status) if status["ready"] == true && status["pid"] != before.as_raw() => Ok(before),
-        other => Err(format!("{other:?}")),
-    })
-}
-
 #[test]
 fn sessions_in_a_process_that_makes_way_live_through_the_loss_of_their_links_connection() {
     if !need(&["ssh"]) {
@@ -116,16 +65,16 @@ fn sessions_in_a_process_that_makes_way_live_through_the_loss_of_their_links_con
         let out = remoteler_tests::run(ann.openssh("ssh").args(["-o", "BatchMode=yes", "edge-1", "true"]));
         if out.code == Some(0) { Ok(()) } else { Err(out.stderr) }
     });
-    let mut session = Session::open(&ann, "edge-1");
+    let mut session = EchoSession::open(&ann, "edge-1");
     assert!(path.lose() > 0);
     session.says_again("after a loss");
 
-    next_process(&proxy);
+    proxy.make_way();
     assert!(path.lose() > 0);
     session.says_again("after a loss while the next process serves");
 
     // The process that has the session is two before the one that serves now.
-    next_process(&proxy);
+    proxy.make_way();
     assert!(path.lose() > 0);
     session.says_again("after a loss while the one after that serves");
 
