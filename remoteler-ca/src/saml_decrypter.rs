@@ -5,12 +5,7 @@ use rcgen::KeyUsagePurpose;
 use remoteler_core::{ClusterName, Timestamp};
 use zeroize::Zeroizing;
 
-use crate::{
-    CaError, FileSigner, KeyRing, OaepDigests, SignerError, StoredSamlKey,
-    rsa_key::Opener,
-    saml_key::{ALGORITHM, self_signed},
-    seal::Place,
-};
+use crate::{CaError, KeyRing, OaepDigests, SignerError, StoredSamlKey, rsa_key::Opener, saml_key::ALGORITHM};
 
 /// Opens what is encrypted for one connector: RSA of 3072 bits.
 pub struct SamlDecrypter {
@@ -29,11 +24,7 @@ impl SamlDecrypter {
         ring: Option<&KeyRing>,
         now: Timestamp,
     ) -> Result<Self, CaError> {
-        let (signer, key) = FileSigner::generate(ALGORITHM)?;
-        let certificate = self_signed(cluster, connector, KeyUsagePurpose::KeyEncipherment, &signer, now)?;
-        let stored =
-            StoredSamlKey { cluster: cluster.clone(), connector: connector.into(), key: key.into(), certificate };
-        Self::open(&stored, ring)
+        Self::open(&StoredSamlKey::generate(cluster, connector, KeyUsagePurpose::KeyEncipherment, now)?, ring)
     }
 
     /// Takes up what [`SamlDecrypter::to_stored`] gave. With a `ring` it is kept sealed from now on.
@@ -41,18 +32,12 @@ impl SamlDecrypter {
     /// # Errors
     /// [`CaError`] when the key does not open or does not parse.
     pub fn open(stored: &StoredSamlKey, ring: Option<&KeyRing>) -> Result<Self, CaError> {
-        let cluster = &stored.cluster;
-        let sealed = |source| CaError::Sealed { cluster: cluster.clone(), kind: KIND, source };
-        let place = Place { cluster, kind: KIND, purpose: &stored.connector, algorithm: ALGORITHM };
-        let Some((text, key)) = stored.key.take_up(&place, ring).map_err(sealed)? else {
-            let what = "the key of a SAML connector is never in a PKCS#11 token";
-            return Err(CaError::Stored { cluster: cluster.clone(), kind: KIND, what });
-        };
+        let (text, stored) = stored.take_up(KIND, ring)?;
         let malformed = || SignerError::Malformed(ALGORITHM);
         let block = pem::parse(text.reveal()).map_err(|_| malformed())?;
         let pkcs8 = Zeroizing::new(block.into_contents());
         let opener = Opener::from_pkcs8(&pkcs8).ok_or_else(malformed)?;
-        Ok(Self { stored: StoredSamlKey { key, ..stored.clone() }, opener })
+        Ok(Self { stored, opener })
     }
 
     /// The form to be kept.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyUsagePurpose, SerialNumber};
-use remoteler_core::{ClusterName, OsEntropy, Timestamp, fill_random};
+use remoteler_core::{ClusterName, OsEntropy, Secret, Timestamp, fill_random};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -28,6 +28,32 @@ pub struct StoredSamlKey {
     pub certificate: String,
 }
 
+impl StoredSamlKey {
+    /// A new key with its certificate, in the clear.
+    pub(crate) fn generate(
+        cluster: &ClusterName,
+        connector: &str,
+        usage: KeyUsagePurpose,
+        now: Timestamp,
+    ) -> Result<Self, CaError> {
+        let (signer, key) = FileSigner::generate(ALGORITHM)?;
+        let certificate = self_signed(cluster, connector, usage, &signer, now)?;
+        Ok(Self { cluster: cluster.clone(), connector: connector.into(), key: key.into(), certificate })
+    }
+
+    /// The key as PEM, and how it is kept from now on: sealed to the place of its `kind` where there is a `ring`.
+    pub(crate) fn take_up(&self, kind: &'static str, ring: Option<&KeyRing>) -> Result<(Secret, Self), CaError> {
+        let cluster = &self.cluster;
+        let sealed = |source| CaError::Sealed { cluster: cluster.clone(), kind, source };
+        let place = Place { cluster, kind, purpose: &self.connector, algorithm: ALGORITHM };
+        let Some((text, key)) = self.key.take_up(&place, ring).map_err(sealed)? else {
+            let what = "the key of a SAML connector is never in a PKCS#11 token";
+            return Err(CaError::Stored { cluster: cluster.clone(), kind, what });
+        };
+        Ok((text, Self { key, ..self.clone() }))
+    }
+}
+
 /// Signs the requests of one connector.
 pub struct SamlSigner {
     stored: StoredSamlKey,
@@ -45,11 +71,7 @@ impl SamlSigner {
         ring: Option<&KeyRing>,
         now: Timestamp,
     ) -> Result<Self, CaError> {
-        let (signer, key) = FileSigner::generate(ALGORITHM)?;
-        let certificate = self_signed(cluster, connector, KeyUsagePurpose::DigitalSignature, &signer, now)?;
-        let stored =
-            StoredSamlKey { cluster: cluster.clone(), connector: connector.into(), key: key.into(), certificate };
-        Self::open(&stored, ring)
+        Self::open(&StoredSamlKey::generate(cluster, connector, KeyUsagePurpose::DigitalSignature, now)?, ring)
     }
 
     /// Takes up what [`SamlSigner::to_stored`] gave. With a `ring` it is kept sealed from now on.
@@ -57,15 +79,9 @@ impl SamlSigner {
     /// # Errors
     /// [`CaError`] when the key does not open or does not parse.
     pub fn open(stored: &StoredSamlKey, ring: Option<&KeyRing>) -> Result<Self, CaError> {
-        let cluster = &stored.cluster;
-        let sealed = |source| CaError::Sealed { cluster: cluster.clone(), kind: KIND, source };
-        let place = Place { cluster, kind: KIND, purpose: &stored.connector, algorithm: ALGORITHM };
-        let Some((text, key)) = stored.key.take_up(&place, ring).map_err(sealed)? else {
-            let what = "the key of a SAML connector is never in a PKCS#11 token";
-            return Err(CaError::Stored { cluster: cluster.clone(), kind: KIND, what });
-        };
+        let (text, stored) = stored.take_up(KIND, ring)?;
         let signer = FileSigner::from_pem(ALGORITHM, &text)?;
-        Ok(Self { stored: StoredSamlKey { key, ..stored.clone() }, signer })
+        Ok(Self { stored, signer })
     }
 
     /// The form to be kept.
@@ -96,7 +112,7 @@ impl std::fmt::Debug for SamlSigner {
 }
 
 /// The certificate in which identity providers take the public half: base64 of DER.
-pub(crate) fn self_signed(
+fn self_signed(
     cluster: &ClusterName,
     connector: &str,
     usage: KeyUsagePurpose,
