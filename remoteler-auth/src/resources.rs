@@ -74,6 +74,9 @@ impl Inner {
         if replace {
             actor = self.admit(caller, kind.as_str(), Verb::Update).await?;
         }
+        if matches!(kind, ResourceKind::Oidc | ResourceKind::Github | ResourceKind::Saml) {
+            return self.put_connector(actor, document, replace).await;
+        }
         let _turn = self.changes.write().await;
         match kind {
             ResourceKind::Token => self.write_join_rule(actor, document, replace).await,
@@ -81,12 +84,12 @@ impl Inner {
             ResourceKind::ClusterAuthPreference
             | ResourceKind::ClusterNetworkingConfig
             | ResourceKind::SessionRecordingConfig => self.write_cluster_document(actor, kind, document, replace).await,
-            ResourceKind::Oidc | ResourceKind::Github | ResourceKind::Saml => {
-                self.write_connector(actor, document, replace).await
-            }
             ResourceKind::Role
             | ResourceKind::User
             | ResourceKind::PolicyTest
+            | ResourceKind::Oidc
+            | ResourceKind::Github
+            | ResourceKind::Saml
             | ResourceKind::Node
             | ResourceKind::KubeCluster => {
                 let how = kind.made_elsewhere().unwrap_or_default();

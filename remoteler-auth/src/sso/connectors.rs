@@ -9,6 +9,7 @@ use remoteler_core::{
 };
 use serde_json::json;
 
+use super::saml::MadeKeys;
 use crate::{
     failure::{ApiResult, bad_request, conflict, denied, not_found},
     records::{Batch, key},
@@ -18,6 +19,8 @@ use crate::{
 
 /// Most connectors of a cluster.
 const MAX_CONNECTORS: usize = 50;
+/// How often keys are made for a connector that others change meanwhile.
+const ATTEMPTS: usize = 3;
 
 /// A connector that was checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -216,10 +219,24 @@ impl Inner {
         Ok(connector)
     }
 
-    /// Writes a connector; [`Inner::changes`] is held by the caller.
-    pub(crate) async fn write_connector(&self, actor: String, document: Resource, replace: bool) -> ApiResult<()> {
+    /// Writes a connector. Its keys are made before [`Inner::changes`] is taken, so that nobody waits for them but who writes it.
+    pub(crate) async fn put_connector(&self, actor: String, document: Resource, replace: bool) -> ApiResult<()> {
         let connector = Connector::parse(document)?;
-        let name = connector.name().to_owned();
+        self.check_place(&connector, replace).await?;
+        for _ in 0..ATTEMPTS {
+            let keys = self.make_saml_keys(&connector).await?;
+            let _turn = self.changes.write().await;
+            if self.write_connector(&actor, connector.clone(), replace, &keys).await? {
+                return Ok(());
+            }
+        }
+        let name = connector.name();
+        Err(conflict(format!("connector {name} is being changed by others all the while; try again")))
+    }
+
+    /// Whether a connector may be written under its name.
+    async fn check_place(&self, connector: &Connector, replace: bool) -> ApiResult<()> {
+        let name = connector.name();
         let all = self.records.list::<Resource>(key::CONNECTORS).await?;
         let known = all.iter().map(|(_, document, _)| document).find(|each| each.metadata.name == name);
         if let Some(known) = known.filter(|known| !replace || known.kind != connector.kind().as_str()) {
@@ -231,20 +248,32 @@ impl Inner {
         if known.is_none() && all.len() >= MAX_CONNECTORS {
             return Err(conflict(format!("there are {MAX_CONNECTORS} connectors, more is not possible")));
         }
+        Ok(())
+    }
+
+    /// Writes a connector with `keys` that were made for it; [`Inner::changes`] is held by the caller. Nothing is done, and `false` returned, if it needs
+    /// others by now.
+    pub(super) async fn write_connector(
+        &self,
+        actor: &str,
+        connector: Connector,
+        replace: bool,
+        keys: &MadeKeys,
+    ) -> ApiResult<bool> {
+        self.check_place(&connector, replace).await?;
         let connector = self.with_stored_secret(connector).await?;
+        let name = connector.name().to_owned();
+        let batch = Batch::new().write(&key::of(key::CONNECTORS, &name), &connector.document(true), None)?;
+        let Some(batch) = self.with_saml_keys(&connector, keys, batch).await? else { return Ok(false) };
+        let user = actor.to_owned();
         self.record(match connector {
-            Connector::Oidc { .. } => AuditKind::OidcCreate { user: actor, name: name.clone() },
-            Connector::Github { .. } => AuditKind::GithubCreate { user: actor, name: name.clone() },
-            Connector::Saml { .. } => AuditKind::SamlCreate { user: actor, name: name.clone() },
+            Connector::Oidc { .. } => AuditKind::OidcCreate { user, name },
+            Connector::Github { .. } => AuditKind::GithubCreate { user, name },
+            Connector::Saml { .. } => AuditKind::SamlCreate { user, name },
         })
         .await?;
-        if let Connector::Saml { spec, .. } = &connector {
-            self.saml_key(&name).await?;
-            let known = self.stored_saml(&name).await?;
-            self.keep_saml_decrypter(&name, spec, known.as_deref()).await?;
-        }
-        self.records.write(&key::of(key::CONNECTORS, name), &connector.document(true), None).await?;
-        Ok(())
+        self.records.commit(batch).await?;
+        Ok(true)
     }
 
     /// The SAML connector of that name as it is stored, if it is one that can be used.

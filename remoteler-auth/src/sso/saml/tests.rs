@@ -1,5 +1,7 @@
 //! Whole logins by SAML in one process: a client, two browsers, and an identity provider that signs whatever it is told.
 
+mod keys;
+
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::STANDARD};

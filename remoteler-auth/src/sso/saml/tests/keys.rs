@@ -1,0 +1,112 @@
+//! Keys that are made while the cluster changes.
+
+use std::time::Duration;
+
+use remoteler_core::ResourceKind;
+use tokio::time::timeout;
+
+use super::*;
+use crate::{service::Inner, sso::connectors::Connector};
+
+/// So long nothing here takes, on any machine.
+const SOON: Duration = Duration::from_secs(300);
+
+fn named(name: &str, maker: &Maker) -> Resource {
+    let callback = format!("https://proxy.example.com/web/callback/{name}");
+    let mut spec = spec(maker);
+    spec["acs"] = json!(callback);
+    spec["encrypted_assertions"] = json!(true);
+    serde_json::from_value(json!({ "kind": "saml", "version": "v2", "metadata": { "name": name }, "spec": spec }))
+        .unwrap()
+}
+
+fn role(name: &str) -> Resource {
+    serde_json::from_value(json!({ "kind": "role", "version": "v7", "metadata": { "name": name }, "spec": {} }))
+        .unwrap()
+}
+
+async fn metadata(world: &World, name: &str) -> String {
+    let view = world.step(BrowserAction::SamlMetadata { connector: name.into() }, None).await.unwrap();
+    let BrowserView::SamlMetadata { document } = view else { panic!("{view:?}") };
+    document
+}
+
+/// Waits until so many have the turn at making keys, or wait for it.
+async fn until_taken(inner: &Inner, count: usize) {
+    let taken = async {
+        while inner.sso.key_turns.taken() != count {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(SOON, taken).await.unwrap();
+}
+
+#[tokio::test]
+async fn every_other_change_goes_through_while_the_keys_of_a_connector_are_made() {
+    let world = World::new().await;
+    let inner = world.service.inner();
+    let turn = inner.sso.key_turns.next().await.unwrap();
+    let (admin, document) = (world.admin(), named("second", &world.maker));
+    let put = tokio::spawn(async move { admin.put_resource(document, false).await });
+    until_taken(&inner, 2).await;
+
+    let admin = world.admin();
+    timeout(SOON, admin.put_resource(role("new"), false)).await.unwrap().unwrap();
+    // Connectors that need no key among them.
+    timeout(SOON, admin.put_resource(super::document(super::spec(&world.maker)), true)).await.unwrap().unwrap();
+    timeout(SOON, admin.delete_resource(ResourceKind::Role, "new".into())).await.unwrap().unwrap();
+    assert!(!put.is_finished() && inner.connector("second").await.unwrap().is_none());
+
+    drop(turn);
+    timeout(SOON, put).await.unwrap().unwrap().unwrap();
+    assert_eq!(inner.sso.key_turns.taken(), 0);
+    let shown = metadata(&world, "second").await;
+    assert!(shown.contains("use=\"signing\"") && shown.contains("use=\"encryption\""), "{shown}");
+    assert_eq!(world.audited().await.matches("\"name\":\"second\"").count(), 1);
+}
+
+#[tokio::test]
+async fn of_two_who_make_keys_of_one_connector_the_first_to_write_gives_it_its_keys() {
+    let world = World::new().await;
+    let inner = world.service.inner();
+    let document = named("second", &world.maker);
+    let connector = Connector::parse(document.clone()).unwrap();
+    let late = inner.make_saml_keys(&connector).await.unwrap();
+    world.admin().put_resource(document, false).await.unwrap();
+    let first = metadata(&world, "second").await;
+
+    assert!(inner.write_connector("late", connector.clone(), true, &late).await.unwrap());
+    assert_eq!(metadata(&world, "second").await, first, "what identity providers were told stays true");
+
+    // Keys that were made when others were there do not do when those are gone, and new ones are made.
+    let none = inner.make_saml_keys(&connector).await.unwrap();
+    world.admin().delete_resource(ResourceKind::Saml, "second".into()).await.unwrap();
+    assert!(!inner.write_connector("later", connector, false, &none).await.unwrap());
+    assert!(inner.connector("second").await.unwrap().is_none(), "nothing was written");
+    assert!(!world.audited().await.contains("later"), "nor was it said");
+}
+
+// I26
+#[tokio::test]
+async fn those_who_wait_for_keys_are_bounded() {
+    let world = World::new().await;
+    let inner = world.service.inner();
+    let turn = inner.sso.key_turns.next().await.unwrap();
+    let mut waiting = Vec::new();
+    for number in 1..8 {
+        let connector = Connector::parse(named(&format!("number-{number}"), &world.maker)).unwrap();
+        let asking = world.service.inner();
+        waiting.push(tokio::spawn(async move { asking.make_saml_keys(&connector).await.map(drop) }));
+        until_taken(&inner, number + 1).await;
+    }
+    let refused = world.admin().put_resource(named("number-8", &world.maker), false).await.unwrap_err();
+    assert_eq!(refused.kind, ApiErrorKind::Unavailable);
+    // Who goes away leaves the place.
+    for each in waiting {
+        each.abort();
+        assert!(each.await.unwrap_err().is_cancelled());
+    }
+    until_taken(&inner, 1).await;
+    drop(turn);
+    assert!(inner.sso.key_turns.next().await.is_ok());
+}
