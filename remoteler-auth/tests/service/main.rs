@@ -26,6 +26,7 @@ mod login_ends;
 mod mfa;
 mod mortal;
 mod pages;
+mod people;
 mod pods;
 mod policy_tests;
 mod recordings;
