@@ -54,7 +54,9 @@ impl Inner {
             ResourceKind::ClusterAuthPreference
             | ResourceKind::ClusterNetworkingConfig
             | ResourceKind::SessionRecordingConfig => vec![self.cluster_document(kind).await?],
-            ResourceKind::Oidc | ResourceKind::Github | ResourceKind::Saml => self.connector_documents(kind).await?,
+            ResourceKind::Oidc | ResourceKind::Github | ResourceKind::Saml => {
+                self.connector_documents(kind, name.as_deref()).await?
+            }
         };
         let Some(name) = name else { return Ok(all) };
         let found: Vec<_> = all.into_iter().filter(|document| document.metadata.name == name).collect();

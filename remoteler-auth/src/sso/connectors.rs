@@ -4,8 +4,8 @@
 use std::sync::PoisonError;
 
 use remoteler_core::{
-    AuditKind, ConnectorChoice, ConnectorError, GithubSpec, Metadata, OidcSpec, OneOrMany, Resource, ResourceKind,
-    SamlSpec, Secret, check_connector_name,
+    ApiError, ApiErrorKind, AuditKind, ConnectorChoice, ConnectorError, GithubSpec, Metadata, OidcSpec, OneOrMany,
+    Resource, ResourceKind, SamlSpec, Secret, check_connector_name,
 };
 use serde_json::json;
 
@@ -164,10 +164,41 @@ impl Inner {
         Ok(self.records.read(&key::of(key::CONNECTORS, name)).await?)
     }
 
-    /// As documents, without secrets.
-    pub(crate) async fn connector_documents(&self, kind: ResourceKind) -> ApiResult<Vec<Resource>> {
-        let all = self.connectors().await?;
-        Ok(all.iter().filter(|each| each.kind() == kind).map(|each| each.document(false)).collect())
+    /// As documents, without secrets: all of a kind, or the one of that name.
+    pub(crate) async fn connector_documents(&self, kind: ResourceKind, name: Option<&str>) -> ApiResult<Vec<Resource>> {
+        Ok(self.shown_connectors(kind, name).await?.iter().map(|each| each.document(false)).collect())
+    }
+
+    /// Those that an administrator asks for: all of a kind, or the one of that name. A list without those that this version cannot read would be taken
+    /// for the whole, and be missed when it is needed, so that they are named in an error instead.
+    pub(super) async fn shown_connectors(&self, kind: ResourceKind, name: Option<&str>) -> ApiResult<Vec<Connector>> {
+        let kind = kind.as_str();
+        let stored = self.records.list::<Resource>(key::CONNECTORS).await?;
+        let asked = stored
+            .into_iter()
+            .map(|(_, document, _)| document)
+            .filter(|document| document.kind == kind && name.is_none_or(|name| document.metadata.name == name));
+        let (mut read, mut unread) = (Vec::new(), Vec::new());
+        for document in asked {
+            let of = format!("{kind}/{}", document.metadata.name);
+            match Connector::parse(document) {
+                Ok(connector) => read.push(connector),
+                Err(cause) => unread.push(format!("{of} ({cause})")),
+            }
+        }
+        if unread.is_empty() {
+            return Ok(read);
+        }
+        let others: Vec<_> = read.iter().map(|each| format!("{kind}/{}", each.name())).collect();
+        let others = match others.as_slice() {
+            [] => String::new(),
+            _ => format!("; get the others by name: {}", others.join(", ")),
+        };
+        let unread = unread.join(", ");
+        let said = format!(
+            "{unread} cannot be read by this version; replace with tctl create -f, or remove with tctl rm{others}"
+        );
+        Err(ApiError::new(ApiErrorKind::Internal, said))
     }
 
     pub(crate) async fn connector(&self, name: &str) -> ApiResult<Option<Connector>> {

@@ -184,7 +184,19 @@ async fn a_connector_that_cannot_be_read_stands_in_nobodys_way_and_can_be_remove
     };
     machine.disk.put("connectors/old", &broken, None).await.unwrap();
     assert_eq!(names().await, ["idp"]);
-    assert_eq!(admin.resources(ResourceKind::Oidc, None).await.unwrap().len(), 1);
+    // Who asks for the list is not given a part of it, and is told which is the rest.
+    for refused in
+        [admin.resources(ResourceKind::Oidc, None).await, admin.connector_secrets(ResourceKind::Oidc, None).await]
+    {
+        let said = refused.unwrap_err().message;
+        assert!(
+            said.contains("oidc/old (") && said.contains("of_another_version") && said.ends_with(": oidc/idp"),
+            "{said}"
+        );
+    }
+    assert_eq!(admin.resources(ResourceKind::Oidc, Some("idp".into())).await.unwrap().len(), 1);
+    assert!(admin.resources(ResourceKind::Oidc, Some("old".into())).await.unwrap_err().message.contains("oidc/old ("));
+    assert!(admin.resources(ResourceKind::Github, None).await.unwrap().is_empty());
     assert_eq!(kind(admin.put_resource(connector("old", json!({})), false).await), ApiErrorKind::Conflict);
     admin.put_resource(connector("old", json!({})), true).await.unwrap();
     assert_eq!(names().await, ["idp", "old"]);
