@@ -112,8 +112,7 @@ impl Connector {
             Self::Github { spec, .. } => &spec.redirect_url,
             Self::Saml { spec, .. } => &spec.acs,
         };
-        let here = urls.iter().find(|url| url.strip_prefix(origin).is_some_and(|path| path.starts_with('/')));
-        here.or_else(|| urls.iter().next()).unwrap_or_default().to_owned()
+        at_origin(urls, origin)
     }
 
     /// What tells this connector from itself after a change.
@@ -137,6 +136,12 @@ impl Connector {
         let version = kind.versions().last().copied().unwrap_or_default().to_owned();
         Resource { kind: kind.as_str().into(), version, metadata, spec }
     }
+}
+
+/// The one of these URLs that is at `origin`, or the first.
+pub(super) fn at_origin(urls: &OneOrMany, origin: &str) -> String {
+    let here = urls.iter().find(|url| url.strip_prefix(origin).is_some_and(|path| path.starts_with('/')));
+    here.or_else(|| urls.iter().next()).unwrap_or_default().to_owned()
 }
 
 impl Inner {
@@ -308,6 +313,7 @@ impl Inner {
     }
 
     /// The SAML connector of that name as it is stored, if it is one that can be used.
+    #[cfg(feature = "saml")]
     pub(super) async fn stored_saml(&self, name: &str) -> ApiResult<Option<Box<SamlSpec>>> {
         let stored = self.stored_connector(name).await?.and_then(|stored| Connector::parse(stored).ok());
         Ok(match stored {

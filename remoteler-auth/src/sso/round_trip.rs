@@ -7,12 +7,13 @@ use remoteler_core::{BrowserAnswer, BrowserView, ConnectorChoice, Secret};
 
 use super::{
     conclude::{LoginFault, Proven, excerpt},
-    connectors::Connector,
+    connectors::{Connector, at_origin},
     records::{Asked, GONE, LoginRecord, PendingState, Stage},
     steps::{OTHER_BROWSER, confirm_path},
 };
 use crate::{
     failure::{ApiResult, denied, not_found, rate_limited},
+    form_token::{form_token, logout_form},
     local_login::LOCAL,
     secret_hash,
     service::Inner,
@@ -177,10 +178,22 @@ impl Inner {
         Ok((who.under(&connector), report))
     }
 
-    /// Where the browser goes to end its login at a provider: the login here ended with the certificates.
-    pub(super) async fn provider_logout(&self, name: &str) -> ApiResult<BrowserView> {
+    /// Where the browser goes to end its login at a provider: the login here ended with the certificates. It comes back, where the connector says so, with
+    /// a state that only this browser has.
+    pub(super) async fn provider_logout(
+        &self,
+        name: &str,
+        browser: Option<&Secret>,
+        origin: &str,
+    ) -> ApiResult<BrowserView> {
         let end = match self.usable_connector(name).await? {
-            Connector::Oidc { spec, .. } => self.end_of_oidc(&spec).await.map_err(|cause| denied(cause.said))?,
+            Connector::Oidc { spec, name } => {
+                let urls = spec.post_logout_redirect_url.as_ref();
+                let back = urls
+                    .zip(browser)
+                    .map(|(urls, browser)| (at_origin(urls, origin), form_token(browser, &logout_form(&name))));
+                self.end_of_oidc(&spec, back).await.map_err(|cause| denied(cause.said))?
+            }
             Connector::Github { .. } | Connector::Saml { .. } => None,
         };
         Ok(match end {

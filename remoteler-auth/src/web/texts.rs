@@ -82,6 +82,11 @@ texts! {
     refused_title = "Login refused";
     refused_text = "Nothing was issued. You may close this tab.";
 
+    logged_out_title = "You are logged out";
+    logged_out_text = "Your login at the identity provider is over. You may close this tab.";
+    logged_out_else = "Logout";
+    logged_out_unknown = "This browser began no logout that could end here. Open the page that tsh logout names.";
+
     invite_title = "Set up your account";
     invite_text = "This link is for you alone and works once.";
     invite_button = "Save";

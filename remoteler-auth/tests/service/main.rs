@@ -23,6 +23,7 @@ mod local_login;
 mod locks;
 mod login;
 mod login_ends;
+mod logout_pages;
 mod mfa;
 mod mortal;
 mod pages;

@@ -78,7 +78,7 @@ impl Person {
         let mut other = Browser::new(&world.router, SocketAddr::from(([192, 0, 2, 77], 1)));
         other.send(other.get(wire::WEB_DEVICE)).await;
         let stranger = other.cookies.pop_first().unwrap();
-        let at_provider = number % AT_PROVIDER == 0;
+        let at_provider = number.is_multiple_of(AT_PROVIDER);
         let name = if at_provider { format!("p{number}@example.com") } else { format!("person-{number}") };
         let browser = Browser::new(&world.router, addr);
         let dice = Dice(seed.wrapping_mul(1_000_003).wrapping_add(number));

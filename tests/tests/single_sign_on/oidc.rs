@@ -48,6 +48,32 @@ fn a_person_logs_in_with_a_browser_gets_into_ssh_and_logs_out() {
 }
 
 #[test]
+fn a_logout_at_the_provider_leads_back_where_the_connector_says_so() {
+    if !need_oidc_provider() {
+        return;
+    }
+    let world = World::start("oidc", ClusterOptions::default());
+    let provider = world.add_oidc(Some("subject-1"));
+    // Without its secret, which stays.
+    let mut connector = world.cluster.tctl_json(&["get", "oidc/idp"]);
+    let back = format!("https://{}/web/logout/idp/done", world.address);
+    connector["spec"]["post_logout_redirect_url"] = json!(back);
+    world.cluster.tctl_with_input(&["create", "-f"], &connector.to_string()).ok();
+    let browser = Browser::new(world.cluster.dir(), "browser");
+    world.log_in(&browser);
+    let said = world.run(&["logout"]).ok();
+    let (_, end) = said.stderr.split_once("to end that too, open: ").unwrap_or_else(|| panic!("{}", said.stderr));
+    let page = browser.get(end.trim());
+    let action = attribute(&page, "action=\"").unwrap_or_else(|| panic!("{page}\n{}", provider.log()));
+    let xsrf = attribute(&page, "name=\"xsrf\" value=\"").unwrap_or_else(|| panic!("{page}"));
+    let page = browser.post(&action, &[("xsrf", &xsrf), ("logout", "yes")]);
+    assert!(page.contains("You are logged out"), "{page}\n{}", provider.log());
+    // The same address from elsewhere says nothing of the kind.
+    let page = Browser::new(world.cluster.dir(), "other").get(&back);
+    assert!(!page.contains("You are logged out") && page.contains("began no logout"), "{page}");
+}
+
+#[test]
 fn on_a_machine_without_a_browser_a_code_is_typed_elsewhere() {
     if !need_oidc_provider() {
         return;
