@@ -11,17 +11,27 @@ use crate::{service::Inner, sso::connectors::Connector};
 /// So long nothing here takes, on any machine.
 const SOON: Duration = Duration::from_secs(300);
 
-fn named(name: &str, maker: &Maker) -> Resource {
+fn named(name: &str, maker: &Maker, encrypted: bool) -> Resource {
     let callback = format!("https://proxy.example.com/web/callback/{name}");
     let mut spec = spec(maker);
     spec["acs"] = json!(callback);
-    spec["encrypted_assertions"] = json!(true);
+    spec["encrypted_assertions"] = json!(encrypted);
     serde_json::from_value(json!({ "kind": "saml", "version": "v2", "metadata": { "name": name }, "spec": spec }))
         .unwrap()
 }
 
 fn role(name: &str) -> Resource {
     serde_json::from_value(json!({ "kind": "role", "version": "v7", "metadata": { "name": name }, "spec": {} }))
+        .unwrap()
+}
+
+fn oidc() -> Resource {
+    let spec = json!({
+        "issuer_url": "https://idp.example.com", "client_id": "c", "client_secret": "s",
+        "redirect_url": "https://proxy.example.com/web/callback/idp",
+        "claims_to_roles": [{ "claim": "groups", "value": "dev", "roles": ["access"] }],
+    });
+    serde_json::from_value(json!({ "kind": "oidc", "version": "v3", "metadata": { "name": "idp" }, "spec": spec }))
         .unwrap()
 }
 
@@ -43,17 +53,17 @@ async fn until_taken(inner: &Inner, count: usize) {
 
 #[tokio::test]
 async fn every_other_change_goes_through_while_the_keys_of_a_connector_are_made() {
-    let world = World::new().await;
+    let world = World::without_connector().await;
     let inner = world.service.inner();
     let turn = inner.sso.key_turns.next().await.unwrap();
-    let (admin, document) = (world.admin(), named("second", &world.maker));
+    let (admin, document) = (world.admin(), named("second", &world.maker, true));
     let put = tokio::spawn(async move { admin.put_resource(document, false).await });
     until_taken(&inner, 2).await;
 
     let admin = world.admin();
     timeout(SOON, admin.put_resource(role("new"), false)).await.unwrap().unwrap();
     // Connectors that need no key among them.
-    timeout(SOON, admin.put_resource(super::document(super::spec(&world.maker)), true)).await.unwrap().unwrap();
+    timeout(SOON, admin.put_resource(oidc(), false)).await.unwrap().unwrap();
     timeout(SOON, admin.delete_resource(ResourceKind::Role, "new".into())).await.unwrap().unwrap();
     assert!(!put.is_finished() && inner.connector("second").await.unwrap().is_none());
 
@@ -67,9 +77,9 @@ async fn every_other_change_goes_through_while_the_keys_of_a_connector_are_made(
 
 #[tokio::test]
 async fn of_two_who_make_keys_of_one_connector_the_first_to_write_gives_it_its_keys() {
-    let world = World::new().await;
+    let world = World::without_connector().await;
     let inner = world.service.inner();
-    let document = named("second", &world.maker);
+    let document = named("second", &world.maker, false);
     let connector = Connector::parse(document.clone()).unwrap();
     let late = inner.make_saml_keys(&connector).await.unwrap();
     world.admin().put_resource(document, false).await.unwrap();
@@ -89,17 +99,17 @@ async fn of_two_who_make_keys_of_one_connector_the_first_to_write_gives_it_its_k
 // I26
 #[tokio::test]
 async fn those_who_wait_for_keys_are_bounded() {
-    let world = World::new().await;
+    let world = World::without_connector().await;
     let inner = world.service.inner();
     let turn = inner.sso.key_turns.next().await.unwrap();
     let mut waiting = Vec::new();
     for number in 1..8 {
-        let connector = Connector::parse(named(&format!("number-{number}"), &world.maker)).unwrap();
+        let connector = Connector::parse(named(&format!("number-{number}"), &world.maker, true)).unwrap();
         let asking = world.service.inner();
         waiting.push(tokio::spawn(async move { asking.make_saml_keys(&connector).await.map(drop) }));
         until_taken(&inner, number + 1).await;
     }
-    let refused = world.admin().put_resource(named("number-8", &world.maker), false).await.unwrap_err();
+    let refused = world.admin().put_resource(named("number-8", &world.maker, true), false).await.unwrap_err();
     assert_eq!(refused.kind, ApiErrorKind::Unavailable);
     // Who goes away leaves the place.
     for each in waiting {
