@@ -1,5 +1,5 @@
 //! The way to where a login at an identity provider ends, and back. Owns which page is shown at the end; nothing ends here: certificates did with `tsh logout`,
-//! sessions do on the account page.
+//! sessions do on the account page. Whether the login there ended the provider does not say, so that no page of ours does.
 
 use axum::{
     extract::{Path, Query},
@@ -32,7 +32,8 @@ pub(super) struct Back {
     state: Option<Secret>,
 }
 
-/// Back from there. That the login is over is said only to the browser that went (the state is of its cookie), so that nobody is made to believe it by a link.
+/// Back from there, also when the person chose to stay signed in. Said only to the browser that went (the state is of its cookie), so that nobody is made to
+/// believe it by a link.
 pub(super) async fn done(
     visit: Visit,
     Path(connector): Path<String>,
@@ -40,8 +41,8 @@ pub(super) async fn done(
 ) -> Response {
     let state = back.ok().and_then(|Query(back)| back.state);
     if state.is_some_and(|state| visit.brought_back(&logout_form(&connector), &state)) {
-        message(StatusCode::OK, ENGLISH.logged_out_title, ENGLISH.logged_out_text)
+        message(StatusCode::OK, ENGLISH.logout_back_title, ENGLISH.logout_back_text)
     } else {
-        message(StatusCode::BAD_REQUEST, ENGLISH.logged_out_else, ENGLISH.logged_out_unknown)
+        message(StatusCode::BAD_REQUEST, ENGLISH.logout_title, ENGLISH.logout_unknown)
     }
 }
