@@ -112,7 +112,7 @@ impl Connector {
             Self::Github { spec, .. } => &spec.redirect_url,
             Self::Saml { spec, .. } => &spec.acs,
         };
-        at_origin(urls, origin)
+        url_at(urls, origin).or_else(|| urls.iter().next()).unwrap_or_default().to_owned()
     }
 
     /// What tells this connector from itself after a change.
@@ -138,10 +138,12 @@ impl Connector {
     }
 }
 
-/// The one of these URLs that is at `origin`, or the first.
-pub(super) fn at_origin(urls: &OneOrMany, origin: &str) -> String {
-    let here = urls.iter().find(|url| url.strip_prefix(origin).is_some_and(|path| path.starts_with('/')));
-    here.or_else(|| urls.iter().next()).unwrap_or_default().to_owned()
+/// The one of these URLs that is at `origin`, in which browsers leave out the usual port.
+pub(super) fn url_at<'a>(urls: &'a OneOrMany, origin: &str) -> Option<&'a str> {
+    urls.iter().find(|url| {
+        let path = url.strip_prefix(origin).map(|rest| rest.strip_prefix(":443").unwrap_or(rest));
+        path.is_some_and(|path| path.starts_with('/'))
+    })
 }
 
 impl Inner {
@@ -357,17 +359,24 @@ mod tests {
             "kind": "oidc", "version": "v3", "metadata": { "name": "idp" },
             "spec": {
                 "issuer_url": "https://idp.example.com", "client_id": "c", "client_secret": "s",
-                "redirect_url": ["https://a.example.com/web/callback/idp", "https://b.example.com:3080/web/callback/idp"],
+                "redirect_url": [
+                    "https://a.example.com/web/callback/idp", "https://b.example.com:3080/web/callback/idp",
+                    "https://c.example.com:443/web/callback/idp",
+                ],
                 "claims_to_roles": [{ "claim": "g", "value": "x", "roles": ["access"] }],
             },
         });
         let connector = Connector::parse(serde_json::from_value(document).unwrap()).unwrap();
         let (a, b) = ("https://a.example.com/web/callback/idp", "https://b.example.com:3080/web/callback/idp");
         assert_eq!(connector.redirect_url("https://b.example.com:3080"), b);
+        let Connector::Oidc { spec, .. } = &connector else { panic!("{connector:?}") };
+        let urls = &spec.redirect_url;
+        assert_eq!(url_at(urls, "https://c.example.com"), Some("https://c.example.com:443/web/callback/idp"));
         for forged in
             ["https://evil.example", "", "https://", "https://a.example.com.evil.example", "https://b.example.com"]
         {
             assert_eq!(connector.redirect_url(forged), a, "{forged}");
+            assert_eq!(url_at(urls, forged), None, "{forged}");
         }
     }
 }

@@ -7,7 +7,7 @@ use remoteler_core::{BrowserAnswer, BrowserView, ConnectorChoice, Secret};
 
 use super::{
     conclude::{LoginFault, Proven, excerpt},
-    connectors::{Connector, at_origin},
+    connectors::{Connector, url_at},
     records::{Asked, GONE, LoginRecord, PendingState, Stage},
     steps::{OTHER_BROWSER, confirm_path},
 };
@@ -178,8 +178,8 @@ impl Inner {
         Ok((who.under(&connector), report))
     }
 
-    /// Where the browser goes to end its login at a provider: the login here ended with the certificates. It comes back, where the connector says so, with
-    /// a state that only this browser has.
+    /// Where the browser goes to end its login at a provider: the login here ended with the certificates. It comes back to where it is, if the connector
+    /// names that, with a state that only this browser has. Elsewhere it would come without its cookie.
     pub(super) async fn provider_logout(
         &self,
         name: &str,
@@ -188,10 +188,10 @@ impl Inner {
     ) -> ApiResult<BrowserView> {
         let end = match self.usable_connector(name).await? {
             Connector::Oidc { spec, name } => {
-                let urls = spec.post_logout_redirect_url.as_ref();
-                let back = urls
+                let here = spec.post_logout_redirect_url.as_ref().and_then(|urls| url_at(urls, origin));
+                let back = here
                     .zip(browser)
-                    .map(|(urls, browser)| (at_origin(urls, origin), form_token(browser, &logout_form(&name))));
+                    .map(|(url, browser)| (url.to_owned(), form_token(browser, &logout_form(&name))));
                 self.end_of_oidc(&spec, back).await.map_err(|cause| denied(cause.said))?
             }
             Connector::Github { .. } | Connector::Saml { .. } => None,
