@@ -24,6 +24,7 @@ mod saml;
 mod saml;
 mod secrets;
 mod steps;
+mod stored;
 
 use std::{
     collections::BTreeSet,

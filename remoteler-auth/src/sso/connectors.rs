@@ -1,15 +1,13 @@
 //! Connectors as documents and records. Owns that they are read anew for each login, so that a change acts at once (I42), and that their secrets are
 //! shown only where they are asked for by that name.
 
-use std::sync::PoisonError;
-
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuditKind, ConnectorChoice, ConnectorError, GithubSpec, Metadata, OidcSpec, OneOrMany,
-    Resource, ResourceKind, SamlSpec, Secret, check_connector_name,
+    AuditKind, ConnectorChoice, ConnectorError, GithubSpec, Metadata, OidcSpec, OneOrMany, Resource, ResourceKind,
+    SamlSpec, Secret, check_connector_name,
 };
 use serde_json::json;
 
-use super::saml::MadeKeys;
+use super::{saml::MadeKeys, stored::StoredConnector};
 use crate::{
     failure::{ApiResult, bad_request, conflict, denied, not_found},
     records::{Batch, key},
@@ -147,30 +145,6 @@ pub(super) fn url_at<'a>(urls: &'a OneOrMany, origin: &str) -> Option<&'a str> {
 }
 
 impl Inner {
-    /// All connectors, in order of name. One that this version cannot read is left out, so that the others go on.
-    pub(crate) async fn connectors(&self) -> ApiResult<Vec<Connector>> {
-        let stored = self.records.list::<Resource>(key::CONNECTORS).await?;
-        let read = |(name, document, _): (String, Resource, _)| match Connector::parse(document) {
-            Ok(connector) => Some(connector),
-            Err(cause) => {
-                // Strangers cause this at will: once is enough (I26).
-                if self.sso.unread.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone()) {
-                    tracing::warn!(%name, %cause, "a stored connector is of no use; replace or remove it with tctl");
-                }
-                None
-            }
-        };
-        Ok(stored.into_iter().filter_map(read).collect())
-    }
-
-    /// A stored connector, whether it can be used or not.
-    async fn stored_connector(&self, name: &str) -> ApiResult<Option<Resource>> {
-        if check_connector_name(name).is_err() {
-            return Ok(None);
-        }
-        Ok(self.records.read(&key::of(key::CONNECTORS, name)).await?)
-    }
-
     /// As documents, without secrets: all of a kind, or the one of that name.
     pub(crate) async fn connector_documents(&self, kind: ResourceKind, name: Option<&str>) -> ApiResult<Vec<Resource>> {
         Ok(self.shown_connectors(kind, name).await?.iter().map(|each| each.document(false)).collect())
@@ -179,18 +153,14 @@ impl Inner {
     /// Those that an administrator asks for: all of a kind, or the one of that name. A list without those that this version cannot read would be taken
     /// for the whole, and be missed when it is needed, so that they are named in an error instead.
     pub(super) async fn shown_connectors(&self, kind: ResourceKind, name: Option<&str>) -> ApiResult<Vec<Connector>> {
+        let stored = self.stored_connectors().await?.into_iter();
+        let asked = stored.filter(|each| each.is_of(kind) && name.is_none_or(|name| each.name == name));
         let kind = kind.as_str();
-        let stored = self.records.list::<Resource>(key::CONNECTORS).await?;
-        let asked = stored
-            .into_iter()
-            .map(|(_, document, _)| document)
-            .filter(|document| document.kind == kind && name.is_none_or(|name| document.metadata.name == name));
         let (mut read, mut unread) = (Vec::new(), Vec::new());
-        for document in asked {
-            let of = format!("{kind}/{}", document.metadata.name);
-            match Connector::parse(document) {
+        for StoredConnector { name, connector, .. } in asked {
+            match connector {
                 Ok(connector) => read.push(connector),
-                Err(cause) => unread.push(format!("{of} ({cause})")),
+                Err(cause) => unread.push(format!("{kind}/{name} ({cause})")),
             }
         }
         if unread.is_empty() {
@@ -205,11 +175,7 @@ impl Inner {
         let said = format!(
             "{unread} cannot be read by this version; replace with tctl create -f, or remove with tctl rm{others}"
         );
-        Err(ApiError::new(ApiErrorKind::Internal, said))
-    }
-
-    pub(crate) async fn connector(&self, name: &str) -> ApiResult<Option<Connector>> {
-        self.stored_connector(name).await?.map(Connector::parse).transpose()
+        Err(conflict(said))
     }
 
     /// One that somebody may log in by now.
@@ -225,7 +191,7 @@ impl Inner {
 
     /// With the secret that is stored, if it brings none.
     pub(super) async fn with_stored_secret(&self, mut connector: Connector) -> ApiResult<Connector> {
-        let stored = self.stored_connector(connector.name()).await?.and_then(|stored| Connector::parse(stored).ok());
+        let stored = self.stored_connector(connector.name()).await?.and_then(|stored| stored.connector.ok());
         // Only for the provider that it was given for.
         match (&mut connector, stored) {
             (Connector::Oidc { spec, .. }, Some(Connector::Oidc { spec: stored, .. }))
@@ -275,10 +241,10 @@ impl Inner {
     /// Whether a connector may be written under its name.
     async fn check_place(&self, connector: &Connector, replace: bool) -> ApiResult<()> {
         let name = connector.name();
-        let all = self.records.list::<Resource>(key::CONNECTORS).await?;
-        let known = all.iter().map(|(_, document, _)| document).find(|each| each.metadata.name == name);
-        if let Some(known) = known.filter(|known| !replace || known.kind != connector.kind().as_str()) {
-            let kind = &known.kind;
+        let all = self.stored_connectors().await?;
+        let known = all.iter().find(|each| each.name == name);
+        if let Some(known) = known.filter(|known| !replace || !known.is_of(connector.kind())) {
+            let kind = known.kind();
             return Err(conflict(format!(
                 "{kind} {name} exists already; use tctl create -f to replace one of the same kind"
             )));
@@ -314,20 +280,10 @@ impl Inner {
         Ok(true)
     }
 
-    /// The SAML connector of that name as it is stored, if it is one that can be used.
-    #[cfg(feature = "saml")]
-    pub(super) async fn stored_saml(&self, name: &str) -> ApiResult<Option<Box<SamlSpec>>> {
-        let stored = self.stored_connector(name).await?.and_then(|stored| Connector::parse(stored).ok());
-        Ok(match stored {
-            Some(Connector::Saml { spec, .. }) => Some(spec),
-            Some(Connector::Oidc { .. } | Connector::Github { .. }) | None => None,
-        })
-    }
-
     /// Removes a connector; [`Inner::changes`] is held by the caller.
     pub(crate) async fn delete_connector(&self, actor: String, kind: ResourceKind, name: &str) -> ApiResult<()> {
         // As it is stored: one that is of no use can be removed as well.
-        let found = self.stored_connector(name).await?.filter(|found| found.kind == kind.as_str());
+        let found = self.stored_connector(name).await?.filter(|found| found.is_of(kind));
         let unknown = || {
             let name: String = name.chars().take(80).collect();
             not_found(format!("there is no {} {name}", kind.as_str()))

@@ -11,7 +11,7 @@ use crate::{
     failure::{self, ApiResult},
     records::key,
     service::Inner,
-    sso::records::Asked,
+    sso::{records::Asked, stored::StoredConnector},
 };
 
 impl Inner {
@@ -36,7 +36,7 @@ impl Inner {
             return Ok(None);
         }
         if matches!(asked, Asked::Report(_)) {
-            let stored = self.stored_saml(name).await?;
+            let stored = self.stored_connector(name).await?.and_then(StoredConnector::into_saml);
             if !stored.is_some_and(|stored| stored.encrypted_assertions && same_idp(&stored, spec)) {
                 return Ok(None);
             }

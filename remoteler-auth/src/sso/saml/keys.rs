@@ -13,7 +13,7 @@ use crate::{
     failure::{self, ApiResult},
     records::{Batch, key},
     service::Inner,
-    sso::connectors::Connector,
+    sso::{connectors::Connector, stored::StoredConnector},
 };
 
 /// Turns at making keys. Each takes a core, and whoever asks for metadata may be who has one made (I26).
@@ -167,7 +167,7 @@ impl Inner {
             let found = described(spec, now).ok().flatten().map(|described| described.entity_id);
             (found.or_else(|| spec.issuer.clone()), spec.entity_descriptor_url.clone())
         };
-        let known = self.stored_saml(name).await?;
+        let known = self.stored_connector(name).await?.and_then(StoredConnector::into_saml);
         let forget = known.is_some_and(|known| entity(&known) != entity(spec));
         let signing = self.records.read::<StoredSamlKey>(&key::of(key::SAML_KEYS, name)).await?.is_none();
         let place = key::of(key::SAML_ENCRYPTION_KEYS, name);
