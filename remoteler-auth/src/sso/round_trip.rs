@@ -95,10 +95,12 @@ impl Inner {
         let state = self.remember_state(&pending).await?;
         answer(match &connector {
             // The state is part of what is signed.
-            Connector::Saml { name, spec } => match self.saml_request(name, spec, &pending, &state).await {
-                Ok(view) => view,
-                Err(cause) => return Err(self.login_failed(&pending.login, name, cause).await?),
-            },
+            Connector::Saml { name, spec } => {
+                match self.saml_request(name, spec, &record.asked, &pending, &state).await {
+                    Ok(view) => view,
+                    Err(cause) => return Err(self.login_failed(&pending.login, name, cause).await?),
+                }
+            }
             Connector::Oidc { .. } | Connector::Github { .. } => {
                 BrowserView::Redirect { to: format!("{}&state={}", away.url, state.reveal()) }
             }
@@ -189,9 +191,8 @@ impl Inner {
         let end = match self.usable_connector(name).await? {
             Connector::Oidc { spec, name } => {
                 let here = spec.post_logout_redirect_url.as_ref().and_then(|urls| url_at(urls, origin));
-                let back = here
-                    .zip(browser)
-                    .map(|(url, browser)| (url.to_owned(), form_token(browser, &logout_form(&name))));
+                let back =
+                    here.zip(browser).map(|(url, browser)| (url.to_owned(), form_token(browser, &logout_form(&name))));
                 self.end_of_oidc(&spec, back).await.map_err(|cause| denied(cause.said))?
             }
             Connector::Github { .. } | Connector::Saml { .. } => None,

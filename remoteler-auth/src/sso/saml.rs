@@ -148,6 +148,7 @@ impl Inner {
         &self,
         name: &str,
         spec: &SamlSpec,
+        asked: &Asked,
         pending: &PendingState,
         state: &Secret,
     ) -> Result<BrowserView, LoginFault> {
@@ -158,7 +159,7 @@ impl Inner {
         let Some((binding, destination)) = destination(spec, &idp) else {
             return Err(LoginFault::with(UNUSABLE, "it takes no requests by HTTP-Redirect or HTTP-POST over https"));
         };
-        let signer = self.saml_key(name).await.map_err(|cause| LoginFault::said(cause.message))?;
+        let signer = self.saml_key_for(name, asked).await.map_err(|cause| LoginFault::said(cause.message))?;
         let request = AuthnRequest {
             id,
             now: self.clock.now(),

@@ -8,7 +8,7 @@ use super::{
     conclude::{LoginFault, Proven},
     connectors::Connector,
     oidc::Away,
-    records::{LoginRecord, PendingState, ProviderSecrets},
+    records::{Asked, LoginRecord, PendingState, ProviderSecrets},
 };
 use crate::{
     failure::{ApiResult, bad_request, not_found},
@@ -58,6 +58,7 @@ impl Inner {
         &self,
         _name: &str,
         _spec: &SamlSpec,
+        _asked: &Asked,
         _pending: &PendingState,
         _state: &Secret,
     ) -> Result<BrowserView, LoginFault> {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use remoteler_ca::{CaError, KeyRing, SamlDecrypter, SamlSigner, StoredSamlKey};
-use remoteler_core::{ApiError, ApiErrorKind, ClusterName, SamlSpec, Timestamp};
+use remoteler_core::{ClusterName, ResourceKind, SamlSpec, Timestamp};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::described;
@@ -13,7 +13,7 @@ use crate::{
     failure::{self, ApiResult},
     records::{Batch, key},
     service::Inner,
-    sso::{connectors::Connector, stored::StoredConnector},
+    sso::{connectors::Connector, records::Asked, stored::StoredConnector},
 };
 
 /// Turns at making keys. Each takes a core, and whoever asks for metadata may be who has one made (I26).
@@ -41,12 +41,7 @@ pub(super) struct Turn {
 impl KeyTurns {
     /// Waits for the turn.
     pub(super) async fn next(&self) -> ApiResult<Turn> {
-        let busy = || {
-            ApiError::new(
-                ApiErrorKind::Unavailable,
-                "keys of other SAML connectors are being made; try again in a while",
-            )
-        };
+        let busy = || failure::rate_limited("keys of other SAML connectors are being made; try again in a while");
         let place = Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| busy())?;
         let turn = Arc::clone(&self.turn).acquire_owned().await.map_err(|_| busy())?;
         Ok(Turn { _turn: turn, _place: place })
@@ -71,7 +66,7 @@ pub(in crate::sso) struct MadeKeys {
 struct Lacking {
     signing: bool,
     decrypting: bool,
-    /// The stored key that decrypts is another identity provider's.
+    /// A stored key that decrypts is another identity provider's, or nobody knows whose.
     forget: bool,
 }
 
@@ -85,7 +80,18 @@ impl Lacking {
 type Generate<K> = fn(&ClusterName, &str, Option<&KeyRing>, Timestamp) -> Result<K, CaError>;
 
 impl Inner {
-    /// The key that signs for a connector, made when there is none yet. [`Inner::changes`] is not held by the caller.
+    /// The key that signs the request of a login. A test of a connector that is not stored has one of its own, which nobody keeps.
+    /// [`Inner::changes`] is not held by the caller.
+    pub(in crate::sso) async fn saml_key_for(&self, name: &str, asked: &Asked) -> ApiResult<SamlSigner> {
+        if !matches!(asked, Asked::Report(_)) || self.is_stored_saml(name).await? {
+            return self.saml_key(name).await;
+        }
+        let turn = self.sso.key_turns.next().await?;
+        let (signer, _turn) = self.make_saml_key(turn, name, SamlSigner::generate).await?;
+        Ok(signer)
+    }
+
+    /// The key that signs for a connector that is stored, made when there is none yet. [`Inner::changes`] is not held by the caller.
     pub(in crate::sso) async fn saml_key(&self, name: &str) -> ApiResult<SamlSigner> {
         if let Some(signer) = self.stored_saml_signer(name).await? {
             return Ok(signer);
@@ -98,14 +104,23 @@ impl Inner {
         let (signer, turn) = self.make_saml_key(turn, name, SamlSigner::generate).await?;
         drop(turn);
         let _still = self.changes.read().await;
+        // Written for one that is gone it would be there for ever, and be the next one's of this name.
+        let removed = || failure::not_found("the connector was removed meanwhile");
+        if !self.is_stored_saml(name).await? {
+            return Err(removed());
+        }
         match self.records.create(&key::of(key::SAML_KEYS, name), &signer.to_stored(), None).await {
             Ok(_) => Ok(signer),
             Err(cause) if cause.is_conflict() => {
                 let stored = self.stored_saml_signer(name).await?;
-                stored.ok_or_else(|| failure::not_found("the connector was removed meanwhile"))
+                stored.ok_or_else(removed)
             }
             Err(cause) => Err(cause.into()),
         }
+    }
+
+    async fn is_stored_saml(&self, name: &str) -> ApiResult<bool> {
+        Ok(self.stored_connector(name).await?.is_some_and(|stored| stored.is_of(ResourceKind::Saml)))
     }
 
     async fn stored_saml_signer(&self, name: &str) -> ApiResult<Option<SamlSigner>> {
@@ -162,13 +177,13 @@ impl Inner {
     }
 
     async fn lacking_saml_keys(&self, name: &str, spec: &SamlSpec) -> ApiResult<Lacking> {
-        let now = self.clock.now();
         let entity = |spec: &SamlSpec| {
-            let found = described(spec, now).ok().flatten().map(|described| described.entity_id);
+            // As of no time: whose metadata it is does not change when that is over.
+            let found = described(spec, Timestamp::default()).ok().flatten().map(|described| described.entity_id);
             (found.or_else(|| spec.issuer.clone()), spec.entity_descriptor_url.clone())
         };
         let known = self.stored_connector(name).await?.and_then(StoredConnector::into_saml);
-        let forget = known.is_some_and(|known| entity(&known) != entity(spec));
+        let forget = known.is_none_or(|known| entity(&known) != entity(spec));
         let signing = self.records.read::<StoredSamlKey>(&key::of(key::SAML_KEYS, name)).await?.is_none();
         let place = key::of(key::SAML_ENCRYPTION_KEYS, name);
         let decrypting =

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use remoteler_ca::StoredSamlKey;
 use remoteler_core::ResourceKind;
 use tokio::time::timeout;
 
 use super::*;
-use crate::{service::Inner, sso::connectors::Connector};
+use crate::{records::key, service::Inner, sso::connectors::Connector};
 
 /// So long nothing here takes, on any machine.
 const SOON: Duration = Duration::from_secs(300);
@@ -39,6 +40,16 @@ async fn metadata(world: &World, name: &str) -> String {
     let view = world.step(BrowserAction::SamlMetadata { connector: name.into() }, None).await.unwrap();
     let BrowserView::SamlMetadata { document } = view else { panic!("{view:?}") };
     document
+}
+
+/// The key of a connector as it is stored.
+async fn stored_key(inner: &Inner, prefix: &str, name: &str) -> Option<StoredSamlKey> {
+    inner.records.read(&key::of(prefix, name)).await.unwrap()
+}
+
+/// Writes what is no document of this version, or one that has no keys yet.
+async fn lay(inner: &Inner, name: &str, document: &Value) {
+    inner.records.write(&key::of(key::CONNECTORS, name), document, None).await.unwrap();
 }
 
 /// Waits until so many have the turn at making keys, or wait for it.
@@ -110,7 +121,7 @@ async fn those_who_wait_for_keys_are_bounded() {
         until_taken(&inner, number + 1).await;
     }
     let refused = world.admin().put_resource(named("number-8", &world.maker, true), false).await.unwrap_err();
-    assert_eq!(refused.kind, ApiErrorKind::Unavailable);
+    assert_eq!(refused.kind, ApiErrorKind::RateLimited);
     // Who goes away leaves the place.
     for each in waiting {
         each.abort();
@@ -119,4 +130,87 @@ async fn those_who_wait_for_keys_are_bounded() {
     until_taken(&inner, 1).await;
     drop(turn);
     assert!(inner.sso.key_turns.next().await.is_ok());
+}
+
+#[tokio::test]
+async fn a_key_that_decrypts_is_forgotten_with_a_document_that_does_not_tell_whose_it_is() {
+    let world = World::without_connector().await;
+    let inner = world.service.inner();
+    let document = named("second", &world.maker, true);
+    let mut moved = document.clone();
+    moved.spec["issuer"] = json!("https://other.example.com/saml");
+    world.admin().put_resource(document.clone(), false).await.unwrap();
+    let mut known = vec![stored_key(&inner, key::SAML_ENCRYPTION_KEYS, "second").await.unwrap().certificate];
+    let mut of_newer_version = json!(document);
+    of_newer_version["spec"]["shape"] = json!("round");
+    let mut with_more_metadata = json!(document);
+    with_more_metadata["metadata"]["x"] = json!(1);
+    for unreadable in [of_newer_version, with_more_metadata, json!({})] {
+        lay(&inner, "second", &unreadable).await;
+        world.admin().put_resource(moved.clone(), true).await.unwrap();
+        let fresh = stored_key(&inner, key::SAML_ENCRYPTION_KEYS, "second").await.unwrap().certificate;
+        assert!(!known.contains(&fresh), "{unreadable}");
+        known.push(fresh);
+    }
+    // What can be read and is of the same provider keeps it.
+    world.admin().put_resource(moved, true).await.unwrap();
+    let kept = stored_key(&inner, key::SAML_ENCRYPTION_KEYS, "second").await.unwrap().certificate;
+    assert_eq!(Some(&kept), known.last());
+}
+
+#[tokio::test]
+async fn metadata_that_is_over_is_renewed_without_another_key() {
+    let world = World::without_connector().await;
+    let inner = world.service.inner();
+    let certificate = &world.maker.certificate;
+    let described = |entity: &str, until: &str| {
+        let mut document = named("second", &world.maker, true);
+        let spec = document.spec.as_object_mut().unwrap();
+        spec.retain(|field, _| !["sso", "cert", "issuer"].contains(&field.as_str()));
+        let metadata = format!(
+            r#"<md:EntityDescriptor xmlns:md="urn:oasis:names:tc:SAML:2.0:metadata" xmlns:ds="http://www.w3.org/2000/09/xmldsig#" entityID="{entity}" validUntil="{until}"><md:IDPSSODescriptor protocolSupportEnumeration="urn:oasis:names:tc:SAML:2.0:protocol"><md:KeyDescriptor use="signing"><ds:KeyInfo><ds:X509Data><ds:X509Certificate>{certificate}</ds:X509Certificate></ds:X509Data></ds:KeyInfo></md:KeyDescriptor><md:SingleSignOnService Binding="urn:oasis:names:tc:SAML:2.0:bindings:HTTP-Redirect" Location="https://idp.example.com/sso"/></md:IDPSSODescriptor></md:EntityDescriptor>"#
+        );
+        spec.insert("entity_descriptor".into(), json!(metadata));
+        document
+    };
+    world.admin().put_resource(described("https://idp", "2026-03-01T13:00:00Z"), false).await.unwrap();
+    let first = stored_key(&inner, key::SAML_ENCRYPTION_KEYS, "second").await;
+    assert!(first.is_some());
+    world.clock.advance(Duration::from_secs(2 * 3600));
+    world.admin().put_resource(described("https://idp", "2026-04-01T00:00:00Z"), true).await.unwrap();
+    assert_eq!(stored_key(&inner, key::SAML_ENCRYPTION_KEYS, "second").await, first);
+    // Also when it is over, that of another provider is another's.
+    world.admin().put_resource(described("https://other", "2026-03-01T13:00:00Z"), true).await.unwrap();
+    assert_ne!(stored_key(&inner, key::SAML_ENCRYPTION_KEYS, "second").await, first);
+}
+
+#[tokio::test]
+async fn no_key_is_written_for_a_connector_that_was_removed_while_it_was_made() {
+    let world = World::without_connector().await;
+    let inner = world.service.inner();
+    lay(&inner, "second", &json!(named("second", &world.maker, false))).await;
+    let turn = inner.sso.key_turns.next().await.unwrap();
+    let asking = world.service.inner();
+    let making = tokio::spawn(async move { asking.saml_key("second").await.map(drop) });
+    until_taken(&inner, 2).await;
+    world.admin().delete_resource(ResourceKind::Saml, "second".into()).await.unwrap();
+    drop(turn);
+    let refused = timeout(SOON, making).await.unwrap().unwrap().unwrap_err();
+    assert_eq!(refused.kind, ApiErrorKind::NotFound);
+    assert_eq!(stored_key(&inner, key::SAML_KEYS, "second").await, None);
+}
+
+#[tokio::test]
+async fn a_test_of_a_connector_that_is_not_stored_leaves_no_key() {
+    let world = World::without_connector().await;
+    let inner = world.service.inner();
+    world.tested(spec(&world.maker)).await;
+    assert_eq!(stored_key(&inner, key::SAML_KEYS, "corp").await, None);
+    // That of one that is stored asks with its key, which stays.
+    lay(&inner, "corp", &json!(document(spec(&world.maker)))).await;
+    world.tested(spec(&world.maker)).await;
+    let first = stored_key(&inner, key::SAML_KEYS, "corp").await;
+    assert!(first.is_some());
+    world.tested(spec(&world.maker)).await;
+    assert_eq!(stored_key(&inner, key::SAML_KEYS, "corp").await, first);
 }
