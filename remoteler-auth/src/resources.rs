@@ -72,12 +72,9 @@ impl Inner {
         if matches!(kind, ResourceKind::Role | ResourceKind::User | ResourceKind::PolicyTest) {
             return self.put_policy(caller, vec![document], replace).await;
         }
-        let mut actor = self.admit(caller, kind.as_str(), Verb::Create).await?;
-        if replace {
-            actor = self.admit(caller, kind.as_str(), Verb::Update).await?;
-        }
+        let actor = self.admit_put(caller, kind, replace).await?;
         if matches!(kind, ResourceKind::Oidc | ResourceKind::Github | ResourceKind::Saml) {
-            return self.put_connector(actor, document, replace).await;
+            return self.put_connector(caller, document, replace).await;
         }
         let _turn = self.changes.write().await;
         match kind {
@@ -101,6 +98,12 @@ impl Inner {
                 )))
             }
         }
+    }
+
+    /// Who may write a document of that kind.
+    pub(crate) async fn admit_put(&self, caller: &Caller, kind: ResourceKind, replace: bool) -> ApiResult<String> {
+        let actor = self.admit(caller, kind.as_str(), Verb::Create).await?;
+        if replace { self.admit(caller, kind.as_str(), Verb::Update).await } else { Ok(actor) }
     }
 
     pub(crate) async fn delete_resource(&self, caller: &Caller, kind: ResourceKind, name: String) -> ApiResult<()> {

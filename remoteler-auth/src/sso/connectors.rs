@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::{saml::MadeKeys, stored::StoredConnector};
 use crate::{
+    Caller,
     failure::{ApiResult, bad_request, conflict, denied, not_found},
     records::{Batch, key},
     secret_hash,
@@ -223,13 +224,15 @@ impl Inner {
         Ok(connector)
     }
 
-    /// Writes a connector. Its keys are made before [`Inner::changes`] is taken, so that nobody waits for them but who writes it.
-    pub(crate) async fn put_connector(&self, actor: String, document: Resource, replace: bool) -> ApiResult<()> {
+    /// Writes a connector. Its keys are made before [`Inner::changes`] is taken, so that nobody waits for them but who writes it, and who may write it is asked
+    /// once more after that: the rules may have changed while they were made.
+    pub(crate) async fn put_connector(&self, caller: &Caller, document: Resource, replace: bool) -> ApiResult<()> {
         let connector = Connector::parse(document)?;
         self.check_place(&connector, replace).await?;
         for _ in 0..ATTEMPTS {
             let keys = self.make_saml_keys(&connector).await?;
             let _turn = self.changes.write().await;
+            let actor = self.admit_put(caller, connector.kind(), replace).await?;
             if self.write_connector(&actor, connector.clone(), replace, &keys).await? {
                 return Ok(());
             }

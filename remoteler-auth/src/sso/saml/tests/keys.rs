@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use remoteler_ca::StoredSamlKey;
-use remoteler_core::ResourceKind;
+use remoteler_core::{LoginRequest, NewUser, ResourceKind, RoleName, Traits, UserName, X509Purpose, verify_x509_chain};
+use rustls_pki_types::{CertificateDer, pem::PemObject};
 use tokio::time::timeout;
 
 use super::*;
@@ -213,4 +214,55 @@ async fn a_test_of_a_connector_that_is_not_stored_leaves_no_key() {
     assert!(first.is_some());
     world.tested(spec(&world.maker)).await;
     assert_eq!(stored_key(&inner, key::SAML_KEYS, "corp").await, first);
+}
+
+fn keeper(verbs: &[&str]) -> Resource {
+    let mut role = role("keeper");
+    role.spec = json!({ "allow": { "rules": [{ "resources": ["saml"], "verbs": verbs }] } });
+    role
+}
+
+/// A user with the role, by a certificate.
+async fn ann(world: &World) -> Arc<dyn AuthApi> {
+    let (admin, name, password) = (world.admin(), UserName::new("ann").unwrap(), Secret::new("correct horse battery"));
+    let roles = [RoleName::new("keeper").unwrap()].into();
+    admin.create_user(NewUser { name: name.clone(), roles, traits: Traits::new() }).await.unwrap();
+    admin.set_password(name, password.clone()).await.unwrap();
+    let octets: [u8; 32] = remoteler_core::fill_random(&OsEntropy);
+    let ssh = ssh_key::public::KeyData::Ed25519(ssh_key::public::Ed25519PublicKey(octets));
+    let request = LoginRequest {
+        user: "ann".into(),
+        password,
+        code: None,
+        ssh_public_key: ssh_key::PublicKey::from(ssh).to_openssh().unwrap(),
+        tls_public_key: rcgen::KeyPair::generate().unwrap().public_key_pem(),
+        ttl_seconds: None,
+        client_addr: None,
+    };
+    let certs = world.anybody().login(request).await.unwrap();
+    let certificate = CertificateDer::from_pem_slice(certs.tls_certificate.as_bytes()).unwrap();
+    let trust = world.service.trust_bundle();
+    let verified = verify_x509_chain(&[certificate], &trust, X509Purpose::Client, world.clock.now()).unwrap();
+    world.service.as_caller(Caller::User { user: verified.user().unwrap(), addr: None })
+}
+
+#[tokio::test]
+async fn who_may_no_longer_write_a_connector_when_its_keys_are_made_does_not() {
+    let world = World::without_connector().await;
+    let inner = world.service.inner();
+    world.admin().put_resource(keeper(&["create", "update"]), false).await.unwrap();
+    let ann = ann(&world).await;
+    for (verbs, replace) in [(&["create"][..], true), (&["update"], false)] {
+        let turn = inner.sso.key_turns.next().await.unwrap();
+        let (putting, document) = (Arc::clone(&ann), named("second", &world.maker, false));
+        let put = tokio::spawn(async move { putting.put_resource(document, replace).await });
+        until_taken(&inner, 2).await;
+        world.admin().put_resource(keeper(verbs), true).await.unwrap();
+        drop(turn);
+        let refused = timeout(SOON, put).await.unwrap().unwrap().unwrap_err();
+        assert_eq!(refused.kind, ApiErrorKind::Denied, "{refused}");
+        assert!(inner.connector("second").await.unwrap().is_none(), "nothing was written");
+        world.admin().put_resource(keeper(&["create", "update"]), true).await.unwrap();
+    }
+    ann.put_resource(named("second", &world.maker, false), true).await.unwrap();
 }
