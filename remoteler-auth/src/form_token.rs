@@ -13,6 +13,11 @@ pub(crate) fn form_token(browser: &Secret, form: &str) -> Secret {
     Secret::new(secret_hash::hex(tag.as_ref()))
 }
 
+/// The name of what a browser brings back from the logout at the provider of a connector.
+pub(crate) fn logout_form(connector: &str) -> String {
+    format!("logout {connector}")
+}
+
 /// Whether a form that came back is the one that was shown. Compared by hash: timing tells nothing of the token.
 pub(crate) fn is_form_token(browser: &Secret, form: &str, token: &Secret) -> bool {
     secret_hash::hash(token) == secret_hash::hash(&form_token(browser, form))

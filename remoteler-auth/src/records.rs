@@ -212,8 +212,13 @@ impl Records {
 
     /// The record with its revision, for [`Records::replace`].
     pub(crate) async fn read_at<T: DeserializeOwned>(&self, key: &str) -> Result<Option<(T, Revision)>, RecordError> {
-        let Some(item) = self.storage.get(key, self.clock.now()).await? else { return Ok(None) };
+        let Some(item) = self.item(key).await? else { return Ok(None) };
         Ok(Some((parse(key, &item.value)?, item.revision)))
+    }
+
+    /// A record as it is stored.
+    pub(crate) async fn item(&self, key: &str) -> Result<Option<Item>, RecordError> {
+        Ok(self.storage.get(key, self.clock.now()).await?)
     }
 
     pub(crate) async fn write<T: Serialize>(

@@ -54,7 +54,9 @@ impl Inner {
             ResourceKind::ClusterAuthPreference
             | ResourceKind::ClusterNetworkingConfig
             | ResourceKind::SessionRecordingConfig => vec![self.cluster_document(kind).await?],
-            ResourceKind::Oidc | ResourceKind::Github | ResourceKind::Saml => self.connector_documents(kind).await?,
+            ResourceKind::Oidc | ResourceKind::Github | ResourceKind::Saml => {
+                self.connector_documents(kind, name.as_deref()).await?
+            }
         };
         let Some(name) = name else { return Ok(all) };
         let found: Vec<_> = all.into_iter().filter(|document| document.metadata.name == name).collect();
@@ -70,9 +72,9 @@ impl Inner {
         if matches!(kind, ResourceKind::Role | ResourceKind::User | ResourceKind::PolicyTest) {
             return self.put_policy(caller, vec![document], replace).await;
         }
-        let mut actor = self.admit(caller, kind.as_str(), Verb::Create).await?;
-        if replace {
-            actor = self.admit(caller, kind.as_str(), Verb::Update).await?;
+        let actor = self.admit_put(caller, kind, replace).await?;
+        if matches!(kind, ResourceKind::Oidc | ResourceKind::Github | ResourceKind::Saml) {
+            return self.put_connector(caller, document, replace).await;
         }
         let _turn = self.changes.write().await;
         match kind {
@@ -81,12 +83,12 @@ impl Inner {
             ResourceKind::ClusterAuthPreference
             | ResourceKind::ClusterNetworkingConfig
             | ResourceKind::SessionRecordingConfig => self.write_cluster_document(actor, kind, document, replace).await,
-            ResourceKind::Oidc | ResourceKind::Github | ResourceKind::Saml => {
-                self.write_connector(actor, document, replace).await
-            }
             ResourceKind::Role
             | ResourceKind::User
             | ResourceKind::PolicyTest
+            | ResourceKind::Oidc
+            | ResourceKind::Github
+            | ResourceKind::Saml
             | ResourceKind::Node
             | ResourceKind::KubeCluster => {
                 let how = kind.made_elsewhere().unwrap_or_default();
@@ -96,6 +98,12 @@ impl Inner {
                 )))
             }
         }
+    }
+
+    /// Who may write a document of that kind.
+    pub(crate) async fn admit_put(&self, caller: &Caller, kind: ResourceKind, replace: bool) -> ApiResult<String> {
+        let actor = self.admit(caller, kind.as_str(), Verb::Create).await?;
+        if replace { self.admit(caller, kind.as_str(), Verb::Update).await } else { Ok(actor) }
     }
 
     pub(crate) async fn delete_resource(&self, caller: &Caller, kind: ResourceKind, name: String) -> ApiResult<()> {

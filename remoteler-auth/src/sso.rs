@@ -24,6 +24,7 @@ mod saml;
 mod saml;
 mod secrets;
 mod steps;
+mod stored;
 
 use std::{
     collections::BTreeSet,
@@ -57,6 +58,8 @@ pub(crate) struct Sso {
     providers: oidc::Providers,
     #[cfg(feature = "saml")]
     saml: saml::Providers,
+    #[cfg(feature = "saml")]
+    key_turns: saml::KeyTurns,
     limits: SsoLimits,
     /// Stored connectors that cannot be read, of which the log has been told.
     unread: Mutex<BTreeSet<String>>,
@@ -76,6 +79,8 @@ impl Sso {
             providers: oidc::Providers::default(),
             #[cfg(feature = "saml")]
             saml: saml::Providers::default(),
+            #[cfg(feature = "saml")]
+            key_turns: saml::KeyTurns::default(),
             limits: SsoLimits::default(),
             unread: Mutex::default(),
         }

@@ -6,6 +6,7 @@ mod account_pages;
 mod invite;
 mod jwks;
 mod login_pages;
+mod logout_pages;
 mod pages;
 mod remembered;
 mod revocations;

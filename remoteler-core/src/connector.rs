@@ -82,6 +82,10 @@ pub struct OidcSpec {
     /// The claim that names the user; default `email`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub username_claim: Option<String>,
+    /// `https://PROXY/web/logout/NAME/done`, one or several, as they are registered at the provider: where it sends browsers after a logout there; absent:
+    /// the logout ends on its own page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub post_logout_redirect_url: Option<OneOrMany>,
     /// Whether the provider's userinfo is asked for more claims.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub userinfo: bool,
@@ -139,6 +143,9 @@ impl OidcSpec {
         }
         check_text("client_id", &self.client_id)?;
         check_redirects("redirect_url", name, &self.redirect_url)?;
+        if let Some(urls) = &self.post_logout_redirect_url {
+            check_addresses("post_logout_redirect_url", &format!("web/logout/{name}/done"), urls)?;
+        }
         if self.claims_to_roles.is_empty() || self.claims_to_roles.len() > MAX_MAPPINGS {
             let reason = format!("1 to {MAX_MAPPINGS} mappings are needed: without one nobody gets a role");
             return Err(ConnectorError::new("claims_to_roles", reason));
@@ -253,16 +260,20 @@ fn check_https(field: &str, url: &str) -> Result<(), ConnectorError> {
 }
 
 pub(crate) fn check_redirects(field: &str, name: &str, urls: &OneOrMany) -> Result<(), ConnectorError> {
+    // Each connector has a callback of its own, so that no provider's answer is taken for another's (I37).
+    check_addresses(field, &format!("web/callback/{name}"), urls)
+}
+
+/// Addresses of this one page at proxies.
+fn check_addresses(field: &str, page: &str, urls: &OneOrMany) -> Result<(), ConnectorError> {
     if urls.iter().next().is_none() {
         return Err(ConnectorError::new(field, "one is needed"));
     }
     for url in urls.iter() {
         check_https(field, url)?;
-        // Each connector has a callback of its own, so that no provider's answer is taken for another's (I37).
         let path = url.strip_prefix("https://").and_then(|rest| rest.split_once('/')).map(|(_, path)| path);
-        if path != Some(&format!("web/callback/{name}")) {
-            let reason = format!("{url:?} does not end with /web/callback/{name}");
-            return Err(ConnectorError::new(field, reason));
+        if path != Some(page) {
+            return Err(ConnectorError::new(field, format!("{url:?} does not end with /{page}")));
         }
     }
     Ok(())
@@ -306,6 +317,9 @@ mod tests {
             ("issuer_url", serde_json::json!("https://u@idp.example.com")),
             ("issuer_url", serde_json::json!("https://idp.example.com/?x")),
             ("redirect_url", serde_json::json!("https://proxy.example.com/web/callback/idp#x")),
+            ("post_logout_redirect_url", serde_json::json!("https://proxy.example.com/web/logout/other/done")),
+            ("post_logout_redirect_url", serde_json::json!("http://proxy.example.com/web/logout/idp/done")),
+            ("post_logout_redirect_url", serde_json::json!([])),
             ("client_id", serde_json::json!("")),
             ("claims_to_roles", serde_json::json!([])),
             ("claims_to_roles[0].value", serde_json::json!([{ "claim": "g", "value": "^($", "roles": ["a"] }])),

@@ -184,6 +184,8 @@ pub const WEB_SAML_METADATA: &str = "/web/saml/{connector}/metadata";
 pub const WEB_DEVICE: &str = "/web/device";
 /// Page of the proxy that leads to where the login at an identity provider ends: `GET`, HTML or a redirect. Its part is the connector's name.
 pub const WEB_LOGOUT: &str = "/web/logout/{connector}";
+/// Page of the proxy to which an identity provider sends the browser after [`WEB_LOGOUT`]: `GET`, HTML. Its part is the connector's name.
+pub const WEB_LOGGED_OUT: &str = "/web/logout/{connector}/done";
 /// Page of the proxy after a login: `GET`, HTML.
 pub const WEB_LOGIN_DONE: &str = "/web/done";
 /// Page of the proxy on which an invited user sets a password: `GET` and `POST`, HTML.

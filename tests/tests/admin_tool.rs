@@ -85,6 +85,65 @@ spec:
 }
 
 #[test]
+fn a_connector_that_cannot_be_read_is_named_by_get_and_missing_from_no_list() {
+    let mut cluster = Cluster::start();
+    let connector = |name: &str| {
+        format!(
+            "\
+kind: oidc
+version: v3
+metadata: {{ name: {name} }}
+spec:
+  issuer_url: https://idp.example.com
+  client_id: remoteler
+  client_secret: canary-secret
+  redirect_url: https://proxy.example.com/web/callback/{name}
+  claims_to_roles: [{{ claim: groups, value: dev, roles: [access] }}]
+"
+        )
+    };
+    for name in ["backup", "corp", "lab"] {
+        cluster.tctl_with_input(&["create"], &connector(name)).ok();
+    }
+    // As a newer version would have written it.
+    cluster.kill_daemon();
+    let store = rusqlite::Connection::open(cluster.data_dir().join("auth.sqlite")).expect("the store opens");
+    for (name, field) in [("corp", "$.spec.shape"), ("lab", "$.metadata.shape")] {
+        let newer = "UPDATE items SET value = CAST(json_set(CAST(value AS TEXT), ?1, 'round') AS BLOB) WHERE key = ?2";
+        assert_eq!(store.execute(newer, [field, &format!("connectors/{name}")]).expect("it is written"), 1);
+    }
+    drop(store);
+    cluster.start_daemon();
+    cluster.wait_ready();
+
+    for wanted in [&["get", "oidc"][..], &["get", "oidc", "--with-secrets"]] {
+        let line = cluster.tctl(wanted).one_line_failure();
+        for part in ["oidc/corp (", "oidc/lab (", "shape", "cannot be read", "tctl rm", "by name: oidc/backup"] {
+            assert!(line.contains(part), "{line}");
+        }
+        assert!(!line.contains("canary"), "{line}");
+    }
+    for name in ["oidc/corp", "oidc/lab"] {
+        for wanted in [&["get", name][..], &["get", name, "--with-secrets"]] {
+            let line = cluster.tctl(wanted).one_line_failure();
+            assert!(line.contains(&format!("{name} (")) && !line.contains("backup"), "{line}");
+        }
+    }
+    assert_eq!(cluster.events("connector.secrets_shown").len(), 0, "nothing was shown");
+    let other = cluster.tctl(&["get", "oidc/backup", "--with-secrets"]).ok().text();
+    assert!(other.contains("client_secret: canary-secret"), "{other}");
+    cluster.tctl(&["get", "github"]).ok();
+
+    // What it says to do is done.
+    let refused = cluster.tctl_with_input(&["create"], &connector("corp")).one_line_failure();
+    assert!(refused.contains("exists already"), "{refused}");
+    cluster.tctl_with_input(&["create", "-f"], &connector("corp")).ok();
+    cluster.tctl(&["rm", "oidc/lab"]).ok();
+    let whole = cluster.tctl(&["get", "oidc", "--with-secrets"]).ok().text();
+    assert_eq!(whole.matches("client_secret: canary-secret").count(), 2, "{whole}");
+}
+
+#[test]
 fn a_document_with_an_unknown_field_changes_nothing() {
     let cluster = Cluster::start();
     let wrong = DEVELOPER.replace("node_labels", "nodes_labels");

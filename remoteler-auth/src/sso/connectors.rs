@@ -1,15 +1,15 @@
 //! Connectors as documents and records. Owns that they are read anew for each login, so that a change acts at once (I42), and that their secrets are
 //! shown only where they are asked for by that name.
 
-use std::sync::PoisonError;
-
 use remoteler_core::{
     AuditKind, ConnectorChoice, ConnectorError, GithubSpec, Metadata, OidcSpec, OneOrMany, Resource, ResourceKind,
     SamlSpec, Secret, check_connector_name,
 };
 use serde_json::json;
 
+use super::{saml::MadeKeys, stored::StoredConnector};
 use crate::{
+    Caller,
     failure::{ApiResult, bad_request, conflict, denied, not_found},
     records::{Batch, key},
     secret_hash,
@@ -18,6 +18,8 @@ use crate::{
 
 /// Most connectors of a cluster.
 const MAX_CONNECTORS: usize = 50;
+/// How often keys are made for a connector that others change meanwhile.
+const ATTEMPTS: usize = 3;
 
 /// A connector that was checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -109,8 +111,7 @@ impl Connector {
             Self::Github { spec, .. } => &spec.redirect_url,
             Self::Saml { spec, .. } => &spec.acs,
         };
-        let here = urls.iter().find(|url| url.strip_prefix(origin).is_some_and(|path| path.starts_with('/')));
-        here.or_else(|| urls.iter().next()).unwrap_or_default().to_owned()
+        url_at(urls, origin).or_else(|| urls.iter().next()).unwrap_or_default().to_owned()
     }
 
     /// What tells this connector from itself after a change.
@@ -136,39 +137,46 @@ impl Connector {
     }
 }
 
+/// The one of these URLs that is at `origin`, in which browsers leave out the usual port.
+pub(super) fn url_at<'a>(urls: &'a OneOrMany, origin: &str) -> Option<&'a str> {
+    urls.iter().find(|url| {
+        let path = url.strip_prefix(origin).map(|rest| rest.strip_prefix(":443").unwrap_or(rest));
+        path.is_some_and(|path| path.starts_with('/'))
+    })
+}
+
 impl Inner {
-    /// All connectors, in order of name. One that this version cannot read is left out, so that the others go on.
-    pub(crate) async fn connectors(&self) -> ApiResult<Vec<Connector>> {
-        let stored = self.records.list::<Resource>(key::CONNECTORS).await?;
-        let read = |(name, document, _): (String, Resource, _)| match Connector::parse(document) {
-            Ok(connector) => Some(connector),
-            Err(cause) => {
-                // Strangers cause this at will: once is enough (I26).
-                if self.sso.unread.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone()) {
-                    tracing::warn!(%name, %cause, "a stored connector is of no use; replace or remove it with tctl");
-                }
-                None
+    /// As documents, without secrets: all of a kind, or the one of that name.
+    pub(crate) async fn connector_documents(&self, kind: ResourceKind, name: Option<&str>) -> ApiResult<Vec<Resource>> {
+        Ok(self.shown_connectors(kind, name).await?.iter().map(|each| each.document(false)).collect())
+    }
+
+    /// Those that an administrator asks for: all of a kind, or the one of that name. A list without those that this version cannot read would be taken
+    /// for the whole, and be missed when it is needed, so that they are named in an error instead.
+    pub(super) async fn shown_connectors(&self, kind: ResourceKind, name: Option<&str>) -> ApiResult<Vec<Connector>> {
+        let stored = self.stored_connectors().await?.into_iter();
+        let asked = stored.filter(|each| each.is_of(kind) && name.is_none_or(|name| each.name == name));
+        let kind = kind.as_str();
+        let (mut read, mut unread) = (Vec::new(), Vec::new());
+        for StoredConnector { name, connector, .. } in asked {
+            match connector {
+                Ok(connector) => read.push(connector),
+                Err(cause) => unread.push(format!("{kind}/{name} ({cause})")),
             }
-        };
-        Ok(stored.into_iter().filter_map(read).collect())
-    }
-
-    /// A stored connector, whether it can be used or not.
-    async fn stored_connector(&self, name: &str) -> ApiResult<Option<Resource>> {
-        if check_connector_name(name).is_err() {
-            return Ok(None);
         }
-        Ok(self.records.read(&key::of(key::CONNECTORS, name)).await?)
-    }
-
-    /// As documents, without secrets.
-    pub(crate) async fn connector_documents(&self, kind: ResourceKind) -> ApiResult<Vec<Resource>> {
-        let all = self.connectors().await?;
-        Ok(all.iter().filter(|each| each.kind() == kind).map(|each| each.document(false)).collect())
-    }
-
-    pub(crate) async fn connector(&self, name: &str) -> ApiResult<Option<Connector>> {
-        self.stored_connector(name).await?.map(Connector::parse).transpose()
+        if unread.is_empty() {
+            return Ok(read);
+        }
+        let others: Vec<_> = read.iter().map(|each| format!("{kind}/{}", each.name())).collect();
+        let others = match others.as_slice() {
+            [] => String::new(),
+            _ => format!("; get the others by name: {}", others.join(", ")),
+        };
+        let unread = unread.join(", ");
+        let said = format!(
+            "{unread} cannot be read by this version; replace with tctl create -f, or remove with tctl rm{others}"
+        );
+        Err(conflict(said))
     }
 
     /// One that somebody may log in by now.
@@ -184,7 +192,7 @@ impl Inner {
 
     /// With the secret that is stored, if it brings none.
     pub(super) async fn with_stored_secret(&self, mut connector: Connector) -> ApiResult<Connector> {
-        let stored = self.stored_connector(connector.name()).await?.and_then(|stored| Connector::parse(stored).ok());
+        let stored = self.stored_connector(connector.name()).await?.and_then(|stored| stored.connector.ok());
         // Only for the provider that it was given for.
         match (&mut connector, stored) {
             (Connector::Oidc { spec, .. }, Some(Connector::Oidc { spec: stored, .. }))
@@ -216,14 +224,30 @@ impl Inner {
         Ok(connector)
     }
 
-    /// Writes a connector; [`Inner::changes`] is held by the caller.
-    pub(crate) async fn write_connector(&self, actor: String, document: Resource, replace: bool) -> ApiResult<()> {
+    /// Writes a connector. Its keys are made before [`Inner::changes`] is taken, so that nobody waits for them but who writes it, and who may write it is asked
+    /// once more after that: the rules may have changed while they were made.
+    pub(crate) async fn put_connector(&self, caller: &Caller, document: Resource, replace: bool) -> ApiResult<()> {
         let connector = Connector::parse(document)?;
-        let name = connector.name().to_owned();
-        let all = self.records.list::<Resource>(key::CONNECTORS).await?;
-        let known = all.iter().map(|(_, document, _)| document).find(|each| each.metadata.name == name);
-        if let Some(known) = known.filter(|known| !replace || known.kind != connector.kind().as_str()) {
-            let kind = &known.kind;
+        self.check_place(&connector, replace).await?;
+        for _ in 0..ATTEMPTS {
+            let keys = self.make_saml_keys(&connector).await?;
+            let _turn = self.changes.write().await;
+            let actor = self.admit_put(caller, connector.kind(), replace).await?;
+            if self.write_connector(&actor, connector.clone(), replace, &keys).await? {
+                return Ok(());
+            }
+        }
+        let name = connector.name();
+        Err(conflict(format!("connector {name} is being changed by others all the while; try again")))
+    }
+
+    /// Whether a connector may be written under its name.
+    async fn check_place(&self, connector: &Connector, replace: bool) -> ApiResult<()> {
+        let name = connector.name();
+        let all = self.stored_connectors().await?;
+        let known = all.iter().find(|each| each.name == name);
+        if let Some(known) = known.filter(|known| !replace || !known.is_of(connector.kind())) {
+            let kind = known.kind();
             return Err(conflict(format!(
                 "{kind} {name} exists already; use tctl create -f to replace one of the same kind"
             )));
@@ -231,35 +255,38 @@ impl Inner {
         if known.is_none() && all.len() >= MAX_CONNECTORS {
             return Err(conflict(format!("there are {MAX_CONNECTORS} connectors, more is not possible")));
         }
-        let connector = self.with_stored_secret(connector).await?;
-        self.record(match connector {
-            Connector::Oidc { .. } => AuditKind::OidcCreate { user: actor, name: name.clone() },
-            Connector::Github { .. } => AuditKind::GithubCreate { user: actor, name: name.clone() },
-            Connector::Saml { .. } => AuditKind::SamlCreate { user: actor, name: name.clone() },
-        })
-        .await?;
-        if let Connector::Saml { spec, .. } = &connector {
-            self.saml_key(&name).await?;
-            let known = self.stored_saml(&name).await?;
-            self.keep_saml_decrypter(&name, spec, known.as_deref()).await?;
-        }
-        self.records.write(&key::of(key::CONNECTORS, name), &connector.document(true), None).await?;
         Ok(())
     }
 
-    /// The SAML connector of that name as it is stored, if it is one that can be used.
-    pub(super) async fn stored_saml(&self, name: &str) -> ApiResult<Option<Box<SamlSpec>>> {
-        let stored = self.stored_connector(name).await?.and_then(|stored| Connector::parse(stored).ok());
-        Ok(match stored {
-            Some(Connector::Saml { spec, .. }) => Some(spec),
-            Some(Connector::Oidc { .. } | Connector::Github { .. }) | None => None,
+    /// Writes a connector with `keys` that were made for it; [`Inner::changes`] is held by the caller. Nothing is done, and `false` returned, if it needs
+    /// others by now.
+    pub(super) async fn write_connector(
+        &self,
+        actor: &str,
+        connector: Connector,
+        replace: bool,
+        keys: &MadeKeys,
+    ) -> ApiResult<bool> {
+        self.check_place(&connector, replace).await?;
+        let connector = self.with_stored_secret(connector).await?;
+        let name = connector.name().to_owned();
+        let batch = Batch::new().write(&key::of(key::CONNECTORS, &name), &connector.document(true), None)?;
+        let Some(batch) = self.with_saml_keys(&connector, keys, batch).await? else { return Ok(false) };
+        let user = actor.to_owned();
+        self.record(match connector {
+            Connector::Oidc { .. } => AuditKind::OidcCreate { user, name },
+            Connector::Github { .. } => AuditKind::GithubCreate { user, name },
+            Connector::Saml { .. } => AuditKind::SamlCreate { user, name },
         })
+        .await?;
+        self.records.commit(batch).await?;
+        Ok(true)
     }
 
     /// Removes a connector; [`Inner::changes`] is held by the caller.
     pub(crate) async fn delete_connector(&self, actor: String, kind: ResourceKind, name: &str) -> ApiResult<()> {
         // As it is stored: one that is of no use can be removed as well.
-        let found = self.stored_connector(name).await?.filter(|found| found.kind == kind.as_str());
+        let found = self.stored_connector(name).await?.filter(|found| found.is_of(kind));
         let unknown = || {
             let name: String = name.chars().take(80).collect();
             not_found(format!("there is no {} {name}", kind.as_str()))
@@ -291,17 +318,24 @@ mod tests {
             "kind": "oidc", "version": "v3", "metadata": { "name": "idp" },
             "spec": {
                 "issuer_url": "https://idp.example.com", "client_id": "c", "client_secret": "s",
-                "redirect_url": ["https://a.example.com/web/callback/idp", "https://b.example.com:3080/web/callback/idp"],
+                "redirect_url": [
+                    "https://a.example.com/web/callback/idp", "https://b.example.com:3080/web/callback/idp",
+                    "https://c.example.com:443/web/callback/idp",
+                ],
                 "claims_to_roles": [{ "claim": "g", "value": "x", "roles": ["access"] }],
             },
         });
         let connector = Connector::parse(serde_json::from_value(document).unwrap()).unwrap();
         let (a, b) = ("https://a.example.com/web/callback/idp", "https://b.example.com:3080/web/callback/idp");
         assert_eq!(connector.redirect_url("https://b.example.com:3080"), b);
+        let Connector::Oidc { spec, .. } = &connector else { panic!("{connector:?}") };
+        let urls = &spec.redirect_url;
+        assert_eq!(url_at(urls, "https://c.example.com"), Some("https://c.example.com:443/web/callback/idp"));
         for forged in
             ["https://evil.example", "", "https://", "https://a.example.com.evil.example", "https://b.example.com"]
         {
             assert_eq!(connector.redirect_url(forged), a, "{forged}");
+            assert_eq!(url_at(urls, forged), None, "{forged}");
         }
     }
 }

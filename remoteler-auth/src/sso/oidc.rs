@@ -187,12 +187,20 @@ impl Inner {
         Ok(Away { url, secrets: ProviderSecrets::Oidc { nonce, verifier } })
     }
 
-    /// Where a login at the provider ends. It is told whose login it was and no more: with no token to show, the provider asks the person, and where to go
-    /// from there it would have to know beforehand.
-    pub(super) async fn end_of_oidc(&self, spec: &OidcSpec) -> Result<Option<String>, LoginFault> {
+    /// Where a login at the provider ends. It is told which client asks: with no token to show, it asks the person. `back` is where it sends the browser
+    /// from there, an address that it knows beforehand, and the state that it brings along (OpenID Connect RP-Initiated Logout 1.0 section 2).
+    pub(super) async fn end_of_oidc(
+        &self,
+        spec: &OidcSpec,
+        back: Option<(String, Secret)>,
+    ) -> Result<Option<String>, LoginFault> {
         let provider = self.provider(&spec.issuer_url).await?;
         let end = provider.metadata.end_session_endpoint.as_deref().filter(|url| https(url).is_ok());
-        Ok(end.map(|url| with_query(url, &[("client_id", &spec.client_id)])))
+        let mut asked = vec![("client_id", spec.client_id.as_str())];
+        if let Some((url, state)) = &back {
+            asked.extend([("post_logout_redirect_uri", url.as_str()), ("state", state.reveal())]);
+        }
+        Ok(end.map(|url| with_query(url, &asked)))
     }
 
     /// Whom the provider's answer proves (I37, I38).

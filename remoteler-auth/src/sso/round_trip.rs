@@ -7,12 +7,13 @@ use remoteler_core::{BrowserAnswer, BrowserView, ConnectorChoice, Secret};
 
 use super::{
     conclude::{LoginFault, Proven, excerpt},
-    connectors::Connector,
+    connectors::{Connector, url_at},
     records::{Asked, GONE, LoginRecord, PendingState, Stage},
     steps::{OTHER_BROWSER, confirm_path},
 };
 use crate::{
     failure::{ApiResult, denied, not_found, rate_limited},
+    form_token::{form_token, logout_form},
     local_login::LOCAL,
     secret_hash,
     service::Inner,
@@ -94,10 +95,12 @@ impl Inner {
         let state = self.remember_state(&pending).await?;
         answer(match &connector {
             // The state is part of what is signed.
-            Connector::Saml { name, spec } => match self.saml_request(name, spec, &pending, &state).await {
-                Ok(view) => view,
-                Err(cause) => return Err(self.login_failed(&pending.login, name, cause).await?),
-            },
+            Connector::Saml { name, spec } => {
+                match self.saml_request(name, spec, &record.asked, &pending, &state).await {
+                    Ok(view) => view,
+                    Err(cause) => return Err(self.login_failed(&pending.login, name, cause).await?),
+                }
+            }
             Connector::Oidc { .. } | Connector::Github { .. } => {
                 BrowserView::Redirect { to: format!("{}&state={}", away.url, state.reveal()) }
             }
@@ -177,10 +180,21 @@ impl Inner {
         Ok((who.under(&connector), report))
     }
 
-    /// Where the browser goes to end its login at a provider: the login here ended with the certificates.
-    pub(super) async fn provider_logout(&self, name: &str) -> ApiResult<BrowserView> {
+    /// Where the browser goes to end its login at a provider: the login here ended with the certificates. It comes back to where it is, if the connector
+    /// names that, with a state that only this browser has. Elsewhere it would come without its cookie.
+    pub(super) async fn provider_logout(
+        &self,
+        name: &str,
+        browser: Option<&Secret>,
+        origin: &str,
+    ) -> ApiResult<BrowserView> {
         let end = match self.usable_connector(name).await? {
-            Connector::Oidc { spec, .. } => self.end_of_oidc(&spec).await.map_err(|cause| denied(cause.said))?,
+            Connector::Oidc { spec, name } => {
+                let here = spec.post_logout_redirect_url.as_ref().and_then(|urls| url_at(urls, origin));
+                let back =
+                    here.zip(browser).map(|(url, browser)| (url.to_owned(), form_token(browser, &logout_form(&name))));
+                self.end_of_oidc(&spec, back).await.map_err(|cause| denied(cause.said))?
+            }
             Connector::Github { .. } | Connector::Saml { .. } => None,
         };
         Ok(match end {

@@ -3,16 +3,20 @@
 //! back to us with its cookie and a state of its own, and only the browser that began the login goes on (I36).
 
 mod encryption;
+mod keys;
 mod published;
 
 use std::collections::BTreeMap;
 
 use http::Request;
-use remoteler_ca::{SamlSigner, StoredSamlKey};
+use remoteler_ca::StoredSamlKey;
 use remoteler_core::{BrowserView, ConnectorReport, SamlRequestBinding, SamlSpec, Secret, Timestamp};
 
 use self::published::Known;
-pub(super) use self::published::Providers;
+pub(super) use self::{
+    keys::{KeyTurns, MadeKeys},
+    published::Providers,
+};
 use super::{
     conclude::{Authenticated, LoginFault, Proven, ProviderIdentity},
     connectors::Connector,
@@ -22,7 +26,7 @@ use super::{
 };
 use crate::{
     blocking::blocking,
-    failure::{self, ApiResult, denied, not_found},
+    failure::{ApiResult, denied, not_found},
     records::key,
     saml::{
         AuthnRequest, Binding, Expected, IdpMetadata, MetadataError, SamlClaims, ServiceProvider, SpMetadata, UseError,
@@ -66,28 +70,6 @@ pub(super) fn proven(pending: &PendingState) -> Result<Proven, LoginFault> {
 }
 
 impl Inner {
-    /// The key of a connector, made when there is none yet.
-    pub(super) async fn saml_key(&self, name: &str) -> ApiResult<SamlSigner> {
-        let place = key::of(key::SAML_KEYS, name);
-        let keys = std::sync::Arc::clone(self.issuer.keys());
-        if let Some(stored) = self.records.read::<StoredSamlKey>(&place).await? {
-            return SamlSigner::open(&stored, keys.ring()).map_err(|cause| failure::authority(&cause));
-        }
-        let (cluster, connector, now) = (self.cluster.clone(), name.to_owned(), self.clock.now());
-        let made = blocking(move || SamlSigner::generate(&cluster, &connector, keys.ring(), now)).await;
-        let signer = made.map_err(|cause| failure::authority(&cause))?;
-        match self.records.create(&place, &signer.to_stored(), None).await {
-            Ok(_) => Ok(signer),
-            // Somebody else made one meanwhile.
-            Err(cause) if cause.is_conflict() => {
-                let stored = self.records.read::<StoredSamlKey>(&place).await?;
-                let stored = stored.ok_or_else(|| not_found("the connector was removed meanwhile"))?;
-                SamlSigner::open(&stored, self.issuer.keys().ring()).map_err(|cause| failure::authority(&cause))
-            }
-            Err(cause) => Err(cause.into()),
-        }
-    }
-
     /// What the identity provider needs to know of us. Anybody may: there is nothing secret in it.
     pub(super) async fn saml_metadata(&self, name: &str) -> ApiResult<BrowserView> {
         let found = self.connector(name).await?;
@@ -166,6 +148,7 @@ impl Inner {
         &self,
         name: &str,
         spec: &SamlSpec,
+        asked: &Asked,
         pending: &PendingState,
         state: &Secret,
     ) -> Result<BrowserView, LoginFault> {
@@ -176,7 +159,7 @@ impl Inner {
         let Some((binding, destination)) = destination(spec, &idp) else {
             return Err(LoginFault::with(UNUSABLE, "it takes no requests by HTTP-Redirect or HTTP-POST over https"));
         };
-        let signer = self.saml_key(name).await.map_err(|cause| LoginFault::said(cause.message))?;
+        let signer = self.saml_key_for(name, asked).await.map_err(|cause| LoginFault::said(cause.message))?;
         let request = AuthnRequest {
             id,
             now: self.clock.now(),

@@ -29,8 +29,7 @@ impl Inner {
             self.admit(caller, shown, Verb::List).await?;
         }
         let user = self.admit(caller, shown, Verb::Update).await?;
-        let mut found = self.connectors().await?;
-        found.retain(|each| each.kind() == kind && name.as_ref().is_none_or(|name| each.name() == name));
+        let found = self.shown_connectors(kind, name.as_deref()).await?;
         if let (Some(name), true) = (&name, found.is_empty()) {
             let name: String = name.chars().take(80).collect();
             return Err(not_found(format!("there is no {shown} {name}")));

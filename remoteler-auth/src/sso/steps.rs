@@ -37,7 +37,9 @@ impl Inner {
             }
             BrowserAction::Review { id } => self.review(&id, browser.as_ref(), from).await.map(shown),
             BrowserAction::SamlMetadata { connector } => self.saml_metadata(&connector).await.map(shown),
-            BrowserAction::Logout { connector } => self.provider_logout(&connector).await.map(shown),
+            BrowserAction::Logout { connector } => {
+                self.provider_logout(&connector, browser.as_ref(), &origin).await.map(shown)
+            }
             BrowserAction::Refused { because } => {
                 self.record_attempt(String::new(), because.reason().into(), from).await?;
                 Err(denied(because.reason()))

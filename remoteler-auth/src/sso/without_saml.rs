@@ -6,17 +6,22 @@ use remoteler_core::{BrowserView, SamlSpec, Secret};
 
 use super::{
     conclude::{LoginFault, Proven},
+    connectors::Connector,
     oidc::Away,
-    records::{LoginRecord, PendingState, ProviderSecrets},
+    records::{Asked, LoginRecord, PendingState, ProviderSecrets},
 };
 use crate::{
     failure::{ApiResult, bad_request, not_found},
+    records::Batch,
     service::Inner,
 };
 
 /// The field of the form that an identity provider posts.
 pub(super) const FIELD: &str = "SAMLResponse";
 const NONE: &str = "this build has no SAML";
+
+/// Of no connector: none of SAML is read.
+pub(super) struct MadeKeys;
 
 pub(super) fn check(_spec: &SamlSpec) -> Result<(), String> {
     Err(NONE.into())
@@ -28,17 +33,17 @@ pub(super) fn proven(_pending: &PendingState) -> Result<Proven, LoginFault> {
 
 #[expect(clippy::unused_async, clippy::unused_self, reason = "they are what the build with SAML has")]
 impl Inner {
-    pub(super) async fn saml_key(&self, _name: &str) -> ApiResult<()> {
-        Err(bad_request(NONE))
+    pub(super) async fn make_saml_keys(&self, _connector: &Connector) -> ApiResult<MadeKeys> {
+        Ok(MadeKeys)
     }
 
-    pub(super) async fn keep_saml_decrypter(
+    pub(super) async fn with_saml_keys(
         &self,
-        _name: &str,
-        _spec: &SamlSpec,
-        _known: Option<&SamlSpec>,
-    ) -> ApiResult<()> {
-        Err(bad_request(NONE))
+        _connector: &Connector,
+        _made: &MadeKeys,
+        batch: Batch,
+    ) -> ApiResult<Option<Batch>> {
+        Ok(Some(batch))
     }
 
     pub(super) async fn saml_metadata(&self, _name: &str) -> ApiResult<BrowserView> {
@@ -53,6 +58,7 @@ impl Inner {
         &self,
         _name: &str,
         _spec: &SamlSpec,
+        _asked: &Asked,
         _pending: &PendingState,
         _state: &Secret,
     ) -> Result<BrowserView, LoginFault> {

@@ -23,7 +23,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    ApiForAddress, RemoteAddr, account_pages, from_outside,
+    ApiForAddress, RemoteAddr, account_pages, from_outside, logout_pages,
     pages::{
         Allowed, Browser, ConfirmPage, ConnectorLink, DeliverPage, DevicePage, LocalForm, LoginPage, OnwardPage,
         SubmitPage, TouchPage, close, message, on_record, page, plain, sentence,
@@ -55,7 +55,8 @@ pub(super) fn router() -> Router<ApiForAddress> {
         .route(wire::WEB_SAML_METADATA, get(saml_metadata))
         .route(wire::WEB_LOGIN_CONFIRM, get(review).post(decide))
         .route(wire::WEB_DEVICE, get(device).post(enter_code))
-        .route(wire::WEB_LOGOUT, get(logout))
+        .route(wire::WEB_LOGOUT, get(logout_pages::begin))
+        .route(wire::WEB_LOGGED_OUT, get(logout_pages::done))
         .route(wire::WEB_LOGIN_DONE, get(async || close()))
 }
 
@@ -139,10 +140,6 @@ async fn posted(
 
 async fn saml_metadata(visit: Visit, Path(connector): Path<String>) -> Response {
     visit.step(BrowserAction::SamlMetadata { connector }).await
-}
-
-async fn logout(visit: Visit, Path(connector): Path<String>) -> Response {
-    visit.step(BrowserAction::Logout { connector }).await
 }
 
 async fn review(visit: Visit, Path(id): Path<String>) -> Response {

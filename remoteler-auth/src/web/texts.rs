@@ -82,6 +82,11 @@ texts! {
     refused_title = "Login refused";
     refused_text = "Nothing was issued. You may close this tab.";
 
+    logout_back_title = "Back from the identity provider";
+    logout_back_text = "If you chose to stay signed in there, it still knows this browser. Your session here, /web/account, has a logout of its own.";
+    logout_title = "Logout";
+    logout_unknown = "This browser began no logout that could end here. Open the page that tsh logout names.";
+
     invite_title = "Set up your account";
     invite_text = "This link is for you alone and works once.";
     invite_button = "Save";

@@ -64,6 +64,11 @@ impl Visit {
         sent.ok_or_else(|| Box::new(foreign_form()))
     }
 
+    /// Whether the browser brings back from another site what it was given for the way there.
+    pub(super) fn brought_back(&self, form: &str, token: &Secret) -> bool {
+        self.browser.as_ref().is_some_and(|browser| browser.sent(form, token))
+    }
+
     /// What the auth service says to a step.
     pub(super) async fn ask(&self, step: BrowserAction) -> Result<BrowserAnswer, ApiError> {
         self.ask_as(self.browser.as_ref(), step).await

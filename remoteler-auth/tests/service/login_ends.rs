@@ -177,23 +177,55 @@ async fn a_connector_that_cannot_be_read_stands_in_nobodys_way_and_can_be_remove
     let service = machine.start().await;
     let admin = service.as_caller(Caller::LocalAdmin);
     admin.put_resource(connector("idp", json!({})), false).await.unwrap();
-    let broken = serde_json::to_vec(&connector("old", json!({ "of_another_version": true }))).unwrap();
     let names = async || {
         let methods = admin.login_methods().await.unwrap();
         methods.connectors.into_iter().map(|each| each.name).collect::<Vec<_>>()
     };
-    machine.disk.put("connectors/old", &broken, None).await.unwrap();
-    assert_eq!(names().await, ["idp"]);
-    assert_eq!(admin.resources(ResourceKind::Oidc, None).await.unwrap().len(), 1);
-    assert_eq!(kind(admin.put_resource(connector("old", json!({})), false).await), ApiErrorKind::Conflict);
-    admin.put_resource(connector("old", json!({})), true).await.unwrap();
-    assert_eq!(names().await, ["idp", "old"]);
+    let written = |change: &dyn Fn(&mut Value)| {
+        let mut document = json!(connector("old", json!({})));
+        change(&mut document);
+        serde_json::to_vec(&document).unwrap()
+    };
+    for (broken, why) in [
+        (written(&|old| old["spec"]["of_another_version"] = json!(true)), "of_another_version"),
+        (written(&|old| old["metadata"]["of_another_version"] = json!(true)), "of_another_version"),
+        (written(&|old| old["of_another_version"] = json!(true)), "of_another_version"),
+        (written(&|old| old["metadata"]["name"] = json!("idp")), "another name"),
+        // Of which not even the kind can be told.
+        (written(&|old| old["kind"] = json!({ "of_another_version": true })), "does not parse"),
+        (b"{".to_vec(), "does not parse"),
+    ] {
+        machine.disk.put("connectors/old", &broken, None).await.unwrap();
+        assert_eq!(names().await, ["idp"]);
+        // Who asks for the list is not given a part of it, and is told which is the rest.
+        for refused in
+            [admin.resources(ResourceKind::Oidc, None).await, admin.connector_secrets(ResourceKind::Oidc, None).await]
+        {
+            let refused = refused.unwrap_err();
+            assert_eq!(refused.kind, ApiErrorKind::Conflict);
+            let said = refused.message;
+            assert!(said.contains("oidc/old (") && said.contains(why) && said.ends_with(": oidc/idp"), "{said}");
+            assert!(!said.contains("canary"), "{said}");
+        }
+        assert_eq!(admin.resources(ResourceKind::Oidc, Some("idp".into())).await.unwrap().len(), 1);
+        let said = admin.resources(ResourceKind::Oidc, Some("old".into())).await.unwrap_err().message;
+        assert!(said.contains("oidc/old (") && !said.contains("oidc/idp"), "{said}");
+        assert_eq!(kind(admin.put_resource(connector("old", json!({})), false).await), ApiErrorKind::Conflict);
+        admin.put_resource(connector("other", json!({})), false).await.unwrap();
+        admin.delete_resource(ResourceKind::Oidc, "other".into()).await.unwrap();
+        admin.put_resource(connector("old", json!({})), true).await.unwrap();
+        assert_eq!(names().await, ["idp", "old"]);
 
+        machine.disk.put("connectors/old", &broken, None).await.unwrap();
+        admin.delete_resource(ResourceKind::Oidc, "old".into()).await.unwrap();
+        assert_eq!(kind(admin.delete_resource(ResourceKind::Oidc, "old".into()).await), ApiErrorKind::NotFound);
+        assert_eq!(names().await, ["idp"]);
+    }
+    // Of which the kind can be told, that is of no other kind.
+    let broken = written(&|old| old["metadata"]["of_another_version"] = json!(true));
     machine.disk.put("connectors/old", &broken, None).await.unwrap();
+    assert!(admin.resources(ResourceKind::Github, None).await.unwrap().is_empty());
     assert_eq!(kind(admin.delete_resource(ResourceKind::Github, "old".into()).await), ApiErrorKind::NotFound);
-    admin.delete_resource(ResourceKind::Oidc, "old".into()).await.unwrap();
-    assert_eq!(kind(admin.delete_resource(ResourceKind::Oidc, "old".into()).await), ApiErrorKind::NotFound);
-    assert_eq!(names().await, ["idp"]);
 }
 
 #[tokio::test]

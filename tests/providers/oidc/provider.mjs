@@ -15,6 +15,8 @@ const provider = new Provider(issuer, {
       client_id: 'remoteler',
       client_secret: 'canary-client-secret',
       redirect_uris: [settings.redirect],
+      // Known beforehand, as it is asked for; no connector has to use it.
+      post_logout_redirect_uris: [settings.redirect.replace(/\/web\/callback\/([^/]+)$/, '/web/logout/$1/done')],
       response_types: ['code'],
       grant_types: ['authorization_code'],
     },

@@ -48,6 +48,37 @@ fn a_person_logs_in_with_a_browser_gets_into_ssh_and_logs_out() {
 }
 
 #[test]
+fn a_logout_at_the_provider_leads_back_where_the_connector_says_so_whatever_was_chosen_there() {
+    if !need_oidc_provider() {
+        return;
+    }
+    let world = World::start("oidc", ClusterOptions::default());
+    let provider = world.add_oidc(Some("subject-1"));
+    // Without its secret, which stays.
+    let mut connector = world.cluster.tctl_json(&["get", "oidc/idp"]);
+    let back = format!("https://{}/web/logout/idp/done", world.address);
+    connector["spec"]["post_logout_redirect_url"] = json!(back);
+    world.cluster.tctl_with_input(&["create", "-f"], &connector.to_string()).ok();
+    let browser = Browser::new(world.cluster.dir(), "browser");
+    world.log_in(&browser);
+    let said = world.run(&["logout"]).ok();
+    let (_, end) = said.stderr.split_once("to end that too, open: ").unwrap_or_else(|| panic!("{}", said.stderr));
+    // To stay signed in and to log out lead back alike, so that the page says no more than that.
+    for logout in [None, Some(("logout", "yes"))] {
+        let page = browser.get(end.trim());
+        let action = attribute(&page, "action=\"").unwrap_or_else(|| panic!("{page}\n{}", provider.log()));
+        let xsrf = attribute(&page, "name=\"xsrf\" value=\"").unwrap_or_else(|| panic!("{page}"));
+        let fields: Vec<_> = [("xsrf", xsrf.as_str())].into_iter().chain(logout).collect();
+        let page = browser.post(&action, &fields);
+        assert!(page.contains("Back from the identity provider"), "{page}\n{}", provider.log());
+        assert!(page.contains("If you chose to stay signed in there") && !page.contains("logged out"), "{page}");
+    }
+    // The same address from elsewhere says nothing of the kind.
+    let page = Browser::new(world.cluster.dir(), "other").get(&back);
+    assert!(!page.contains("Back from") && page.contains("began no logout"), "{page}");
+}
+
+#[test]
 fn on_a_machine_without_a_browser_a_code_is_typed_elsewhere() {
     if !need_oidc_provider() {
         return;

@@ -1,49 +1,20 @@
 //! The keys for which identity providers encrypt assertions: one for each connector that takes such, made when that is written, and for one identity
-//! provider. Owns when they are made, forgotten, and lent.
+//! provider. Owns to whom they are shown and lent.
 
 use std::sync::Arc;
 
 use remoteler_ca::{SamlDecrypter, StoredSamlKey};
 use remoteler_core::SamlSpec;
 
-use super::described;
 use crate::{
     blocking::blocking,
     failure::{self, ApiResult},
     records::key,
     service::Inner,
-    sso::records::Asked,
+    sso::{records::Asked, stored::StoredConnector},
 };
 
 impl Inner {
-    /// Makes the key of a connector that is about to be written, if it needs one that it does not have; `known` is what it was until now. One that was
-    /// made for another identity provider is forgotten. [`Inner::changes`] is held by the caller.
-    pub(in crate::sso) async fn keep_saml_decrypter(
-        &self,
-        name: &str,
-        spec: &SamlSpec,
-        known: Option<&SamlSpec>,
-    ) -> ApiResult<()> {
-        let place = key::of(key::SAML_ENCRYPTION_KEYS, name);
-        let now = self.clock.now();
-        let entity = |spec: &SamlSpec| {
-            let found = described(spec, now).ok().flatten().map(|described| described.entity_id);
-            (found.or_else(|| spec.issuer.clone()), spec.entity_descriptor_url.clone())
-        };
-        if known.is_some_and(|known| entity(known) != entity(spec)) {
-            self.records.delete(&place).await?;
-        }
-        if !spec.encrypted_assertions || self.records.read::<StoredSamlKey>(&place).await?.is_some() {
-            return Ok(());
-        }
-        let keys = Arc::clone(self.issuer.keys());
-        let (cluster, connector) = (self.cluster.clone(), name.to_owned());
-        let made = blocking(move || SamlDecrypter::generate(&cluster, &connector, keys.ring(), now)).await;
-        let made = made.map_err(|cause| failure::authority(&cause))?;
-        self.records.create(&place, &made.to_stored(), None).await?;
-        Ok(())
-    }
-
     /// The certificate that identity providers encrypt for.
     pub(super) async fn saml_encryption_certificate(&self, name: &str, spec: &SamlSpec) -> ApiResult<Option<String>> {
         if !spec.encrypted_assertions {
@@ -65,7 +36,7 @@ impl Inner {
             return Ok(None);
         }
         if matches!(asked, Asked::Report(_)) {
-            let stored = self.stored_saml(name).await?;
+            let stored = self.stored_connector(name).await?.and_then(StoredConnector::into_saml);
             if !stored.is_some_and(|stored| stored.encrypted_assertions && same_idp(&stored, spec)) {
                 return Ok(None);
             }

@@ -1,5 +1,7 @@
 //! Whole logins by SAML in one process: a client, two browsers, and an identity provider that signs whatever it is told.
 
+mod keys;
+
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -59,6 +61,12 @@ fn spec(maker: &Maker) -> Value {
 
 impl World {
     async fn new() -> Self {
+        let world = Self::without_connector().await;
+        world.admin().put_resource(document(spec(&world.maker)), false).await.unwrap();
+        world
+    }
+
+    async fn without_connector() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new(NOW));
         let config = AuthConfig {
@@ -75,9 +83,7 @@ impl World {
             breached: None,
         };
         let service = AuthService::open(config).await.unwrap();
-        let world = Self { service, maker: Maker::new(), clock, _dir: dir };
-        world.admin().put_resource(document(spec(&world.maker)), false).await.unwrap();
-        world
+        Self { service, maker: Maker::new(), clock, _dir: dir }
     }
 
     fn admin(&self) -> Arc<dyn AuthApi> {
