@@ -1,5 +1,5 @@
 //! Devices behind an uplink that is slower than what they send, in simulated time: what waits in the queue is no silence, and a silence beside it is
-//! still found.
+//! still found. The queue is the device's, for all its connections.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use remoteler_tunnel::testkit::{Machine, TestCluster, TestProxy};
-use remoteler_tunnel::{Agent, BoxedStream, DialHeader, StreamService};
+use remoteler_tunnel::{Agent, BoxedStream, DialHeader, Dialer, StreamService};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -75,6 +75,34 @@ async fn nor_is_what_comes_in_bursts() {
         let octets = read_for(&mut stream, Duration::from_mins(4)).await;
         assert_eq!(agent.counters().resumptions, 0, "with {rest} ms between the bursts, after {octets} octets");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_connections_of_a_device_share_its_uplink_and_its_queue() {
+    let cluster = TestCluster::new(7);
+    let (machine, mut listener) = (cluster.net().machine("192.0.2.7"), cluster.net().listen("far:1"));
+    let mut ends = Vec::new();
+    for _ in 0..2 {
+        ends.push((machine.dial("far:1").await.unwrap(), listener.accept().await.unwrap().stream));
+    }
+    machine.uplink(64 * 1024);
+    let since = Instant::now();
+    for (near, _) in &mut ends {
+        near.write_all(&[0; 128 * 1024]).await.unwrap();
+    }
+    let third = machine.dial("far:1").await.unwrap();
+    assert_eq!(since.elapsed().as_millis() / 10, 400, "a new connection begins behind what waits");
+    for (_, far) in &mut ends {
+        far.read_exact(&mut [0; 128 * 1024]).await.unwrap();
+    }
+    assert_eq!(since.elapsed().as_millis() / 10, 400, "256 KiB of both at 64 KiB a second");
+    assert_eq!(machine.traffic().connections, 3);
+    drop(third);
+
+    machine.readdress("198.51.100.1");
+    let since = Instant::now();
+    let _ = machine.dial("far:1").await.unwrap();
+    assert_eq!(since.elapsed(), Duration::ZERO, "another network has a queue of its own");
 }
 
 #[tokio::test(start_paused = true)]
