@@ -5,6 +5,8 @@
 //! Like TCP, the sequence counts octets: a frame's number is how many sequenced octets (headers included) went
 //! before it. So an acknowledgement is one number, and what a later resumption has to send again is a range.
 
+#[cfg(test)]
+mod pace;
 mod path;
 
 use std::time::{Duration, Instant};
@@ -79,9 +81,19 @@ pub struct Sequence {
 /// Where the one PING in flight is.
 #[derive(Clone, Copy, Debug)]
 enum Ping {
-    None { next: u64 },
-    Due { nonce: u64 },
-    Sent { nonce: u64, at: Instant },
+    None {
+        next: u64,
+    },
+    Due {
+        nonce: u64,
+    },
+    /// Behind all sequenced octets up to `sent`, of which those up to `acked` had been acknowledged.
+    Sent {
+        nonce: u64,
+        at: Instant,
+        acked: u64,
+        sent: u64,
+    },
 }
 
 impl Sequence {
@@ -161,11 +173,11 @@ impl Sequence {
 
     /// Takes a PONG. One that was not asked for changes nothing; says whether it was.
     pub fn ponged(&mut self, nonce: u64, now: Instant) -> bool {
-        let Ping::Sent { nonce: asked, at } = self.ping else { return false };
+        let Ping::Sent { nonce: asked, at, acked, sent } = self.ping else { return false };
         if nonce != asked {
             return false;
         }
-        self.round_trip.measured(now.saturating_duration_since(at), now);
+        self.round_trip.measured(now.saturating_duration_since(at), self.drain.takes(sent - acked), now);
         self.ping = Ping::None { next: asked + 1 };
         self.stirred = false;
         true
@@ -204,7 +216,7 @@ impl Sequence {
         let payload = if let Some(nonce) = self.pong_due.take() {
             Payload::Pong(nonce, ack)
         } else if let Ping::Due { nonce } = self.ping {
-            self.ping = Ping::Sent { nonce, at: now };
+            self.ping = Ping::Sent { nonce, at: now, acked: self.acked, sent: self.sent };
             Payload::Ping(nonce, ack)
         } else if self.wants_ack() {
             Payload::Ack(ack)
@@ -283,6 +295,11 @@ impl Sequence {
         self.ack_due = None;
         self.heard = now;
         self.unacked_since = (self.sent > self.acked).then_some(now);
+        if self.watchful
+            && let Ping::None { next } = self.ping
+        {
+            self.ping = Ping::Due { nonce: next }; // what the path is like now
+        }
         Ok(advance)
     }
 
@@ -293,10 +310,22 @@ impl Sequence {
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called.
     pub fn poll_timeout(&self) -> Instant {
-        let asked = !matches!(self.ping, Ping::None { .. });
-        let quiet = self.heard + if asked { self.keepalive.dead_after } else { self.keepalive.ping_after };
-        let lost = self.unanswered_since().map(|since| since + if asked { DOUBT_AFTER } else { self.ask_within() });
-        [lost, self.doubt_at(), self.ack_due].into_iter().flatten().fold(quiet, Instant::min)
+        let ends = self.given_up_at().unwrap_or_else(|| {
+            let quiet = self.heard + self.keepalive.ping_after;
+            self.unanswered_since().map_or(quiet, |since| quiet.min(since + self.ask_within()))
+        });
+        [self.doubt_at(), self.ack_due].into_iter().flatten().fold(ends, Instant::min)
+    }
+
+    /// When the peer is given up that was asked. Nobody is unasked: when that comes late, it was this process that stood still.
+    fn given_up_at(&self) -> Option<Instant> {
+        let quiet = self.heard + self.keepalive.dead_after;
+        let ends = self.unanswered_since().map_or(quiet, |since| quiet.min(since + DOUBT_AFTER));
+        match self.ping {
+            Ping::None { .. } => None,
+            Ping::Due { .. } => Some(ends),
+            Ping::Sent { at, .. } => Some(ends.max(at + self.round_trip.patience())),
+        }
     }
 
     /// Since when something of ours has had no sign of the peer, if that is a reason for doubt. Where this side watches, that what moved has
@@ -313,13 +342,15 @@ impl Sequence {
         if !self.watchful || self.doubted {
             return None;
         }
-        let asked = match self.ping {
-            Ping::Sent { at, .. } => at.max(self.heard),
+        let (asked, ahead) = match self.ping {
+            Ping::Sent { at, sent, .. } => (at.max(self.heard), sent.saturating_sub(self.acked)),
             // What is full of our own octets takes no question either.
-            Ping::Due { .. } => self.unanswered_since()? + self.ask_within(),
+            Ping::Due { .. } => (self.unanswered_since()? + self.ask_within(), self.sent - self.acked),
             Ping::None { .. } => return None,
         };
-        Some(asked + self.round_trip.patience() + self.drain.waits(self.sent - self.acked))
+        // What was written behind the question delays no answer.
+        let left = self.unacked_since.map_or(asked, |since| self.drain.left_by(ahead, since, asked));
+        Some(left + self.round_trip.patience())
     }
 
     /// When the peer was last heard.
@@ -334,17 +365,20 @@ impl Sequence {
     /// Asks a silent peer, or gives it up.
     ///
     /// # Errors
-    /// Nothing was heard for the whole of [`Keepalive::dead_after`].
+    /// Nothing was heard for the whole of [`Keepalive::dead_after`], or of [`DOUBT_AFTER`] with something unacknowledged, and not in answer to a question.
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), LinkError> {
         if self.ack_due.is_some_and(|due| now >= due) {
             self.ack_due = None;
         }
         let silence = now.saturating_duration_since(self.heard);
         let unanswered = self.unanswered_since().map(|since| now.saturating_duration_since(since)).unwrap_or_default();
-        if silence >= self.keepalive.dead_after || unanswered >= DOUBT_AFTER {
+        if self.given_up_at().is_some_and(|at| now >= at) {
             return Err(LinkError::Silent { silence });
         }
-        self.doubted |= self.doubt_at().is_some_and(|at| now >= at);
+        if self.doubt_at().is_some_and(|at| now >= at) {
+            self.doubted = true;
+            self.round_trip.overdue();
+        }
         let asks = self.unanswered_since().is_some() && unanswered >= self.ask_within();
         if let Ping::None { next } = self.ping
             && (silence >= self.keepalive.ping_after || asks)
@@ -528,6 +562,23 @@ mod tests {
 
             path.heard(doubted_at);
             assert!(!path.is_doubted(), "any octet is a sign of life");
+        }
+    }
+
+    #[test]
+    fn a_process_that_stood_still_asks_before_it_gives_anybody_up() {
+        let start = Instant::now();
+        for silent in [Duration::from_secs(9), Duration::from_secs(60)] {
+            let mut path = watchful(Duration::from_millis(5), start);
+            let written = start + Duration::from_secs(1);
+            path.next(88);
+            path.transmitted(written);
+            let woken = written + silent;
+            path.handle_timeout(woken).unwrap();
+            assert!(!path.is_doubted());
+            assert!(matches!(path.poll_output(woken), Some(Payload::Ping(2, 0))));
+            assert_eq!(path.poll_timeout(), woken + SOONEST, "an answer has its time");
+            assert!(matches!(path.handle_timeout(woken + SOONEST), Err(LinkError::Silent { .. })));
         }
     }
 

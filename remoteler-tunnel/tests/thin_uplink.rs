@@ -58,10 +58,11 @@ async fn read_for(stream: &mut BoxedStream, time: Duration) -> usize {
 #[tokio::test(start_paused = true)]
 async fn what_waits_in_the_queue_of_a_thin_uplink_is_not_taken_for_silence() {
     for (seed, uplink, minutes) in [(1, 16, 10), (2, 64, 10), (3, 256, 2)] {
-        let (_device, proxy, agent) = device(seed, uplink * 1024, Arc::new(Flood)).await;
+        let (device, proxy, agent) = device(seed, uplink * 1024, Arc::new(Flood)).await;
         let mut stream = proxy.dial("edge").await.unwrap();
         let octets = read_for(&mut stream, Duration::from_mins(minutes)).await;
         assert_eq!(agent.counters().resumptions, 0, "with {uplink} KiB/s, after {octets} octets");
+        assert_eq!(device.traffic().connections, 1, "with {uplink} KiB/s");
         let least = 59 * minutes as usize * uplink as usize * 1024;
         assert!(octets > least, "{octets} octets in {minutes} minutes at {uplink} KiB/s");
     }
@@ -70,10 +71,11 @@ async fn what_waits_in_the_queue_of_a_thin_uplink_is_not_taken_for_silence() {
 #[tokio::test(start_paused = true)]
 async fn nor_is_what_comes_in_bursts() {
     for (seed, rest) in [(1, 300), (2, 3_000), (3, 9_000)] {
-        let (_device, proxy, agent) = device(seed, 64 * 1024, Arc::new(Bursts(Duration::from_millis(rest)))).await;
+        let (device, proxy, agent) = device(seed, 64 * 1024, Arc::new(Bursts(Duration::from_millis(rest)))).await;
         let mut stream = proxy.dial("edge").await.unwrap();
         let octets = read_for(&mut stream, Duration::from_mins(4)).await;
         assert_eq!(agent.counters().resumptions, 0, "with {rest} ms between the bursts, after {octets} octets");
+        assert_eq!(device.traffic().connections, 1, "with {rest} ms between the bursts");
     }
 }
 

@@ -1,0 +1,167 @@
+//! Properties of the doubt about a silent connection, over a path with a rate, a distance and a queue: a path that works is never doubted, however its
+//! writer writes, and one that is lost is found by the path's times, however slow its writer is.
+
+use std::collections::VecDeque;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::frame::{DATA_LEN, FrameType};
+
+/// What is under way: its last octet arrives then.
+type Pipe = VecDeque<(Instant, Frame)>;
+
+enum Frame {
+    Data(Header),
+    Link(Payload),
+}
+
+/// Two ends with a path between them: to the server it has a rate and a queue, back it has neither.
+struct Path {
+    client: Sequence,
+    server: Sequence,
+    /// Octets a second.
+    rate: u64,
+    one_way: Duration,
+    there: Pipe,
+    back: Pipe,
+    leaves: Instant,
+    now: Instant,
+    lost: bool,
+}
+
+impl Path {
+    fn new(rate: u64, one_way: Duration) -> Self {
+        let now = Instant::now();
+        let (mut client, mut server) =
+            (Sequence::new(Keepalive::CLIENT, 4 << 20, now), Sequence::new(Keepalive::SERVER, 4 << 20, now));
+        client.make_resumable(true);
+        client.probe(now); // as a link does that comes up
+        server.make_resumable(false);
+        let (there, back) = (Pipe::new(), Pipe::new());
+        Self { client, server, rate, one_way, there, back, leaves: now, now, lost: false }
+    }
+
+    /// Octets that wait in front of the path.
+    fn queued(&self) -> u64 {
+        let waits = self.leaves.saturating_duration_since(self.now).as_micros();
+        u64::try_from(waits).unwrap() * self.rate / 1_000_000
+    }
+
+    fn send(&mut self, length: usize, frame: Frame) {
+        let takes = Duration::from_micros((length as u64 * 1_000_000).div_ceil(self.rate));
+        self.leaves = self.leaves.max(self.now) + takes;
+        self.there.push_back((self.leaves + self.one_way, frame));
+    }
+
+    /// Writes so many octets, as far as a socket of 256 KiB takes them; the rest is given up.
+    fn write(&mut self, octets: usize) {
+        let room = (256 * 1024_u64).saturating_sub(self.queued());
+        let mut left = octets.min(usize::try_from(room).unwrap());
+        while left > 0 {
+            let length = left.min(DATA_LEN);
+            left -= length;
+            let sequence = self.client.next(length);
+            let header = Header { kind: FrameType::Data, length, stream: 1, sequence };
+            self.send(HEADER_LEN + length, Frame::Data(header));
+        }
+        self.client.transmitted(self.now);
+    }
+
+    /// A millisecond passes.
+    fn step(&mut self) {
+        self.now += Duration::from_millis(1);
+        let now = self.now;
+        while let Some((_, frame)) = self.there.pop_front_if(|(at, _)| *at <= now && !self.lost) {
+            self.server.heard(now);
+            match frame {
+                Frame::Data(header) => self.server.received(&header).unwrap(),
+                Frame::Link(payload) => take(&mut self.server, &payload, now),
+            }
+        }
+        while let Some((_, frame)) = self.back.pop_front_if(|(at, _)| *at <= now && !self.lost) {
+            let Frame::Link(payload) = frame else { continue };
+            self.client.heard(now);
+            take(&mut self.client, &payload, now);
+        }
+        for end in [&mut self.client, &mut self.server] {
+            if end.poll_timeout() <= now {
+                end.handle_timeout(now).unwrap();
+            }
+        }
+        while let Some(payload) = self.client.poll_output(now) {
+            self.send(HEADER_LEN + payload.wire_len(), Frame::Link(payload));
+        }
+        while let Some(payload) = self.server.poll_output(now) {
+            self.back.push_back((now + self.one_way, Frame::Link(payload)));
+        }
+    }
+}
+
+fn take(end: &mut Sequence, payload: &Payload, now: Instant) {
+    match *payload {
+        Payload::Ack(ack) => drop(end.acknowledged(ack).unwrap()),
+        Payload::Ping(nonce, ack) => {
+            end.acknowledged(ack).unwrap();
+            end.pinged(nonce);
+        }
+        Payload::Pong(nonce, ack) => {
+            end.acknowledged(ack).unwrap();
+            assert!(end.ponged(nonce, now));
+        }
+        ref other => panic!("{other:?} is none of this layer's"),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Nothing is wrong with the path: pieces of all sizes at all times are never taken for silence.
+    #[test]
+    fn a_path_that_works_is_never_doubted(
+        rate in 32_000_u64..4_000_000,
+        one_way in 1_u64..200,
+        writes in prop::collection::vec((0_usize..1_500, 1_usize..300_000, any::<bool>()), 1..40),
+    ) {
+        let mut path = Path::new(rate, Duration::from_millis(one_way));
+        (0..1000).for_each(|_| path.step());
+        for (rest, octets, little) in writes {
+            path.write(if little { 1 + octets % 3000 } else { octets });
+            for _ in 0..=rest {
+                path.step();
+                prop_assert!(!path.client.is_doubted(), "{rest} ms after {octets} octets, {} are queued", path.queued());
+            }
+        }
+    }
+
+    /// The path is lost while somebody writes evenly, and slower than it takes: it is doubted when a question and its answer have had their times,
+    /// whatever the writer's pace.
+    #[test]
+    fn a_path_that_is_lost_under_a_slow_writer_is_doubted_by_its_own_times(
+        rate in 32_000_u64..20_000_000,
+        one_way in 1_u64..150,
+        part in 2_u64..80,
+        every in 2_u64..100,
+        lost_after in 3_000_u64..12_000,
+    ) {
+        let mut path = Path::new(rate, Duration::from_millis(one_way));
+        let piece = usize::try_from((rate * part / 100 * every / 1000).clamp(1, 200_000)).unwrap();
+        let mut lost_at = None;
+        for step in 0..lost_after + 20_000 {
+            if step % every == 0 {
+                path.write(piece);
+            }
+            if step == lost_after {
+                path.lost = true;
+                let trip = Duration::from_millis(2 * one_way) + Duration::from_millis(every);
+                lost_at = Some((path.now, path.client.ask_within() + path.client.round_trip.patience() + 2 * trip));
+            }
+            path.step();
+            if path.client.is_doubted() {
+                break;
+            }
+        }
+        let (at, within) = lost_at.expect("a path that works was doubted");
+        prop_assert!(path.client.is_doubted() && path.now - at <= within, "after {:?}, not {within:?}", path.now - at);
+    }
+}
