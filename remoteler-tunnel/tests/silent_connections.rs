@@ -142,4 +142,25 @@ async fn a_network_that_is_away_for_some_seconds_and_comes_back_as_it_was_loses_
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_process_that_stood_still_reads_what_came_meanwhile_before_it_judges_its_peers() {
+    for seed in 12..17 {
+        let cluster = TestCluster::new(seed);
+        let proxy = cluster.start_proxy("p1");
+        let device = cluster.net().machine("192.0.2.7");
+        device.delay(Duration::from_millis(200), Duration::from_millis(50));
+        let agent = cluster.start_agent("edge", proxy.address(), &device, Arc::new(Ticker));
+        cluster.connected(&agent).await;
+        let mut stream = proxy.dial("edge").await.unwrap();
+        for round in 0..30 {
+            // Questions and answers are under way at any time.
+            for _ in 0..10 + round % 7 {
+                timeout(Duration::from_secs(20), stream.read_u8()).await.unwrap().unwrap();
+            }
+            tokio::time::advance(Duration::from_secs([9, 40, 100][round % 3])).await;
+        }
+        assert_eq!((resumptions(&agent), device.traffic().connections), (0, 1), "seed {seed}");
+    }
+}
+
 const TICK: Duration = Duration::from_millis(50);
