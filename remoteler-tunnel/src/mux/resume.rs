@@ -18,12 +18,11 @@ impl Mux {
         matches!(self.phase, Phase::Up { .. }) && self.replay.is_some()
     }
 
-    /// Since when its connection has been silent, if that is longer than it should be; see [`crate::link::Sequence::is_doubted`]. A peer that
-    /// takes no new streams may be a process that makes way, and the one that answers now knows nothing of this link: that one is not doubted.
+    /// Since when its connection has been silent, if that is longer than it should be; see [`crate::link::Sequence::is_doubted`]. Also that of a peer
+    /// that takes no new streams: where another process answers in its place, that one passes the connection to it.
     #[must_use]
     pub(crate) fn doubted_since(&self) -> Option<Instant> {
-        let may = self.is_resumable() && self.away.theirs.is_none();
-        (may && self.link.is_doubted()).then(|| self.link.heard_at())
+        (self.is_resumable() && self.link.is_doubted()).then(|| self.link.heard_at())
     }
 
     /// Sequenced octets received so far: what the peer must be told to go on.
