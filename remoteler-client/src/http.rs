@@ -2,18 +2,25 @@
 //! Knows no call of any API and follows no redirect.
 
 use std::{
+    pin::pin,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::{
+    body::Incoming,
+    client::conn::{
+        TrySendError,
+        http1::{self, SendRequest},
+    },
+};
 use hyper_util::rt::TokioIo;
 use remoteler_core::with_causes;
 use remoteler_tunnel::{TlsIdentity, Ways};
-use tokio::task::AbortHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::connector::{ConnectError, Connector};
 
@@ -55,20 +62,32 @@ pub(crate) struct HttpClient {
 /// A connection between two requests.
 struct Kept {
     sender: SendRequest<Full<Bytes>>,
-    _driver: AbortOnDrop,
+    /// Moves the connection's octets; it ends with the connection's last user.
+    driver: AbortOnDropHandle<()>,
     since: Instant,
     /// What it was opened as.
     shown: Option<TlsIdentity>,
 }
 
-/// The task that moves a connection's octets; it ends with the connection's last user.
-struct AbortOnDrop(AbortHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
+impl Kept {
+    /// The answer, and the connection unless it has ended.
+    ///
+    /// A request that is handed over at the moment in which the connection ends may stay where nobody takes it, for as long as the sender lives
+    /// (hyper, issue 4122). Without a sender hyper gives it back.
+    async fn send(mut self, request: Request<Full<Bytes>>) -> (Sent, Option<Self>) {
+        let mut answer = pin!(self.sender.try_send_request(request));
+        tokio::select! {
+            biased;
+            sent = &mut answer => (sent, Some(self)),
+            _ = &mut self.driver => {
+                drop(self);
+                (answer.await, None)
+            }
+        }
     }
 }
+
+type Sent = Result<Response<Incoming>, TrySendError<Request<Full<Bytes>>>>;
 
 /// How a kept connection turned out to be of no use.
 enum Failed {
@@ -166,7 +185,7 @@ impl HttpClient {
                 tracing::debug!(%cause, "an HTTP connection ended");
             }
         });
-        Ok(Kept { sender, _driver: AbortOnDrop(driver.abort_handle()), since: Instant::now(), shown })
+        Ok(Kept { sender, driver: AbortOnDropHandle::new(driver), since: Instant::now(), shown })
     }
 
     async fn exchange(&self, mut kept: Kept, call: &Call) -> Result<Answer, Failed> {
@@ -175,7 +194,8 @@ impl HttpClient {
                 return Err(Failed::Unsent);
             }
             let request = self.request(call).map_err(Failed::Lost)?;
-            let response = match kept.sender.try_send_request(request).await {
+            let (sent, kept) = kept.send(request).await;
+            let response = match sent {
                 Ok(response) => response,
                 Err(error) if error.message().is_some() => return Err(Failed::Unsent),
                 Err(error) => return Err(Failed::Lost(self.broken(&with_causes(error.error())))),
@@ -188,14 +208,14 @@ impl HttpClient {
                     self.broken(&with_causes(&*cause))
                 })
             })?;
-            Ok(Answer { status: head.status, body: body.to_bytes() })
+            Ok((Answer { status: head.status, body: body.to_bytes() }, kept))
         };
-        let answer = tokio::time::timeout(REQUEST, exchange)
+        let (answer, kept) = tokio::time::timeout(REQUEST, exchange)
             .await
             .unwrap_or_else(|_| Err(Failed::Lost(HttpError::Timeout { place: self.place(), within: REQUEST })))?;
         if answer.status == StatusCode::UNAUTHORIZED {
             self.keep_none();
-        } else {
+        } else if let Some(kept) = kept {
             self.keep(kept);
         }
         Ok(answer)

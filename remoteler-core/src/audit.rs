@@ -1,9 +1,12 @@
 //! Audit events: typed, one JSON object each, named after Teleport's published event reference.
 //! Owns their form, and nothing of where they go.
 
+mod codes;
+mod fields;
 mod kinds;
 
-pub use kinds::{AuditKind, ConnectionFields, SessionFields};
+pub use fields::{ConnectionFields, SessionFields};
+pub use kinds::AuditKind;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 

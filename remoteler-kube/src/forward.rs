@@ -92,11 +92,12 @@ impl Forward {
     /// An ordinary request.
     async fn exchange(self, mut request: Request<Body>) -> Result<Response<Body>, UpstreamError> {
         loop {
-            let (mut connection, reused) = match self.idle().await {
+            let (connection, reused) = match self.idle().await {
                 Some(connection) => (connection, true),
                 None => (self.site.upstream.dial().await?, false),
             };
-            match connection.sender.try_send_request(request).await {
+            let (sent, connection) = connection.send(request).await;
+            match sent {
                 Ok(response) => return self.answer(response, connection),
                 // An idle connection that the API server closed meanwhile gives back a request it did not begin to send.
                 Err(mut refused) => match refused.take_message() {
@@ -123,12 +124,11 @@ impl Forward {
         mut request: Request<Body>,
     ) -> Result<Response<Body>, UpstreamError> {
         upgrade.apply(request.headers_mut());
-        let Connection { mut sender, driver } = self.site.upstream.dial().await?;
-        let sent = sender.send_request(request).await;
-        let mut response = sent.map_err(|source| self.site.upstream.broke_off(source))?;
+        let (sent, connection) = self.site.upstream.dial().await?.send(request).await;
+        let mut response = sent.map_err(|refused| self.site.upstream.broke_off(refused.into_error()))?;
         if !upgrade.is_answered_by(&response) {
             // An answer such as 403 goes on as it is.
-            return self.answer(response, Connection { sender, driver });
+            return self.answer(response, connection);
         }
         let mut answer = Response::new(empty());
         *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -145,7 +145,7 @@ impl Forward {
         let (deadline, live) = (self.deadline, self.live);
         self.relay.put(
             async move {
-                let _driver = driver;
+                let _connection = connection;
                 match futures::try_join!(client, api_server) {
                     Ok((client, api_server)) => {
                         let ended = join(
@@ -165,7 +165,11 @@ impl Forward {
         Ok(answer)
     }
 
-    fn answer(self, response: Response<Incoming>, connection: Connection) -> Result<Response<Body>, UpstreamError> {
+    fn answer(
+        self,
+        response: Response<Incoming>,
+        connection: Option<Connection>,
+    ) -> Result<Response<Body>, UpstreamError> {
         let address = || self.site.upstream.address();
         match response.status() {
             StatusCode::SWITCHING_PROTOCOLS => return Err(UpstreamError::Switched { address: address() }),
@@ -182,7 +186,7 @@ impl Forward {
         let speaks = self.is_watch && is_lines_of_json(&parts.headers);
         strip_response(&mut parts.headers);
         parts.extensions.clear();
-        let lease = Some(Lease { site: self.site, key: self.key, connection });
+        let lease = connection.map(|connection| Lease { site: self.site, key: self.key, connection });
         let (deadline, ends) = (Deadline::new(self.deadline), Ends::new(self.live));
         let mut body = Streamed { inner: body, lease, deadline, ends, speaks, between_lines: true, said: false };
         body.return_when_ended();

@@ -3,11 +3,16 @@
 
 use std::{
     collections::HashMap,
+    pin::pin,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use hyper::client::conn::http1::SendRequest;
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    client::conn::{TrySendError, http1::SendRequest},
+};
 use remoteler_core::{ClusterName, KubeAccess, UserName};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -43,6 +48,26 @@ pub(crate) struct Connection {
     /// Ends with this value.
     pub(crate) driver: AbortOnDropHandle<()>,
 }
+
+impl Connection {
+    /// The answer, or the request where nothing of it was sent; and the connection unless it has ended. Waits as long as the API server does.
+    ///
+    /// A request that is handed over at the moment in which the connection ends may stay where nobody takes it, for as long as the sender lives
+    /// (hyper, issue 4122). Without a sender hyper gives it back.
+    pub(crate) async fn send(mut self, request: Request<Body>) -> (Sent, Option<Self>) {
+        let mut answer = pin!(self.sender.try_send_request(request));
+        tokio::select! {
+            biased;
+            sent = &mut answer => (sent, Some(self)),
+            _ = &mut self.driver => {
+                drop(self);
+                (answer.await, None)
+            }
+        }
+    }
+}
+
+pub(crate) type Sent = Result<Response<Incoming>, TrySendError<Request<Body>>>;
 
 /// See the module.
 #[derive(Default)]

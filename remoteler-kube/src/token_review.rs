@@ -13,7 +13,6 @@ use tokio::time::timeout;
 use crate::{
     body::full,
     credential::Credential,
-    pool::Connection,
     upstream::{Upstream, UpstreamError},
 };
 
@@ -100,8 +99,8 @@ impl Upstream {
         if let Some(credential) = self.own_credential().await? {
             request.headers_mut().insert(header::AUTHORIZATION, credential);
         }
-        let Connection { mut sender, driver: _driver } = self.dial().await?;
-        let response = sender.send_request(request).await.map_err(|source| self.broke_off(source))?;
+        let (sent, _connection) = self.dial().await?.send(request).await;
+        let response = sent.map_err(|refused| self.broke_off(refused.into_error()))?;
         let status = response.status();
         if status == StatusCode::UNAUTHORIZED
             && let Credential::TokenFile(file) = self.credential().as_ref()

@@ -23,6 +23,7 @@ use russh::{
 };
 use ssh_key::{Algorithm, Certificate, EcdsaCurve, PrivateKey};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
 
 pub use escape::{EscapeAction, EscapeFilter};
 pub use forward::{ForwardSpec, ForwardSpecError, serve_local_forward};
@@ -153,15 +154,25 @@ fn because(reason: &Option<String>) -> String {
 
 /// What the server said last, made printable.
 #[derive(Clone, Debug, Default)]
-struct LastWords(Arc<Mutex<Option<String>>>);
+struct LastWords {
+    said: Arc<Mutex<Option<String>>>,
+    /// The connection's handler is gone: nothing more will be said.
+    over: CancellationToken,
+}
 
 impl LastWords {
     fn set(&self, words: String) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(words);
+        *self.said.lock().unwrap_or_else(PoisonError::into_inner) = Some(words);
     }
 
     fn take(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Of a connection that has ended. russh refuses what is asked of such a connection a moment before its handler hears why it ended.
+    async fn at_the_end(&self) -> Option<String> {
+        let _ = tokio::time::timeout(LAST_WORDS, self.over.cancelled()).await;
+        self.take()
     }
 }
 
@@ -210,12 +221,13 @@ impl SshClient {
         let asked = Asked::default();
         let forwards_agent = config.agent.is_some();
         let handler = ClientHandler::new(&config, last_words.clone(), asked.clone());
-        let closed = |last_words: &LastWords| ConnectError::Closed { host: host.clone(), reason: last_words.take() };
-        let connected = client::connect_stream(Arc::new(protocol(&config)), stream, handler).await;
-        let mut handle = connected.map_err(|cause| {
-            let over = matches!(&cause, ConnectError::Protocol(cause) if ended(cause));
-            if over { closed(&last_words) } else { cause }
-        })?;
+        let mut handle = match client::connect_stream(Arc::new(protocol(&config)), stream, handler).await {
+            Ok(handle) => handle,
+            Err(ConnectError::Protocol(cause)) if ended(&cause) => {
+                return Err(ConnectError::Closed { host, reason: last_words.at_the_end().await });
+            }
+            Err(cause) => return Err(cause),
+        };
 
         let login = config.login.clone();
         let answer = handle.authenticate_openssh_cert(login.as_str(), config.key, config.certificate).await;
@@ -227,7 +239,7 @@ impl SshClient {
                 Ok((Self { handle, host, last_words, asked, forwards_agent }, true))
             }
             Ok(AuthResult::Failure { .. }) => Err(ConnectError::Refused { host, login, reason: last_words.take() }),
-            Err(cause) if ended(&cause) => Err(closed(&last_words)),
+            Err(cause) if ended(&cause) => Err(ConnectError::Closed { host, reason: last_words.at_the_end().await }),
             Err(cause) => Err(cause.into()),
         }
     }
@@ -238,10 +250,13 @@ impl SshClient {
         &self.host
     }
 
-    /// Why the server ended the connection, if it said so.
-    #[must_use]
-    pub fn last_words(&self) -> Option<String> {
-        self.last_words.take()
+    /// Why the server ended the connection, if it said so and was not asked before. Of a connection that is ending its end is waited for, 2 s at
+    /// the most.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: what was said stays.
+    pub async fn last_words(&self) -> Option<String> {
+        if self.is_closed() { self.last_words.at_the_end().await } else { self.last_words.take() }
     }
 
     /// Starts a program at the server.
@@ -249,9 +264,9 @@ impl SshClient {
     /// # Errors
     /// [`SessionError`] when the server refuses a channel, the terminal or the program.
     pub async fn session(&self, request: SessionRequest) -> Result<Session, SessionError> {
-        let channel = self.handle.channel_open_session().await.map_err(|cause| self.open_error(cause))?;
+        let channel = self.opened(self.handle.channel_open_session().await).await?;
         let started = Session::start(channel, request, self.forwards_agent, self.host.clone()).await;
-        started.map_err(|cause| self.explain(cause))
+        self.explained(started).await
     }
 
     /// Starts a subsystem and gives its standard input and output as one stream.
@@ -262,11 +277,12 @@ impl SshClient {
         &self,
         name: &str,
     ) -> Result<impl AsyncRead + AsyncWrite + Unpin + Send + 'static, SessionError> {
-        let mut channel = self.handle.channel_open_session().await.map_err(|cause| self.open_error(cause))?;
-        channel.request_subsystem(true, name).await.map_err(|cause| self.explain(cause.into()))?;
+        let mut channel = self.opened(self.handle.channel_open_session().await).await?;
+        let requested = channel.request_subsystem(true, name).await;
+        self.explained(requested.map_err(SessionError::from)).await?;
         let mut replies = 1;
         let answered = session::await_replies(&mut channel, &mut replies, &self.host, &[name]).await;
-        answered.map_err(|cause| self.explain(cause))?;
+        self.explained(answered).await?;
         Ok(channel.into_stream())
     }
 
@@ -279,10 +295,9 @@ impl SshClient {
         target: (&str, u16),
         originator: (&str, u16),
     ) -> Result<Channel<Msg>, SessionError> {
-        self.handle
-            .channel_open_direct_tcpip(target.0, target.1.into(), originator.0, originator.1.into())
-            .await
-            .map_err(|cause| self.open_error(cause))
+        let (host, port) = originator;
+        let opened = self.handle.channel_open_direct_tcpip(target.0, target.1.into(), host, port.into()).await;
+        self.opened(opened).await
     }
 
     /// Whether the connection has ended.
@@ -296,15 +311,19 @@ impl SshClient {
         let _ = self.handle.disconnect(Disconnect::ByApplication, "", "").await;
     }
 
-    fn open_error(&self, cause: russh::Error) -> SessionError {
-        if let russh::Error::ChannelOpenFailure(reason) = cause {
-            return SessionError::Channel { host: self.host.clone(), reason: failure_text(&reason) };
+    async fn opened(&self, channel: Result<Channel<Msg>, russh::Error>) -> Result<Channel<Msg>, SessionError> {
+        match channel {
+            Ok(channel) => Ok(channel),
+            Err(russh::Error::ChannelOpenFailure(reason)) => {
+                Err(SessionError::Channel { host: self.host.clone(), reason: failure_text(&reason) })
+            }
+            Err(cause) => self.explained(Err(cause.into())).await,
         }
-        self.explain(SessionError::Protocol(cause))
     }
 
     /// A server that ends the connection may have said why.
-    fn explain(&self, error: SessionError) -> SessionError {
+    async fn explained<T>(&self, outcome: Result<T, SessionError>) -> Result<T, SessionError> {
+        let Err(error) = outcome else { return outcome };
         let over = match &error {
             SessionError::Closed { .. } => true,
             SessionError::Protocol(cause) => ended(cause),
@@ -313,10 +332,8 @@ impl SshClient {
             | SessionError::Disconnected { .. }
             | SessionError::Local { .. } => false,
         };
-        match self.last_words.take() {
-            Some(reason) if over => SessionError::Disconnected { host: self.host.clone(), reason },
-            _ => error,
-        }
+        let said = if over { self.last_words().await } else { None };
+        Err(said.map_or(error, |reason| SessionError::Disconnected { host: self.host.clone(), reason }))
     }
 }
 
@@ -358,6 +375,8 @@ fn protocol(config: &ClientConfig) -> client::Config {
     }
 }
 
+/// How long the end of an ending connection is waited for.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 const WINDOW: u32 = 16 * 1024 * 1024;
 const PACKET: u32 = 65_535;
 /// Messages of one channel that may wait for its reader before the whole connection waits: russh gives window back when

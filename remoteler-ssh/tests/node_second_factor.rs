@@ -4,10 +4,13 @@
 mod support;
 
 use std::{
+    io,
     os::unix::fs::PermissionsExt,
     path::Path,
+    pin::Pin,
     process::Output,
     sync::{Arc, Mutex},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -18,7 +21,11 @@ use remoteler_core::{
 };
 use remoteler_ssh::{ClientConfig, ConnectError, Program, Question, SessionError, SessionRequest, SshClient};
 use support::{CLUSTER, Cluster, NODE, Wish, finish, new_key, own_login, text, user_certificate};
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::Sleep,
+};
 
 const CODE: &str = "123456";
 
@@ -201,7 +208,41 @@ fn config(cluster: &Cluster) -> ClientConfig {
 }
 
 async fn connect(cluster: &Cluster, config: ClientConfig) -> Result<SshClient, ConnectError> {
-    SshClient::connect(TcpStream::connect(("127.0.0.1", cluster.port)).await.unwrap(), config).await
+    SshClient::connect(LateToClose::to(cluster.port).await, config).await
+}
+
+/// A connection whose closing takes as long as on a long way, so that the client is asked for more before it has heard why it ended.
+struct LateToClose {
+    stream: TcpStream,
+    closing: Option<Pin<Box<Sleep>>>,
+}
+
+impl LateToClose {
+    async fn to(port: u16) -> Self {
+        Self { stream: TcpStream::connect(("127.0.0.1", port)).await.unwrap(), closing: None }
+    }
+}
+
+impl AsyncRead for LateToClose {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for LateToClose {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, octets)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let closing = self.closing.get_or_insert_with(|| Box::pin(tokio::time::sleep(Duration::from_millis(100))));
+        ready!(closing.as_mut().poll(cx));
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

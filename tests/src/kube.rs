@@ -177,6 +177,18 @@ impl KubeFixture {
         Self::before(dir, Upstream::from_kubeconfig(&kubeconfig, None)?).await
     }
 
+    /// Starts the service before a double that lets it act as `ann`, who may what developers may; her certificate.
+    ///
+    /// # Errors
+    /// Whatever keeps it from starting.
+    pub async fn start_for_ann() -> anyhow::Result<(ApiServer, Self, Certificate)> {
+        let api_server = ApiServer::start().await?;
+        api_server.expect("ann", &["developers", "viewers"]);
+        let fixture = Self::start(&api_server).await?;
+        let ann = fixture.issue(&fixture.user("ann", &["developer"]))?;
+        Ok((api_server, fixture, ann))
+    }
+
     /// Starts the service before an API server that a kubeconfig file names.
     ///
     /// # Errors
@@ -312,6 +324,12 @@ impl KubeFixture {
         format!("/v1/kube/{}/{kube_cluster}", self.cluster)
     }
 
+    /// The beginning of a GET over HTTP/1.1 for `path` of the cluster `staging`.
+    #[must_use]
+    pub fn asking_for(&self, path: &str) -> http::request::Builder {
+        Request::get(format!("{}{path}", self.prefix("staging"))).header("host", "proxy.example.com")
+    }
+
     /// A TLS client that believes the cluster's hosts, with the protocol `alpn`.
     ///
     /// # Errors
@@ -359,9 +377,7 @@ impl KubeFixture {
     /// # Errors
     /// No connection or no answer.
     pub async fn get(&self, certificate: &Certificate, path: &str) -> anyhow::Result<Response<Bytes>> {
-        let uri = format!("{}{path}", self.prefix("staging"));
-        let request = Request::get(uri).header("host", "proxy.example.com").body(Bytes::new())?;
-        self.send(Some(certificate), "http/1.1", request).await
+        self.send(Some(certificate), "http/1.1", self.asking_for(path).body(Bytes::new())?).await
     }
 
     /// Writes `head` as it is, over HTTP/1.1, and reads until the service closes or has said `enough`; at most 30 s.

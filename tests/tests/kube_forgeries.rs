@@ -1,25 +1,11 @@
 //! Requests to the Kubernetes service that `kubectl` never makes: forged headers, crooked paths, smuggled requests, upgrades that fail. What
 //! counts is what reaches the API server's double, which fails every request that carries a claim of anybody but us.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails ends its test")]
-
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode};
-use remoteler_tests::{ApiServer, Certificate, KubeFixture};
+use remoteler_tests::KubeFixture;
 
 const NONE: Vec<String> = Vec::new();
-
-async fn set_up() -> (ApiServer, KubeFixture, Certificate) {
-    let api_server = ApiServer::start().await.unwrap();
-    api_server.expect("ann", &["developers", "viewers"]);
-    let fixture = KubeFixture::start(&api_server).await.unwrap();
-    let ann = fixture.issue(&fixture.user("ann", &["developer"])).unwrap();
-    (api_server, fixture, ann)
-}
-
-fn request(fixture: &KubeFixture, path: &str) -> http::request::Builder {
-    Request::get(format!("{}{path}", fixture.prefix("staging"))).header("host", "proxy.example.com")
-}
 
 const FORGED: &[(&str, &str)] = &[
     ("Impersonate-User", "root"),
@@ -40,7 +26,7 @@ const FORGED: &[(&str, &str)] = &[
 // I55: the double fails every request that carries any of these.
 #[tokio::test]
 async fn claims_of_the_client_do_not_reach_the_api_server_over_http_1_and_2() {
-    let (api_server, fixture, ann) = set_up().await;
+    let (api_server, fixture, ann) = KubeFixture::start_for_ann().await.unwrap();
     for alpn in ["http/1.1", "h2"] {
         for connection in
             [None, Some("Impersonate-User, Authorization, X-Remote-User"), Some("close, impersonate-group")]
@@ -49,7 +35,7 @@ async fn claims_of_the_client_do_not_reach_the_api_server_over_http_1_and_2() {
                 let uri = format!("https://proxy.example.com{}/api/v1/namespaces/dev/pods", fixture.prefix("staging"));
                 Request::get(uri).body(Bytes::new()).unwrap()
             } else {
-                request(&fixture, "/api/v1/namespaces/dev/pods").body(Bytes::new()).unwrap()
+                fixture.asking_for("/api/v1/namespaces/dev/pods").body(Bytes::new()).unwrap()
             };
             for (name, value) in FORGED {
                 request.headers_mut().append(*name, HeaderValue::from_static(value));
@@ -68,7 +54,7 @@ async fn claims_of_the_client_do_not_reach_the_api_server_over_http_1_and_2() {
 // I55
 #[tokio::test]
 async fn trailers_and_folded_headers_carry_no_claims() {
-    let (api_server, fixture, ann) = set_up().await;
+    let (api_server, fixture, ann) = KubeFixture::start_for_ann().await.unwrap();
     let prefix = fixture.prefix("staging");
     let chunked = format!(
         "POST {prefix}/apis/authentication.k8s.io/v1/selfsubjectreviews HTTP/1.1\r\nHost: p\r\nTrailer: Impersonate-User\r\n\
@@ -86,7 +72,7 @@ async fn trailers_and_folded_headers_carry_no_claims() {
 // I55, I58
 #[tokio::test]
 async fn claims_do_not_reach_the_api_server_in_upgrades_and_bearer_protocols_are_taken_out() {
-    let (api_server, fixture, ann) = set_up().await;
+    let (api_server, fixture, ann) = KubeFixture::start_for_ann().await.unwrap();
     let path = format!("{}/api/v1/namespaces/dev/pods/web/exec?command=true&stdout=true", fixture.prefix("staging"));
     let forged: String = FORGED.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let websocket = "Upgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
@@ -107,7 +93,7 @@ async fn claims_do_not_reach_the_api_server_in_upgrades_and_bearer_protocols_are
 // I58
 #[tokio::test]
 async fn an_upgrade_that_is_refused_or_answered_otherwise_leaves_no_pipe() {
-    let (api_server, fixture, ann) = set_up().await;
+    let (api_server, fixture, ann) = KubeFixture::start_for_ann().await.unwrap();
     let head = |path: &str| {
         format!(
             "GET {}{path} HTTP/1.1\r\nHost: p\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n",
@@ -136,7 +122,7 @@ async fn an_upgrade_that_is_refused_or_answered_otherwise_leaves_no_pipe() {
 // I58
 #[tokio::test]
 async fn redirects_of_the_api_server_are_passed_on_and_not_followed() {
-    let (api_server, fixture, ann) = set_up().await;
+    let (api_server, fixture, ann) = KubeFixture::start_for_ann().await.unwrap();
     let elsewhere = Response::builder().status(302).header("location", "https://elsewhere/steal");
     api_server.answer("/moved", elsewhere.body(Bytes::new()).unwrap());
     let response = fixture.get(&ann, "/moved").await.unwrap();
@@ -147,7 +133,7 @@ async fn redirects_of_the_api_server_are_passed_on_and_not_followed() {
 // I59
 #[tokio::test]
 async fn crooked_paths_are_refused_and_recorded() {
-    let (api_server, fixture, ann) = set_up().await;
+    let (api_server, fixture, ann) = KubeFixture::start_for_ann().await.unwrap();
     let prefix = fixture.prefix("staging");
     let crooked = [
         format!("{prefix}/api/../version"),
@@ -172,7 +158,7 @@ async fn crooked_paths_are_refused_and_recorded() {
 // I61
 #[tokio::test]
 async fn requests_that_two_servers_could_read_differently_are_not_passed_on_as_two() {
-    let (api_server, fixture, ann) = set_up().await;
+    let (api_server, fixture, ann) = KubeFixture::start_for_ann().await.unwrap();
     let prefix = fixture.prefix("staging");
     let start = format!("POST {prefix}/apis/authentication.k8s.io/v1/selfsubjectreviews HTTP/1.1\r\nHost: p\r\n");
     let inner = format!("GET {prefix}/smuggled HTTP/1.1\r\nHost: p\r\n\r\n");
@@ -213,13 +199,13 @@ async fn requests_that_two_servers_could_read_differently_are_not_passed_on_as_t
 // I62
 #[tokio::test]
 async fn heads_beyond_the_limits_are_refused() {
-    let (api_server, fixture, ann) = set_up().await;
+    let (api_server, fixture, ann) = KubeFixture::start_for_ann().await.unwrap();
     let long = format!("/{}", "a".repeat(9000));
     assert_eq!(fixture.get(&ann, &long).await.unwrap().status(), StatusCode::URI_TOO_LONG);
-    let cookies = request(&fixture, "/version").header("cookie", "a=b; ".repeat(60)).body(Bytes::new()).unwrap();
+    let cookies = fixture.asking_for("/version").header("cookie", "a=b; ".repeat(60)).body(Bytes::new()).unwrap();
     let response = fixture.send(Some(&ann), "http/1.1", cookies).await.unwrap();
     assert_eq!(response.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
-    let mut many = request(&fixture, "/version").body(Bytes::new()).unwrap();
+    let mut many = fixture.asking_for("/version").body(Bytes::new()).unwrap();
     for _ in 0..150 {
         many.headers_mut().append("x-many", HeaderValue::from_static("1"));
     }

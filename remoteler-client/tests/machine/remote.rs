@@ -1,14 +1,20 @@
 //! The auth service over HTTP: kinds of failure, kept connections, whom it is believed by.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use remoteler_client::{AuthTrust, RemoteAuth};
 use remoteler_core::{ApiError, ApiErrorKind, AuthApi, SystemRole, wire};
 use remoteler_tunnel::ClientAuth;
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, UnixListener},
+};
 
 use crate::{
     cluster::Cluster,
@@ -17,6 +23,42 @@ use crate::{
 
 async fn start(cluster: &Arc<Cluster>, role: SystemRole, handler: Handler) -> Service {
     service::tls(cluster, cluster.service(role), wire::ALPN_AUTH, ClientAuth::Optional, handler).await
+}
+
+/// Connections at once: more than there are processors, so that callers are stopped at any point.
+const CALLERS: usize = 16;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 16)]
+async fn a_call_on_a_connection_that_is_closed_at_that_moment_is_answered() {
+    let cluster = Cluster::new("root");
+    let (_, body) = ping(&cluster);
+    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let dir = tempfile::tempdir().unwrap();
+    let mut callers = tokio::task::JoinSet::new();
+    for caller in 0..CALLERS {
+        let socket = dir.path().join(caller.to_string());
+        let listener = UnixListener::bind(&socket).unwrap();
+        let answer = answer.clone();
+        // As a service that is killed: each connection ends after one answer, and nothing says so before.
+        let service = tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let _ = stream.read(&mut [0; 4096]).await;
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        callers.spawn(async move {
+            let remote = RemoteAuth::unix(&socket);
+            for call in 0..500 {
+                let answered = tokio::time::timeout(Duration::from_secs(20), remote.ping()).await;
+                assert!(matches!(answered, Ok(Ok(_))), "call {call}: {answered:?}");
+            }
+            service.abort();
+        });
+    }
+    while let Some(done) = callers.join_next().await {
+        done.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -2,32 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{ConnectionFields, SessionFields};
 use crate::{ForwardDirection, Timestamp};
-
-/// Fields that every event of an SSH session has.
-#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct SessionFields {
-    /// Session id.
-    pub sid: String,
-    /// User of the cluster.
-    pub user: String,
-    /// Operating-system account.
-    pub login: String,
-    /// Host id of the node.
-    pub server_id: String,
-    /// Name of the node.
-    pub server_hostname: String,
-}
-
-/// Where a connection came from and went to.
-#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct ConnectionFields {
-    /// The client's address, as far as known.
-    #[serde(rename = "addr.remote", default, skip_serializing_if = "Option::is_none")]
-    pub remote: Option<String>,
-}
 
 macro_rules! audit_kinds {
     ($($(#[$doc:meta])* $variant:ident = $name:literal, $code:literal { $($(#[$field_doc:meta])* $field:ident : $type:ty),* $(,)? })*) => {
@@ -696,34 +672,5 @@ audit_kinds! {
         by: String,
         /// Names the session, and is no credential.
         sid: String,
-    }
-}
-
-impl AuditKind {
-    /// Code of the event; refused attempts have one of their own.
-    #[must_use]
-    #[expect(clippy::wildcard_enum_match_arm, reason = "a kind without a code for refusals has its base code")]
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Sftp { action, .. } => match action.as_str() {
-                "setstat" => "TS007I",
-                "remove" => "TS011I",
-                "mkdir" => "TS012I",
-                "rmdir" => "TS013I",
-                "rename" => "TS016I",
-                "symlink" => "TS018I",
-                "link" => "TS019I",
-                "summary" => "TS021I",
-                _ => "TS001I",
-            },
-            Self::UserLogin { success: false, .. } => "T1000W",
-            Self::InstanceJoin { success: false, .. } => "TJ001E",
-            Self::Exec { error: Some(_), .. } => "T3002E",
-            Self::Port { success: false, .. } => "T3003E",
-            Self::TunnelConnect { success: false, .. } => "TT000W",
-            Self::ServiceConnect { success: false, .. } => "TSV00W",
-            Self::MfaValidate { success: false, .. } => "T1016W",
-            other => other.base_code(),
-        }
     }
 }

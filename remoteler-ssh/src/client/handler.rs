@@ -9,6 +9,7 @@ use russh::{
     client::{ChannelOpenHandle, DisconnectReason, Handler, Msg, Session},
     keys::PublicKeyOrCertificate,
 };
+use tokio_util::sync::DropGuard;
 
 use super::{
     ClientConfig, ConnectError, LastWords,
@@ -22,6 +23,8 @@ pub(super) struct ClientHandler {
     trust: Arc<TrustBundle>,
     clock: Arc<dyn Clock>,
     notice: Arc<dyn Fn(&str) + Send + Sync>,
+    /// Says, when this handler goes, that nothing more will be said.
+    _over: DropGuard,
     last_words: LastWords,
     inbound: Inbound,
 }
@@ -33,6 +36,7 @@ impl ClientHandler {
             trust: config.trust.clone(),
             clock: config.clock.clone(),
             notice: config.notice.clone(),
+            _over: last_words.over.clone().drop_guard(),
             last_words,
             inbound: Inbound::new(asked, config.agent.clone(), config.notice.clone()),
         }

@@ -190,7 +190,7 @@ impl SshClient {
                 let what = format!("remote forward {spec}: your roles do not allow it, or the port is taken");
                 Err(SessionError::Refused { host: self.host.clone(), what })
             }
-            (None, Err(cause)) => Err(self.explain(cause.into())),
+            (None, Err(cause)) => self.explained(Err(cause.into())).await,
         }
     }
 }

@@ -59,7 +59,7 @@ impl SshClient {
                 Ok(Reply::Failure { .. }) => break,
                 Ok(Reply::InfoRequest { name, instructions, prompts }) => (name, instructions, prompts),
                 Err(cause) if ended(&cause) => {
-                    return Err(ConnectError::Closed { host, reason: self.last_words.take() });
+                    return Err(ConnectError::Closed { host, reason: self.last_words.at_the_end().await });
                 }
                 Err(cause) => return Err(cause.into()),
             };

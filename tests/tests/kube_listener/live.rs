@@ -15,7 +15,7 @@ use remoteler_core::{CaKind, Clock, Lock, LockTarget, Policy, PolicySource, Revo
 use remoteler_tests::{Certificate, KubeFixture};
 use tokio::time::timeout;
 
-use super::{LIMIT, message, set_up};
+use super::{LIMIT, message};
 
 /// A watch of pods that has begun.
 struct Watch {
@@ -70,7 +70,7 @@ async fn forgotten(fixture: &KubeFixture) {
 // I78
 #[tokio::test]
 async fn a_watch_ends_when_the_certificate_does_and_the_next_request_is_refused() {
-    let (_api_server, fixture, _) = set_up().await;
+    let (_api_server, fixture, _) = KubeFixture::start_for_ann().await.unwrap();
     let mut short = fixture.user("ann", &["developer"]);
     // Certificates count whole seconds.
     short.valid.1 = Timestamp::from_unix_seconds(fixture.clock.now().unix_seconds() + 3);
@@ -87,7 +87,7 @@ async fn a_watch_ends_when_the_certificate_does_and_the_next_request_is_refused(
 // I78
 #[tokio::test]
 async fn a_watch_that_says_something_goes_on_and_a_silent_one_ends_after_the_time_for_silence() {
-    let (_api_server, fixture, ann) = set_up().await;
+    let (_api_server, fixture, ann) = KubeFixture::start_for_ann().await.unwrap();
     let mut rules = Policy::clone(&fixture.policy.policy());
     rules.settings.client_idle_timeout_seconds = Some(60);
     fixture.policy.replace(rules);
@@ -104,7 +104,7 @@ async fn a_watch_that_says_something_goes_on_and_a_silent_one_ends_after_the_tim
 // I79
 #[tokio::test]
 async fn a_lock_ends_a_watch_with_its_message_and_refuses_the_next_request() {
-    let (_api_server, fixture, ann) = set_up().await;
+    let (_api_server, fixture, ann) = KubeFixture::start_for_ann().await.unwrap();
     let watch = Watch::begin(&fixture, &ann).await;
 
     let rules = Policy::clone(&fixture.policy.policy());
@@ -127,7 +127,7 @@ async fn a_lock_ends_a_watch_with_its_message_and_refuses_the_next_request() {
 // I79
 #[tokio::test]
 async fn locks_on_role_serial_cluster_and_kubernetes_cluster_end_what_they_name_alone() {
-    let (_api_server, fixture, ann) = set_up().await;
+    let (_api_server, fixture, ann) = KubeFixture::start_for_ann().await.unwrap();
     let serial = x509_parser::parse_x509_certificate(&ann.chain()[0]).unwrap().1.raw_serial().to_vec();
     let mut other = serial.clone();
     *other.last_mut().unwrap() ^= 1;
@@ -173,7 +173,7 @@ async fn locks_on_role_serial_cluster_and_kubernetes_cluster_end_what_they_name_
 // I79
 #[tokio::test]
 async fn a_lock_ends_a_request_whose_answer_has_not_begun_whether_its_body_is_sent_or_not() {
-    let (api_server, fixture, ann) = set_up().await;
+    let (api_server, fixture, ann) = KubeFixture::start_for_ann().await.unwrap();
     api_server.stall("/stalled");
     let rules = Policy::clone(&fixture.policy.policy());
     for finished in [true, false] {

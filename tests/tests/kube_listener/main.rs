@@ -18,7 +18,7 @@ use remoteler_core::{
     Timestamp,
 };
 use remoteler_kube::{KubeService, KubeServiceConfig, KubeServiceError, ServeError};
-use remoteler_tests::{ApiServer, Certificate, Issue, KubeFixture, Signer};
+use remoteler_tests::{Issue, KubeFixture, Signer};
 use rustls::{
     RootCertStore, ServerConfig,
     server::{NoServerSessionStorage, WebPkiClientVerifier},
@@ -31,18 +31,6 @@ use tokio::{
 const LIMIT: Duration = Duration::from_secs(60);
 const NONE: Vec<String> = Vec::new();
 
-async fn set_up() -> (ApiServer, KubeFixture, Certificate) {
-    let api_server = ApiServer::start().await.unwrap();
-    api_server.expect("ann", &["developers", "viewers"]);
-    let fixture = KubeFixture::start(&api_server).await.unwrap();
-    let ann = fixture.issue(&fixture.user("ann", &["developer"])).unwrap();
-    (api_server, fixture, ann)
-}
-
-fn request(fixture: &KubeFixture, path: &str) -> http::request::Builder {
-    Request::get(format!("{}{path}", fixture.prefix("staging"))).header("host", "proxy.example.com")
-}
-
 fn message(response: &Response<Bytes>) -> String {
     let status: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
     assert_eq!(status["kind"], "Status");
@@ -53,7 +41,7 @@ fn message(response: &Response<Bytes>) -> String {
 // I1, I12
 #[tokio::test]
 async fn every_wrong_certificate_is_refused_with_an_audit_event_and_nothing_is_sent() {
-    let (api_server, fixture, _) = set_up().await;
+    let (api_server, fixture, _) = KubeFixture::start_for_ann().await.unwrap();
     let good = fixture.user("mallory", &["developer"]);
     let host = fixture.host();
     let now = fixture.clock.now();
@@ -94,7 +82,7 @@ async fn every_wrong_certificate_is_refused_with_an_audit_event_and_nothing_is_s
         let certificate = fixture.issue(issue).unwrap();
         for alpn in ["http/1.1", "h2"] {
             let uri = format!("https://proxy.example.com{}/api/v1/pods", fixture.prefix("staging"));
-            let plain = request(&fixture, "/api/v1/pods").body(Bytes::new()).unwrap();
+            let plain = fixture.asking_for("/api/v1/pods").body(Bytes::new()).unwrap();
             let absolute = Request::get(uri).body(Bytes::new()).unwrap();
             let request = if alpn == "h2" { absolute } else { plain };
             let response = fixture.send(Some(&certificate), alpn, request).await.unwrap();
@@ -108,7 +96,7 @@ async fn every_wrong_certificate_is_refused_with_an_audit_event_and_nothing_is_s
         assert_eq!(*user, issue.identity.subject(), "{what}");
     }
     let before = fixture.refusals().len();
-    let plain = request(&fixture, "/api/v1/pods").body(Bytes::new()).unwrap();
+    let plain = fixture.asking_for("/api/v1/pods").body(Bytes::new()).unwrap();
     let response = fixture.send(None, "http/1.1", plain).await.unwrap();
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
     assert!(message(&response).contains("no certificate was shown"));
@@ -119,7 +107,7 @@ async fn every_wrong_certificate_is_refused_with_an_audit_event_and_nothing_is_s
 // I12: also where the TLS configuration verifies by itself.
 #[tokio::test]
 async fn a_certificate_that_fails_in_the_handshake_is_recorded_too() {
-    let (_api_server, fixture, _) = set_up().await;
+    let (_api_server, fixture, _) = KubeFixture::start_for_ann().await.unwrap();
     let key = rcgen::generate_simple_self_signed(vec!["kube".into()]).unwrap();
     let mut roots = RootCertStore::empty();
     roots.add(key.cert.der().clone()).unwrap();
@@ -167,7 +155,7 @@ fn empty_config() -> KubeServiceConfig {
 // I14
 #[tokio::test]
 async fn no_session_is_ever_resumed() {
-    let (_api_server, fixture, ann) = set_up().await;
+    let (_api_server, fixture, ann) = KubeFixture::start_for_ann().await.unwrap();
     let config = fixture.client_config(Some(&ann), "http/1.1").unwrap();
     for _ in 0..3 {
         let mut stream = fixture.connect_as(config.clone(), &fixture.server_name("staging")).await.unwrap();
@@ -183,7 +171,7 @@ async fn no_session_is_ever_resumed() {
 // I14
 #[tokio::test]
 async fn a_configuration_with_tickets_is_not_taken() {
-    let (_api_server, fixture, _) = set_up().await;
+    let (_api_server, fixture, _) = KubeFixture::start_for_ann().await.unwrap();
     let key = rcgen::generate_simple_self_signed(vec!["kube".into()]).unwrap();
     let private = key.signing_key.serialize_der().try_into().unwrap();
     let tls = ServerConfig::builder_with_provider(provider())
@@ -200,13 +188,13 @@ async fn a_configuration_with_tickets_is_not_taken() {
 
 #[tokio::test]
 async fn an_authority_that_is_removed_takes_its_users_with_it_on_living_connections() {
-    let (api_server, fixture, ann) = set_up().await;
+    let (api_server, fixture, ann) = KubeFixture::start_for_ann().await.unwrap();
     let stream = fixture.connect(Some(&ann), "http/1.1").await.unwrap();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     let mut ask = async || {
         sender.ready().await.unwrap();
-        let request = request(&fixture, "/version").body(Empty::<Bytes>::new()).unwrap();
+        let request = fixture.asking_for("/version").body(Empty::<Bytes>::new()).unwrap();
         let response = sender.send_request(request).await.unwrap();
         let status = response.status();
         response.into_body().collect().await.unwrap();
@@ -226,7 +214,7 @@ async fn an_authority_that_is_removed_takes_its_users_with_it_on_living_connecti
 // I56
 #[tokio::test]
 async fn a_user_whom_no_role_gives_a_group_or_whose_role_is_gone_is_not_sent() {
-    let (api_server, fixture, _) = set_up().await;
+    let (api_server, fixture, _) = KubeFixture::start_for_ann().await.unwrap();
     for roles in [&["nobody"][..], &["removed"], &["developer", "removed"], &[]] {
         let certificate = fixture.issue(&fixture.user("bob", roles)).unwrap();
         let response = fixture.get(&certificate, "/version").await.unwrap();
@@ -240,7 +228,7 @@ async fn a_user_whom_no_role_gives_a_group_or_whose_role_is_gone_is_not_sent() {
 // I53
 #[tokio::test]
 async fn connections_to_the_api_server_are_kept_for_one_user_and_never_shared() {
-    let (api_server, fixture, ann) = set_up().await;
+    let (api_server, fixture, ann) = KubeFixture::start_for_ann().await.unwrap();
     let bob = fixture.issue(&fixture.user("bob", &["developer"])).unwrap();
     for _ in 0..3 {
         assert_eq!(fixture.get(&ann, "/version").await.unwrap().status(), StatusCode::OK);
@@ -256,7 +244,7 @@ async fn connections_to_the_api_server_are_kept_for_one_user_and_never_shared() 
 
 #[tokio::test]
 async fn each_request_is_recorded_before_it_is_sent_and_not_sent_when_that_fails() {
-    let (api_server, fixture, ann) = set_up().await;
+    let (api_server, fixture, ann) = KubeFixture::start_for_ann().await.unwrap();
     fixture.get(&ann, "/api/v1/namespaces/dev/pods?limit=1").await.unwrap();
     let events = fixture.audit.events();
     let [
@@ -291,7 +279,7 @@ async fn each_request_is_recorded_before_it_is_sent_and_not_sent_when_that_fails
 // I13, I60
 #[tokio::test]
 async fn the_server_name_and_the_path_must_name_the_same_kubernetes_cluster_and_it_must_be_ours() {
-    let (api_server, fixture, ann) = set_up().await;
+    let (api_server, fixture, ann) = KubeFixture::start_for_ann().await.unwrap();
     let ask = async |server_name: String, path: String| {
         let config = fixture.client_config(Some(&ann), "http/1.1").unwrap();
         let stream = fixture.connect_as(config, &server_name).await.unwrap();
@@ -317,7 +305,7 @@ async fn the_server_name_and_the_path_must_name_the_same_kubernetes_cluster_and_
 
 #[tokio::test]
 async fn a_connection_that_found_no_place_is_served_as_soon_as_one_is_free() {
-    let (_api_server, fixture, ann) = set_up().await;
+    let (_api_server, fixture, ann) = KubeFixture::start_for_ann().await.unwrap();
     let mut rules = Policy::clone(&fixture.policy.policy());
     let spec = serde_json::json!({
         "options": { "max_kubernetes_connections": 1 },
@@ -351,7 +339,7 @@ async fn a_connection_that_found_no_place_is_served_as_soon_as_one_is_free() {
 
 #[tokio::test]
 async fn a_credential_that_the_api_server_refuses_is_our_fault_and_read_again() {
-    let (api_server, fixture, ann) = set_up().await;
+    let (api_server, fixture, ann) = KubeFixture::start_for_ann().await.unwrap();
     assert_eq!(fixture.get(&ann, "/version").await.unwrap().status(), StatusCode::OK);
     api_server.replace_token("renewed");
     api_server.write_kubeconfig(fixture.dir()).unwrap();
@@ -365,7 +353,7 @@ async fn a_credential_that_the_api_server_refuses_is_our_fault_and_read_again() 
 
 #[tokio::test]
 async fn an_api_server_that_is_gone_is_named_and_a_large_answer_arrives_whole() {
-    let (api_server, fixture, ann) = set_up().await;
+    let (api_server, fixture, ann) = KubeFixture::start_for_ann().await.unwrap();
     let large = Bytes::from(vec![b'x'; 8 * 1024 * 1024]);
     api_server.answer("/large", Response::new(large.clone()));
     assert!(fixture.get(&ann, "/large").await.unwrap().body() == &large);
@@ -383,7 +371,7 @@ async fn an_api_server_that_is_gone_is_named_and_a_large_answer_arrives_whole() 
 
 #[tokio::test]
 async fn draining_lets_what_runs_go_on_and_takes_no_more() {
-    let (api_server, fixture, ann) = set_up().await;
+    let (api_server, fixture, ann) = KubeFixture::start_for_ann().await.unwrap();
     api_server.log("before");
     let stream = fixture.connect(Some(&ann), "h2").await.unwrap();
     let io = TokioIo::new(stream);
@@ -407,7 +395,7 @@ async fn draining_lets_what_runs_go_on_and_takes_no_more() {
 
 #[tokio::test]
 async fn the_service_announces_its_clusters() {
-    let (_api_server, fixture, _) = set_up().await;
+    let (_api_server, fixture, _) = KubeFixture::start_for_ann().await.unwrap();
     let records = fixture.service.records();
     let names: Vec<_> = records.iter().map(|record| record.name.clone()).collect();
     assert_eq!(names, ["production", "staging"].map(|name| KubeClusterName::new(name).unwrap()));

@@ -2,6 +2,7 @@
 //! unless that is allowed (I43). Owns connections and their deadlines; follows no redirect, keeps nothing, believes this machine's root certificates.
 
 use std::{
+    convert::Infallible,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -51,7 +52,11 @@ impl IdentityProviders {
         parts.headers.insert(header::HOST, authority.as_str().parse()?);
         parts.headers.insert(header::USER_AGENT, concat!("remoteler/", env!("CARGO_PKG_VERSION")).parse()?);
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let driver = tokio::spawn(connection);
+        // In one task: a request that is handed over while another one ends the connection may never be answered (hyper, issue 4122).
+        let driving = async {
+            let _ = connection.await; // the answer says why
+            std::future::pending::<Infallible>().await
+        };
         let answer = async {
             let answer = sender.send_request(Request::from_parts(parts, Full::<Bytes>::from(body))).await?;
             let (head, body) = answer.into_parts();
@@ -61,9 +66,10 @@ impl IdentityProviders {
                 body.map_err(|_| anyhow::anyhow!("its answer broke off or has more than {MAX_ANSWER} octets"))?;
             Ok(Response::from_parts(head, body.to_bytes().to_vec()))
         };
-        let answer = answer.await;
-        driver.abort();
-        answer
+        tokio::select! {
+            answer = answer => answer,
+            never = driving => match never {},
+        }
     }
 
     /// The address is looked at that is connected to: a name that leads elsewhere a moment later leads nowhere.

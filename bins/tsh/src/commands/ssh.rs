@@ -182,7 +182,7 @@ async fn wait_for_end(client: &SshClient) -> anyhow::Result<u8> {
         tokio::select! {
             _ = quit.next() => return Ok(CONNECTION_FAILED),
             _ = look.tick() => if client.is_closed() {
-                let reason = client.last_words().map(|words| format!(": {words}")).unwrap_or_default();
+                let reason = client.last_words().await.map(|words| format!(": {words}")).unwrap_or_default();
                 anyhow::bail!("{} closed the connection{reason}", client.host());
             }
         }
@@ -241,7 +241,7 @@ async fn session(client: &SshClient, args: &SshArgs) -> anyhow::Result<u8> {
     if pty && !args.terse && !args.quiet {
         say(&format!("Connection to {} closed.", args.host));
     }
-    report(client, exit, args.quiet)
+    report(client, exit, args.quiet).await
 }
 
 /// The terminal is in raw mode, so the text brings its own line ends.
@@ -251,7 +251,11 @@ fn show_help(text: &str) {
 
 const LAST_MOMENT: Duration = Duration::from_millis(300);
 
-fn report(client: &SshClient, exit: Result<Exit, remoteler_ssh::SessionError>, quiet: bool) -> anyhow::Result<u8> {
+async fn report(
+    client: &SshClient,
+    exit: Result<Exit, remoteler_ssh::SessionError>,
+    quiet: bool,
+) -> anyhow::Result<u8> {
     let host = client.host();
     match exit {
         Ok(Exit::Status(status)) => Ok(u8::try_from(status & 0xff).unwrap_or(CONNECTION_FAILED)),
@@ -264,7 +268,7 @@ fn report(client: &SshClient, exit: Result<Exit, remoteler_ssh::SessionError>, q
         }
         Ok(Exit::Disconnected) => Ok(CONNECTION_FAILED),
         Ok(Exit::Unknown) => {
-            let reason = client.last_words().map(|words| format!(": {words}")).unwrap_or_default();
+            let reason = client.last_words().await.map(|words| format!(": {words}")).unwrap_or_default();
             anyhow::bail!("{host} closed the connection{reason}")
         }
         // Whoever read our output has seen enough.
