@@ -99,17 +99,14 @@ impl Path {
 }
 
 fn take(end: &mut Sequence, payload: &Payload, now: Instant) {
-    match *payload {
-        Payload::Ack(ack) => drop(end.acknowledged(ack).unwrap()),
-        Payload::Ping(nonce, ack) => {
-            end.acknowledged(ack).unwrap();
-            end.pinged(nonce);
-        }
-        Payload::Pong(nonce, ack) => {
-            end.acknowledged(ack).unwrap();
-            assert!(end.ponged(nonce, now));
-        }
-        ref other => panic!("{other:?} is none of this layer's"),
+    let (Payload::Ack(ack) | Payload::Ping(_, ack) | Payload::Pong(_, ack)) = *payload else {
+        panic!("{payload:?} is none of this layer's")
+    };
+    end.acknowledged(ack).unwrap();
+    if let Payload::Ping(nonce, _) = *payload {
+        end.pinged(nonce);
+    } else if let Payload::Pong(nonce, _) = *payload {
+        assert!(end.ponged(nonce, now));
     }
 }
 
