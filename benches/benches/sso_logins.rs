@@ -2,19 +2,18 @@
 //! opened, proven at a provider in this process, confirmed, fetched. Prints how long they took besides the provider's own time, counted from when each
 //! was due. `--bench` (as `cargo bench` says) takes 30 s at 50 a second; without it one second shows that it runs.
 
+#[path = "sso/client.rs"]
+mod client;
 #[path = "sso/provider.rs"]
 mod provider;
 
 use std::{env, net::SocketAddr, sync::Arc, time::Duration};
 
-use anyhow::{bail, ensure};
+use anyhow::bail;
 use async_trait::async_trait;
 use http::{Request, Response};
 use remoteler_auth::{AuthConfig, AuthService, Caller, FetchError, Fetcher, SsoConfig};
-use remoteler_client::KeyPairs;
-use remoteler_core::{
-    AnswerKey, BeginLogin, BrowserAction, BrowserStep, BrowserView, ClusterName, RedeemLogin, Secret, UserCerts,
-};
+use remoteler_core::{AnswerKey, BrowserAction, BrowserStep, BrowserView, ClusterName, RedeemLogin, Secret};
 use serde_json::json;
 use tokio::{runtime::Runtime, task::JoinSet, time::sleep_until};
 
@@ -73,18 +72,8 @@ fn main() -> anyhow::Result<()> {
 async fn log_in(service: &AuthService, provider: &Provider, person: u32) -> anyhow::Result<Duration> {
     let [_, a, b, c] = person.to_be_bytes();
     let api = service.as_caller(Caller::Anonymous { addr: SocketAddr::from(([10, a, b, c], 40_000)) });
-    let (keys, key) = (KeyPairs::generate("bench")?, AnswerKey::generate()?);
-    let begin = BeginLogin {
-        connector: Some("idp".into()),
-        redirect: Some("http://127.0.0.1:4711/callback".parse()?),
-        ssh_public_key: keys.ssh_public.clone(),
-        tls_public_key: keys.tls_public.clone(),
-        answer_key: key.public(),
-        ttl_seconds: None,
-        host: "laptop".into(),
-        client_addr: None,
-    };
-    let begun = api.begin_login(begin).await?;
+    let key = AnswerKey::generate()?;
+    let begun = api.begin_login(client::begin(&key)?).await?;
     let step = |step, browser: Option<Secret>| BrowserStep { step, browser, origin: ORIGIN.into(), client_addr: None };
     let id = || begun.id.clone();
     let opened = api.browser_step(step(BrowserAction::Open { id: id(), connector: None }, None)).await?;
@@ -101,8 +90,7 @@ async fn log_in(service: &AuthService, provider: &Provider, person: u32) -> anyh
     let (grant, follow) = key.open(&begun.id, &answer)?;
     let grant = Secret::new(std::str::from_utf8(&grant)?);
     let redeem = RedeemLogin { id: id(), secret: begun.secret.clone(), grant, client_addr: None };
-    let certs: UserCerts = serde_json::from_slice(&follow.open(&api.redeem_login(redeem).await?.sealed)?)?;
-    ensure!(!certs.ssh_certificate.is_empty(), "there are certificates");
+    client::received(&follow.open(&api.redeem_login(redeem).await?.sealed)?)?;
     Ok(provider.time_for(&code))
 }
 

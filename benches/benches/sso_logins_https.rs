@@ -3,6 +3,8 @@
 //! besides the provider's own time, counted from when each was due, and the processor time of the daemon. `--bench` (as `cargo bench` says) takes 30 s at 50 a
 //! second; without it one second shows that it runs.
 
+#[path = "sso/client.rs"]
+mod client;
 #[path = "sso/provider.rs"]
 mod provider;
 
@@ -25,8 +27,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use remoteler_client::KeyPairs;
-use remoteler_core::{AnswerKey, BeginLogin, LoginBegun, RedeemLogin, SealedCerts, Secret, UserCerts, wire};
+use remoteler_core::{AnswerKey, LoginBegun, RedeemLogin, SealedCerts, Secret, wire};
 use remoteler_tests::{Cluster, ClusterOptions, ProviderFiles, attribute};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, client::Resumption};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
@@ -228,18 +229,8 @@ impl World {
 
     /// One person's login; how long the provider took for it.
     async fn log_in(&self, person: u32) -> anyhow::Result<Duration> {
-        let (keys, key) = (KeyPairs::generate("bench")?, AnswerKey::generate()?);
-        let begin = BeginLogin {
-            connector: Some("idp".into()),
-            redirect: Some("http://127.0.0.1:4711/callback".parse()?),
-            ssh_public_key: keys.ssh_public.clone(),
-            tls_public_key: keys.tls_public.clone(),
-            answer_key: key.public(),
-            ttl_seconds: None,
-            host: "laptop".into(),
-            client_addr: None,
-        };
-        let begun: LoginBegun = self.call(person, wire::WEB_LOGINS, &begin).await?;
+        let key = AnswerKey::generate()?;
+        let begun: LoginBegun = self.call(person, wire::WEB_LOGINS, &client::begin(&key)?).await?;
 
         let mut browser = self.connect(person).await?;
         let (_, headers, text) = browser.get(&format!("/web/login/{}", begun.id), "").await?;
@@ -266,8 +257,7 @@ impl World {
         let grant = Secret::new(std::str::from_utf8(&grant)?);
         let redeem = RedeemLogin { id: begun.id.clone(), secret: begun.secret.clone(), grant, client_addr: None };
         let sealed: SealedCerts = self.call(person, wire::WEB_LOGIN_REDEEM, &redeem).await?;
-        let certs: UserCerts = serde_json::from_slice(&follow.open(&sealed.sealed)?)?;
-        ensure!(!certs.ssh_certificate.is_empty(), "there are certificates");
+        client::received(&follow.open(&sealed.sealed)?)?;
         Ok(self.provider.time_for(&code))
     }
 }

@@ -160,6 +160,12 @@ impl Cluster {
         })
     }
 
+    /// What was added to the daemon's environment.
+    #[must_use]
+    pub fn environment(&self) -> &[(String, String)] {
+        &self.options.environment
+    }
+
     /// Directory of this cluster.
     #[must_use]
     pub fn dir(&self) -> &std::path::Path {

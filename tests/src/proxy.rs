@@ -18,11 +18,12 @@ pub struct Proxy {
     name: String,
     data_dir: PathBuf,
     config: PathBuf,
+    environment: Vec<(String, String)>,
     log: PathBuf,
 }
 
 impl Proxy {
-    /// Joins `cluster` as a proxy on a port of its own, and waits until that listens.
+    /// Joins `cluster` as a proxy on a port of its own, in the environment of the cluster's daemon, and waits until that listens.
     ///
     /// # Panics
     /// When it does not come up.
@@ -42,8 +43,9 @@ impl Proxy {
             cluster.auth()
         );
         std::fs::write(&config, text).expect("the config can be written");
-        let process = launch(&config, &log);
-        let proxy = Self { address, process, name: name.to_owned(), data_dir, config, log };
+        let environment = cluster.environment().to_vec();
+        let process = launch(&config, &environment, &log);
+        let proxy = Self { address, process, name: name.to_owned(), data_dir, config, environment, log };
         eventually("the proxy listens", || {
             std::net::TcpStream::connect(&proxy.address).map(drop).map_err(|e| format!("{e}: {}", proxy.process.log()))
         });
@@ -52,7 +54,7 @@ impl Proxy {
 
     /// Starts it again with the same config.
     pub fn start_again(&mut self) {
-        self.process = launch(&self.config, &self.log);
+        self.process = launch(&self.config, &self.environment, &self.log);
     }
 
     /// `IP:PORT` that it listens on.
@@ -121,6 +123,8 @@ impl Drop for Proxy {
     }
 }
 
-fn launch(config: &std::path::Path, log: &std::path::Path) -> Process {
-    Process::start(Command::new(binary("remoteler")).args(["start", "-c"]).arg(config), log)
+fn launch(config: &std::path::Path, environment: &[(String, String)], log: &std::path::Path) -> Process {
+    let mut command = Command::new(binary("remoteler"));
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
+    Process::start(command.args(["start", "-c"]).arg(config), log)
 }

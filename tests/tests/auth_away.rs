@@ -7,11 +7,11 @@ use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Write},
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     time::{Duration, Instant},
 };
 
-use remoteler_tests::{Cluster, ClusterOptions, Edge, Process, User, binary, eventually, eventually_within, need, run};
+use remoteler_tests::{Cluster, ClusterOptions, Edge, Proxy, User, eventually_within, need, run};
 
 const SECONDS: Duration = Duration::from_secs(30);
 
@@ -148,34 +148,16 @@ fn auth_is_away(away: &Away) {
     let options =
         ClusterOptions { roles: "auth".into(), environment: environment.clone(), ..ClusterOptions::default() };
     let mut cluster = Cluster::start_with(options);
-    let (token, pin) = cluster.token("proxy");
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    drop(listener);
-    let config = cluster.dir().join("proxy.yaml");
-    let text = format!(
-        "remoteler: {{ nodename: proxy-1, data_dir: {}, auth_server: \"{}\", ca_pin: \"{pin}\", join_params: {{ token_name: \"{token}\" }} }}\n\
-         proxy_service: {{ listen_addr: \"{address}\" }}\n",
-        cluster.dir().join("proxy").display(),
-        cluster.auth()
-    );
-    std::fs::write(&config, text).unwrap();
-    let log = cluster.dir().join("proxy.log");
-    let mut command = Command::new(binary("remoteler"));
-    command.envs(environment.clone()).args(["start", "-c"]).arg(&config);
-    let proxy = Process::start(&mut command, &log);
-    eventually("the proxy listens", || {
-        std::net::TcpStream::connect(&address).map_err(|cause| format!("{cause}: {}", proxy.log()))
-    });
+    let proxy = Proxy::join(&cluster, "proxy");
     let words: Vec<String> = environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let mut wrapper = vec!["env"];
     wrapper.extend(words.iter().map(String::as_str));
-    let edge = Edge::launch(&cluster, "edge-1", &address, &[], &wrapper);
+    let edge = Edge::launch(&cluster, "edge-1", proxy.address(), &[], &wrapper);
     edge.wait_connected();
     let strict = "kind: role\nversion: v7\nmetadata: { name: strict }\nspec: { options: { lock: strict } }\n";
     cluster.tctl_with_input(&["create"], strict).ok();
-    let bob = User::create_at(&cluster, "bob", "access,strict", &address);
-    let ann = User::create_at(&cluster, "ann", "access", &address);
+    let bob = User::create_at(&cluster, "bob", "access,strict", proxy.address());
+    let ann = User::create_at(&cluster, "ann", "access", proxy.address());
     eventually_within(SECONDS, "the edge node is reached", || reaches(&ann, "edge-1", away));
     eventually_within(SECONDS, "bob reaches it, too", || reaches(&bob, "edge-1", away));
     // An attempt that was given up may have begun a session, too: what is told settles first.

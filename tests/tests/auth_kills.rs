@@ -18,7 +18,7 @@ use remoteler_core::{
     AuditEvent, AuditKind, AuthApi, Clock, ClusterName, ConnectionFields, LoginRequest, NewUser, SessionFields,
     SystemClock,
 };
-use remoteler_tests::{Cluster, ClusterOptions, eventually_within};
+use remoteler_tests::{Cluster, ClusterOptions, Draw, eventually_within};
 use remoteler_tunnel::SharedTlsIdentity;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
@@ -132,14 +132,6 @@ async fn make_users(api: Arc<RemoteAuth>, told: Arc<Told>) {
     }
 }
 
-/// A small generator, so that a seed gives the same moments again (Marsaglia's xorshift64*).
-fn draw(state: &mut u64, limit: u64) -> u64 {
-    *state ^= *state >> 12;
-    *state ^= *state << 25;
-    *state ^= *state >> 27;
-    (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % limit
-}
-
 fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|value| value.parse().ok())
 }
@@ -173,10 +165,10 @@ fn after_kill_9_at_any_moment_all_that_was_acknowledged_is_there() {
     let admin = Arc::new(RemoteAuth::unix(&cluster.data_dir().join("auth.sock")));
     tasks.push(runtime.spawn(make_users(Arc::clone(&admin), Arc::clone(&told))));
 
-    let (mut state, mut back, mut killed) = (seed | 1, Vec::new(), 0);
+    let (mut draw, mut back, mut killed) = (Draw::new(seed), Vec::new(), 0);
     while killed < kills || told.events.lock().unwrap().len() < least_events {
         let answered = told.events.lock().unwrap().len();
-        std::thread::sleep(Duration::from_millis(draw(&mut state, 300)));
+        std::thread::sleep(Duration::from_millis(draw.below(300) as u64));
         if killed < kills {
             cluster.kill_daemon();
             killed += 1;
@@ -188,7 +180,7 @@ fn after_kill_9_at_any_moment_all_that_was_acknowledged_is_there() {
             back.push(began.elapsed());
         }
         // Some of its work is done between two deaths, now and then.
-        if draw(&mut state, 4) == 0 {
+        if draw.below(4) == 0 {
             eventually_within(BACK_WITHIN, "events are taken again", || {
                 let now = told.events.lock().unwrap().len();
                 if now > answered { Ok(()) } else { Err(format!("{now}")) }

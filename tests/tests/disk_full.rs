@@ -4,13 +4,11 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{Child, ChildStdout, Stdio},
     time::Duration,
 };
 
-use remoteler_tests::{
-    Cluster, ClusterOptions, Edge, Process, SmallDisk, User, binary, eventually, eventually_within, need, run,
-};
+use remoteler_tests::{Cluster, ClusterOptions, Edge, Process, Proxy, SmallDisk, User, eventually_within, need, run};
 use rusqlite::Connection;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -83,26 +81,9 @@ fn full_disks_lock_nobody_out_and_lose_nothing_that_was_acknowledged() {
     }
     let options = ClusterOptions { roles: "auth".into(), disk: Some(32), ..ClusterOptions::default() };
     let mut cluster = Cluster::start_with(options);
-    let (token, pin) = cluster.token("proxy");
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    drop(listener);
     let proxy_disk = SmallDisk::mount(&cluster.dir().join("proxy"), 8).unwrap();
-    let config = cluster.dir().join("proxy.yaml");
-    let text = format!(
-        "remoteler: {{ nodename: proxy-1, data_dir: {}, auth_server: \"{}\", ca_pin: \"{pin}\", join_params: {{ token_name: \"{token}\" }} }}\n\
-         proxy_service: {{ listen_addr: \"{address}\" }}\n",
-        cluster.dir().join("proxy").display(),
-        cluster.auth()
-    );
-    std::fs::write(&config, text).unwrap();
-    let mut proxy = Process::start(
-        Command::new(binary("remoteler")).args(["start", "-c"]).arg(&config),
-        &cluster.dir().join("proxy.log"),
-    );
-    eventually("the proxy listens", || {
-        std::net::TcpStream::connect(&address).map_err(|cause| format!("{cause}: {}", proxy.log()))
-    });
+    let mut proxy = Proxy::join(&cluster, "proxy");
+    let address = proxy.address().to_owned();
     let (mut denies, deny_disk) = node(&cluster, "denies", &address, "deny");
     let (mut drops, drop_disk) = node(&cluster, "drops", &address, "drop-and-say-so");
     let ann = User::create_at(&cluster, "ann", "access", &address);
@@ -173,7 +154,7 @@ fn full_disks_lock_nobody_out_and_lose_nothing_that_was_acknowledged() {
     cluster.assert_log_verifies(); // I75
     let backup = cluster.dir().join("backup.sqlite");
     cluster.tctl(&["backup", backup.to_str().unwrap()]).ok();
-    let ends = [&mut proxy, denies.process(), drops.process()];
+    let ends = [proxy.process(), denies.process(), drops.process()];
     ends.into_iter().for_each(Process::kill_hard);
     cluster.kill_daemon();
     for file in [backup, cluster.data_dir().join("auth.sqlite")] {

@@ -6,6 +6,8 @@
 
 use std::path::Path;
 
+use remoteler_tests::Draw;
+
 #[path = "../../fuzz/src/lib.rs"]
 #[expect(unreachable_pub, reason = "it is the library of the fuzz targets")]
 mod targets;
@@ -32,7 +34,7 @@ fn changes_of_the_corpora_keep_the_targets_promises_too() {
         for (name, target) in targets::TARGETS {
             let corpus = inputs(name);
             for (at, (path, octets)) in corpus.iter().enumerate() {
-                let mut draw = Draw(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (at as u64 + 1));
+                let mut draw = Draw::new(seed.wrapping_mul(1 << 32) ^ (at as u64 + 1));
                 for _ in 0..rounds {
                     let (_, other) = &corpus[draw.below(corpus.len())];
                     let changed = changed(octets, other, &mut draw);
@@ -48,19 +50,6 @@ fn changes_of_the_corpora_keep_the_targets_promises_too() {
     assert!(thread.join().is_ok(), "see above");
 }
 
-/// Draws numbers, the same ones each time (xorshift64, Marsaglia 2003).
-struct Draw(u64);
-
-impl Draw {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 33).unwrap() % bound.max(1)
-    }
-}
-
-/// One to four changes: a bit, an octet that means something, a piece left out, doubled or cut off, a piece of another input.
 fn changed(octets: &[u8], other: &[u8], draw: &mut Draw) -> Vec<u8> {
     const TELLING: [u8; 12] = [0, 1, 0x7f, 0x80, 0xff, b'\n', b'"', b'{', b'[', b'/', b'-', b' '];
     let mut changed = octets.to_vec();

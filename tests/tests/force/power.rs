@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use remoteler_tests::Draw;
+
 use super::scenarios::Scenario;
 
 /// One call that changes something, or an acknowledgement that was said.
@@ -80,7 +82,7 @@ pub(crate) fn cut(scenario: &Scenario, before: &Path, run: &Path, log: &Path, (d
     assert!(calls.iter().any(|call| matches!(call, Call::Sync { .. })), "{}: nothing is ever synced", scenario.name);
     let seed = std::env::var("REMOTELER_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
-    let mut random = Random(seed);
+    let mut random = Draw::new(seed);
     // At the last point too: nothing that was acknowledged waits for a sync that comes with the end of the process.
     let mut points = vec![calls.len()];
     points.extend((1..drawn).map(|_| random.below(calls.len() + 1)));
@@ -190,7 +192,7 @@ impl Disk {
     }
 
     /// The disk as it may be after the power went.
-    fn write(&self, dir: &Path, random: &mut Random) {
+    fn write(&self, dir: &Path, random: &mut Draw) {
         std::fs::create_dir(dir).unwrap();
         let mut names = self.synced.clone();
         let kept = random.below(self.pending.len() + 1);
@@ -227,7 +229,7 @@ impl File {
     }
 
     /// What may be left: each change or not, and one of them in part.
-    fn lost(&self, random: &mut Random) -> Vec<u8> {
+    fn lost(&self, random: &mut Draw) -> Vec<u8> {
         let mut octets = self.synced.clone();
         let (all, torn) = (random.below(3), random.below(self.pending.len() + 1));
         for (number, change) in self.pending.iter().enumerate() {
@@ -342,19 +344,4 @@ fn place(text: &str) -> Option<PathBuf> {
 fn octets(text: &str) -> Vec<u8> {
     let digits = text.trim_matches('"').split("\\x").filter(|pair| !pair.is_empty());
     digits.map(|pair| u8::from_str_radix(pair, 16).unwrap_or_else(|_| panic!("no octet: {pair:.20}"))).collect()
-}
-
-/// A small generator, so that a seed gives the same run again (Marsaglia's xorshift64*).
-struct Random(u64);
-
-impl Random {
-    /// A number below `limit`.
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15); // never 0
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let drawn = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
-        usize::try_from(drawn).unwrap() % limit.max(1)
-    }
 }

@@ -1,24 +1,12 @@
 //! Changed responses before three verifiers.
 
 use remoteler_auth::saml::{Binding, Expected, IdpKey, SamlError, ServiceProvider, SignatureError};
-use remoteler_tests::{SamlClients, run};
+use remoteler_tests::{Draw, SamlClients, run};
 
 use super::{
     judges::Judges,
     providers::{ACS, ENTITY_ID, Met, meet, now},
 };
-
-/// Draws numbers, the same ones each time (xorshift64, Marsaglia 2003).
-struct Draw(u64);
-
-impl Draw {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 33).expect("31 bits") % bound.max(1)
-    }
-}
 
 /// Without the key information, which is not signed: we pass it over, xmlsec1 and signxml do not.
 fn without_key_info(text: &str) -> String {
@@ -96,7 +84,7 @@ fn corpus(good: &str) -> Vec<(&'static str, String)> {
 
 /// Changes that nobody thought of: pieces left out, doubled, moved, and octets changed.
 fn noise(good: &str, rounds: usize) -> Vec<(&'static str, String)> {
-    let mut draw = Draw(0x5a31_77d1_9e37_79b9);
+    let mut draw = Draw::new(0x5a31_77d1_9e37_79b9);
     let borders: Vec<usize> = good.match_indices(['<', '>', '"']).map(|(at, _)| at).collect();
     let mut made = Vec::new();
     while made.len() < rounds {
