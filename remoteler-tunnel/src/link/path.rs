@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::{ACK_WITHIN, ASK_WITHIN, DOUBT_AFTER, SOONEST};
+use crate::frame::{DATA_LEN, HEADER_LEN};
 
 /// The lowest round-trip time of late: queues that our own bulk data builds up do not count as distance. And what answers take, queues and
 /// unevenness included, for who waits for one: that is kept when the link goes on over another connection.
@@ -83,10 +84,10 @@ impl Drain {
     }
 
     /// When so many octets, of which the first were sent at `since`, have left, and a question behind them that was asked at `asked`. While they were
-    /// written the path took them already: a writer that is slower than its path has built no queue. Of what has arrived an acknowledgement comes
-    /// at the latest after [`ACK_WITHIN`], however long the rest takes.
+    /// written the path took them already: a writer that is slower than its path has built no queue. When a whole frame has arrived, an
+    /// acknowledgement comes at the latest after [`ACK_WITHIN`], however long the rest takes.
     pub(super) fn left_by(&self, octets: u64, since: Instant, asked: Instant) -> Instant {
-        let latest = asked + ACK_WITHIN;
+        let latest = asked + ACK_WITHIN + self.takes(octets.min(FRAME));
         if octets <= UNQUEUED {
             return asked;
         }
@@ -108,6 +109,8 @@ impl Drain {
 const UNMEASURED: Duration = Duration::from_secs(1);
 /// Octets that are no queue: on a path that takes them in more than [`SOONEST`], a round trip is as long.
 pub(super) const UNQUEUED: u64 = 16 * 1024;
+/// The longest frame.
+const FRAME: u64 = (HEADER_LEN + DATA_LEN) as u64;
 const LEAST_HOLDS: Duration = Duration::from_secs(30);
 const MOST_DOUBLINGS: u32 = 5;
 
@@ -125,7 +128,7 @@ mod tests {
             drain.measured(1_000_000, Duration::from_millis(100));
         }
         assert!(waits(&drain, 1_000_000).as_millis().abs_diff(100) <= 1, "{:?}", waits(&drain, 1_000_000));
-        assert_eq!(waits(&drain, 4 << 30), ACK_WITHIN);
+        assert!(waits(&drain, 4 << 30) - ACK_WITHIN <= Duration::from_millis(2), "{:?}", waits(&drain, 4 << 30));
         for _ in 0..50 {
             drain.measured(64 * 1024, Duration::from_secs(1));
         }
