@@ -4,9 +4,10 @@
 mod support;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use remoteler_core::SystemRole;
-use remoteler_tunnel::{BoxedStream, LinkState, ResumeKeys, TlsIdentity};
+use remoteler_tunnel::{BoxedStream, DOUBT_AFTER, LinkState, ResumeKeys, TlsIdentity};
 use support::earlier::{Passed, Reached, SOON, Trouble, first_process, says_again, until};
 use support::{Authorities, FaultRelay, Proxy, answer, connected, leaf, only_its_own_agent_takes_it_up, own_link};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
@@ -113,16 +114,37 @@ async fn a_connection_that_a_link_has_left_is_passed_no_longer_and_who_was_told_
         let mut passed = Passed::by_the_second().await;
         if told_to_leave {
             passed.tell_to_leave().await;
+            // That the second reaches the first is known from the first time on.
+            passed.relay.cut();
+            says_again(&mut passed.stream, b"by the second still").await;
+            passed.before.passes(1).await;
         }
         let Passed { before, relay, stream, .. } = &mut passed;
         // It is silent, not broken, and another one takes its place.
         let (asked, frozen) = (before.asked(), relay.freeze());
+        let since = Instant::now();
         says_again(stream, b"by another connection").await;
-        assert!(before.asked() > asked);
+        assert!(before.asked() > asked && since.elapsed() < DOUBT_AFTER / 2, "after {:?}", since.elapsed());
         before.passes(1).await;
         until(|| Arc::strong_count(&before.far) == 2).await;
         drop(frozen);
     }
+}
+
+#[tokio::test]
+async fn a_link_that_was_told_to_leave_keeps_a_slow_connection_when_the_next_process_does_not_reach_the_one_before() {
+    let (first, relay, _agent) = first_process().await;
+    let mut stream = first.dial("edge").await.unwrap();
+    let second = first.next(vec![]).await;
+    relay.lead_to(second.address);
+    first.router.drain("the proxy is stopping");
+    until(|| !second.heard.0.lock().unwrap().is_empty()).await;
+    says_again(&mut stream, b"before").await;
+    let frozen = relay.freeze();
+    // Longer than it takes to doubt it and to connect elsewhere, shorter than what it is given.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    frozen.send_replace(true);
+    says_again(&mut stream, b"merely slow").await;
 }
 
 #[tokio::test]

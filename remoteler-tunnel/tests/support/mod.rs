@@ -529,8 +529,8 @@ impl FaultRelay {
         self.open.lock().unwrap().send_replace(open);
     }
 
-    /// The same for the connections that there are now, as long as what is returned is held; new ones come through.
-    pub fn freeze(&self) -> impl Sized + use<> {
+    /// The same for the connections that there are now, until what is returned lets them; new ones come through.
+    pub fn freeze(&self) -> watch::Sender<bool> {
         self.let_through(false);
         std::mem::replace(&mut *self.open.lock().unwrap(), watch::Sender::new(true))
     }
