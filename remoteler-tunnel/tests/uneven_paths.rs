@@ -96,9 +96,12 @@ async fn that_a_writer_is_slower_than_its_path_hides_no_silence() {
             assert_eq!(agent.counters().resumptions, round, "nothing was wrong with it");
             device.readdress(&format!("198.51.100.{round}"));
             let since = Instant::now();
-            while agent.counters().resumptions == round {
-                sleep(Duration::from_millis(5)).await;
-            }
+            let goes_on = async {
+                while agent.counters().resumptions == round {
+                    sleep(Duration::from_millis(5)).await;
+                }
+            };
+            timeout(Duration::from_mins(1), goes_on).await.unwrap();
             waits.push(since.elapsed());
             timeout(Duration::from_secs(10), stream.read_u8()).await.unwrap().unwrap();
         }
