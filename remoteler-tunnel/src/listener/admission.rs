@@ -19,7 +19,8 @@ pub struct AdmissionLimits {
     pub total: usize,
     /// At once, from one IPv4 address or one IPv6 /64. Default 512.
     pub per_source: usize,
-    /// At once, from one IPv6 /48, which is what one customer may have: 65,536 sources. Default 2,048, a quarter of all.
+    /// At once, from one IPv6 /48, which has 65,536 sources and may be one customer's; those of mobile carriers and hosters are shared by many.
+    /// Default 2,048, a quarter of all.
     pub per_customer: usize,
 }
 
