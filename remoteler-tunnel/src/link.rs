@@ -74,6 +74,8 @@ pub struct Sequence {
     /// Whether it left a question unanswered for longer than this path takes.
     doubted: bool,
     heard: Instant,
+    /// When this process was last found to have stood still.
+    awake_since: Instant,
     ping: Ping,
     pong_due: Option<u64>,
     round_trip: RoundTrip,
@@ -88,13 +90,14 @@ enum Ping {
     },
     Due {
         nonce: u64,
+        since: Instant,
     },
-    /// Behind all sequenced octets up to `sent`, of which those up to `acked` had been acknowledged.
+    /// Behind all sequenced octets up to `sent`, which were thought to take it so long to leave.
     Sent {
         nonce: u64,
         at: Instant,
-        acked: u64,
         sent: u64,
+        queued: Option<Duration>,
     },
 }
 
@@ -115,6 +118,7 @@ impl Sequence {
             stirred: false,
             doubted: false,
             heard: now,
+            awake_since: now,
             ping: Ping::None { next: 1 },
             pong_due: None,
             round_trip: RoundTrip::default(),
@@ -164,8 +168,20 @@ impl Sequence {
         self.acked += advance;
         if advance > 0 {
             self.unacked_since = (self.sent > self.acked).then_some(self.heard);
+            self.ask_behind_no_queue(self.heard);
         }
         Ok(advance)
+    }
+
+    /// What the last answer took was a queue's that is gone: what one takes without it is asked now, for when the path is lost it is late.
+    fn ask_behind_no_queue(&mut self, now: Instant) {
+        if let Ping::None { next } = self.ping
+            && self.watchful
+            && self.round_trip.was_behind_queue()
+            && self.sent - self.acked <= UNQUEUED
+        {
+            self.ping = Ping::Due { nonce: next, since: now };
+        }
     }
 
     /// Notes that the peer wants a PONG. Of several PINGs before it is sent only the last is answered.
@@ -175,13 +191,14 @@ impl Sequence {
 
     /// Takes a PONG. One that was not asked for changes nothing; says whether it was.
     pub fn ponged(&mut self, nonce: u64, now: Instant) -> bool {
-        let Ping::Sent { nonce: asked, at, acked, sent } = self.ping else { return false };
+        let Ping::Sent { nonce: asked, at, queued, .. } = self.ping else { return false };
         if nonce != asked {
             return false;
         }
-        self.round_trip.measured(now.saturating_duration_since(at), self.drain.takes(sent - acked), now);
+        self.round_trip.measured(now.saturating_duration_since(at), queued.unwrap_or(Duration::MAX), now);
         self.ping = Ping::None { next: asked + 1 };
         self.stirred = false;
+        self.ask_behind_no_queue(now);
         true
     }
 
@@ -191,7 +208,7 @@ impl Sequence {
         if let Ping::None { next } = self.ping
             && !fresh
         {
-            self.ping = Ping::Due { nonce: next };
+            self.ping = Ping::Due { nonce: next, since: now };
         }
     }
 
@@ -217,8 +234,9 @@ impl Sequence {
         let ack = self.received as u32;
         let payload = if let Some(nonce) = self.pong_due.take() {
             Payload::Pong(nonce, ack)
-        } else if let Ping::Due { nonce } = self.ping {
-            self.ping = Ping::Sent { nonce, at: now, acked: self.acked, sent: self.sent };
+        } else if let Ping::Due { nonce, .. } = self.ping {
+            let queued = self.drain.queued(self.sent - self.acked, self.unacked_since.unwrap_or(now), now);
+            self.ping = Ping::Sent { nonce, at: now, sent: self.sent, queued };
             Payload::Ping(nonce, ack)
         } else if self.wants_ack() {
             Payload::Ack(ack)
@@ -273,7 +291,7 @@ impl Sequence {
     /// Forgets what belonged to a connection that is lost: questions and answers under way.
     pub fn suspend(&mut self) {
         self.ping = match self.ping {
-            Ping::Due { nonce } | Ping::Sent { nonce, .. } => Ping::None { next: nonce + 1 },
+            Ping::Due { nonce, .. } | Ping::Sent { nonce, .. } => Ping::None { next: nonce + 1 },
             Ping::None { next } => Ping::None { next },
         };
         self.pong_due = None;
@@ -300,7 +318,7 @@ impl Sequence {
         if self.watchful
             && let Ping::None { next } = self.ping
         {
-            self.ping = Ping::Due { nonce: next }; // what the path is like now
+            self.ping = Ping::Due { nonce: next, since: now }; // what the path is like now
         }
         Ok(advance)
     }
@@ -319,15 +337,25 @@ impl Sequence {
         [self.doubt_at(), self.ack_due].into_iter().flatten().fold(ends, Instant::min)
     }
 
-    /// When the peer is given up that was asked. Nobody is unasked: when that comes late, it was this process that stood still.
+    /// When the peer is given up that was asked. Nobody is unasked, nor before an answer has had its time: when that comes late, it was this process
+    /// that stood still.
     fn given_up_at(&self) -> Option<Instant> {
         let quiet = self.heard + self.keepalive.dead_after;
         let ends = self.unanswered_since().map_or(quiet, |since| quiet.min(since + DOUBT_AFTER));
+        Some(ends.max(self.waits_since()? + self.round_trip.patience()))
+    }
+
+    /// Since when a question waits to be sent, or to be answered.
+    fn asked_at(&self) -> Option<Instant> {
         match self.ping {
             Ping::None { .. } => None,
-            Ping::Due { .. } => Some(ends),
-            Ping::Sent { at, .. } => Some(ends.max(at + self.round_trip.patience())),
+            Ping::Due { since: at, .. } | Ping::Sent { at, .. } => Some(at),
         }
+    }
+
+    /// The same, and while this process runs.
+    fn waits_since(&self) -> Option<Instant> {
+        self.asked_at().map(|at| at.max(self.awake_since))
     }
 
     /// Since when something of ours has had no sign of the peer, if that is a reason for doubt. Where this side watches, that what moved has
@@ -344,10 +372,11 @@ impl Sequence {
         if !self.watchful || self.doubted {
             return None;
         }
+        let waits = self.waits_since()?;
         let (asked, ahead) = match self.ping {
-            Ping::Sent { at, sent, .. } => (at.max(self.heard), sent.saturating_sub(self.acked)),
+            Ping::Sent { sent, .. } => (waits.max(self.heard), sent.saturating_sub(self.acked)),
             // What is full of our own octets takes no question either.
-            Ping::Due { .. } => (self.unanswered_since()? + self.ask_within(), self.sent - self.acked),
+            Ping::Due { .. } => (waits.max(self.unanswered_since()? + self.ask_within()), self.sent - self.acked),
             Ping::None { .. } => return None,
         };
         // What was written behind the question delays no answer.
@@ -369,6 +398,10 @@ impl Sequence {
     /// # Errors
     /// Nothing was heard for the whole of [`Keepalive::dead_after`], or of [`DOUBT_AFTER`] with something unacknowledged, and not in answer to a question.
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), LinkError> {
+        let late = now.saturating_duration_since(self.poll_timeout());
+        if late > STOOD_STILL && self.awake_since <= self.asked_at().unwrap_or(now) {
+            self.awake_since = now; // once for each question, so that nobody is waited for without end
+        }
         if self.ack_due.is_some_and(|due| now >= due) {
             self.ack_due = None;
         }
@@ -385,12 +418,14 @@ impl Sequence {
         if let Ping::None { next } = self.ping
             && (silence >= self.keepalive.ping_after || asks)
         {
-            self.ping = Ping::Due { nonce: next };
+            self.ping = Ping::Due { nonce: next, since: now };
         }
         Ok(())
     }
 }
 
+/// A deadline that is found so late was slept through.
+const STOOD_STILL: Duration = Duration::from_secs(1);
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 /// What ends a link from below.

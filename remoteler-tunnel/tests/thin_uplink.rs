@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::join_all;
 use remoteler_tunnel::testkit::{Machine, TestCluster, TestProxy};
 use remoteler_tunnel::{Agent, BoxedStream, DialHeader, Dialer, StreamService};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -31,6 +32,22 @@ impl StreamService for Bursts {
         let piece = vec![0x2e; 256 * 1024];
         while stream.write_all(&piece).await.is_ok() && stream.flush().await.is_ok() {
             sleep(self.0).await;
+        }
+    }
+}
+
+/// Sends for a minute as fast as it is taken, rests until that has long left, and says a little every now and then.
+struct FloodOnce;
+
+#[async_trait]
+impl StreamService for FloodOnce {
+    async fn serve(&self, mut stream: BoxedStream, _header: DialHeader) {
+        let (end, piece) = (Instant::now() + Duration::from_secs(60), vec![b'f'; 16 * 1024]);
+        while Instant::now() < end && stream.write_all(&piece).await.is_ok() && stream.flush().await.is_ok() {}
+        // 256 KiB in the socket at 16 KiB/s, and then ten seconds.
+        sleep(4 * QUEUE + Duration::from_secs(10)).await;
+        while stream.write_all(b".").await.is_ok() && stream.flush().await.is_ok() {
+            sleep(Duration::from_millis(50)).await;
         }
     }
 }
@@ -115,16 +132,51 @@ async fn a_connection_that_is_lost_under_a_full_queue_is_left_as_soon_as_an_answ
         let mut stream = proxy.dial("edge").await.unwrap();
         read_for(&mut stream, Duration::from_millis(20_000 + 137 * round)).await;
         machine.readdress("198.51.100.1");
-        let since = Instant::now();
-        while agent.counters().resumptions == 0 {
-            sleep(Duration::from_millis(10)).await;
-        }
-        waits.push(since.elapsed());
+        waits.push(taken_up(&agent).await);
         assert!(timeout(Duration::from_secs(10), stream.read_u8()).await.unwrap().is_ok());
     }
     waits.sort_unstable();
     println!("{:?} at the median, {:?} at the most", waits[10], waits[19]);
     assert!(waits[19] < HALF_A_SECOND + QUEUE, "{waits:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_a_queue_stood_for_a_minute_makes_nobody_slower_to_notice_afterwards() {
+    let mut waits = Vec::new();
+    for round in 0..8 {
+        let (machine, proxy, agent) = device(100 + round, 16 * 1024, Arc::new(FloodOnce)).await;
+        let mut stream = proxy.dial("edge").await.unwrap();
+        let mut others = Vec::new();
+        for _ in 0..3 {
+            others.push(proxy.dial("edge").await.unwrap());
+        }
+        let others =
+            tokio::spawn(join_all(others.into_iter().map(async |mut stream| while stream.read_u8().await.is_ok() {})));
+        let little = async { while stream.read_u8().await.unwrap() != b'.' {} };
+        timeout(Duration::from_mins(5), little).await.unwrap();
+        // At once, and later.
+        read_for(&mut stream, Duration::from_millis(341 * round)).await;
+        assert_eq!((agent.counters().resumptions, machine.traffic().connections), (0, 1));
+        machine.readdress("198.51.100.1");
+        waits.push(taken_up(&agent).await);
+        assert!(timeout(Duration::from_secs(10), stream.read_u8()).await.unwrap().is_ok());
+        others.abort();
+    }
+    waits.sort_unstable();
+    println!("{:?} at the median, {:?} at the most", waits[4], waits[7]);
+    assert!(waits[7] < Duration::from_secs(2), "{waits:?}");
+}
+
+/// How long it takes until the agent's link goes on over another connection.
+async fn taken_up(agent: &Agent) -> Duration {
+    let since = Instant::now();
+    let goes_on = async {
+        while agent.counters().resumptions == 0 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(60), goes_on).await.unwrap();
+    since.elapsed()
 }
 
 const HALF_A_SECOND: Duration = Duration::from_millis(500);

@@ -13,6 +13,8 @@ pub(super) struct RoundTrip {
     least: Option<(Duration, Instant)>,
     /// The last one, queues included: what an answer takes as things are.
     last: Option<Duration>,
+    /// Whether a good part of that was spent behind octets of our own.
+    behind_queue: bool,
     measured: Option<Instant>,
     /// Without our own queues: smoothed, and how far from it they lie (RFC 6298 section 2).
     smoothed: Option<(Duration, Duration)>,
@@ -21,23 +23,45 @@ pub(super) struct RoundTrip {
 }
 
 impl RoundTrip {
-    /// An answer took so long, `queued` of it behind octets of our own.
+    /// An answer took so long, `queued` of it behind octets of our own as far as is known; not at all, that is [`Duration::MAX`].
     pub(super) fn measured(&mut self, sample: Duration, queued: Duration, now: Instant) {
-        self.measured = Some(now);
+        let before = self.measured.replace(now);
         self.last = Some(sample);
+        self.behind_queue = queued.min(sample) > SOONEST;
         self.overdue = 0;
-        let own = sample.saturating_sub(queued);
-        self.smoothed = Some(self.smoothed.map_or((own, own / 2), |(time, variation)| {
-            let off = own.abs_diff(time);
-            // What grows is followed sooner than by a quarter: the next one may have grown as much.
-            let variation =
-                if own > time && off > variation { (variation + off) / 2 } else { (3 * variation + off) / 4 };
-            ((7 * time + own) / 8, variation)
-        }));
-        match self.least {
-            Some((least, at)) if sample > least && now.saturating_duration_since(at) < LEAST_HOLDS => {}
-            Some(_) | None => self.least = Some((sample, now)),
+        let own = self.own(sample, queued);
+        match self.smoothed {
+            // It is as likely as not what was known already.
+            Some((time, _)) if own == time && !queued.is_zero() => {}
+            Some((time, variation)) if own < time => {
+                let rare = before.is_none_or(|at| now.saturating_duration_since(at) >= RARE);
+                self.smoothed = Some(fallen(own, time, variation, rare));
+            }
+            Some((time, variation)) => {
+                let off = own.abs_diff(time);
+                // What grows is followed sooner than by a quarter: the next one may have grown as much.
+                let variation = if off > variation { (variation + off) / 2 } else { (3 * variation + off) / 4 };
+                self.smoothed = Some(((7 * time + own) / 8, variation));
+            }
+            None => self.smoothed = Some((own, own / 2)),
         }
+        match self.least {
+            Some((least, _)) if sample <= least => self.least = Some((sample, now)),
+            Some((_, at)) if now.saturating_duration_since(at) < LEAST_HOLDS => {}
+            // A queue that stands for longer than that is no distance either.
+            Some(_) | None => self.least = Some((own, now)),
+        }
+    }
+
+    /// What the path itself took of that, as near to what it took of late as can be: how much of it was the queue, is known to a half.
+    fn own(&self, sample: Duration, queued: Duration) -> Duration {
+        let (most, least) = (sample.min(LONGEST), sample.saturating_sub(queued.saturating_mul(3) / 2).min(LONGEST));
+        self.smoothed.map_or(most, |(time, _)| time.clamp(least, most))
+    }
+
+    /// Whether the last answer had waited behind octets of our own, so that it says little of one that need not.
+    pub(super) fn was_behind_queue(&self) -> bool {
+        self.behind_queue
     }
 
     pub(super) fn measured_at(&self) -> Option<Instant> {
@@ -64,8 +88,18 @@ impl RoundTrip {
     pub(super) fn patience(&self) -> Duration {
         let usual = self.last.zip(self.least()).map_or(UNMEASURED, |(last, least)| last + 3 * least);
         let uneven = self.smoothed.map_or(UNMEASURED, |(time, variation)| time + 4 * variation);
-        (usual.max(uneven).max(SOONEST) * 2_u32.pow(self.overdue)).min(DOUBT_AFTER - ASK_WITHIN)
+        (usual.max(uneven).max(SOONEST) * 2_u32.pow(self.overdue)).min(LONGEST)
     }
+}
+
+/// The smoothed time and its variation after an answer that took less. A fall is no reason to wait longer; one by far, or after a rest in which much
+/// may have changed, is followed sooner than a rise.
+fn fallen(own: Duration, time: Duration, variation: Duration, rare: bool) -> (Duration, Duration) {
+    if rare {
+        return (own, variation / 2);
+    }
+    let smoothed = if 4 * own < time { (time + own) / 2 } else { (7 * time + own) / 8 };
+    (smoothed, (3 * variation + (time - own).min(variation)) / 4)
 }
 
 /// How fast the path takes what is sent into it, while more is sent than it takes: what waits in front of a question makes its answer late. Recent
@@ -83,34 +117,39 @@ impl Drain {
         self.time = self.time - self.time / 8 + time;
     }
 
-    /// When so many octets, of which the first were sent at `since`, have left, and a question behind them that was asked at `asked`. While they were
-    /// written the path took them already: a writer that is slower than its path has built no queue. When a whole frame has arrived, an
-    /// acknowledgement comes at the latest after [`ACK_WITHIN`], however long the rest takes.
-    pub(super) fn left_by(&self, octets: u64, since: Instant, asked: Instant) -> Instant {
-        let latest = asked + ACK_WITHIN + self.takes(octets.min(FRAME));
+    /// How long a question that is asked at `asked` waits behind so many octets, of which the first were sent at `since`; `None` while that is not
+    /// known. While they were written the path took them already: a writer that is slower than its path has built no queue.
+    pub(super) fn queued(&self, octets: u64, since: Instant, asked: Instant) -> Option<Duration> {
         if octets <= UNQUEUED {
-            return asked;
+            return Some(Duration::ZERO);
         }
-        if self.octets == 0 {
-            return latest; // how fast the path is, nothing has shown yet
-        }
-        (since + self.takes(octets)).clamp(asked, latest)
+        Some(self.takes(octets)?.saturating_sub(asked.saturating_duration_since(since)))
     }
 
-    /// What so many octets took of late; nothing while that is not known.
-    pub(super) fn takes(&self, octets: u64) -> Duration {
-        let nanos = self.time.as_nanos().saturating_mul(u128::from(octets)).checked_div(u128::from(self.octets));
-        let nanos = u64::try_from(nanos.unwrap_or_default());
-        nanos.map_or(DOUBT_AFTER, |nanos| Duration::from_nanos(nanos).min(DOUBT_AFTER))
+    /// When such a question has left, or a sign of life must have come before. When a whole frame has arrived, an acknowledgement comes at the latest
+    /// after [`ACK_WITHIN`], however long the rest takes.
+    pub(super) fn left_by(&self, octets: u64, since: Instant, asked: Instant) -> Instant {
+        let frame = self.takes(octets.min(FRAME)).unwrap_or_default().min(DOUBT_AFTER);
+        asked + self.queued(octets, since, asked).unwrap_or(Duration::MAX).min(ACK_WITHIN + frame)
+    }
+
+    /// What so many octets took of late.
+    fn takes(&self, octets: u64) -> Option<Duration> {
+        let nanos = self.time.as_nanos().saturating_mul(u128::from(octets)).checked_div(u128::from(self.octets))?;
+        Some(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)))
     }
 }
 
 /// While no round trip was measured.
 const UNMEASURED: Duration = Duration::from_secs(1);
 /// Octets that are no queue: on a path that takes them in more than [`SOONEST`], a round trip is as long.
-pub(super) const UNQUEUED: u64 = 16 * 1024;
+pub(super) const UNQUEUED: u64 = 4 * 1024;
 /// The longest frame.
 const FRAME: u64 = (HEADER_LEN + DATA_LEN) as u64;
+/// No answer is waited for longer than that, so nothing is learnt from how much longer one took.
+const LONGEST: Duration = DOUBT_AFTER.saturating_sub(ASK_WITHIN);
+/// Answers that are as far apart are those of a link that rests.
+const RARE: Duration = Duration::from_secs(10);
 const LEAST_HOLDS: Duration = Duration::from_secs(30);
 const MOST_DOUBLINGS: u32 = 5;
 
@@ -188,6 +227,44 @@ mod tests {
             path.measured(trip + queued, queued, now);
         }
         assert_eq!(path.patience(), Duration::from_millis(920) + 3 * trip);
+    }
+
+    #[test]
+    fn an_answer_behind_a_queue_that_was_not_known_is_forgotten_by_the_first_after_a_rest() {
+        let (mut path, now) = (RoundTrip::default(), Instant::now());
+        (0..20).for_each(|_| path.measured(Duration::from_millis(20), Duration::ZERO, now));
+        for _ in 0..20 {
+            path.measured(Duration::from_secs(16), Duration::MAX, now);
+        }
+        assert_eq!(path.smoothed.unwrap().0, Duration::from_millis(20), "nothing was learnt");
+        for _ in 0..20 {
+            path.measured(Duration::from_secs(16), Duration::ZERO, now);
+        }
+        assert_eq!(path.patience(), LONGEST);
+        path.measured(Duration::from_millis(20), Duration::ZERO, now + RARE);
+        assert_eq!(path.smoothed.unwrap().0, Duration::from_millis(20));
+    }
+
+    #[test]
+    fn times_that_fall_by_far_are_followed_within_few_answers() {
+        let (mut path, now) = (RoundTrip::default(), Instant::now());
+        path.measured(Duration::from_millis(20), Duration::ZERO, now);
+        (0..20).for_each(|_| path.measured(Duration::from_secs(4), Duration::ZERO, now));
+        let answers = (1..).find(|_| {
+            path.measured(Duration::from_millis(20), Duration::ZERO, now);
+            path.patience() < Duration::from_secs(1)
+        });
+        assert!(answers.is_some_and(|answers| answers <= 12), "{answers:?}");
+    }
+
+    #[test]
+    fn a_queue_that_stands_is_no_distance() {
+        let (mut path, now) = (RoundTrip::default(), Instant::now());
+        path.measured(Duration::from_millis(20), Duration::ZERO, now);
+        let queued = Duration::from_secs(15);
+        path.measured(Duration::from_secs(16), queued, now + LEAST_HOLDS);
+        assert_eq!((path.least(), path.rest()), (Some(Duration::from_millis(20)), SOONEST));
+        assert!(path.was_behind_queue());
     }
 
     #[test]

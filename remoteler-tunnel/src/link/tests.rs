@@ -158,6 +158,58 @@ fn a_process_that_stood_still_asks_before_it_gives_anybody_up() {
 }
 
 #[test]
+fn who_stood_still_after_asking_waits_for_the_answer_once_more() {
+    let start = Instant::now();
+    let mut path = watchful(Duration::from_millis(5), start);
+    let written = start + Duration::from_secs(1);
+    path.next(88);
+    path.transmitted(written);
+    path.handle_timeout(written + SOONEST).unwrap();
+    assert!(matches!(path.poll_output(written + SOONEST), Some(Payload::Ping(2, 0))));
+    // Nothing that came meanwhile has been read yet.
+    let woken = written + Duration::from_secs(60);
+    path.handle_timeout(woken).unwrap();
+    assert!(!path.is_doubted());
+    assert_eq!(path.poll_timeout(), woken + SOONEST);
+    let again = woken + Duration::from_secs(60);
+    assert!(matches!(path.handle_timeout(again), Err(LinkError::Silent { .. })), "not without end");
+}
+
+#[test]
+fn who_stood_still_before_the_question_was_sent_waits_for_it_once_more() {
+    let start = Instant::now();
+    let mut path = watchful(Duration::from_millis(5), start);
+    let written = start + Duration::from_secs(1);
+    path.next(88);
+    path.transmitted(written);
+    path.handle_timeout(written + SOONEST).unwrap(); // and the socket takes nothing
+    let woken = written + Duration::from_secs(60);
+    path.handle_timeout(woken).unwrap();
+    assert!(!path.is_doubted());
+    assert_eq!(path.poll_timeout(), woken + SOONEST);
+    let taken = woken + Duration::from_millis(100);
+    assert!(matches!(path.poll_output(taken), Some(Payload::Ping(2, 0))));
+    assert_eq!(path.poll_timeout(), taken + SOONEST, "an answer has its time");
+    assert!(matches!(path.handle_timeout(taken + SOONEST), Err(LinkError::Silent { .. })));
+}
+
+#[test]
+fn a_question_that_the_socket_does_not_take_has_its_time_too() {
+    let start = Instant::now();
+    for silent in [Duration::from_secs(9), Duration::from_secs(60)] {
+        let mut path = watchful(Duration::from_millis(5), start);
+        let written = start + Duration::from_secs(1);
+        path.next(88);
+        path.transmitted(written);
+        let woken = written + silent;
+        path.handle_timeout(woken).unwrap(); // asks, and the socket takes nothing
+        assert_eq!(path.poll_timeout(), woken + SOONEST);
+        path.handle_timeout(woken + SOONEST - Duration::from_millis(1)).unwrap();
+        assert!(matches!(path.handle_timeout(woken + SOONEST), Err(LinkError::Silent { .. })));
+    }
+}
+
+#[test]
 fn that_streams_have_come_to_rest_is_asked_about_once() {
     let start = Instant::now();
     let mut path = watchful(Duration::from_millis(5), start);
