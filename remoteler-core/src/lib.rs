@@ -154,7 +154,7 @@ pub use session_mfa::{
     WantedSession,
 };
 pub use sign::{SignRequest, SignedCertificates};
-pub use source::SourceNet;
+pub use source::{CustomerNet, SourceNet};
 pub use storage::{
     Change, Changes, Expected, Item, MAX_KEY, MAX_OPERATIONS, MAX_PAGE, MAX_VALUE, Operation, Page, Revision, Storage,
     StorageError, Transaction, check_key, check_size,

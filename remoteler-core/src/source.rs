@@ -28,6 +28,21 @@ impl SourceNet {
     }
 }
 
+/// The /48 of an IPv6 address: the most that one customer of a provider gets as a rule, with 65,536 sources in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CustomerNet(Ipv6Addr);
+
+impl CustomerNet {
+    /// The network that `address` belongs to; none for an IPv4 address, also one mapped into IPv6, which is a source by itself.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Option<Self> {
+        match address.to_canonical() {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(v6) => Some(Self(Ipv6Addr::from_bits(v6.to_bits() >> 80 << 80))),
+        }
+    }
+}
+
 impl fmt::Display for SourceNet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
@@ -51,5 +66,13 @@ mod tests {
         assert_eq!(of("192.0.2.1:3").to_string(), "192.0.2.1");
         assert_eq!(of("2001:db8::1").to_string(), "2001:db8::/64");
         assert_eq!(SourceNet::parse("somewhere"), None);
+    }
+
+    #[test]
+    fn networks_of_one_ipv6_customer_are_told_from_those_of_the_next() {
+        let of = |text: &str| CustomerNet::of(text.parse().unwrap());
+        assert_eq!(of("2001:db8:1::1"), of("2001:db8:1:ffff:ffff::7")); // I30
+        assert_ne!(of("2001:db8:1::1"), of("2001:db8:2::1"));
+        assert_eq!((of("192.0.2.1"), of("::ffff:192.0.2.1")), (None, None));
     }
 }

@@ -5,7 +5,11 @@
 //! Like TCP, the sequence counts octets: a frame's number is how many sequenced octets (headers included) went
 //! before it. So an acknowledgement is one number, and what a later resumption has to send again is a range.
 
+#[cfg(test)]
+mod pace;
 mod path;
+#[cfg(test)]
+mod tests;
 
 use std::time::{Duration, Instant};
 
@@ -70,6 +74,8 @@ pub struct Sequence {
     /// Whether it left a question unanswered for longer than this path takes.
     doubted: bool,
     heard: Instant,
+    /// When this process was last found to have stood still.
+    awake_since: Instant,
     ping: Ping,
     pong_due: Option<u64>,
     round_trip: RoundTrip,
@@ -79,9 +85,20 @@ pub struct Sequence {
 /// Where the one PING in flight is.
 #[derive(Clone, Copy, Debug)]
 enum Ping {
-    None { next: u64 },
-    Due { nonce: u64 },
-    Sent { nonce: u64, at: Instant },
+    None {
+        next: u64,
+    },
+    Due {
+        nonce: u64,
+        since: Instant,
+    },
+    /// Behind all sequenced octets up to `sent`, which were thought to take it so long to leave.
+    Sent {
+        nonce: u64,
+        at: Instant,
+        sent: u64,
+        queued: Option<Duration>,
+    },
 }
 
 impl Sequence {
@@ -101,6 +118,7 @@ impl Sequence {
             stirred: false,
             doubted: false,
             heard: now,
+            awake_since: now,
             ping: Ping::None { next: 1 },
             pong_due: None,
             round_trip: RoundTrip::default(),
@@ -150,8 +168,20 @@ impl Sequence {
         self.acked += advance;
         if advance > 0 {
             self.unacked_since = (self.sent > self.acked).then_some(self.heard);
+            self.ask_behind_no_queue(self.heard);
         }
         Ok(advance)
+    }
+
+    /// What the last answer took was a queue's that is gone: what one takes without it is asked now, for when the path is lost it is late.
+    fn ask_behind_no_queue(&mut self, now: Instant) {
+        if let Ping::None { next } = self.ping
+            && self.watchful
+            && self.round_trip.was_behind_queue()
+            && self.sent - self.acked <= UNQUEUED
+        {
+            self.ping = Ping::Due { nonce: next, since: now };
+        }
     }
 
     /// Notes that the peer wants a PONG. Of several PINGs before it is sent only the last is answered.
@@ -161,13 +191,14 @@ impl Sequence {
 
     /// Takes a PONG. One that was not asked for changes nothing; says whether it was.
     pub fn ponged(&mut self, nonce: u64, now: Instant) -> bool {
-        let Ping::Sent { nonce: asked, at } = self.ping else { return false };
+        let Ping::Sent { nonce: asked, at, queued, .. } = self.ping else { return false };
         if nonce != asked {
             return false;
         }
-        self.round_trip.measured(now.saturating_duration_since(at), now);
+        self.round_trip.measured(now.saturating_duration_since(at), queued.unwrap_or(Duration::MAX), now);
         self.ping = Ping::None { next: asked + 1 };
         self.stirred = false;
+        self.ask_behind_no_queue(now);
         true
     }
 
@@ -177,7 +208,7 @@ impl Sequence {
         if let Ping::None { next } = self.ping
             && !fresh
         {
-            self.ping = Ping::Due { nonce: next };
+            self.ping = Ping::Due { nonce: next, since: now };
         }
     }
 
@@ -203,8 +234,9 @@ impl Sequence {
         let ack = self.received as u32;
         let payload = if let Some(nonce) = self.pong_due.take() {
             Payload::Pong(nonce, ack)
-        } else if let Ping::Due { nonce } = self.ping {
-            self.ping = Ping::Sent { nonce, at: now };
+        } else if let Ping::Due { nonce, .. } = self.ping {
+            let queued = self.drain.queued(self.sent - self.acked, self.unacked_since.unwrap_or(now), now);
+            self.ping = Ping::Sent { nonce, at: now, sent: self.sent, queued };
             Payload::Ping(nonce, ack)
         } else if self.wants_ack() {
             Payload::Ack(ack)
@@ -259,7 +291,7 @@ impl Sequence {
     /// Forgets what belonged to a connection that is lost: questions and answers under way.
     pub fn suspend(&mut self) {
         self.ping = match self.ping {
-            Ping::Due { nonce } | Ping::Sent { nonce, .. } => Ping::None { next: nonce + 1 },
+            Ping::Due { nonce, .. } | Ping::Sent { nonce, .. } => Ping::None { next: nonce + 1 },
             Ping::None { next } => Ping::None { next },
         };
         self.pong_due = None;
@@ -283,6 +315,11 @@ impl Sequence {
         self.ack_due = None;
         self.heard = now;
         self.unacked_since = (self.sent > self.acked).then_some(now);
+        if self.watchful
+            && let Ping::None { next } = self.ping
+        {
+            self.ping = Ping::Due { nonce: next, since: now }; // what the path is like now
+        }
         Ok(advance)
     }
 
@@ -293,10 +330,32 @@ impl Sequence {
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called.
     pub fn poll_timeout(&self) -> Instant {
-        let asked = !matches!(self.ping, Ping::None { .. });
-        let quiet = self.heard + if asked { self.keepalive.dead_after } else { self.keepalive.ping_after };
-        let lost = self.unanswered_since().map(|since| since + if asked { DOUBT_AFTER } else { self.ask_within() });
-        [lost, self.doubt_at(), self.ack_due].into_iter().flatten().fold(quiet, Instant::min)
+        let ends = self.given_up_at().unwrap_or_else(|| {
+            let quiet = self.heard + self.keepalive.ping_after;
+            self.unanswered_since().map_or(quiet, |since| quiet.min(since + self.ask_within()))
+        });
+        [self.doubt_at(), self.ack_due].into_iter().flatten().fold(ends, Instant::min)
+    }
+
+    /// When the peer is given up that was asked. Nobody is unasked, nor before an answer has had its time: when that comes late, it was this process
+    /// that stood still.
+    fn given_up_at(&self) -> Option<Instant> {
+        let quiet = self.heard + self.keepalive.dead_after;
+        let ends = self.unanswered_since().map_or(quiet, |since| quiet.min(since + DOUBT_AFTER));
+        Some(ends.max(self.waits_since()? + self.round_trip.patience()))
+    }
+
+    /// Since when a question waits to be sent, or to be answered.
+    fn asked_at(&self) -> Option<Instant> {
+        match self.ping {
+            Ping::None { .. } => None,
+            Ping::Due { since: at, .. } | Ping::Sent { at, .. } => Some(at),
+        }
+    }
+
+    /// The same, and while this process runs.
+    fn waits_since(&self) -> Option<Instant> {
+        self.asked_at().map(|at| at.max(self.awake_since))
     }
 
     /// Since when something of ours has had no sign of the peer, if that is a reason for doubt. Where this side watches, that what moved has
@@ -313,13 +372,16 @@ impl Sequence {
         if !self.watchful || self.doubted {
             return None;
         }
-        let asked = match self.ping {
-            Ping::Sent { at, .. } => at.max(self.heard),
+        let waits = self.waits_since()?;
+        let (asked, ahead) = match self.ping {
+            Ping::Sent { sent, .. } => (waits.max(self.heard), sent.saturating_sub(self.acked)),
             // What is full of our own octets takes no question either.
-            Ping::Due { .. } => self.unanswered_since()? + self.ask_within(),
+            Ping::Due { .. } => (waits.max(self.unanswered_since()? + self.ask_within()), self.sent - self.acked),
             Ping::None { .. } => return None,
         };
-        Some(asked + self.round_trip.patience() + self.drain.waits(self.sent - self.acked))
+        // What was written behind the question delays no answer.
+        let left = self.unacked_since.map_or(asked, |since| self.drain.left_by(ahead, since, asked));
+        Some(left + self.round_trip.patience())
     }
 
     /// When the peer was last heard.
@@ -334,27 +396,36 @@ impl Sequence {
     /// Asks a silent peer, or gives it up.
     ///
     /// # Errors
-    /// Nothing was heard for the whole of [`Keepalive::dead_after`].
+    /// Nothing was heard for the whole of [`Keepalive::dead_after`], or of [`DOUBT_AFTER`] with something unacknowledged, and not in answer to a question.
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), LinkError> {
+        let late = now.saturating_duration_since(self.poll_timeout());
+        if late > STOOD_STILL && self.awake_since <= self.asked_at().unwrap_or(now) {
+            self.awake_since = now; // once for each question, so that nobody is waited for without end
+        }
         if self.ack_due.is_some_and(|due| now >= due) {
             self.ack_due = None;
         }
         let silence = now.saturating_duration_since(self.heard);
         let unanswered = self.unanswered_since().map(|since| now.saturating_duration_since(since)).unwrap_or_default();
-        if silence >= self.keepalive.dead_after || unanswered >= DOUBT_AFTER {
+        if self.given_up_at().is_some_and(|at| now >= at) {
             return Err(LinkError::Silent { silence });
         }
-        self.doubted |= self.doubt_at().is_some_and(|at| now >= at);
+        if self.doubt_at().is_some_and(|at| now >= at) {
+            self.doubted = true;
+            self.round_trip.overdue();
+        }
         let asks = self.unanswered_since().is_some() && unanswered >= self.ask_within();
         if let Ping::None { next } = self.ping
             && (silence >= self.keepalive.ping_after || asks)
         {
-            self.ping = Ping::Due { nonce: next };
+            self.ping = Ping::Due { nonce: next, since: now };
         }
         Ok(())
     }
 }
 
+/// A deadline that is found so late was slept through.
+const STOOD_STILL: Duration = Duration::from_secs(1);
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 /// What ends a link from below.
@@ -387,186 +458,4 @@ pub enum LinkError {
         /// How long.
         silence: Duration,
     },
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::frame::FrameType;
-
-    fn sequence(now: Instant) -> Sequence {
-        Sequence::new(Keepalive::CLIENT, 1000, now)
-    }
-
-    fn data(sequence: u32, length: usize) -> Header {
-        Header { kind: FrameType::Data, length, stream: 1, sequence }
-    }
-
-    #[test]
-    fn a_gap_and_a_repetition_are_refused() {
-        let mut path = sequence(Instant::now());
-        path.received(&data(0, 88)).unwrap();
-
-        assert!(matches!(path.received(&data(0, 88)), Err(LinkError::Gap { expected: 100, .. })));
-        assert!(matches!(path.received(&data(200, 88)), Err(LinkError::Gap { expected: 100, .. })));
-        path.received(&data(100, 88)).unwrap();
-    }
-
-    #[test]
-    fn the_sequence_goes_on_past_32_bits() {
-        let mut path = sequence(Instant::now());
-        path.received = u64::from(u32::MAX) - 11;
-        path.sent = u64::from(u32::MAX) - 11;
-        path.acked = path.sent;
-
-        path.received(&data(u32::MAX - 11, 0)).unwrap();
-        path.received(&data(0, 0)).unwrap();
-        path.next(0);
-        path.next(0);
-
-        assert_eq!(path.acknowledged(12), Ok(24));
-        assert_eq!(path.acknowledged(12), Ok(0));
-    }
-
-    #[test]
-    fn acknowledgements_go_neither_back_nor_ahead() {
-        let mut path = sequence(Instant::now());
-        path.next(88);
-        path.next(88);
-
-        assert_eq!(path.acknowledged(100), Ok(100));
-        assert!(path.acknowledged(99).is_err());
-        assert!(path.acknowledged(201).is_err());
-        assert_eq!(path.room(), 900);
-    }
-
-    #[test]
-    fn a_silent_peer_is_asked_once_and_then_given_up() {
-        let start = Instant::now();
-        let mut path = sequence(start);
-        let ping_at = path.poll_timeout();
-        path.handle_timeout(ping_at).unwrap();
-
-        assert!(matches!(path.poll_output(ping_at), Some(Payload::Ping(1, 0))));
-        assert_eq!(path.poll_output(ping_at), None);
-        let dead_at = path.poll_timeout();
-
-        assert_eq!(dead_at, start + Duration::from_secs(30));
-        assert!(matches!(path.handle_timeout(dead_at), Err(LinkError::Silent { .. })));
-    }
-
-    #[test]
-    fn an_answered_ping_measures_the_distance_and_queues_do_not_count() {
-        let start = Instant::now();
-        let mut path = sequence(start);
-        path.probe(start);
-        path.poll_output(start);
-        assert!(!path.ponged(7, start), "a PONG nobody asked for");
-        assert!(path.ponged(1, start + Duration::from_millis(20)));
-
-        let later = start + Duration::from_secs(2);
-        path.probe(later);
-        path.poll_output(later);
-        path.ponged(2, later + Duration::from_millis(300));
-
-        assert_eq!(path.round_trip(), Some(Duration::from_millis(20)));
-    }
-
-    #[test]
-    fn with_something_unacknowledged_silence_is_doubted_soon_if_the_link_outlives_the_connection() {
-        let start = Instant::now();
-        let mut path = sequence(start);
-        path.make_resumable(false);
-        path.next(88);
-        path.transmitted(start);
-        assert_eq!(path.poll_timeout(), start + ASK_WITHIN);
-        path.handle_timeout(start + ASK_WITHIN).unwrap();
-        assert!(matches!(path.poll_output(start + ASK_WITHIN), Some(Payload::Ping(..))));
-        assert_eq!(path.poll_timeout(), start + DOUBT_AFTER);
-        assert!(matches!(path.handle_timeout(start + DOUBT_AFTER), Err(LinkError::Silent { .. })));
-
-        path.suspend();
-        let later = start + Duration::from_secs(60);
-        assert_eq!(path.resume(100, later), Ok(100));
-        assert_eq!(path.poll_timeout(), later + Keepalive::CLIENT.ping_after, "nothing is unacknowledged now");
-        assert!(path.resume(99, later).is_err() && path.resume(101, later).is_err());
-    }
-
-    /// A path that watches and has measured a round trip.
-    fn watchful(round_trip: Duration, start: Instant) -> Sequence {
-        let mut path = sequence(start);
-        path.make_resumable(true);
-        path.probe(start);
-        path.poll_output(start);
-        path.heard(start + round_trip);
-        assert!(path.ponged(1, start + round_trip));
-        path
-    }
-
-    #[test]
-    fn who_can_make_another_connection_doubts_this_one_by_the_round_trips_of_the_path() {
-        for (round_trip, asked_after, doubted_after) in [(5, 250, 250), (300, 600, 1200), (4000, 3000, 5000)] {
-            let [round_trip, asked_after, doubted_after] =
-                [round_trip, asked_after, doubted_after].map(Duration::from_millis);
-            let start = Instant::now();
-            let mut path = watchful(round_trip, start);
-            let written = start + Duration::from_secs(10);
-            path.next(88);
-            path.transmitted(written);
-
-            assert_eq!(path.poll_timeout(), written + asked_after);
-            path.handle_timeout(written + asked_after).unwrap();
-            assert!(matches!(path.poll_output(written + asked_after), Some(Payload::Ping(2, 0))));
-            let doubted_at = written + asked_after + doubted_after;
-            assert_eq!(path.poll_timeout(), doubted_at.min(written + DOUBT_AFTER));
-            path.handle_timeout(doubted_at - Duration::from_millis(1)).unwrap();
-            assert!(!path.is_doubted());
-            if path.handle_timeout(doubted_at).is_ok() {
-                assert!(path.is_doubted());
-                assert_eq!(path.poll_timeout(), written + DOUBT_AFTER, "the connection itself is given its time");
-            }
-
-            path.heard(doubted_at);
-            assert!(!path.is_doubted(), "any octet is a sign of life");
-        }
-    }
-
-    #[test]
-    fn that_streams_have_come_to_rest_is_asked_about_once() {
-        let start = Instant::now();
-        let mut path = watchful(Duration::from_millis(5), start);
-        let heard = start + Duration::from_secs(10);
-        path.heard(heard);
-        path.received(&data(0, 88)).unwrap();
-        assert_eq!(path.poll_timeout(), heard + SOONEST);
-        path.handle_timeout(heard + SOONEST).unwrap();
-        assert!(matches!(path.poll_output(heard + SOONEST), Some(Payload::Ping(2, 100))));
-        let answered = heard + SOONEST + Duration::from_millis(5);
-        path.heard(answered);
-        assert!(path.ponged(2, answered));
-        assert_eq!(path.poll_timeout(), answered + Keepalive::CLIENT.ping_after, "and never again until they move");
-    }
-
-    #[test]
-    fn what_was_received_is_acknowledged_within_a_second() {
-        let start = Instant::now();
-        let mut path = sequence(start);
-        path.received(&data(0, 88)).unwrap();
-        assert_eq!(path.poll_output(start), None);
-        assert_eq!(path.poll_timeout(), start + ACK_WITHIN);
-        path.handle_timeout(start + ACK_WITHIN).unwrap();
-        assert_eq!(path.poll_output(start + ACK_WITHIN), Some(Payload::Ack(100)));
-        assert_eq!(path.poll_output(start + ACK_WITHIN), None);
-        assert!(path.poll_timeout() > start + ACK_WITHIN);
-    }
-
-    #[test]
-    fn an_idle_day_costs_less_than_a_megabyte() {
-        // PING and PONG: frame, TLS record of 22 octets more, TCP and IPv6 with timestamps; plus one bare TCP ACK.
-        let packet = HEADER_LEN + 12 + 22 + 72;
-        let per_ping = 2 * packet + 72;
-        let per_day = per_ping as u64 * (86_400 / Keepalive::CLIENT.ping_after.as_secs());
-
-        assert!(per_day < 1_000_000, "{per_day} octets");
-    }
 }

@@ -3,116 +3,15 @@
 
 mod support;
 
-use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
-use remoteler_core::{HostIdentity, SystemRole};
-use remoteler_tunnel::{
-    Agent, BoxedStream, EXPORT_CHANNEL, EXPORT_KEYS, EarlierProcess, ExportsKeys, Limits, Link, LinkState, Offer,
-    ReplayBudget, ResumeKeys, Side, TlsIdentity,
-};
-use support::{Authorities, Echo, FaultRelay, Proxy, connected, leaf, tls_stream};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use remoteler_core::SystemRole;
+use remoteler_tunnel::{BoxedStream, DOUBT_AFTER, LinkState, ResumeKeys, TlsIdentity};
+use support::earlier::{Passed, Reached, SOON, Trouble, first_process, says_again, until};
+use support::{Authorities, FaultRelay, Proxy, answer, connected, leaf, only_its_own_agent_takes_it_up, own_link};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::time::timeout;
-use tokio_util::io::InspectReader;
-
-const SOON: Duration = Duration::from_secs(60);
-
-/// Another process as this one reaches it.
-struct Reached {
-    process: Arc<Proxy>,
-    trouble: Mutex<Option<Trouble>>,
-    asked: AtomicUsize,
-    /// One for each end of a connection that is held: by who passes, and by who has the link.
-    near: Arc<()>,
-    far: Arc<()>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Trouble {
-    /// It is no more.
-    Ended,
-    /// It has no descriptor left.
-    Busy,
-    /// It takes what is passed, and is silent.
-    Speechless,
-}
-
-impl Reached {
-    fn new(process: &Arc<Proxy>) -> Arc<Self> {
-        let (process, trouble, asked) = (process.clone(), Mutex::default(), AtomicUsize::default());
-        Arc::new(Self { process, trouble, asked, near: Arc::default(), far: Arc::default() })
-    }
-
-    fn asked(&self) -> usize {
-        self.asked.load(Ordering::SeqCst)
-    }
-
-    fn has(&self, trouble: impl Into<Option<Trouble>>) {
-        *self.trouble.lock().unwrap() = trouble.into();
-    }
-
-    /// Waits until so many connections are held by who passes them.
-    async fn passes(&self, count: usize) {
-        until(|| Arc::strong_count(&self.near) == 1 + count).await;
-    }
-}
-
-async fn until(is: impl Fn() -> bool) {
-    let waiting = async {
-        while !is() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    timeout(SOON, waiting).await.unwrap();
-}
-
-/// `io`, and one of `held` with it.
-fn counted(io: DuplexStream, held: &Arc<()>) -> BoxedStream {
-    let held = held.clone();
-    Box::new(InspectReader::new(io, move |_| {
-        let _ = &held;
-    }))
-}
-
-#[async_trait]
-impl EarlierProcess for Reached {
-    async fn connect(&self) -> io::Result<BoxedStream> {
-        self.asked.fetch_add(1, Ordering::SeqCst);
-        let (near, far) = duplex(64 * 1024);
-        match *self.trouble.lock().unwrap() {
-            Some(Trouble::Ended) => return Err(io::ErrorKind::BrokenPipe.into()),
-            Some(Trouble::Busy) => return Err(io::Error::other("too many open files")),
-            Some(Trouble::Speechless) => return Ok(Box::new(near)),
-            None => {}
-        }
-        let (process, far) = (self.process.clone(), counted(far, &self.far));
-        tokio::spawn(async move { process.tunnels.take_passed(far, &process.tls).await });
-        Ok(counted(near, &self.near))
-    }
-}
-
-/// A proxy with an agent behind a relay, and what it takes to lead that elsewhere.
-async fn first_process() -> (Arc<Proxy>, FaultRelay, Agent) {
-    let first = Arc::new(Proxy::start(Default::default()).await);
-    let relay = FaultRelay::start(first.address).await;
-    let agent = first.agent("edge", relay.address, Arc::new(Echo));
-    connected(&agent).await;
-    (first, relay, agent)
-}
-
-async fn says_again(stream: &mut BoxedStream, octets: &[u8]) {
-    let echoed = async {
-        stream.write_all(octets).await.unwrap();
-        let mut heard = vec![0; octets.len()];
-        stream.read_exact(&mut heard).await.unwrap();
-        assert_eq!(heard, octets);
-    };
-    timeout(SOON, echoed).await.unwrap();
-}
 
 #[tokio::test]
 async fn a_link_of_the_process_before_goes_on_through_the_next_one_however_often_its_connection_is_lost() {
@@ -210,51 +109,67 @@ async fn a_process_before_that_cannot_be_asked_just_now_is_asked_again_until_it_
 }
 
 #[tokio::test]
-async fn a_connection_that_a_link_has_left_is_passed_no_longer() {
+async fn a_connection_that_a_link_has_left_is_passed_no_longer_and_who_was_told_to_leave_leaves_it_as_soon() {
+    for told_to_leave in [false, true] {
+        let mut passed = Passed::by_the_second().await;
+        if told_to_leave {
+            passed.tell_to_leave().await;
+            // That the second reaches the first is known from the first time on.
+            passed.relay.cut();
+            says_again(&mut passed.stream, b"by the second still").await;
+            passed.before.passes(1).await;
+        }
+        let Passed { before, relay, stream, .. } = &mut passed;
+        // It is silent, not broken, and another one takes its place.
+        let (asked, frozen) = (before.asked(), relay.freeze());
+        let since = Instant::now();
+        says_again(stream, b"by another connection").await;
+        assert!(before.asked() > asked && since.elapsed() < DOUBT_AFTER / 2, "after {:?}", since.elapsed());
+        before.passes(1).await;
+        until(|| Arc::strong_count(&before.far) == 2).await;
+        drop(frozen);
+    }
+}
+
+#[tokio::test]
+async fn a_link_that_was_told_to_leave_keeps_a_slow_connection_when_the_next_process_does_not_reach_the_one_before() {
     let (first, relay, _agent) = first_process().await;
     let mut stream = first.dial("edge").await.unwrap();
-    let before = Reached::new(&first);
-    let second = first.next(vec![before.clone()]).await;
+    let second = first.next(vec![]).await;
     relay.lead_to(second.address);
-    relay.cut();
-    says_again(&mut stream, b"by the second").await;
-    before.passes(1).await;
-    // It is silent, not broken, and another one takes its place.
-    let (asked, frozen) = (before.asked(), relay.freeze());
-    says_again(&mut stream, b"by another connection").await;
-    assert!(before.asked() > asked);
-    before.passes(1).await;
-    until(|| Arc::strong_count(&before.far) == 2).await;
-    drop(frozen);
+    first.router.drain("the proxy is stopping");
+    until(|| !second.heard.0.lock().unwrap().is_empty()).await;
+    says_again(&mut stream, b"before").await;
+    let frozen = relay.freeze();
+    // Longer than it takes to doubt it and to connect elsewhere, shorter than what it is given.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    frozen.send_replace(true);
+    says_again(&mut stream, b"merely slow").await;
 }
 
 #[tokio::test]
 async fn a_link_that_was_told_to_leave_goes_on_after_its_passed_connection_was_silent() {
     for agent_leaves in [false, true] {
-        let (first, relay, agent) = first_process().await;
-        let mut stream = first.dial("edge").await.unwrap();
-        let before = Reached::new(&first);
-        let second = first.next(vec![before.clone()]).await;
-        relay.lead_to(second.address);
-        relay.cut();
-        says_again(&mut stream, b"by the second").await;
-        if agent_leaves {
-            let agent = agent.shutdown(SOON);
-            let scenario = silent_then_back(&relay, &before, &mut stream);
-            tokio::pin!(agent);
-            tokio::select! {
-                () = &mut agent => panic!("the agent ended before its stream"),
-                () = scenario => {}
-            }
-            drop(stream);
-            timeout(SOON, agent).await.unwrap();
-            until(|| Arc::strong_count(&before.far) == 1).await;
-            before.passes(0).await;
-        } else {
-            first.router.drain("the proxy is stopping");
-            until(|| !second.heard.0.lock().unwrap().is_empty()).await;
-            silent_then_back(&relay, &before, &mut stream).await;
+        let passed = Passed::by_the_second().await;
+        if !agent_leaves {
+            passed.tell_to_leave().await;
         }
+        let Passed { before, relay, mut stream, agent, .. } = passed;
+        let scenario = silent_then_back(&relay, &before, &mut stream);
+        if !agent_leaves {
+            scenario.await;
+            continue;
+        }
+        let agent = agent.shutdown(SOON);
+        tokio::pin!(agent);
+        tokio::select! {
+            () = &mut agent => panic!("the agent ended before its stream"),
+            () = scenario => {}
+        }
+        drop(stream);
+        timeout(SOON, agent).await.unwrap();
+        until(|| Arc::strong_count(&before.far) == 1).await;
+        before.passes(0).await;
     }
 }
 
@@ -274,32 +189,6 @@ async fn silent_then_back(relay: &FaultRelay, before: &Reached, stream: &mut Box
     says_again(stream, b"and after a break").await;
 }
 
-/// A link to `first` that this test plays itself, so that it knows the secret.
-async fn own_link(first: &Proxy, host: &HostIdentity) -> (Link, ResumeKeys) {
-    let stream = tls_stream(first, host).await;
-    let keys = ResumeKeys::new(&stream.export(EXPORT_KEYS).unwrap());
-    let link = Link::start_resumable(Box::new(stream), Side::Client, Limits::client(), ReplayBudget::default());
-    let offer = Offer { ssh: Some(host.name.clone()), ..Offer::default() };
-    support::register(&link, &offer).await;
-    (link, keys)
-}
-
-/// Asks `proxy` for a link; the connection, and what it said: 0 where the link goes on.
-async fn answer(
-    proxy: &Proxy,
-    host: &HostIdentity,
-    keys: &ResumeKeys,
-    attempt: u32,
-    channel: Option<[u8; 32]>,
-) -> (impl Sized + use<>, u8) {
-    let mut stream = tls_stream(proxy, host).await;
-    let channel = channel.unwrap_or_else(|| stream.export(EXPORT_CHANNEL).unwrap());
-    stream.write_all(&keys.request(attempt, 0, &channel)).await.unwrap();
-    let mut answer = vec![0; 9];
-    stream.read_exact(&mut answer).await.unwrap();
-    (stream, answer[8])
-}
-
 // I28
 #[tokio::test]
 async fn nobody_takes_up_a_link_of_the_process_before_without_its_hosts_certificate_and_its_secret() {
@@ -308,29 +197,9 @@ async fn nobody_takes_up_a_link_of_the_process_before_without_its_hosts_certific
     let second = first.next(vec![before.clone()]).await;
     let host = first.authorities.host_identity("edge", &[SystemRole::Node], &[]);
     let other = first.authorities.host_identity("other", &[SystemRole::Node], &[]);
-    let (link, keys) = own_link(&first, &host).await;
-
-    let ask = async |host, keys: &ResumeKeys, attempt, channel| {
-        let (held, said) = answer(&second, host, keys, attempt, channel).await;
-        // Whoever is refused may stay: nothing stays with him.
-        if said != 0 {
-            before.passes(0).await;
-        }
-        drop(held);
-        said == 0
-    };
-    assert!(!ask(&other, &keys, 1, None).await, "the secret without the certificate");
-    assert!(!ask(&host, &ResumeKeys::new(&[7; 48]), 1, None).await, "a link that is not known");
-    let mut wrong = [7; 48];
-    wrong[..16].copy_from_slice(&keys.id());
-    assert!(!ask(&host, &ResumeKeys::new(&wrong), 1, None).await, "the certificate without the secret");
-    assert!(!ask(&host, &keys, 1, Some([0; 32])).await, "a proof made for another connection");
-    assert!(matches!(link.state(), LinkState::Up), "none of them touched the link");
-    assert!(ask(&host, &keys, 5, None).await);
-    assert!(
-        !ask(&host, &keys, 5, None).await && !ask(&host, &keys, 4, None).await,
-        "an attempt counts once, and in order"
-    );
+    let link = own_link(&first, &host).await;
+    // Whoever is refused may stay: nothing stays with him.
+    only_its_own_agent_takes_it_up(&second, &link, [&host, &other], async || before.passes(0).await).await;
 }
 
 // I28

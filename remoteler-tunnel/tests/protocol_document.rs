@@ -115,7 +115,7 @@ fn the_table_of_the_hello_is_the_code_s() {
 
 #[test]
 fn the_numbers_in_the_text_are_the_code_s() {
-    let AdmissionLimits { deadline, total, per_source } = AdmissionLimits::default();
+    let AdmissionLimits { deadline, total, per_source, per_customer } = AdmissionLimits::default();
     let client = Keepalive::CLIENT;
     let server = Keepalive::SERVER;
     for protocol in [ALPN_SSH, ALPN_TUNNEL, ALPN_AUTH] {
@@ -124,6 +124,7 @@ fn the_numbers_in_the_text_are_the_code_s() {
     says(&format!("the ClientHello (at most {MAX_CLIENT_HELLO} octets)"));
     says(&format!("to being somebody a connection has {} s", deadline.as_secs()));
     says(&format!("there may be {total} connections that are nobody, and {per_source} of them"));
+    says(&format!("and {per_customer} from one IPv6 /48"));
     says(&format!("two octets of length (1 to {MAX_DIAL_LEN})"));
     says(&format!("two octets of length (1 to {MAX_REGISTRATION_LEN})"));
     says(&format!("two octets of length (1 to {MAX_ORIGIN_LEN})"));

@@ -9,11 +9,8 @@ use std::sync::{
 use std::time::Duration;
 
 use remoteler_core::SystemRole;
-use remoteler_tunnel::{
-    AdmissionLimits, AgentState, CloseReason, EXPORT_CHANNEL, EXPORT_KEYS, ExportsKeys, Limits, Link, LinkState, Offer,
-    ReplayBudget, ResumeKeys, Side,
-};
-use support::{Echo, FaultRelay, Proxy, connected, tls_stream};
+use remoteler_tunnel::{AdmissionLimits, AgentState, CloseReason, Limits, Link, ReplayBudget, Side};
+use support::{Echo, FaultRelay, Proxy, connected, only_its_own_agent_takes_it_up, own_link};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 /// Connections that are lost, at least, while streams are under way.
@@ -116,33 +113,8 @@ async fn nobody_takes_up_a_link_without_its_hosts_certificate_and_its_secret() {
     let proxy = proxy().await;
     let host = proxy.authorities.host_identity("edge", &[SystemRole::Node], &[]);
     let other = proxy.authorities.host_identity("other", &[SystemRole::Node], &[]);
-    // The link of an agent that this test plays itself, so that it knows the secret.
-    let stream = tls_stream(&proxy, &host).await;
-    let keys = ResumeKeys::new(&stream.export(EXPORT_KEYS).unwrap());
-    let link = Link::start_resumable(Box::new(stream), Side::Client, Limits::client(), ReplayBudget::default());
-    let offer = Offer { ssh: Some(host.name.clone()), ..Offer::default() };
-    support::register(&link, &offer).await;
-
-    let ask = async |host, keys: &ResumeKeys, attempt, channel: Option<[u8; 32]>| {
-        let mut stream = tls_stream(&proxy, host).await;
-        let channel = channel.unwrap_or_else(|| stream.export(EXPORT_CHANNEL).unwrap());
-        stream.write_all(&keys.request(attempt, 0, &channel)).await.unwrap();
-        let mut answer = vec![0; 9];
-        stream.read_exact(&mut answer).await.unwrap();
-        answer[8] == 0
-    };
-    assert!(!ask(&other, &keys, 1, None).await, "the secret without the certificate");
-    assert!(!ask(&host, &ResumeKeys::new(&[7; 48]), 1, None).await, "a link that is not known");
-    let mut wrong = [7; 48];
-    wrong[..16].copy_from_slice(&keys.id());
-    assert!(!ask(&host, &ResumeKeys::new(&wrong), 1, None).await, "the certificate without the secret");
-    assert!(!ask(&host, &keys, 1, Some([0; 32])).await, "a proof made for another connection");
-    assert!(matches!(link.state(), LinkState::Up), "none of them touched the link");
-    assert!(ask(&host, &keys, 5, None).await);
-    assert!(
-        !ask(&host, &keys, 5, None).await && !ask(&host, &keys, 4, None).await,
-        "an attempt counts once, and in order"
-    );
+    let link = own_link(&proxy, &host).await;
+    only_its_own_agent_takes_it_up(&proxy, &link, [&host, &other], async || {}).await;
 }
 
 fn resumable_pair(limits: Limits) -> (Link, Link, [DuplexStream; 2]) {

@@ -91,9 +91,12 @@ async fn what_a_device_is_told_arrives_too_and_whole() {
         let before = resumptions(&agent);
         device.readdress(&format!("198.51.100.{round}"));
         let since = Instant::now();
-        while resumptions(&agent) == before {
-            sleep(Duration::from_millis(10)).await;
-        }
+        let goes_on = async {
+            while resumptions(&agent) == before {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(Duration::from_mins(1), goes_on).await.unwrap();
         assert!(since.elapsed() < Duration::from_secs(1), "the device noticed after {:?}", since.elapsed());
     }
     stream.shutdown().await.unwrap();
@@ -139,6 +142,27 @@ async fn a_network_that_is_away_for_some_seconds_and_comes_back_as_it_was_loses_
         // All that the device has said meanwhile, and more.
         let heard = timeout(Duration::from_secs(10), stream.read_exact(&mut [0; 20])).await;
         assert!(heard.is_ok_and(|heard| heard.is_ok()), "after {away} s away");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_stood_still_reads_what_came_meanwhile_before_it_judges_its_peers() {
+    for seed in 12..17 {
+        let cluster = TestCluster::new(seed);
+        let proxy = cluster.start_proxy("p1");
+        let device = cluster.net().machine("192.0.2.7");
+        device.delay(Duration::from_millis(200), Duration::from_millis(50));
+        let agent = cluster.start_agent("edge", proxy.address(), &device, Arc::new(Ticker));
+        cluster.connected(&agent).await;
+        let mut stream = proxy.dial("edge").await.unwrap();
+        for round in 0..30 {
+            // Questions and answers are under way at any time.
+            for _ in 0..10 + round % 7 {
+                timeout(Duration::from_secs(20), stream.read_u8()).await.unwrap().unwrap();
+            }
+            tokio::time::advance(Duration::from_secs([9, 40, 100][round % 3])).await;
+        }
+        assert_eq!((resumptions(&agent), device.traffic().connections), (0, 1), "seed {seed}");
     }
 }
 

@@ -192,10 +192,21 @@ impl Driver {
             }
             Poll::Pending => {}
         }
+        if self.poll_input(cx)? {
+            progress = Progress::Moved;
+        }
+        if matches!(progress, Progress::Waiting) && self.poll_deadline(cx)? {
+            progress = Progress::Moved;
+        }
+        Ok(progress)
+    }
+
+    /// Takes what there is to be read; says whether there was anything.
+    fn poll_input(&mut self, cx: &mut Context<'_>) -> Result<bool, CloseReason> {
         match self.poll_read(cx) {
             Poll::Ready(Ok(1..)) => {
                 self.received()?;
-                progress = Progress::Moved;
+                Ok(true)
             }
             Poll::Ready(Ok(0)) => {
                 // An end in order after it was announced is what was announced.
@@ -203,15 +214,11 @@ impl Driver {
                     return Err(CloseReason::Peer { reason: reason.clone() });
                 }
                 let message = "the peer closed the connection without a word";
-                return Err(self.broken(&io::Error::new(io::ErrorKind::UnexpectedEof, message)));
+                Err(self.broken(&io::Error::new(io::ErrorKind::UnexpectedEof, message)))
             }
-            Poll::Ready(Err(error)) => return Err(self.broken(&error)),
-            Poll::Pending => {}
+            Poll::Ready(Err(error)) => Err(self.broken(&error)),
+            Poll::Pending => Ok(false),
         }
-        if matches!(progress, Progress::Waiting) && self.poll_deadline(cx)? {
-            progress = Progress::Moved;
-        }
-        Ok(progress)
     }
 
     /// Writes and flushes the batch; says whether there was anything.
@@ -316,6 +323,8 @@ impl Driver {
             }
             let now = now();
             if now >= deadline {
+                // While this process stood still its peer may have spoken: what was not read yet is no silence.
+                self.poll_input(cx)?;
                 let mut core = self.shared.lock();
                 core.mux.handle_timeout(now)?;
                 core.dispatch(&self.shared, &mut self.woken);

@@ -4,24 +4,64 @@
 use std::time::{Duration, Instant};
 
 use super::{ACK_WITHIN, ASK_WITHIN, DOUBT_AFTER, SOONEST};
+use crate::frame::{DATA_LEN, HEADER_LEN};
 
-/// The lowest round-trip time of late: queues that our own bulk data builds up do not count as distance.
+/// The lowest round-trip time of late: queues that our own bulk data builds up do not count as distance. And what answers take, queues and
+/// unevenness included, for who waits for one: that is kept when the link goes on over another connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct RoundTrip {
     least: Option<(Duration, Instant)>,
     /// The last one, queues included: what an answer takes as things are.
     last: Option<Duration>,
+    /// Whether a good part of that was spent behind octets of our own.
+    behind_queue: bool,
     measured: Option<Instant>,
+    /// Without our own queues: smoothed, and how far from it they lie (RFC 6298 section 2).
+    smoothed: Option<(Duration, Duration)>,
+    /// How often an answer has been overdue since the last one.
+    overdue: u32,
 }
 
 impl RoundTrip {
-    pub(super) fn measured(&mut self, sample: Duration, now: Instant) {
-        self.measured = Some(now);
+    /// An answer took so long, `queued` of it behind octets of our own as far as is known; not at all, that is [`Duration::MAX`].
+    pub(super) fn measured(&mut self, sample: Duration, queued: Duration, now: Instant) {
+        let before = self.measured.replace(now);
         self.last = Some(sample);
-        match self.least {
-            Some((least, at)) if sample > least && now.saturating_duration_since(at) < LEAST_HOLDS => {}
-            Some(_) | None => self.least = Some((sample, now)),
+        self.behind_queue = queued.min(sample) > SOONEST;
+        self.overdue = 0;
+        let own = self.own(sample, queued);
+        match self.smoothed {
+            // It is as likely as not what was known already.
+            Some((time, _)) if own == time && !queued.is_zero() => {}
+            Some((time, variation)) if own < time => {
+                let rare = before.is_none_or(|at| now.saturating_duration_since(at) >= RARE);
+                self.smoothed = Some(fallen(own, time, variation, rare));
+            }
+            Some((time, variation)) => {
+                let off = own.abs_diff(time);
+                // What grows is followed sooner than by a quarter: the next one may have grown as much.
+                let variation = if off > variation { (variation + off) / 2 } else { (3 * variation + off) / 4 };
+                self.smoothed = Some(((7 * time + own) / 8, variation));
+            }
+            None => self.smoothed = Some((own, own / 2)),
         }
+        match self.least {
+            Some((least, _)) if sample <= least => self.least = Some((sample, now)),
+            Some((_, at)) if now.saturating_duration_since(at) < LEAST_HOLDS => {}
+            // A queue that stands for longer than that is no distance either.
+            Some(_) | None => self.least = Some((own, now)),
+        }
+    }
+
+    /// What the path itself took of that, as near to what it took of late as can be: how much of it was the queue, is known to a half.
+    fn own(&self, sample: Duration, queued: Duration) -> Duration {
+        let (most, least) = (sample.min(LONGEST), sample.saturating_sub(queued.saturating_mul(3) / 2).min(LONGEST));
+        self.smoothed.map_or(most, |(time, _)| time.clamp(least, most))
+    }
+
+    /// Whether the last answer had waited behind octets of our own, so that it says little of one that need not.
+    pub(super) fn was_behind_queue(&self) -> bool {
+        self.behind_queue
     }
 
     pub(super) fn measured_at(&self) -> Option<Instant> {
@@ -37,12 +77,29 @@ impl RoundTrip {
         self.least().map_or(UNMEASURED, |time| 2 * time).clamp(SOONEST, ASK_WITHIN)
     }
 
-    /// What an answer may take before the side that watches looks for another connection: what it took last, queues included, and three times the
-    /// path.
-    pub(super) fn patience(&self) -> Duration {
-        let times = self.last.zip(self.least());
-        times.map_or(UNMEASURED, |(last, least)| last + 3 * least).clamp(SOONEST, DOUBT_AFTER - ASK_WITHIN)
+    /// An answer took longer than [`patience`](Self::patience). Until one is measured the next may take twice as long (RFC 6298 section 5.5), for a
+    /// time that grew is only learnt from an answer that was waited for.
+    pub(super) fn overdue(&mut self) {
+        self.overdue = (self.overdue + 1).min(MOST_DOUBLINGS);
     }
+
+    /// What an answer may take before the side that watches looks for another connection: what it took last, queues included, and three times the
+    /// path; or what answers take that are as uneven as those of late.
+    pub(super) fn patience(&self) -> Duration {
+        let usual = self.last.zip(self.least()).map_or(UNMEASURED, |(last, least)| last + 3 * least);
+        let uneven = self.smoothed.map_or(UNMEASURED, |(time, variation)| time + 4 * variation);
+        (usual.max(uneven).max(SOONEST) * 2_u32.pow(self.overdue)).min(LONGEST)
+    }
+}
+
+/// The smoothed time and its variation after an answer that took less. A fall is no reason to wait longer; one by far, or after a rest in which much
+/// may have changed, is followed sooner than a rise.
+fn fallen(own: Duration, time: Duration, variation: Duration, rare: bool) -> (Duration, Duration) {
+    if rare {
+        return (own, variation / 2);
+    }
+    let smoothed = if 4 * own < time { (time + own) / 2 } else { (7 * time + own) / 8 };
+    (smoothed, (3 * variation + (time - own).min(variation)) / 4)
 }
 
 /// How fast the path takes what is sent into it, while more is sent than it takes: what waits in front of a question makes its answer late. Recent
@@ -60,25 +117,41 @@ impl Drain {
         self.time = self.time - self.time / 8 + time;
     }
 
-    /// Until an acknowledgement has to be there when so much is unacknowledged: of what has arrived, one comes at the latest after
-    /// [`ACK_WITHIN`], however long the rest takes.
-    pub(super) fn waits(&self, unacked: u64) -> Duration {
-        if unacked <= UNQUEUED {
-            return Duration::ZERO;
+    /// How long a question that is asked at `asked` waits behind so many octets, of which the first were sent at `since`; `None` while that is not
+    /// known. While they were written the path took them already: a writer that is slower than its path has built no queue.
+    pub(super) fn queued(&self, octets: u64, since: Instant, asked: Instant) -> Option<Duration> {
+        if octets <= UNQUEUED {
+            return Some(Duration::ZERO);
         }
-        if self.octets == 0 {
-            return ACK_WITHIN; // how fast the path is, nothing has shown yet
-        }
-        let nanos = self.time.as_nanos().saturating_mul(u128::from(unacked)) / u128::from(self.octets);
-        u64::try_from(nanos).map_or(ACK_WITHIN, |nanos| Duration::from_nanos(nanos).min(ACK_WITHIN))
+        Some(self.takes(octets)?.saturating_sub(asked.saturating_duration_since(since)))
+    }
+
+    /// When such a question has left, or a sign of life must have come before. When a whole frame has arrived, an acknowledgement comes at the latest
+    /// after [`ACK_WITHIN`], however long the rest takes.
+    pub(super) fn left_by(&self, octets: u64, since: Instant, asked: Instant) -> Instant {
+        let frame = self.takes(octets.min(FRAME)).unwrap_or_default().min(DOUBT_AFTER);
+        asked + self.queued(octets, since, asked).unwrap_or(Duration::MAX).min(ACK_WITHIN + frame)
+    }
+
+    /// What so many octets took of late.
+    fn takes(&self, octets: u64) -> Option<Duration> {
+        let nanos = self.time.as_nanos().saturating_mul(u128::from(octets)).checked_div(u128::from(self.octets))?;
+        Some(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)))
     }
 }
 
 /// While no round trip was measured.
 const UNMEASURED: Duration = Duration::from_secs(1);
 /// Octets that are no queue: on a path that takes them in more than [`SOONEST`], a round trip is as long.
-pub(super) const UNQUEUED: u64 = 16 * 1024;
+pub(super) const UNQUEUED: u64 = 4 * 1024;
+/// The longest frame.
+const FRAME: u64 = (HEADER_LEN + DATA_LEN) as u64;
+/// No answer is waited for longer than that, so nothing is learnt from how much longer one took.
+const LONGEST: Duration = DOUBT_AFTER.saturating_sub(ASK_WITHIN);
+/// Answers that are as far apart are those of a link that rests.
+const RARE: Duration = Duration::from_secs(10);
 const LEAST_HOLDS: Duration = Duration::from_secs(30);
+const MOST_DOUBLINGS: u32 = 5;
 
 #[cfg(test)]
 mod tests {
@@ -86,29 +159,123 @@ mod tests {
 
     #[test]
     fn a_queue_takes_as_long_as_its_octets_did_of_late_but_not_longer_than_an_acknowledgement_may() {
-        let mut drain = Drain::default();
-        assert_eq!(drain.waits(UNQUEUED), Duration::ZERO);
-        assert_eq!(drain.waits(UNQUEUED + 1), ACK_WITHIN, "nothing is known yet");
+        let (mut drain, now) = (Drain::default(), Instant::now());
+        let waits = |drain: &Drain, octets| drain.left_by(octets, now, now) - now;
+        assert_eq!(waits(&drain, UNQUEUED), Duration::ZERO);
+        assert_eq!(waits(&drain, UNQUEUED + 1), ACK_WITHIN, "nothing is known yet");
         for _ in 0..50 {
             drain.measured(1_000_000, Duration::from_millis(100));
         }
-        assert!(drain.waits(1_000_000).as_millis().abs_diff(100) <= 1, "{:?}", drain.waits(1_000_000));
-        assert_eq!(drain.waits(4 << 30), ACK_WITHIN);
+        assert!(waits(&drain, 1_000_000).as_millis().abs_diff(100) <= 1, "{:?}", waits(&drain, 1_000_000));
+        assert!(waits(&drain, 4 << 30) - ACK_WITHIN <= Duration::from_millis(2), "{:?}", waits(&drain, 4 << 30));
         for _ in 0..50 {
             drain.measured(64 * 1024, Duration::from_secs(1));
         }
-        assert!(drain.waits(32 * 1024).as_millis() > 450, "{:?}", drain.waits(32 * 1024));
+        assert!(waits(&drain, 32 * 1024).as_millis() > 450, "{:?}", waits(&drain, 32 * 1024));
+    }
+
+    #[test]
+    fn what_has_left_while_it_was_written_waits_no_more() {
+        let (mut drain, now) = (Drain::default(), Instant::now());
+        drain.measured(25_000, Duration::from_millis(250));
+        let asked = now + Duration::from_millis(250);
+        assert_eq!(drain.left_by(25_000, now, asked), asked);
+        assert_eq!(
+            drain.left_by(35_000, now, asked),
+            asked + Duration::from_millis(100),
+            "more than it has shown to take"
+        );
     }
 
     #[test]
     fn an_answer_may_take_what_the_last_one_took_and_three_times_the_path() {
         let (mut path, now) = (RoundTrip::default(), Instant::now());
         assert_eq!((path.rest(), path.patience()), (UNMEASURED, UNMEASURED));
-        path.measured(Duration::from_millis(10), now);
+        for _ in 0..20 {
+            path.measured(Duration::from_millis(10), Duration::ZERO, now);
+        }
         assert_eq!((path.rest(), path.patience()), (SOONEST, SOONEST));
-        path.measured(Duration::from_millis(900), now);
-        assert_eq!((path.rest(), path.patience()), (SOONEST, Duration::from_millis(930)));
-        path.measured(Duration::from_millis(200), now + LEAST_HOLDS);
+        for _ in 0..80 {
+            path.measured(Duration::from_millis(900), Duration::ZERO, now);
+        }
+        let patience = path.patience().as_millis();
+        assert!(path.rest() == SOONEST && patience.abs_diff(930) <= 5, "{patience} ms");
+        for _ in 0..80 {
+            path.measured(Duration::from_millis(200), Duration::ZERO, now + LEAST_HOLDS);
+        }
         assert_eq!((path.rest(), path.patience()), (Duration::from_millis(400), Duration::from_millis(800)));
+    }
+
+    #[test]
+    fn uneven_answers_are_waited_for_as_long_as_they_are_uneven() {
+        let (mut path, now) = (RoundTrip::default(), Instant::now());
+        for round in 0..40 {
+            path.measured(Duration::from_millis(if round % 2 == 0 { 20 } else { 500 }), Duration::ZERO, now);
+        }
+        assert!(path.patience() > Duration::from_millis(1000), "{:?}", path.patience());
+        for _ in 0..40 {
+            path.measured(Duration::from_millis(20), Duration::ZERO, now);
+        }
+        assert_eq!(path.patience(), SOONEST);
+    }
+
+    #[test]
+    fn what_our_own_octets_take_is_no_unevenness() {
+        let (mut path, now, trip) = (RoundTrip::default(), Instant::now(), Duration::from_millis(20));
+        for round in 0..40 {
+            let queued = Duration::from_millis(if round % 2 == 0 { 0 } else { 900 });
+            path.measured(trip + queued, queued, now);
+        }
+        assert_eq!(path.patience(), Duration::from_millis(920) + 3 * trip);
+    }
+
+    #[test]
+    fn an_answer_behind_a_queue_that_was_not_known_is_forgotten_by_the_first_after_a_rest() {
+        let (mut path, now) = (RoundTrip::default(), Instant::now());
+        (0..20).for_each(|_| path.measured(Duration::from_millis(20), Duration::ZERO, now));
+        for _ in 0..20 {
+            path.measured(Duration::from_secs(16), Duration::MAX, now);
+        }
+        assert_eq!(path.smoothed.unwrap().0, Duration::from_millis(20), "nothing was learnt");
+        for _ in 0..20 {
+            path.measured(Duration::from_secs(16), Duration::ZERO, now);
+        }
+        assert_eq!(path.patience(), LONGEST);
+        path.measured(Duration::from_millis(20), Duration::ZERO, now + RARE);
+        assert_eq!(path.smoothed.unwrap().0, Duration::from_millis(20));
+    }
+
+    #[test]
+    fn times_that_fall_by_far_are_followed_within_few_answers() {
+        let (mut path, now) = (RoundTrip::default(), Instant::now());
+        path.measured(Duration::from_millis(20), Duration::ZERO, now);
+        (0..20).for_each(|_| path.measured(Duration::from_secs(4), Duration::ZERO, now));
+        let answers = (1..).find(|_| {
+            path.measured(Duration::from_millis(20), Duration::ZERO, now);
+            path.patience() < Duration::from_secs(1)
+        });
+        assert!(answers.is_some_and(|answers| answers <= 12), "{answers:?}");
+    }
+
+    #[test]
+    fn a_queue_that_stands_is_no_distance() {
+        let (mut path, now) = (RoundTrip::default(), Instant::now());
+        path.measured(Duration::from_millis(20), Duration::ZERO, now);
+        let queued = Duration::from_secs(15);
+        path.measured(Duration::from_secs(16), queued, now + LEAST_HOLDS);
+        assert_eq!((path.least(), path.rest()), (Some(Duration::from_millis(20)), SOONEST));
+        assert!(path.was_behind_queue());
+    }
+
+    #[test]
+    fn after_an_answer_that_was_overdue_the_next_is_waited_for_twice_as_long_until_it_is_there() {
+        let (mut path, now) = (RoundTrip::default(), Instant::now());
+        (0..20).for_each(|_| path.measured(Duration::from_millis(10), Duration::ZERO, now));
+        for doublings in 1..10 {
+            path.overdue();
+            assert_eq!(path.patience(), (SOONEST * 2_u32.pow(doublings.min(5))).min(DOUBT_AFTER - ASK_WITHIN));
+        }
+        path.measured(Duration::from_millis(10), Duration::ZERO, now);
+        assert_eq!(path.patience(), SOONEST);
     }
 }

@@ -1,6 +1,7 @@
 //! Two machines, joined by wires that cut their octets anywhere.
 
 mod properties;
+mod silence;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -96,7 +96,7 @@ impl Net {
     pub fn machine(&self, ip: &str) -> Machine {
         let weather =
             Weather { ip: address(ip), delay: Duration::ZERO, jitter: Duration::ZERO, uplink: None, silent: false };
-        let place = Place { weather, traffic: Traffic::default(), connections: Vec::new() };
+        let place = Place { weather, traffic: Traffic::default(), connections: Vec::new(), leaves: None };
         Machine { net: self.clone(), place: Arc::new(Mutex::new(place)) }
     }
 
@@ -127,6 +127,8 @@ pub struct Traffic {
     pub received: u64,
     /// Writes, of both ends: TCP segments, where they are small.
     pub segments: u64,
+    /// Connections that somebody took.
+    pub connections: u64,
 }
 
 /// One machine's way into the network: makes connections, and loses them as the test says.
@@ -140,6 +142,16 @@ struct Place {
     weather: Weather,
     traffic: Traffic,
     connections: Vec<Weak<Mutex<Connection>>>,
+    /// When all that its connections were given will be on its way, where the uplink has a rate.
+    leaves: Option<Instant>,
+}
+
+impl Place {
+    /// When what is handed to the uplink now begins to leave: behind what waits there, of whichever connection.
+    fn begins(&self) -> Instant {
+        let now = Instant::now();
+        self.leaves.filter(|_| self.weather.uplink.is_some()).map_or(now, |leaves| leaves.max(now))
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -155,7 +167,11 @@ struct Weather {
 impl Machine {
     /// Resets every connection; how many there were.
     pub fn cut(&self) -> usize {
-        let connections = std::mem::take(&mut lock(&self.place).connections);
+        let connections = {
+            let mut place = lock(&self.place);
+            place.leaves = None; // what waited in the sockets goes with them
+            std::mem::take(&mut place.connections)
+        };
         let live = connections.iter().filter_map(Weak::upgrade);
         live.filter(|connection| lock(connection).reset()).count()
     }
@@ -177,6 +193,7 @@ impl Machine {
     pub fn readdress(&self, ip: &str) {
         let mut place = lock(&self.place);
         place.weather.ip = address(ip);
+        place.leaves = None;
         let connections = std::mem::take(&mut place.connections);
         drop(place);
         connections.iter().filter_map(Weak::upgrade).for_each(|connection| lock(&connection).dead = true);
@@ -188,8 +205,8 @@ impl Machine {
         (place.weather.delay, place.weather.jitter) = (delay, jitter);
     }
 
-    /// How many octets a second each of its connections carries away from it: what is more waits in the socket, 256 KiB of it, and then the
-    /// writer does. Zero is no limit, which is how it begins.
+    /// How many octets a second all its connections together carry away from it, in the order in which they were written: what is more waits in
+    /// the sockets, 256 KiB in each, and then the writer does; a new connection begins behind it. Zero is no limit, which is how it begins.
     pub fn uplink(&self, octets_a_second: u32) {
         lock(&self.place).weather.uplink = NonZeroU32::new(octets_a_second);
     }
@@ -222,7 +239,8 @@ impl Dialer for Machine {
             sleep(CONNECT_DEADLINE).await;
             return Err(failed(io::ErrorKind::TimedOut));
         }
-        sleep(self.under_way(weather)).await;
+        let begins = lock(&self.place).begins();
+        tokio::time::sleep_until(begins + self.under_way(weather)).await;
         let listener = lock(&self.net.shared).listeners.get(address).cloned();
         let Some(listener) = listener else { return Err(failed(io::ErrorKind::ConnectionRefused)) };
         let port = {
@@ -245,6 +263,7 @@ impl Dialer for Machine {
         let mut place = lock(&self.place);
         place.connections.retain(|connection| connection.strong_count() > 0);
         place.connections.push(Arc::downgrade(&connection));
+        place.traffic.connections += 1;
         drop(place);
         Ok(Box::new(end(0)))
     }
@@ -265,8 +284,6 @@ struct Pipe {
     queue: VecDeque<(Instant, Bytes)>,
     queued: usize,
     last: Option<Instant>,
-    /// When all that was written will be on its way.
-    leaves: Option<Instant>,
     ended: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
@@ -343,6 +360,7 @@ impl AsyncWrite for End {
         if connection.reset {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
+        let dead = connection.dead;
         let [one, other] = &mut connection.pipes;
         let pipe = if self.side == 0 { one } else { other };
         if pipe.ended {
@@ -354,9 +372,10 @@ impl AsyncWrite for End {
             return Poll::Pending;
         }
         let octets = octets.get(..take).unwrap_or_default();
-        let uplink = weather.uplink.filter(|_| self.side == 0).map(NonZeroU32::get);
-        let begins = pipe.leaves.map_or(Instant::now(), |leaves| leaves.max(Instant::now()));
-        let mut leaves = begins;
+        // A connection of an address that is gone has no part in the uplink.
+        let uplink = weather.uplink.filter(|_| self.side == 0 && !dead).map(NonZeroU32::get);
+        let mut place = lock(&self.machine.place);
+        let mut leaves = if uplink.is_some() { place.begins() } else { Instant::now() };
         for segment in octets.chunks(if uplink.is_some() { SEGMENT } else { take }) {
             leaves += uplink.map_or(Duration::ZERO, |rate| Duration::from_secs(segment.len() as u64) / rate);
             // Later octets never overtake earlier ones.
@@ -364,10 +383,11 @@ impl AsyncWrite for End {
             pipe.last = Some(at);
             pipe.queue.push_back((at, Bytes::copy_from_slice(segment)));
         }
-        pipe.leaves = Some(leaves);
+        if uplink.is_some() {
+            place.leaves = Some(leaves);
+        }
         pipe.queued += take;
         pipe.reader.take().into_iter().for_each(Waker::wake);
-        let mut place = lock(&self.machine.place);
         place.traffic.segments += 1;
         if self.side == 0 {
             place.traffic.sent += take as u64;

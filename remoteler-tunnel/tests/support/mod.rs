@@ -1,6 +1,8 @@
 //! A cluster's authorities, identities and an inventory, for tests over real TLS on loopback.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "support of tests, each file uses its part")]
 
+pub mod earlier;
+
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -18,10 +20,11 @@ use remoteler_core::{
 };
 use remoteler_tunnel::{
     Admission, AdmissionLimits, Admissions, Agent, AgentConfig, AgentEvents, AgentSession, AgentState, BoxedStream,
-    ClientTls, CloseReason, Connection, DialError, DialHeader, DialReply, EarlierProcess, Inventory, Limits, Link,
-    Offer, OnePort, Place, REGISTRATION_METADATA, Refusal, RegistrationError, ReplayBudget, Replayed, Route,
-    RouteHandler, Routed, Router, Serve, ServerTls, SharedTlsIdentity, Socket, StreamService, Target, TargetKind,
-    TargetName, TlsIdentity, TrustSource, TunnelServer, Ways, connect_tcp, read_dial, relay, serve, write_dial_reply,
+    ClientTls, CloseReason, Connection, DialError, DialHeader, DialReply, EXPORT_CHANNEL, EXPORT_KEYS, EarlierProcess,
+    ExportsKeys, Inventory, Limits, Link, LinkState, Offer, OnePort, Place, REGISTRATION_METADATA, Refusal,
+    RegistrationError, ReplayBudget, Replayed, ResumeKeys, Route, RouteHandler, Routed, Router, Serve, ServerTls,
+    SharedTlsIdentity, Side, Socket, StreamService, Target, TargetKind, TargetName, TlsIdentity, TrustSource,
+    TunnelServer, Ways, connect_tcp, read_dial, relay, serve, write_dial_reply,
 };
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -357,6 +360,58 @@ pub async fn register(link: &Link, offer: &Offer) {
     tokio::spawn(async move { control.read_u8().await });
 }
 
+/// A link to `proxy` that a test plays itself, so that it knows the secret.
+pub async fn own_link(proxy: &Proxy, host: &HostIdentity) -> (Link, ResumeKeys) {
+    let stream = tls_stream(proxy, host).await;
+    let keys = ResumeKeys::new(&stream.export(EXPORT_KEYS).unwrap());
+    let link = Link::start_resumable(Box::new(stream), Side::Client, Limits::client(), ReplayBudget::default());
+    let offer = Offer { ssh: Some(host.name.clone()), ..Offer::default() };
+    register(&link, &offer).await;
+    (link, keys)
+}
+
+/// Asks `proxy` for a link; the connection, and what it said: 0 where the link goes on.
+pub async fn answer(
+    proxy: &Proxy,
+    host: &HostIdentity,
+    keys: &ResumeKeys,
+    attempt: u32,
+    channel: Option<[u8; 32]>,
+) -> (impl Sized + use<>, u8) {
+    let mut stream = tls_stream(proxy, host).await;
+    let channel = channel.unwrap_or_else(|| stream.export(EXPORT_CHANNEL).unwrap());
+    stream.write_all(&keys.request(attempt, 0, &channel)).await.unwrap();
+    let mut answer = vec![0; 9];
+    stream.read_exact(&mut answer).await.unwrap();
+    (stream, answer[8])
+}
+
+/// Asks `proxy` for `link` in every way that must be refused, and `refused` after each of them; then in the one that must not.
+pub async fn only_its_own_agent_takes_it_up(
+    proxy: &Proxy,
+    (link, keys): &(Link, ResumeKeys),
+    [host, other]: [&HostIdentity; 2],
+    refused: impl AsyncFn(),
+) {
+    let ask = async |host, keys: &ResumeKeys, attempt, channel| {
+        let (held, said) = answer(proxy, host, keys, attempt, channel).await;
+        if said != 0 {
+            refused().await;
+        }
+        drop(held);
+        said == 0
+    };
+    assert!(!ask(other, keys, 1, None).await, "the secret without the certificate");
+    assert!(!ask(host, &ResumeKeys::new(&[7; 48]), 1, None).await, "a link that is not known");
+    let mut wrong = [7; 48];
+    wrong[..16].copy_from_slice(&keys.id());
+    assert!(!ask(host, &ResumeKeys::new(&wrong), 1, None).await, "the certificate without the secret");
+    assert!(!ask(host, keys, 1, Some([0; 32])).await, "a proof made for another connection");
+    assert!(matches!(link.state(), LinkState::Up), "none of them touched the link");
+    assert!(ask(host, keys, 5, None).await);
+    assert!(!ask(host, keys, 5, None).await && !ask(host, keys, 4, None).await, "an attempt counts once, and in order");
+}
+
 /// Waits until the agent can be dialled.
 pub async fn connected(agent: &Agent) {
     agent.state().wait_for(|state| matches!(state, AgentState::Connected { .. })).await.unwrap();
@@ -474,8 +529,8 @@ impl FaultRelay {
         self.open.lock().unwrap().send_replace(open);
     }
 
-    /// The same for the connections that there are now, as long as what is returned is held; new ones come through.
-    pub fn freeze(&self) -> impl Sized + use<> {
+    /// The same for the connections that there are now, until what is returned lets them; new ones come through.
+    pub fn freeze(&self) -> watch::Sender<bool> {
         self.let_through(false);
         std::mem::replace(&mut *self.open.lock().unwrap(), watch::Sender::new(true))
     }

@@ -1,0 +1,239 @@
+//! Properties of the doubt about a silent connection, over a path with a rate, a distance and a queue: a path that works is never doubted, however its
+//! writer writes, and one that is lost is found by the path's times, however slow its writer is.
+
+use std::collections::VecDeque;
+
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+
+use super::*;
+use crate::frame::{DATA_LEN, FrameType};
+
+/// What is under way: its last octet arrives then.
+type Pipe = VecDeque<(Instant, Frame)>;
+
+enum Frame {
+    Data(Header),
+    Link(Payload),
+}
+
+/// Two ends with a path between them: to the server it has a rate and a queue, back it has neither.
+struct Path {
+    client: Sequence,
+    server: Sequence,
+    /// Octets a second.
+    rate: u64,
+    one_way: Duration,
+    there: Pipe,
+    back: Pipe,
+    leaves: Instant,
+    now: Instant,
+    lost: bool,
+}
+
+impl Path {
+    fn new(rate: u64, one_way: Duration) -> Self {
+        let now = Instant::now();
+        let (mut client, mut server) =
+            (Sequence::new(Keepalive::CLIENT, 4 << 20, now), Sequence::new(Keepalive::SERVER, 4 << 20, now));
+        client.make_resumable(true);
+        client.probe(now); // as a link does that comes up
+        server.make_resumable(false);
+        let (there, back) = (Pipe::new(), Pipe::new());
+        Self { client, server, rate, one_way, there, back, leaves: now, now, lost: false }
+    }
+
+    /// Octets that wait in front of the path.
+    fn queued(&self) -> u64 {
+        let waits = self.leaves.saturating_duration_since(self.now).as_micros();
+        u64::try_from(waits).unwrap() * self.rate / 1_000_000
+    }
+
+    fn send(&mut self, length: usize, frame: Frame) {
+        let takes = Duration::from_micros((length as u64 * 1_000_000).div_ceil(self.rate));
+        self.leaves = self.leaves.max(self.now) + takes;
+        self.there.push_back((self.leaves + self.one_way, frame));
+    }
+
+    /// Writes so many octets, as far as a socket of 256 KiB takes them; the rest is given up.
+    fn write(&mut self, octets: usize) {
+        let room = (256 * 1024_u64).saturating_sub(self.queued());
+        let mut left = octets.min(usize::try_from(room).unwrap());
+        while left > 0 {
+            let length = left.min(DATA_LEN);
+            left -= length;
+            let sequence = self.client.next(length);
+            let header = Header { kind: FrameType::Data, length, stream: 1, sequence };
+            self.send(HEADER_LEN + length, Frame::Data(header));
+        }
+        self.client.transmitted(self.now);
+    }
+
+    /// A millisecond passes.
+    fn step(&mut self) {
+        self.now += Duration::from_millis(1);
+        let now = self.now;
+        while let Some((_, frame)) = self.there.pop_front_if(|(at, _)| *at <= now && !self.lost) {
+            self.server.heard(now);
+            match frame {
+                Frame::Data(header) => self.server.received(&header).unwrap(),
+                Frame::Link(payload) => take(&mut self.server, &payload, now),
+            }
+        }
+        while let Some((_, frame)) = self.back.pop_front_if(|(at, _)| *at <= now && !self.lost) {
+            let Frame::Link(payload) = frame else { continue };
+            self.client.heard(now);
+            take(&mut self.client, &payload, now);
+        }
+        for end in [&mut self.client, &mut self.server] {
+            if end.poll_timeout() <= now {
+                end.handle_timeout(now).unwrap();
+            }
+        }
+        while let Some(payload) = self.client.poll_output(now) {
+            self.send(HEADER_LEN + payload.wire_len(), Frame::Link(payload));
+        }
+        while let Some(payload) = self.server.poll_output(now) {
+            self.back.push_back((now + self.one_way, Frame::Link(payload)));
+        }
+    }
+}
+
+fn take(end: &mut Sequence, payload: &Payload, now: Instant) {
+    let (Payload::Ack(ack) | Payload::Ping(_, ack) | Payload::Pong(_, ack)) = *payload else {
+        panic!("{payload:?} is none of this layer's")
+    };
+    end.acknowledged(ack).unwrap();
+    if let Payload::Ping(nonce, _) = *payload {
+        end.pinged(nonce);
+    } else if let Payload::Pong(nonce, _) = *payload {
+        assert!(end.ponged(nonce, now));
+    }
+}
+
+/// So many milliseconds pass on a path that works.
+fn pass(path: &mut Path, time: u64, what: &str) {
+    for _ in 0..time {
+        path.step();
+        assert!(!path.client.is_doubted(), "{what}: {} of {} octets are queued", path.queued(), path.client.sent);
+    }
+}
+
+#[test]
+fn a_frame_that_takes_half_a_second_is_waited_for() {
+    for (rate, octets, one_way) in [(32_000, 16_000, 1), (32_400, 16_200, 20), (32_767, 16_384, 150)] {
+        let mut path = Path::new(rate, Duration::from_millis(one_way));
+        for rest in [1000, 3000, 20_000, 700, 1000] {
+            pass(&mut path, rest, &format!("{octets} octets at {rate} a second"));
+            path.write(octets);
+        }
+        pass(&mut path, 5000, &format!("{octets} octets at {rate} a second"));
+    }
+}
+
+#[test]
+fn pieces_that_an_uplink_takes_in_half_a_second_are_no_silence() {
+    for every in [590, 700, 1000, 5000] {
+        let mut path = Path::new(24_000, Duration::from_millis(20));
+        pass(&mut path, 2000, "at rest");
+        for _ in 0..60 {
+            path.write(14_000);
+            pass(&mut path, every, &format!("14,000 octets every {every} ms"));
+        }
+    }
+}
+
+#[test]
+fn while_a_writer_writes_evenly_the_round_trip_may_grow() {
+    for within in [15_000, 60_000] {
+        let mut path = Path::new(10_000_000, Duration::from_millis(25));
+        for step in 0..within {
+            path.one_way = Duration::from_micros(25_000 + 1_975_000 * step / within);
+            if step % 50 == 0 {
+                path.write(5000);
+            }
+            pass(&mut path, 1, &format!("the round trip grows within {within} ms"));
+        }
+        for _ in 0..40 {
+            path.write(20);
+            pass(&mut path, 900, "the writer has stopped");
+        }
+    }
+}
+
+#[test]
+fn how_uneven_a_path_is_is_not_forgotten_while_a_writer_writes() {
+    for (every, far) in [(97, 60), (97, 250), (437, 120), (437, 250), (613, 250), (1500, 120)] {
+        let mut path = Path::new(10_000_000, Duration::from_millis(10));
+        let uneven = |path: &mut Path, time: u64, rest: u64, octets| {
+            let mut doubted = false;
+            for step in 0..time {
+                path.one_way = Duration::from_millis(if step / every % 2 == 0 { 10 } else { far });
+                if step % rest == 0 {
+                    path.write(octets);
+                }
+                path.step();
+                doubted |= path.client.is_doubted();
+            }
+            doubted
+        };
+        uneven(&mut path, 20_000, 300, 20); // is learnt
+        for (rest, octets) in [(300, 20), (50, 5000), (300, 20)] {
+            let doubted = uneven(&mut path, 60_000, rest, octets);
+            assert!(!doubted, "10 and {far} ms for {every} ms each, {octets} octets every {rest} ms");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { rng_seed: RngSeed::Fixed(6), failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Nothing is wrong with the path, on which a frame takes half a second at the most: pieces of all sizes at all times are never taken for silence.
+    #[test]
+    fn a_path_that_works_is_never_doubted(
+        rate in 32_000_u64..4_000_000,
+        one_way in 1_u64..200,
+        writes in prop::collection::vec((0_usize..1_500, 1_usize..300_000, any::<bool>()), 1..40),
+    ) {
+        let mut path = Path::new(rate, Duration::from_millis(one_way));
+        (0..1000).for_each(|_| path.step());
+        for (rest, octets, little) in writes {
+            path.write(if little { 1 + octets % 3000 } else { octets });
+            for _ in 0..=rest {
+                path.step();
+                prop_assert!(!path.client.is_doubted(), "{rest} ms after {octets} octets, {} are queued", path.queued());
+            }
+        }
+    }
+
+    /// The path is lost while somebody writes evenly, and slower than it takes: it is doubted when a question and its answer have had their times,
+    /// whatever the writer's pace.
+    #[test]
+    fn a_path_that_is_lost_under_a_slow_writer_is_doubted_by_its_own_times(
+        rate in 32_000_u64..20_000_000,
+        one_way in 1_u64..150,
+        part in 2_u64..80,
+        every in 2_u64..100,
+        lost_after in 3_000_u64..12_000,
+    ) {
+        let mut path = Path::new(rate, Duration::from_millis(one_way));
+        let piece = usize::try_from((rate * part / 100 * every / 1000).clamp(1, 200_000)).unwrap();
+        let mut lost_at = None;
+        for step in 0..lost_after + 20_000 {
+            if step % every == 0 {
+                path.write(piece);
+            }
+            if step == lost_after {
+                path.lost = true;
+                let trip = Duration::from_millis(2 * one_way) + Duration::from_millis(every);
+                lost_at = Some((path.now, path.client.ask_within() + path.client.round_trip.patience() + 2 * trip));
+            }
+            path.step();
+            if path.client.is_doubted() {
+                break;
+            }
+        }
+        let (at, within) = lost_at.expect("a path that works was doubted");
+        prop_assert!(path.client.is_doubted() && path.now - at <= within, "after {:?}, not {within:?}", path.now - at);
+    }
+}

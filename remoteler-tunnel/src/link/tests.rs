@@ -1,0 +1,249 @@
+//! When a path asks, doubts and gives up, step by step.
+
+use super::*;
+use crate::frame::FrameType;
+
+fn sequence(now: Instant) -> Sequence {
+    Sequence::new(Keepalive::CLIENT, 1000, now)
+}
+
+fn data(sequence: u32, length: usize) -> Header {
+    Header { kind: FrameType::Data, length, stream: 1, sequence }
+}
+
+#[test]
+fn a_gap_and_a_repetition_are_refused() {
+    let mut path = sequence(Instant::now());
+    path.received(&data(0, 88)).unwrap();
+
+    assert!(matches!(path.received(&data(0, 88)), Err(LinkError::Gap { expected: 100, .. })));
+    assert!(matches!(path.received(&data(200, 88)), Err(LinkError::Gap { expected: 100, .. })));
+    path.received(&data(100, 88)).unwrap();
+}
+
+#[test]
+fn the_sequence_goes_on_past_32_bits() {
+    let mut path = sequence(Instant::now());
+    path.received = u64::from(u32::MAX) - 11;
+    path.sent = u64::from(u32::MAX) - 11;
+    path.acked = path.sent;
+
+    path.received(&data(u32::MAX - 11, 0)).unwrap();
+    path.received(&data(0, 0)).unwrap();
+    path.next(0);
+    path.next(0);
+
+    assert_eq!(path.acknowledged(12), Ok(24));
+    assert_eq!(path.acknowledged(12), Ok(0));
+}
+
+#[test]
+fn acknowledgements_go_neither_back_nor_ahead() {
+    let mut path = sequence(Instant::now());
+    path.next(88);
+    path.next(88);
+
+    assert_eq!(path.acknowledged(100), Ok(100));
+    assert!(path.acknowledged(99).is_err());
+    assert!(path.acknowledged(201).is_err());
+    assert_eq!(path.room(), 900);
+}
+
+#[test]
+fn a_silent_peer_is_asked_once_and_then_given_up() {
+    let start = Instant::now();
+    let mut path = sequence(start);
+    let ping_at = path.poll_timeout();
+    path.handle_timeout(ping_at).unwrap();
+
+    assert!(matches!(path.poll_output(ping_at), Some(Payload::Ping(1, 0))));
+    assert_eq!(path.poll_output(ping_at), None);
+    let dead_at = path.poll_timeout();
+
+    assert_eq!(dead_at, start + Duration::from_secs(30));
+    assert!(matches!(path.handle_timeout(dead_at), Err(LinkError::Silent { .. })));
+}
+
+#[test]
+fn an_answered_ping_measures_the_distance_and_queues_do_not_count() {
+    let start = Instant::now();
+    let mut path = sequence(start);
+    path.probe(start);
+    path.poll_output(start);
+    assert!(!path.ponged(7, start), "a PONG nobody asked for");
+    assert!(path.ponged(1, start + Duration::from_millis(20)));
+
+    let later = start + Duration::from_secs(2);
+    path.probe(later);
+    path.poll_output(later);
+    path.ponged(2, later + Duration::from_millis(300));
+
+    assert_eq!(path.round_trip(), Some(Duration::from_millis(20)));
+}
+
+#[test]
+fn with_something_unacknowledged_silence_is_doubted_soon_if_the_link_outlives_the_connection() {
+    let start = Instant::now();
+    let mut path = sequence(start);
+    path.make_resumable(false);
+    path.next(88);
+    path.transmitted(start);
+    assert_eq!(path.poll_timeout(), start + ASK_WITHIN);
+    path.handle_timeout(start + ASK_WITHIN).unwrap();
+    assert!(matches!(path.poll_output(start + ASK_WITHIN), Some(Payload::Ping(..))));
+    assert_eq!(path.poll_timeout(), start + DOUBT_AFTER);
+    assert!(matches!(path.handle_timeout(start + DOUBT_AFTER), Err(LinkError::Silent { .. })));
+
+    path.suspend();
+    let later = start + Duration::from_secs(60);
+    assert_eq!(path.resume(100, later), Ok(100));
+    assert_eq!(path.poll_timeout(), later + Keepalive::CLIENT.ping_after, "nothing is unacknowledged now");
+    assert!(path.resume(99, later).is_err() && path.resume(101, later).is_err());
+}
+
+/// A path that watches and has measured a round trip.
+fn watchful(round_trip: Duration, start: Instant) -> Sequence {
+    let mut path = sequence(start);
+    path.make_resumable(true);
+    path.probe(start);
+    path.poll_output(start);
+    path.heard(start + round_trip);
+    assert!(path.ponged(1, start + round_trip));
+    path
+}
+
+#[test]
+fn who_can_make_another_connection_doubts_this_one_by_the_round_trips_of_the_path() {
+    for (round_trip, asked_after, doubted_after) in [(5, 250, 250), (300, 600, 1200), (4000, 3000, 5000)] {
+        let [round_trip, asked_after, doubted_after] =
+            [round_trip, asked_after, doubted_after].map(Duration::from_millis);
+        let start = Instant::now();
+        let mut path = watchful(round_trip, start);
+        let written = start + Duration::from_secs(10);
+        path.next(88);
+        path.transmitted(written);
+
+        assert_eq!(path.poll_timeout(), written + asked_after);
+        path.handle_timeout(written + asked_after).unwrap();
+        assert!(matches!(path.poll_output(written + asked_after), Some(Payload::Ping(2, 0))));
+        let doubted_at = written + asked_after + doubted_after;
+        assert_eq!(path.poll_timeout(), doubted_at.min(written + DOUBT_AFTER));
+        path.handle_timeout(doubted_at - Duration::from_millis(1)).unwrap();
+        assert!(!path.is_doubted());
+        if path.handle_timeout(doubted_at).is_ok() {
+            assert!(path.is_doubted());
+            assert_eq!(path.poll_timeout(), written + DOUBT_AFTER, "the connection itself is given its time");
+        }
+
+        path.heard(doubted_at);
+        assert!(!path.is_doubted(), "any octet is a sign of life");
+    }
+}
+
+#[test]
+fn a_process_that_stood_still_asks_before_it_gives_anybody_up() {
+    let start = Instant::now();
+    for silent in [Duration::from_secs(9), Duration::from_secs(60)] {
+        let mut path = watchful(Duration::from_millis(5), start);
+        let written = start + Duration::from_secs(1);
+        path.next(88);
+        path.transmitted(written);
+        let woken = written + silent;
+        path.handle_timeout(woken).unwrap();
+        assert!(!path.is_doubted());
+        assert!(matches!(path.poll_output(woken), Some(Payload::Ping(2, 0))));
+        assert_eq!(path.poll_timeout(), woken + SOONEST, "an answer has its time");
+        assert!(matches!(path.handle_timeout(woken + SOONEST), Err(LinkError::Silent { .. })));
+    }
+}
+
+#[test]
+fn who_stood_still_after_asking_waits_for_the_answer_once_more() {
+    let start = Instant::now();
+    let mut path = watchful(Duration::from_millis(5), start);
+    let written = start + Duration::from_secs(1);
+    path.next(88);
+    path.transmitted(written);
+    path.handle_timeout(written + SOONEST).unwrap();
+    assert!(matches!(path.poll_output(written + SOONEST), Some(Payload::Ping(2, 0))));
+    // Nothing that came meanwhile has been read yet.
+    let woken = written + Duration::from_secs(60);
+    path.handle_timeout(woken).unwrap();
+    assert!(!path.is_doubted());
+    assert_eq!(path.poll_timeout(), woken + SOONEST);
+    let again = woken + Duration::from_secs(60);
+    assert!(matches!(path.handle_timeout(again), Err(LinkError::Silent { .. })), "not without end");
+}
+
+#[test]
+fn who_stood_still_before_the_question_was_sent_waits_for_it_once_more() {
+    let start = Instant::now();
+    let mut path = watchful(Duration::from_millis(5), start);
+    let written = start + Duration::from_secs(1);
+    path.next(88);
+    path.transmitted(written);
+    path.handle_timeout(written + SOONEST).unwrap(); // and the socket takes nothing
+    let woken = written + Duration::from_secs(60);
+    path.handle_timeout(woken).unwrap();
+    assert!(!path.is_doubted());
+    assert_eq!(path.poll_timeout(), woken + SOONEST);
+    let taken = woken + Duration::from_millis(100);
+    assert!(matches!(path.poll_output(taken), Some(Payload::Ping(2, 0))));
+    assert_eq!(path.poll_timeout(), taken + SOONEST, "an answer has its time");
+    assert!(matches!(path.handle_timeout(taken + SOONEST), Err(LinkError::Silent { .. })));
+}
+
+#[test]
+fn a_question_that_the_socket_does_not_take_has_its_time_too() {
+    let start = Instant::now();
+    for silent in [Duration::from_secs(9), Duration::from_secs(60)] {
+        let mut path = watchful(Duration::from_millis(5), start);
+        let written = start + Duration::from_secs(1);
+        path.next(88);
+        path.transmitted(written);
+        let woken = written + silent;
+        path.handle_timeout(woken).unwrap(); // asks, and the socket takes nothing
+        assert_eq!(path.poll_timeout(), woken + SOONEST);
+        path.handle_timeout(woken + SOONEST - Duration::from_millis(1)).unwrap();
+        assert!(matches!(path.handle_timeout(woken + SOONEST), Err(LinkError::Silent { .. })));
+    }
+}
+
+#[test]
+fn that_streams_have_come_to_rest_is_asked_about_once() {
+    let start = Instant::now();
+    let mut path = watchful(Duration::from_millis(5), start);
+    let heard = start + Duration::from_secs(10);
+    path.heard(heard);
+    path.received(&data(0, 88)).unwrap();
+    assert_eq!(path.poll_timeout(), heard + SOONEST);
+    path.handle_timeout(heard + SOONEST).unwrap();
+    assert!(matches!(path.poll_output(heard + SOONEST), Some(Payload::Ping(2, 100))));
+    let answered = heard + SOONEST + Duration::from_millis(5);
+    path.heard(answered);
+    assert!(path.ponged(2, answered));
+    assert_eq!(path.poll_timeout(), answered + Keepalive::CLIENT.ping_after, "and never again until they move");
+}
+
+#[test]
+fn what_was_received_is_acknowledged_within_a_second() {
+    let start = Instant::now();
+    let mut path = sequence(start);
+    path.received(&data(0, 88)).unwrap();
+    assert_eq!(path.poll_output(start), None);
+    assert_eq!(path.poll_timeout(), start + ACK_WITHIN);
+    path.handle_timeout(start + ACK_WITHIN).unwrap();
+    assert_eq!(path.poll_output(start + ACK_WITHIN), Some(Payload::Ack(100)));
+    assert_eq!(path.poll_output(start + ACK_WITHIN), None);
+    assert!(path.poll_timeout() > start + ACK_WITHIN);
+}
+
+#[test]
+fn an_idle_day_costs_less_than_a_megabyte() {
+    // PING and PONG: frame, TLS record of 22 octets more, TCP and IPv6 with timestamps; plus one bare TCP ACK.
+    let packet = HEADER_LEN + 12 + 22 + 72;
+    let per_ping = 2 * packet + 72;
+    let per_day = per_ping as u64 * (86_400 / Keepalive::CLIENT.ping_after.as_secs());
+
+    assert!(per_day < 1_000_000, "{per_day} octets");
+}
