@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use remoteler_tests::{Cluster, ClusterOptions, Edge, Proxy, User, eventually_within, need, run};
+use remoteler_tests::{Cluster, ClusterOptions, Edge, Proxy, User, eventually_within, faketime_library, need, run};
 
 const SECONDS: Duration = Duration::from_secs(30);
 
@@ -30,12 +30,7 @@ struct FakeClock {
 impl FakeClock {
     /// Says the right time. `None`, said aloud, where the library for it is missing.
     fn new() -> Option<Self> {
-        if !need(&["faketime"]) {
-            return None;
-        }
-        let places = std::fs::read_dir("/usr/lib").unwrap().chain(std::fs::read_dir("/usr").unwrap());
-        let named = |dir: std::fs::DirEntry| dir.path().join("faketime/libfaketimeMT.so.1");
-        let library = places.flatten().map(named).find(|path| path.exists()).expect("faketime has its library");
+        let library = faketime_library()?;
         let clock = Self { dir: tempfile::tempdir().unwrap(), library };
         clock.set(0);
         Some(clock)

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use remoteler_tests::{Cluster, Edge, Outcome, Process, binary, client, eventually, eventually_within, need, run};
+use remoteler_tests::{Cluster, Edge, Outcome, Process, binary, eventually, eventually_within, faketime_library, run};
 use serde_json::Value;
 
 /// The daemon that is the host speaks every 30 s, and a restart is told from a copy only by what is said 10 s later.
@@ -152,12 +152,10 @@ fn a_token_is_for_so_many_hosts_of_such_names_and_gives_them_labels() {
 // R5
 #[test]
 fn a_device_that_wakes_up_in_1970_joins_and_has_its_tunnel_and_so_after_a_restart() {
-    if !need(&["faketime"]) {
-        return;
-    }
+    let Some(library) = faketime_library() else { return };
     let cluster = Cluster::start();
-    let faketime = client("faketime").unwrap().path().display().to_string();
-    let in_1970 = ["env", "FAKETIME_DONT_FAKE_MONOTONIC=1", &faketime, "-f", "@1970-01-02 00:00:00"];
+    let preloaded = format!("LD_PRELOAD={}", library.display());
+    let in_1970 = ["env", &preloaded, "FAKETIME=@1970-01-02 00:00:00", "FAKETIME_DONT_FAKE_MONOTONIC=1"];
     let mut edge = Edge::launch(&cluster, "edge", cluster.proxy(), &[], &in_1970);
     for start in 0..2 {
         edge.wait_connected();
