@@ -30,11 +30,16 @@ impl Agents {
             let (token, pin) = cluster.token("node");
             let [token_file, log] = ["token", "log"].map(|kind| cluster.dir().join(format!("agents-{number}.{kind}")));
             std::fs::write(&token_file, token).unwrap();
-            let some = OF_ONE_PROCESS.min(count - number * OF_ONE_PROCESS).to_string();
+            let first = number * OF_ONE_PROCESS;
+            let some = OF_ONE_PROCESS.min(count - first).to_string();
             // Standard input is the token: it is in no argument.
-            let script = "exec \"$0\" join --proxy \"$1\" --ca-pin \"$2\" --count \"$3\" < \"$4\"";
+            let script = "exec \"$0\" join --proxy \"$1\" --ca-pin \"$2\" --first \"$3\" --count \"$4\" < \"$5\"";
             let mut command = Command::new("sh");
-            command.args(["-c", script]).arg(binary("bench-link")).args([proxy, &pin, &some]).arg(&token_file);
+            command
+                .args(["-c", script])
+                .arg(binary("bench-link"))
+                .args([proxy, &pin, &first.to_string(), &some])
+                .arg(&token_file);
             agents.0.push((Process::start(&mut command, &log), log));
             eventually_within(PATIENCE, "all agents have joined", || {
                 let (process, _) = agents.0.last_mut().unwrap();

@@ -40,13 +40,13 @@ pub(crate) async fn of_directory(
     hold(agents).await
 }
 
-/// Agents of `count` hosts that join through `proxy`, until the process ends.
-pub(crate) async fn joining(proxy: &str, ca_pin: &str, count: usize, api: bool) -> anyhow::Result<()> {
+/// Agents of hosts with these numbers that join through `proxy`, until the process ends.
+pub(crate) async fn joining(proxy: &str, ca_pin: &str, which: Range<usize>, api: bool) -> anyhow::Result<()> {
     let mut token = String::new();
     std::io::stdin().read_to_string(&mut token).context("no join token can be read from standard input")?;
     let token = Secret::new(token.trim().to_owned());
     let service: Arc<dyn StreamService> = Arc::new(Passing(None));
-    let starting = (0..count).map(|index| {
+    let starting = which.map(|index| {
         let params = JoinParams {
             addr: proxy.to_owned(),
             token: token.clone(),

@@ -67,6 +67,9 @@ enum Command {
         /// Pin of the host authority.
         #[arg(long)]
         ca_pin: String,
+        /// Number of the first one; their names have it.
+        #[arg(long, default_value_t = 0)]
+        first: usize,
         /// How many hosts.
         #[arg(long)]
         count: usize,
@@ -85,7 +88,9 @@ fn main() -> anyhow::Result<()> {
             Command::Agents { dir, proxy, first, count, target } => {
                 agents::of_directory(&dir, proxy, first..first + count, target).await
             }
-            Command::Join { proxy, ca_pin, count, api } => agents::joining(&proxy, &ca_pin, count, api).await,
+            Command::Join { proxy, ca_pin, first, count, api } => {
+                agents::joining(&proxy, &ca_pin, first..first + count, api).await
+            }
         }
     })
 }
