@@ -128,6 +128,7 @@ impl Sequence {
 
     /// Notes that something arrived, whatever it was.
     pub fn heard(&mut self, now: Instant) {
+        self.notice_standstill(now);
         self.heard = now;
         self.doubted = false;
     }
@@ -162,6 +163,7 @@ impl Sequence {
         if let Some(since) = self.unacked_since
             && advance > 0
             && self.sent - self.acked > UNQUEUED
+            && self.awake_since <= since
         {
             self.drain.measured(advance, self.heard.saturating_duration_since(since));
         }
@@ -195,9 +197,14 @@ impl Sequence {
         if nonce != asked {
             return false;
         }
+        self.stirred = false;
+        if self.awake_since > at {
+            // It waited for this process, nobody knows how long.
+            self.ping = Ping::Due { nonce: asked + 1, since: now };
+            return true;
+        }
         self.round_trip.measured(now.saturating_duration_since(at), queued.unwrap_or(Duration::MAX), now);
         self.ping = Ping::None { next: asked + 1 };
-        self.stirred = false;
         self.ask_behind_no_queue(now);
         true
     }
@@ -384,6 +391,14 @@ impl Sequence {
         Some(left + self.round_trip.patience())
     }
 
+    /// A deadline that is long past was slept through. Noticed once for each question, so that nobody is waited for without end.
+    fn notice_standstill(&mut self, now: Instant) {
+        let late = now.saturating_duration_since(self.poll_timeout());
+        if late > STOOD_STILL && self.awake_since <= self.asked_at().unwrap_or(now) {
+            self.awake_since = now;
+        }
+    }
+
     /// When the peer was last heard.
     pub fn heard_at(&self) -> Instant {
         self.heard
@@ -398,10 +413,7 @@ impl Sequence {
     /// # Errors
     /// Nothing was heard for the whole of [`Keepalive::dead_after`], or of [`DOUBT_AFTER`] with something unacknowledged, and not in answer to a question.
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), LinkError> {
-        let late = now.saturating_duration_since(self.poll_timeout());
-        if late > STOOD_STILL && self.awake_since <= self.asked_at().unwrap_or(now) {
-            self.awake_since = now; // once for each question, so that nobody is waited for without end
-        }
+        self.notice_standstill(now);
         if self.ack_due.is_some_and(|due| now >= due) {
             self.ack_due = None;
         }

@@ -107,6 +107,9 @@ fn watchful(round_trip: Duration, start: Instant) -> Sequence {
     path.make_resumable(true);
     path.probe(start);
     path.poll_output(start);
+    while path.poll_timeout() < start + round_trip {
+        path.handle_timeout(path.poll_timeout()).unwrap();
+    }
     path.heard(start + round_trip);
     assert!(path.ponged(1, start + round_trip));
     path
@@ -140,14 +143,19 @@ fn who_can_make_another_connection_doubts_this_one_by_the_round_trips_of_the_pat
     }
 }
 
+/// A path on which something was written a second after its start; and when.
+fn written(start: Instant) -> (Sequence, Instant) {
+    let (mut path, written) = (watchful(Duration::from_millis(5), start), start + Duration::from_secs(1));
+    path.next(88);
+    path.transmitted(written);
+    (path, written)
+}
+
 #[test]
 fn a_process_that_stood_still_asks_before_it_gives_anybody_up() {
     let start = Instant::now();
     for silent in [Duration::from_secs(9), Duration::from_secs(60)] {
-        let mut path = watchful(Duration::from_millis(5), start);
-        let written = start + Duration::from_secs(1);
-        path.next(88);
-        path.transmitted(written);
+        let (mut path, written) = written(start);
         let woken = written + silent;
         path.handle_timeout(woken).unwrap();
         assert!(!path.is_doubted());
@@ -160,10 +168,7 @@ fn a_process_that_stood_still_asks_before_it_gives_anybody_up() {
 #[test]
 fn who_stood_still_after_asking_waits_for_the_answer_once_more() {
     let start = Instant::now();
-    let mut path = watchful(Duration::from_millis(5), start);
-    let written = start + Duration::from_secs(1);
-    path.next(88);
-    path.transmitted(written);
+    let (mut path, written) = written(start);
     path.handle_timeout(written + SOONEST).unwrap();
     assert!(matches!(path.poll_output(written + SOONEST), Some(Payload::Ping(2, 0))));
     // Nothing that came meanwhile has been read yet.
@@ -176,12 +181,31 @@ fn who_stood_still_after_asking_waits_for_the_answer_once_more() {
 }
 
 #[test]
+fn an_answer_that_lay_there_while_this_process_stood_still_teaches_nothing() {
+    let (mut path, written) = written(Instant::now());
+    path.handle_timeout(written + SOONEST).unwrap();
+    assert!(matches!(path.poll_output(written + SOONEST), Some(Payload::Ping(2, 0))));
+    let woken = written + Duration::from_secs(60);
+    path.heard(woken);
+    path.acknowledged(100).unwrap();
+    assert!(path.ponged(2, woken));
+    assert_eq!(path.round_trip(), Some(Duration::from_millis(5)));
+    assert!(matches!(path.poll_output(woken), Some(Payload::Ping(3, 0))), "what one takes is asked anew");
+    path.heard(woken + Duration::from_millis(5));
+    assert!(path.ponged(3, woken + Duration::from_millis(5)));
+    let again = woken + Duration::from_secs(1);
+    path.next(88);
+    path.transmitted(again);
+    path.handle_timeout(again + SOONEST).unwrap();
+    path.poll_output(again + SOONEST);
+    path.handle_timeout(again + 2 * SOONEST).unwrap();
+    assert!(path.is_doubted(), "as soon as before");
+}
+
+#[test]
 fn who_stood_still_before_the_question_was_sent_waits_for_it_once_more() {
     let start = Instant::now();
-    let mut path = watchful(Duration::from_millis(5), start);
-    let written = start + Duration::from_secs(1);
-    path.next(88);
-    path.transmitted(written);
+    let (mut path, written) = written(start);
     path.handle_timeout(written + SOONEST).unwrap(); // and the socket takes nothing
     let woken = written + Duration::from_secs(60);
     path.handle_timeout(woken).unwrap();
@@ -197,10 +221,7 @@ fn who_stood_still_before_the_question_was_sent_waits_for_it_once_more() {
 fn a_question_that_the_socket_does_not_take_has_its_time_too() {
     let start = Instant::now();
     for silent in [Duration::from_secs(9), Duration::from_secs(60)] {
-        let mut path = watchful(Duration::from_millis(5), start);
-        let written = start + Duration::from_secs(1);
-        path.next(88);
-        path.transmitted(written);
+        let (mut path, written) = written(start);
         let woken = written + silent;
         path.handle_timeout(woken).unwrap(); // asks, and the socket takes nothing
         assert_eq!(path.poll_timeout(), woken + SOONEST);
