@@ -154,6 +154,7 @@ async fn serve(files: &ProviderFiles) -> anyhow::Result<Served> {
         while let Ok((tcp, _)) = listener.accept().await {
             let (acceptor, provider) = (acceptor.clone(), Arc::clone(&answering));
             tokio::spawn(async move {
+                tcp.set_nodelay(true)?;
                 let stream = acceptor.accept(tcp).await?;
                 let service = service_fn(move |request| answer(Arc::clone(&provider), request));
                 server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await?;
@@ -212,7 +213,9 @@ impl World {
         let [_, a, b, c] = person.to_be_bytes();
         let socket = TcpSocket::new_v4()?;
         socket.bind((Ipv4Addr::new(127, a.saturating_add(1), b, c), 0).into())?;
-        let stream = self.tls.connect(ServerName::try_from(HOST)?, socket.connect(self.proxy).await?).await?;
+        let tcp = socket.connect(self.proxy).await?;
+        tcp.set_nodelay(true)?;
+        let stream = self.tls.connect(ServerName::try_from(HOST)?, tcp).await?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         Ok(Connection { sender, origin: self.origin.clone() })

@@ -43,6 +43,7 @@ impl IdentityProviders {
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         let address = self.resolve(&host, authority.port_u16().unwrap_or(443)).await?;
         let tcp = TcpStream::connect(address).await.context("it cannot be reached")?;
+        tcp.set_nodelay(true)?;
         let name = ServerName::try_from(host).context("it has no name for TLS")?;
         // Read anew each time, as a replaced file of roots is to count; logins are few.
         let tls = tokio::task::spawn_blocking(client_config).await??;

@@ -69,6 +69,7 @@ impl Poster {
         }
         let request = request.body(Full::new(body))?;
         let tcp = TcpStream::connect((self.host.as_str(), self.port)).await.context("it cannot be reached")?;
+        tcp.set_nodelay(true)?;
         let stream: BoxedStream = match &self.tls {
             Some(config) => {
                 let name = ServerName::try_from(self.host.clone()).context("it has no name for TLS")?;
