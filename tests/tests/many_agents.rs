@@ -22,7 +22,7 @@ const OF_ONE_PROCESS: usize = 2500;
 struct Agents(Vec<(Process, PathBuf)>);
 
 impl Agents {
-    /// Joins `count` agents, one process after the other: the auth service counts joins under way by their address.
+    /// Joins `count` agents, each from an address of its own, one process after the other.
     fn join(cluster: &Cluster, proxy: &str, count: usize) -> Self {
         let mut agents = Self(Vec::new());
         while agents.0.len() * OF_ONE_PROCESS < count {

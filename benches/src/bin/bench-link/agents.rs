@@ -19,11 +19,11 @@ use remoteler_core::{
 };
 use remoteler_tunnel::{
     Agent, AgentConfig, AgentState, BoxedStream, ClientTls, DialHeader, Limits, Offer, ReplayBudget, SharedTlsIdentity,
-    StreamService, TargetKind, TrustSource, connect_tcp, relay,
+    StreamService, TargetKind, TrustSource, Ways, connect_tcp, relay,
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::identities;
+use crate::{identities, source::Source};
 
 /// Agents of these hosts of `dir`, until the process ends.
 pub(crate) async fn of_directory(
@@ -34,8 +34,11 @@ pub(crate) async fn of_directory(
 ) -> anyhow::Result<()> {
     let proxy = proxy.to_string();
     let service: Arc<dyn StreamService> = Arc::new(Passing(target.map(|target| target.to_string())));
-    let states = identities::hosts(dir, which)?;
-    let starting = states.iter().map(|state| async { start(&proxy, state, service.clone()).await });
+    let states = identities::hosts(dir, which.clone())?;
+    let starting = which.zip(&states).map(|(index, state)| {
+        let (proxy, service, ways) = (&proxy, service.clone(), Ways::through(Arc::new(Source::of(index))));
+        async move { start(proxy, state, ways, service).await }
+    });
     let agents: Vec<Agent> = stream::iter(starting).buffer_unordered(AT_ONCE).try_collect().await?;
     hold(agents).await
 }
@@ -47,6 +50,7 @@ pub(crate) async fn joining(proxy: &str, ca_pin: &str, which: Range<usize>, api:
     let token = Secret::new(token.trim().to_owned());
     let service: Arc<dyn StreamService> = Arc::new(Passing(None));
     let starting = which.map(|index| {
+        let ways = Ways::through(Arc::new(Source::of(index)));
         let params = JoinParams {
             addr: proxy.to_owned(),
             token: token.clone(),
@@ -57,7 +61,7 @@ pub(crate) async fn joining(proxy: &str, ca_pin: &str, which: Range<usize>, api:
             kube_clusters: [].into(),
             service_account: None,
             keys: None,
-            ways: Default::default(),
+            ways: ways.clone(),
         };
         let service = service.clone();
         async move {
@@ -65,7 +69,7 @@ pub(crate) async fn joining(proxy: &str, ca_pin: &str, which: Range<usize>, api:
             if api {
                 call_as_the_daemon_does(proxy, &state).await?;
             }
-            start(proxy, &state, service).await
+            start(proxy, &state, ways, service).await
         }
     });
     let agents: Vec<Agent> = stream::iter(starting).buffer_unordered(JOINS_AT_ONCE).try_collect().await?;
@@ -108,13 +112,13 @@ async fn call_as_the_daemon_does(proxy: &str, state: &HostState) -> anyhow::Resu
 }
 
 /// Starts an agent and waits for its tunnel.
-async fn start(proxy: &str, state: &HostState, service: Arc<dyn StreamService>) -> anyhow::Result<Agent> {
+async fn start(proxy: &str, state: &HostState, ways: Ways, service: Arc<dyn StreamService>) -> anyhow::Result<Agent> {
     let host = identities::identity(state);
     let trust: Arc<dyn TrustSource> = Arc::new(state.trust().clone());
     let agent = Agent::start(AgentConfig {
         proxy: proxy.to_owned(),
         connections: None,
-        ways: Default::default(),
+        ways,
         offer: Offer { ssh: Some(host.name.clone()), ..Offer::default() },
         host,
         services: [(TargetKind::Ssh, service)].into(),
@@ -164,9 +168,9 @@ impl StreamService for Passing {
     }
 }
 
-/// Handshakes under way: fewer than a proxy allows one source.
+/// Handshakes under way.
 const AT_ONCE: usize = 64;
-/// Joins under way: the auth service counts each as failed until it has ended well, and refuses an address after ten.
+/// Joins under way: what two cores do at once, more would only wait.
 const JOINS_AT_ONCE: usize = 8;
 /// How often agents are counted.
 const LOOK: Duration = Duration::from_millis(100);

@@ -4,6 +4,7 @@
 mod agents;
 mod identities;
 mod proxy;
+mod source;
 
 use std::{net::SocketAddr, path::PathBuf};
 
