@@ -60,7 +60,7 @@ pub use spool::{SpoolLimits, SpooledAudit, WhenFull};
 pub use ssh_config::{SshConfig, UnsafeValue};
 pub use standing::ShutOut;
 pub use state_store::{DirStore, MemoryStore, StateStore};
-pub use store::{KubeCredential, KubeSession, Store, StoreError, StoredLogin};
+pub use store::{KubeCredential, KubeSession, Store, StoreError, StoredLogin, pem_certificates};
 pub use usage::usage_mistake;
 pub use ways_file::WaysFile;
 pub use web::WebClient;

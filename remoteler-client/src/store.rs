@@ -455,7 +455,14 @@ pub(crate) fn host_trust(cluster: ClusterName, host: CaSet) -> TrustBundle {
     TrustBundle::new(cluster, CaSet { ssh: Vec::new(), x509: Vec::new() }, host)
 }
 
-pub(crate) fn pem_certificates(certificates: &[Vec<u8>]) -> String {
+/// X.509 certificates, DER, as PEM one after the other, lines ended by LF.
+///
+/// ```
+/// let pem = remoteler_client::pem_certificates(&[vec![0x30, 0], vec![0x30, 0]]);
+/// assert_eq!(pem, "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n".repeat(2));
+/// ```
+#[must_use]
+pub fn pem_certificates(certificates: &[Vec<u8>]) -> String {
     let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
     certificates.iter().map(|der| pem::encode_config(&pem::Pem::new("CERTIFICATE", der.clone()), config)).collect()
 }

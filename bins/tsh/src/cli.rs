@@ -1,12 +1,15 @@
 //! The command line: what can be said. Owns names, defaults and help texts; decides nothing.
 
+mod login;
+
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand, builder::BoolishValueParser};
+use clap::{Args, CommandFactory, Parser, Subcommand, builder::BoolishValueParser};
 use remoteler_client::ProxyAddr;
-use remoteler_core::{ClusterName, KubeClusterName, LEAST_LOGIN_TTL, UserName, parse_duration};
+use remoteler_core::{ClusterName, KubeClusterName, UserName, parse_duration};
 use remoteler_ssh::Speed;
 
+pub(crate) use self::login::{FileFormat, Login};
 use crate::output::Format;
 
 /// Identity-based access to servers and Kubernetes clusters, without long-lived keys.
@@ -26,6 +29,19 @@ pub(crate) struct Cli {
     pub(crate) command: Option<Command>,
 }
 
+impl Cli {
+    /// The command line, if its flags go together; clap sees all but this.
+    pub(crate) fn checked(self) -> Result<Self, clap::Error> {
+        match &self.command {
+            Some(Command::Login(login)) if login.kube_cluster.is_some() && login.format != FileFormat::Kubernetes => {
+                let said = "--kube-cluster goes with --format kubernetes";
+                Err(Self::command().error(clap::error::ErrorKind::ArgumentConflict, said))
+            }
+            _ => Ok(self),
+        }
+    }
+}
+
 /// What every command takes.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Common {
@@ -41,7 +57,7 @@ pub(crate) struct Common {
     /// Where keys and the profile are; default: ~/.tsh.
     #[arg(long, env = "TSH_HOME", value_name = "DIR", global = true)]
     pub(crate) home: Option<PathBuf>,
-    /// Acts as the user in this identity file, made by `tctl auth sign`; no login is used, asked for or kept.
+    /// Acts as the user in this identity file, made by `tsh login -o` or `tctl auth sign`; no login is used, asked for or kept.
     #[arg(short, long, env = "TSH_IDENTITY", value_name = "FILE", global = true)]
     pub(crate) identity: Option<PathBuf>,
     /// Believes the proxy's web certificate whatever it is. Who is in the path then sees the password.
@@ -55,7 +71,9 @@ pub(crate) struct Common {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Logs in and fetches certificates; with valid ones only selects the cluster.
-    #[command(after_help = "Example:\n  tsh login --proxy proxy.example.com:443 --user ann --ttl 8h")]
+    #[command(
+        after_help = "Example:\n  tsh login --proxy proxy.example.com:443 --user ann --ttl 8h\n  tsh login --proxy proxy.example.com -o ci.identity && tsh -i ci.identity ls"
+    )]
     Login(Login),
     /// Removes keys and certificates of the proxy, from the ssh-agent and kubeconfig too.
     #[command(after_help = "Example:\n  tsh logout --proxy proxy.example.com")]
@@ -164,28 +182,6 @@ pub(crate) struct Formatted {
     /// How to print.
     #[arg(long, env = "TSH_FORMAT", default_value = "text", value_enum)]
     pub(crate) format: Format,
-}
-
-#[derive(Args, Clone, Debug, Default)]
-pub(crate) struct Login {
-    /// How long the certificates shall be valid, such as 30m or 8h; default: what your roles allow.
-    #[arg(long, env = "TSH_TTL", value_name = "DURATION", value_parser = useful_ttl)]
-    pub(crate) ttl: Option<std::time::Duration>,
-    /// Connector to log in by, such as that of your company; `local` for a password; default: what the cluster says.
-    #[arg(long, env = "TSH_AUTH", value_name = "CONNECTOR")]
-    pub(crate) auth: Option<String>,
-    /// `none` prints the address of the login's page instead of opening a browser.
-    #[arg(long, env = "TSH_BROWSER", value_name = "none", value_parser = ["none"])]
-    pub(crate) browser: Option<String>,
-    /// Where the browser brings the answer: an address of this machine; default: any free port.
-    #[arg(long, env = "TSH_BIND_ADDR", value_name = "127.0.0.1:PORT", value_parser = loopback, conflicts_with = "device")]
-    pub(crate) bind_addr: Option<std::net::SocketAddr>,
-    /// Logs in in a browser on another machine, by a code that is typed there. The default in a shell over SSH without a display.
-    #[arg(long, env = "TSH_DEVICE", value_parser = BoolishValueParser::new(), conflicts_with = "browser")]
-    pub(crate) device: bool,
-    /// Cluster to select.
-    #[arg(value_name = "CLUSTER")]
-    pub(crate) select: Option<ClusterName>,
 }
 
 #[derive(Args, Debug)]
@@ -298,25 +294,6 @@ fn ttl(text: &str) -> Result<std::time::Duration, String> {
     parse_duration(text).ok_or_else(|| format!("{text:?} is no duration; write it like 30s, 30m, 8h or 7d"))
 }
 
-/// A life that a login can ask for.
-fn loopback(text: &str) -> Result<std::net::SocketAddr, String> {
-    let addr: std::net::SocketAddr =
-        text.parse().map_err(|_| format!("{text} is no address such as 127.0.0.1:4711"))?;
-    let here = addr.ip() == std::net::Ipv4Addr::LOCALHOST || addr.ip() == std::net::Ipv6Addr::LOCALHOST;
-    if here { Ok(addr) } else { Err(format!("{text} is not on this machine alone; 127.0.0.1 and [::1] are")) }
-}
-
-fn useful_ttl(text: &str) -> Result<std::time::Duration, String> {
-    let wanted = ttl(text)?;
-    if wanted < LEAST_LOGIN_TTL {
-        return Err(format!(
-            "{text} is too short to be used: within a minute of their end certificates count as ended; the least is {}m",
-            LEAST_LOGIN_TTL.as_secs() / 60
-        ));
-    }
-    Ok(wanted)
-}
-
 fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
@@ -326,8 +303,6 @@ fn label(text: &str) -> Result<(String, String), String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -384,6 +359,25 @@ mod tests {
         assert_eq!(cli.common.cluster.unwrap().as_str(), "leaf");
         let Some(Command::Ssh(PassedOn { args })) = cli.command else { panic!("another command") };
         assert_eq!(args, ["-p", "22", "-L1:a:2", "u@h", "ls", "-d", "--help"]);
+    }
+
+    #[test]
+    fn what_a_login_writes_into_files_is_said_with_them_only() {
+        let parsed = |line: &str| Cli::try_parse_from(line.split(' ')).and_then(Cli::checked);
+        for right in
+            ["tsh login -o x", "tsh login -o x --format tls", "tsh login -o x --format kubernetes --kube-cluster k"]
+        {
+            assert!(parsed(right).is_ok(), "{right}");
+        }
+        for wrong in [
+            "tsh login --format tls",
+            "tsh login --overwrite",
+            "tsh login --kube-cluster k",
+            "tsh login -o x --kube-cluster k",
+            "tsh login -o x --format json",
+        ] {
+            assert_eq!(parsed(wrong).unwrap_err().exit_code(), 2, "{wrong}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub(crate) mod connect;
 pub(crate) mod explain;
 pub(crate) mod kube;
 pub(crate) mod login;
+mod login_files;
 pub(crate) mod logout;
 pub(crate) mod ls;
 pub(crate) mod mfa;

@@ -62,9 +62,9 @@ impl Context {
         }
         let advice = match command {
             Command::Login(_) | Command::Logout => "leave out -i and TSH_IDENTITY",
-            Command::Config(_) => "give stock ssh its own files: tctl auth sign --format openssh",
+            Command::Config(_) => "give stock ssh its own files: tsh login -o FILE --format openssh, or tctl auth sign",
             Command::Kube { command: Kube::Login { .. } } => {
-                "make a kubeconfig that stands alone: tctl auth sign --format kubernetes"
+                "make a kubeconfig that stands alone: tsh login -o FILE --format kubernetes, or tctl auth sign"
             }
             Command::Status(_)
             | Command::Clusters(_)
@@ -112,7 +112,9 @@ impl Context {
             let login = self.identity_login()?;
             if !login.is_valid(SystemClock.now()) {
                 let (user, end) = (&login.profile.user, ending(login.expires));
-                bail!("the identity file's certificates of {user} {end}; make another with tctl auth sign");
+                bail!(
+                    "the identity file's certificates of {user} {end}; make another with tsh login -o or tctl auth sign"
+                );
             }
             self.cluster(&login)?;
             return Ok(login);

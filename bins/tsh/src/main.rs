@@ -47,7 +47,7 @@ fn run_as_called(args: Vec<OsString>) -> u8 {
             }
         };
     }
-    let cli = match Cli::try_parse_from(args) {
+    let cli = match Cli::try_parse_from(args).and_then(Cli::checked) {
         Ok(cli) => cli,
         Err(refusal) => return usage::show("tsh", &refusal),
     };

@@ -300,7 +300,7 @@ fn flag_with_value(parsed: &mut SshArgs, flag: char, value: &str) -> Result<(), 
         'F' => parsed.config = ConfigFiles::Only(value.into()),
         'I' | 'i' => {
             return unsupported(
-                "the certificate of `tsh login` is the identity, or a file made by `tctl auth sign`: tsh -i FILE ssh …",
+                "the certificate of `tsh login` is the identity, or a file made by `tsh login -o` or `tctl auth sign`: tsh -i FILE ssh …",
             );
         }
         'J' => return unsupported("the cluster's proxy finds the way to every node"),

@@ -1,7 +1,7 @@
 //! `tctl auth`: the public parts of the cluster's authorities.
 
 use anyhow::Context;
-use pem::Pem;
+use remoteler_client::pem_certificates;
 use remoteler_core::{AuthApi, CaKind, CaSet, JwkSet, KeyPlace, KeyPlaces, RotationStatus, TrustBundle, spki_pin};
 use serde::Serialize;
 use serde_json::json;
@@ -46,8 +46,8 @@ fn exported(trust: &TrustBundle, kind: ExportKind, hosts: &[HostPattern]) -> any
             let names = names.join(",");
             lines(&trust.host, |key| format!("@cert-authority {names} {key} host-ca@{}\n", trust.cluster))
         }
-        ExportKind::TlsUser => Ok(certificates(&trust.user)),
-        ExportKind::TlsHost => Ok(certificates(&trust.host)),
+        ExportKind::TlsUser => Ok(pem_certificates(&trust.user.x509)),
+        ExportKind::TlsHost => Ok(pem_certificates(&trust.host.x509)),
         ExportKind::Audit => anyhow::bail!("the audit log's key is no part of the trust bundle"),
         ExportKind::Token => Ok(serde_json::to_string_pretty(&JwkSet { keys: trust.tokens.clone() })? + "\n"),
     }
@@ -62,11 +62,6 @@ fn lines(authority: &CaSet, line: impl Fn(&str) -> String) -> anyhow::Result<Str
         text.push_str(&line(&words.join(" ")));
     }
     Ok(text)
-}
-
-pub(crate) fn certificates(authority: &CaSet) -> String {
-    let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
-    authority.x509.iter().map(|der| pem::encode_config(&Pem::new("CERTIFICATE", der.as_slice()), config)).collect()
 }
 
 /// One authority, as `auth status` shows it.
@@ -163,12 +158,5 @@ mod tests {
         let named = ["db.example.org".parse().unwrap(), "192.0.2.7".parse().unwrap()];
         let line = exported(&trust(), ExportKind::Host, &named).unwrap();
         assert!(line.starts_with("@cert-authority *.root.example.com,db.example.org,192.0.2.7 ssh-"), "{line}");
-    }
-
-    #[test]
-    fn certificates_are_pem_one_after_another() {
-        let set = CaSet { ssh: Vec::new(), x509: vec![vec![0x30, 0], vec![0x30, 0]] };
-        let one = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
-        assert_eq!(certificates(&set), one.repeat(2));
     }
 }

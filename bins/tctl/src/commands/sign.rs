@@ -4,7 +4,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail};
-use remoteler_client::{IdentityFile, KeyPairs, KubeconfigFile, OutputFiles, ProxyAddr};
+use remoteler_client::{IdentityFile, KeyPairs, KubeconfigFile, OutputFiles, ProxyAddr, pem_certificates};
 use remoteler_core::{
     ApiErrorKind, AuthApi, CaKind, Clock, Secret, SignRequest, SignedCertificates, SystemClock, UserCerts, UserName,
 };
@@ -192,7 +192,7 @@ fn contents(
             let proxy = proxy(args, answer)?.context("no proxy has told its address yet; give it with --proxy")?;
             let kubeconfig = KubeconfigFile {
                 proxy: &proxy,
-                kube_cluster: args.kube_cluster_name.as_ref().context("--kube-cluster-name is missing")?,
+                kube_clusters: args.kube_cluster_name.as_slice(),
                 user: &UserName::new(&answer.subject)?,
                 certificate: tls()?,
                 key: &keys.tls_private,
@@ -202,7 +202,7 @@ fn contents(
         }
         SignFormat::Tls | SignFormat::Db | SignFormat::Rdp => {
             let authority = answer.trust.authority(believed(format, subject));
-            let authority = Secret::new(super::authorities::certificates(authority));
+            let authority = Secret::new(pem_certificates(&authority.x509));
             vec![keys.tls_private.clone(), Secret::new(tls()?), authority]
         }
     })

@@ -9,7 +9,7 @@ use remoteler_core::{
 };
 use remoteler_ssh::printable;
 
-use super::{browser_login, kube, status};
+use super::{browser_login, kube, login_files, status};
 use crate::{
     cli,
     context::{Context, NoLogin, block_on, known_cluster, remote_auth},
@@ -18,8 +18,11 @@ use crate::{
 };
 
 pub(crate) fn run(context: &Context, options: &cli::Login) -> anyhow::Result<()> {
+    if let Some(out) = &options.out {
+        return login_files::run(context, options, out);
+    }
     block_on(async {
-        let select = options.select.as_ref().or(context.common.cluster.as_ref());
+        let select = selected(context, options);
         let valid = match valid_login(context)? {
             Some(login) => still_believed(context, login).await?,
             None => None,
@@ -41,9 +44,14 @@ pub(crate) fn run(context: &Context, options: &cli::Login) -> anyhow::Result<()>
     })?
 }
 
+/// The cluster that is to be selected.
+pub(super) fn selected<'a>(context: &'a Context, options: &'a cli::Login) -> Option<&'a ClusterName> {
+    options.select.as_ref().or(context.common.cluster.as_ref())
+}
+
 /// The flags that say how to log in. What stands in the environment for every login is not worth a word each time.
 fn without_effect(options: &cli::Login) -> Option<String> {
-    let cli::Login { ttl, auth, browser, bind_addr, device, select: _ } = options;
+    let cli::Login { ttl, auth, browser, bind_addr, device, .. } = options;
     let given = [
         ("--ttl", "TSH_TTL", ttl.is_some()),
         ("--auth", "TSH_AUTH", auth.is_some()),
@@ -118,21 +126,47 @@ pub(super) async fn anew(context: &Context, known: &StoredLogin) -> anyhow::Resu
     let trust = if context.common.insecure { WebTrust::Insecure } else { WebTrust::SystemRoots };
     let web = WebClient::new(proxy, trust)?;
     let connector = known.profile.logout_connector.as_deref();
-    let (keys, certificates, came) = ask_browser(&web, proxy, &cli::Login::default(), connector).await?;
-    if came != *user {
-        bail!("the browser's login is {came}'s, not {user}'s; log in there as {user} and try again");
+    let issued = ask_browser(&web, proxy, &cli::Login::default(), connector).await?;
+    if issued.user != *user {
+        bail!("the browser's login is {}'s, not {user}'s; log in there as {user} and try again", issued.user);
     }
-    let mut login = context.store.save_login(proxy, user, &keys, &certificates)?;
+    let login = keep(context, &issued)?;
+    tell_agent(&login);
+    Ok(login)
+}
+
+/// What a login gave. Nothing of it is kept yet.
+pub(super) struct Issued {
+    pub(super) proxy: ProxyAddr,
+    pub(super) user: UserName,
+    pub(super) keys: KeyPairs,
+    pub(super) certificates: UserCerts,
+}
+
+/// Puts it into the store, as the login in use.
+fn keep(context: &Context, issued: &Issued) -> anyhow::Result<StoredLogin> {
+    let Issued { proxy, user, keys, certificates } = issued;
+    let mut login = context.store.save_login(proxy, user, keys, certificates)?;
     if context.common.insecure {
         login.profile.insecure = true;
         context.store.select(&login.profile)?;
     }
+    Ok(login)
+}
+
+/// Logs in anew, and keeps that.
+async fn perform(context: &Context, options: &cli::Login, select: Option<&ClusterName>) -> anyhow::Result<StoredLogin> {
+    let login = keep(context, &ask(context, options, select).await?)?;
     tell_agent(&login);
     Ok(login)
 }
 
 /// Logs in anew.
-async fn perform(context: &Context, options: &cli::Login, select: Option<&ClusterName>) -> anyhow::Result<StoredLogin> {
+pub(super) async fn ask(
+    context: &Context,
+    options: &cli::Login,
+    select: Option<&ClusterName>,
+) -> anyhow::Result<Issued> {
     let known = context.profile()?;
     let proxy = context.common.proxy.clone().or_else(|| known.as_ref().map(|known| known.proxy.clone()));
     let proxy = proxy.context("no proxy is known; give --proxy HOST[:PORT]")?;
@@ -152,14 +186,14 @@ async fn perform(context: &Context, options: &cli::Login, select: Option<&Cluste
         bail!("cluster {wanted} is not known at {proxy}; known is {}", ping.cluster_name);
     }
     tracing::debug!(%proxy, cluster = %ping.cluster_name, version = ping.server_version, "the proxy answers");
-    let mut login = match way(&web, options).await? {
+    let issued = match way(&web, options).await? {
         Way::Password => {
             let user = match known {
                 Some(known) => known.user,
                 None => context.user_or_own()?,
             };
-            match exchange(context, &web, &proxy, &user, options.ttl).await? {
-                Some(login) => login,
+            match exchange(&web, &proxy, &user, options.ttl).await? {
+                Some(issued) => issued,
                 None => {
                     say(&format!(
                         "tsh: the second factor of {user} is a security key, so the login goes on in a browser"
@@ -170,22 +204,19 @@ async fn perform(context: &Context, options: &cli::Login, select: Option<&Cluste
         }
         Way::Browser(connector) => in_browser(context, &web, &proxy, options, connector.as_deref()).await?,
     };
-    let user = login.profile.user.clone();
-    tracing::debug!(serial = login.ssh_certificate.serial(), valid_until = %login.expires, "certificates issued");
-    if context.common.insecure {
-        login.profile.insecure = true;
-        context.store.select(&login.profile)?;
-    }
-    if !login.is_valid(SystemClock.now()) {
+    let expires = issued.certificates.expires;
+    tracing::debug!(user = %issued.user, valid_until = %expires, "certificates issued");
+    if expires.since(SystemClock.now()) <= LAST_MINUTE {
         say(&format!(
-            "tsh: the roles of {user} allow certificates until {} only, which is too short to be used; an administrator can raise max_session_ttl",
-            login.expires
+            "tsh: the roles of {} allow certificates until {expires} only, which is too short to be used; an administrator can raise max_session_ttl",
+            issued.user
         ));
     }
-    tell_agent(&login);
-    Ok(login)
+    Ok(issued)
 }
 
+/// In their last minute certificates are not used ([`StoredLogin::is_valid`]).
+const LAST_MINUTE: Duration = Duration::from_secs(60);
 /// The way that asks for a password of the cluster's own.
 const LOCAL: &str = "local";
 
@@ -195,25 +226,25 @@ async fn in_browser(
     proxy: &ProxyAddr,
     options: &cli::Login,
     connector: Option<&str>,
-) -> anyhow::Result<StoredLogin> {
-    let (keys, certificates, user) = ask_browser(web, proxy, options, connector).await?;
-    if let Some(wanted) = context.common.user.as_ref().filter(|wanted| **wanted != user) {
-        say(&format!("tsh: the browser's login is {user}'s, not {wanted}'s; it is kept as {user}'s"));
+) -> anyhow::Result<Issued> {
+    let issued = ask_browser(web, proxy, options, connector).await?;
+    let user = &issued.user;
+    if let Some(wanted) = context.common.user.as_ref().filter(|wanted| *wanted != user) {
+        say(&format!("tsh: the browser's login is {user}'s, not {wanted}'s; the certificates are {user}'s"));
     }
-    Ok(context.store.save_login(proxy, &user, &keys, &certificates)?)
+    Ok(issued)
 }
 
-/// Keys, what was issued for them, and for whom. Nothing of it is kept yet.
 async fn ask_browser(
     web: &WebClient,
     proxy: &ProxyAddr,
     options: &cli::Login,
     connector: Option<&str>,
-) -> anyhow::Result<(KeyPairs, UserCerts, UserName)> {
+) -> anyhow::Result<Issued> {
     let keys = KeyPairs::generate(&format!("remoteler:{}", proxy.host()))?;
     let certificates = browser_login::log_in(web, proxy, &keys, options, connector).await?;
     let user = Store::user_of(proxy, &certificates)?;
-    Ok((keys, certificates, user))
+    Ok(Issued { proxy: proxy.clone(), user, keys, certificates })
 }
 
 /// How to log in.
@@ -250,12 +281,11 @@ fn way_of(answer: Result<LoginMethods, ApiError>) -> Result<Way, ApiError> {
 
 /// The login by password and code; `None` when only a browser can ask for the second factor.
 async fn exchange(
-    context: &Context,
     web: &WebClient,
     proxy: &ProxyAddr,
     user: &UserName,
     ttl: Option<Duration>,
-) -> anyhow::Result<Option<StoredLogin>> {
+) -> anyhow::Result<Option<Issued>> {
     let password = password::read(&format!("Password of {user} at {proxy}: "))?;
     let keys = KeyPairs::generate(&format!("remoteler:{}:{user}", proxy.host()))?;
     let mut request = LoginRequest {
@@ -287,7 +317,7 @@ async fn exchange(
         | ApiErrorKind::Unavailable
         | _ => refusal.into(),
     })?;
-    Ok(Some(context.store.save_login(proxy, user, &keys, &certificates)?))
+    Ok(Some(Issued { proxy: proxy.clone(), user: user.clone(), keys, certificates }))
 }
 
 /// Gives key and certificate to a running ssh-agent. Without one nothing is lost: the files serve as well.
