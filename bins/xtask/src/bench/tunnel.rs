@@ -81,10 +81,9 @@ pub(super) fn beside(bin_dir: &Path, peers: &Path, quick: bool) -> anyhow::Resul
     let (link, dir, port, entry) = (ends.program.display(), ends.dir.display(), ends.port, ends.entry);
     let server = format!("{link} proxy --dir {dir} --listen 127.0.0.1:{port} --entry 127.0.0.1:{entry}");
     let agents = format!("{link} agents --dir {dir} --proxy 127.0.0.1:{port}");
-    let (rounds, only) =
-        (if quick { "1" } else { "9" }, "raw,copy,tls-pair,yamux-rustls,rathole-tls,rathole-noise,ssh-R-aesgcm,own");
+    let rounds = if quick { "1" } else { "9" };
     let mut tunnel = Command::new("python3");
-    tunnel.arg(peers.join("tunnel.py")).args(["--rounds", rounds, "--only", only]);
+    tunnel.arg(peers.join("tunnel.py")).args(["--rounds", rounds, "--only", BESIDE, "--kinds", KINDS]);
     tunnel
         .env("OWN_SERVER", &server)
         .env("OWN_AGENT", format!("{agents} --target {{target}}"))
@@ -99,6 +98,11 @@ pub(super) fn beside(bin_dir: &Path, peers: &Path, quick: bool) -> anyhow::Resul
     }
     Ok(())
 }
+
+/// Limits, a TLS connection for each stream, and other tunnels.
+const BESIDE: &str = "raw,copy,tls-pair,yamux-rustls,rathole-tls,rathole-noise,ssh-R-aesgcm,own";
+/// Throughput of one and eight streams each way, echo alone, on one core and beside bulk, and new streams.
+const KINDS: &str = "up1,down1,up8,down8,rtt,rtt1,conn,conn1,conn8,rtt-busy";
 
 /// Identities and addresses of the ends.
 struct Ends {
