@@ -104,12 +104,12 @@ fn a_cluster_whose_time_to_drain_is_over_ends_the_live_session_and_all_sides_hea
     // The daemon was given 5 s; nobody ends the session.
     let said = cut_off(live);
     assert_eq!(cluster.daemon().wait(Duration::from_secs(30)), Some(0));
-    assert!(said.contains("the proxy is stopping"), "{said}");
+    assert!(said.contains("the connection to edge-1 was cut off by the proxy: it was stopped or restarted"), "{said}");
     let log = cluster.daemon().log();
     assert!(log.contains("sessions are cut off: the time to end is over"), "{log}");
-    eventually("the edge node's tunnel says why it ended", || {
+    eventually("the edge node's tunnel says why it is down", || {
         let log = edge.process().log();
-        if log.contains("the proxy is stopping") { Ok(()) } else { Err(log) }
+        if log.contains("closed by the peer: the proxy takes no new streams") { Ok(()) } else { Err(log) }
     });
 }
 
