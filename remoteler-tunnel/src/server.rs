@@ -136,6 +136,12 @@ impl TunnelServer {
         Self { proxies, ..self }
     }
 
+    /// Keeps what was sent and not acknowledged within `replay`, all links together; [`ReplayBudget::default`] when this is not said.
+    #[must_use]
+    pub fn keeping(self, replay: ReplayBudget) -> Self {
+        Self { replay, ..self }
+    }
+
     /// Takes no link of a host that is locked, and cuts those that are up when their host is locked or its certificate revoked: a second later, so
     /// that the host's own services can say why to those who are there.
     #[must_use]

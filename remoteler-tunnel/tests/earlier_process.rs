@@ -3,14 +3,19 @@
 
 mod support;
 
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use remoteler_core::SystemRole;
-use remoteler_tunnel::{BoxedStream, DOUBT_AFTER, LinkState, ResumeKeys, TlsIdentity};
+use remoteler_tunnel::{
+    Agent, BoxedStream, DOUBT_AFTER, DialHeader, LinkState, Offer, ResumeKeys, StreamService, TlsIdentity,
+};
 use support::earlier::{Passed, Reached, SOON, Trouble, first_process, says_again, until};
 use support::{Authorities, FaultRelay, Proxy, answer, connected, leaf, only_its_own_agent_takes_it_up, own_link};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 #[tokio::test]
@@ -64,27 +69,47 @@ async fn of_several_processes_before_the_one_that_has_the_link_takes_it() {
 #[tokio::test]
 async fn when_the_process_before_has_ended_its_links_are_over_and_say_so() {
     let (first, relay, agent) = first_process().await;
-    let _stream = first.dial("edge").await.unwrap();
+    let (told, ends) = oneshot::channel();
+    let told = Arc::new(EndOfStream(Mutex::new(Some(told))));
+    let host = first.authorities.host_identity("device", &[SystemRole::Node], &[]);
+    let offer = Offer { ssh: Some(host.name.clone()), ..Offer::default() };
+    let device = Agent::start(first.agent_config(host, offer, relay.address, told));
+    connected(&device).await;
+    let mut stream = first.dial("device").await.unwrap();
+    stream.write_all(b"half a word").await.unwrap();
+    stream.flush().await.unwrap();
     let before = Reached::new(&first);
     before.has(Trouble::Ended);
     let second = first.next(vec![before.clone()]).await;
     relay.lead_to(second.address);
     relay.cut();
-    // The agent gives the link up and registers anew.
-    timeout(SOON, async {
-        while second.heard.0.lock().unwrap().is_empty() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await
-    .unwrap();
+    // The agents give their links up and register anew; what was open ends in their services with the reason.
+    let registered = || second.heard.0.lock().unwrap().len();
+    until(|| registered() == 2).await;
     connected(&agent).await;
+    connected(&device).await;
+    let ended = timeout(SOON, ends).await.unwrap().unwrap().unwrap_err().to_string();
+    assert!(ended.contains("this proxy does not know it, or not any more; it may have been restarted"), "{ended}");
 
     // Who asks later does not ask it again.
     let asked = before.asked();
     let host = first.authorities.host_identity("other", &[SystemRole::Node], &[]);
     assert_eq!(answer(&second, &host, &ResumeKeys::new(&[7; 48]), 1, None).await.1, 1);
     assert_eq!((asked, before.asked()), (1, 1));
+}
+
+/// Reads to the end of one stream, and says how that was.
+struct EndOfStream(Mutex<Option<oneshot::Sender<io::Result<Vec<u8>>>>>);
+
+#[async_trait]
+impl StreamService for EndOfStream {
+    async fn serve(&self, mut stream: BoxedStream, _header: DialHeader) {
+        let mut octets = Vec::new();
+        let end = stream.read_to_end(&mut octets).await.map(|_| octets);
+        if let Some(told) = self.0.lock().unwrap().take() {
+            let _ = told.send(end);
+        }
+    }
 }
 
 #[tokio::test]

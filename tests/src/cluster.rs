@@ -112,8 +112,8 @@ impl Cluster {
     fn write_config(&self, auth: &str, proxy: &str, node: &str) {
         let on = |role: &str| if self.options.roles.split(',').any(|r| r == role) { "yes" } else { "no" };
         let text = format!(
-            "version: v1\nremoteler:\n  nodename: {}\n  data_dir: {}\n{}auth_service:\n  enabled: {}\n  listen_addr: {auth}\n  cluster_name: {}\n{}\
-             proxy_service:\n  enabled: {}\n  listen_addr: {proxy}\n{}ssh_service:\n  enabled: {}\n  listen_addr: {node}\n  labels: {{ env: test }}\n{}",
+            "version: v1\nremoteler:\n  nodename: {}\n  data_dir: {}\n{}auth_service:\n  enabled: {}\n  listen_addr: \"{auth}\"\n  cluster_name: {}\n{}\
+             proxy_service:\n  enabled: {}\n  listen_addr: \"{proxy}\"\n{}ssh_service:\n  enabled: {}\n  listen_addr: \"{node}\"\n  labels: {{ env: test }}\n{}",
             Self::NODE,
             self.data_dir().display(),
             self.options.common_config,

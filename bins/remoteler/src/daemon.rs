@@ -183,8 +183,10 @@ impl Daemon {
             && !services.is_empty()
         {
             let host = base.keys.identity.clone();
-            let (tls, ways, connections) = (base.client_tls(), settings.ways(), settings.tunnel.connections);
-            let parts = agent::TunnelParts { proxy: proxy.clone(), host, services, tls, connections, ways };
+            let (tls, ways, tunnel) = (base.client_tls(), settings.ways(), &settings.tunnel);
+            let (connections, limits, replay) = (tunnel.connections, tunnel.of_agent(), tunnel.replay.clone());
+            let proxy = proxy.clone();
+            let parts = agent::TunnelParts { proxy, host, services, tls, connections, ways, limits, replay };
             let (clock, entropy) = (base.clock.clone(), base.entropy.clone());
             let agent = agent::start(parts, clock, entropy, self.board.clone(), self.stop.clone());
             let follow = agent::follow_locks(base.keys.identity.clone(), base.policy.clone(), agent.retry());

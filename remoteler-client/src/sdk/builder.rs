@@ -120,6 +120,7 @@ pub struct AgentBuilder {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     limits: Limits,
+    replay: ReplayBudget,
 }
 
 impl std::fmt::Debug for AgentBuilder {
@@ -140,6 +141,7 @@ impl AgentBuilder {
             clock: Arc::new(SystemClock),
             entropy: Arc::new(OsEntropy),
             limits: Limits::client(),
+            replay: ReplayBudget::default(),
         }
     }
 
@@ -209,6 +211,13 @@ impl AgentBuilder {
         Self { limits, ..self }
     }
 
+    /// What its links keep together to be sent again; clones of one budget bound all agents of a process. [`ReplayBudget::default`] when this
+    /// is not said.
+    #[must_use]
+    pub fn replay(self, replay: ReplayBudget) -> Self {
+        Self { replay, ..self }
+    }
+
     /// Joins if that was not done yet, and starts. It returns before the first link is up: see [`Agent::connected`].
     ///
     /// # Errors
@@ -262,7 +271,7 @@ impl AgentBuilder {
             clock: shared_clock,
             entropy: self.entropy,
             limits: self.limits,
-            replay: ReplayBudget::default(),
+            replay: self.replay,
         };
         let until = |work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
             let stop = stop.clone();

@@ -36,7 +36,7 @@ pub struct Limits {
     pub stalled_after: Duration,
     /// When a silent peer is asked and given up.
     pub keepalive: Keepalive,
-    /// How long a link whose connection is lost waits for another one. Default 10 min.
+    /// How long a link whose connection is lost waits here for another one; the side that waits less decides. Default 10 min.
     pub resume_within: Duration,
     /// Whether idle links are asked after seldom, if the peer agrees: a client wants that where octets are paid for, a server grants it.
     pub metered: bool,

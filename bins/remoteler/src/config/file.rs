@@ -60,6 +60,12 @@ pub struct Common {
     pub audit_spool: Option<AuditSpool>,
     /// To how many proxies this host keeps links; absent: to all.
     pub tunnel_connections: Option<usize>,
+    /// How long a tunnel whose connection is lost waits for another one, such as `10m`; here, whatever the other side does.
+    pub tunnel_resume_window: Option<String>,
+    /// Whether octets are paid for where this host is, so that idle tunnels say little.
+    pub tunnel_metered: Option<bool>,
+    /// What all tunnels of this process keep to be sent again, in MiB.
+    pub tunnel_replay_memory_mb: Option<usize>,
 }
 
 /// `join_params:`

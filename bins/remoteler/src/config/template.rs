@@ -48,6 +48,10 @@ remoteler:
   # Audit events that wait for an auth service elsewhere. When there is no room, what they would allow is refused (deny), or they are dropped and
   # accounted for (drop-and-say-so).
   # audit_spool: { max_size_mb: 64, when_full: deny }
+  # How long a reverse tunnel that has lost its connection is kept for another one, 1s to 24h; of its two ends the one that waits less decides.
+  # tunnel_resume_window: 10m
+  # What all tunnels of this process keep together to be sent again, in MiB; when it is full, writers wait.
+  # tunnel_replay_memory_mb: 256
 ";
 
 const JOIN: &str =
@@ -59,6 +63,11 @@ const JOIN: &str =
   join_params: { method: token, token_name: /etc/remoteler.token }
   # What `tctl auth status` prints as CA pin: the cluster proves itself by it.
   # ca_pin: [\"sha256:…\"]
+  # To how many proxies of the cluster this host keeps links. Default: to all.
+  # tunnel_connections: 2
+  # Where octets are paid for: idle tunnels say little, and a proxy that is gone without a word is found out after minutes. The calls to the
+  # auth service, ten times as much, go on as ever.
+  # tunnel_metered: no
 ";
 
 const AUTH: &str = "  listen_addr: 0.0.0.0:3025

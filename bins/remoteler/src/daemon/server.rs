@@ -6,8 +6,8 @@ use anyhow::Context;
 use remoteler_auth::{ApiForAddress, AuthService, Caller, WebNames, bind_admin_socket};
 use remoteler_core::AuthApi;
 use remoteler_tunnel::{
-    AdmissionLimits, Admissions, Limits, OnePort, PeerProxies, Router, Serve, ServerTls, SharedTlsIdentity,
-    StreamService, TargetKind, TunnelServer, serve,
+    AdmissionLimits, Admissions, OnePort, PeerProxies, Router, Serve, ServerTls, SharedTlsIdentity, StreamService,
+    TargetKind, TunnelServer, serve,
 };
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
@@ -18,7 +18,7 @@ use super::{
     listeners::Listeners,
 };
 use crate::{
-    config::{ProxySettings, Settings},
+    config::{ProxySettings, Settings, TunnelSettings},
     services::{
         audit_log,
         auth::{AuthDoor, AuthServer},
@@ -89,9 +89,10 @@ impl Daemon {
             self.keep_port("crl", &listener)?;
             self.show_crls(base, listener);
         }
+        let tunnel = &settings.tunnel;
         match (&settings.proxy, listeners.proxy) {
             (Some(settings), Some(listener)) => {
-                self.start_proxy(settings, base, (listener, listeners.links), door, services.clone())
+                self.start_proxy((settings, tunnel), base, (listener, listeners.links), door, services.clone())
             }
             _ => Ok(None),
         }
@@ -118,7 +119,7 @@ impl Daemon {
     /// Starts the proxy; its public address, to be announced.
     fn start_proxy(
         &mut self,
-        settings: &ProxySettings,
+        (settings, tunnel): (&ProxySettings, &TunnelSettings),
         base: &Base,
         (listener, links): (TcpListener, Vec<OwnedFd>),
         door: AuthDoor,
@@ -141,7 +142,8 @@ impl Daemon {
         let carrier = Carrier::new(self.connections.clone());
         let names = WebNames::new(settings.public_addr.as_deref(), [identity.name.to_string()]);
         let earlier = self.earlier_processes(links).context("links of the process before cannot go on")?;
-        let tunnels = TunnelServer::new(router.clone(), agents, Limits::server())
+        let tunnels = TunnelServer::new(router.clone(), agents, tunnel.of_proxy())
+            .keeping(tunnel.replay.clone())
             .living_by(base.live.clone())
             .telling(proxies)
             .after(earlier, self.servers.relays.clone());

@@ -24,6 +24,10 @@ pub(crate) struct TunnelParts {
     pub(crate) connections: Option<NonZeroUsize>,
     /// How they are reached.
     pub(crate) ways: Ways,
+    /// Bounds of the links.
+    pub(crate) limits: Limits,
+    /// What they may keep together.
+    pub(crate) replay: ReplayBudget,
 }
 
 /// Has the agent try again at once when its host is not locked any more.
@@ -50,7 +54,7 @@ pub(crate) fn start(
     board: Arc<StatusBoard>,
     stop: CancellationToken,
 ) -> Agent {
-    let TunnelParts { proxy, host, services, tls, connections, ways } = parts;
+    let TunnelParts { proxy, host, services, tls, connections, ways, limits, replay } = parts;
     let offer = Offer {
         ssh: services.contains_key(&TargetKind::Ssh).then(|| host.name.clone()),
         kube: if services.contains_key(&TargetKind::Kube) { host.kube_clusters.clone() } else { Default::default() },
@@ -66,8 +70,8 @@ pub(crate) fn start(
         tls,
         clock: clock.clone(),
         entropy,
-        limits: Limits::client(),
-        replay: ReplayBudget::default(),
+        limits,
+        replay,
     };
     let agent = Agent::start(config);
     let mut links = agent.links();

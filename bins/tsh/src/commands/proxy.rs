@@ -28,9 +28,15 @@ pub(crate) fn run(context: &Context, target: &str) -> anyhow::Result<()> {
             // The node has sent everything, or whoever started us has gone.
             None => Ok(()),
             Some(cause) if matches!(cause.kind(), io::ErrorKind::NotConnected | io::ErrorKind::BrokenPipe) => Ok(()),
+            Some(cause) if cause.kind() == io::ErrorKind::UnexpectedEof => bail!("{}", cut_off(node.as_str())),
             Some(cause) => Err(cause).with_context(|| format!("the connection to {node} broke")),
         }
     })?
+}
+
+/// What is said when the proxy ended the connection otherwise than in order: in the middle of SSH it has no words of its own.
+fn cut_off(node: &str) -> String {
+    format!("the connection to {node} was cut off by the proxy: it was stopped or restarted, or has lost the node")
 }
 
 /// The host in `[USER@]HOST[:PORT]`.
