@@ -203,7 +203,7 @@ fn a_link_that_was_used_has_expired_or_is_none_ends_with_one_line() {
     // Nobody vouches for the proxy here: the link stays at home.
     let unchecked = run(ann.tsh(&["signup", &ann.link]).env("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt"));
     let line = unchecked.one_line_failure();
-    assert!(line.contains("--insecure") && line.contains(cluster.proxy()), "{line}"); // I73
+    assert!(line.contains("--insecure") && line.contains(cluster.proxy()), "{line}"); // I15
 
     let bad = [
         ("nonsense".to_owned(), "this is no sign-up link"),
