@@ -73,7 +73,7 @@ impl Proxy {
         assert_eq!(output.status.code(), Some(1), "{words:?}: {text:.500}");
         let last = text.lines().last().unwrap();
         assert!(last.starts_with("tsh: ") && last.contains(said), "{words:?}: {text:.500}");
-        assert!(text.len() < 4096, "{}", text.len());
+        assert!(text.len() < 64 * 1024, "{}", text.len());
         let steers = |c: char| (c.is_control() && c != '\n') || ('\u{202a}'..='\u{202e}').contains(&c);
         assert!(!text.contains(steers) && output.stdout.is_empty(), "{text:?}");
         assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0, "nothing is kept");
@@ -164,8 +164,12 @@ fn what_a_proxy_says_steers_no_terminal() {
     for path in [wire::WEB_PING, wire::WEB_LOGIN_METHODS, wire::WEB_LOGINS] {
         Proxy::but_for(path, 500, error("internal")).fails(&[], "all is well");
     }
-    let refused = octets(&json!({ "state": "refused", "reason": STEERING }));
-    Proxy::but_for(wire::WEB_LOGIN_POLL, 200, refused).fails(&["--device"], "refuses the login: ");
+    let endless = octets(&json!({ "kind": "internal", "message": STEERING.repeat(100_000) }));
+    Proxy::but_for(wire::WEB_PING, 500, endless).fails(&[], "all is well");
+    for reason in [STEERING, &STEERING.repeat(100_000)] {
+        let refused = octets(&json!({ "state": "refused", "reason": reason }));
+        Proxy::but_for(wire::WEB_LOGIN_POLL, 200, refused).fails(&["--device"], "refuses the login: ");
+    }
     let local = |path: &str| match path {
         wire::WEB_LOGIN_METHODS => (200, octets(&json!({ "kind": "local" }))),
         wire::WEB_LOGIN => (401, octets(&json!({ "kind": "unauthenticated", "message": STEERING }))),
