@@ -228,7 +228,7 @@ impl Inner {
                 return Err(bad_request("a security key is needed here; open the link in a browser"));
             }
             (SecondFactor::On | SecondFactor::Otp, None) => {
-                return Err(bad_request("a second factor is needed here; type a code of your authenticator app"));
+                return Err(no_code("a second factor is needed here; type a code of your authenticator app"));
             }
             (SecondFactor::On | SecondFactor::Otp | SecondFactor::Optional, Some(code)) => code,
         };
@@ -236,7 +236,8 @@ impl Inner {
         let secret = self.records.read::<Secret>(&key).await?;
         let secret = secret.ok_or_else(|| bad_request("the second factor was not offered yet; open the link again"))?;
         let mut factors = Factors::default();
-        let codes = self.take_totp(&mut factors, FIRST, secret, code)?;
+        // Apart from a password that may not be set, so that a terminal asks again for the one that was refused.
+        let codes = self.take_totp(&mut factors, FIRST, secret, code).map_err(|cause| no_code(cause.message))?;
         self.record_added(user, FIRST, FactorKind::Totp, true).await?;
         let batch = Batch::new().delete(&key).write(&key::of(key::FACTORS, user), &factors, None)?;
         Ok((batch, codes))
@@ -364,4 +365,9 @@ impl Inner {
 /// The key of what is offered to a user who is logged in. A user's name holds no `/`, and a link's hash is hex.
 pub(crate) fn offer_of(user: &UserName) -> String {
     key::of(key::FACTOR_OFFERS, format_args!("of/{user}"))
+}
+
+/// The code of a sign-up is missing or wrong.
+fn no_code(message: impl Into<String>) -> ApiError {
+    ApiError::new(ApiErrorKind::SecondFactorNeeded, message)
 }

@@ -1,5 +1,5 @@
-//! What a proxy shows to clients without a certificate: the login of `tsh`, the page on which an invited user sets a password, and what is
-//! revoked.
+//! What a proxy shows to clients without a certificate: the login and the sign-up of `tsh`, the page on which an invited user sets a password, and what
+//! is revoked.
 //! Pages are rendered here (`pages`), from templates that escape every value, and shown under the proxy's own names only.
 
 mod account_pages;
@@ -45,6 +45,7 @@ pub fn web_router(api: ApiForAddress, names: WebNames) -> Router {
     Router::new()
         .route(wire::WEB_PING, get(ping))
         .route(wire::WEB_LOGIN, post(login))
+        .merge(invite::calls())
         .route(wire::WEB_REVOCATION_LIST, get(revocations::show).layer(Extension(revocations::Fetched::default())))
         .route(pages::STYLE_PATH, get(pages::style))
         .route(pages::ICON_PATH, get(pages::icon))

@@ -1,10 +1,11 @@
-//! The proxy's web API as a user's machine calls it before it has any certificate: ping and login. Owns nothing but the two calls;
+//! The proxy's web API as a user's machine calls it before it has any certificate: ping, login and sign-up. Owns nothing but the calls;
 //! the proxy's web certificate is believed by the system's roots, or not checked by the user's explicit wish.
 
 use http::Method;
 use remoteler_core::{
-    ApiError, ApiErrorKind, BeginLogin, LoginBegun, LoginMethods, LoginPoll, LoginProgress, LoginRequest, Ping,
-    RedeemLogin, SealedCerts, UserCerts, wire,
+    ApiError, ApiErrorKind, BeginLogin, Invited, LoginBegun, LoginMethods, LoginPoll, LoginProgress, LoginRequest,
+    Ping, RedeemLogin, SealedCerts, Secret, SignUpRequest, SignedUp, UserCerts,
+    wire::{self, InviteQuery},
 };
 use serde::de::DeserializeOwned;
 
@@ -44,6 +45,24 @@ impl WebClient {
     /// many attempts, [`ApiErrorKind::Unavailable`] as for [`WebClient::ping`].
     pub async fn login(&self, request: &LoginRequest) -> Result<UserCerts, ApiError> {
         self.call(send(Method::POST, wire::WEB_LOGIN, request)).await
+    }
+
+    /// For whom a sign-up link is, and the second factor that is offered. The link is not used by it.
+    ///
+    /// # Errors
+    /// [`ApiErrorKind::NotFound`] for a link that is wrong, used or over, [`ApiErrorKind::RateLimited`] after too many of those; as
+    /// [`WebClient::ping`].
+    pub async fn invited_user(&self, link: &Secret) -> Result<Invited, ApiError> {
+        self.call(send(Method::POST, wire::WEB_INVITED_USER, &InviteQuery { token: link.clone() })).await
+    }
+
+    /// Sets a password through a sign-up link, and with a code the second factor that was offered. Uses the link up.
+    ///
+    /// # Errors
+    /// [`ApiErrorKind::BadRequest`] for a password that may not be set, [`ApiErrorKind::SecondFactorNeeded`] for a code that is wrong, or missing
+    /// where everybody needs one; as [`WebClient::invited_user`].
+    pub async fn sign_up(&self, request: &SignUpRequest) -> Result<SignedUp, ApiError> {
+        self.call(send(Method::POST, wire::WEB_SIGN_UP, request)).await
     }
 
     /// Ways to log in.

@@ -153,6 +153,10 @@ pub const OPENAPI: &str = "/v1/openapi.json";
 
 /// Proxy's web API, without client certificate: `POST` [`crate::LoginRequest`] → [`crate::UserCerts`].
 pub const WEB_LOGIN: &str = "/v1/webapi/login";
+/// Proxy's web API: `POST` [`crate::SignUpRequest`] → [`crate::SignedUp`].
+pub const WEB_SIGN_UP: &str = "/v1/webapi/signup";
+/// Proxy's web API: `POST` [`InviteQuery`] → [`crate::Invited`].
+pub const WEB_INVITED_USER: &str = "/v1/webapi/signup/user";
 /// Proxy's web API: `GET` → [`crate::Ping`].
 pub const WEB_PING: &str = "/v1/webapi/ping";
 /// The proxy: `GET` → [`crate::JwkSet`], the public keys of identity tokens (RFC 7517).

@@ -33,7 +33,7 @@ pub use cluster::{Cluster, ClusterOptions};
 pub use draw::Draw;
 pub use echo_session::EchoSession;
 pub use edge::Edge;
-pub use faketime::faketime_library;
+pub use faketime::{FakeClock, faketime_library};
 pub use kube::{Certificate, Issue, KubeFixture, RecordedAudit, Signer};
 pub use kube_cluster::KubeCluster;
 pub use oidc_provider::{Browser, OidcProvider, ProviderFiles, attribute, need_oidc_provider};

@@ -6,12 +6,11 @@
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Write},
-    path::PathBuf,
     process::{Child, Stdio},
     time::{Duration, Instant},
 };
 
-use remoteler_tests::{Cluster, ClusterOptions, Edge, Proxy, User, eventually_within, faketime_library, need, run};
+use remoteler_tests::{Cluster, ClusterOptions, Edge, FakeClock, Proxy, User, eventually_within, need, run};
 
 const SECONDS: Duration = Duration::from_secs(30);
 
@@ -19,42 +18,6 @@ const SECONDS: Duration = Duration::from_secs(30);
 struct Shell {
     child: Child,
     lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
-}
-
-/// A clock that programs are started under, and that is set while they run.
-struct FakeClock {
-    dir: tempfile::TempDir,
-    library: PathBuf,
-}
-
-impl FakeClock {
-    /// Says the right time. `None`, said aloud, where the library for it is missing.
-    fn new() -> Option<Self> {
-        let library = faketime_library()?;
-        let clock = Self { dir: tempfile::tempdir().unwrap(), library };
-        clock.set(0);
-        Some(clock)
-    }
-
-    /// So many minutes ahead of the real time, from the next second on.
-    fn set(&self, minutes: u32) {
-        let file = self.dir.path().join("new");
-        std::fs::write(&file, format!("+{minutes}m\n")).unwrap();
-        std::fs::rename(file, self.file()).unwrap();
-    }
-
-    fn file(&self) -> PathBuf {
-        self.dir.path().join("clock")
-    }
-
-    fn environment(&self) -> Vec<(String, String)> {
-        let text = |path: PathBuf| path.to_str().unwrap().to_owned();
-        vec![
-            ("LD_PRELOAD".into(), text(self.library.clone())),
-            ("FAKETIME_TIMESTAMP_FILE".into(), text(self.file())),
-            ("FAKETIME_CACHE_DURATION".into(), "1".into()),
-        ]
-    }
 }
 
 /// How time goes while the auth service is away.

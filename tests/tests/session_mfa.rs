@@ -88,6 +88,49 @@ fn with_app(user: &User) -> AuthenticatorApp {
     app
 }
 
+#[test]
+fn factors_are_listed_and_removed_by_who_has_password_and_code() {
+    let cluster = Cluster::start();
+    let ann = cluster.user("ann", "access");
+    let listed = || serde_json::from_str::<Value>(&ann.tsh(&["mfa", "ls", "--format", "json"]).ok().text()).unwrap();
+    assert!(ann.tsh(&["mfa", "ls"]).ok().text().contains("You have no second factor; tsh mfa add sets one up"));
+    assert_eq!(listed(), json!([]));
+    let mut app = with_app(&ann);
+    let factors = listed();
+    let factor = &factors[0];
+    assert_eq!(
+        (factors.as_array().unwrap().len(), &factor["name"], &factor["kind"]),
+        (1, &json!("phone"), &json!("totp"))
+    );
+    let text = ann.tsh(&["mfa", "ls"]).ok().text();
+    let row: Vec<_> = text.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!((row[0], row[1], row[3]), ("phone", "totp", "never"), "{text}");
+
+    let unknown = ann.tsh(&["mfa", "rm", "tablet"]).one_line_failure();
+    assert!(unknown.contains("no second factor of that name; tsh mfa ls lists them"), "{unknown}");
+    let remove = |password: &str, code: &str, status: i32| {
+        let mut tsh = ann.tsh_command();
+        tsh.args(["mfa", "rm", "phone"]);
+        let mut session = on_terminal(tsh);
+        session.expect("Password of ann:").unwrap();
+        session.send_line(password).unwrap();
+        if !code.is_empty() {
+            answer_code(&mut session, code);
+        }
+        ends(session, status);
+    };
+    remove("another one", "", 1);
+    remove(ann.password(), "000000", 1);
+    assert_eq!(listed()[0]["name"], "phone");
+    remove(ann.password(), &app.code(), 0);
+    assert_eq!(listed(), json!([]));
+    let event = cluster.event("mfa.delete", |event| event["user"] == "ann");
+    assert_eq!(event["name"], "phone");
+    // A password alone is enough again.
+    ann.tsh(&["logout"]).ok();
+    ann.login(&[]).ok();
+}
+
 /// A role as `access`, in which each session needs a second factor, for `user`.
 fn demand(cluster: &Cluster, users: &[&User]) {
     let mut role = cluster.tctl_json(&["get", "role/access"]);

@@ -6,7 +6,7 @@ use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, builder::BoolishValueParser};
 use remoteler_client::ProxyAddr;
-use remoteler_core::{ClusterName, KubeClusterName, UserName, parse_duration};
+use remoteler_core::{ClusterName, KubeClusterName, Secret, UserName, parse_duration};
 use remoteler_ssh::Speed;
 
 pub(crate) use self::login::{FileFormat, Login};
@@ -75,6 +75,13 @@ pub(crate) enum Command {
         after_help = "Example:\n  tsh login --proxy proxy.example.com:443 --user ann --ttl 8h\n  tsh login --proxy proxy.example.com -o ci.identity && tsh -i ci.identity ls"
     )]
     Login(Login),
+    /// Sets password and second factor of a new user, once, by the link that an administrator has made; in a browser the link does the same.
+    #[command(after_help = "Example:\n  tsh signup\n  tsh signup https://proxy.example.com:3080/web/invite/LINK")]
+    Signup {
+        /// The link; asked for when it is left out. Other users of this machine see what a program is called with.
+        #[arg(value_name = "LINK", value_parser = secret)]
+        link: Option<Secret>,
+    },
     /// Removes keys and certificates of the proxy, from the ssh-agent and kubeconfig too.
     #[command(after_help = "Example:\n  tsh logout --proxy proxy.example.com")]
     Logout,
@@ -292,6 +299,11 @@ pub(crate) enum PlayFormat {
 
 fn ttl(text: &str) -> Result<std::time::Duration, String> {
     parse_duration(text).ok_or_else(|| format!("{text:?} is no duration; write it like 30s, 30m, 8h or 7d"))
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "clap asks for a result")]
+fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
+    Ok(Secret::new(text))
 }
 
 fn label(text: &str) -> Result<(String, String), String> {

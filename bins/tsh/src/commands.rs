@@ -15,6 +15,7 @@ pub(crate) mod play;
 pub(crate) mod proxy;
 pub(crate) mod recordings;
 pub(crate) mod scp;
+pub(crate) mod signup;
 pub(crate) mod ssh;
 pub(crate) mod status;
 pub(crate) mod version;

@@ -61,7 +61,7 @@ impl Context {
             return Ok(());
         }
         let advice = match command {
-            Command::Login(_) | Command::Logout => "leave out -i and TSH_IDENTITY",
+            Command::Login(_) | Command::Signup { .. } | Command::Logout => "leave out -i and TSH_IDENTITY",
             Command::Config(_) => "give stock ssh its own files: tsh login -o FILE --format openssh, or tctl auth sign",
             Command::Kube { command: Kube::Login { .. } } => {
                 "make a kubeconfig that stands alone: tsh login -o FILE --format kubernetes, or tctl auth sign"

@@ -77,6 +77,7 @@ fn run(command: Command, common: cli::Common) -> u8 {
     report(match command {
         Command::Ssh(_) => Ok(()),
         Command::Login(login) => commands::login::run(&context, &login),
+        Command::Signup { link } => commands::signup::run(&context, link),
         Command::Logout => commands::logout::run(&context),
         Command::Status(formatted) => commands::status::run(&context, formatted.format),
         Command::Clusters(formatted) => commands::clusters::run(&context, formatted.format),

@@ -92,13 +92,19 @@ pub(crate) fn one_line(error: &anyhow::Error) -> String {
         }
         line.push_str(text);
     }
-    printable(&line.lines().map(str::trim).collect::<Vec<_>>().join(" "))
+    safe(&line.lines().map(str::trim).collect::<Vec<_>>().join(" "))
 }
 
-/// Text of remote origin in one line, without what would control a terminal.
+/// Text of remote origin in one line, without what would control a terminal, and no longer than somebody reads.
 pub(crate) fn safe(text: &str) -> String {
-    printable(text)
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => printable(text.get(..end).unwrap_or_default()) + " …",
+        None => printable(text),
+    }
 }
+
+/// Characters of one text of remote origin.
+const MOST: usize = 8192;
 
 /// A line on standard error. That nobody reads it is no failure.
 pub(crate) fn say(line: &str) {
@@ -127,6 +133,13 @@ mod tests {
         let inner = anyhow::anyhow!("connection refused");
         let error = inner.context("p:3080 cannot be reached: connection refused").context("no login\nat all");
         assert_eq!(one_line(&error), "no login at all: p:3080 cannot be reached: connection refused");
+    }
+
+    #[test]
+    fn a_text_without_end_is_cut() {
+        assert_eq!(safe(&"é".repeat(MOST)), "é".repeat(MOST));
+        assert_eq!(safe(&"é".repeat(MOST + 1)), "é".repeat(MOST) + " …");
+        assert_eq!(one_line(&anyhow::anyhow!("a".repeat(1 << 20))).len(), MOST + " …".len());
     }
 
     #[test]

@@ -19,7 +19,7 @@ const AGE: Duration = Duration::from_secs(60);
 /// How long a command that is done waits for the answer.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How long a command that needs the answer waits for it.
-const LIMIT: Duration = Duration::from_secs(5);
+pub(crate) const LIMIT: Duration = Duration::from_secs(5);
 
 /// How long a connection that is being made waits for what is revoked, counted from its begin.
 const NEWEST: Duration = Duration::from_secs(2);
@@ -34,6 +34,11 @@ pub(crate) async fn refresh(context: &Context, login: &StoredLogin) -> anyhow::R
         tell_kubeconfig(context, &login).await;
     }
     Ok(trust.revoked)
+}
+
+/// The same, for who can go on without: `None` when no answer came in time.
+pub(crate) async fn refresh_in_time(context: &Context, login: &StoredLogin) -> Option<anyhow::Result<Revocations>> {
+    tokio::time::timeout(LIMIT, refresh(context, login)).await.ok()
 }
 
 /// The same if that was not done lately. That it fails is no failure of the command: what is known still counts.

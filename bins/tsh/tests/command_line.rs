@@ -41,6 +41,11 @@ fn wrong_usage_is_2_and_help_is_0_on_every_level() {
     for args in [
         &["nonsense"][..],
         &["login", "--ttl", "soon"],
+        &["login", "--bind-addr", "0.0.0.0:4711"],
+        &["login", "--bind-addr", "192.0.2.1:4711"],
+        &["login", "--bind-addr", "localhost:4711"],
+        &["login", "--bind-addr", "127.0.0.1"],
+        &["login", "--bind-addr", "127.0.0.1:4711", "--device"],
         &["ls", "novalue"],
         &["scp", "one"],
         &["--proxy", "a b", "ls"],

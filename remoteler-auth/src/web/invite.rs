@@ -1,24 +1,28 @@
-//! The page behind a sign-up link: shows for whom it is, takes the password, uses the link up.
+//! The page behind a sign-up link, and the two calls of `tsh` that do the same: for whom it is, the password, and the link is used up.
 
 use axum::{
-    Form,
-    extract::{Path, rejection::FormRejection},
+    Extension, Form, Router,
+    extract::{Path, State, rejection::FormRejection},
     response::Response,
+    routing::post,
 };
 use data_encoding::BASE64;
 use http::StatusCode;
 use qrcode::{QrCode, render::svg};
 use remoteler_core::{
     ApiError, ApiErrorKind, BrowserAction, BrowserAnswer, BrowserView, Invited, OfferedTotp, Secret, SignUpRequest,
-    SignedUp, wire,
+    SignedUp,
+    wire::{self, InviteQuery},
 };
 use serde::Deserialize;
 
 use super::{
+    ApiForAddress, RemoteAddr, from_outside,
     pages::{Allowed, Browser, InvitePage, OfferedFactor, OfferedKey, SignedUpPage, message, page, sentence},
     texts::ENGLISH,
     visit::Visit,
 };
+use crate::http::{Input, json};
 
 /// What the form sends.
 #[derive(Deserialize)]
@@ -37,6 +41,30 @@ pub(super) struct Passwords {
 
 /// The form's name in its token.
 const FORM: &str = "invite";
+
+/// What `tsh` calls. Who has a link may try as often as the page lets it; who guesses at one is counted by the address, as there.
+pub(super) fn calls() -> Router<ApiForAddress> {
+    Router::new().route(wire::WEB_INVITED_USER, post(invited_user)).route(wire::WEB_SIGN_UP, post(sign_up))
+}
+
+type Api = State<ApiForAddress>;
+type Remote = Extension<RemoteAddr>;
+
+async fn invited_user(
+    State(api): Api,
+    Extension(RemoteAddr(addr)): Remote,
+    Input(query): Input<InviteQuery>,
+) -> Response {
+    json(api(addr).invited_user(query.token).await.map_err(from_outside))
+}
+
+async fn sign_up(
+    State(api): Api,
+    Extension(RemoteAddr(addr)): Remote,
+    Input(request): Input<SignUpRequest>,
+) -> Response {
+    json(api(addr).sign_up(request).await.map_err(from_outside))
+}
 
 pub(super) async fn show(visit: Visit, Path(token): Path<String>) -> Response {
     again_with(&visit, Secret::new(token), None).await
@@ -72,7 +100,7 @@ pub(super) async fn accept(
             let done = SignedUpPage { t: &ENGLISH, codes: &codes, command: &command };
             page(StatusCode::OK, &done, &Allowed::default())
         }
-        Err(cause) if status(&cause) == StatusCode::BAD_REQUEST => {
+        Err(cause) if matches!(cause.kind, ApiErrorKind::BadRequest | ApiErrorKind::SecondFactorNeeded) => {
             again_with(&visit, token, Some(&sentence(&cause.message))).await
         }
         Err(cause) => failed(&cause),
@@ -134,7 +162,7 @@ pub(super) fn offered(totp: &OfferedTotp) -> OfferedFactor {
 }
 
 pub(super) fn failed(cause: &ApiError) -> Response {
-    let said = super::from_outside(cause.clone());
+    let said = from_outside(cause.clone());
     message(status(&said), ENGLISH.invite_title, &said.message)
 }
 

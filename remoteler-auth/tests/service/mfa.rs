@@ -180,7 +180,7 @@ async fn where_everybody_needs_a_factor_nobody_signs_up_or_logs_in_without() {
     let sign_up =
         |code: Option<Secret>| SignUpRequest { token: invite.token.clone(), password: Secret::new(PASSWORD), code };
     for code in [None, Some(Secret::new("")), Some(Secret::new("1234567"))] {
-        assert_eq!(kind(api.sign_up(sign_up(code)).await), ApiErrorKind::BadRequest);
+        assert_eq!(kind(api.sign_up(sign_up(code)).await), ApiErrorKind::SecondFactorNeeded);
     }
     let signed_up = api.sign_up(sign_up(Some(app(&secret, cluster.clock.now())))).await.unwrap();
     assert_eq!(signed_up.recovery_codes.len(), 8);

@@ -125,6 +125,43 @@ async fn the_page_behind_a_link_sets_the_password_once() {
 }
 
 #[tokio::test]
+async fn a_link_is_used_by_calls_as_by_its_page_and_who_guesses_at_one_is_counted_alike() {
+    let cluster = Cluster::start().await;
+    let invite = cluster.admin().create_user(new_user("ann", &["access"], &["root"])).await.unwrap();
+    let router = router(&cluster);
+    let call = async |path: &str, body: serde_json::Value| {
+        let request =
+            Request::post(path).header("content-type", wire::JSON).body(Body::from(body.to_string())).unwrap();
+        let (answer, text) = send(&router, request).await;
+        (answer.status(), serde_json::from_str::<serde_json::Value>(&text).unwrap())
+    };
+    let link = serde_json::json!({ "token": invite.token.reveal() });
+    let (status, invited) = call(wire::WEB_INVITED_USER, link.clone()).await;
+    assert_eq!((status, &invited["user"]), (StatusCode::OK, &"ann".into()));
+    let form = Request::post(wire::WEB_SIGN_UP).header("content-type", "text/plain").body(link.to_string().into());
+    assert_eq!(send(&router, form.unwrap()).await.0.status(), StatusCode::BAD_REQUEST); // I52
+
+    let with = |password: &str, code: Option<&str>| serde_json::json!({ "token": invite.token.reveal(), "password": password, "code": code });
+    let (status, refused) = call(wire::WEB_SIGN_UP, with("short", None)).await;
+    assert_eq!((status, &refused["kind"]), (StatusCode::BAD_REQUEST, &"bad_request".into()));
+    let (status, refused) = call(wire::WEB_SIGN_UP, with(PASSWORD, Some("000"))).await;
+    assert_eq!((status, &refused["kind"]), (StatusCode::UNAUTHORIZED, &"second_factor_needed".into()));
+    assert_eq!(call(wire::WEB_SIGN_UP, with(PASSWORD, None)).await.0, StatusCode::OK);
+    assert_eq!(call(wire::WEB_SIGN_UP, with(PASSWORD, None)).await.0, StatusCode::NOT_FOUND);
+    cluster.anonymous().login(login_request("ann", PASSWORD)).await.unwrap();
+
+    // One address has so many guesses, by whatever way.
+    let guess = serde_json::json!({ "token": "0".repeat(64) });
+    let mut statuses = Vec::new();
+    while statuses.last() != Some(&StatusCode::TOO_MANY_REQUESTS) && statuses.len() < 100 {
+        statuses.push(call(wire::WEB_INVITED_USER, guess.clone()).await.0);
+        statuses.push(send(&router, show("/web/invite/none")).await.0.status());
+    }
+    assert!((20..=32).contains(&statuses.len()), "{statuses:?}");
+    assert_eq!(call(wire::WEB_SIGN_UP, with(PASSWORD, None)).await.0, StatusCode::TOO_MANY_REQUESTS);
+}
+
+#[tokio::test]
 async fn a_form_from_another_site_is_refused() {
     let cluster = Cluster::start().await;
     let invite = cluster.admin().create_user(new_user("ann", &["access"], &[])).await.unwrap();

@@ -164,3 +164,20 @@ fn many_processes_at_once_leave_one_whole_login_of_each_user() {
     assert_eq!(store.profiles().unwrap().len(), 5);
     assert!(tree(store.home()).keys().all(|name| !name.starts_with('.')));
 }
+
+// I70
+#[test]
+fn a_connector_whose_name_is_none_becomes_part_of_no_address() {
+    let home = tempfile::tempdir().unwrap();
+    let (store, cluster, proxy) = (Store::new(home.path().join(".tsh")), Cluster::new("root"), "p".parse().unwrap());
+    let keys = KeyPairs::generate("ann").unwrap();
+    let long = "a".repeat(1000);
+    let wrong = ["", "../account", "idp/done", "idp?x", "local", "idp\u{1b}[2J", "idp\n", "@evil.example", &long];
+    for (name, kept) in wrong.map(|name| (name, None)).into_iter().chain([("idp", Some("idp"))]) {
+        let mut certs = cluster.user_certs("ann", &keys, HOUR);
+        certs.logout_connector = Some(name.to_owned());
+        let login = store.save_login(&proxy, &user("ann"), &keys, &certs).unwrap();
+        assert_eq!(login.profile.logout_connector.as_deref(), kept, "{name:?}");
+        assert_eq!(store.current().unwrap().unwrap().logout_connector.as_deref(), kept, "{name:?}");
+    }
+}

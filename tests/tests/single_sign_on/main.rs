@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails ends its test")]
 
+mod ends;
 mod four_ways;
 mod oidc;
 mod saml;
 mod second_factors;
+mod ways_in;
 mod world;

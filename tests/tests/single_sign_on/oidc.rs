@@ -89,24 +89,14 @@ fn on_a_machine_without_a_browser_a_code_is_typed_elsewhere() {
     let mut tsh = world.login(&["--device"]);
     let url = tsh.hears("on any machine:");
     let code = tsh.hears("type this code:");
-    let page = browser.get(&url);
-    assert!(page.contains("name=\"code\""));
-    let csrf = attribute(&page, "name=\"csrf\" value=\"").unwrap();
-    // Browsers take no redirect of a form's answer to another site, so the answer is a page that leads on.
-    let page = browser.post(&url, &[("csrf", &csrf), ("code", &code)]);
-    let onward = attribute(&page, "href=\"/web/login/").unwrap_or_else(|| panic!("{page}"));
-    let page = browser.get(&format!("https://{}/web/login/{onward}", world.cluster.proxy()));
-    let token = attribute(&page, "name=\"token\" value=\"").unwrap_or_else(|| panic!("{page}"));
-    let action = attribute(&page, "action=\"").unwrap();
-    let confirm = format!("https://{}{action}", world.cluster.proxy());
-    let done = browser.post(&confirm, &[("token", &token), ("decision", "approve")]);
+    let done = world.decide_elsewhere(&browser, &url, &code, "approve");
     assert!(done.contains("logged in"), "{done}");
     let (status, said) = tsh.finish();
     assert_eq!(status, Some(0), "{said}");
 }
 
 #[test]
-fn a_refusal_of_the_provider_and_one_of_the_person_end_tsh_with_one_line() {
+fn a_refusal_of_the_provider_ends_tsh_with_one_line() {
     if !need_oidc_provider() {
         return;
     }

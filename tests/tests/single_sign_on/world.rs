@@ -107,11 +107,30 @@ impl World {
 
     /// Confirms the login whose page is shown: the whole way to the listener of `tsh`.
     pub(crate) fn confirm(&self, browser: &Browser, login: &str, page: &str) {
-        let token = attribute(page, "name=\"token\" value=\"").unwrap_or_else(|| panic!("{page}"));
-        let delivered = browser.post(&format!("{login}/confirm"), &[("token", &token), ("decision", "approve")]);
-        let answer = attribute(&delivered, "content=\"0;url=").unwrap_or_else(|| panic!("{delivered}"));
+        let answer = self.decide(browser, login, page, "approve");
         assert!(answer.starts_with("http://127.0.0.1:"), "{answer}");
         assert!(browser.get(&answer).contains("close this tab"));
+    }
+
+    /// Decides about the login whose page is shown: where the browser is to bring the answer.
+    pub(crate) fn decide(&self, browser: &Browser, login: &str, page: &str, decision: &str) -> String {
+        let token = attribute(page, "name=\"token\" value=\"").unwrap_or_else(|| panic!("{page}"));
+        let delivered = browser.post(&format!("{login}/confirm"), &[("token", &token), ("decision", decision)]);
+        attribute(&delivered, "content=\"0;url=").unwrap_or_else(|| panic!("{delivered}"))
+    }
+
+    /// Types the code of a login on another machine, proves there who it is, and decides: the last page.
+    pub(crate) fn decide_elsewhere(&self, browser: &Browser, url: &str, code: &str, decision: &str) -> String {
+        let page = browser.get(url);
+        assert!(page.contains("name=\"code\""));
+        let csrf = attribute(&page, "name=\"csrf\" value=\"").unwrap();
+        // Browsers take no redirect of a form's answer to another site, so the answer is a page that leads on.
+        let page = browser.post(url, &[("csrf", &csrf), ("code", code)]);
+        let onward = attribute(&page, "href=\"/web/login/").unwrap_or_else(|| panic!("{page}"));
+        let page = browser.get(&format!("https://{}/web/login/{onward}", self.address));
+        let token = attribute(&page, "name=\"token\" value=\"").unwrap_or_else(|| panic!("{page}"));
+        let action = attribute(&page, "action=\"").unwrap();
+        browser.post(&format!("https://{}{action}", self.address), &[("token", &token), ("decision", decision)])
     }
 
     /// Files with keys or certificates that `tsh` has left.

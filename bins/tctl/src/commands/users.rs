@@ -35,7 +35,8 @@ fn invited(invite: &Invite, what: &str) -> anyhow::Result<Report> {
     let link = invite.proxy_addr.as_ref().map(|proxy| format!("https://{proxy}{path}"));
     let shown = link.clone().unwrap_or_else(|| format!("https://PROXY{path}"));
     let mut text = format!(
-        "User {:?} {what}. A password can be set once with this link, until {}:\n\n  {shown}\n",
+        "User {:?} {what}. A password can be set once with this link, until {}:\n\n  {shown}\n\n\
+         The link is opened in a browser, or typed where this asks for it:\n\n  tsh signup\n",
         invite.user.as_str(),
         invite.expires
     );
@@ -114,6 +115,7 @@ mod tests {
     fn the_link_of_an_invited_user_is_whole_when_a_proxy_is_known() {
         let report = invited(&invite(Some("proxy.example.com:3080")), "was made").unwrap();
         assert!(report.render(Format::Text).unwrap().contains("\n  https://proxy.example.com:3080/web/invite/f00d\n"));
+        assert!(report.render(Format::Text).unwrap().contains("\n  tsh signup\n"));
         let json: serde_json::Value = serde_json::from_str(&report.render(Format::Json).unwrap()).unwrap();
         assert_eq!(json["link"], "https://proxy.example.com:3080/web/invite/f00d");
         assert_eq!(json["token"], "f00d");

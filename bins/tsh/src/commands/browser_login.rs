@@ -27,6 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// Between two questions while the listener waits: only to hear of a refusal.
 const LISTENING: Duration = Duration::from_secs(3);
 
+/// Longest id or code of a login.
+const MAX_NAME: usize = 64;
+
 /// What came back.
 enum Answer {
     Sealed(String),
@@ -54,8 +57,11 @@ pub(super) async fn log_in(
         client_addr: None,
     };
     let begun = web.begin_login(&request).await?;
-    // The address has an id of letters and digits only: nothing in it is the server's to choose freely (I70).
-    if begun.id.is_empty() || !begun.id.bytes().all(|c| c.is_ascii_alphanumeric()) {
+    // The address has an id of letters and digits only, and people compare and type the code: nothing of them is the server's to choose freely (I70).
+    let plain = |text: &str, more: &[u8]| {
+        (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_alphanumeric() || more.contains(&c))
+    };
+    if !(plain(&begun.id, b"") && plain(&begun.code, b"-")) {
         bail!("{proxy} names a login that cannot be one; compare the versions");
     }
     let left = PATIENCE;

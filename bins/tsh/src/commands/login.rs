@@ -81,7 +81,8 @@ fn valid_login(context: &Context) -> anyhow::Result<Option<StoredLogin>> {
 /// The login, with the authorities of the moment; `None` when the cluster and it do not believe each other any more, because its
 /// authorities were rotated meanwhile. A cluster that does not answer is no reason to log in anew.
 async fn still_believed(context: &Context, login: StoredLogin) -> anyhow::Result<Option<StoredLogin>> {
-    let Err(cause) = trust::refresh(context, &login).await else {
+    let Some(answer) = trust::refresh_in_time(context, &login).await else { return Ok(Some(login)) };
+    let Err(cause) = answer else {
         return Ok(Some(context.store.login(&login.profile)?));
     };
     let web_trust = if login.profile.insecure { WebTrust::Insecure } else { WebTrust::SystemRoots };
@@ -342,7 +343,8 @@ pub(crate) async fn tell_kubeconfig(context: &Context, login: &StoredLogin) {
         let names: Vec<_> = clusters.into_iter().map(|record| record.name).collect();
         kube::write_kubeconfig(context.store.home(), login, &names, None)
     };
-    if let Err(cause) = written.await {
+    let written = tokio::time::timeout(trust::LIMIT, written).await;
+    if let Err(cause) = written.unwrap_or_else(|_| bail!("the auth service did not answer in time")) {
         say(&format!("tsh: the kubeconfig was not written: {}", one_line(&cause)));
     }
 }

@@ -2,7 +2,9 @@
 
 use qrcode::{QrCode, render::unicode};
 use remoteler_client::{RemoteAuth, StoredLogin};
-use remoteler_core::{ApiError, ApiErrorKind, AuthApi, Factor, FactorRemoval, FreshProof, NewFactor, Secret, wire};
+use remoteler_core::{
+    ApiError, ApiErrorKind, AuthApi, Factor, FactorRemoval, FreshProof, NewFactor, OfferedTotp, Secret, wire,
+};
 use remoteler_ssh::printable;
 
 use super::browser_login;
@@ -27,21 +29,31 @@ pub(crate) fn add(context: &Context, name: String) -> anyhow::Result<()> {
         trust::refresh_when_old(context, &login).await;
         let offered = proven(context, &mut login, async |auth, proof| auth.offer_factor(proof).await).await?;
         let auth = remote_auth(&login)?;
-        if let Some(picture) = picture(&offered.uri) {
-            say(&picture);
-        }
-        say(&manual(&offered.secret));
-        say("Then type the six digits that it shows.");
+        show(&offered);
         let added = auth.add_factor(NewFactor { name: name.clone(), code: password::read_code()? }).await?;
         say(&format!("{} is a second factor of yours now.", output::safe(&name)));
-        if !added.recovery_codes.is_empty() {
-            say("Recovery codes, each for one login when the device is lost; they are not shown again:");
-            for code in &added.recovery_codes {
-                say(&format!("  {}", output::safe(code.reveal())));
-            }
-        }
+        show_recovery_codes(&added.recovery_codes);
         Ok(())
     })?
+}
+
+/// What an authenticator app is to be set up with.
+pub(super) fn show(offered: &OfferedTotp) {
+    if let Some(picture) = picture(&offered.uri) {
+        say(&picture);
+    }
+    say(&manual(&offered.secret));
+    say("Then type the six digits that it shows.");
+}
+
+pub(super) fn show_recovery_codes(codes: &[Secret]) {
+    if codes.is_empty() {
+        return;
+    }
+    say("Recovery codes, each for one login when the device is lost; they are not shown again:");
+    for code in codes {
+        say(&format!("  {}", output::safe(code.reveal())));
+    }
 }
 
 /// Security keys are asked by browsers: the account page sets them up.
