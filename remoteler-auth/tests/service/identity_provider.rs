@@ -21,7 +21,7 @@ use ring::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::support::{Cluster, Keys};
+use crate::support::{Cluster, begin_request};
 
 pub(crate) const ISSUER: &str = "https://idp.example.com";
 pub(crate) const ORIGIN: &str = "https://proxy.example.com";
@@ -246,16 +246,11 @@ impl Attempt {
         connector: Option<&str>,
         loopback: bool,
     ) -> Result<Self, ApiError> {
-        let (keys, key) = (Keys::new(), AnswerKey::generate().unwrap());
+        let key = AnswerKey::generate().unwrap();
         let request = BeginLogin {
             connector: connector.map(str::to_owned),
             redirect: loopback.then(|| "http://127.0.0.1:4711/callback".parse().unwrap()),
-            ssh_public_key: keys.ssh,
-            tls_public_key: keys.tls,
-            answer_key: key.public(),
-            ttl_seconds: None,
-            host: "laptop".into(),
-            client_addr: None,
+            ..begin_request(&key)
         };
         let begun = api.begin_login(request).await?;
         Ok(Self { api, begun, key: Some(key), browser: None })
