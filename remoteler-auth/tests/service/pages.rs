@@ -109,6 +109,7 @@ async fn pages_are_right_in_a_browser_and_other_sites_can_do_nothing_to_them() {
         "in light",
         "in dark",
         "in phone",
+        "the QR code was read back",
         "keyboard alone",
         "password and code",
         "no other site frames",
