@@ -208,3 +208,6 @@ pub(crate) fn remote(caller: &Caller, claimed: Option<&str>) -> Option<String> {
 pub(crate) fn source_of(addr: &str) -> String {
     SourceNet::parse(addr).map_or_else(|| addr.to_owned(), |source| source.to_string())
 }
+
+#[cfg(test)]
+mod tests;

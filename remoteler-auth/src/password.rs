@@ -60,6 +60,9 @@ pub(crate) struct Passwords {
     /// Hash of nothing that anybody knows; what unknown users are checked against.
     decoy: Arc<str>,
     breached: Option<BreachedPasswords>,
+    /// With which parameters passwords were hashed to be checked, in order.
+    #[cfg(test)]
+    work: Arc<std::sync::Mutex<Vec<String>>>,
 }
 
 impl Passwords {
@@ -72,6 +75,8 @@ impl Passwords {
             waiting: Arc::new(Semaphore::new(MAX_WAITING)),
             decoy: decoy.into(),
             breached: None,
+            #[cfg(test)]
+            work: Arc::default(),
         })
     }
 
@@ -110,12 +115,17 @@ impl Passwords {
     pub(crate) async fn verify(&self, password: Secret, stored: Option<String>) -> Result<bool, PasswordError> {
         let decoy = Arc::clone(&self.decoy);
         let too_long = password.reveal().len() > MAX_OCTETS;
+        #[cfg(test)]
+        let work = Arc::clone(&self.work);
         self.run(move || {
             let text = stored.as_deref().unwrap_or(&decoy);
             // What is too long is not hashed whole, and never right.
             let candidate = if too_long { b"" } else { password.reveal().as_bytes() };
-            let matches = PasswordHash::new(text)
-                .is_ok_and(|parsed| Argon2::default().verify_password(candidate, &parsed).is_ok());
+            let matches = PasswordHash::new(text).is_ok_and(|parsed| {
+                #[cfg(test)]
+                work.lock().unwrap().push(parsed.params.to_string());
+                Argon2::default().verify_password(candidate, &parsed).is_ok()
+            });
             matches && stored.is_some() && !too_long
         })
         .await
@@ -163,6 +173,14 @@ fn hash(password: &[u8], salt: [u8; 16]) -> Result<String, PasswordError> {
     let salt = SaltString::encode_b64(&salt).map_err(failed)?;
     let hasher = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
     Ok(hasher.hash_password(password, &salt).map_err(failed)?.to_string())
+}
+
+#[cfg(test)]
+impl Passwords {
+    /// With which parameters passwords were hashed to be checked since this was asked last.
+    pub(crate) fn take_work(&self) -> Vec<String> {
+        std::mem::take(&mut self.work.lock().unwrap())
+    }
 }
 
 #[cfg(test)]

@@ -140,6 +140,9 @@ fn fault_of(cause: &WebauthnError) -> KeyFault {
 }
 
 #[cfg(test)]
+mod made_answers;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

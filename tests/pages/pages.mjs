@@ -9,6 +9,7 @@ import { totp } from './totp.mjs';
 
 const require = createRequire(process.env.REMOTELER_TEST_PAGES + '/');
 const { chromium } = require('playwright-core');
+const readQr = require('jsqr');
 const axe = fs.readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8');
 
 const [base, gallery, pictures, given] = process.argv.slice(2);
@@ -91,6 +92,24 @@ async function inEachLook() {
   }
 }
 
+/// What the QR code says that is shown there, as a camera reads it from the screen.
+async function scanned(image) {
+  const { width, height, pixels } = await image.evaluate(async (shown) => {
+    await shown.decode();
+    const canvas = document.createElement('canvas');
+    [canvas.width, canvas.height] = [shown.width, shown.height];
+    const context = canvas.getContext('2d');
+    context.fillStyle = getComputedStyle(shown).backgroundColor;
+    context.fillRect(0, 0, canvas.width, canvas.height);
+    context.drawImage(shown, 0, 0, canvas.width, canvas.height);
+    const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+    return { width: canvas.width, height: canvas.height, pixels: [...data] };
+  });
+  const found = readQr(Uint8ClampedArray.from(pixels), width, height, { inversionAttempts: 'dontInvert' });
+  assert.ok(found, 'no QR code can be read');
+  return new URL(found.data);
+}
+
 /// As somebody does who sees nothing and has no mouse: the focus is where it must be, and order and names are right.
 async function signUpWithTheKeyboard() {
   const { context, page, complaints } = await open();
@@ -102,6 +121,12 @@ async function signUpWithTheKeyboard() {
   await page.keyboard.press('Enter');
   assert.match(await page.getByRole('alert').textContent(), /not the same/);
   const secret = (await page.locator('code').textContent()).replaceAll(' ', '');
+  // Whoever scans it gets what whoever types it gets.
+  const qr = await scanned(page.locator('img').first());
+  assert.equal(`${qr.protocol}//${qr.host}`, 'otpauth://totp');
+  assert.equal(qr.searchParams.get('secret'), secret);
+  assert.match(decodeURIComponent(qr.pathname), /ann$/);
+  console.log('the QR code was read back');
   await page.keyboard.type('correct horse battery');
   await page.keyboard.press('Tab');
   await page.keyboard.type('correct horse battery');

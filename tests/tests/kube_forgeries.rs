@@ -23,7 +23,7 @@ const FORGED: &[(&str, &str)] = &[
     ("TE", "trailers"),
 ];
 
-// I55: the double fails every request that carries any of these.
+// I53, I55: the double fails every request that carries any of these.
 #[tokio::test]
 async fn claims_of_the_client_do_not_reach_the_api_server_over_http_1_and_2() {
     let (api_server, fixture, ann) = KubeFixture::start_for_ann().await.unwrap();
@@ -51,7 +51,7 @@ async fn claims_of_the_client_do_not_reach_the_api_server_over_http_1_and_2() {
     assert_eq!(api_server.seen().len(), 6);
 }
 
-// I55
+// I53, I55
 #[tokio::test]
 async fn trailers_and_folded_headers_carry_no_claims() {
     let (api_server, fixture, ann) = KubeFixture::start_for_ann().await.unwrap();
@@ -69,7 +69,7 @@ async fn trailers_and_folded_headers_carry_no_claims() {
     assert_eq!(api_server.violations(), NONE);
 }
 
-// I55, I58
+// I53, I55, I58
 #[tokio::test]
 async fn claims_do_not_reach_the_api_server_in_upgrades_and_bearer_protocols_are_taken_out() {
     let (api_server, fixture, ann) = KubeFixture::start_for_ann().await.unwrap();
@@ -90,7 +90,7 @@ async fn claims_do_not_reach_the_api_server_in_upgrades_and_bearer_protocols_are
     }
 }
 
-// I58
+// I53, I58
 #[tokio::test]
 async fn an_upgrade_that_is_refused_or_answered_otherwise_leaves_no_pipe() {
     let (api_server, fixture, ann) = KubeFixture::start_for_ann().await.unwrap();

@@ -5,13 +5,14 @@
 use std::{
     io::{BufRead, BufReader, Write},
     process::{Child, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::sys::signal::Signal;
-use remoteler_tests::{Cluster, ClusterOptions, Edge, Proxy, User, eventually_within, need, run};
+use remoteler_tests::{Browser, Cluster, ClusterOptions, Edge, Proxy, User, attribute, eventually_within, need, run};
 
 const SECONDS: Duration = Duration::from_secs(60);
+const PASSWORD: &str = "correct horse battery ann";
 
 fn linked(edge: &Edge, proxies: &[&Proxy]) {
     eventually_within(SECONDS, "the edge node has a tunnel to each proxy", || {
@@ -118,4 +119,56 @@ fn an_edge_node_with_one_link_is_reached_through_either_proxy() {
             other => Err(format!("{other:?}")),
         });
     }
+}
+
+#[test]
+fn a_session_of_the_account_page_ends_at_every_proxy_within_two_seconds_of_a_logout_or_a_lock() {
+    // I50
+    if !need(&["curl"]) {
+        return;
+    }
+    let cluster = Cluster::start_with(ClusterOptions { roles: "auth".into(), ..ClusterOptions::default() });
+    // Under one name, as behind a load balancer: browsers send a host's cookies to each of its ports.
+    let proxies = [Proxy::join(&cluster, "proxy-1"), Proxy::join(&cluster, "proxy-2")];
+    let [one, two] = proxies.each_ref().map(|proxy| format!("https://{}/web/account", proxy.address()));
+    cluster.tctl(&["users", "add", "ann", "--roles", "access", "--logins", "ann"]).ok();
+    cluster.tctl_with_input(&["users", "passwd", "ann"], &format!("{PASSWORD}\n")).ok();
+    let browser = Browser::new(cluster.dir(), "ann");
+    let is_in = |account: &str| {
+        let page = browser.get(account);
+        assert!(page.contains("/web/account/log"), "{page}");
+        page.contains("/web/account/logout")
+    };
+    let form = |account: &str, form: &str| {
+        let page = browser.get(account);
+        let (_, form_of) = page.split_once(&format!("/web/account/{form}\"")).unwrap_or_else(|| panic!("{page}"));
+        let csrf = attribute(form_of, "name=\"csrf\" value=\"").unwrap_or_else(|| panic!("{page}"));
+        browser.post(&format!("{account}/{form}"), &[("csrf", &csrf)])
+    };
+    let log_in = |account: &str| {
+        let onward = form(account, "login");
+        let path = attribute(&onward, "url=").unwrap_or_else(|| panic!("{onward}"));
+        let login = account.replace("/web/account", &path);
+        let page = browser.get(&login);
+        let token = attribute(&page, "name=\"token\" value=\"").unwrap_or_else(|| panic!("{page}"));
+        let fields = [("token", token.as_str()), ("user", "ann"), ("password", PASSWORD), ("code", "")];
+        let _ = browser.post(&format!("{login}/local"), &fields);
+    };
+    // Asked at both in turn from the moment that it was done; the one that is slower counts.
+    let ended_within = |what: &str| {
+        let begun = Instant::now();
+        while is_in(&one) || is_in(&two) {
+            assert!(begun.elapsed() < Duration::from_secs(2), "{what}: a session goes on after {:?}", begun.elapsed());
+        }
+    };
+
+    log_in(&one);
+    assert!(is_in(&one) && is_in(&two), "one session at both");
+    let _ = form(&two, "logout");
+    ended_within("a logout");
+
+    log_in(&two);
+    assert!(is_in(&one) && is_in(&two));
+    cluster.tctl(&["lock", "--user", "ann"]).ok();
+    ended_within("a lock");
 }

@@ -237,6 +237,9 @@ impl<'de> Deserialize<'de> for Unique {
 }
 
 #[cfg(test)]
+mod published_vectors;
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use ring::{

@@ -272,7 +272,11 @@ pub(super) fn shown(answer: BrowserAnswer) -> Response {
 /// To an identity provider or to a page of ours; to nothing else.
 fn redirect(to: &str) -> Response {
     let ours = to.starts_with("/web/") && !to.contains("//") && !to.contains('\\');
-    match HeaderValue::from_str(to).ok().filter(|_| ours || to.starts_with("https://")) {
+    // Two readers of one URL differ in what they leave out and in what stands before an "@": there is nothing of either.
+    let plain =
+        |uri: http::Uri| !to.contains(['\t', '#']) && !uri.authority().is_some_and(|all| all.as_str().contains('@'));
+    let leads = (ours || to.starts_with("https://")) && to.parse().is_ok_and(plain);
+    match HeaderValue::from_str(to).ok().filter(|_| leads) {
         // That page may lead on to an identity provider, where a form's answer may not lead: browsers hold redirects of a form to the policy for forms.
         Some(_) if leads_on(to) => page(StatusCode::OK, &OnwardPage { t: &ENGLISH, url: to }, &Allowed::default()),
         Some(to) => {
@@ -353,6 +357,8 @@ pub(super) fn failed(cause: &ApiError) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use webauthn_rs::prelude::Url;
+
     use super::*;
 
     #[tokio::test]
@@ -385,9 +391,50 @@ mod tests {
             "/\\evil.example",
             "https:/\r\nX: y",
             "",
+            "https://",
+            "https:evil.example",
+            "https:///evil.example",
+            "https://user@evil.example/",
+            "https://idp.example.com:443@evil.example/",
+            "https://idp.example.com\\@evil.example/",
+            "https://evil\t.example/",
+            "\thttps://evil.example/",
+            "https://idp.example.com/#/evil",
+            "https://\u{445}n--evil.example/",
+            "/web/\t/evil.example",
+            "/web/#//evil.example",
+            "HTTPS://evil.example/",
+            "/webx/",
         ] {
             let answer = redirect(wrong);
             assert!(answer.headers().get(LOCATION).is_none(), "{wrong}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn wherever_a_browser_is_sent_it_reads_the_host_that_was_written(
+            begin in "(https://|https:/|https:|/web/|/web|//|/|)",
+            rest in "([a-z.@:/\\\\?#\t%\\[\\]]|xn--|\\PC){0,24}",
+        ) {
+            // I40
+            let to = format!("{begin}{rest}");
+            let answer = redirect(&to);
+            let here = Url::parse("https://proxy.example.com/web/login/1/local").unwrap();
+            let location = answer.headers().get(LOCATION).map(|to| to.to_str().unwrap_or_default());
+            // What a browser cannot read leads nowhere.
+            if let Some(read) = location.and_then(|to| here.join(to).ok()) {
+                proptest::prop_assert!(read.scheme() == "https" && read.username().is_empty() && read.password().is_none());
+                if to.starts_with('/') {
+                    proptest::prop_assert_eq!(read.origin(), here.origin(), "{}", to);
+                }
+                let written = to.parse::<http::Uri>().unwrap();
+                let plain = |host: &&str| host.chars().all(|c| c.is_ascii_alphabetic() || c == '.');
+                if let Some(host) = written.host().filter(plain) {
+                    let host = host.to_lowercase();
+                    proptest::prop_assert_eq!(read.host_str(), Some(host.as_str()), "{}", to);
+                }
+            }
         }
     }
 

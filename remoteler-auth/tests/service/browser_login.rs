@@ -13,7 +13,7 @@ use crate::{
     support::{Cluster, kind},
 };
 
-fn connector(name: &str, spec: Value) -> Resource {
+pub(crate) fn connector(name: &str, spec: Value) -> Resource {
     let mut fields = json!({
         "issuer_url": ISSUER,
         "client_id": "remoteler",
@@ -29,7 +29,7 @@ fn connector(name: &str, spec: Value) -> Resource {
         .unwrap()
 }
 
-async fn started() -> (Cluster, Idp) {
+pub(crate) async fn started() -> (Cluster, Idp) {
     let idp = Idp::new();
     let cluster = cluster_with(Arc::new(idp.clone())).await;
     assert_eq!(remoteler_core::Clock::now(&*cluster.clock).unix_seconds(), START);
@@ -37,11 +37,11 @@ async fn started() -> (Cluster, Idp) {
     (cluster, idp)
 }
 
-async fn begin(cluster: &Cluster) -> Attempt {
+pub(crate) async fn begin(cluster: &Cluster) -> Attempt {
     Attempt::begin(cluster.anonymous(), Some("idp"), true).await.unwrap()
 }
 
-async fn log_in(cluster: &Cluster, idp: &Idp) -> UserCerts {
+pub(crate) async fn log_in(cluster: &Cluster, idp: &Idp) -> UserCerts {
     let mut attempt = begin(cluster).await;
     attempt.prove(idp).await.unwrap();
     attempt.finish().await.unwrap()
@@ -52,7 +52,7 @@ fn role(name: &str) -> RoleName {
 }
 
 /// Reasons of failed logins and refused attempts, oldest first.
-async fn refusals(cluster: &Cluster) -> Vec<String> {
+pub(crate) async fn refusals(cluster: &Cluster) -> Vec<String> {
     let events = cluster.admin().events(EventQuery { limit: Some(1000), ..EventQuery::default() }).await.unwrap();
     let reason = |kind: AuditKind| {
         if let AuditKind::UserLogin { error, .. } = kind {
@@ -136,6 +136,23 @@ async fn a_state_is_taken_once_by_the_browser_that_was_sent_away_at_its_own_call
     for expected in ["unknown, was used or has expired", "opened in another browser", "callback of another connector"] {
         assert!(said.iter().any(|said| said.contains(expected)), "{expected}: {said:?}");
     }
+}
+
+#[tokio::test]
+async fn the_answer_of_somebody_elses_login_logs_nobody_in_who_began_none_and_is_on_record() {
+    // I36: login CSRF.
+    let (cluster, idp) = started().await;
+    let mut attacker = begin(&cluster).await;
+    let params = idp.authorize(&attacker.open().await.unwrap());
+    assert_eq!(refusals(&cluster).await, [] as [String; 0]);
+    attacker.browser = None;
+    let victim = attacker.come_back("idp", params).await.unwrap_err();
+    assert!(victim.message.contains("another browser"), "{victim}");
+    assert_eq!(attacker.browser, None, "the victim's browser is in no login");
+    let [said] = refusals(&cluster).await.try_into().unwrap();
+    assert!(said.contains("opened in another browser"), "{said}");
+    assert_eq!(idp.asked("/token"), 0, "the code was not even looked at");
+    assert!(cluster.admin().users().await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -309,6 +326,21 @@ async fn an_account_is_its_connector_issuer_and_subject_and_no_name_is_given_out
     let params = idp.authorize(&attempt.open().await.unwrap());
     let refused = attempt.come_back("second", params).await.unwrap_err();
     assert!(refused.message.contains("another account, of connector idp"), "{refused}");
+
+    // The same subject of another issuer is somebody else, also under the same connector.
+    let other = format!("{ISSUER}/other");
+    cluster.admin().put_resource(connector("idp", json!({ "issuer_url": other })), true).await.unwrap();
+    idp.change(|provider| {
+        provider.metadata.insert("issuer".into(), json!(other));
+        provider.wrong.insert("iss".into(), json!(other));
+    });
+    let mut attempt = begin(&cluster).await;
+    let mut params = idp.authorize(&attempt.open().await.unwrap());
+    params.insert("iss".into(), other);
+    let refused = attempt.come_back("idp", params).await.unwrap_err();
+    assert!(refused.message.contains("another account"), "{refused}");
+    cluster.admin().put_resource(connector("idp", json!({})), true).await.unwrap();
+    idp.change(|provider| (provider.metadata, provider.wrong) = Default::default());
 
     let name = UserName::new("ann@example.com").unwrap();
     let admin = cluster.admin();

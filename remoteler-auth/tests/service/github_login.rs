@@ -87,24 +87,25 @@ async fn active_members_of_a_team_get_its_roles_and_nobody_else_does() {
 #[tokio::test]
 async fn all_pages_are_read_or_nobody_is_let_in() {
     // I44
-    let paged = |pages: usize| {
-        let mut answers = answers();
-        let (teams, _) = answers.remove("/user/teams?per_page=100").unwrap();
-        let path = |page: usize| {
-            format!("/user/teams?per_page=100{}", if page == 1 { String::new() } else { format!("&page={page}") })
+    // What counts stands on the last page.
+    for list in ["/user/teams?per_page=100", "/user/memberships/orgs?state=active&per_page=100"] {
+        let path = |page: usize| if page == 1 { list.to_owned() } else { format!("{list}&page={page}") };
+        let paged = |pages: usize| {
+            let mut answers = answers();
+            let (last, _) = answers.remove(list).unwrap();
+            for page in 1..pages {
+                answers.insert(path(page), (json!([]), Some(path(page + 1))));
+            }
+            answers.insert(path(pages), (last, None));
+            answers
         };
-        for page in 1..pages {
-            answers.insert(path(page), (json!([]), Some(path(page + 1))));
-        }
-        answers.insert(path(pages), (teams, None));
-        answers
-    };
-    assert!(log_in(&started(paged(20), json!({})).await).await.is_ok());
-    let refused = log_in(&started(paged(21), json!({})).await).await.unwrap_err();
-    assert!(refused.message.contains("more organizations or teams"), "{refused}");
-    let mut broken = paged(3);
-    broken.remove("/user/teams?per_page=100&page=2");
-    assert!(log_in(&started(broken, json!({})).await).await.is_err());
+        assert!(log_in(&started(paged(20), json!({})).await).await.is_ok(), "{list}");
+        let refused = log_in(&started(paged(21), json!({})).await).await.unwrap_err();
+        assert!(refused.message.contains("more organizations or teams"), "{refused}");
+        let mut broken = paged(3);
+        broken.remove(&path(2));
+        assert!(log_in(&started(broken, json!({})).await).await.is_err(), "{list}");
+    }
 }
 
 #[tokio::test]

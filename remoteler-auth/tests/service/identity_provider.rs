@@ -21,7 +21,7 @@ use ring::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::support::{Cluster, Keys};
+use crate::support::{Cluster, begin_request};
 
 pub(crate) const ISSUER: &str = "https://idp.example.com";
 pub(crate) const ORIGIN: &str = "https://proxy.example.com";
@@ -75,7 +75,11 @@ pub(crate) struct Provider {
     /// Paths that were asked.
     pub(crate) asked: Vec<String>,
     pub(crate) down: bool,
+    pub(crate) mangle: Option<Mangle>,
 }
+
+/// Changes a whole answer, its status and its text, by the path that was asked.
+pub(crate) type Mangle = Box<dyn Fn(&str, &mut u16, &mut String) + Send>;
 
 /// A provider that speaks OpenID Connect.
 #[derive(Clone)]
@@ -97,6 +101,7 @@ impl Idp {
             codes: Vec::new(),
             asked: Vec::new(),
             down: false,
+            mangle: None,
         })))
     }
 
@@ -130,7 +135,7 @@ impl Idp {
 impl Provider {
     fn answer(&mut self, path: &str, request: &Request<Vec<u8>>) -> (u16, Value) {
         match path {
-            "/.well-known/openid-configuration" => {
+            "/.well-known/openid-configuration" | "/other/.well-known/openid-configuration" => {
                 let mut document = json!({
                     "issuer": ISSUER,
                     "authorization_endpoint": "https://idp.example.com/auth",
@@ -187,8 +192,12 @@ impl Fetcher for Idp {
         if provider.down {
             return Err(FetchError("connection refused at 10.0.0.7".into()));
         }
-        let (status, body) = provider.answer(&path, &request);
-        Ok(Response::builder().status(status).body(body.to_string().into_bytes()).unwrap())
+        let (mut status, body) = provider.answer(&path, &request);
+        let mut body = body.to_string();
+        if let Some(mangle) = &provider.mangle {
+            mangle(&path, &mut status, &mut body);
+        }
+        Ok(Response::builder().status(status).body(body.into_bytes()).unwrap())
     }
 }
 
@@ -246,16 +255,11 @@ impl Attempt {
         connector: Option<&str>,
         loopback: bool,
     ) -> Result<Self, ApiError> {
-        let (keys, key) = (Keys::new(), AnswerKey::generate().unwrap());
+        let key = AnswerKey::generate().unwrap();
         let request = BeginLogin {
             connector: connector.map(str::to_owned),
             redirect: loopback.then(|| "http://127.0.0.1:4711/callback".parse().unwrap()),
-            ssh_public_key: keys.ssh,
-            tls_public_key: keys.tls,
-            answer_key: key.public(),
-            ttl_seconds: None,
-            host: "laptop".into(),
-            client_addr: None,
+            ..begin_request(&key)
         };
         let begun = api.begin_login(request).await?;
         Ok(Self { api, begun, key: Some(key), browser: None })

@@ -6,12 +6,10 @@ use axum::{Router, body::Body};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use remoteler_auth::{Caller, RemoteAddr, WebNames, web_router};
-use remoteler_core::{
-    AnswerKey, BeginLogin, LoginBegun, LoginPoll, LoginProgress, RedeemLogin, Secret, UserCerts, UserName, wire,
-};
+use remoteler_core::{AnswerKey, LoginBegun, LoginPoll, LoginProgress, RedeemLogin, Secret, UserCerts, UserName, wire};
 use tower::ServiceExt;
 
-use crate::support::{Cluster, Keys, PASSWORD};
+use crate::support::{Cluster, PASSWORD, begin_request};
 
 /// A login that was begun, and the browser that opened it.
 struct Login {
@@ -49,18 +47,8 @@ impl Login {
         let service = cluster.service.clone();
         let names = WebNames::new(Some("proxy.example.com:443"), []);
         let router = web_router(Arc::new(move |addr| service.as_caller(Caller::Anonymous { addr })), names);
-        let (key, keys) = (AnswerKey::generate().unwrap(), Keys::new());
-        let request = BeginLogin {
-            connector: None,
-            redirect: None,
-            ssh_public_key: keys.ssh,
-            tls_public_key: keys.tls,
-            answer_key: key.public(),
-            ttl_seconds: None,
-            host: "laptop".into(),
-            client_addr: None,
-        };
-        let begun = cluster.anonymous().begin_login(request).await.unwrap();
+        let key = AnswerKey::generate().unwrap();
+        let begun = cluster.anonymous().begin_login(begin_request(&key)).await.unwrap();
         let page = Request::get(wire::path(wire::WEB_LOGIN_PAGE, &begun.id)).header("host", "proxy.example.com");
         let page = send(&router, page.body(Body::empty()).unwrap()).await;
         assert_eq!(page.status, StatusCode::OK, "{}", page.text);

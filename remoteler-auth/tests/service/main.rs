@@ -30,6 +30,7 @@ mod pages;
 mod people;
 mod pods;
 mod policy_tests;
+mod provider_answers;
 mod recordings;
 mod rejoin;
 mod renewal;

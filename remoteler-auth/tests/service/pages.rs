@@ -16,13 +16,13 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use remoteler_auth::{Caller, RemoteAddr, WebNames, web_router};
-use remoteler_core::{AnswerKey, AuditKind, BeginLogin, Clock, LoginBegun, LoginPoll, LoginProgress, wire};
+use remoteler_core::{AnswerKey, AuditKind, Clock, LoginBegun, LoginPoll, LoginProgress, wire};
 use rustls::ServerConfig;
 use rustls_pki_types::PrivateKeyDer;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use crate::support::{Cluster, Keys, new_user};
+use crate::support::{Cluster, begin_request, new_user};
 
 /// Serves a router on this machine under a certificate that nobody knows; the port.
 pub(crate) async fn serve(router: Router) -> u16 {
@@ -109,6 +109,7 @@ async fn pages_are_right_in_a_browser_and_other_sites_can_do_nothing_to_them() {
         "in light",
         "in dark",
         "in phone",
+        "the QR code was read back",
         "keyboard alone",
         "password and code",
         "no other site frames",
@@ -132,18 +133,7 @@ async fn pages_are_right_in_a_browser_and_other_sites_can_do_nothing_to_them() {
 }
 
 async fn begin(cluster: &Cluster) -> LoginBegun {
-    let (key, keys) = (AnswerKey::generate().unwrap(), Keys::new());
-    let request = BeginLogin {
-        connector: None,
-        redirect: None,
-        ssh_public_key: keys.ssh,
-        tls_public_key: keys.tls,
-        answer_key: key.public(),
-        ttl_seconds: None,
-        host: "laptop".into(),
-        client_addr: None,
-    };
-    cluster.anonymous().begin_login(request).await.unwrap()
+    cluster.anonymous().begin_login(begin_request(&AnswerKey::generate().unwrap())).await.unwrap()
 }
 
 /// What the browser did with keys, and what was done to it, is in the audit log.

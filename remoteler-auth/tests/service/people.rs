@@ -23,7 +23,7 @@ use self::{
 use crate::{
     identity_provider::{ISSUER, Idp, cluster_with},
     mfa::app,
-    support::{Cluster, Keys, new_user},
+    support::{Cluster, begin_request, new_user},
 };
 
 const PASSWORD: &str = "vier tote ziegen im mai";
@@ -219,17 +219,8 @@ impl Person {
 
     /// `tsh login`: certificates of their own, and of nobody else.
     async fn log_in(&mut self) {
-        let (keys, key) = (Keys::new(), AnswerKey::generate().unwrap());
-        let begin = BeginLogin {
-            connector: None,
-            redirect: Some(LISTENER.parse().unwrap()),
-            ssh_public_key: keys.ssh,
-            tls_public_key: keys.tls,
-            answer_key: key.public(),
-            ttl_seconds: None,
-            host: "laptop".into(),
-            client_addr: None,
-        };
+        let key = AnswerKey::generate().unwrap();
+        let begin = BeginLogin { redirect: Some(LISTENER.parse().unwrap()), ..begin_request(&key) };
         let mut foreign = json!(begin);
         foreign["redirect"] = json!("https://evil.example/callback");
         assert_eq!(self.call(wire::WEB_LOGINS, foreign.to_string()).await.status, StatusCode::BAD_REQUEST); // I40

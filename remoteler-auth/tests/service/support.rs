@@ -4,9 +4,9 @@ use std::{net::SocketAddr, sync::Arc};
 
 use remoteler_auth::{AuthConfig, AuthService, Caller, HostQuotas, KeyParams};
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuditEvent, AuthApi, Clock, ClusterName, EventQuery, HostCerts, JoinRequest, LoginRequest,
-    ManualClock, NewToken, NewUser, NodeName, OsEntropy, RoleName, Secret, SystemRole, Timestamp, Traits, UserCerts,
-    UserName, Verified, X509Purpose, verify_x509_chain,
+    AnswerKey, ApiError, ApiErrorKind, AuditEvent, AuthApi, BeginLogin, Clock, ClusterName, EventQuery, HostCerts,
+    JoinRequest, LoginRequest, ManualClock, NewToken, NewUser, NodeName, OsEntropy, RoleName, Secret, SystemRole,
+    Timestamp, Traits, UserCerts, UserName, Verified, X509Purpose, verify_x509_chain,
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 
@@ -161,6 +161,21 @@ pub(crate) fn login_request(user: &str, password: &str) -> LoginRequest {
         ssh_public_key: ssh,
         tls_public_key: tls,
         ttl_seconds: None,
+        client_addr: None,
+    }
+}
+
+/// `tsh login` through a browser, whichever way is chosen there; the client polls.
+pub(crate) fn begin_request(key: &AnswerKey) -> BeginLogin {
+    let Keys { ssh, tls } = Keys::new();
+    BeginLogin {
+        connector: None,
+        redirect: None,
+        ssh_public_key: ssh,
+        tls_public_key: tls,
+        answer_key: key.public(),
+        ttl_seconds: None,
+        host: "laptop".into(),
         client_addr: None,
     }
 }

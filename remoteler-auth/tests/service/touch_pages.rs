@@ -21,7 +21,7 @@ use tokio::sync::Mutex;
 use crate::{
     identity_provider::{ISSUER, Idp, cluster_with},
     pages::{driver, serve},
-    support::{Cluster, Keys},
+    support::{Cluster, begin_request},
 };
 
 struct World {
@@ -93,17 +93,8 @@ async fn later(State(world): Shared, Query(Asked { seconds, .. }): Query<Asked>)
 
 /// `tsh login --device`: the code that it shows.
 async fn device(State(world): Shared) -> Json<Value> {
-    let (key, keys) = (AnswerKey::generate().unwrap(), Keys::new());
-    let request = BeginLogin {
-        connector: Some("idp".into()),
-        redirect: None,
-        ssh_public_key: keys.ssh,
-        tls_public_key: keys.tls,
-        answer_key: key.public(),
-        ttl_seconds: None,
-        host: "build-7".into(),
-        client_addr: None,
-    };
+    let key = AnswerKey::generate().unwrap();
+    let request = BeginLogin { connector: Some("idp".into()), host: "build-7".into(), ..begin_request(&key) };
     let begun = world.cluster.anonymous().begin_login(request).await.unwrap();
     let code = begun.code.clone();
     *world.device.lock().await = Some(begun);

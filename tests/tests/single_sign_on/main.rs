@@ -4,6 +4,7 @@
 
 mod ends;
 mod four_ways;
+mod local;
 mod oidc;
 mod saml;
 mod second_factors;

@@ -1,9 +1,11 @@
 //! By OpenID Connect: a certified provider.
 
-use remoteler_tests::{Browser, Cluster, ClusterOptions, attribute, need, need_oidc_provider, os_login};
+use std::process::Command;
+
+use remoteler_tests::{Browser, Cluster, ClusterOptions, attribute, binary, need, need_oidc_provider, os_login};
 use serde_json::json;
 
-use crate::world::World;
+use crate::world::{Waiting, World};
 
 #[test]
 fn a_person_logs_in_with_a_browser_gets_into_ssh_and_logs_out() {
@@ -114,4 +116,123 @@ fn a_refusal_of_the_provider_ends_tsh_with_one_line() {
     assert!(event["error"].as_str().unwrap().contains("the user said no"), "{event}");
     let canary = world.cluster.tctl(&["get", "oidc"]).ok().text();
     assert!(!canary.contains("canary-client-secret"), "{canary}"); // I76
+}
+
+#[test]
+fn a_connector_that_is_not_written_yet_is_tested_by_a_real_login_that_makes_nothing() {
+    if !need_oidc_provider() {
+        return;
+    }
+    let world = World::start("oidc", ClusterOptions::default());
+    let provider = world.add_oidc(Some("subject-1"));
+    let draft = |mappings: serde_json::Value| {
+        let draft = json!({
+            "kind": "oidc", "version": "v3", "metadata": { "name": "idp" },
+            "spec": {
+                "issuer_url": provider.issuer(), "client_id": "remoteler", "client_secret": "canary-client-secret",
+                "redirect_url": world.callback("idp"), "claims_to_roles": mappings,
+            },
+        });
+        let file = world.cluster.dir().join("draft.yaml");
+        std::fs::write(&file, draft.to_string()).unwrap();
+        file
+    };
+    let tested = |mappings: serde_json::Value, format: &str| {
+        let mut command = Command::new(binary("tctl"));
+        command.arg("--data-dir").arg(world.cluster.data_dir()).args(["--format", format, "sso", "test"]);
+        let mut tctl = Waiting::start(command.arg(draft(mappings)));
+        let page = tctl.hears("Open in a browser:");
+        let shown = Browser::new(world.cluster.dir(), format).get(&page);
+        assert!(shown.contains("test") && !shown.contains("name=\"decision\""), "nothing is to confirm: {shown}");
+        tctl.output()
+    };
+
+    let mappings = json!([
+        { "claim": "groups", "value": "ssh-*", "roles": ["access"] },
+        { "claim": "email", "value": "^(.*)@example\\.com$", "roles": ["auditor"] },
+        { "claim": "groups", "value": "admins", "roles": ["editor"] },
+    ]);
+    let (status, out, said) = tested(mappings.clone(), "text");
+    assert_eq!(status, Some(0), "{out}{said}");
+    let logins = format!("  logins = {}", os_login());
+    for line in [
+        "user     ann@example.com",
+        "subject  subject-1",
+        "  email = ann@example.com",
+        "  email_verified = true",
+        "  groups = ssh-users",
+        &logins,
+        "  groups: ssh-* -> access: matches ssh-users, gives access",
+        "  email: ^(.*)@example\\.com$ -> auditor: matches ann@example.com, gives auditor",
+        "  groups: admins -> editor: matches nothing",
+        "roles    access, auditor",
+    ] {
+        assert!(out.lines().any(|said| said == line), "{line:?} in\n{out}");
+    }
+    let (status, out, said) = tested(mappings, "json");
+    assert_eq!(status, Some(0), "{out}{said}");
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&report["roles"], &report["claims"]["groups"]), (&json!(["access", "auditor"]), &json!(["ssh-users"])));
+
+    // Who would be refused is told why by the exit status too, and still sees each claim.
+    let (status, out, said) = tested(json!([{ "claim": "groups", "value": "guests", "roles": ["access"] }]), "text");
+    assert_eq!((status, said.trim().lines().count()), (Some(1), 1), "{out}{said}");
+    assert!(said.contains("the login would be refused") && said.contains("no role"), "{said}");
+    assert!(
+        out.contains("  groups = ssh-users") && out.contains("  groups: guests -> access: matches nothing"),
+        "{out}"
+    );
+
+    assert!(!format!("{out}{said}").contains("canary"), "{out}{said}"); // I76
+    let users = world.cluster.tctl_json(&["users", "ls"]);
+    assert!(!users.to_string().contains("ann@example.com"), "{users}");
+    let logins = world.cluster.events("user.login");
+    assert!(logins.iter().all(|event| event["success"] == false), "{logins:?}");
+    // The document that is stored is as it was.
+    let stored = world.cluster.tctl_json(&["get", "oidc/idp"]);
+    assert_eq!(stored["spec"]["claims_to_roles"].as_array().unwrap().len(), 1, "{stored}");
+}
+
+#[test]
+fn a_claim_that_is_gone_and_a_connector_that_is_disabled_count_with_the_next_login() {
+    // I42
+    if !need_oidc_provider() {
+        return;
+    }
+    let world = World::start("oidc", ClusterOptions::default());
+    let _provider = world.add_oidc(Some("subject-1"));
+    let browser = Browser::new(world.cluster.dir(), "browser");
+    world.log_in(&browser);
+    let roles = |world: &World| {
+        let status = world.run(&["status", "--format", "json"]).ok().text();
+        serde_json::from_str::<serde_json::Value>(&status).unwrap().to_string()
+    };
+    assert!(roles(&world).contains("access"), "{}", roles(&world));
+    // What gave the role is gone from the connector, which stands for the claim: nobody is let in by what was given before.
+    let mut connector = world.cluster.tctl_json(&["get", "oidc/idp"]);
+    let write = |connector: &serde_json::Value| {
+        world.cluster.tctl_with_input(&["create", "-f"], &connector.to_string()).ok();
+    };
+    connector["spec"]["claims_to_roles"] = json!([{ "claim": "groups", "value": "ssh-*", "roles": ["auditor"] }]);
+    write(&connector);
+    world.run(&["logout"]).ok();
+    world.log_in(&browser);
+    assert!(roles(&world).contains("auditor") && !roles(&world).contains("access"), "{}", roles(&world));
+    world.run(&["logout"]).ok();
+    connector["spec"]["claims_to_roles"] = json!([{ "claim": "groups", "value": "gone", "roles": ["access"] }]);
+    write(&connector);
+    let mut tsh = world.login(&["--browser", "none"]);
+    let (page, _) = tsh.page_and_code();
+    let shown = browser.get(&page);
+    assert!(shown.contains("no role"), "{shown}");
+    let (status, said) = tsh.finish();
+    assert_eq!((status, said.trim().lines().count()), (Some(1), 1), "{said}");
+
+    connector["spec"]["disabled"] = json!(true);
+    write(&connector);
+    let refused = world.run(&["login", "--insecure", "--proxy", &world.address, "--auth", "idp", "--browser", "none"]);
+    // The line above it is that of --insecure.
+    let said: Vec<&str> = refused.stderr.lines().filter(|line| !line.contains("--insecure:")).collect();
+    assert_eq!((refused.code, said.len()), (Some(1), 1), "{}", refused.stderr);
+    assert_eq!(world.left(), [] as [std::path::PathBuf; 0]);
 }

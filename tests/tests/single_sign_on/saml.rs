@@ -90,7 +90,7 @@ impl World {
 
 // I36 I46
 #[test]
-fn a_person_logs_in_by_saml_through_each_binding_gets_into_ssh_and_logs_out() {
+fn a_person_logs_in_by_saml_through_each_binding_gets_into_ssh_logs_out_and_in_again_by_metadata_of_a_file() {
     let Some(clients) = SamlClients::find() else { return };
     if !need(&["ssh"]) {
         return;
@@ -116,6 +116,23 @@ fn a_person_logs_in_by_saml_through_each_binding_gets_into_ssh_and_logs_out() {
         assert_eq!((&event["method"], &event["connector"]), (&json!("saml"), &json!("corp")), "{script}");
         world.run(&["logout"]).ok();
         assert_eq!(world.left(), [] as [std::path::PathBuf; 0], "{script}");
+
+        // The same with the provider's metadata in the document, as an administrator has it in a file. That may be another provider, so that our key
+        // for encryption is a new one, of which whoever encrypts has to be told first.
+        if sign == "encrypted" {
+            continue;
+        }
+        let mut connector = world.cluster.tctl_json(&["get", "saml/corp"]);
+        let url = connector["spec"].as_object_mut().unwrap().remove("entity_descriptor_url").unwrap();
+        let metadata = Browser::new(world.cluster.dir(), "nobody").get(url.as_str().unwrap());
+        connector["spec"]["entity_descriptor"] = metadata.into();
+        world.cluster.tctl_with_input(&["create", "-f"], &connector.to_string()).ok();
+        let mut tsh = world.login(&["--browser", "none"]);
+        let (login, _) = tsh.page_and_code();
+        let page = world.prove_by_saml(&browser, &login);
+        world.confirm(&browser, &login, &page);
+        let (status, said) = tsh.finish();
+        assert_eq!(status, Some(0), "{script}, by a file: {said}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! A cluster that logs in by identity providers, and a `tsh` that waits for a browser.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     process::{Child, Command, Stdio},
 };
 
@@ -180,9 +180,16 @@ impl Waiting {
     }
 
     /// Its exit status and the rest of what it said.
-    pub(crate) fn finish(mut self) -> (Option<i32>, String) {
+    pub(crate) fn finish(self) -> (Option<i32>, String) {
+        let (status, _, rest) = self.output();
+        (status, rest)
+    }
+
+    /// Its exit status, its result, and the rest of what it said.
+    pub(crate) fn output(mut self) -> (Option<i32>, String, String) {
         let mut rest = String::new();
-        std::io::Read::read_to_string(&mut self.said, &mut rest).unwrap();
-        (self.child.wait().unwrap().code(), rest)
+        self.said.read_to_string(&mut rest).unwrap();
+        let output = self.child.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), rest)
     }
 }

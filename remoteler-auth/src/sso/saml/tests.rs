@@ -257,6 +257,33 @@ async fn an_answer_is_taken_once_and_for_the_request_that_it_answers() {
     assert!(denied(world.step(by_url, Some(&third.browser)).await).contains("by a form"));
 }
 
+// I36 I46
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_who_post_one_answer_at_once_one_is_taken() {
+    let world = Arc::new(World::new().await);
+    let away = world.away().await;
+    let answer = world.answer("ann@example.com", &away.request);
+    let mut posts = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        let (world, answer, state) = (Arc::clone(&world), answer.clone(), away.state.clone());
+        posts.spawn(async move { world.post(&answer, &state).await });
+    }
+    let (taken, refused): (Vec<_>, Vec<_>) = posts.join_all().await.into_iter().partition(Result::is_ok);
+    assert_eq!((taken.len(), refused.len()), (1, 15));
+    for cause in refused {
+        assert!(denied(cause).contains("was used already"));
+    }
+    // Nor does it lead on twice, in the right browser.
+    let posted = taken.into_iter().next().unwrap().unwrap();
+    let mut followed = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        let (world, posted, browser) = (Arc::clone(&world), posted.clone(), away.browser.clone());
+        followed.spawn(async move { world.follow(posted, Some(&browser)).await });
+    }
+    let led = followed.join_all().await.into_iter().filter(Result::is_ok).count();
+    assert_eq!(led, 1);
+}
+
 // I42 I45
 #[tokio::test]
 async fn a_connector_that_was_changed_or_disabled_counts_at_once() {
