@@ -132,7 +132,9 @@ fn openssl_finds_a_key_its_certificate_and_the_authority_of_hosts() {
     let ann = cluster.user("ann", "access");
     let out = write(&cluster, &ann, "ann", &["--format", "tls"]);
     let [key, certificate, authority] = ["key", "crt", "cas"].map(|ending| out.with_extension(ending));
-    [&key, &certificate, &authority].map(|file| private(file));
+    for file in [&key, &certificate, &authority] {
+        private(file);
+    }
     let openssl = |words: &[&str], file: &Path| run(Command::new("openssl").args(words).arg(file)).ok().text();
     assert_eq!(
         openssl(&["pkey", "-pubout", "-in"], &key),
