@@ -1,5 +1,4 @@
 //! A host has one link to a proxy: a newer one takes the older one's place, and what was the older one's, within a round trip. Under paused time, in memory.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
 use std::time::Duration;

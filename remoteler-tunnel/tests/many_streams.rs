@@ -1,5 +1,4 @@
 //! As many streams as a link may have, over one connection with TLS. In memory, under paused time.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
 
@@ -28,7 +27,7 @@ async fn ten_thousand_streams_are_open_at_once_on_one_connection_and_each_has_it
         }
     };
     let mut open: Vec<_> = stream::iter(0..most).map(dial).buffered(500).collect().await;
-    let refused = proxy.dial("edge").await.err().expect("one more than may be");
+    let refused = proxy.dial("edge").await.expect_err("one more than may be");
     let refused = remoteler_core::with_causes(&refused);
     assert!(refused.contains("10000 streams"), "{refused}");
     for (number, stream) in (0..most).zip(&mut open) {
