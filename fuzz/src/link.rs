@@ -108,7 +108,7 @@ impl Notes {
 pub fn link_peer(script: &[u8]) {
     let Some((first, script)) = script.split_first() else { return };
     let now = Instant::now();
-    let (side, theirs) = if first % 2 == 0 { (Side::Server, 1) } else { (Side::Client, 2) };
+    let (side, theirs) = if first.is_multiple_of(2) { (Side::Server, 1) } else { (Side::Client, 2) };
     let (mux, budget) = resumable(side, now);
     let mut link = Notes { mux, budget, now, log: Vec::new(), acked: 0, again: None, greeted: false };
     let mut input = BytesMut::new();
@@ -137,7 +137,7 @@ pub fn link_peer(script: &[u8]) {
             1 => link.hear_ack(link.within(with) as u32, with),
             2 => link.hear_ack((link.acked as u32).wrapping_add(u32::from(with) * 97).wrapping_sub(4000), with),
             3 => {
-                let wrong = u32::from(with % 16 == 0);
+                let wrong = u32::from(with.is_multiple_of(16));
                 let lives = link.hear(opened, sequence.wrapping_add(wrong), Payload::Open(Bytes::from_static(b"m")));
                 opened += 2;
                 assert!(wrong == 0 || !lives, "a frame out of sequence was taken");
@@ -296,11 +296,10 @@ impl Path {
     /// An end of a stream that only somebody's will explains.
     fn ended(&mut self, id: u32, cause: &StreamError) {
         let stream = self.streams.get_mut(&id).expect("opened here");
-        match cause {
-            StreamError::Stalled { .. } | StreamError::Rejected { .. } => stream.cut = true,
-            StreamError::Reset { code } if *code == Code::Stalled.number() => stream.cut = true,
-            other => assert!(stream.cut || *other == StreamError::Finished, "stream {id}: {other}"),
-        }
+        // Too many, or not read for too long.
+        stream.cut |= matches!(cause, StreamError::Stalled { .. } | StreamError::Rejected { .. })
+            || *cause == StreamError::Reset { code: Code::Stalled.number() };
+        assert!(stream.cut || *cause == StreamError::Finished, "stream {id}: {cause}");
     }
 
     fn write(&mut self, end: usize, id: u32, count: usize) {
@@ -309,7 +308,7 @@ impl Path {
         match self.ends[end].mux.write(id, &octets) {
             Ok(taken) => self.streams.get_mut(&id).expect("opened here").written[end] += taken as u64,
             // Its OPEN is not here yet.
-            Err(StreamError::Unknown) if (id % 2 == 0) != (end == 1) => {}
+            Err(StreamError::Unknown) if id.is_multiple_of(2) != (end == 1) => {}
             Err(cause) => self.ended(id, &cause),
         }
     }
@@ -326,7 +325,7 @@ impl Path {
         match outcome {
             Ok(ReadOutcome::End) => assert_eq!(course.read[writer], course.written[writer], "the end of stream {id}"),
             Ok(ReadOutcome::Read(_) | ReadOutcome::Blocked) => {}
-            Err(StreamError::Unknown) if (id % 2 == 0) != (end == 1) => {}
+            Err(StreamError::Unknown) if id.is_multiple_of(2) != (end == 1) => {}
             Err(cause) => self.ended(id, &cause),
         }
     }
@@ -363,7 +362,7 @@ pub fn link_path(script: &[u8]) {
             (3..=5, Some(id)) => path.write(end, id, with * 40 + 1),
             (6 | 7, Some(id)) => path.read(end, id, with * 40 + 1),
             (8, Some(id)) => path.ends[end].mux.finish(id),
-            (9, Some(id)) if with % 4 == 0 => {
+            (9, Some(id)) if with.is_multiple_of(4) => {
                 path.ends[end].mux.reset(id, Code::Cancelled.number());
                 path.streams.get_mut(&id).expect("opened here").cut = true;
             }

@@ -123,7 +123,7 @@ impl Villain {
         let mut answer = vec![0; 16 * 1024];
         while timeout(LIMIT, stream.read(&mut answer)).await.expect("the proxy ends the link")? > 0 {}
         self.counts.ended.fetch_add(1, Ordering::Relaxed);
-        if kind % KINDS == 0 {
+        if kind.is_multiple_of(KINDS) {
             self.counts.malformed.fetch_add(1, Ordering::Relaxed);
         }
         written
