@@ -31,6 +31,7 @@ async fn main() -> anyhow::Result<()> {
         let answer = client.get("http://web.edge-1/".parse()?).await?;
         let body = axum::body::to_bytes(axum::body::Body::new(answer.into_body()), 1024).await?;
         print!("{network}: {}", String::from_utf8_lossy(&body));
+        anyhow::ensure!(*body == *b"hello ann, of cluster root\n", "the app took the caller for somebody else");
         device.readdress("198.51.100.9");
         agent.network_changed();
     }

@@ -1,6 +1,7 @@
 //! What the fuzz targets do with one input, without a fuzzer: the targets call these functions, and so does a plain test of the workspace
 //! (`tests/tests/fuzz_corpus.rs`) with every input of the corpus. A function panics where a promise is broken; every other outcome is good.
 
+mod link;
 mod tunnel;
 
 use remoteler_auth::saml::{Expected, IdpKey, ServiceProvider, fuzz_xml};
@@ -16,6 +17,7 @@ use remoteler_kube::{KubePath, Upstream};
 use remoteler_ssh::{CastReader, PlainText};
 use remoteler_tunnel::{DialHeader, read_origin};
 
+pub use link::{link_path, link_peer};
 pub use tunnel::{link_resume, mux_octets, mux_peer};
 
 /// One target.
@@ -31,6 +33,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("krl", krl),
     ("kube_path", kube_path),
     ("kubeconfig", kubeconfig),
+    ("link_path", link_path),
+    ("link_peer", link_peer),
     ("link_resume", link_resume),
     ("mux_octets", mux_octets),
     ("mux_peer", mux_peer),

@@ -6,7 +6,7 @@ mod connect;
 mod counters;
 mod fleet;
 mod placement;
-mod resume;
+pub(crate) mod resume;
 mod serve;
 
 use std::collections::HashMap;

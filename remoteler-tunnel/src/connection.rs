@@ -4,6 +4,8 @@
 mod driver;
 mod handle;
 mod resumable;
+#[cfg(test)]
+mod states;
 
 use std::collections::BTreeMap;
 use std::io;

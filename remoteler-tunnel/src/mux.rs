@@ -324,7 +324,9 @@ impl Mux {
             }
             return Ok(ReadOutcome::Read(read));
         }
-        if receive.fin {
+        // Octets of a stalled stream are gone: the end behind them is none in order, whenever it came.
+        let torn = matches!(stream.failure, Some(StreamError::Stalled { .. }));
+        if receive.fin && !torn {
             return Ok(ReadOutcome::End);
         }
         if let Some(failure) = &stream.failure {
@@ -472,7 +474,10 @@ impl Mux {
             if let Some(stream) = self.streams.map.get_mut(&id) {
                 stream.receive.queue.clear();
                 self.inbound.buffered -= held;
-                self.outbound.control.push_back((id, Payload::Reset(Code::Stalled.number())));
+                // Also where the peer has ended it meanwhile: what it said before is gone now.
+                if stream.failure.replace(StreamError::Stalled { after }).is_none() {
+                    self.outbound.control.push_back((id, Payload::Reset(Code::Stalled.number())));
+                }
                 self.fail(id, StreamError::Stalled { after });
             }
         }
@@ -491,6 +496,9 @@ impl Mux {
         self.outbound.buffered -= stream.send.buffer.len();
         stream.send.buffer.clear();
         stream.send.cut = None;
+        if stream.send.end == SendEnd::FinDue {
+            stream.send.end = SendEnd::FinSent; // it must not go out without what was before it
+        }
         let over = stream.is_over();
         if stream.opening == Opening::Asked {
             self.events.push_back(MuxEvent::Answered(id));

@@ -1,5 +1,5 @@
-//! A cluster in memory for tests: authorities, proxies and agents over a network whose links are delayed, cut, re-addressed or fall
-//! silent when the test says so. Everything runs under tokio's paused time, so days pass in seconds. Owns no socket and no thread.
+//! A cluster in memory for tests: authorities, proxies and agents over a network whose links are delayed, cut, reordered, re-addressed or
+//! fall silent when the test says so. Everything runs under tokio's paused time, so days pass in seconds. Owns no socket and no thread.
 //!
 //! ```
 //! use remoteler_tunnel::testkit::{Echo, TestCluster};

@@ -5,7 +5,10 @@
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use remoteler_tunnel::{Code, FrameType, Header, Limits, Mux, Outbox, Payload, ReadOutcome, Side};
+use remoteler_tunnel::{
+    Code, FrameType, Header, Limits, MAJOR, MINOR, Mux, Outbox, Payload, RESUME_MAGIC, ReadOutcome, ReplayBudget,
+    ResumeError, ResumeKeys, Side,
+};
 
 fn document() -> String {
     std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/protocol.md")).unwrap()
@@ -195,4 +198,90 @@ fn the_octets_of_a_short_link_are_the_machines() {
 
 fn hex(octets: &[u8]) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
+fn said(who: &str, wire: &[u8]) -> String {
+    format!("{who}: {}", hex(wire))
+}
+
+fn shows(lines: &[String]) {
+    let flat = |text: &str| text.split_whitespace().collect::<String>();
+    let shown = lines.join("\n");
+    assert!(flat(&document()).contains(&flat(&shown)), "the document does not have:\n{shown}");
+}
+
+#[test]
+fn the_octets_of_each_other_frame_are_the_codes() {
+    let frame = |name: &str, stream, sequence, payload: Payload| {
+        let mut wire = BytesMut::new();
+        Header { kind: payload.kind(), length: payload.wire_len(), stream, sequence }.put(&mut wire);
+        payload.put(&mut wire);
+        let mut read = wire.clone().split_off(12).freeze();
+        assert_eq!(Payload::decode(payload.kind(), read.split_to(payload.wire_len())).unwrap(), payload);
+        said(name, &wire)
+    };
+    shows(&[
+        frame("REJECT", 1, 0, Payload::Reject(Code::NotOffered.number(), "no".into())),
+        frame("WINDOW", 1, 16, Payload::Window(65_536)),
+        frame("WINDOW", 0, 32, Payload::Window(1_048_576)),
+        frame("RESET", 3, 48, Payload::Reset(Code::Cancelled.number())),
+        frame("ACK", 0, 0, Payload::Ack(62)),
+    ]);
+}
+
+/// Both ends of a link that can be taken up, after their hellos and whatever those bring.
+fn resumable(now: Instant) -> [Mux; 2] {
+    let limits = [Limits::client(), Limits { metered: false, ..Limits::server() }];
+    let mut ends = [Side::Client, Side::Server].map(|side| Mux::new(side, limits[side as usize], now));
+    ends.iter_mut().for_each(|end| end.make_resumable(ReplayBudget::default()));
+    let [client, server] = &mut ends;
+    for _ in 0..3 {
+        server.handle_input(&mut octets(client, now), now).unwrap();
+        client.handle_input(&mut octets(server, now), now).unwrap();
+    }
+    ends
+}
+
+#[test]
+fn the_octets_of_a_link_that_goes_on_over_another_connection_are_the_machines() {
+    let now = Instant::now();
+    let [mut client, mut server] = resumable(now);
+    let id = client.open(Bytes::from_static(br#"{"v":1}"#), now).unwrap();
+    assert_eq!(client.write(id, b"ping").unwrap(), 4);
+    let lost = octets(&mut client, now);
+    let mut arrived = BytesMut::from(&lost[..25]); // the OPEN, and half a header
+    server.handle_input(&mut arrived, now).unwrap();
+    let (taken, _) = server.next_incoming().unwrap();
+    server.accept(taken).unwrap();
+    let unheard = octets(&mut server, now);
+    client.suspend();
+    server.suspend();
+
+    let (keys, channel) = (ResumeKeys::new(&[1; 48]), [7; 32]);
+    let (sent, received) = (client.received_octets(), server.received_octets());
+    assert_eq!((sent, received, unheard.is_empty()), (0, 19, false));
+    let request = keys.request(1, sent, &channel);
+    let answer = keys.answer(received, &channel);
+    assert_eq!(keys.accepted(&answer[8..], &channel), Ok(received));
+    client.resume(received, now).unwrap();
+    server.resume(sent, now).unwrap();
+    let mut wires = [octets(&mut client, now), octets(&mut server, now)];
+    shows(&[said("client", &request), said("server", &answer), said("client", &wires[0]), said("server", &wires[1])]);
+
+    server.handle_input(&mut wires[0], now).unwrap();
+    client.handle_input(&mut wires[1], now).unwrap();
+    let mut heard = Vec::new();
+    server.read(taken, 100, now, &mut |piece| heard.extend_from_slice(piece)).unwrap();
+    assert_eq!((heard.as_slice(), client.answer(id)), (&b"ping"[..], Some(Ok(()))));
+}
+
+#[test]
+fn the_octets_of_an_answer_that_does_not_take_a_link_up_are_read_as_that() {
+    let reason = "it may have been restarted";
+    let mut answer = RESUME_MAGIC.to_vec();
+    answer.extend([MAJOR, MINOR, 0, 1 + reason.len() as u8, 1]);
+    answer.extend(reason.as_bytes());
+    let read = ResumeKeys::new(&[1; 48]).accepted(&answer[8..], &[7; 32]);
+    assert_eq!(read, Err(ResumeError::Refused { reason: reason.into() }));
+    shows(&[said("server", &answer)]);
 }

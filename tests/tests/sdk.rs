@@ -3,12 +3,16 @@
 
 use std::time::Duration;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use remoteler_client::{
     IdentityFile, MemoryStore, Store,
     sdk::{Agent, BuildError, Client, Join, TunnelState},
 };
+use remoteler_core::{Clock, Entropy, OsEntropy, SystemClock, Timestamp};
 use remoteler_tests::Cluster;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -115,4 +119,42 @@ async fn a_device_without_a_disk_joins_as_somebody_who_may_make_tokens_and_start
     let tokens = cluster.tctl_json(&["tokens", "ls"]);
     let left: Vec<_> = tokens.as_array().unwrap().iter().map(|token| token["uses_left"].as_u64()).collect();
     assert_eq!(left, [Some(0)], "one token was made, for one use: {tokens}");
+}
+
+/// A clock that is an hour slow and chance, and how often they were asked.
+#[derive(Default)]
+struct Given {
+    times: AtomicUsize,
+    chances: AtomicUsize,
+}
+
+impl Clock for Given {
+    fn now(&self) -> Timestamp {
+        self.times.fetch_add(1, Ordering::Relaxed);
+        Timestamp::from_unix_seconds(SystemClock.now().unix_seconds() - 3600)
+    }
+}
+
+impl Entropy for Given {
+    fn fill(&self, buffer: &mut [u8]) -> bool {
+        self.chances.fetch_add(1, Ordering::Relaxed);
+        OsEntropy.fill(buffer)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_goes_by_the_clock_and_the_chance_that_it_is_given_and_that_clock_by_the_clusters() {
+    let cluster = Cluster::start();
+    let (token, pin) = cluster.token("node");
+    let given = Arc::new(Given::default());
+    let store = Arc::new(MemoryStore::new());
+
+    let join = Join::token(&token).pin(&pin);
+    let builder = Agent::builder(cluster.proxy()).join(join).name("device").state_store(store);
+    let agent = builder.clock(given.clone()).entropy(given.clone()).build().await.unwrap();
+    // By that clock alone its certificate would begin in an hour.
+    timeout(SOON, agent.connected()).await.unwrap();
+
+    let asked = [&given.times, &given.chances].map(|count| count.load(Ordering::Relaxed));
+    assert!(asked.iter().all(|count| *count > 0), "{asked:?}");
 }

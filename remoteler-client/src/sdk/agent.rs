@@ -172,3 +172,90 @@ fn summary(state: &AgentState) -> TunnelState {
         AgentState::Stopped => TunnelState::Lost { reason: "the agent was shut down".into() },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use remoteler_core::Clock;
+    use remoteler_tunnel::testkit::{Machine, TestCluster, TestProxy};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        time::{Instant, sleep},
+    };
+
+    use super::*;
+
+    fn start(cluster: &TestCluster, proxy: &TestProxy, device: &Machine) -> Agent {
+        let (config, services) = cluster.services_config("edge", proxy.address(), device);
+        let host = config.host.clone();
+        Agent::start(config, host, services, CancellationToken::new())
+    }
+
+    async fn lost(state: &mut watch::Receiver<TunnelState>) -> String {
+        match &*state.wait_for(|state| matches!(state, TunnelState::Lost { .. })).await.unwrap() {
+            TunnelState::Lost { reason } => reason.to_string(),
+            TunnelState::Connected | TunnelState::Suspended { .. } => unreachable!("waited for the other one"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_state_tells_a_connection_that_is_lost_from_a_link_that_is() {
+        let cluster = TestCluster::new(1);
+        let proxy = cluster.start_proxy("p1");
+        let device = cluster.net().machine("192.0.2.7");
+        let agent = start(&cluster, &proxy, &device);
+        let mut state = agent.state();
+        assert_eq!(lost(&mut state).await, "the first connection is being made");
+        agent.connected().await;
+
+        device.silence(true);
+        device.cut();
+        let suspended = state.wait_for(|state| matches!(state, TunnelState::Suspended { .. })).await.unwrap().clone();
+        assert_eq!(
+            suspended,
+            TunnelState::Suspended { since: cluster.clock().now() },
+            "by the clock that it was given"
+        );
+        let counters = agent.counters();
+        assert_eq!((counters.links_up, counters.links_suspended, counters.links_down), (0, 1, 0));
+        device.silence(false);
+        agent.connected().await;
+        assert_eq!((agent.counters().links_up, agent.counters().carried.resumptions), (1, 1));
+
+        drop(proxy); // and nobody is there for ten minutes
+        let reason = lost(&mut state).await;
+        assert!(reason.contains("no other connection within 600 s"), "{reason}");
+        assert_eq!(agent.counters().links_down, 1);
+        let _again = cluster.start_proxy("p1");
+        agent.connected().await;
+        assert_eq!(agent.counters().carried.links, 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_may_end_in_peace_until_the_deadline_of_a_shutdown_and_then_is_told_why_it_ends() {
+        let cluster = TestCluster::new(2);
+        let proxy = cluster.start_proxy("p1");
+        let agent = start(&cluster, &proxy, &cluster.net().machine("192.0.2.7"));
+        let mut greeter = agent.listen("greeter").unwrap();
+        agent.connected().await;
+        let dialer = cluster.dialer("ann", proxy.address(), &cluster.net().machine("203.0.113.5"));
+        let (stream, connection) = tokio::join!(dialer.dial("greeter@edge"), greeter.accept());
+        let (mut stream, mut connection) = (stream.unwrap(), connection.unwrap());
+
+        let (mut state, began) = (agent.state(), Instant::now());
+        let stopping = tokio::spawn(agent.shutdown(Duration::from_secs(5)));
+        sleep(Duration::from_secs(4)).await;
+        assert!(!stopping.is_finished());
+        stream.write_all(b"?").await.unwrap();
+        stream.flush().await.unwrap();
+        assert_eq!(connection.read_u8().await.unwrap(), b'?');
+        let refused = dialer.dial("greeter@edge").await.unwrap_err();
+        assert!(refused.is_transient(), "{refused}");
+        stopping.await.unwrap();
+
+        assert!((5..6).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+        let ended = connection.read_u8().await.unwrap_err().to_string();
+        assert!(ended.contains("the agent stops"), "{ended}");
+        assert!(stream.read_u8().await.is_err());
+        assert_eq!(lost(&mut state).await, "the agent was shut down");
+    }
+}

@@ -172,8 +172,8 @@ impl Fleet {
         let up_since = Instant::now();
         self.tally.count(link.clone());
         if let Some(keys) = keys {
-            let place = resume::Place { address: address.to_owned(), proxy, at_once: self.at_once.subscribe() };
-            self.tasks.spawn(resume::keep_going(self.config.clone(), place, link.clone(), keys));
+            let place = resume::Proxy { config: self.config.clone(), address: address.to_owned(), id: proxy };
+            self.tasks.spawn(resume::keep_going(place, self.at_once.subscribe(), link.clone(), keys));
         }
         tracing::info!(proxy = %address, "tunnel is up");
         let unregister = CancellationToken::new();

@@ -6,26 +6,66 @@ use std::time::Duration;
 use remoteler_core::{HostId, fill_random};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_rustls::client::TlsStream;
 
+use super::AgentConfig;
 use super::connect::connect_proxy;
-use super::{AgentConfig, AgentError};
 use crate::backoff::Backoff;
 use crate::connection::{Link, TakeUpError};
-use crate::resume::{EXPORT_CHANNEL, ResumeKeys};
+use crate::resume::{Channel, EXPORT_CHANNEL, ResumeKeys};
 use crate::stream::BoxedStream;
 use crate::tls::ExportsKeys;
 
-/// Where the link goes on.
-pub(super) struct Place {
-    pub(super) address: String,
-    pub(super) proxy: HostId,
-    /// Changes when waiting is over.
-    pub(super) at_once: watch::Receiver<u64>,
+/// Where a link goes on. A proxy over TLS is one; a test has others.
+pub(crate) trait Place: Send + Sync {
+    /// Another connection to the proxy that has the link, and what is particular to it.
+    fn connect(&self) -> impl Future<Output = Result<(BoxedStream, Channel), Failure>> + Send;
+    /// Spreads the attempts.
+    fn random(&self) -> u64;
+    /// For the log.
+    fn address(&self) -> &str;
 }
 
-/// Until the link ends.
-pub(super) async fn keep_going(config: Arc<AgentConfig>, mut place: Place, link: Link, keys: ResumeKeys) {
+/// Why a connection did not serve.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// None will: the link is lost.
+    Lost(String),
+    /// Another attempt may do.
+    Again(String),
+}
+
+/// A proxy, over TLS.
+pub(super) struct Proxy {
+    pub(super) config: Arc<AgentConfig>,
+    pub(super) address: String,
+    pub(super) id: HostId,
+}
+
+impl Place for Proxy {
+    async fn connect(&self) -> Result<(BoxedStream, Channel), Failure> {
+        let (io, reached) =
+            connect_proxy(&self.config, &self.address).await.map_err(|cause| Failure::Again(cause.to_string()))?;
+        if reached != self.id {
+            // Behind a balancer the next attempt may lead to the right one.
+            return Err(Failure::Again(format!("proxy {reached} answered for {}", self.id)));
+        }
+        match io.export(EXPORT_CHANNEL) {
+            Some(channel) => Ok((io, channel)),
+            None => Err(Failure::Lost("the TLS session exports no keys".into())),
+        }
+    }
+
+    fn random(&self) -> u64 {
+        u64::from_ne_bytes(fill_random(&*self.config.entropy))
+    }
+
+    fn address(&self) -> &str {
+        &self.address
+    }
+}
+
+/// Until the link ends. Waits for nothing once `at_once` changes.
+pub(crate) async fn keep_going(place: impl Place, mut at_once: watch::Receiver<u64>, link: Link, keys: ResumeKeys) {
     let mut attempt = 0;
     // A path that is lost is often back at once; one that is not, is asked for every few seconds while streams wait.
     let mut backoff = Backoff::new(Duration::from_millis(100), MOST_BETWEEN);
@@ -35,21 +75,21 @@ pub(super) async fn keep_going(config: Arc<AgentConfig>, mut place: Place, link:
     while let Some(trouble) = trouble(&link).await {
         let mut found = None;
         match trouble {
-            Trouble::Doubted { since } => match beside(&config, &place, &link, since).await {
+            Trouble::Doubted { since } => match beside(&place, &link, since).await {
                 Some(connection) => found = Some(connection),
                 None => {
                     // Needless, or as lost as this one: the next one waits longer, so that a proxy that is slow is not made slower.
                     if needless_at.replace(Instant::now()).is_some_and(|at| at.elapsed() > FORGOTTEN_AFTER) {
                         rest = LEAST_REST;
                     }
-                    let spread = Duration::from_millis(u64::from_ne_bytes(fill_random(&*config.entropy)) % 100);
+                    let spread = Duration::from_millis(place.random() % 100);
                     let _ = timeout(rest + spread, link.suspended()).await;
                     rest = (2 * rest).min(MOST_REST);
                     continue;
                 }
             },
             Trouble::Suspended if taken_up_at.is_some_and(|at| at.elapsed() < OF_USE) => {
-                sleep(backoff.next(u64::from_ne_bytes(fill_random(&*config.entropy)))).await;
+                sleep(backoff.next(place.random())).await;
             }
             Trouble::Suspended => backoff.reset(),
         }
@@ -57,9 +97,9 @@ pub(super) async fn keep_going(config: Arc<AgentConfig>, mut place: Place, link:
             attempt += 1;
             let before = link.resumptions();
             let connection = found.take();
-            match timeout(ATTEMPT, Box::pin(take_up(&config, &place, &link, &keys, attempt, connection))).await {
+            match timeout(ATTEMPT, Box::pin(take_up(&place, &link, &keys, attempt, connection))).await {
                 Ok(Ok(())) => {
-                    tracing::info!(proxy = %place.address, attempt, "tunnel goes on over another connection");
+                    tracing::info!(proxy = place.address(), attempt, "tunnel goes on over another connection");
                     // It may be lost again already: then the state has nothing to show of it.
                     link.taken_up_since(before).await;
                     taken_up_at = Some(Instant::now());
@@ -72,15 +112,16 @@ pub(super) async fn keep_going(config: Arc<AgentConfig>, mut place: Place, link:
                     return;
                 }
                 Ok(Err(Failure::Again(reason))) => {
-                    tracing::debug!(proxy = %place.address, attempt, reason, "the tunnel has no other connection yet");
+                    tracing::debug!(proxy = place.address(), attempt, reason, "the tunnel has no other connection yet");
                 }
-                Err(_) => tracing::debug!(proxy = %place.address, attempt, "no other connection in time"),
+                Err(_) => tracing::debug!(proxy = place.address(), attempt, "no other connection in time"),
             }
-            place.at_once.mark_unchanged();
+            at_once.mark_unchanged();
             tokio::select! {
-                () = sleep(backoff.next(u64::from_ne_bytes(fill_random(&*config.entropy)))) => {}
+                biased;
+                () = sleep(backoff.next(place.random())) => {}
                 // Without an agent nobody calls, and the wait goes on.
-                Ok(()) = place.at_once.changed() => backoff.reset(),
+                Ok(()) = at_once.changed() => backoff.reset(),
             }
         }
     }
@@ -108,59 +149,35 @@ async fn trouble(link: &Link) -> Option<Trouble> {
 
 /// Makes another connection while the present one is silent. When it stands and the other has not said a word all the while, that one is let
 /// go: a proxy that answers there, and not here, is no longer behind it. Else the present one stays.
-async fn beside(
-    config: &AgentConfig,
-    place: &Place,
-    link: &Link,
-    since: std::time::Instant,
-) -> Option<Box<TlsStream<BoxedStream>>> {
-    let (connection, reached) = match timeout(ATTEMPT, Box::pin(connect_proxy(config, &place.address))).await {
-        Ok(Ok(made)) => made,
-        Ok(Err(cause)) => {
-            tracing::debug!(proxy = %place.address, %cause, "a tunnel's connection is silent, and there is no other");
+async fn beside(place: &impl Place, link: &Link, since: std::time::Instant) -> Option<(BoxedStream, Channel)> {
+    let connection = match timeout(ATTEMPT, Box::pin(place.connect())).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(Failure::Again(cause) | Failure::Lost(cause))) => {
+            tracing::debug!(proxy = place.address(), cause, "a tunnel's connection is silent, and there is no other");
             return None;
         }
         Err(_) => return None,
     };
     let silent = link.suspended_since().is_some() || link.doubted_since() == Some(since);
-    if reached != place.proxy || !silent || !link.suspend().await {
+    if !silent || !link.suspend().await {
         return None;
     }
-    tracing::debug!(proxy = %place.address, "a tunnel's connection was silent and is let go for another one");
+    tracing::debug!(proxy = place.address(), "a tunnel's connection was silent and is let go for another one");
     Some(connection)
 }
 
-enum Failure {
-    /// The proxy knows nothing of the link.
-    Lost(String),
-    /// Another attempt may do.
-    Again(String),
-}
-
 async fn take_up(
-    config: &AgentConfig,
-    place: &Place,
+    place: &impl Place,
     link: &Link,
     keys: &ResumeKeys,
     attempt: u32,
-    connection: Option<Box<TlsStream<BoxedStream>>>,
+    connection: Option<(BoxedStream, Channel)>,
 ) -> Result<(), Failure> {
-    let again = |cause: AgentError| Failure::Again(cause.to_string());
-    let io = match connection {
-        Some(io) => io,
-        None => {
-            let (io, reached) = connect_proxy(config, &place.address).await.map_err(again)?;
-            if reached != place.proxy {
-                // Behind a balancer the next attempt may lead to the right one.
-                return Err(Failure::Again(format!("proxy {reached} answered for {}", place.proxy)));
-            }
-            io
-        }
+    let (io, channel) = match connection {
+        Some(connection) => connection,
+        None => place.connect().await?,
     };
-    let Some(channel) = io.export(EXPORT_CHANNEL) else {
-        return Err(Failure::Lost("the TLS session exports no keys".into()));
-    };
-    match link.take_up(Box::new(io), keys, attempt, &channel).await {
+    match link.take_up(io, keys, attempt, &channel).await {
         Ok(()) => Ok(()),
         Err(TakeUpError::Resume(cause)) => Err(Failure::Lost(cause.to_string())),
         Err(cause @ TakeUpError::Io(_)) => Err(Failure::Again(cause.to_string())),

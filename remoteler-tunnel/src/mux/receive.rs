@@ -158,6 +158,8 @@ impl Mux {
                     self.events.push_back(MuxEvent::Writable(id));
                 }
             }
+            // On its way when the stream ended: no end in order any more.
+            Payload::Fin if stream.failure.is_some() => return self.without_effect(now),
             Payload::Fin if stream.receive.fin => {
                 return Err(ProtocolError::Unexpected { kind: kind.name(), stream: id });
             }

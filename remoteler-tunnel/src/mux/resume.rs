@@ -8,7 +8,7 @@ use crate::replay::{Replay, ReplayBudget};
 
 impl Mux {
     /// Keeps what it sends until it is acknowledged, if the peer does so too. Before the first octet.
-    pub(crate) fn make_resumable(&mut self, budget: ReplayBudget) {
+    pub fn make_resumable(&mut self, budget: ReplayBudget) {
         self.replay = Some(Box::new(Replay::new(budget)));
     }
 
@@ -29,17 +29,18 @@ impl Mux {
 
     /// Sequenced octets received so far: what the peer must be told to go on.
     #[must_use]
-    pub(crate) fn received_octets(&self) -> u64 {
+    pub fn received_octets(&self) -> u64 {
         self.link.received_octets()
     }
 
     /// Octets of sequenced frames that were sent so far.
-    pub(crate) fn sent_octets(&self) -> u64 {
+    #[must_use]
+    pub fn sent_octets(&self) -> u64 {
         self.link.sent_octets()
     }
 
     /// The connection is lost, and with it what was in no whole frame and what is not sequenced.
-    pub(crate) fn suspend(&mut self) {
+    pub fn suspend(&mut self) {
         self.link.suspend();
     }
 
@@ -47,7 +48,7 @@ impl Mux {
     ///
     /// # Errors
     /// The peer cannot have received that. The link must be closed then.
-    pub(crate) fn resume(&mut self, peer_received: u64, now: Instant) -> Result<(), ProtocolError> {
+    pub fn resume(&mut self, peer_received: u64, now: Instant) -> Result<(), ProtocolError> {
         self.suspend();
         let news = self.link.resume(peer_received, now)?;
         if let Some(replay) = &mut self.replay {

@@ -2,6 +2,7 @@
 
 mod properties;
 mod silence;
+mod stalled;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

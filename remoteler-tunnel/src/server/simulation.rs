@@ -21,14 +21,15 @@ use self::dice::Dice;
 use self::model::{Plan, Streams, Tally};
 use self::weather::{Arrival, Event, Network};
 use super::resume::Resumable;
+use crate::agent::resume::{Failure, Place, keep_going};
 use crate::backoff::Backoff;
-use crate::connection::{CloseReason, Link, TakeUpError, read_body};
+use crate::connection::{CloseReason, Link, read_body};
 use crate::mux::Side;
 use crate::mux::error::Code;
 use crate::mux::limits::Limits;
 use crate::registration::Offer;
 use crate::replay::ReplayBudget;
-use crate::resume::{RESUME_MAGIC, ResumeKeys, ResumeRequest};
+use crate::resume::{Channel, RESUME_MAGIC, ResumeKeys, ResumeRequest};
 use crate::stream::{BoxedStream, Replayed};
 
 /// What both ends have in common.
@@ -169,10 +170,11 @@ async fn keep_a_link(world: World, resumed: Arc<Mutex<u64>>) {
             let (io, since) = (Box::new(io), Instant::now());
             let link = Link::start_resumable(io, Side::Client, limits(Limits::client()), world.budgets[0].clone());
             if let Ok(Ok(())) = timeout(Duration::from_secs(10), link.ready()).await {
-                let keys = ResumeKeys::new(&keys);
-                let going = keep_going(&world, &link, &keys, &resumed);
+                let (keys, told) = (ResumeKeys::new(&keys), world.network.told());
+                let going = keep_going(Reached(world.clone()), told, link.clone(), keys);
                 let using = use_link(&world, &link, Side::Client);
                 tokio::join!(biased; going, using);
+                *resumed.lock().unwrap() += link.resumptions();
                 judge(&world, &link.closed().await, since);
                 backoff.reset();
             }
@@ -182,34 +184,22 @@ async fn keep_a_link(world: World, resumed: Arc<Mutex<u64>>) {
     }
 }
 
-/// As the agent of this crate does it, without TLS.
-async fn keep_going(world: &World, link: &Link, keys: &ResumeKeys, resumed: &Mutex<u64>) {
-    let mut attempt = 0;
-    while link.suspended().await {
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
-        while link.suspended_since().is_some() {
-            attempt += 1;
-            let take_up = async {
-                let (io, channel, _) = world.network.connect().await?;
-                link.take_up(Box::new(io), keys, attempt, &channel).await
-            };
-            match timeout(Duration::from_secs(10), take_up).await {
-                Ok(Ok(())) => {
-                    link.resumed().await;
-                    *resumed.lock().unwrap() += 1;
-                    break;
-                }
-                Ok(Err(TakeUpError::Resume(cause))) => {
-                    link.give_up(&cause.to_string());
-                    link.closed().await;
-                    return;
-                }
-                Ok(Err(TakeUpError::Over)) => return,
-                Ok(Err(TakeUpError::Io(_))) | Err(_) => {}
-            }
-            let wait = backoff.next(world.dice.lock().unwrap().next());
-            sleep(wait).await;
-        }
+/// The proxy as the agent's own code reaches it, without TLS.
+struct Reached(World);
+
+impl Place for Reached {
+    async fn connect(&self) -> Result<(BoxedStream, Channel), Failure> {
+        let made = self.0.network.connect().await;
+        made.map(|(io, channel, _)| (Box::new(io) as BoxedStream, channel))
+            .map_err(|cause| Failure::Again(cause.to_string()))
+    }
+
+    fn random(&self) -> u64 {
+        self.0.dice.lock().unwrap().next()
+    }
+
+    fn address(&self) -> &str {
+        "the proxy"
     }
 }
 

@@ -247,12 +247,12 @@ impl TestCluster {
         Agent::start(self.agent_config(name, address, machine, service))
     }
 
-    /// An agent of node `name` on `machine` that serves named services.
+    /// What an agent of node `name` on `machine` is made of that serves named services, and those.
     ///
     /// # Panics
     /// When rustls refuses the configuration, which it does not.
     #[must_use]
-    pub fn start_services(&self, name: &str, address: &str, machine: &Machine) -> (Agent, Arc<Services>) {
+    pub fn services_config(&self, name: &str, address: &str, machine: &Machine) -> (AgentConfig, Arc<Services>) {
         let mut config = self.agent_config(name, address, machine, Arc::new(Echo));
         let identity = SharedTlsIdentity::new(self.authorities.host(&config.host));
         let trust = Arc::new(PolicyTrust(self.policy.clone()));
@@ -264,6 +264,16 @@ impl TestCluster {
             Services::new(config.host.clone(), tls, live, audit).expect("a configuration that every agent has");
         config.offer = Offer { services: true, ..Offer::default() };
         config.services = [(TargetKind::Service, services.clone() as Arc<dyn StreamService>)].into();
+        (config, services)
+    }
+
+    /// Starts that agent.
+    ///
+    /// # Panics
+    /// When rustls refuses the configuration, which it does not.
+    #[must_use]
+    pub fn start_services(&self, name: &str, address: &str, machine: &Machine) -> (Agent, Arc<Services>) {
+        let (config, services) = self.services_config(name, address, machine);
         (Agent::start(config), services)
     }
 

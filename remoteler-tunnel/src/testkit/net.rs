@@ -14,7 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::connect::ConnectError;
@@ -96,7 +96,8 @@ impl Net {
     pub fn machine(&self, ip: &str) -> Machine {
         let weather =
             Weather { ip: address(ip), delay: Duration::ZERO, jitter: Duration::ZERO, uplink: None, silent: false };
-        let place = Place { weather, traffic: Traffic::default(), connections: Vec::new(), leaves: None };
+        let (traffic, connections) = (Traffic::default(), Vec::new());
+        let place = Place { weather, traffic, connections, leaves: None, overtaken: false, behind: None };
         Machine { net: self.clone(), place: Arc::new(Mutex::new(place)) }
     }
 
@@ -144,6 +145,10 @@ struct Place {
     connections: Vec<Weak<Mutex<Connection>>>,
     /// When all that its connections were given will be on its way, where the uplink has a rate.
     leaves: Option<Instant>,
+    /// Whether the next connection waits for the one after it.
+    overtaken: bool,
+    /// The one that waits.
+    behind: Option<oneshot::Sender<()>>,
 }
 
 impl Place {
@@ -205,6 +210,11 @@ impl Machine {
         (place.weather.delay, place.weather.jitter) = (delay, jitter);
     }
 
+    /// The next connection that it makes arrives behind the one after that. Within a connection octets keep their order, as TCP keeps it.
+    pub fn overtake_next(&self) {
+        lock(&self.place).overtaken = true;
+    }
+
     /// How many octets a second all its connections together carry away from it, in the order in which they were written: what is more waits in
     /// the sockets, 256 KiB in each, and then the writer does; a new connection begins behind it. Zero is no limit, which is how it begins.
     pub fn uplink(&self, octets_a_second: u32) {
@@ -215,6 +225,23 @@ impl Machine {
     #[must_use]
     pub fn traffic(&self) -> Traffic {
         lock(&self.place).traffic
+    }
+
+    /// Waits for the connection that shall arrive before this one, if there shall be one; when this one begins to leave.
+    async fn turn(&self) -> Instant {
+        let held = {
+            let mut place = lock(&self.place);
+            std::mem::take(&mut place.overtaken).then(|| {
+                let (release, held) = oneshot::channel();
+                place.behind = Some(release);
+                held
+            })
+        };
+        if let Some(held) = held {
+            // Without a later one it waits for good, as the test said.
+            let _ = held.await;
+        }
+        lock(&self.place).begins()
     }
 
     fn under_way(&self, weather: Weather) -> Duration {
@@ -239,7 +266,7 @@ impl Dialer for Machine {
             sleep(CONNECT_DEADLINE).await;
             return Err(failed(io::ErrorKind::TimedOut));
         }
-        let begins = lock(&self.place).begins();
+        let begins = self.turn().await;
         tokio::time::sleep_until(begins + self.under_way(weather)).await;
         let listener = lock(&self.net.shared).listeners.get(address).cloned();
         let Some(listener) = listener else { return Err(failed(io::ErrorKind::ConnectionRefused)) };
@@ -264,7 +291,10 @@ impl Dialer for Machine {
         place.connections.retain(|connection| connection.strong_count() > 0);
         place.connections.push(Arc::downgrade(&connection));
         place.traffic.connections += 1;
+        // It has arrived: whoever waits behind it leaves now.
+        let behind = place.behind.take();
         drop(place);
+        behind.into_iter().for_each(|release| release.send(()).unwrap_or_default());
         Ok(Box::new(end(0)))
     }
 }
@@ -445,3 +475,30 @@ const SOCKET_BUFFER: usize = 256 * 1024;
 /// What leaves at once where an uplink has a rate.
 const SEGMENT: usize = 1400;
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_later_connection_arrives_first_when_the_test_says_so() {
+        let net = Net::new(1);
+        let (mut listener, machine) = (net.listen("p1:3080"), net.machine("192.0.2.7"));
+        machine.delay(Duration::from_millis(100), Duration::ZERO);
+        machine.overtake_next();
+
+        let say = async |octet: u8| {
+            let mut stream = machine.dial("p1:3080").await.unwrap();
+            stream.write_u8(octet).await.unwrap();
+            stream
+        };
+        let mut hear = async || listener.accept().await.unwrap().stream.read_u8().await.unwrap();
+        let _streams = tokio::join!(biased; say(1), say(2));
+        assert_eq!([hear().await, hear().await], [2, 1]);
+
+        let _streams = tokio::join!(biased; say(3), say(4));
+        assert_eq!([hear().await, hear().await], [3, 4], "once, and no more");
+    }
+}

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::dice::Dice;
@@ -33,12 +33,18 @@ struct Inner {
     closed: Option<(Instant, bool)>,
     standing: Vec<Wire>,
     outages: Vec<(Instant, Instant)>,
+    /// Changes when the agent's system says that its network is another one.
+    told: watch::Sender<u64>,
 }
 
 /// What happens once in a while.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Event {
     Fate(Fate),
+    /// The agent has another address: its connections hear nothing any more. Its system says so, if `told`.
+    Address {
+        told: bool,
+    },
     /// Nobody gets through for so long.
     Outage(Duration),
     /// Octets take longer or shorter from now on.
@@ -52,7 +58,8 @@ impl Event {
         match dice.below(20) {
             0..=4 => Self::Fate(Fate::Reset),
             5..=7 => Self::Fate(Fate::HalfOpen { client: dice.one_in(2) }),
-            8..=11 => Self::Fate(Fate::BlackHole), // also what a change of the agent's address looks like
+            8..=9 => Self::Fate(Fate::BlackHole),
+            10..=11 => Self::Address { told: dice.one_in(2) },
             12..=14 => Self::Outage(dice.between(Duration::from_millis(300), Duration::from_secs(1200))),
             15..=18 => Self::Delay(dice.between(Duration::from_micros(50), Duration::from_millis(900))),
             _ => Self::Restart,
@@ -64,7 +71,8 @@ impl Network {
     pub(super) fn new(dice: Dice) -> (Self, mpsc::UnboundedReceiver<Arrival>) {
         let (arrivals, arriving) = mpsc::unbounded_channel();
         let delay = Duration::from_millis(20);
-        let inner = Inner { dice, delay, closed: None, standing: Vec::new(), outages: Vec::new() };
+        let told = watch::Sender::default();
+        let inner = Inner { dice, delay, closed: None, standing: Vec::new(), outages: Vec::new(), told };
         (Self { inner: Arc::new(Mutex::new(inner)), arrivals }, arriving)
     }
 
@@ -99,11 +107,22 @@ impl Network {
         Ok((client, channel, keys))
     }
 
+    /// Where the agent hears of another network.
+    pub(super) fn told(&self) -> watch::Receiver<u64> {
+        self.inner.lock().unwrap().told.subscribe()
+    }
+
     pub(super) fn happen(&self, event: Event) {
         let mut inner = self.inner.lock().unwrap();
         let now = Instant::now();
         match event {
             Event::Fate(fate) => std::mem::take(&mut inner.standing).iter().for_each(|wire| wire.suffer(fate)),
+            Event::Address { told } => {
+                std::mem::take(&mut inner.standing).iter().for_each(|wire| wire.suffer(Fate::BlackHole));
+                if told {
+                    inner.told.send_modify(|changes| *changes += 1);
+                }
+            }
             Event::Outage(length) => {
                 let told = inner.dice.one_in(2);
                 inner.closed = Some((now + length, told));
