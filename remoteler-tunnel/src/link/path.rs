@@ -129,7 +129,7 @@ impl Drain {
     /// When such a question has left, or a sign of life must have come before. When a whole frame has arrived, an acknowledgement comes at the latest
     /// after [`ACK_WITHIN`], however long the rest takes.
     pub(super) fn left_by(&self, octets: u64, since: Instant, asked: Instant) -> Instant {
-        let frame = self.takes(octets.min(FRAME)).unwrap_or_default().min(DOUBT_AFTER);
+        let frame = self.takes(octets.min(FRAME)).unwrap_or_default().min(ACK_WITHIN);
         asked + self.queued(octets, since, asked).unwrap_or(Duration::MAX).min(ACK_WITHIN + frame)
     }
 
@@ -172,6 +172,14 @@ mod tests {
             drain.measured(64 * 1024, Duration::from_secs(1));
         }
         assert!(waits(&drain, 32 * 1024).as_millis() > 450, "{:?}", waits(&drain, 32 * 1024));
+    }
+
+    #[test]
+    fn a_pace_that_only_shows_how_long_an_acknowledgement_waits_is_waited_for_no_longer_than_two_of_them() {
+        let (mut drain, now) = (Drain::default(), Instant::now());
+        drain.measured(5_000, ACK_WITHIN);
+        let waits = drain.left_by(1 << 20, now, now) - now;
+        assert!(waits <= 2 * ACK_WITHIN, "{waits:?}");
     }
 
     #[test]

@@ -260,6 +260,26 @@ fn what_was_received_is_acknowledged_within_a_second() {
 }
 
 #[test]
+fn an_acknowledgement_of_a_keystroke_shows_no_pace() {
+    let start = Instant::now();
+    let mut path = watchful(Duration::from_millis(5), start);
+    let pressed = start + Duration::from_secs(10);
+    let after = |millis| pressed + Duration::from_millis(millis);
+    path.next(20);
+    path.transmitted(pressed);
+    path.heard(after(200)); // the other side speaks, so that nothing is asked
+    path.heard(after(400));
+    path.next(8_000);
+    path.transmitted(after(600));
+    path.heard(after(650));
+    path.acknowledged(32).unwrap();
+    path.handle_timeout(after(900)).unwrap();
+    assert!(matches!(path.poll_output(after(900)), Some(Payload::Ping(..))));
+    let doubted_at = path.poll_timeout();
+    assert!(doubted_at <= after(900) + ACK_WITHIN + SOONEST, "{:?} after the question", doubted_at - after(900));
+}
+
+#[test]
 fn an_idle_day_costs_less_than_a_megabyte() {
     // PING and PONG: frame, TLS record of 22 octets more, TCP and IPv6 with timestamps; plus one bare TCP ACK.
     let packet = HEADER_LEN + 12 + 22 + 72;
