@@ -145,9 +145,11 @@ impl Sequence {
         if header.sequence != expected {
             return Err(LinkError::Gap { kind: header.kind.name(), sequence: header.sequence, expected });
         }
+        if self.received == self.ack_sent {
+            self.ack_due = Some(self.heard + ACK_WITHIN);
+        }
         self.received += (HEADER_LEN + header.length) as u64;
         self.stirred = true;
-        self.ack_due.get_or_insert(self.heard + ACK_WITHIN);
         Ok(())
     }
 

@@ -280,6 +280,18 @@ fn an_acknowledgement_of_a_keystroke_shows_no_pace() {
 }
 
 #[test]
+fn an_acknowledgement_that_is_due_stays_due_while_more_arrives() {
+    let start = Instant::now();
+    let mut path = sequence(start);
+    path.received(&data(0, 88)).unwrap();
+    path.handle_timeout(start + ACK_WITHIN).unwrap(); // and the socket takes nothing
+    path.heard(start + ACK_WITHIN);
+    path.received(&data(100, 88)).unwrap();
+    assert_eq!(path.poll_output(start + ACK_WITHIN), Some(Payload::Ack(200)));
+    assert_eq!(path.poll_output(start + ACK_WITHIN), None);
+}
+
+#[test]
 fn an_idle_day_costs_less_than_a_megabyte() {
     // PING and PONG: frame, TLS record of 22 octets more, TCP and IPv6 with timestamps; plus one bare TCP ACK.
     let packet = HEADER_LEN + 12 + 22 + 72;
