@@ -73,6 +73,9 @@ pub struct Sequence {
     stirred: bool,
     /// Whether it left a question unanswered for longer than this path takes.
     doubted: bool,
+    /// How many connections one after the other have brought nothing of ours across: the next one has longer (RFC 6298 section 5.5), or a frame
+    /// that takes longer than one is given never arrives.
+    futile: u32,
     heard: Instant,
     /// When this process was last found to have stood still.
     awake_since: Instant,
@@ -117,6 +120,7 @@ impl Sequence {
             watchful: false,
             stirred: false,
             doubted: false,
+            futile: 0,
             heard: now,
             awake_since: now,
             ping: Ping::None { next: 1 },
@@ -170,6 +174,7 @@ impl Sequence {
         }
         self.acked += advance;
         if advance > 0 {
+            self.futile = 0;
             self.unacked_since = (self.sent > self.acked).then_some(self.heard);
             self.ask_behind_no_queue(self.heard);
         }
@@ -319,6 +324,7 @@ impl Sequence {
         }
         let advance = peer_received - self.acked;
         self.acked = peer_received;
+        self.futile = if advance > 0 || self.sent == self.acked { 0 } else { (self.futile + 1).min(MOST_FUTILE) };
         self.ack_sent = self.received;
         self.ack_due = None;
         self.heard = now;
@@ -349,7 +355,8 @@ impl Sequence {
     /// that stood still.
     fn given_up_at(&self) -> Option<Instant> {
         let quiet = self.heard + self.keepalive.dead_after;
-        let ends = self.unanswered_since().map_or(quiet, |since| quiet.min(since + DOUBT_AFTER));
+        let ends =
+            self.unanswered_since().map_or(quiet, |since| quiet.min(since + DOUBT_AFTER * 2_u32.pow(self.futile)));
         Some(ends.max(self.waits_since()? + self.round_trip.patience()))
     }
 
@@ -389,7 +396,7 @@ impl Sequence {
         };
         // What was written behind the question delays no answer.
         let left = self.unacked_since.map_or(asked, |since| self.drain.left_by(ahead, since, asked));
-        Some(left + self.round_trip.patience())
+        Some(left + self.round_trip.patience() * 2_u32.pow(self.futile))
     }
 
     /// A deadline that is long past was slept through. Noticed once for each question, so that nobody is waited for without end.
@@ -440,6 +447,7 @@ impl Sequence {
 /// A deadline that is found so late was slept through.
 const STOOD_STILL: Duration = Duration::from_secs(1);
 const PROBE_EVERY: Duration = Duration::from_secs(1);
+const MOST_FUTILE: u32 = 2;
 
 /// What ends a link from below.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

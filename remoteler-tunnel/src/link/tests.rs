@@ -291,6 +291,67 @@ fn an_acknowledgement_that_is_due_stays_due_while_more_arrives() {
     assert_eq!(path.poll_output(start + ACK_WITHIN), None);
 }
 
+/// When a path gives its connection up that has brought something to be sent, and nothing comes.
+fn given_up_after(path: &mut Sequence, since: Instant) -> Duration {
+    loop {
+        let at = path.poll_timeout();
+        if path.handle_timeout(at).is_err() {
+            return at - since;
+        }
+        path.poll_output(at);
+    }
+}
+
+#[test]
+fn a_connection_after_one_that_brought_nothing_across_has_twice_the_time() {
+    let start = Instant::now();
+    let mut path = sequence(start);
+    path.make_resumable(false);
+    path.next(16_372);
+    path.transmitted(start);
+    assert_eq!(given_up_after(&mut path, start), DOUBT_AFTER);
+    for (round, given) in
+        [2 * DOUBT_AFTER, Keepalive::CLIENT.dead_after, Keepalive::CLIENT.dead_after].into_iter().enumerate()
+    {
+        let later = start + Duration::from_secs(60) * (1 + round as u32);
+        path.suspend();
+        path.resume(0, later).unwrap();
+        assert_eq!(given_up_after(&mut path, later), given);
+    }
+    let again = start + Duration::from_secs(600);
+    path.suspend();
+    path.resume(0, again).unwrap();
+    path.heard(again);
+    path.acknowledged(16_384).unwrap();
+    path.next(88);
+    path.transmitted(again);
+    assert_eq!(given_up_after(&mut path, again), DOUBT_AFTER, "something has come across");
+}
+
+#[test]
+fn who_doubts_early_waits_longer_on_connections_after_ones_that_brought_nothing_across() {
+    let start = Instant::now();
+    let mut path = watchful(Duration::from_millis(5), start);
+    path.next(16_372);
+    path.transmitted(start + Duration::from_secs(1));
+    let mut doubted_after = |round| {
+        let later = start + Duration::from_secs(60) * round;
+        path.suspend();
+        path.resume(0, later).unwrap();
+        path.poll_output(later);
+        loop {
+            let at = path.poll_timeout();
+            if path.handle_timeout(at).is_err() || path.is_doubted() {
+                return at - later;
+            }
+        }
+    };
+    // A frame at 2,000 octets a second, and its acknowledgement.
+    let needed = Duration::from_millis(8_192) + ACK_WITHIN;
+    let waits: Vec<_> = (1..=6).map(&mut doubted_after).collect();
+    assert!(waits[0] < 2 * ACK_WITHIN && waits[5] > needed, "{waits:?}");
+}
+
 #[test]
 fn an_idle_day_costs_less_than_a_megabyte() {
     // PING and PONG: frame, TLS record of 22 octets more, TCP and IPv6 with timestamps; plus one bare TCP ACK.
