@@ -13,7 +13,7 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
-use self::path::{Drain, RoundTrip, UNQUEUED};
+use self::path::{Behind, Drain, RoundTrip, UNQUEUED};
 use crate::frame::{HEADER_LEN, Header, Payload};
 
 /// Received sequenced octets after which an ACK is due at the latest.
@@ -95,12 +95,13 @@ enum Ping {
         nonce: u64,
         since: Instant,
     },
-    /// Behind all sequenced octets up to `sent`, which were thought to take it so long to leave.
+    /// Behind all sequenced octets up to `sent`, of which so many were `ahead` of it, unacknowledged; so many had been `received`.
     Sent {
         nonce: u64,
         at: Instant,
         sent: u64,
-        queued: Option<Duration>,
+        ahead: u64,
+        received: u64,
     },
 }
 
@@ -199,7 +200,7 @@ impl Sequence {
 
     /// Takes a PONG. One that was not asked for changes nothing; says whether it was.
     pub fn ponged(&mut self, nonce: u64, now: Instant) -> bool {
-        let Ping::Sent { nonce: asked, at, queued, .. } = self.ping else { return false };
+        let Ping::Sent { nonce: asked, at, ahead, received, .. } = self.ping else { return false };
         if nonce != asked {
             return false;
         }
@@ -209,7 +210,13 @@ impl Sequence {
             self.ping = Ping::Due { nonce: asked + 1, since: now };
             return true;
         }
-        self.round_trip.measured(now.saturating_duration_since(at), queued.unwrap_or(Duration::MAX), now);
+        // What came meanwhile came before the answer.
+        let behind = match (ahead > UNQUEUED, self.received - received > UNQUEUED) {
+            (true, _) => Behind::Ours,
+            (false, true) => Behind::Theirs,
+            (false, false) => Behind::Nothing,
+        };
+        self.round_trip.measured(now.saturating_duration_since(at), behind, now);
         self.ping = Ping::None { next: asked + 1 };
         self.ask_behind_no_queue(now);
         true
@@ -248,8 +255,8 @@ impl Sequence {
         let payload = if let Some(nonce) = self.pong_due.take() {
             Payload::Pong(nonce, ack)
         } else if let Ping::Due { nonce, .. } = self.ping {
-            let queued = self.drain.queued(self.sent - self.acked, self.unacked_since.unwrap_or(now), now);
-            self.ping = Ping::Sent { nonce, at: now, sent: self.sent, queued };
+            let (ahead, received) = (self.sent - self.acked, self.received);
+            self.ping = Ping::Sent { nonce, at: now, sent: self.sent, ahead, received };
             Payload::Ping(nonce, ack)
         } else if self.wants_ack() {
             Payload::Ack(ack)

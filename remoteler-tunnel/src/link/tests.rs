@@ -353,6 +353,57 @@ fn who_doubts_early_waits_longer_on_connections_after_ones_that_brought_nothing_
 }
 
 #[test]
+fn an_answer_that_came_behind_a_download_is_forgotten_with_it() {
+    let start = Instant::now();
+    let mut path = watchful(Duration::from_millis(5), start);
+    let asked = start + Duration::from_secs(2);
+    path.probe(asked);
+    assert!(matches!(path.poll_output(asked), Some(Payload::Ping(2, _))));
+    for number in 1..=40 {
+        let now = asked + Duration::from_millis(100) * number;
+        path.heard(now);
+        path.received(&data(1012 * (number - 1), 1000)).unwrap();
+        path.handle_timeout(now).unwrap();
+        path.poll_output(now); // what is due is said
+    }
+    let answered = asked + Duration::from_secs(4);
+    assert!(path.ponged(2, answered));
+    let again = answered + Duration::from_secs(2);
+    path.probe(again);
+    assert!(matches!(path.poll_output(again), Some(Payload::Ping(3, _))));
+    path.heard(again + Duration::from_millis(5));
+    assert!(path.ponged(3, again + Duration::from_millis(5)));
+    assert_eq!(path.round_trip.patience(), SOONEST);
+}
+
+#[test]
+fn an_answer_behind_a_queue_that_was_thought_shorter_teaches_nothing() {
+    let start = Instant::now();
+    let mut path = watchful(Duration::from_millis(20), start);
+    let fast = start + Duration::from_secs(1);
+    let after = |millis| fast + Duration::from_millis(millis);
+    path.next(256 * 1024);
+    path.transmitted(fast);
+    path.heard(after(256)); // a megabyte a second
+    path.acknowledged(256 * 1024 + HEADER_LEN as u32).unwrap();
+    path.next(256 * 1024);
+    path.transmitted(after(256));
+    path.handle_timeout(after(506)).unwrap();
+    assert!(matches!(path.poll_output(after(506)), Some(Payload::Ping(2, _))));
+    let asked = after(506 + 2_580); // a tenth of that by now
+    while path.poll_timeout() < asked {
+        path.handle_timeout(path.poll_timeout()).unwrap();
+    }
+    path.heard(asked);
+    path.acknowledged(2 * (256 * 1024 + HEADER_LEN as u32)).unwrap();
+    assert!(path.ponged(2, asked));
+    assert!(matches!(path.poll_output(asked), Some(Payload::Ping(3, _))), "it is asked again, behind nothing");
+    path.heard(asked + Duration::from_millis(20));
+    assert!(path.ponged(3, asked + Duration::from_millis(20)));
+    assert_eq!(path.round_trip.patience(), SOONEST);
+}
+
+#[test]
 fn an_idle_day_costs_less_than_a_megabyte() {
     // PING and PONG: frame, TLS record of 22 octets more, TCP and IPv6 with timestamps; plus one bare TCP ACK.
     let packet = HEADER_LEN + 12 + 22 + 72;
