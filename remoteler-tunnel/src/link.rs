@@ -168,7 +168,8 @@ impl Sequence {
             return Err(LinkError::Ack { ack, acked: self.acked as u32, sent: self.sent as u32 });
         }
         if let Some(since) = self.unacked_since
-            && advance > UNQUEUED // less shows how long an acknowledgement waits, and no pace
+            && advance > 0
+            && self.sent - self.acked > UNQUEUED
             && self.awake_since <= since
         {
             self.drain.measured(advance, self.heard.saturating_duration_since(since));

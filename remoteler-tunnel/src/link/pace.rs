@@ -219,8 +219,13 @@ fn how_uneven_a_path_is_is_not_forgotten_while_a_writer_writes() {
     }
 }
 
+/// Of the cases; `REMOTELER_SEED` gives others.
+fn seed() -> u64 {
+    std::env::var("REMOTELER_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(6)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { rng_seed: RngSeed::Fixed(6), failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { rng_seed: RngSeed::Fixed(seed()), failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Nothing is wrong with the path, on which a frame takes half a second at the most: pieces of all sizes at all times are never taken for silence.
     #[test]
@@ -274,7 +279,7 @@ proptest! {
     /// A download fills the way down for some seconds: meanwhile nothing is doubted, and afterwards answers are waited for no longer than before.
     #[test]
     fn a_download_makes_nobody_slower_to_notice_afterwards(
-        rate_back in 64_000_u64..4_000_000,
+        rate_back in 80_000_u64..4_000_000, // a frame takes less than a question is waited for at the least
         one_way in 1_u64..150,
         time in 1_000_u64..20_000,
         rest in 1_000_u64..10_000,

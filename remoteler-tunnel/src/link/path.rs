@@ -115,11 +115,19 @@ fn fallen(own: Duration, time: Duration, variation: Duration, rare: bool) -> (Du
 pub(super) struct Drain {
     octets: u64,
     time: Duration,
+    few: (u64, Duration),
 }
 
 impl Drain {
-    /// So many octets were acknowledged after so long, and there was a queue.
+    /// So many octets were acknowledged after so long, and there was a queue. Few of them show how long an acknowledgement waits, and no pace: they
+    /// count with those that follow.
     pub(super) fn measured(&mut self, octets: u64, time: Duration) {
+        let (octets, time) = (self.few.0 + octets, self.few.1 + time);
+        if octets <= UNQUEUED {
+            self.few = (octets, time);
+            return;
+        }
+        self.few = (0, Duration::ZERO);
         self.octets = self.octets - self.octets / 8 + octets;
         self.time = self.time - self.time / 8 + time;
     }
@@ -136,7 +144,7 @@ impl Drain {
     /// When such a question has left, or a sign of life must have come before. When a whole frame has arrived, an acknowledgement comes at the latest
     /// after [`ACK_WITHIN`], however long the rest takes.
     pub(super) fn left_by(&self, octets: u64, since: Instant, asked: Instant) -> Instant {
-        let frame = self.takes(octets.min(FRAME)).unwrap_or_default().min(ACK_WITHIN);
+        let frame = self.takes(octets.min(FRAME)).unwrap_or(ACK_WITHIN).min(ACK_WITHIN);
         asked + self.queued(octets, since, asked).unwrap_or(Duration::MAX).min(ACK_WITHIN + frame)
     }
 
@@ -169,7 +177,7 @@ mod tests {
         let (mut drain, now) = (Drain::default(), Instant::now());
         let waits = |drain: &Drain, octets| drain.left_by(octets, now, now) - now;
         assert_eq!(waits(&drain, UNQUEUED), Duration::ZERO);
-        assert_eq!(waits(&drain, UNQUEUED + 1), ACK_WITHIN, "nothing is known yet");
+        assert_eq!(waits(&drain, UNQUEUED + 1), 2 * ACK_WITHIN, "nothing is known yet");
         for _ in 0..50 {
             drain.measured(1_000_000, Duration::from_millis(100));
         }

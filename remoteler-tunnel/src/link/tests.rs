@@ -276,7 +276,7 @@ fn an_acknowledgement_of_a_keystroke_shows_no_pace() {
     path.handle_timeout(after(900)).unwrap();
     assert!(matches!(path.poll_output(after(900)), Some(Payload::Ping(..))));
     let doubted_at = path.poll_timeout();
-    assert!(doubted_at <= after(900) + ACK_WITHIN + SOONEST, "{:?} after the question", doubted_at - after(900));
+    assert!(doubted_at <= after(900) + 2 * ACK_WITHIN + SOONEST, "{:?} after the question", doubted_at - after(900));
 }
 
 #[test]
@@ -349,7 +349,7 @@ fn who_doubts_early_waits_longer_on_connections_after_ones_that_brought_nothing_
     // A frame at 2,000 octets a second, and its acknowledgement.
     let needed = Duration::from_millis(8_192) + ACK_WITHIN;
     let waits: Vec<_> = (1..=6).map(&mut doubted_after).collect();
-    assert!(waits[0] < 2 * ACK_WITHIN && waits[5] > needed, "{waits:?}");
+    assert!(waits[0] < 3 * ACK_WITHIN && waits[5] > needed, "{waits:?}");
 }
 
 #[test]
