@@ -12,6 +12,7 @@ use super::connect::connect_proxy;
 use super::{AgentConfig, AgentError};
 use crate::backoff::Backoff;
 use crate::connection::{Link, TakeUpError};
+use crate::link::DOUBT_AFTER;
 use crate::resume::{EXPORT_CHANNEL, ResumeKeys};
 use crate::stream::BoxedStream;
 use crate::tls::ExportsKeys;
@@ -33,21 +34,23 @@ pub(super) async fn keep_going(config: Arc<AgentConfig>, mut place: Place, link:
     let mut needless_at: Option<Instant> = None;
     let mut taken_up_at: Option<Instant> = None;
     while let Some(trouble) = trouble(&link).await {
-        let mut found = None;
         match trouble {
-            Trouble::Doubted { since } => match beside(&config, &place, &link, since).await {
-                Some(connection) => found = Some(connection),
-                None => {
-                    // Needless, or as lost as this one: the next one waits longer, so that a proxy that is slow is not made slower.
-                    if needless_at.replace(Instant::now()).is_some_and(|at| at.elapsed() > FORGOTTEN_AFTER) {
-                        rest = LEAST_REST;
-                    }
-                    let spread = Duration::from_millis(u64::from_ne_bytes(fill_random(&*config.entropy)) % 100);
-                    let _ = timeout(rest + spread, link.suspended()).await;
-                    rest = (2 * rest).min(MOST_REST);
+            Trouble::Doubted { since } => {
+                attempt += 1;
+                if beside(&config, &place, &link, &keys, attempt, since).await {
+                    taken_up_at = Some(Instant::now());
+                    rest = LEAST_REST;
                     continue;
                 }
-            },
+                // Needless, or as lost as this one: the next one waits longer, so that a proxy that is slow is not made slower.
+                if needless_at.replace(Instant::now()).is_some_and(|at| at.elapsed() > FORGOTTEN_AFTER) {
+                    rest = LEAST_REST;
+                }
+                let spread = Duration::from_millis(u64::from_ne_bytes(fill_random(&*config.entropy)) % 100);
+                let _ = timeout(rest + spread, link.suspended()).await;
+                rest = (2 * rest).min(MOST_REST);
+                continue;
+            }
             Trouble::Suspended if taken_up_at.is_some_and(|at| at.elapsed() < OF_USE) => {
                 sleep(backoff.next(u64::from_ne_bytes(fill_random(&*config.entropy)))).await;
             }
@@ -56,8 +59,7 @@ pub(super) async fn keep_going(config: Arc<AgentConfig>, mut place: Place, link:
         while link.suspended_since().is_some() {
             attempt += 1;
             let before = link.resumptions();
-            let connection = found.take();
-            match timeout(ATTEMPT, Box::pin(take_up(&config, &place, &link, &keys, attempt, connection))).await {
+            match timeout(ATTEMPT, Box::pin(take_up(&config, &place, &link, &keys, attempt))).await {
                 Ok(Ok(())) => {
                     tracing::info!(proxy = %place.address, attempt, "tunnel goes on over another connection");
                     // It may be lost again already: then the state has nothing to show of it.
@@ -106,28 +108,42 @@ async fn trouble(link: &Link) -> Option<Trouble> {
     }
 }
 
-/// Makes another connection while the present one is silent. When it stands and the other has not said a word all the while, that one is let
-/// go: a proxy that answers there, and not here, is no longer behind it. Else the present one stays.
+/// Makes another connection while the present one is silent; true when the link goes on there. When it stands and the other has not said a word
+/// all the while, the proxy is asked there for the link: one that answers, and not here, is no longer behind this one. The present one is let go
+/// only when that says yes: who answers may be another process of the proxy, which does not reach the link.
 async fn beside(
     config: &AgentConfig,
     place: &Place,
     link: &Link,
+    keys: &ResumeKeys,
+    attempt: u32,
     since: std::time::Instant,
-) -> Option<Box<TlsStream<BoxedStream>>> {
+) -> bool {
     let (connection, reached) = match timeout(ATTEMPT, Box::pin(connect_proxy(config, &place.address))).await {
         Ok(Ok(made)) => made,
         Ok(Err(cause)) => {
             tracing::debug!(proxy = %place.address, %cause, "a tunnel's connection is silent, and there is no other");
-            return None;
+            return false;
         }
-        Err(_) => return None,
+        Err(_) => return false,
     };
-    let silent = link.suspended_since().is_some() || link.doubted_since() == Some(since);
-    if reached != place.proxy || !silent || !link.suspend().await {
-        return None;
+    if reached != place.proxy {
+        return false;
     }
-    tracing::debug!(proxy = %place.address, "a tunnel's connection was silent and is let go for another one");
-    Some(connection)
+    let before = link.resumptions();
+    let Some(_held) = link.hold(since) else { return false };
+    match timeout(MOST_HELD, Box::pin(ask(link, keys, attempt, connection))).await {
+        Ok(Ok(())) => {
+            tracing::info!(proxy = %place.address, attempt, "tunnel goes on over another connection, the one before was silent");
+            link.taken_up_since(before).await;
+            true
+        }
+        Ok(Err(Failure::Lost(reason) | Failure::Again(reason))) => {
+            tracing::debug!(proxy = %place.address, attempt, reason, "a tunnel's connection is silent and keeps its place");
+            false
+        }
+        Err(_) => false,
+    }
 }
 
 enum Failure {
@@ -143,20 +159,18 @@ async fn take_up(
     link: &Link,
     keys: &ResumeKeys,
     attempt: u32,
-    connection: Option<Box<TlsStream<BoxedStream>>>,
 ) -> Result<(), Failure> {
     let again = |cause: AgentError| Failure::Again(cause.to_string());
-    let io = match connection {
-        Some(io) => io,
-        None => {
-            let (io, reached) = connect_proxy(config, &place.address).await.map_err(again)?;
-            if reached != place.proxy {
-                // Behind a balancer the next attempt may lead to the right one.
-                return Err(Failure::Again(format!("proxy {reached} answered for {}", place.proxy)));
-            }
-            io
-        }
-    };
+    let (io, reached) = connect_proxy(config, &place.address).await.map_err(again)?;
+    if reached != place.proxy {
+        // Behind a balancer the next attempt may lead to the right one.
+        return Err(Failure::Again(format!("proxy {reached} answered for {}", place.proxy)));
+    }
+    ask(link, keys, attempt, io).await
+}
+
+/// Asks for the link on a connection that stands.
+async fn ask(link: &Link, keys: &ResumeKeys, attempt: u32, io: Box<TlsStream<BoxedStream>>) -> Result<(), Failure> {
     let Some(channel) = io.export(EXPORT_CHANNEL) else {
         return Err(Failure::Lost("the TLS session exports no keys".into()));
     };
@@ -172,6 +186,8 @@ async fn take_up(
 const ATTEMPT: Duration = Duration::from_secs(10);
 /// A connection that was lost sooner is not made anew without a pause.
 const OF_USE: Duration = Duration::from_millis(20);
+/// For the proxy's answer while a connection is held: well before the other side doubts it.
+const MOST_HELD: Duration = Duration::from_secs(DOUBT_AFTER.as_secs() / 2);
 const MOST_BETWEEN: Duration = Duration::from_secs(2);
 /// After a connection that was made beside a silent one and not needed.
 const LEAST_REST: Duration = Duration::from_millis(500);

@@ -29,6 +29,8 @@ pub(super) struct Driver {
     given_up_at: Option<Instant>,
     input: BytesMut,
     read_size: usize,
+    /// Whether some of the input came while the connection was held.
+    unheard: bool,
     out: Outbox,
     unflushed: bool,
     timer: Pin<Box<Sleep>>,
@@ -44,6 +46,7 @@ impl Driver {
             given_up_at: None,
             input: BytesMut::new(),
             read_size: SMALL_READ,
+            unheard: false,
             out: Outbox::default(),
             unflushed: false,
             timer: Box::pin(tokio::time::sleep_until(now.into())),
@@ -74,6 +77,9 @@ impl Driver {
         }
         for _ in 0..ROUNDS {
             let round = if self.io.is_some() {
+                if self.shared.lock().held {
+                    return Poll::Pending; // who lets go of it calls
+                }
                 self.poll_deadline(cx).and_then(|_| self.poll_round(cx))
             } else {
                 self.poll_suspended(cx)
@@ -105,9 +111,11 @@ impl Driver {
             // Nothing of the connection before counts: not half a frame received, not half a batch written.
             self.io = Some(io);
             self.input = BytesMut::new();
+            self.unheard = false;
             self.out = Outbox::default();
             self.unflushed = false;
             self.given_up_at = None;
+            core.held = false;
             core.lost = None;
             core.resumptions += 1;
             if let LinkState::Suspended { since } = &*self.shared.state.borrow() {
@@ -115,12 +123,11 @@ impl Driver {
             }
             core.mux.resume(peer_received, now())?;
             let away = core.mux.peer_going_away().cloned();
-            self.shared.state.send_if_modified(|state| {
-                let was = matches!(state, LinkState::Suspended { .. });
-                if was {
+            // Also who waits for that, where nothing was suspended, is called.
+            self.shared.state.send_modify(|state| {
+                if matches!(state, LinkState::Suspended { .. }) {
                     *state = away.map_or(LinkState::Up, |reason| LinkState::GoingAway { reason });
                 }
-                was
             });
         }
         if self.io.is_none()
@@ -144,6 +151,7 @@ impl Driver {
         tracing::debug!(%reason, "the connection of a link is lost, another one is awaited");
         self.io = None;
         self.input = BytesMut::new();
+        self.unheard = false;
         self.out = Outbox::default();
         self.unflushed = false;
         self.read_size = SMALL_READ;
@@ -203,6 +211,10 @@ impl Driver {
 
     /// Takes what there is to be read; says whether there was anything.
     fn poll_input(&mut self, cx: &mut Context<'_>) -> Result<bool, CloseReason> {
+        if self.unheard {
+            self.received()?;
+            return Ok(!self.unheard);
+        }
         match self.poll_read(cx) {
             Poll::Ready(Ok(1..)) => {
                 self.received()?;
@@ -291,6 +303,10 @@ impl Driver {
 
     fn received(&mut self) -> Result<(), CloseReason> {
         let mut core = self.shared.lock();
+        self.unheard = core.held;
+        if self.unheard {
+            return Ok(());
+        }
         let result = core.mux.handle_input(&mut self.input, now());
         core.dispatch(&self.shared, &mut self.woken);
         drop(core);
