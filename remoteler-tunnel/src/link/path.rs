@@ -35,7 +35,7 @@ impl RoundTrip {
             self.learn(sample.min(LONGEST), rare);
         }
         // A queue of ours that stands for longer than that is no distance either.
-        let own = self.smoothed.filter(|_| behind == Behind::Ours).map_or(sample, |(time, _)| time);
+        let own = self.smoothed.filter(|_| behind == Behind::Ours).map_or(sample.min(LONGEST), |(time, _)| time);
         match self.least {
             Some((least, _)) if sample <= least => self.least = Some((sample, now)),
             Some((_, at)) if now.saturating_duration_since(at) < LEAST_HOLDS => {}
