@@ -33,6 +33,10 @@ pub(super) struct Driver {
     unheard: bool,
     out: Outbox,
     unflushed: bool,
+    /// Since when the socket takes nothing.
+    full_since: Option<Instant>,
+    /// How many batches it has taken since it was last full for longer than a moment. Before these are many, they are small.
+    quick: u8,
     timer: Pin<Box<Sleep>>,
     woken: Vec<Waker>,
 }
@@ -49,6 +53,8 @@ impl Driver {
             unheard: false,
             out: Outbox::default(),
             unflushed: false,
+            full_since: None,
+            quick: 0,
             timer: Box::pin(tokio::time::sleep_until(now.into())),
             woken: Vec::new(),
         }
@@ -114,6 +120,7 @@ impl Driver {
             self.unheard = false;
             self.out = Outbox::default();
             self.unflushed = false;
+            self.full_since = None;
             self.given_up_at = None;
             core.held = false;
             core.lost = None;
@@ -235,6 +242,18 @@ impl Driver {
 
     /// Writes and flushes the batch; says whether there was anything.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let written = self.poll_write_all(cx);
+        if written.is_pending() {
+            self.full_since.get_or_insert_with(now);
+        } else if let Some(since) = self.full_since.take()
+            && now().saturating_duration_since(since) > QUICK
+        {
+            self.quick = 0;
+        }
+        written
+    }
+
+    fn poll_write_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let mut any = false;
         let Some(io) = &mut self.io else { return Poll::Pending };
         while !self.out.is_empty() {
@@ -259,7 +278,10 @@ impl Driver {
     /// Takes the next batch; ends when the last stream of a link that drains is gone.
     fn transmit(&mut self, now: Instant) -> Result<(), CloseReason> {
         let mut core = self.shared.lock();
-        core.mux.poll_transmit(&mut self.out, BATCH, now);
+        core.mux.poll_transmit(&mut self.out, if self.quick < MANY { SMALL_BATCH } else { BATCH }, now);
+        if self.out.len() >= SMALL_BATCH {
+            self.quick = self.quick.saturating_add(1);
+        }
         core.dispatch(&self.shared, &mut self.woken);
         let drained = core.draining && core.mux.is_idle() && self.out.is_empty() && !core.mux.wants_transmit();
         drop(core);
@@ -417,6 +439,11 @@ enum Progress {
 
 /// Octets taken from the machine at a time: four TLS records.
 const BATCH: usize = 64 * 1024;
+/// The same where the socket takes its time: what is urgent waits behind this much, and what the system keeps unsent.
+const SMALL_BATCH: usize = 4 * 1024;
+/// A socket that is full for no longer than this while it takes so many batches is not slow.
+const QUICK: Duration = Duration::from_millis(2);
+const MANY: u8 = 16;
 const SLICES: usize = 16;
 const SMALL_READ: usize = 4 * 1024;
 const LARGE_READ: usize = 64 * 1024;
