@@ -28,7 +28,8 @@ impl SourceNet {
     }
 }
 
-/// The /48 of an IPv6 address: the most that one customer of a provider gets as a rule, with 65,536 sources in it.
+/// The /48 of an IPv6 address, with 65,536 sources in it: what one customer may have (RFC 6177), or what a carrier or hoster gives to many in
+/// /64s, who then share one bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CustomerNet(Ipv6Addr);
 

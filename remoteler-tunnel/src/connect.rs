@@ -154,6 +154,18 @@ pub async fn connect_tcp(address: &str, within: Duration) -> Result<TcpStream, C
     Ok(stream)
 }
 
+/// Lets the system keep little that is unsent of what is written to a link's socket: the link decides what goes next, and what it has given away goes
+/// before all that comes later. Only Linux has this; elsewhere what is urgent waits behind a full send buffer.
+pub(crate) fn keep_little_unsent(socket: &TcpStream) {
+    #[cfg(target_os = "linux")]
+    {
+        // Fails only where the system does not know it, which then is like elsewhere.
+        let _ = socket2::SockRef::from(socket).set_tcp_notsent_lowat(MOST_UNSENT);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = socket;
+}
+
 /// The first connection that stands. Each address has a head start on the next; one that fails gives its turn away at once (RFC 8305).
 async fn race(addresses: Vec<SocketAddr>, deadline: Instant) -> io::Result<TcpStream> {
     let mut waiting = addresses.into_iter();
@@ -189,6 +201,9 @@ fn alternating(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     mixed
 }
 
+/// With a piece of what is being written less than a bulk frame.
+#[cfg(target_os = "linux")]
+const MOST_UNSENT: u32 = 8 * 1024;
 const TLS_DEADLINE: Duration = Duration::from_secs(10);
 const MOST_ADDRESSES: usize = 16;
 /// Of an address on the next one (RFC 8305 section 8: connection attempt delay).

@@ -111,6 +111,7 @@ impl Link {
                 closing: None,
                 replacement: None,
                 suspend_wanted: false,
+                held: false,
                 lost: None,
                 resumptions: 0,
                 waited: Duration::ZERO,
@@ -292,6 +293,8 @@ struct Core {
     replacement: Option<Replacement>,
     /// The connection shall be let go, as if it were lost.
     suspend_wanted: bool,
+    /// What comes over the present connection stays unread, for the peer is being told how much there is.
+    held: bool,
     /// A lost connection will have no successor.
     lost: Option<Arc<str>>,
     /// How often another connection has taken the place of one that was lost.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::connect::{ConnectError, connect_tcp};
+use crate::connect::{ConnectError, connect_tcp, keep_little_unsent};
 use crate::stream::BoxedStream;
 
 /// Makes a byte stream to `host:port`.
@@ -29,7 +29,9 @@ pub struct DirectDialer;
 #[async_trait]
 impl Dialer for DirectDialer {
     async fn dial(&self, address: &str) -> Result<BoxedStream, ConnectError> {
-        Ok(Box::new(connect_tcp(address, DEADLINE).await?))
+        let socket = connect_tcp(address, DEADLINE).await?;
+        keep_little_unsent(&socket);
+        Ok(Box::new(socket))
     }
 }
 

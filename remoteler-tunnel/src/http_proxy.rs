@@ -14,8 +14,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tower_service::Service;
 
-use crate::connect::{ConnectError, connect_tcp};
-use crate::dialer::Dialer;
+use crate::connect::{ConnectError, connect_tcp, keep_little_unsent};
+use crate::dialer::{Dialer, DirectDialer};
 use crate::stream::BoxedStream;
 
 /// Goes through an HTTP proxy where that is configured, and straight elsewhere.
@@ -67,6 +67,7 @@ impl ProxyDialer {
         let host = via.uri().host().unwrap_or_default();
         let socket = connect_tcp(&format!("{host}:{port}"), DEADLINE).await;
         let socket = socket.map_err(|cause| failed(with_cause(&cause)))?;
+        keep_little_unsent(&socket);
         let mut tunnel = Tunnel::new(via.uri().clone(), Once(Some(socket)));
         if let Some(basic) = via.basic_auth() {
             tunnel = tunnel.with_auth(basic.clone());
@@ -84,7 +85,7 @@ impl Dialer for ProxyDialer {
     async fn dial(&self, address: &str) -> Result<BoxedStream, ConnectError> {
         match self.via(address) {
             Some((via, target)) => self.through(via, target, address).await,
-            None => Ok(Box::new(connect_tcp(address, DEADLINE).await?)),
+            None => DirectDialer.dial(address).await,
         }
     }
 }

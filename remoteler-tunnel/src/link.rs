@@ -13,7 +13,7 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
-use self::path::{Drain, RoundTrip, UNQUEUED};
+use self::path::{Behind, Drain, RoundTrip, UNQUEUED};
 use crate::frame::{HEADER_LEN, Header, Payload};
 
 /// Received sequenced octets after which an ACK is due at the latest.
@@ -73,6 +73,9 @@ pub struct Sequence {
     stirred: bool,
     /// Whether it left a question unanswered for longer than this path takes.
     doubted: bool,
+    /// How many connections one after the other have brought nothing of ours across: the next one has longer (RFC 6298 section 5.5), or a frame
+    /// that takes longer than one is given never arrives.
+    futile: u32,
     heard: Instant,
     /// When this process was last found to have stood still.
     awake_since: Instant,
@@ -92,12 +95,13 @@ enum Ping {
         nonce: u64,
         since: Instant,
     },
-    /// Behind all sequenced octets up to `sent`, which were thought to take it so long to leave.
+    /// Behind all sequenced octets up to `sent`, of which so many were `ahead` of it, unacknowledged; so many had been `received`.
     Sent {
         nonce: u64,
         at: Instant,
         sent: u64,
-        queued: Option<Duration>,
+        ahead: u64,
+        received: u64,
     },
 }
 
@@ -117,6 +121,7 @@ impl Sequence {
             watchful: false,
             stirred: false,
             doubted: false,
+            futile: 0,
             heard: now,
             awake_since: now,
             ping: Ping::None { next: 1 },
@@ -145,9 +150,11 @@ impl Sequence {
         if header.sequence != expected {
             return Err(LinkError::Gap { kind: header.kind.name(), sequence: header.sequence, expected });
         }
+        if self.received == self.ack_sent {
+            self.ack_due = Some(self.heard + ACK_WITHIN);
+        }
         self.received += (HEADER_LEN + header.length) as u64;
         self.stirred = true;
-        self.ack_due.get_or_insert(self.heard + ACK_WITHIN);
         Ok(())
     }
 
@@ -169,6 +176,7 @@ impl Sequence {
         }
         self.acked += advance;
         if advance > 0 {
+            self.futile = 0;
             self.unacked_since = (self.sent > self.acked).then_some(self.heard);
             self.ask_behind_no_queue(self.heard);
         }
@@ -193,7 +201,7 @@ impl Sequence {
 
     /// Takes a PONG. One that was not asked for changes nothing; says whether it was.
     pub fn ponged(&mut self, nonce: u64, now: Instant) -> bool {
-        let Ping::Sent { nonce: asked, at, queued, .. } = self.ping else { return false };
+        let Ping::Sent { nonce: asked, at, ahead, received, .. } = self.ping else { return false };
         if nonce != asked {
             return false;
         }
@@ -203,7 +211,13 @@ impl Sequence {
             self.ping = Ping::Due { nonce: asked + 1, since: now };
             return true;
         }
-        self.round_trip.measured(now.saturating_duration_since(at), queued.unwrap_or(Duration::MAX), now);
+        // What came meanwhile came before the answer.
+        let behind = match (ahead > UNQUEUED, self.received - received > UNQUEUED) {
+            (true, _) => Behind::Ours,
+            (false, true) => Behind::Theirs,
+            (false, false) => Behind::Nothing,
+        };
+        self.round_trip.measured(now.saturating_duration_since(at), behind, now);
         self.ping = Ping::None { next: asked + 1 };
         self.ask_behind_no_queue(now);
         true
@@ -242,8 +256,8 @@ impl Sequence {
         let payload = if let Some(nonce) = self.pong_due.take() {
             Payload::Pong(nonce, ack)
         } else if let Ping::Due { nonce, .. } = self.ping {
-            let queued = self.drain.queued(self.sent - self.acked, self.unacked_since.unwrap_or(now), now);
-            self.ping = Ping::Sent { nonce, at: now, sent: self.sent, queued };
+            let (ahead, received) = (self.sent - self.acked, self.received);
+            self.ping = Ping::Sent { nonce, at: now, sent: self.sent, ahead, received };
             Payload::Ping(nonce, ack)
         } else if self.wants_ack() {
             Payload::Ack(ack)
@@ -318,6 +332,7 @@ impl Sequence {
         }
         let advance = peer_received - self.acked;
         self.acked = peer_received;
+        self.futile = if advance > 0 || self.sent == self.acked { 0 } else { (self.futile + 1).min(MOST_FUTILE) };
         self.ack_sent = self.received;
         self.ack_due = None;
         self.heard = now;
@@ -348,7 +363,8 @@ impl Sequence {
     /// that stood still.
     fn given_up_at(&self) -> Option<Instant> {
         let quiet = self.heard + self.keepalive.dead_after;
-        let ends = self.unanswered_since().map_or(quiet, |since| quiet.min(since + DOUBT_AFTER));
+        let ends =
+            self.unanswered_since().map_or(quiet, |since| quiet.min(since + DOUBT_AFTER * 2_u32.pow(self.futile)));
         Some(ends.max(self.waits_since()? + self.round_trip.patience()))
     }
 
@@ -388,7 +404,7 @@ impl Sequence {
         };
         // What was written behind the question delays no answer.
         let left = self.unacked_since.map_or(asked, |since| self.drain.left_by(ahead, since, asked));
-        Some(left + self.round_trip.patience())
+        Some(left + self.round_trip.patience() * 2_u32.pow(self.futile))
     }
 
     /// A deadline that is long past was slept through. Noticed once for each question, so that nobody is waited for without end.
@@ -439,6 +455,7 @@ impl Sequence {
 /// A deadline that is found so late was slept through.
 const STOOD_STILL: Duration = Duration::from_secs(1);
 const PROBE_EVERY: Duration = Duration::from_secs(1);
+const MOST_FUTILE: u32 = 2;
 
 /// What ends a link from below.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

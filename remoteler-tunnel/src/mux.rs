@@ -148,8 +148,6 @@ struct Outbound {
 struct Away {
     ours: Option<Arc<str>>,
     theirs: Option<Arc<str>>,
-    /// Whether the link has gone on over another connection since they said so.
-    outlived: bool,
 }
 
 impl Mux {

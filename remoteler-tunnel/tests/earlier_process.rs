@@ -139,10 +139,7 @@ async fn a_connection_that_a_link_has_left_is_passed_no_longer_and_who_was_told_
         let mut passed = Passed::by_the_second().await;
         if told_to_leave {
             passed.tell_to_leave().await;
-            // That the second reaches the first is known from the first time on.
-            passed.relay.cut();
-            says_again(&mut passed.stream, b"by the second still").await;
-            passed.before.passes(1).await;
+            says_again(&mut passed.stream, b"by the first still").await;
         }
         let Passed { before, relay, stream, .. } = &mut passed;
         // It is silent, not broken, and another one takes its place.
@@ -167,6 +164,26 @@ async fn a_link_that_was_told_to_leave_keeps_a_slow_connection_when_the_next_pro
     says_again(&mut stream, b"before").await;
     let frozen = relay.freeze();
     // Longer than it takes to doubt it and to connect elsewhere, shorter than what it is given.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    frozen.send_replace(true);
+    says_again(&mut stream, b"merely slow").await;
+}
+
+#[tokio::test]
+async fn a_slow_connection_is_not_left_for_a_process_that_no_longer_reaches_the_links_home() {
+    let (first, relay, _agent) = first_process().await;
+    let mut stream = first.dial("edge").await.unwrap();
+    let before = Reached::new(&first);
+    let second = first.next(vec![before.clone()]).await;
+    relay.lead_to(second.address);
+    first.router.drain("the proxy is stopping");
+    until(|| !second.heard.0.lock().unwrap().is_empty()).await;
+    relay.cut();
+    says_again(&mut stream, b"by the second").await;
+    let third = first.next(vec![]).await;
+    relay.lead_to(third.address);
+    let frozen = relay.freeze();
+    // Longer than it takes to doubt it and to ask elsewhere, shorter than what it is given.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     frozen.send_replace(true);
     says_again(&mut stream, b"merely slow").await;

@@ -66,8 +66,8 @@ impl SsoLimits {
     }
 }
 
-/// What a login counts for: the address without its port, and of IPv6 the network that one customer gets (/48), for who has one has all its
-/// smaller ones.
+/// What a login counts for: the address without its port, and of IPv6 its /48: who has one has all its smaller ones. Where many share one, they
+/// share its bound.
 pub(super) fn source_of_login(addr: &str) -> String {
     let parsed = addr.parse::<SocketAddr>().map(|addr| addr.ip()).or_else(|_| addr.parse::<IpAddr>());
     match parsed.map(|ip| ip.to_canonical()) {

@@ -11,6 +11,7 @@ use super::AgentConfig;
 use super::connect::connect_proxy;
 use crate::backoff::Backoff;
 use crate::connection::{Link, TakeUpError};
+use crate::link::DOUBT_AFTER;
 use crate::resume::{Channel, EXPORT_CHANNEL, ResumeKeys};
 use crate::stream::BoxedStream;
 use crate::tls::ExportsKeys;
@@ -73,21 +74,23 @@ pub(crate) async fn keep_going(place: impl Place, mut at_once: watch::Receiver<u
     let mut needless_at: Option<Instant> = None;
     let mut taken_up_at: Option<Instant> = None;
     while let Some(trouble) = trouble(&link).await {
-        let mut found = None;
         match trouble {
-            Trouble::Doubted { since } => match beside(&place, &link, since).await {
-                Some(connection) => found = Some(connection),
-                None => {
-                    // Needless, or as lost as this one: the next one waits longer, so that a proxy that is slow is not made slower.
-                    if needless_at.replace(Instant::now()).is_some_and(|at| at.elapsed() > FORGOTTEN_AFTER) {
-                        rest = LEAST_REST;
-                    }
-                    let spread = Duration::from_millis(place.random() % 100);
-                    let _ = timeout(rest + spread, link.suspended()).await;
-                    rest = (2 * rest).min(MOST_REST);
+            Trouble::Doubted { since } => {
+                attempt += 1;
+                if beside(&place, &link, &keys, attempt, since).await {
+                    taken_up_at = Some(Instant::now());
+                    rest = LEAST_REST;
                     continue;
                 }
-            },
+                // Needless, or as lost as this one: the next one waits longer, so that a proxy that is slow is not made slower.
+                if needless_at.replace(Instant::now()).is_some_and(|at| at.elapsed() > FORGOTTEN_AFTER) {
+                    rest = LEAST_REST;
+                }
+                let spread = Duration::from_millis(place.random() % 100);
+                let _ = timeout(rest + spread, link.suspended()).await;
+                rest = (2 * rest).min(MOST_REST);
+                continue;
+            }
             Trouble::Suspended if taken_up_at.is_some_and(|at| at.elapsed() < OF_USE) => {
                 sleep(backoff.next(place.random())).await;
             }
@@ -96,8 +99,7 @@ pub(crate) async fn keep_going(place: impl Place, mut at_once: watch::Receiver<u
         while link.suspended_since().is_some() {
             attempt += 1;
             let before = link.resumptions();
-            let connection = found.take();
-            match timeout(ATTEMPT, Box::pin(take_up(&place, &link, &keys, attempt, connection))).await {
+            match timeout(ATTEMPT, Box::pin(take_up(&place, &link, &keys, attempt))).await {
                 Ok(Ok(())) => {
                     tracing::info!(proxy = place.address(), attempt, "tunnel goes on over another connection");
                     // It may be lost again already: then the state has nothing to show of it.
@@ -147,36 +149,54 @@ async fn trouble(link: &Link) -> Option<Trouble> {
     }
 }
 
-/// Makes another connection while the present one is silent. When it stands and the other has not said a word all the while, that one is let
-/// go: a proxy that answers there, and not here, is no longer behind it. Else the present one stays.
-async fn beside(place: &impl Place, link: &Link, since: std::time::Instant) -> Option<(BoxedStream, Channel)> {
+/// Makes another connection while the present one is silent; true when the link goes on there. When it stands and the other has not said a word
+/// all the while, the proxy is asked there for the link: one that answers, and not here, is no longer behind this one. The present one is let go
+/// only when that says yes: who answers may be another process of the proxy, which does not reach the link.
+async fn beside(place: &impl Place, link: &Link, keys: &ResumeKeys, attempt: u32, since: std::time::Instant) -> bool {
     let connection = match timeout(ATTEMPT, Box::pin(place.connect())).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(Failure::Again(cause) | Failure::Lost(cause))) => {
             tracing::debug!(proxy = place.address(), cause, "a tunnel's connection is silent, and there is no other");
-            return None;
+            return false;
         }
-        Err(_) => return None,
+        Err(_) => return false,
     };
-    let silent = link.suspended_since().is_some() || link.doubted_since() == Some(since);
-    if !silent || !link.suspend().await {
-        return None;
+    let before = link.resumptions();
+    let Some(_held) = link.hold(since) else { return false };
+    match timeout(MOST_HELD, Box::pin(ask(link, keys, attempt, connection))).await {
+        Ok(Ok(())) => {
+            tracing::info!(
+                proxy = place.address(),
+                attempt,
+                "tunnel goes on over another connection, the one before was silent"
+            );
+            link.taken_up_since(before).await;
+            true
+        }
+        Ok(Err(Failure::Lost(reason) | Failure::Again(reason))) => {
+            tracing::debug!(
+                proxy = place.address(),
+                attempt,
+                reason,
+                "a tunnel's connection is silent and keeps its place"
+            );
+            false
+        }
+        Err(_) => false,
     }
-    tracing::debug!(proxy = place.address(), "a tunnel's connection was silent and is let go for another one");
-    Some(connection)
 }
 
-async fn take_up(
-    place: &impl Place,
+async fn take_up(place: &impl Place, link: &Link, keys: &ResumeKeys, attempt: u32) -> Result<(), Failure> {
+    ask(link, keys, attempt, place.connect().await?).await
+}
+
+/// Asks for the link on a connection that stands.
+async fn ask(
     link: &Link,
     keys: &ResumeKeys,
     attempt: u32,
-    connection: Option<(BoxedStream, Channel)>,
+    (io, channel): (BoxedStream, Channel),
 ) -> Result<(), Failure> {
-    let (io, channel) = match connection {
-        Some(connection) => connection,
-        None => place.connect().await?,
-    };
     match link.take_up(io, keys, attempt, &channel).await {
         Ok(()) => Ok(()),
         Err(TakeUpError::Resume(cause)) => Err(Failure::Lost(cause.to_string())),
@@ -189,6 +209,8 @@ async fn take_up(
 const ATTEMPT: Duration = Duration::from_secs(10);
 /// A connection that was lost sooner is not made anew without a pause.
 const OF_USE: Duration = Duration::from_millis(20);
+/// For the proxy's answer while a connection is held: well before the other side doubts it.
+const MOST_HELD: Duration = Duration::from_secs(DOUBT_AFTER.as_secs() / 2);
 const MOST_BETWEEN: Duration = Duration::from_secs(2);
 /// After a connection that was made beside a silent one and not needed.
 const LEAST_REST: Duration = Duration::from_millis(500);

@@ -29,8 +29,14 @@ pub(super) struct Driver {
     given_up_at: Option<Instant>,
     input: BytesMut,
     read_size: usize,
+    /// Whether some of the input came while the connection was held.
+    unheard: bool,
     out: Outbox,
     unflushed: bool,
+    /// Since when the socket takes nothing.
+    full_since: Option<Instant>,
+    /// How many batches it has taken since it was last full for longer than a moment. Before these are many, they are small.
+    quick: u8,
     timer: Pin<Box<Sleep>>,
     woken: Vec<Waker>,
 }
@@ -44,8 +50,11 @@ impl Driver {
             given_up_at: None,
             input: BytesMut::new(),
             read_size: SMALL_READ,
+            unheard: false,
             out: Outbox::default(),
             unflushed: false,
+            full_since: None,
+            quick: 0,
             timer: Box::pin(tokio::time::sleep_until(now.into())),
             woken: Vec::new(),
         }
@@ -74,6 +83,9 @@ impl Driver {
         }
         for _ in 0..ROUNDS {
             let round = if self.io.is_some() {
+                if self.shared.lock().held {
+                    return Poll::Pending; // who lets go of it calls
+                }
                 self.poll_deadline(cx).and_then(|_| self.poll_round(cx))
             } else {
                 self.poll_suspended(cx)
@@ -105,9 +117,12 @@ impl Driver {
             // Nothing of the connection before counts: not half a frame received, not half a batch written.
             self.io = Some(io);
             self.input = BytesMut::new();
+            self.unheard = false;
             self.out = Outbox::default();
             self.unflushed = false;
+            self.full_since = None;
             self.given_up_at = None;
+            core.held = false;
             core.lost = None;
             core.resumptions += 1;
             if let LinkState::Suspended { since } = &*self.shared.state.borrow() {
@@ -115,12 +130,11 @@ impl Driver {
             }
             core.mux.resume(peer_received, now())?;
             let away = core.mux.peer_going_away().cloned();
-            self.shared.state.send_if_modified(|state| {
-                let was = matches!(state, LinkState::Suspended { .. });
-                if was {
+            // Also who waits for that, where nothing was suspended, is called.
+            self.shared.state.send_modify(|state| {
+                if matches!(state, LinkState::Suspended { .. }) {
                     *state = away.map_or(LinkState::Up, |reason| LinkState::GoingAway { reason });
                 }
-                was
             });
         }
         if self.io.is_none()
@@ -144,6 +158,7 @@ impl Driver {
         tracing::debug!(%reason, "the connection of a link is lost, another one is awaited");
         self.io = None;
         self.input = BytesMut::new();
+        self.unheard = false;
         self.out = Outbox::default();
         self.unflushed = false;
         self.read_size = SMALL_READ;
@@ -203,6 +218,10 @@ impl Driver {
 
     /// Takes what there is to be read; says whether there was anything.
     fn poll_input(&mut self, cx: &mut Context<'_>) -> Result<bool, CloseReason> {
+        if self.unheard {
+            self.received()?;
+            return Ok(!self.unheard);
+        }
         match self.poll_read(cx) {
             Poll::Ready(Ok(1..)) => {
                 self.received()?;
@@ -223,6 +242,18 @@ impl Driver {
 
     /// Writes and flushes the batch; says whether there was anything.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let written = self.poll_write_all(cx);
+        if written.is_pending() {
+            self.full_since.get_or_insert_with(now);
+        } else if let Some(since) = self.full_since.take()
+            && now().saturating_duration_since(since) > QUICK
+        {
+            self.quick = 0;
+        }
+        written
+    }
+
+    fn poll_write_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let mut any = false;
         let Some(io) = &mut self.io else { return Poll::Pending };
         while !self.out.is_empty() {
@@ -247,7 +278,10 @@ impl Driver {
     /// Takes the next batch; ends when the last stream of a link that drains is gone.
     fn transmit(&mut self, now: Instant) -> Result<(), CloseReason> {
         let mut core = self.shared.lock();
-        core.mux.poll_transmit(&mut self.out, BATCH, now);
+        core.mux.poll_transmit(&mut self.out, if self.quick < MANY { SMALL_BATCH } else { BATCH }, now);
+        if self.out.len() >= SMALL_BATCH {
+            self.quick = self.quick.saturating_add(1);
+        }
         core.dispatch(&self.shared, &mut self.woken);
         let drained = core.draining && core.mux.is_idle() && self.out.is_empty() && !core.mux.wants_transmit();
         drop(core);
@@ -291,6 +325,10 @@ impl Driver {
 
     fn received(&mut self) -> Result<(), CloseReason> {
         let mut core = self.shared.lock();
+        self.unheard = core.held;
+        if self.unheard {
+            return Ok(());
+        }
         let result = core.mux.handle_input(&mut self.input, now());
         core.dispatch(&self.shared, &mut self.woken);
         drop(core);
@@ -401,6 +439,11 @@ enum Progress {
 
 /// Octets taken from the machine at a time: four TLS records.
 const BATCH: usize = 64 * 1024;
+/// The same where the socket takes its time: what is urgent waits behind this much, and what the system keeps unsent.
+const SMALL_BATCH: usize = 4 * 1024;
+/// A socket that is full for no longer than this while it takes so many batches is not slow.
+const QUICK: Duration = Duration::from_millis(2);
+const MANY: u8 = 16;
 const SLICES: usize = 16;
 const SMALL_READ: usize = 4 * 1024;
 const LARGE_READ: usize = 64 * 1024;

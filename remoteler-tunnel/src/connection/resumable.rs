@@ -129,13 +129,24 @@ impl Link {
         self.suspended().await
     }
 
+    /// Holds its connection, if that has been silent since then: what comes over it stays unread until the hold is dropped, and it goes on there
+    /// as if nothing had been, or [`take_up`](Self::take_up) has found it another one. `None` when something was heard.
+    pub(crate) fn hold(&self, silent_since: Instant) -> Option<Hold> {
+        let mut core = self.shared().lock();
+        if core.mux.doubted_since() != Some(silent_since) {
+            return None;
+        }
+        core.held = true;
+        Some(Hold { link: self.clone() })
+    }
+
     /// Ends it, if it waits for a connection: there will be none.
     pub(crate) fn give_up(&self, reason: &str) {
         self.shared().lock().lost = Some(reason.into());
         self.shared().driver.wake();
     }
 
-    /// The client's part: asks the server on `io` to go on, and goes on when that agrees. The link must be suspended.
+    /// The client's part: asks the server on `io` to go on, and goes on when that agrees. The link must be suspended, or [held](Self::hold).
     pub(crate) async fn take_up(
         &self,
         mut io: BoxedStream,
@@ -181,6 +192,19 @@ impl Link {
         drop(core);
         shared.driver.wake();
         Ok(())
+    }
+}
+
+/// A link's connection is held, until dropped.
+pub(crate) struct Hold {
+    link: Link,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let shared = self.link.shared();
+        shared.lock().held = false;
+        shared.driver.wake();
     }
 }
 

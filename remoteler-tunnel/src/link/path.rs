@@ -16,47 +16,44 @@ pub(super) struct RoundTrip {
     /// Whether a good part of that was spent behind octets of our own.
     behind_queue: bool,
     measured: Option<Instant>,
-    /// Without our own queues: smoothed, and how far from it they lie (RFC 6298 section 2).
+    /// Without queues of this link: smoothed, and how far from it they lie (RFC 6298 section 2).
     smoothed: Option<(Duration, Duration)>,
     /// How often an answer has been overdue since the last one.
     overdue: u32,
 }
 
 impl RoundTrip {
-    /// An answer took so long, `queued` of it behind octets of our own as far as is known; not at all, that is [`Duration::MAX`].
-    pub(super) fn measured(&mut self, sample: Duration, queued: Duration, now: Instant) {
+    /// An answer took so long. How much of that was a queue's, nobody knows: of one behind a queue nothing is learnt of the path itself (as of an
+    /// ambiguous one by RFC 6298 section 3, Karn's rule).
+    pub(super) fn measured(&mut self, sample: Duration, behind: Behind, now: Instant) {
         let before = self.measured.replace(now);
         self.last = Some(sample);
-        self.behind_queue = queued.min(sample) > SOONEST;
+        self.behind_queue = behind == Behind::Ours && sample > SOONEST;
         self.overdue = 0;
-        let own = self.own(sample, queued);
-        match self.smoothed {
-            // It is as likely as not what was known already.
-            Some((time, _)) if own == time && !queued.is_zero() => {}
-            Some((time, variation)) if own < time => {
-                let rare = before.is_none_or(|at| now.saturating_duration_since(at) >= RARE);
-                self.smoothed = Some(fallen(own, time, variation, rare));
-            }
-            Some((time, variation)) => {
-                let off = own.abs_diff(time);
-                // What grows is followed sooner than by a quarter: the next one may have grown as much.
-                let variation = if off > variation { (variation + off) / 2 } else { (3 * variation + off) / 4 };
-                self.smoothed = Some(((7 * time + own) / 8, variation));
-            }
-            None => self.smoothed = Some((own, own / 2)),
+        if behind == Behind::Nothing {
+            let rare = before.is_none_or(|at| now.saturating_duration_since(at) >= RARE);
+            self.learn(sample.min(LONGEST), rare);
         }
+        // A queue of ours that stands for longer than that is no distance either.
+        let own = self.smoothed.filter(|_| behind == Behind::Ours).map_or(sample.min(LONGEST), |(time, _)| time);
         match self.least {
             Some((least, _)) if sample <= least => self.least = Some((sample, now)),
             Some((_, at)) if now.saturating_duration_since(at) < LEAST_HOLDS => {}
-            // A queue that stands for longer than that is no distance either.
             Some(_) | None => self.least = Some((own, now)),
         }
     }
 
-    /// What the path itself took of that, as near to what it took of late as can be: how much of it was the queue, is known to a half.
-    fn own(&self, sample: Duration, queued: Duration) -> Duration {
-        let (most, least) = (sample.min(LONGEST), sample.saturating_sub(queued.saturating_mul(3) / 2).min(LONGEST));
-        self.smoothed.map_or(most, |(time, _)| time.clamp(least, most))
+    fn learn(&mut self, own: Duration, rare: bool) {
+        self.smoothed = Some(match self.smoothed {
+            Some((time, variation)) if own < time => fallen(own, time, variation, rare),
+            Some((time, variation)) => {
+                let off = own - time;
+                // What grows is followed sooner than by a quarter: the next one may have grown as much.
+                let variation = if off > variation { (variation + off) / 2 } else { (3 * variation + off) / 4 };
+                ((7 * time + own) / 8, variation)
+            }
+            None => (own, own / 2),
+        });
     }
 
     /// Whether the last answer had waited behind octets of our own, so that it says little of one that need not.
@@ -92,6 +89,16 @@ impl RoundTrip {
     }
 }
 
+/// What a question or its answer waited behind, more of it than [`UNQUEUED`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Behind {
+    Nothing,
+    /// Octets of this side, the peer's besides or not.
+    Ours,
+    /// The peer's.
+    Theirs,
+}
+
 /// The smoothed time and its variation after an answer that took less. A fall is no reason to wait longer; one by far, or after a rest in which much
 /// may have changed, is followed sooner than a rise.
 fn fallen(own: Duration, time: Duration, variation: Duration, rare: bool) -> (Duration, Duration) {
@@ -108,18 +115,26 @@ fn fallen(own: Duration, time: Duration, variation: Duration, rare: bool) -> (Du
 pub(super) struct Drain {
     octets: u64,
     time: Duration,
+    few: (u64, Duration),
 }
 
 impl Drain {
-    /// So many octets were acknowledged after so long, and there was a queue.
+    /// So many octets were acknowledged after so long, and there was a queue. Few of them show how long an acknowledgement waits, and no pace: they
+    /// count with those that follow.
     pub(super) fn measured(&mut self, octets: u64, time: Duration) {
+        let (octets, time) = (self.few.0 + octets, self.few.1 + time);
+        if octets <= UNQUEUED {
+            self.few = (octets, time);
+            return;
+        }
+        self.few = (0, Duration::ZERO);
         self.octets = self.octets - self.octets / 8 + octets;
         self.time = self.time - self.time / 8 + time;
     }
 
     /// How long a question that is asked at `asked` waits behind so many octets, of which the first were sent at `since`; `None` while that is not
     /// known. While they were written the path took them already: a writer that is slower than its path has built no queue.
-    pub(super) fn queued(&self, octets: u64, since: Instant, asked: Instant) -> Option<Duration> {
+    fn queued(&self, octets: u64, since: Instant, asked: Instant) -> Option<Duration> {
         if octets <= UNQUEUED {
             return Some(Duration::ZERO);
         }
@@ -129,7 +144,7 @@ impl Drain {
     /// When such a question has left, or a sign of life must have come before. When a whole frame has arrived, an acknowledgement comes at the latest
     /// after [`ACK_WITHIN`], however long the rest takes.
     pub(super) fn left_by(&self, octets: u64, since: Instant, asked: Instant) -> Instant {
-        let frame = self.takes(octets.min(FRAME)).unwrap_or_default().min(DOUBT_AFTER);
+        let frame = self.takes(octets.min(FRAME)).unwrap_or(ACK_WITHIN).min(ACK_WITHIN);
         asked + self.queued(octets, since, asked).unwrap_or(Duration::MAX).min(ACK_WITHIN + frame)
     }
 
@@ -162,7 +177,7 @@ mod tests {
         let (mut drain, now) = (Drain::default(), Instant::now());
         let waits = |drain: &Drain, octets| drain.left_by(octets, now, now) - now;
         assert_eq!(waits(&drain, UNQUEUED), Duration::ZERO);
-        assert_eq!(waits(&drain, UNQUEUED + 1), ACK_WITHIN, "nothing is known yet");
+        assert_eq!(waits(&drain, UNQUEUED + 1), 2 * ACK_WITHIN, "nothing is known yet");
         for _ in 0..50 {
             drain.measured(1_000_000, Duration::from_millis(100));
         }
@@ -172,6 +187,14 @@ mod tests {
             drain.measured(64 * 1024, Duration::from_secs(1));
         }
         assert!(waits(&drain, 32 * 1024).as_millis() > 450, "{:?}", waits(&drain, 32 * 1024));
+    }
+
+    #[test]
+    fn a_pace_that_only_shows_how_long_an_acknowledgement_waits_is_waited_for_no_longer_than_two_of_them() {
+        let (mut drain, now) = (Drain::default(), Instant::now());
+        drain.measured(5_000, ACK_WITHIN);
+        let waits = drain.left_by(1 << 20, now, now) - now;
+        assert!(waits <= 2 * ACK_WITHIN, "{waits:?}");
     }
 
     #[test]
@@ -192,16 +215,16 @@ mod tests {
         let (mut path, now) = (RoundTrip::default(), Instant::now());
         assert_eq!((path.rest(), path.patience()), (UNMEASURED, UNMEASURED));
         for _ in 0..20 {
-            path.measured(Duration::from_millis(10), Duration::ZERO, now);
+            path.measured(Duration::from_millis(10), Behind::Nothing, now);
         }
         assert_eq!((path.rest(), path.patience()), (SOONEST, SOONEST));
         for _ in 0..80 {
-            path.measured(Duration::from_millis(900), Duration::ZERO, now);
+            path.measured(Duration::from_millis(900), Behind::Nothing, now);
         }
         let patience = path.patience().as_millis();
         assert!(path.rest() == SOONEST && patience.abs_diff(930) <= 5, "{patience} ms");
         for _ in 0..80 {
-            path.measured(Duration::from_millis(200), Duration::ZERO, now + LEAST_HOLDS);
+            path.measured(Duration::from_millis(200), Behind::Nothing, now + LEAST_HOLDS);
         }
         assert_eq!((path.rest(), path.patience()), (Duration::from_millis(400), Duration::from_millis(800)));
     }
@@ -210,11 +233,11 @@ mod tests {
     fn uneven_answers_are_waited_for_as_long_as_they_are_uneven() {
         let (mut path, now) = (RoundTrip::default(), Instant::now());
         for round in 0..40 {
-            path.measured(Duration::from_millis(if round % 2 == 0 { 20 } else { 500 }), Duration::ZERO, now);
+            path.measured(Duration::from_millis(if round % 2 == 0 { 20 } else { 500 }), Behind::Nothing, now);
         }
         assert!(path.patience() > Duration::from_millis(1000), "{:?}", path.patience());
         for _ in 0..40 {
-            path.measured(Duration::from_millis(20), Duration::ZERO, now);
+            path.measured(Duration::from_millis(20), Behind::Nothing, now);
         }
         assert_eq!(path.patience(), SOONEST);
     }
@@ -223,35 +246,37 @@ mod tests {
     fn what_our_own_octets_take_is_no_unevenness() {
         let (mut path, now, trip) = (RoundTrip::default(), Instant::now(), Duration::from_millis(20));
         for round in 0..40 {
-            let queued = Duration::from_millis(if round % 2 == 0 { 0 } else { 900 });
-            path.measured(trip + queued, queued, now);
+            let (queued, behind) = if round % 2 == 0 { (0, Behind::Nothing) } else { (900, Behind::Ours) };
+            path.measured(trip + Duration::from_millis(queued), behind, now);
         }
         assert_eq!(path.patience(), Duration::from_millis(920) + 3 * trip);
     }
 
     #[test]
-    fn an_answer_behind_a_queue_that_was_not_known_is_forgotten_by_the_first_after_a_rest() {
+    fn an_answer_behind_a_queue_teaches_nothing_and_one_behind_a_queue_of_others_is_forgotten_by_the_first_after_a_rest()
+     {
         let (mut path, now) = (RoundTrip::default(), Instant::now());
-        (0..20).for_each(|_| path.measured(Duration::from_millis(20), Duration::ZERO, now));
+        (0..20).for_each(|_| path.measured(Duration::from_millis(20), Behind::Nothing, now));
         for _ in 0..20 {
-            path.measured(Duration::from_secs(16), Duration::MAX, now);
+            path.measured(Duration::from_secs(16), Behind::Theirs, now);
+            path.measured(Duration::from_millis(2_580), Behind::Ours, now);
         }
         assert_eq!(path.smoothed.unwrap().0, Duration::from_millis(20), "nothing was learnt");
         for _ in 0..20 {
-            path.measured(Duration::from_secs(16), Duration::ZERO, now);
+            path.measured(Duration::from_secs(16), Behind::Nothing, now);
         }
         assert_eq!(path.patience(), LONGEST);
-        path.measured(Duration::from_millis(20), Duration::ZERO, now + RARE);
+        path.measured(Duration::from_millis(20), Behind::Nothing, now + RARE);
         assert_eq!(path.smoothed.unwrap().0, Duration::from_millis(20));
     }
 
     #[test]
     fn times_that_fall_by_far_are_followed_within_few_answers() {
         let (mut path, now) = (RoundTrip::default(), Instant::now());
-        path.measured(Duration::from_millis(20), Duration::ZERO, now);
-        (0..20).for_each(|_| path.measured(Duration::from_secs(4), Duration::ZERO, now));
+        path.measured(Duration::from_millis(20), Behind::Nothing, now);
+        (0..20).for_each(|_| path.measured(Duration::from_secs(4), Behind::Nothing, now));
         let answers = (1..).find(|_| {
-            path.measured(Duration::from_millis(20), Duration::ZERO, now);
+            path.measured(Duration::from_millis(20), Behind::Nothing, now);
             path.patience() < Duration::from_secs(1)
         });
         assert!(answers.is_some_and(|answers| answers <= 12), "{answers:?}");
@@ -260,9 +285,8 @@ mod tests {
     #[test]
     fn a_queue_that_stands_is_no_distance() {
         let (mut path, now) = (RoundTrip::default(), Instant::now());
-        path.measured(Duration::from_millis(20), Duration::ZERO, now);
-        let queued = Duration::from_secs(15);
-        path.measured(Duration::from_secs(16), queued, now + LEAST_HOLDS);
+        path.measured(Duration::from_millis(20), Behind::Nothing, now);
+        path.measured(Duration::from_secs(16), Behind::Ours, now + LEAST_HOLDS);
         assert_eq!((path.least(), path.rest()), (Some(Duration::from_millis(20)), SOONEST));
         assert!(path.was_behind_queue());
     }
@@ -270,12 +294,12 @@ mod tests {
     #[test]
     fn after_an_answer_that_was_overdue_the_next_is_waited_for_twice_as_long_until_it_is_there() {
         let (mut path, now) = (RoundTrip::default(), Instant::now());
-        (0..20).for_each(|_| path.measured(Duration::from_millis(10), Duration::ZERO, now));
+        (0..20).for_each(|_| path.measured(Duration::from_millis(10), Behind::Nothing, now));
         for doublings in 1..10 {
             path.overdue();
             assert_eq!(path.patience(), (SOONEST * 2_u32.pow(doublings.min(5))).min(DOUBT_AFTER - ASK_WITHIN));
         }
-        path.measured(Duration::from_millis(10), Duration::ZERO, now);
+        path.measured(Duration::from_millis(10), Behind::Nothing, now);
         assert_eq!(path.patience(), SOONEST);
     }
 }

@@ -260,6 +260,150 @@ fn what_was_received_is_acknowledged_within_a_second() {
 }
 
 #[test]
+fn an_acknowledgement_of_a_keystroke_shows_no_pace() {
+    let start = Instant::now();
+    let mut path = watchful(Duration::from_millis(5), start);
+    let pressed = start + Duration::from_secs(10);
+    let after = |millis| pressed + Duration::from_millis(millis);
+    path.next(20);
+    path.transmitted(pressed);
+    path.heard(after(200)); // the other side speaks, so that nothing is asked
+    path.heard(after(400));
+    path.next(8_000);
+    path.transmitted(after(600));
+    path.heard(after(650));
+    path.acknowledged(32).unwrap();
+    path.handle_timeout(after(900)).unwrap();
+    assert!(matches!(path.poll_output(after(900)), Some(Payload::Ping(..))));
+    let doubted_at = path.poll_timeout();
+    assert!(doubted_at <= after(900) + 2 * ACK_WITHIN + SOONEST, "{:?} after the question", doubted_at - after(900));
+}
+
+#[test]
+fn an_acknowledgement_that_is_due_stays_due_while_more_arrives() {
+    let start = Instant::now();
+    let mut path = sequence(start);
+    path.received(&data(0, 88)).unwrap();
+    path.handle_timeout(start + ACK_WITHIN).unwrap(); // and the socket takes nothing
+    path.heard(start + ACK_WITHIN);
+    path.received(&data(100, 88)).unwrap();
+    assert_eq!(path.poll_output(start + ACK_WITHIN), Some(Payload::Ack(200)));
+    assert_eq!(path.poll_output(start + ACK_WITHIN), None);
+}
+
+/// When a path gives its connection up that has brought something to be sent, and nothing comes.
+fn given_up_after(path: &mut Sequence, since: Instant) -> Duration {
+    loop {
+        let at = path.poll_timeout();
+        if path.handle_timeout(at).is_err() {
+            return at - since;
+        }
+        path.poll_output(at);
+    }
+}
+
+#[test]
+fn a_connection_after_one_that_brought_nothing_across_has_twice_the_time() {
+    let start = Instant::now();
+    let mut path = sequence(start);
+    path.make_resumable(false);
+    path.next(16_372);
+    path.transmitted(start);
+    assert_eq!(given_up_after(&mut path, start), DOUBT_AFTER);
+    for (round, given) in
+        [2 * DOUBT_AFTER, Keepalive::CLIENT.dead_after, Keepalive::CLIENT.dead_after].into_iter().enumerate()
+    {
+        let later = start + Duration::from_secs(60) * (1 + round as u32);
+        path.suspend();
+        path.resume(0, later).unwrap();
+        assert_eq!(given_up_after(&mut path, later), given);
+    }
+    let again = start + Duration::from_secs(600);
+    path.suspend();
+    path.resume(0, again).unwrap();
+    path.heard(again);
+    path.acknowledged(16_384).unwrap();
+    path.next(88);
+    path.transmitted(again);
+    assert_eq!(given_up_after(&mut path, again), DOUBT_AFTER, "something has come across");
+}
+
+#[test]
+fn who_doubts_early_waits_longer_on_connections_after_ones_that_brought_nothing_across() {
+    let start = Instant::now();
+    let mut path = watchful(Duration::from_millis(5), start);
+    path.next(16_372);
+    path.transmitted(start + Duration::from_secs(1));
+    let mut doubted_after = |round| {
+        let later = start + Duration::from_secs(60) * round;
+        path.suspend();
+        path.resume(0, later).unwrap();
+        path.poll_output(later);
+        loop {
+            let at = path.poll_timeout();
+            if path.handle_timeout(at).is_err() || path.is_doubted() {
+                return at - later;
+            }
+        }
+    };
+    // A frame at 2,000 octets a second, and its acknowledgement.
+    let needed = Duration::from_millis(8_192) + ACK_WITHIN;
+    let waits: Vec<_> = (1..=6).map(&mut doubted_after).collect();
+    assert!(waits[0] < 3 * ACK_WITHIN && waits[5] > needed, "{waits:?}");
+}
+
+#[test]
+fn an_answer_that_came_behind_a_download_is_forgotten_with_it() {
+    let start = Instant::now();
+    let mut path = watchful(Duration::from_millis(5), start);
+    let asked = start + Duration::from_secs(2);
+    path.probe(asked);
+    assert!(matches!(path.poll_output(asked), Some(Payload::Ping(2, _))));
+    for number in 1..=40 {
+        let now = asked + Duration::from_millis(100) * number;
+        path.heard(now);
+        path.received(&data(1012 * (number - 1), 1000)).unwrap();
+        path.handle_timeout(now).unwrap();
+        path.poll_output(now); // what is due is said
+    }
+    let answered = asked + Duration::from_secs(4);
+    assert!(path.ponged(2, answered));
+    let again = answered + Duration::from_secs(2);
+    path.probe(again);
+    assert!(matches!(path.poll_output(again), Some(Payload::Ping(3, _))));
+    path.heard(again + Duration::from_millis(5));
+    assert!(path.ponged(3, again + Duration::from_millis(5)));
+    assert_eq!(path.round_trip.patience(), SOONEST);
+}
+
+#[test]
+fn an_answer_behind_a_queue_that_was_thought_shorter_teaches_nothing() {
+    let start = Instant::now();
+    let mut path = watchful(Duration::from_millis(20), start);
+    let fast = start + Duration::from_secs(1);
+    let after = |millis| fast + Duration::from_millis(millis);
+    path.next(256 * 1024);
+    path.transmitted(fast);
+    path.heard(after(256)); // a megabyte a second
+    path.acknowledged(256 * 1024 + HEADER_LEN as u32).unwrap();
+    path.next(256 * 1024);
+    path.transmitted(after(256));
+    path.handle_timeout(after(506)).unwrap();
+    assert!(matches!(path.poll_output(after(506)), Some(Payload::Ping(2, _))));
+    let asked = after(506 + 2_580); // a tenth of that by now
+    while path.poll_timeout() < asked {
+        path.handle_timeout(path.poll_timeout()).unwrap();
+    }
+    path.heard(asked);
+    path.acknowledged(2 * (256 * 1024 + HEADER_LEN as u32)).unwrap();
+    assert!(path.ponged(2, asked));
+    assert!(matches!(path.poll_output(asked), Some(Payload::Ping(3, _))), "it is asked again, behind nothing");
+    path.heard(asked + Duration::from_millis(20));
+    assert!(path.ponged(3, asked + Duration::from_millis(20)));
+    assert_eq!(path.round_trip.patience(), SOONEST);
+}
+
+#[test]
 fn an_idle_day_costs_less_than_a_megabyte() {
     // PING and PONG: frame, TLS record of 22 octets more, TCP and IPv6 with timestamps; plus one bare TCP ACK.
     let packet = HEADER_LEN + 12 + 22 + 72;

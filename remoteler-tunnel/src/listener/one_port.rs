@@ -16,6 +16,7 @@ use super::admission::Admission;
 use super::client_hello::{HelloError, read_client_hello};
 use super::gate::Gate;
 use super::route::{ALPN_SSH, ALPN_TUNNEL, Route, RouteError, route};
+use crate::connect::keep_little_unsent;
 use crate::stream::Replayed;
 use crate::tls::{
     ClientAuth, PeerError, ServerTls, SharedTlsIdentity, TlsConfigError, verified_peer, web_server_config,
@@ -147,6 +148,9 @@ impl<H: RouteHandler> OnePort<H> {
                 Routed::Ssh { stream, peer }
             }
             Route::Tunnel => {
+                if let Wire::Tcp(socket) = stream.io() {
+                    keep_little_unsent(socket);
+                }
                 let handshake = self.mutual(&self.tunnel, stream);
                 let (stream, peer) = self.agents.pass(handshake).await.map_err(|_| Refusal::Crowded)??;
                 Routed::Tunnel { stream, peer }

@@ -1,5 +1,6 @@
 //! Codes and reasons: why a stream or a link is refused or ends. Owns the numbers that cross the wire.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::frame::FrameError;
@@ -51,6 +52,12 @@ impl Code {
     #[must_use]
     pub const fn number(self) -> u16 {
         self as u16
+    }
+
+    /// For people: its name, or the number of one that is not among these.
+    pub(crate) fn describe(number: u16) -> Cow<'static, str> {
+        let known = Self::ALL.iter().find(|(code, _)| code.number() == number);
+        known.map_or_else(|| format!("code {number}").into(), |(_, name)| (*name).into())
     }
 }
 

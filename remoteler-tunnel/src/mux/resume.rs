@@ -18,13 +18,10 @@ impl Mux {
         matches!(self.phase, Phase::Up { .. }) && self.replay.is_some()
     }
 
-    /// Since when its connection has been silent, if that is longer than it should be; see [`crate::link::Sequence::is_doubted`]. A peer that takes
-    /// no new streams may be a process that makes way, and whether the one that answers in its place reaches it is only known once the link was taken
-    /// up that way: until then its connection is not left while it may be merely slow.
+    /// Since when its connection has been silent, if that is longer than it should be; see [`crate::link::Sequence::is_doubted`].
     #[must_use]
     pub(crate) fn doubted_since(&self) -> Option<Instant> {
-        let may = self.is_resumable() && (self.away.theirs.is_none() || self.away.outlived);
-        (may && self.link.is_doubted()).then(|| self.link.heard_at())
+        (self.is_resumable() && self.link.is_doubted()).then(|| self.link.heard_at())
     }
 
     /// Sequenced octets received so far: what the peer must be told to go on.
@@ -55,7 +52,6 @@ impl Mux {
             replay.acknowledged(news);
             replay.rewind();
         }
-        self.away.outlived = self.away.theirs.is_some();
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use super::error::Code;
 use crate::frame::DATA_LEN;
 
 /// Received octets in the order they came. Small payloads are joined, so that many of them hold little memory.
@@ -279,7 +280,7 @@ pub enum StreamError {
         reason: Arc<str>,
     },
     /// The peer ended it.
-    #[error("the peer reset the stream with code {code}")]
+    #[error("the peer reset the stream: {}", Code::describe(*code))]
     Reset {
         /// Code of [`crate::Code`], or one of the application.
         code: u16,
@@ -342,6 +343,14 @@ mod tests {
 
         assert_eq!(first.len(), DATA_LEN);
         assert_eq!(sent, written);
+    }
+
+    #[test]
+    fn a_reset_is_told_by_the_name_of_its_code_and_an_applications_by_its_number() {
+        let said = |code| StreamError::Reset { code }.to_string();
+        assert_eq!(said(Code::Displaced.number()), "the peer reset the stream: displaced");
+        assert_eq!(said(300), "the peer reset the stream: code 300");
+        assert!(Code::ALL.iter().all(|(code, name)| said(code.number()).ends_with(name)));
     }
 
     // I27

@@ -37,7 +37,7 @@ impl Mux {
             } else if !self.outbound.control.is_empty() {
                 self.transmit_control(out) // never passed by data: an OPEN must not come after its stream's octets
             } else {
-                self.transmit_window(out, now) || self.transmit_stream(out)
+                self.transmit_window(out, now) || self.transmit_stream(out, enough)
             };
             if !sent {
                 break;
@@ -114,9 +114,9 @@ impl Mux {
     }
 
     /// Sends a frame of the stream whose turn it is; false when no stream may send anything now.
-    fn transmit_stream(&mut self, out: &mut Outbox) -> bool {
+    fn transmit_stream(&mut self, out: &mut Outbox, enough: usize) -> bool {
         let Phase::Up { peer } = &self.phase else { return false };
-        let most = DATA_LEN.min(peer.max_data as usize);
+        let most = DATA_LEN.min(peer.max_data as usize).min(enough.max(1));
         let room = self.room();
         let Some(id) = self.outbound.schedule.first() else { return false };
         let Some(stream) = self.streams.map.get_mut(&id) else {

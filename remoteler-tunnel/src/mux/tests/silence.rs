@@ -18,41 +18,17 @@ fn doubted_after(pair: &mut Pair, id: u32) -> Result<Duration, Duration> {
     Ok(pair.now - since)
 }
 
-fn pair_whose_server(leaves: bool) -> (Pair, u32) {
-    let mut pair = Pair::resumable(Limits::client());
-    let id = pair.stream();
-    if leaves {
-        pair.server.mux.go_away(Code::GoingAway, "the proxy restarts");
+#[test]
+fn a_silent_connection_is_doubted_soon_whether_or_not_its_peer_has_said_that_it_leaves() {
+    for leaves in [false, true] {
+        let mut pair = Pair::resumable(Limits::client());
+        let id = pair.stream();
+        if leaves {
+            pair.server.mux.go_away(Code::GoingAway, "the proxy restarts");
+        }
+        pair.run();
+        assert_eq!(pair.client.mux.peer_going_away().is_some(), leaves);
+        let after = doubted_after(&mut pair, id);
+        assert!(after.is_ok_and(|after| after < DOUBT_AFTER / 4), "{after:?}");
     }
-    pair.run();
-    assert_eq!(pair.client.mux.peer_going_away().is_some(), leaves);
-    (pair, id)
-}
-
-#[test]
-fn a_silent_connection_is_doubted_soon_and_that_of_a_peer_that_has_said_that_it_leaves_is_given_its_time() {
-    let (mut pair, id) = pair_whose_server(false);
-    assert!(doubted_after(&mut pair, id).is_ok_and(|after| after < DOUBT_AFTER / 4));
-    let (mut pair, id) = pair_whose_server(true);
-    let after = doubted_after(&mut pair, id);
-    assert!(after.is_err_and(|after| after >= DOUBT_AFTER), "{after:?}, and nobody knows whether another reaches it");
-}
-
-#[test]
-fn a_peer_that_leaves_is_doubted_as_soon_once_its_link_was_taken_up_elsewhere() {
-    let (mut pair, id) = pair_whose_server(true);
-    pair.cut();
-    pair.run();
-    let after = doubted_after(&mut pair, id);
-    assert!(after.is_ok_and(|after| after < DOUBT_AFTER / 4), "{after:?}");
-}
-
-#[test]
-fn that_a_link_was_taken_up_before_its_peer_said_that_it_leaves_shows_nothing() {
-    let mut pair = Pair::resumable(Limits::client());
-    let id = pair.stream();
-    pair.cut();
-    pair.server.mux.go_away(Code::GoingAway, "the proxy restarts");
-    pair.run();
-    assert!(doubted_after(&mut pair, id).is_err_and(|after| after >= DOUBT_AFTER));
 }
