@@ -14,7 +14,7 @@ use super::limits::Limits;
 use super::outbox::Outbox;
 use super::stream::StreamError;
 use super::{Mux, MuxEvent, ReadOutcome, Side};
-use crate::frame::{HEADER_LEN, Header, Payload};
+use crate::frame::{DATA_LEN, HEADER_LEN, Header, Payload};
 use crate::replay::ReplayBudget;
 
 /// Both ends of a link and what is under way between them.
@@ -292,7 +292,7 @@ fn a_keystroke_goes_before_bulk_that_was_written_earlier() {
     let [bulk, shell] = [pair.stream(), pair.stream()];
     while pair.client.mux.write(bulk, &[0; 16384]).unwrap() > 0 {}
     let mut out = Outbox::default();
-    pair.client.mux.poll_transmit(&mut out, 1, pair.now); // the bulk stream has had its first turn
+    pair.client.mux.poll_transmit(&mut out, DATA_LEN, pair.now); // the bulk stream has had its first turn
     pair.client.mux.write(shell, b"k").unwrap();
 
     pair.client.transmit(pair.now);
