@@ -88,7 +88,9 @@ async fn streams_live_through_the_loss_of_their_connections_and_every_octet_arri
         stream.await.unwrap();
     }
     assert!(cuts >= CUTS, "only {cuts} connections were cut");
-    let heard = proxy.heard.0.lock().unwrap().clone();
+    let mut heard = proxy.heard.0.lock().unwrap().clone();
+    // A connection that was cut between its handshake and its question for the link was none.
+    heard.retain(|said| said != "refused edge: the link ended before the agent registered");
     assert_eq!(heard, ["connected edge"], "one link all the time");
 }
 
