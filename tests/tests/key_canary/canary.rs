@@ -1,4 +1,4 @@
-//! The private keys of a cluster in every form in which they could lie somewhere, and the search for them. Owns what counts as "the key": half
+//! The private keys of a cluster, or of who is logged in, in every form in which they could lie somewhere, and the search for them. Owns what counts as "the key": half
 //! of its octets in a row, as they are, in hex or in base64 of any alignment, and what signing with Ed25519 makes of them.
 
 use std::{
@@ -12,6 +12,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use ring::digest::{SHA512, digest};
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
+use ssh_key::PrivateKey;
 
 /// What is looked for.
 pub(crate) struct Canary {
@@ -47,6 +48,26 @@ impl Canary {
         assert_eq!(forms.len(), 5 * 12 + 2 * 2, "five keys were there");
         forms.extend(of_connectors(&database));
         assert_eq!(forms.len(), 5 * 12 + 2 * 2 + 2 + 2 * 2, "and what two connectors keep");
+        Self::new(forms)
+    }
+
+    /// The keys of who is logged in, read from the files of the login below `home`.
+    pub(crate) fn of_login(home: &Path) -> Self {
+        let mut forms = Vec::new();
+        for path in files(home) {
+            let Ok(text) = std::fs::read_to_string(&path) else { continue };
+            if let Ok(key) = PrivateKey::from_openssh(&text) {
+                let pair = key.key_data().ed25519().expect("keys for SSH are Ed25519's");
+                forms.extend(written("SSH key", &pair.private.to_bytes()));
+            } else if text.starts_with("-----BEGIN PRIVATE KEY-----") {
+                forms.extend(written("TLS key", &octets(&text)));
+            }
+        }
+        assert_eq!(forms.len(), 2 * 12, "a login has two keys");
+        Self::new(forms)
+    }
+
+    fn new(forms: Vec<(String, Vec<u8>)>) -> Self {
         let mut begins = vec![false; 1 << 16];
         for (_, form) in &forms {
             begins[pair(form)] = true;
@@ -197,13 +218,10 @@ fn pair(octets: &[u8]) -> usize {
 #[test]
 fn a_key_is_found_in_every_form_it_could_be_written_in() {
     let key: [u8; 32] = std::array::from_fn(|at| (at * 37 + 11) as u8);
-    let forms = written("a key", &key);
-    let mut begins = vec![false; 1 << 16];
-    for (_, form) in &forms {
+    let canary = Canary::new(written("a key", &key));
+    for (_, form) in &canary.forms {
         assert!(form.len() >= 16 && form.len() <= LONGEST);
-        begins[pair(form)] = true;
     }
-    let canary = Canary { forms, begins };
     let hex: String = key.iter().map(|octet| format!("{octet:02x}")).collect();
     for before in 0..7 {
         let around = [&vec![b'.'; before][..], &key, b"and more"].concat();

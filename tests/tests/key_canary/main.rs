@@ -1,5 +1,6 @@
 //! The authority's private keys are in the auth service's memory and its database, and nowhere else (I8): not in a file of the cluster or of a user,
-//! not on a wire, not in the memory of another process, not in a core file. The search is shown to find them where they are.
+//! not on a wire, not in the memory of another process, not in a core file. And the keys of who logs in are on that one's machine and nowhere else.
+//! The search is shown to find them where they are.
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails ends its test")]
 
@@ -86,9 +87,13 @@ fn private_keys_stay_where_they_are(at_rest: AtRest) {
         "there was something to search"
     );
 
+    let of_ann = Canary::of_login(ann.home());
+    assert!(!of_ann.files_with_it(&homes, &|_| false).is_empty(), "they lie in her home");
+    assert_eq!(of_ann.files_with_it(cluster.dir(), &|path| path.starts_with(&homes)), []);
+
     let crossed = wires.octets();
     assert!(crossed.len() > 10_000, "{} octets crossed the wires", crossed.len());
-    assert_eq!(canary.found_in(&crossed), None);
+    assert_eq!((canary.found_in(&crossed), of_ann.found_in(&crossed)), (None, None));
     let answered = local.octets();
     assert!(String::from_utf8_lossy(&answered).contains(Cluster::NAME), "the administrator's socket was tapped");
     assert_eq!(canary.found_in(&answered), None);
@@ -100,8 +105,13 @@ fn private_keys_stay_where_they_are(at_rest: AtRest) {
         assert!(processes.len() > 1 || what == "proxy" || what == "tctl", "{what} has children: {processes:?}");
         for process in processes {
             assert_eq!(canary.found_in_memory(process), None, "in process {process} of {what}");
+            // It signs with them.
+            if what != "ssh" {
+                assert_eq!(of_ann.found_in_memory(process), None, "in process {process} of {what}");
+            }
         }
     }
+    assert_eq!(of_ann.found_in_memory(auth), None);
     // They were alive all the time.
     assert!(proxy.runs() && edge.process().runs());
     for child in [&mut session, &mut listing] {
