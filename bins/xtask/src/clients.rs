@@ -31,6 +31,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("tmux", "tmux"),
     ("bash", "bash"),
     ("mount", "mount"),
+    ("unshare", "util-linux"),
     ("softhsm2-util", "softhsm2"),
     ("faketime", "faketime"),
     ("strace", "strace"),
