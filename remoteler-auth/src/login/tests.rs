@@ -3,30 +3,18 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use remoteler_core::{
-    ApiErrorKind, Clock, ClusterName, LoginRequest, ManualClock, NewUser, OsEntropy, RoleName, Secret, Timestamp,
-    Traits, UserName,
+    ApiErrorKind, ClusterName, LoginRequest, ManualClock, NewUser, OsEntropy, RoleName, Secret, Timestamp, Traits,
+    UserName,
 };
 
 use super::*;
-use crate::{AuthConfig, AuthService, HostQuotas, KeyParams, sso::SsoMark};
+use crate::{AuthConfig, AuthService, sso::SsoMark};
 
 const PASSWORD: &str = "correct horse battery";
 
 async fn opened(dir: &std::path::Path) -> AuthService {
     let clock = ManualClock::new(Timestamp::parse("2026-03-01T12:00:00Z").unwrap());
-    let config = AuthConfig {
-        data_dir: dir.to_owned(),
-        cluster_name: ClusterName::new("root").unwrap(),
-        clock: Arc::new(clock) as Arc<dyn Clock>,
-        entropy: Arc::new(OsEntropy),
-        quotas: HostQuotas::default(),
-        key_ring: None,
-        keys: KeyParams::default(),
-        reviewer: None,
-        settings: Default::default(),
-        sso: Default::default(),
-        breached: None,
-    };
+    let config = AuthConfig { clock: Arc::new(clock), ..AuthConfig::new(dir, ClusterName::new("root").unwrap()) };
     AuthService::open(config).await.unwrap()
 }
 

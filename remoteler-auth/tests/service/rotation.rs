@@ -1,10 +1,10 @@
 use std::time::Duration;
 
-use remoteler_auth::{AuthConfig, AuthService, Caller, HostQuotas, KeyParams};
+use remoteler_auth::{AuthConfig, AuthService, Caller};
 use remoteler_core::{
-    ApiErrorKind, AuditKind, AuthApi, Clock, HostCerts, NewToken, OsEntropy, RotateRequest, RotationKind,
-    RotationPhase, RotationPlan, RotationStatus, SshCertificatePurpose, SystemRole, TrustAck, TrustBundle, Verified,
-    VerifyError, X509Purpose, verify_ssh_certificate, verify_x509_chain,
+    ApiErrorKind, AuditKind, AuthApi, Clock, HostCerts, NewToken, RotateRequest, RotationKind, RotationPhase,
+    RotationPlan, RotationStatus, SshCertificatePurpose, SystemRole, TrustAck, TrustBundle, Verified, VerifyError,
+    X509Purpose, verify_ssh_certificate, verify_x509_chain,
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 
@@ -197,19 +197,7 @@ async fn a_service_that_starts_anew_is_in_the_same_phase_with_the_same_keys() {
     let before = cluster.service.trust_bundle();
     let Cluster { service, clock, dir } = cluster;
     drop(service);
-    let config = AuthConfig {
-        data_dir: dir.path().to_owned(),
-        cluster_name: before.cluster.clone(),
-        clock: clock.clone(),
-        entropy: std::sync::Arc::new(OsEntropy),
-        quotas: HostQuotas::default(),
-        key_ring: None,
-        keys: KeyParams::default(),
-        reviewer: None,
-        settings: Default::default(),
-        sso: Default::default(),
-        breached: None,
-    };
+    let config = AuthConfig { clock: clock.clone(), ..AuthConfig::new(dir.path(), before.cluster.clone()) };
     let again = AuthService::open(config).await.unwrap();
     assert_eq!(again.trust_bundle(), before);
     let api = again.as_caller(Caller::LocalAdmin);

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use remoteler_auth::{AuthConfig, AuthService, Caller, HostQuotas, KeyParams};
+use remoteler_auth::{AuthConfig, AuthService, Caller, HostQuotas};
 use remoteler_core::{
     AnswerKey, ApiError, ApiErrorKind, AuditEvent, AuthApi, BeginLogin, Clock, ClusterName, EventQuery, HostCerts,
     JoinRequest, LoginRequest, ManualClock, NewToken, NewUser, NodeName, OsEntropy, RoleName, Secret, SystemRole,
@@ -70,17 +70,8 @@ impl Cluster {
     /// What the service on `dir` is made from.
     pub(crate) fn config(dir: &tempfile::TempDir, clock: &Arc<ManualClock>) -> AuthConfig {
         AuthConfig {
-            data_dir: dir.path().to_owned(),
-            cluster_name: ClusterName::new("root").unwrap(),
-            clock: Arc::clone(clock) as Arc<dyn Clock>,
-            entropy: Arc::new(OsEntropy),
-            quotas: HostQuotas::default(),
-            key_ring: None,
-            keys: KeyParams::default(),
-            reviewer: None,
-            settings: Default::default(),
-            sso: Default::default(),
-            breached: None,
+            clock: Arc::<ManualClock>::clone(clock),
+            ..AuthConfig::new(dir.path(), ClusterName::new("root").unwrap())
         }
     }
 

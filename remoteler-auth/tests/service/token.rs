@@ -10,13 +10,13 @@ use std::{
     time::Duration,
 };
 
-use remoteler_auth::{AuthConfig, AuthService, Caller, HostQuotas, KeyParams, NewKeys, StartError};
+use remoteler_auth::{AuthConfig, AuthService, Caller, KeyParams, NewKeys, StartError};
 use remoteler_ca::{
     CaError, FileSigner, Signer, SignerAlgorithm, SignerError, Suite, TokenError, TokenKey, TokenKeyId, TokenKeys,
 };
 use remoteler_core::{
-    ApiErrorKind, AuthApi, CaKind, Clock, ClusterName, KeyPlace, KeyPlaces, OsEntropy, RotateRequest, RotationPhase,
-    RotationPlan, RotationStatus, Secret, Timestamp, with_causes,
+    ApiErrorKind, AuthApi, CaKind, Clock, ClusterName, KeyPlace, KeyPlaces, RotateRequest, RotationPhase, RotationPlan,
+    RotationStatus, Secret, Timestamp, with_causes,
 };
 
 use crate::support::{Cluster, kind};
@@ -132,19 +132,7 @@ async fn restarted(cluster: Cluster, keys: KeyParams) -> Cluster {
 }
 
 fn config(dir: &tempfile::TempDir, clock: Arc<dyn Clock>, keys: KeyParams) -> AuthConfig {
-    AuthConfig {
-        data_dir: dir.path().to_owned(),
-        cluster_name: ClusterName::new("root").unwrap(),
-        clock,
-        entropy: Arc::new(OsEntropy),
-        quotas: HostQuotas::default(),
-        key_ring: None,
-        keys,
-        reviewer: None,
-        settings: Default::default(),
-        sso: Default::default(),
-        breached: None,
-    }
+    AuthConfig { clock, keys, ..AuthConfig::new(dir.path(), ClusterName::new("root").unwrap()) }
 }
 
 async fn step(cluster: &Cluster, kind: CaKind, phase: RotationPhase) -> RotationStatus {

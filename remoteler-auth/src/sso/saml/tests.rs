@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{destination, identity};
 use crate::{
-    AuthConfig, AuthService, Caller, HostQuotas, KeyParams,
+    AuthConfig, AuthService, Caller,
     saml::{
         Binding, IdpMetadata, NameId,
         tests::{
@@ -70,17 +70,8 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new(NOW));
         let config = AuthConfig {
-            data_dir: dir.path().to_owned(),
-            cluster_name: ClusterName::new("root").unwrap(),
-            clock: Arc::clone(&clock) as Arc<dyn Clock>,
-            entropy: Arc::new(OsEntropy),
-            quotas: HostQuotas::default(),
-            key_ring: None,
-            keys: KeyParams::default(),
-            reviewer: None,
-            settings: Default::default(),
-            sso: Default::default(),
-            breached: None,
+            clock: Arc::<ManualClock>::clone(&clock),
+            ..AuthConfig::new(dir.path(), ClusterName::new("root").unwrap())
         };
         let service = AuthService::open(config).await.unwrap();
         Self { service, maker: Maker::new(), clock, _dir: dir }
