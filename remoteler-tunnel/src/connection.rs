@@ -205,11 +205,13 @@ impl Link {
         core.mux.is_up() && core.mux.peer_going_away().is_none() && !core.draining && core.closing.is_none()
     }
 
-    /// Waits until the peer takes no new streams or the link has ended.
-    pub async fn going_away(&self) {
+    /// Waits until the peer takes no new streams or the link has ended. Says whether the peer had announced it: `false` for a link
+    /// that ended without a word of that.
+    pub async fn going_away(&self) -> bool {
         let mut state = self.shared().state.subscribe();
         // Fails only when the sender is gone, which lives in the link that is borrowed here.
         let _ = state.wait_for(|state| matches!(state, LinkState::Closed(_) | LinkState::GoingAway { .. })).await;
+        self.shared().lock().mux.peer_going_away().is_some()
     }
 
     /// Streams open now, of both sides.

@@ -200,7 +200,7 @@ impl Fleet {
                     (CloseReason::Peer { reason: "the proxy cannot be reached".into() }, true)
                 }
             },
-            () = link.going_away() => {
+            true = link.going_away() => {
                 unregister.cancel();
                 (CloseReason::Peer { reason: "the proxy takes no new streams".into() }, true)
             }
