@@ -76,6 +76,8 @@ pub struct Sequence {
     /// How many connections one after the other have brought nothing of ours across: the next one has longer (RFC 6298 section 5.5), or a frame
     /// that takes longer than one is given never arrives.
     futile: u32,
+    /// Of what was sent, octets that go out again on this connection and have not yet.
+    again: u64,
     heard: Instant,
     /// When this process was last found to have stood still.
     awake_since: Instant,
@@ -122,6 +124,7 @@ impl Sequence {
             stirred: false,
             doubted: false,
             futile: 0,
+            again: 0,
             heard: now,
             awake_since: now,
             ping: Ping::None { next: 1 },
@@ -255,9 +258,11 @@ impl Sequence {
         let ack = self.received as u32;
         let payload = if let Some(nonce) = self.pong_due.take() {
             Payload::Pong(nonce, ack)
-        } else if let Ping::Due { nonce, .. } = self.ping {
-            let (ahead, received) = (self.sent - self.acked, self.received);
-            self.ping = Ping::Sent { nonce, at: now, sent: self.sent, ahead, received };
+        } else if let Ping::Due { nonce, .. } = self.ping
+            && !self.must_repeat_first()
+        {
+            let (sent, received) = (self.sent - self.again, self.received);
+            self.ping = Ping::Sent { nonce, at: now, sent, ahead: sent.saturating_sub(self.acked), received };
             Payload::Ping(nonce, ack)
         } else if self.wants_ack() {
             Payload::Ack(ack)
@@ -267,6 +272,12 @@ impl Sequence {
         self.ack_sent = self.received;
         self.ack_due = None;
         Some(payload)
+    }
+
+    /// Whether a frame that goes out again is next, and none is under way: a question in front of it would be answered also where the path never takes
+    /// one of those frames, and would say that it does.
+    fn must_repeat_first(&self) -> bool {
+        self.again > 0 && self.sent - self.again <= self.acked
     }
 
     /// Whether an ACK is due: much was received, or [`handle_timeout`](Self::handle_timeout) found that it was long ago.
@@ -280,6 +291,16 @@ impl Sequence {
         if self.sent > self.acked {
             self.unacked_since.get_or_insert(now);
         }
+    }
+
+    /// So many of the octets that were sent go out again first.
+    pub fn goes_again(&mut self, octets: u64) {
+        self.again = octets;
+    }
+
+    /// So many of them are on their way.
+    pub fn went_again(&mut self, octets: u64) {
+        self.again = self.again.saturating_sub(octets);
     }
 
     /// Both sides have agreed on other times.

@@ -90,21 +90,35 @@ impl Replay {
         }
     }
 
-    /// Everything that is kept goes out again, before anything new.
-    pub(crate) fn rewind(&mut self) {
+    /// Everything that is kept goes out again, before anything new; how many octets that is.
+    pub(crate) fn rewind(&mut self) -> usize {
         if !self.joined.is_empty() {
             self.chunks.push_back(self.joined.split().freeze());
         }
         self.again = self.chunks.iter().filter(|chunk| !chunk.is_empty()).cloned().collect();
+        self.len
     }
 
-    /// The next octets that go out again.
-    pub(crate) fn next_again(&mut self) -> Option<Bytes> {
-        let next = self.again.pop_front();
+    /// The next frames that go out again, whole ones, so that others may go behind them: of so many octets at the most, or a single one. The payload
+    /// of the last one is apart where it is shared.
+    pub(crate) fn next_again(&mut self, most: usize) -> Option<(Bytes, Option<Bytes>)> {
+        let first = self.again.front_mut()?;
+        let mut end = 0;
+        while let Some(length) = first.get(end..).and_then(frame_len)
+            && (end == 0 || end + length <= most)
+        {
+            end += length;
+        }
+        if end < first.len() {
+            return Some((first.split_to(end), None));
+        }
+        let payload_follows = end > first.len();
+        let frames = self.again.pop_front()?;
+        let payload = if payload_follows { self.again.pop_front() } else { None };
         if self.again.is_empty() {
             self.again = VecDeque::new();
         }
-        next
+        Some((frames, payload))
     }
 
     pub(crate) fn has_again(&self) -> bool {
@@ -129,6 +143,14 @@ impl Drop for Replay {
     }
 }
 
+/// Octets of the frame at the front. What begins with no header is what a peer has left that acknowledged half a frame: it gets the rest as it is.
+fn frame_len(octets: &[u8]) -> Option<usize> {
+    match Header::peek(octets) {
+        Ok(Some(header)) => Some(HEADER_LEN + header.length),
+        Ok(None) | Err(_) => (!octets.is_empty()).then_some(octets.len()),
+    }
+}
+
 /// Payloads below this are copied behind their header.
 const SHARE_FROM: usize = 2048;
 /// What a link may keep however much the others do.
@@ -150,9 +172,24 @@ mod tests {
     }
 
     fn again(replay: &mut Replay) -> Vec<u8> {
-        replay.rewind();
-        std::iter::from_fn(|| replay.next_again()).flatten().collect()
+        let all = replay.rewind();
+        let mut octets = Vec::new();
+        while let Some((frames, payload)) = replay.next_again(MOST) {
+            let before = octets.len();
+            octets.extend(frames.into_iter().chain(payload.unwrap_or_default()));
+            let mut piece = &octets[before..];
+            let (length, first) = (piece.len(), HEADER_LEN + Header::peek(piece).unwrap().unwrap().length);
+            assert!(length <= MOST.max(first), "{length} octets at once");
+            while let Some(header) = Header::peek(piece).unwrap() {
+                piece = &piece[HEADER_LEN + header.length..];
+            }
+            assert!(piece.is_empty(), "half a frame");
+        }
+        assert_eq!(octets.len(), all);
+        octets
     }
+
+    const MOST: usize = 6000;
 
     #[test]
     fn what_is_not_acknowledged_comes_again_octet_for_octet_and_more_than_once() {
@@ -163,7 +200,7 @@ mod tests {
             sent.unsplit(keep(&mut replay, length, sent.len() as u32));
         }
         assert_eq!(again(&mut replay), sent);
-        for cut in [13, 5012, 19 + 100] {
+        for cut in [13, 5012, 19, 2060] {
             replay.acknowledged(cut as u64);
             sent.advance(cut);
             assert_eq!(again(&mut replay), sent);
@@ -171,6 +208,24 @@ mod tests {
         }
         replay.acknowledged(sent.len() as u64);
         assert_eq!((again(&mut replay).len(), budget.kept()), (0, 0));
+    }
+
+    #[test]
+    fn a_peer_that_acknowledges_half_a_frame_gets_the_rest_as_it_is() {
+        let mut replay = Replay::new(ReplayBudget::default());
+        let mut sent = BytesMut::new();
+        for length in [100, 5000, 7] {
+            sent.unsplit(keep(&mut replay, length, sent.len() as u32));
+        }
+        for cut in [5, 60, 50 + 5, 900] {
+            replay.acknowledged(cut);
+            sent.advance(cut as usize);
+            replay.rewind();
+            let pieces = std::iter::from_fn(|| replay.next_again(MOST));
+            let octets: Vec<u8> =
+                pieces.flat_map(|(frames, payload)| frames.into_iter().chain(payload.unwrap_or_default())).collect();
+            assert_eq!(octets, sent);
+        }
     }
 
     // I27

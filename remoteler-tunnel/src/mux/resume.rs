@@ -50,7 +50,7 @@ impl Mux {
         let news = self.link.resume(peer_received, now)?;
         if let Some(replay) = &mut self.replay {
             replay.acknowledged(news);
-            replay.rewind();
+            self.link.goes_again(replay.rewind() as u64);
         }
         Ok(())
     }

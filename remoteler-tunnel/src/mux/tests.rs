@@ -1,5 +1,6 @@
 //! Two machines, joined by wires that cut their octets anywhere.
 
+mod again;
 mod properties;
 mod silence;
 mod stalled;

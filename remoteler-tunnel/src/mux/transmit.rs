@@ -28,11 +28,10 @@ impl Mux {
             return;
         }
         while out.len() < enough {
-            let sent = if let Some(octets) = self.replay.as_mut().and_then(|replay| replay.next_again()) {
-                out.push_octets(octets); // what was lost with a connection, before anything new
-                true
-            } else if let Some(payload) = self.link.poll_output(now) {
+            let sent = if let Some(payload) = self.link.poll_output(now) {
                 push_unsequenced(out, payload);
+                true
+            } else if self.transmit_again(out, enough) {
                 true
             } else if !self.outbound.control.is_empty() {
                 self.transmit_control(out) // never passed by data: an OPEN must not come after its stream's octets
@@ -62,6 +61,17 @@ impl Mux {
             }
             Phase::Closed { .. } => false,
         }
+    }
+
+    /// Sends what was lost with a connection, before anything new that is numbered.
+    fn transmit_again(&mut self, out: &mut Outbox, enough: usize) -> bool {
+        let before = out.len();
+        let next = self.replay.as_mut().and_then(|replay| replay.next_again(enough.saturating_sub(before)));
+        let Some((frames, payload)) = next else { return false };
+        out.push_octets(frames);
+        payload.into_iter().for_each(|payload| out.push_octets(payload));
+        self.link.went_again((out.len() - before) as u64);
+        true
     }
 
     fn transmit_control(&mut self, out: &mut Outbox) -> bool {
