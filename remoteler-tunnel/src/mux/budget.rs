@@ -28,6 +28,11 @@ impl Budget {
         self.left = left;
         true
     }
+
+    /// Puts a token back; no more than the burst.
+    pub(crate) fn give_back(&mut self) {
+        self.left = self.left.saturating_add(1).min(self.burst);
+    }
 }
 
 /// One bucket for each nuisance (I26).
@@ -74,6 +79,10 @@ mod tests {
         assert!(budget.spend(start + Duration::from_millis(100)));
         assert!(!budget.spend(start + Duration::from_millis(100)));
         let later = start + Duration::from_secs(60);
+        assert!(budget.spend(later) && budget.spend(later) && !budget.spend(later));
+        budget.give_back();
+        assert!(budget.spend(later) && !budget.spend(later));
+        (0..5).for_each(|_| budget.give_back());
         assert!(budget.spend(later) && budget.spend(later) && !budget.spend(later));
     }
 }

@@ -52,6 +52,7 @@ impl Mux {
             replay.acknowledged(news);
             self.link.goes_again(replay.rewind() as u64);
         }
+        self.budgets.pings.give_back(); // for the question that begins each connection
         Ok(())
     }
 

@@ -107,3 +107,29 @@ fn whatever_goes_between_what_goes_out_again_every_octet_arrives_once_and_in_ord
     assert_eq!(pair.client.mux.sent_octets(), pair.server.mux.received_octets());
     assert!(heard.iter().sum::<usize>() > 3 << 20);
 }
+
+// I26
+#[test]
+fn a_link_that_is_cut_hundreds_of_times_at_once_is_not_ended_for_its_questions() {
+    let mut pair = Pair::resumable(Limits::client());
+    let id = pair.stream();
+    for _ in 0..500 {
+        pair.cut();
+        pair.run(); // whoever was taken up asks at once
+    }
+    assert_eq!(pair.client.mux.write(id, b"here").unwrap(), 4);
+    pair.run();
+    assert_eq!(pair.server.read_all(id, pair.now), b"here");
+}
+
+// I26
+#[test]
+fn resumptions_save_up_no_more_questions_than_a_link_begins_with() {
+    let mut pair = Pair::resumable(Limits::client());
+    pair.run();
+    (0..500).for_each(|_| pair.cut());
+    let mut nonces = 1000..2000;
+    let cut_off = nonces.find_map(|nonce| pair.server.receive(&frame(0, 0, &Payload::Ping(nonce, 0)), pair.now).err());
+    assert_eq!(cut_off, Some(ProtocolError::Flood { what: "PING or PONG frames" }));
+    assert!(nonces.start <= 1000 + 64 + 1, "after {} of them", nonces.start - 1000);
+}
