@@ -138,7 +138,14 @@ impl Sequence {
     pub fn heard(&mut self, now: Instant) {
         self.notice_standstill(now);
         self.heard = now;
-        self.doubted = false;
+        self.doubt_ends();
+    }
+
+    /// The next answer is waited for longer. Not before: a doubt puts off no end of the connection that it is about.
+    fn doubt_ends(&mut self) {
+        if std::mem::take(&mut self.doubted) {
+            self.round_trip.overdue();
+        }
     }
 
     /// Takes the header of a received frame into the count.
@@ -337,7 +344,7 @@ impl Sequence {
             Ping::None { next } => Ping::None { next },
         };
         self.pong_due = None;
-        self.doubted = false;
+        self.doubt_ends();
         self.drain = Drain::default();
     }
 
@@ -374,7 +381,7 @@ impl Sequence {
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called.
     pub fn poll_timeout(&self) -> Instant {
         let ends = self.given_up_at().unwrap_or_else(|| {
-            let quiet = self.heard + self.keepalive.ping_after;
+            let quiet = self.heard + self.ping_after();
             self.unanswered_since().map_or(quiet, |since| quiet.min(since + self.ask_within()))
         });
         [self.doubt_at(), self.ack_due].into_iter().flatten().fold(ends, Instant::min)
@@ -441,6 +448,14 @@ impl Sequence {
         self.heard
     }
 
+    /// Silence after which the peer is asked in any case: so soon that an answer has its time before the connection is dead. Who made it asks first
+    /// then, and early enough for the other side to hear of it before that asks as well.
+    fn ping_after(&self) -> Duration {
+        let Keepalive { ping_after, dead_after } = self.keepalive;
+        let ahead = self.round_trip.least().filter(|_| self.watchful).map_or(Duration::ZERO, |least| least + least / 2);
+        ping_after.min(dead_after.saturating_sub(self.round_trip.patience() + ahead))
+    }
+
     fn ask_within(&self) -> Duration {
         if self.watchful { self.round_trip.rest() } else { ASK_WITHIN }
     }
@@ -461,11 +476,10 @@ impl Sequence {
         }
         if self.doubt_at().is_some_and(|at| now >= at) {
             self.doubted = true;
-            self.round_trip.overdue();
         }
         let asks = self.unanswered_since().is_some() && unanswered >= self.ask_within();
         if let Ping::None { next } = self.ping
-            && (silence >= self.keepalive.ping_after || asks)
+            && (silence >= self.ping_after() || asks)
         {
             self.ping = Ping::Due { nonce: next, since: now };
         }

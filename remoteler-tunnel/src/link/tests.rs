@@ -65,6 +65,69 @@ fn a_silent_peer_is_asked_once_and_then_given_up() {
 }
 
 #[test]
+fn without_traffic_a_silent_peer_is_given_up_after_thirty_seconds_however_long_its_answers_take() {
+    for (watches, keepalive) in [(true, Keepalive::CLIENT), (false, Keepalive::SERVER)] {
+        for round_trip in [5, 300, 600, 900, 1_200, 2_500, 4_000, 4_900].map(Duration::from_millis) {
+            let start = Instant::now();
+            let mut path = Sequence::new(keepalive, 1000, start);
+            path.make_resumable(watches);
+            let mut heard = start;
+            for _ in 0..3 {
+                path.probe(heard);
+                path.poll_output(heard);
+                let Ping::Sent { nonce, .. } = path.ping else { panic!("it was to ask") };
+                let answered = heard + round_trip;
+                while path.poll_timeout() < answered {
+                    path.handle_timeout(path.poll_timeout()).unwrap();
+                }
+                path.heard(answered);
+                assert!(path.ponged(nonce, answered));
+                heard = answered + Duration::from_secs(2);
+                path.heard(heard);
+            }
+            let (mut asked, mut doubted) = (None, false);
+            let given_up = loop {
+                let now = path.poll_timeout();
+                if path.handle_timeout(now).is_err() {
+                    break now - heard;
+                }
+                doubted |= path.is_doubted();
+                if let Some(Payload::Ping(..)) = path.poll_output(now) {
+                    asked = Some(now - heard);
+                }
+            };
+            let asked = asked.expect("nobody is given up unasked");
+            assert_eq!(given_up, keepalive.dead_after, "{watches}, round trips of {round_trip:?}");
+            assert!(given_up - asked >= round_trip, "asked after {asked:?}, which {round_trip:?} is too late");
+            let usual = if round_trip <= Duration::from_millis(500) { keepalive.ping_after } else { Duration::ZERO };
+            assert!((usual..=keepalive.ping_after).contains(&asked), "asked after {asked:?} with {round_trip:?}");
+            assert_eq!(doubted, watches && given_up - asked > path.round_trip.patience(), "{round_trip:?}");
+        }
+    }
+}
+
+#[test]
+fn what_goes_out_again_is_begun_before_a_question_and_not_ended() {
+    let (start, mut path) = (Instant::now(), sequence(Instant::now()));
+    path.make_resumable(true);
+    path.next(588);
+    path.next(288);
+    path.suspend();
+    path.resume(0, start).unwrap();
+    path.goes_again(900);
+    path.pinged(7);
+    assert_eq!(path.poll_output(start), Some(Payload::Pong(7, 0)), "an answer waits for nothing");
+    assert_eq!(path.poll_output(start), None);
+    path.went_again(600);
+    assert!(matches!(path.poll_output(start), Some(Payload::Ping(_, 0))));
+    assert!(
+        matches!(path.ping, Ping::Sent { sent: 600, ahead: 600, .. }),
+        "behind the first frame alone: {:?}",
+        path.ping
+    );
+}
+
+#[test]
 fn an_answered_ping_measures_the_distance_and_queues_do_not_count() {
     let start = Instant::now();
     let mut path = sequence(start);
