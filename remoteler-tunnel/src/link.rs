@@ -418,11 +418,19 @@ impl Sequence {
         self.unacked_since.filter(|_| self.resumable).map(|since| since.max(self.heard))
     }
 
-    /// When a question that is out will have taken too long, if that was not found yet.
+    /// When a question that is out will have taken too long, if that is to be acted on and was not found yet.
     fn doubt_at(&self) -> Option<Instant> {
-        if !self.watchful || self.doubted {
-            return None;
-        }
+        if self.watchful && !self.doubted { self.answer_due() } else { None }
+    }
+
+    /// Whether a question that is out has taken too long, and nothing else is heard of the peer either: also where nothing follows for the connection,
+    /// since this side can make no other one.
+    pub fn is_silent(&self, now: Instant) -> bool {
+        self.resumable && self.answer_due().is_some_and(|at| now >= at)
+    }
+
+    /// When a question that is out will have taken too long.
+    fn answer_due(&self) -> Option<Instant> {
         let waits = self.waits_since()?;
         let (asked, ahead) = match self.ping {
             Ping::Sent { sent, .. } => (waits.max(self.heard), sent.saturating_sub(self.acked)),

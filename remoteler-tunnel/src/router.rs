@@ -2,6 +2,9 @@
 //! process. Owns the table of links. Never decides who may dial what: the target's own service does, with the user's
 //! certificate.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -181,6 +184,15 @@ pub struct Router {
     attached: watch::Sender<u64>,
 }
 
+/// What becomes of a dial into a link whose connection owes an answer for longer than one takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Silence {
+    /// It ends: others may have a connection that is not silent.
+    Ends,
+    /// It waits, as long as a dial may take.
+    IsWaitedOut,
+}
+
 #[derive(Default)]
 struct Agents {
     up: BTreeMap<HostId, Attached>,
@@ -243,7 +255,7 @@ impl Router {
                     Err(reason) => return Err(DialError::Lookup { target: header.target.clone(), reason }),
                 },
             };
-            match self.dial_agent(host.ok_or_else(not_here)?, header).await {
+            match self.dial_agent(host.ok_or_else(not_here)?, header, Silence::Ends).await {
                 Err(DialError::TunnelDown { .. }) => Err(not_here()),
                 dialled => dialled,
             }
@@ -262,21 +274,25 @@ impl Router {
     ) -> Result<BoxedStream, DialError> {
         let mut attached = self.attached.subscribe();
         let until = Instant::now() + PATIENCE;
-        let here = || async {
-            let host = host().ok_or_else(|| DialError::NotFound { target: header.target.clone() })?;
-            self.dial_agent(host, header).await
+        let here = |silence| {
+            let host = host().ok_or_else(|| DialError::NotFound { target: header.target.clone() });
+            async move { self.dial_agent(host?, header, silence).await }
         };
-        let missing = match here().await {
+        let missing = match here(Silence::Ends).await {
             Err(error @ (DialError::TunnelDown { .. } | DialError::NotFound { .. })) => error,
             dialled => return dialled,
         };
         if let Some(stream) = self.others.dial(header).await? {
             return Ok(stream);
         }
+        // Nobody else has it: what is silent may yet speak, and what was lost may be back.
+        if host().is_some_and(|host| self.has_connection(host)) {
+            return here(Silence::IsWaitedOut).await;
+        }
         let awaited =
             self.started.elapsed() < YOUNG && !matches!(missing, DialError::TunnelDown { down_since: Some(_), .. });
         while awaited && matches!(timeout_at(until, attached.changed()).await, Ok(Ok(()))) {
-            match here().await {
+            match here(Silence::IsWaitedOut).await {
                 Err(DialError::TunnelDown { .. } | DialError::NotFound { .. }) => {}
                 dialled => return dialled,
             }
@@ -311,7 +327,12 @@ impl Router {
         }
     }
 
-    async fn dial_agent(&self, host: HostId, header: &DialHeader) -> Result<BoxedStream, DialError> {
+    /// Whether the agent has a link that has a connection.
+    fn has_connection(&self, host: HostId) -> bool {
+        self.lock().up.get(&host).is_some_and(|attached| attached.link.suspended_since().is_none())
+    }
+
+    async fn dial_agent(&self, host: HostId, header: &DialHeader, silence: Silence) -> Result<BoxedStream, DialError> {
         let target = || header.target.clone();
         let link = {
             let agents = self.lock();
@@ -323,14 +344,28 @@ impl Router {
                 }
             }
         };
+        let down = |since: std::time::Instant| {
+            let down_since = Some(self.clock.now().minus(Instant::from_std(since).elapsed()));
+            DialError::TunnelDown { target: target(), down_since }
+        };
         if let Some(lost) = link.suspended_since()
             && timeout(PATIENCE, link.resumed()).await.is_err()
         {
-            let down_since = Some(self.clock.now().minus(lost.elapsed()));
-            return Err(DialError::TunnelDown { target: target(), down_since });
+            return Err(down(lost));
         }
         let mut stream = link.open(header.to_json()).map_err(|source| DialError::Open { target: target(), source })?;
-        stream.accepted().await.map_err(|source| DialError::Refused { target: target(), source })?;
+        let accepted = loop {
+            match timeout(LOOKS_EVERY, stream.accepted()).await {
+                Ok(accepted) => break accepted,
+                Err(_) if silence == Silence::IsWaitedOut => {}
+                Err(_) => {
+                    if let Some(since) = link.silent_since() {
+                        return Err(down(since));
+                    }
+                }
+            }
+        };
+        accepted.map_err(|source| DialError::Refused { target: target(), source })?;
         Ok(Box::new(stream))
     }
 
@@ -441,6 +476,8 @@ fn since(down_since: &Option<Timestamp>) -> String {
 
 /// How long a dial waits for a link that has lost its connection.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How often a dial that waits for its agent looks whether the link has fallen silent.
+const LOOKS_EVERY: Duration = Duration::from_millis(250);
 /// How long after its start a proxy waits for agents that are dialled and not there yet.
 const YOUNG: Duration = Duration::from_secs(15);
 const DIAL_DEADLINE: Duration = Duration::from_secs(10);

@@ -60,6 +60,14 @@ impl Link {
         }
     }
 
+    /// Since when its connection, which it still has, has been silent, if that owes an answer for longer than one takes.
+    pub(crate) fn silent_since(&self) -> Option<Instant> {
+        match self.state() {
+            LinkState::Up | LinkState::GoingAway { .. } => self.shared().lock().mux.silent_since(now()),
+            LinkState::Handshaking | LinkState::Suspended { .. } | LinkState::Closed(_) => None,
+        }
+    }
+
     /// Waits until its connection is lost and another one awaited; false when the link has ended.
     pub async fn suspended(&self) -> bool {
         let mut state = self.shared().state.subscribe();

@@ -24,6 +24,12 @@ impl Mux {
         (self.is_resumable() && self.link.is_doubted()).then(|| self.link.heard_at())
     }
 
+    /// Since when nothing was heard, if its connection owes an answer for longer than one takes; see [`crate::link::Sequence::is_silent`].
+    #[must_use]
+    pub(crate) fn silent_since(&self, now: Instant) -> Option<Instant> {
+        (self.is_resumable() && self.link.is_silent(now)).then(|| self.link.heard_at())
+    }
+
     /// Sequenced octets received so far: what the peer must be told to go on.
     #[must_use]
     pub fn received_octets(&self) -> u64 {
