@@ -5,6 +5,7 @@
 
 mod dice;
 mod model;
+mod steps;
 mod weather;
 mod wire;
 

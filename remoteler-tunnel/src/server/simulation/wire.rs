@@ -39,6 +39,8 @@ struct State {
     silent: bool,
     /// Of what each end sends, the client's first.
     ways: [Way; 2],
+    /// How many octets of what each end sends may still arrive. With the one behind them both ends are told that it is over.
+    left: [usize; 2],
     /// Which ends know that it is over.
     told: [bool; 2],
 }
@@ -57,7 +59,7 @@ struct Way {
 impl Wire {
     /// A connection whose octets take so long; the client's end and the server's.
     pub(super) fn new(delay: Duration) -> (Self, [End; 2]) {
-        let state = State { delay, silent: false, ways: Default::default(), told: [false; 2] };
+        let state = State { delay, silent: false, ways: Default::default(), left: [usize::MAX; 2], told: [false; 2] };
         let wire = Self(Arc::new(Mutex::new(state)));
         let ends = [0, 1].map(|side| End { wire: wire.clone(), side, timer: Box::pin(sleep_until(Instant::now())) });
         (wire, ends)
@@ -80,6 +82,11 @@ impl Wire {
             state.ways.iter_mut().flat_map(|way| [way.reader.take(), way.writer.take()]).flatten().collect();
         drop(state);
         woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// Breaks it when so many more octets of the client's have arrived, or of the server's, and there is another one.
+    pub(super) fn breaks_after(&self, octets: [usize; 2]) {
+        self.lock().left = octets;
     }
 
     /// From now on octets take so long.
@@ -110,12 +117,17 @@ impl AsyncRead for End {
         if state.told[self.side] {
             return Poll::Ready(Err(gone()));
         }
-        let silent = state.silent;
+        let (silent, left) = (state.silent, state.left[1 - self.side]);
         let way = &mut state.ways[1 - self.side];
         let now = Instant::now();
         let due = match way.queue.front_mut() {
+            Some((due, _)) if *due <= now && left == 0 => {
+                drop(state);
+                wire.suffer(Fate::Reset);
+                return Poll::Ready(Err(gone()));
+            }
             Some((due, octets)) if *due <= now => {
-                let take = octets.len().min(buf.remaining());
+                let take = octets.len().min(buf.remaining()).min(left);
                 buf.put_slice(&octets[..take]);
                 octets.advance(take);
                 if octets.is_empty() {
@@ -123,6 +135,7 @@ impl AsyncRead for End {
                 }
                 way.held -= take;
                 let writer = way.writer.take();
+                state.left[1 - self.side] = left.saturating_sub(take);
                 drop(state);
                 writer.into_iter().for_each(Waker::wake);
                 return Poll::Ready(Ok(()));
