@@ -7,15 +7,13 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use remoteler_core::{Lock, LockTarget, Policy, PolicySource, SystemRole};
 use remoteler_tunnel::{
-    AdmissionLimits, AgentState, BoxedStream, DialCode, DialError, DialHeader, DialReply, Offer, Place, StreamService,
-    TargetKind, read_dial_reply, write_dial,
+    AdmissionLimits, AgentState, DialCode, DialError, DialHeader, DialReply, Offer, Place, TargetKind, read_dial_reply,
+    write_dial,
 };
 use support::{Echo, Proxy, connected};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::Notify;
 use tokio::time::timeout;
 
 async fn proxy() -> Proxy {
@@ -186,40 +184,6 @@ async fn a_thousand_streams_at_once_arrive_whole() {
     for stream in streams {
         stream.await.unwrap();
     }
-}
-
-/// Reads nothing until it is told to.
-struct Stalled(Arc<Notify>);
-
-#[async_trait]
-impl StreamService for Stalled {
-    async fn serve(&self, stream: BoxedStream, header: DialHeader) {
-        if header.client_addr.is_some() {
-            self.0.notified().await;
-        }
-        Echo.serve(stream, header).await;
-    }
-}
-
-// I27
-#[tokio::test(flavor = "multi_thread")]
-async fn a_stream_that_nobody_reads_does_not_delay_another() {
-    let proxy = proxy().await;
-    let release = Arc::new(Notify::new());
-    let agent = proxy.agent("edge", proxy.address, Arc::new(Stalled(release.clone())));
-    connected(&agent).await;
-    let target = proxy.authorities.target(TargetKind::Ssh, "edge");
-    let stalled = DialHeader::new(target, Some("192.0.2.1:1".parse().unwrap()));
-    let mut stalled = proxy.router.dial(&stalled).await.unwrap();
-    let block = vec![7; 1 << 20];
-    assert!(timeout(Duration::from_millis(200), stalled.write_all(&block)).await.is_err(), "somebody reads it");
-
-    let mut lively = proxy.dial("edge").await.unwrap();
-    for _ in 0..64 {
-        timeout(Duration::from_secs(60), say(&mut lively, &block[..200_000])).await.unwrap();
-    }
-
-    release.notify_one();
 }
 
 #[tokio::test(flavor = "multi_thread")]
