@@ -65,6 +65,9 @@ pub struct Sequence {
     ack_due: Option<Instant>,
     /// Since when something of ours is unacknowledged.
     unacked_since: Option<Instant>,
+    /// When what was sent so far will have left, at the pace of the last acknowledgements; and how many of the octets sent that counts.
+    clears: Instant,
+    timed: u64,
     /// Whether silence is doubted early, because a lost connection loses no stream.
     resumable: bool,
     /// Whether this side can look for another connection, and asks soon.
@@ -97,11 +100,13 @@ enum Ping {
         nonce: u64,
         since: Instant,
     },
-    /// Behind all sequenced octets up to `sent`, of which so many were `ahead` of it, unacknowledged; so many had been `received`.
+    /// Behind all sequenced octets up to `sent`, which will have `left` then, and of which so many were `ahead` of it, unacknowledged; so many had been
+    /// `received`.
     Sent {
         nonce: u64,
         at: Instant,
         sent: u64,
+        left: Instant,
         ahead: u64,
         received: u64,
     },
@@ -119,6 +124,8 @@ impl Sequence {
             ack_sent: 0,
             ack_due: None,
             unacked_since: None,
+            clears: now,
+            timed: 0,
             resumable: false,
             watchful: false,
             stirred: false,
@@ -188,6 +195,10 @@ impl Sequence {
         if advance > 0 {
             self.futile = 0;
             self.unacked_since = (self.sent > self.acked).then_some(self.heard);
+            self.clears = self.heard + self.drain.takes(self.timed.saturating_sub(self.acked));
+            if let Ping::Sent { sent, left, .. } = &mut self.ping {
+                *left = self.heard + self.drain.takes(sent.saturating_sub(self.acked));
+            }
             self.ask_behind_no_queue(self.heard);
         }
         Ok(advance)
@@ -269,7 +280,9 @@ impl Sequence {
             && !self.must_repeat_first()
         {
             let (sent, received) = (self.sent - self.again, self.received);
-            self.ping = Ping::Sent { nonce, at: now, sent, ahead: sent.saturating_sub(self.acked), received };
+            self.count_sent(now);
+            let (left, ahead) = (self.clears, sent.saturating_sub(self.acked));
+            self.ping = Ping::Sent { nonce, at: now, sent, left, ahead, received };
             Payload::Ping(nonce, ack)
         } else if self.wants_ack() {
             Payload::Ack(ack)
@@ -297,6 +310,16 @@ impl Sequence {
     pub fn transmitted(&mut self, now: Instant) {
         if self.sent > self.acked {
             self.unacked_since.get_or_insert(now);
+        }
+        self.count_sent(now);
+    }
+
+    /// Octets wait for those before them only: while nothing was written the path took nothing.
+    fn count_sent(&mut self, now: Instant) {
+        let new = self.sent - self.timed;
+        if new > 0 {
+            self.timed = self.sent;
+            self.clears = self.clears.max(now) + self.drain.takes(new);
         }
     }
 
@@ -365,6 +388,7 @@ impl Sequence {
         self.ack_due = None;
         self.heard = now;
         self.unacked_since = (self.sent > self.acked).then_some(now);
+        (self.clears, self.timed) = (now, self.sent);
         if self.watchful
             && let Ping::None { next } = self.ping
         {
@@ -432,14 +456,14 @@ impl Sequence {
     /// When a question that is out will have taken too long.
     fn answer_due(&self) -> Option<Instant> {
         let waits = self.waits_since()?;
-        let (asked, ahead) = match self.ping {
-            Ping::Sent { sent, .. } => (waits.max(self.heard), sent.saturating_sub(self.acked)),
+        // What was written behind the question delays no answer.
+        let (asked, up_to, left) = match self.ping {
+            Ping::Sent { sent, left, .. } => (waits.max(self.heard), sent, left),
             // What is full of our own octets takes no question either.
-            Ping::Due { .. } => (waits.max(self.unanswered_since()? + self.ask_within()), self.sent - self.acked),
+            Ping::Due { .. } => (waits.max(self.unanswered_since()? + self.ask_within()), self.sent, self.clears),
             Ping::None { .. } => return None,
         };
-        // What was written behind the question delays no answer.
-        let left = self.unacked_since.map_or(asked, |since| self.drain.left_by(ahead, since, asked));
+        let left = self.drain.left_by(up_to.saturating_sub(self.acked), left, asked);
         Some(left + self.round_trip.patience() * 2_u32.pow(self.futile))
     }
 

@@ -178,6 +178,16 @@ fn pieces_that_an_uplink_takes_in_half_a_second_are_no_silence() {
 }
 
 #[test]
+fn a_burst_in_front_of_a_question_is_waited_for_though_little_was_under_way_before_it() {
+    let mut path = Path::new(151_662, Duration::from_millis(13));
+    pass(&mut path, 1000, "at rest");
+    for (octets, rest) in [(251_342, 978), (1, 736), (1, 249), (33_913, 1), (1, 1000)] {
+        path.write(octets);
+        pass(&mut path, rest, &format!("within {rest} ms after {octets} octets"));
+    }
+}
+
+#[test]
 fn while_a_writer_writes_evenly_the_round_trip_may_grow() {
     for within in [15_000, 60_000] {
         let mut path = Path::new(10_000_000, Duration::from_millis(25));

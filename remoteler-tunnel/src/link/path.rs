@@ -132,26 +132,25 @@ impl Drain {
         self.time = self.time - self.time / 8 + time;
     }
 
-    /// How long a question that is asked at `asked` waits behind so many octets, of which the first were sent at `since`; `None` while that is not
-    /// known. While they were written the path took them already: a writer that is slower than its path has built no queue.
-    fn queued(&self, octets: u64, since: Instant, asked: Instant) -> Option<Duration> {
+    /// When a question has left that was asked at `asked` behind so many octets, which at the pace of late have left at `clears`; or a sign of life must
+    /// have come before. When a whole frame has arrived, an acknowledgement comes at the latest after [`ACK_WITHIN`], however long the rest takes.
+    pub(super) fn left_by(&self, octets: u64, clears: Instant, asked: Instant) -> Instant {
         if octets <= UNQUEUED {
-            return Some(Duration::ZERO);
+            return asked;
         }
-        Some(self.takes(octets)?.saturating_sub(asked.saturating_duration_since(since)))
+        let frame = if self.is_known() { self.takes(octets.min(FRAME)).min(ACK_WITHIN) } else { ACK_WITHIN };
+        let most = asked + ACK_WITHIN + frame;
+        if self.is_known() { clears.clamp(asked, most) } else { most }
     }
 
-    /// When such a question has left, or a sign of life must have come before. When a whole frame has arrived, an acknowledgement comes at the latest
-    /// after [`ACK_WITHIN`], however long the rest takes.
-    pub(super) fn left_by(&self, octets: u64, since: Instant, asked: Instant) -> Instant {
-        let frame = self.takes(octets.min(FRAME)).unwrap_or(ACK_WITHIN).min(ACK_WITHIN);
-        asked + self.queued(octets, since, asked).unwrap_or(Duration::MAX).min(ACK_WITHIN + frame)
+    fn is_known(&self) -> bool {
+        self.octets > 0
     }
 
-    /// What so many octets took of late.
-    fn takes(&self, octets: u64) -> Option<Duration> {
-        let nanos = self.time.as_nanos().saturating_mul(u128::from(octets)).checked_div(u128::from(self.octets))?;
-        Some(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)))
+    /// What so many octets took of late; nothing while that is not known.
+    pub(super) fn takes(&self, octets: u64) -> Duration {
+        let nanos = self.time.as_nanos().saturating_mul(u128::from(octets)).checked_div(u128::from(self.octets));
+        Duration::from_nanos(u64::try_from(nanos.unwrap_or_default()).unwrap_or(u64::MAX)).min(LONGEST)
     }
 }
 
@@ -175,7 +174,7 @@ mod tests {
     #[test]
     fn a_queue_takes_as_long_as_its_octets_did_of_late_but_not_longer_than_an_acknowledgement_may() {
         let (mut drain, now) = (Drain::default(), Instant::now());
-        let waits = |drain: &Drain, octets| drain.left_by(octets, now, now) - now;
+        let waits = |drain: &Drain, octets| drain.left_by(octets, now + drain.takes(octets), now) - now;
         assert_eq!(waits(&drain, UNQUEUED), Duration::ZERO);
         assert_eq!(waits(&drain, UNQUEUED + 1), 2 * ACK_WITHIN, "nothing is known yet");
         for _ in 0..50 {
@@ -193,7 +192,7 @@ mod tests {
     fn a_pace_that_only_shows_how_long_an_acknowledgement_waits_is_waited_for_no_longer_than_two_of_them() {
         let (mut drain, now) = (Drain::default(), Instant::now());
         drain.measured(5_000, ACK_WITHIN);
-        let waits = drain.left_by(1 << 20, now, now) - now;
+        let waits = drain.left_by(1 << 20, now + drain.takes(1 << 20), now) - now;
         assert!(waits <= 2 * ACK_WITHIN, "{waits:?}");
     }
 
@@ -202,12 +201,9 @@ mod tests {
         let (mut drain, now) = (Drain::default(), Instant::now());
         drain.measured(25_000, Duration::from_millis(250));
         let asked = now + Duration::from_millis(250);
-        assert_eq!(drain.left_by(25_000, now, asked), asked);
-        assert_eq!(
-            drain.left_by(35_000, now, asked),
-            asked + Duration::from_millis(100),
-            "more than it has shown to take"
-        );
+        let left_by = |octets| drain.left_by(octets, now + drain.takes(octets), asked);
+        assert_eq!(left_by(25_000), asked);
+        assert_eq!(left_by(35_000), asked + Duration::from_millis(100), "more than it has shown to take");
     }
 
     #[test]
