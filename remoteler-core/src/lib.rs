@@ -160,7 +160,7 @@ pub use storage::{
     StorageError, Transaction, check_key, check_size,
 };
 pub use template::TemplateError;
-pub use text::{printable, steers_terminal, with_causes};
+pub use text::{printable, printable_json, steers_terminal, with_causes};
 pub use token::{
     JoinMethod, KubernetesAllow, KubernetesRules, ServiceAccount, ServiceAccountError, TokenChecker, TokenScope,
     TokenScopeError, TokenSpec,

@@ -85,6 +85,7 @@ impl ProviderFiles {
 pub struct OidcProvider {
     process: Process,
     issuer: String,
+    claims: PathBuf,
 }
 
 impl OidcProvider {
@@ -94,8 +95,10 @@ impl OidcProvider {
     /// When it does not start.
     #[must_use]
     pub fn start(dir: &Path, files: &ProviderFiles, redirect: &str, account: Option<&str>, claims: &Value) -> Self {
+        let said = dir.join("idp-claims.json");
+        fs::write(&said, claims.to_string()).expect("the file can be written");
         let settings = json!({
-            "cert": files.certificate, "key": files.key, "redirect": redirect, "account": account, "claims": claims,
+            "cert": files.certificate, "key": files.key, "redirect": redirect, "account": account, "claims": said,
         });
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("providers/oidc/provider.mjs");
         let here = installed().join("provider.mjs");
@@ -111,7 +114,15 @@ impl OidcProvider {
             let log = process.log();
             log.lines().find(|line| line.starts_with("https://localhost:")).map(str::to_owned).ok_or(log)
         });
-        Self { process, issuer }
+        Self { process, issuer, claims: said }
+    }
+
+    /// What it says from now on of whoever logs in.
+    ///
+    /// # Panics
+    /// When it cannot be told.
+    pub fn set_claims(&self, claims: &Value) {
+        fs::write(&self.claims, claims.to_string()).expect("the file can be written");
     }
 
     /// Its issuer.

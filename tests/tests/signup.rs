@@ -6,7 +6,8 @@ use std::{path::PathBuf, process::Command};
 
 use expectrl::{Expect, Regex, session::OsSession};
 use remoteler_tests::{
-    AuthenticatorApp, Cluster, Outcome, answer_code, binary, ends, on_terminal, os_login, run, run_with_input,
+    AuthenticatorApp, Chromium, Cluster, Outcome, Screen, answer_code, binary, ends, on_terminal, os_login, run,
+    run_with_input,
 };
 use serde_json::json;
 
@@ -31,7 +32,7 @@ impl<'a> Newcomer<'a> {
     fn tsh(&self, words: &[&str]) -> Command {
         let mut command = Command::new(binary("tsh"));
         command.env("HOME", &self.home).env("TSH_HOME", self.home.join(".tsh")).env_remove("SSH_AUTH_SOCK");
-        command.env("KUBECONFIG", self.home.join("kubeconfig")).args(words);
+        command.env("KUBECONFIG", self.home.join("kubeconfig")).env("TERM", "xterm").env_remove("NO_COLOR").args(words);
         command
     }
 
@@ -76,10 +77,15 @@ impl Terminal {
         self.answers("The same password again:", password);
     }
 
-    fn app(&mut self) -> AuthenticatorApp {
+    /// The secret that can be typed into an app.
+    fn secret(&mut self) -> String {
         let found = self.session.expect(Regex("type this secret into it: ([A-Z2-7]+)\r?\n")).unwrap();
         self.shown += &String::from_utf8_lossy(found.as_bytes());
-        AuthenticatorApp::new(&String::from_utf8_lossy(found.get(1).unwrap()))
+        String::from_utf8_lossy(found.get(1).unwrap()).into_owned()
+    }
+
+    fn app(&mut self) -> AuthenticatorApp {
+        AuthenticatorApp::new(&self.secret())
     }
 
     /// The end: what there is to be done next, and everything that was shown before.
@@ -183,6 +189,48 @@ fn a_link_makes_an_account_at_a_terminal_under_each_policy_of_second_factors() {
     let log = std::fs::read_to_string(cluster.dir().join("daemon.log")).unwrap();
     let token = ann.link.rsplit('/').next().unwrap();
     assert!(!log.contains(PASSWORD) && !log.contains(token) && !log.contains(&codes[1]), "{log}");
+}
+
+/// The secret in an `otpauth` address for this user.
+fn secret_in(address: &str, user: &str) -> String {
+    let (account, parameters) = address.strip_prefix("otpauth://totp/").unwrap().split_once('?').unwrap();
+    assert!(account.ends_with(&format!(":{user}")), "{address}");
+    parameters.split('&').find_map(|parameter| parameter.strip_prefix("secret=")).unwrap().to_owned()
+}
+
+#[test]
+fn what_a_telephone_scans_off_the_terminal_is_the_secret_that_stands_beside_it() {
+    let Some(reader) = Chromium::find() else { return };
+    let cluster = Cluster::start();
+    want(&cluster, "optional");
+    let ann = Newcomer::invited(&cluster, "ann");
+    let mut terminal = ann.sits_down();
+    terminal.types_twice("ann", PASSWORD);
+    terminal.answers("a second factor? [y/N]", "y");
+    let secret = terminal.secret();
+    for screen in [Screen::LightOnDark, Screen::DarkOnLight] {
+        let scanned = screen.scan(&reader, &terminal.shown).unwrap_or_else(|| panic!("{screen:?}: {}", terminal.shown));
+        assert_eq!(secret_in(&scanned, "ann"), secret);
+    }
+    answer_code(&mut terminal.session, &AuthenticatorApp::new(&secret).code());
+    terminal.leaves(&ann);
+
+    // Where no colours are wanted, it is drawn for a screen as most are.
+    let bob = Newcomer::invited(&cluster, "bob");
+    bob.signs_up_by_program(&bob.link).ok();
+    bob.logs_in(&format!("{PASSWORD}\n")).ok();
+    let mut tsh = bob.tsh(&["mfa", "add", "--name", "phone"]);
+    tsh.env("NO_COLOR", "1");
+    let mut terminal = Terminal { session: on_terminal(tsh), shown: String::new() };
+    terminal.answers("Password of bob:", PASSWORD);
+    let secret = terminal.secret();
+    assert!(!terminal.shown.contains('\u{1b}'), "{}", terminal.shown);
+    let scanned = Screen::LightOnDark.scan(&reader, &terminal.shown).unwrap_or_else(|| panic!("{}", terminal.shown));
+    assert_eq!(secret_in(&scanned, "bob"), secret);
+    assert_eq!(Screen::DarkOnLight.scan(&reader, &terminal.shown), None);
+    answer_code(&mut terminal.session, &AuthenticatorApp::new(&secret).code());
+    terminal.sees("phone is a second factor of yours now");
+    ends(terminal.session, 0);
 }
 
 /// As if an hour had passed.

@@ -5,7 +5,6 @@ mod commands;
 mod connect;
 mod output;
 mod secret_input;
-mod terminal;
 mod usage;
 mod yaml;
 

@@ -3,11 +3,11 @@
 use std::fmt::Write;
 
 use clap::ValueEnum;
-use remoteler_core::{Resource, printable};
+use remoteler_core::{Resource, printable, printable_json};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{terminal::escaped_json, yaml};
+use crate::yaml;
 
 /// How a result is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -89,7 +89,7 @@ impl Report {
 }
 
 fn json(value: &impl Serialize) -> anyhow::Result<String> {
-    Ok(escaped_json(&serde_json::to_string_pretty(value)?) + "\n")
+    Ok(printable_json(&serde_json::to_string_pretty(value)?) + "\n")
 }
 
 /// Columns for people: aligned, without lines and colours, so that it can be read, grepped and cut. Looks as the tables of `tsh` do.

@@ -3,21 +3,19 @@
 use std::fmt;
 
 use anyhow::{Context, anyhow};
-use remoteler_core::{Resource, printable};
+use remoteler_core::{Resource, printable, printable_json};
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{DeserializeOwned, MapAccess, SeqAccess, Visitor},
 };
 use serde_saphyr::Spanned;
 
-use crate::terminal::escaped_json;
-
 /// A value as one YAML document, with a newline at the end. In the style of JSON, which YAML reads, when it holds something that
 /// the usual style would show to a terminal as it is.
 pub(crate) fn document(value: &impl Serialize) -> anyhow::Result<String> {
     let text = serde_saphyr::to_string(value).context("the result has no YAML form")?;
     if text.lines().any(|line| printable(line) != line) {
-        return Ok(escaped_json(&serde_json::to_string_pretty(value)?) + "\n");
+        return Ok(printable_json(&serde_json::to_string_pretty(value)?) + "\n");
     }
     Ok(if text.ends_with('\n') { text } else { text + "\n" })
 }

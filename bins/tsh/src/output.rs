@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use anyhow::Context;
-use remoteler_ssh::printable;
+use remoteler_core::{printable, printable_json};
 use serde::Serialize;
 
 /// What a result is printed as.
@@ -33,12 +33,21 @@ pub(crate) fn print<T: Serialize + ?Sized>(
 fn render<T: Serialize + ?Sized>(format: Format, value: &T, text: impl FnOnce(&T) -> String) -> anyhow::Result<String> {
     Ok(match format {
         Format::Text => text(value),
-        Format::Json => serde_json::to_string_pretty(value)? + "\n",
+        Format::Json => json(value)?,
         Format::Yaml => {
             let yaml = serde_saphyr::to_string(&value).context("the result cannot be written as YAML")?;
-            yaml.trim_end().to_owned() + "\n"
+            // In the style of JSON, which YAML reads, what would be shown to the terminal as it is.
+            if yaml.lines().any(|line| printable(line) != line) {
+                json(value)?
+            } else {
+                yaml.trim_end().to_owned() + "\n"
+            }
         }
     })
+}
+
+fn json<T: Serialize + ?Sized>(value: &T) -> anyhow::Result<String> {
+    Ok(printable_json(&serde_json::to_string_pretty(value)?) + "\n")
 }
 
 /// Rows under a header: aligned, without lines and colours, so that it can be read, grepped and cut. Looks as the tables of `tctl` do.
@@ -140,6 +149,17 @@ mod tests {
         assert_eq!(safe(&"é".repeat(MOST)), "é".repeat(MOST));
         assert_eq!(safe(&"é".repeat(MOST + 1)), "é".repeat(MOST) + " …");
         assert_eq!(one_line(&anyhow::anyhow!("a".repeat(1 << 20))).len(), MOST + " …".len());
+    }
+
+    // I72
+    #[test]
+    fn nothing_in_a_result_steers_a_terminal_in_any_format_and_it_reads_back() {
+        let value = serde_json::json!([{ "name": "a\u{1b}[2J", "labels": { "note": "x\u{202e}y\u{9b}31m\nz\u{7f}" } }]);
+        for format in [Format::Json, Format::Yaml] {
+            let shown = render(format, &value, |_| String::new()).unwrap();
+            assert!(shown.lines().all(|line| printable(line) == line), "{shown:?}");
+            assert_eq!(serde_saphyr::from_str::<serde_json::Value>(&shown).unwrap(), value);
+        }
     }
 
     #[test]

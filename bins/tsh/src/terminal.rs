@@ -29,7 +29,8 @@ pub(crate) fn can_ask() -> bool {
 
 /// Whether standard error may be coloured.
 pub(crate) fn may_colour() -> bool {
-    isatty(stdio::stderr()) && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    let knows_colours = env::var_os("TERM").is_none_or(|terminal| terminal != "dumb");
+    isatty(stdio::stderr()) && knows_colours && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Size of the terminal on standard input or output; 80 by 24 when neither is one.

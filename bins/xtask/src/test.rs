@@ -44,8 +44,12 @@ fn everything(project: &Project, strict: bool, steps: &mut Steps) -> anyhow::Res
     })?;
     format_and_lint(project, steps)?;
     // What stands for SAML where it is left out is in no build of the workspace: there the daemon's default features count.
-    let without_saml = ["clippy", "-p", "remoteler", "--no-default-features", "--features", "server"];
-    steps.command("lints without SAML", project.cargo(&without_saml).args(["--", "-D", "warnings"]))?;
+    let without_saml = ["-p", "remoteler", "--no-default-features", "--features", "server"];
+    let lints = ["--lib", "--bins", "--tests", "--", "-D", "warnings"];
+    steps.command("lints without SAML", project.cargo(&["clippy"]).args(without_saml).args(lints))?;
+    // The library's alone: no daemon of another build is left behind.
+    let test = ["--lib", "without_saml"];
+    steps.command("tests without SAML", project.cargo(&["test"]).args(without_saml).args(test))?;
     // The whole workspace each time: with one package chosen, features and so builds of shared crates would differ.
     steps.command("release build", &mut project.cargo(&["build", "--workspace", "--release", "--bins"]))?;
     steps.command(

@@ -405,8 +405,10 @@ fn check_claims(claims: &Map<String, Value>, expected: &Expected<'_>) -> Result<
     }
     if let Some(max_age) = expected.max_age {
         let limit = expected.now.saturating_sub(i64::try_from(max_age).unwrap_or(i64::MAX)).saturating_sub(SKEW);
-        if time("auth_time").is_none_or(|at| at < limit) {
-            return Err("the user proved who they are too long ago");
+        match time("auth_time") {
+            Some(at) if at > expected.now.saturating_add(SKEW) => return Err("auth_time is in the future"),
+            Some(at) if at >= limit => {}
+            Some(_) | None => return Err("the user proved who they are too long ago"),
         }
     }
     match text("sub") {
@@ -525,6 +527,8 @@ mod tests {
         assert!(check_claims(&claims(), &age).is_err());
         assert!(check_claims(&with("auth_time", json!(NOW - 3700)), &age).is_err());
         assert!(check_claims(&with("auth_time", json!(NOW - 3600)), &age).is_ok());
+        assert!(check_claims(&with("auth_time", json!(NOW + SKEW)), &age).is_ok());
+        assert!(check_claims(&with("auth_time", json!(NOW + SKEW + 1)), &age).is_err());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::{
 
 /// The field of the form that an identity provider posts.
 pub(super) const FIELD: &str = "SAMLResponse";
-const NONE: &str = "this build has no SAML";
+const NONE: &str = "this build has no SAML; use one with the feature saml";
 
 /// Of no connector: none of SAML is read.
 pub(super) struct MadeKeys;

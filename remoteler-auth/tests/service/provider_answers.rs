@@ -189,6 +189,8 @@ async fn what_a_connector_asks_of_the_proof_stands_in_the_request_and_is_looked_
         json!({ "acr": "gold silver", "auth_time": now }),
         json!({ "acr": ["gold"], "auth_time": now }),
         json!({ "acr": "gold", "auth_time": now - 3600 - 61 }),
+        json!({ "acr": "gold", "auth_time": now + 61 }),
+        json!({ "acr": "gold", "auth_time": i64::MAX }),
         json!({ "acr": "gold", "auth_time": now.to_string() }),
     ] {
         idp.change(|provider| provider.wrong = wrong.as_object().unwrap().clone());
@@ -196,10 +198,13 @@ async fn what_a_connector_asks_of_the_proof_stands_in_the_request_and_is_looked_
         assert!(refused.message.contains("not to be believed"), "{wrong} {refused}");
     }
     let said = refusals(&cluster).await;
-    for why in ["acr is not what was asked for", "the user proved who they are too long ago"] {
+    let whys =
+        ["acr is not what was asked for", "the user proved who they are too long ago", "auth_time is in the future"];
+    for why in whys {
         assert!(said.iter().any(|said| said.contains(why)), "{why}: {said:?}");
     }
-    for right in [json!({ "acr": "silver", "auth_time": now }), json!({ "acr": "gold", "auth_time": now - 3600 })] {
+    for (acr, auth_time) in [("silver", now), ("gold", now - 3600), ("gold", now + 60)] {
+        let right = json!({ "acr": acr, "auth_time": auth_time });
         idp.change(|provider| provider.wrong = right.as_object().unwrap().clone());
         log_in(&cluster, &idp).await;
     }

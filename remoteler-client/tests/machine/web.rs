@@ -1,6 +1,13 @@
 //! Login at a proxy: by the web certificate it shows, or by the user's wish whatever it shows.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use remoteler_client::{KeyPairs, ProxyAddr, WebClient, WebTrust};
 use remoteler_core::{ApiError, ApiErrorKind, LoginRequest, Secret, SystemRole};
@@ -56,12 +63,57 @@ async fn a_user_logs_in_with_a_password() {
 
 #[tokio::test]
 async fn a_password_is_not_sent_to_a_proxy_whose_certificate_nobody_vouches_for() {
-    let (service, addr) = proxy(&Arc::new(Cluster::new("root"))).await;
-    let error = match WebClient::new(&addr, WebTrust::SystemRoots) {
+    let (service, asked) = silent(&Cluster::new("root")).await;
+    let stranger = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+    let stranger = stranger.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+    let said = said_by_roots(&service.addr, &stranger.pem()).await;
+    assert!(said.contains(&service.addr) && said.contains("certificate"), "{said}"); // I15
+    assert!(said.contains("for a proxy with a certificate of its own making use --insecure"), "{said}");
+    assert!(!said.contains("horse"), "{said}"); // I76
+    assert_eq!((service.connections.load(Ordering::SeqCst), asked.load(Ordering::SeqCst)), (1, 0));
+}
+
+#[tokio::test]
+async fn a_machine_without_roots_asks_nobody_and_says_where_they_are_looked_for() {
+    let (service, _) = silent(&Cluster::new("root")).await;
+    let said = said_by_roots(&service.addr, "").await;
+    assert!(said.contains("no root certificates") && said.contains("SSL_CERT_FILE"), "{said}");
+    assert_eq!(service.connections.load(Ordering::SeqCst), 0);
+}
+
+/// A proxy, and how often it was asked anything.
+async fn silent(cluster: &Cluster) -> (Service, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
+    let handler: Handler = Arc::new(move |_, _| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        refused(&ApiError::new(ApiErrorKind::Internal, "nobody was to ask"))
+    });
+    (service::web(cluster.service(SystemRole::Proxy), handler).await, asked)
+}
+
+/// What a login by these roots ends with, in one line. They are read where the environment says, so that it is another process which logs in.
+async fn said_by_roots(addr: &str, roots: &str) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("roots.pem");
+    std::fs::write(&file, roots).unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "web::child_that_logs_in_by_the_roots_of_its_machine", "--nocapture"]);
+    child.env("WEB_TEST_PROXY", addr).env("SSL_CERT_FILE", &file).env_remove("SSL_CERT_DIR");
+    let output = tokio::task::spawn_blocking(move || child.output()).await.unwrap().unwrap();
+    let output = String::from_utf8(output.stdout).unwrap();
+    let (_, said) = output.split_once("<said>").unwrap_or_else(|| panic!("{output}"));
+    let (said, _) = said.split_once("</said>").unwrap();
+    assert_eq!(said.lines().count(), 1, "{said}");
+    said.to_owned()
+}
+
+#[tokio::test]
+async fn child_that_logs_in_by_the_roots_of_its_machine() {
+    let Ok(addr) = std::env::var("WEB_TEST_PROXY") else { return };
+    let said = match WebClient::new(&addr.parse().unwrap(), WebTrust::SystemRoots) {
         Ok(web) => web.login(&request("correct horse")).await.unwrap_err().to_string(),
         Err(no_roots) => no_roots.to_string(),
     };
-    assert!(error.contains("--insecure") || error.contains("SSL_CERT_FILE"), "{error}"); // I15
-    assert!(!error.contains("horse") && error.lines().count() == 1, "{error}"); // I76
-    drop(service);
+    println!("<said>{said}</said>");
 }

@@ -1,5 +1,5 @@
 // An OpenID provider for tests: the certified one from npm, with one client and accounts that need no password. Reads its settings from one
-// JSON argument: { cert, key, account, claims, redirect }. Prints the issuer on a line when it listens.
+// JSON argument: { cert, key, account, claims, redirect }; claims is a file, which is read for each login. Prints the issuer on a line when it listens.
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:https';
 import { Provider } from 'oidc-provider';
@@ -9,6 +9,7 @@ const server = createServer({ cert: readFileSync(settings.cert), key: readFileSy
 await new Promise((listening) => server.listen(0, '127.0.0.1', listening));
 const issuer = `https://localhost:${server.address().port}`;
 
+const claims = () => JSON.parse(readFileSync(settings.claims));
 const provider = new Provider(issuer, {
   clients: [
     {
@@ -21,13 +22,13 @@ const provider = new Provider(issuer, {
       grant_types: ['authorization_code'],
     },
   ],
-  claims: { openid: ['sub'], email: ['email', 'email_verified'], profile: Object.keys(settings.claims) },
+  claims: { openid: ['sub'], email: ['email', 'email_verified'], profile: Object.keys(claims()) },
   conformIdTokenClaims: false,
   features: { devInteractions: { enabled: false } },
   pkce: { required: () => true },
   cookies: { keys: ['a key that signs cookies of tests'] },
   async findAccount(_, id) {
-    return { accountId: id, claims: async () => ({ sub: id, ...settings.claims }) };
+    return { accountId: id, claims: async () => ({ sub: id, ...claims() }) };
   },
   async loadExistingGrant(context) {
     const grant = new context.oidc.provider.Grant({

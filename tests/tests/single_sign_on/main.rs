@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails ends its test")]
 
 mod ends;
+mod files;
 mod four_ways;
 mod local;
 mod oidc;

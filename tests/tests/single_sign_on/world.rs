@@ -57,9 +57,7 @@ impl World {
     /// Starts an OpenID provider and makes its connector `idp`. Who comes is `account`, or nobody.
     pub(crate) fn add_oidc(&self, account: Option<&str>) -> OidcProvider {
         let redirect = self.callback("idp");
-        let claims = json!({
-            "email": "ann@example.com", "email_verified": true, "groups": ["ssh-users"], "logins": [os_login()],
-        });
+        let claims = claims(&["ssh-users"]);
         let provider = OidcProvider::start(self.cluster.dir(), &self.files, &redirect, account, &claims);
         let connector = json!({
             "kind": "oidc", "version": "v3", "metadata": { "name": "idp" },
@@ -139,6 +137,11 @@ impl World {
         let homes = std::fs::read_dir(keys).into_iter().flatten().flatten();
         homes.flat_map(|dir| std::fs::read_dir(dir.path()).unwrap()).map(|file| file.unwrap().path()).collect()
     }
+}
+
+/// What an OpenID provider says of who comes, who is in these groups.
+pub(crate) fn claims(groups: &[&str]) -> serde_json::Value {
+    json!({ "email": "ann@example.com", "email_verified": true, "groups": groups, "logins": [os_login()] })
 }
 
 /// A `tsh login` that waits for a browser.

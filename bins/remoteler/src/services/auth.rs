@@ -230,3 +230,5 @@ impl AuthServer {
 
 #[cfg(test)]
 mod tests;
+#[cfg(all(test, not(feature = "saml")))]
+mod without_saml;

@@ -1,6 +1,6 @@
 //! `tsh mfa`: one's own second factors. Owns what is asked and shown on the terminal; codes and passwords are judged by the auth service.
 
-use qrcode::{QrCode, render::unicode};
+use qrcode::{QrCode, render::unicode::Dense1x2};
 use remoteler_client::{RemoteAuth, StoredLogin};
 use remoteler_core::{
     ApiError, ApiErrorKind, AuthApi, Factor, FactorRemoval, FreshProof, NewFactor, OfferedTotp, Secret, wire,
@@ -133,13 +133,19 @@ fn manual(secret: &Secret) -> String {
     format!("Scan this with an authenticator app, or type this secret into it: {}", output::safe(secret.reveal()))
 }
 
-/// The QR code as text, where somebody can hold a telephone to it.
+/// The QR code as text, where somebody can hold a telephone to it. Many read dark on light alone, so that both colours are said; where none may be, what is
+/// light is drawn, for most terminals write light on dark.
 fn picture(uri: &Secret) -> Option<String> {
     if !terminal::stdin_is_terminal() {
         return None;
     }
     let code = QrCode::new(uri.reveal()).ok()?;
-    Some(code.render::<unicode::Dense1x2>().quiet_zone(true).build())
+    let mut drawn = code.render::<Dense1x2>();
+    if !terminal::may_colour() {
+        return Some(drawn.dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build());
+    }
+    let rows: Vec<_> = drawn.build().lines().map(|row| format!("\x1b[30;47m{row}\x1b[0m")).collect();
+    Some(rows.join("\n"))
 }
 
 fn table(factors: &[Factor]) -> String {
