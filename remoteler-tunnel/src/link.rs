@@ -520,7 +520,7 @@ impl Sequence {
 }
 
 /// A deadline that is found so late was slept through.
-const STOOD_STILL: Duration = Duration::from_secs(1);
+pub(crate) const STOOD_STILL: Duration = Duration::from_secs(1);
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 const MOST_FUTILE: u32 = 2;
 

@@ -24,7 +24,7 @@ use bytes::Bytes;
 
 use crate::frame::Payload;
 use crate::handshake::Hello;
-use crate::link::Sequence;
+use crate::link::{STOOD_STILL, Sequence};
 use crate::replay::Replay;
 
 use budget::Budgets;
@@ -445,8 +445,15 @@ impl Mux {
             }
             Phase::Up { .. } => {
                 self.link.handle_timeout(now)?;
-                if self.inbound.check_at.is_some_and(|check_at| now >= check_at) {
-                    self.reset_stalled(now);
+                if let Some(check_at) = self.inbound.check_at
+                    && now >= check_at
+                {
+                    if now.saturating_duration_since(check_at) > STOOD_STILL {
+                        // Nobody could read while this process stood still: all have their time anew.
+                        self.inbound.check_at = Some(now + self.limits.stalled_after);
+                    } else {
+                        self.reset_stalled(now);
+                    }
                 }
                 Ok(())
             }

@@ -20,13 +20,32 @@ fn full() -> (Pair, Vec<u32>) {
 impl Pair {
     /// The server gives up who was not read, before anything else is sent.
     fn give_up(&mut self) {
-        self.now += Duration::from_secs(12);
-        self.server.mux.handle_timeout(self.now).unwrap();
+        self.pass(12);
+    }
+
+    fn pass(&mut self, seconds: u32) {
+        for _ in 0..seconds {
+            self.now += Duration::from_secs(1);
+            self.server.mux.handle_timeout(self.now).unwrap();
+        }
     }
 }
 
 fn read(end: &mut End, id: u32, now: Instant) -> Result<ReadOutcome, StreamError> {
     end.mux.read(id, 1, now, &mut |_| {})
+}
+
+#[test]
+fn nobody_is_given_up_for_not_reading_while_this_process_stood_still() {
+    let (mut pair, streams) = full();
+    pair.now += Duration::from_secs(60);
+    pair.server.mux.handle_timeout(pair.now).unwrap();
+    pair.pass(9);
+
+    assert_eq!(read(&mut pair.server, streams[3], pair.now), Ok(ReadOutcome::Read(1)));
+    pair.pass(12);
+
+    assert_eq!(read(&mut pair.server, streams[2], pair.now), Err(STALLED), "who still does not read is");
 }
 
 #[test]
