@@ -329,12 +329,14 @@ impl HostState {
         self.with_authorities(&self.tls_certificate)
     }
 
-    /// What it shows in TLS where it is the client.
+    /// What it shows in TLS where it is the client: the certificate alone. Who serves the cluster knows its authorities, and would keep what else is
+    /// shown for as long as the connection lasts.
     ///
     /// # Errors
     /// [`HostStateError::Tls`]
     pub fn tls_client_identity(&self) -> Result<TlsIdentity, HostStateError> {
-        self.with_authorities(self.tls_client_certificate.as_ref().unwrap_or(&self.tls_certificate))
+        let certificate = self.tls_client_certificate.as_ref().unwrap_or(&self.tls_certificate);
+        Ok(TlsIdentity::from_pem(certificate.as_bytes(), self.tls_private_key.reveal().as_bytes())?)
     }
 
     fn with_authorities(&self, certificate: &str) -> Result<TlsIdentity, HostStateError> {

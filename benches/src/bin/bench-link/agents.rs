@@ -80,7 +80,7 @@ pub(crate) async fn joining(proxy: &str, ca_pin: &str, which: Range<usize>, api:
 async fn call_as_the_daemon_does(proxy: &str, state: &HostState) -> anyhow::Result<()> {
     let policy = Policy::new(state.trust().clone(), Default::default());
     let shared: Arc<SharedPolicy> = Arc::new(SharedPolicy::new(policy));
-    let identity = SharedTlsIdentity::new(state.tls_identity()?);
+    let identity = SharedTlsIdentity::new(state.tls_client_identity()?);
     let api: Arc<dyn AuthApi> = Arc::new(RemoteAuth::tls(proxy, Some(identity), AuthTrust::Policy(shared))?);
     let record = NodeRecord {
         host_id: state.host_id(),
@@ -123,7 +123,7 @@ async fn start(proxy: &str, state: &HostState, ways: Ways, service: Arc<dyn Stre
         host,
         services: [(TargetKind::Ssh, service)].into(),
         tls: ClientTls {
-            identity: Some(SharedTlsIdentity::new(state.tls_identity()?)),
+            identity: Some(SharedTlsIdentity::new(state.tls_client_identity()?)),
             trust,
             clock: Arc::new(SystemClock),
         },
