@@ -150,12 +150,27 @@ impl TunnelServer {
     }
 
     /// Serves the link of a peer that TLS has verified, to its end; or takes a link up on this connection that has lost its own.
-    pub async fn serve<S>(&self, stream: S, peer: Verified, source: SocketAddr, admission: Admission)
+    pub fn serve<S>(
+        &self,
+        stream: S,
+        peer: Verified,
+        source: SocketAddr,
+        admission: Admission,
+    ) -> impl Future<Output = ()> + Send
     where
         S: AsyncRead + AsyncWrite + ExportsKeys + Send + Unpin + 'static,
     {
-        // What is over long before the link is has a box of its own, so that an idle link keeps little.
-        let Some(registered) = Box::pin(self.admit(stream, peer, source, admission)).await else { return };
+        // What is over long before the link is has a box of its own, and the arguments are in it: an idle link keeps little.
+        let admitted = Box::pin(self.admit(stream, peer, source, admission));
+        async move {
+            if let Some(registered) = admitted.await {
+                self.hold(registered).await;
+            }
+        }
+    }
+
+    /// Serves the link of an agent that has registered, to its end.
+    async fn hold(&self, registered: Box<Registered>) {
         let Registered { agent, link, control, attachment, kept, live } = *registered;
         let mut shut_out = std::pin::pin!(shut_out(live).fuse());
         if let Some(control) = control {

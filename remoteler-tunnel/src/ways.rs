@@ -13,6 +13,7 @@ use tokio_rustls::client::TlsStream;
 use crate::carrier::carry;
 use crate::connect::{ConnectError, tls_over};
 use crate::dialer::{Dialer, DirectDialer};
+use crate::read_ahead::ReadAhead;
 use crate::stream::BoxedStream;
 
 /// How an address is reached.
@@ -125,7 +126,7 @@ impl Ways {
     }
 
     async fn straight(&self, address: &str, tls: Arc<ClientConfig>) -> Result<TlsStream<BoxedStream>, ConnectError> {
-        tls_over(self.dialer.dial(address).await?, address, tls).await
+        tls_over(ahead(self.dialer.dial(address).await?), address, tls).await
     }
 
     async fn over_websocket(
@@ -134,8 +135,12 @@ impl Ways {
         tls: Arc<ClientConfig>,
     ) -> Result<TlsStream<BoxedStream>, ConnectError> {
         let carried = carry(self.dialer.dial(address).await?, address).await?;
-        tls_over(carried, address, tls).await
+        tls_over(ahead(carried), address, tls).await
     }
+}
+
+fn ahead(stream: BoxedStream) -> BoxedStream {
+    Box::new(ReadAhead::new(stream))
 }
 
 /// How long the way over WebSocket is left alone after it led nowhere.

@@ -17,6 +17,7 @@ use super::client_hello::{HelloError, read_client_hello};
 use super::gate::Gate;
 use super::route::{ALPN_SSH, ALPN_TUNNEL, Route, RouteError, route};
 use crate::connect::keep_little_unsent;
+use crate::read_ahead::ReadAhead;
 use crate::stream::Replayed;
 use crate::tls::{
     ClientAuth, PeerError, ServerTls, SharedTlsIdentity, TlsConfigError, verified_peer, web_server_config,
@@ -32,14 +33,14 @@ pub enum Routed {
     /// A dial for SSH. The handler reads the dial header.
     Ssh {
         /// After the handshake.
-        stream: Box<TlsStream<Socket>>,
+        stream: Box<TlsStream<ReadAhead<Socket>>>,
         /// Who it is.
         peer: Verified,
     },
     /// An agent's link. The handler checks that the peer is a host.
     Tunnel {
         /// After the handshake.
-        stream: Box<TlsStream<Socket>>,
+        stream: Box<TlsStream<ReadAhead<Socket>>>,
         /// Who it is.
         peer: Verified,
     },
@@ -53,7 +54,7 @@ pub enum Routed {
         stream: Socket,
     },
     /// For the web API. The peer is nobody.
-    Web(Box<TlsStream<Socket>>),
+    Web(Box<TlsStream<ReadAhead<Socket>>>),
 }
 
 /// Why a connection to the one port was refused.
@@ -165,7 +166,7 @@ impl<H: RouteHandler> OnePort<H> {
         &self,
         config: &Arc<ServerConfig>,
         stream: Socket,
-    ) -> Result<(Box<TlsStream<Socket>>, Verified), Refusal> {
+    ) -> Result<(Box<TlsStream<ReadAhead<Socket>>>, Verified), Refusal> {
         let stream = handshake(config, stream).await?;
         let (_, session) = stream.get_ref();
         let peer = verified_peer(session.peer_certificates(), &*self.tls.trust, X509Purpose::Client, &*self.tls.clock)?;
@@ -173,7 +174,7 @@ impl<H: RouteHandler> OnePort<H> {
     }
 }
 
-async fn handshake(config: &Arc<ServerConfig>, stream: Socket) -> Result<Box<TlsStream<Socket>>, Refusal> {
-    let stream = TlsAcceptor::from(config.clone()).accept(stream).await.map_err(Refusal::Handshake)?;
+async fn handshake(config: &Arc<ServerConfig>, stream: Socket) -> Result<Box<TlsStream<ReadAhead<Socket>>>, Refusal> {
+    let stream = TlsAcceptor::from(config.clone()).accept(ReadAhead::new(stream)).await.map_err(Refusal::Handshake)?;
     Ok(Box::new(stream))
 }
