@@ -22,6 +22,7 @@ mod mux;
 mod notice;
 mod origin;
 mod passing;
+mod pool;
 mod read_ahead;
 mod registration;
 mod relay;

@@ -25,6 +25,7 @@ use bytes::Bytes;
 use crate::frame::Payload;
 use crate::handshake::Hello;
 use crate::link::{STOOD_STILL, Sequence};
+use crate::pool::Pool;
 use crate::replay::Replay;
 
 use budget::Budgets;
@@ -88,6 +89,8 @@ pub struct Mux {
     away: Away,
     budgets: Budgets,
     events: VecDeque<MuxEvent>,
+    /// What written octets were kept in.
+    pool: Pool,
 }
 
 #[derive(Debug)]
@@ -173,6 +176,7 @@ impl Mux {
             away: Away::default(),
             budgets: Budgets::new(now),
             events: VecDeque::new(),
+            pool: Pool::new(MOST_POOLED),
             limits,
         }
     }
@@ -282,7 +286,7 @@ impl Mux {
             }
             return Ok(0);
         }
-        send.buffer.push(octets.get(..taken).unwrap_or_default());
+        send.buffer.push(octets.get(..taken).unwrap_or_default(), &mut self.pool);
         outbound.buffered += taken;
         outbound.schedule.activate(id, send);
         Ok(taken)
@@ -461,6 +465,26 @@ impl Mux {
         }
     }
 
+    /// Gives back buffers when nothing is under way, and the room of queues that are empty where nothing but the registration is open.
+    pub(crate) fn give_back(&mut self) {
+        if self.outbound.buffered == 0 && self.replay.as_ref().is_none_or(|replay| replay.is_empty()) {
+            self.pool.give_up();
+        }
+        if self.streams.map.len() > 1 || self.wants_transmit() {
+            return;
+        }
+        if self.incoming.is_empty() {
+            self.incoming = VecDeque::new();
+        }
+        if self.events.is_empty() {
+            self.events = VecDeque::new();
+        }
+        let Outbound { control, windows, crowd, .. } = &mut self.outbound;
+        if control.is_empty() && windows.is_empty() && crowd.is_empty() {
+            (*control, *windows, *crowd) = Default::default();
+        }
+    }
+
     /// With the link nearly full, ends the streams that nobody reads, largest first, until half of it is free: so that
     /// those never stop the others (I27).
     fn reset_stalled(&mut self, now: Instant) {
@@ -540,4 +564,6 @@ impl Mux {
 const LEAST_METADATA: u32 = 4096;
 /// A write up to this size on a stream with nothing unsent is little.
 const LITTLE: usize = 4096;
+/// Written octets that are kept for a resumption while the peer acknowledges what went before: as much as it may take before it does.
+const MOST_POOLED: usize = 32;
 const CHECK_EVERY: Duration = Duration::from_secs(1);

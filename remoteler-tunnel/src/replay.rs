@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::frame::{HEADER_LEN, Header, Payload};
+use crate::frame::{DATA_LEN, HEADER_LEN, Header, Payload};
+use crate::pool::Pool;
 
 /// How much all links of a process may keep together. Clones are the same budget.
 #[derive(Clone, Debug)]
@@ -68,7 +69,7 @@ impl Replay {
     }
 
     /// Lets go of the first `count` octets: the peer has them.
-    pub(crate) fn acknowledged(&mut self, count: u64) {
+    pub(crate) fn acknowledged(&mut self, count: u64, pool: &mut Pool) {
         let count = usize::try_from(count).unwrap_or(usize::MAX).min(self.len);
         self.len -= count;
         self.budget.kept.fetch_sub(count, Ordering::Relaxed);
@@ -79,7 +80,11 @@ impl Replay {
                 return;
             }
             left -= first.len();
-            self.chunks.pop_front();
+            if let Some(chunk) = self.chunks.pop_front()
+                && chunk.len() >= DATA_LEN
+            {
+                pool.give_whole(chunk);
+            }
         }
         self.joined.advance(left.min(self.joined.len()));
         if self.joined.is_empty() {
@@ -119,6 +124,11 @@ impl Replay {
             self.again = VecDeque::new();
         }
         Some((frames, payload))
+    }
+
+    /// Whether the peer has everything.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     pub(crate) fn has_again(&self) -> bool {
@@ -201,12 +211,12 @@ mod tests {
         }
         assert_eq!(again(&mut replay), sent);
         for cut in [13, 5012, 19, 2060] {
-            replay.acknowledged(cut as u64);
+            replay.acknowledged(cut as u64, &mut Pool::new(1));
             sent.advance(cut);
             assert_eq!(again(&mut replay), sent);
             assert_eq!(budget.kept(), sent.len());
         }
-        replay.acknowledged(sent.len() as u64);
+        replay.acknowledged(sent.len() as u64, &mut Pool::new(1));
         assert_eq!((again(&mut replay).len(), budget.kept()), (0, 0));
     }
 
@@ -218,7 +228,7 @@ mod tests {
             sent.unsplit(keep(&mut replay, length, sent.len() as u32));
         }
         for cut in [5, 60, 50 + 5, 900] {
-            replay.acknowledged(cut);
+            replay.acknowledged(cut, &mut Pool::new(1));
             sent.advance(cut as usize);
             replay.rewind();
             let pieces = std::iter::from_fn(|| replay.next_again(MOST));

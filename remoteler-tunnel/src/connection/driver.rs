@@ -18,6 +18,7 @@ use super::{CloseReason, LinkState, Replacement, Shared, now};
 use crate::link::LinkError;
 use crate::mux::error::{Code, ProtocolError};
 use crate::mux::outbox::Outbox;
+use crate::pool::Pool;
 use crate::stream::BoxedStream;
 
 pub(super) struct Driver {
@@ -28,6 +29,8 @@ pub(super) struct Driver {
     /// When a link without a connection is given up.
     given_up_at: Option<Instant>,
     input: BytesMut,
+    /// What was `input` before.
+    pool: Pool,
     read_size: usize,
     /// Whether some of the input came while the connection was held.
     unheard: bool,
@@ -49,6 +52,7 @@ impl Driver {
             resume_within,
             given_up_at: None,
             input: BytesMut::new(),
+            pool: Pool::new(MOST_SPENT),
             read_size: SMALL_READ,
             unheard: false,
             out: Outbox::default(),
@@ -292,8 +296,14 @@ impl Driver {
     /// Reads what there is, as far as the buffer goes: whoever waits for it is then called once. Ready with 0 at the end.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some(io) = &mut self.io else { return Poll::Pending };
-        if self.input.capacity() - self.input.len() < self.read_size / 4 {
-            self.input.reserve(self.read_size);
+        if self.input.capacity() - self.input.len() < self.read_size / 4 && !self.input.try_reclaim(self.read_size) {
+            // Of the last one streams hold parts.
+            let mut next = self.pool.take(self.input.len() + self.read_size);
+            next.extend_from_slice(&self.input);
+            let last = std::mem::replace(&mut self.input, next);
+            if self.read_size == LARGE_READ {
+                self.pool.give(last);
+            }
         }
         let mut total = 0;
         loop {
@@ -315,6 +325,8 @@ impl Driver {
                 Poll::Pending => {
                     if self.input.is_empty() && self.read_size == SMALL_READ {
                         self.input = BytesMut::new(); // an idle link holds no buffer
+                        self.pool.give_up();
+                        self.shared.lock().mux.give_back();
                     }
                     return Poll::Pending;
                 }
@@ -447,6 +459,8 @@ const MANY: u8 = 16;
 const SLICES: usize = 16;
 const SMALL_READ: usize = 4 * 1024;
 const LARGE_READ: usize = 64 * 1024;
+/// Buffers of which readers of streams hold parts for a moment.
+const MOST_SPENT: usize = 4;
 /// Rounds before it is another task's turn.
 const ROUNDS: usize = 32;
 /// Time for the last frame to leave.

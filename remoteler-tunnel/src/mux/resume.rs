@@ -55,7 +55,7 @@ impl Mux {
         self.suspend();
         let news = self.link.resume(peer_received, now)?;
         if let Some(replay) = &mut self.replay {
-            replay.acknowledged(news);
+            replay.acknowledged(news, &mut self.pool);
             self.link.goes_again(replay.rewind() as u64);
         }
         self.budgets.pings.give_back(); // for the question that begins each connection
@@ -68,7 +68,7 @@ impl Mux {
         if let Some(replay) = &mut self.replay
             && news > 0
         {
-            replay.acknowledged(news);
+            replay.acknowledged(news, &mut self.pool);
         }
         Ok(news > 0)
     }

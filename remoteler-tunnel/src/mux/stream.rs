@@ -9,6 +9,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::error::Code;
 use crate::frame::DATA_LEN;
+use crate::pool::Pool;
 
 /// Received octets in the order they came. Small payloads are joined, so that many of them hold little memory.
 #[derive(Debug, Default)]
@@ -89,9 +90,12 @@ impl Unsent {
         self.len == 0
     }
 
-    pub(crate) fn push(&mut self, mut octets: &[u8]) {
+    pub(crate) fn push(&mut self, mut octets: &[u8], pool: &mut Pool) {
         self.len += octets.len();
         while !octets.is_empty() {
+            if self.tail.is_empty() && octets.len() >= DATA_LEN / 2 {
+                self.tail = pool.take(DATA_LEN);
+            }
             let (now, later) = octets.split_at(octets.len().min(DATA_LEN - self.tail.len()));
             self.tail.extend_from_slice(now);
             if self.tail.len() == DATA_LEN {
@@ -332,7 +336,7 @@ mod tests {
         let written: Vec<u8> = (0..100_000u32).map(|at| at as u8).collect();
         let mut unsent = Unsent::default();
         for piece in written.chunks(7001) {
-            unsent.push(piece);
+            unsent.push(piece, &mut Pool::new(1));
         }
 
         let first = unsent.take(usize::MAX);
