@@ -17,11 +17,11 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// Octets of a day in both directions. A PONG carries the acknowledgement of its PING, and one of its own comes back for it: one for two
 /// segments.
-async fn idle_day(limits: Limits) -> u64 {
+async fn idle_day(limits: Limits, one_way: Duration) -> u64 {
     let cluster = TestCluster::new(1).with_limits(limits, Limits::server());
     let proxy = cluster.start_proxy("p1");
     let device = cluster.net().machine("192.0.2.7");
-    device.delay(Duration::from_millis(40), Duration::from_millis(20));
+    device.delay(one_way, Duration::from_millis(20));
     let agent = cluster.start_agent("edge", proxy.address(), &device, Arc::new(Echo));
     cluster.connected(&agent).await;
     sleep(Duration::from_secs(60)).await;
@@ -37,14 +37,25 @@ async fn idle_day(limits: Limits) -> u64 {
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_day_costs_less_than_a_megabyte() {
-    let octets = idle_day(Limits::client()).await;
-    println!("{octets} octets a day");
-    assert!((100_000..1_000_000).contains(&octets), "{octets}");
+    for one_way in [40, 330] {
+        let octets = idle_day(Limits::client(), Duration::from_millis(one_way)).await;
+        println!("{octets} octets a day");
+        assert!((100_000..1_000_000).contains(&octets), "{octets}, {one_way} ms each way");
+    }
+}
+
+/// Where an answer takes long it is asked for sooner, and by one side alone.
+#[tokio::test(start_paused = true)]
+async fn an_idle_day_with_round_trips_of_a_second_and_two_costs_little_more_than_a_megabyte() {
+    for one_way in [500, 1_000] {
+        let octets = idle_day(Limits::client(), Duration::from_millis(one_way)).await;
+        assert!((100_000..1_200_000).contains(&octets), "{octets}, {one_way} ms each way");
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_day_on_a_metered_network_costs_less_than_a_hundred_kilobytes() {
-    let octets = idle_day(Limits::metered()).await;
+    let octets = idle_day(Limits::metered(), Duration::from_millis(40)).await;
     println!("{octets} octets a day");
     assert!((10_000..100_000).contains(&octets), "{octets}");
 }
