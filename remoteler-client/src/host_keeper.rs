@@ -271,6 +271,7 @@ impl HostKeeper {
         let mut changes = self.policy.changes();
         // Whether the rules are others than those by which the certificates were judged.
         let mut replaced = false;
+        let mut spoke = None;
         loop {
             let policy = self.policy.policy();
             let changed = acknowledged != Some(policy.trust.rotation.generation)
@@ -279,12 +280,17 @@ impl HostKeeper {
             if self.take_over() {
                 next = Instant::now();
             }
+            // Who has lost its links may be shut out, and is to know it as soon as others.
+            if let Some(spoke) = spoke {
+                next = next.min(spoke + self.wanted_heartbeat().period());
+            }
             if Instant::now() >= next || (changed && !failing) {
                 let Some(outcome) = stop.run_until_cancelled(self.follow(&**auth)).await else { return };
                 next = Instant::now()
                     + match outcome {
                         Ok(generation) => {
                             acknowledged = Some(generation);
+                            spoke = Some(Instant::now());
                             self.standing.send_if_modified(|standing| standing.take().is_some());
                             if std::mem::take(&mut failing) {
                                 tracing::info!(generation, "the trust bundle is acknowledged again");
@@ -293,6 +299,7 @@ impl HostKeeper {
                         }
                         Err(error) => {
                             let first = !std::mem::replace(&mut failing, true);
+                            spoke = None;
                             let Some(shut_out) = stop.run_until_cancelled(self.examine(&error)).await else { return };
                             match shut_out {
                                 Some(()) => PERIOD,
