@@ -26,7 +26,6 @@ async fn cluster() -> Cluster {
             addr: None,
             version: "0.1.0".into(),
             last_seen: Timestamp::default(),
-            heartbeat: Default::default(),
         };
         cluster.as_host(&certs).announce_node(record).await.unwrap();
     }
@@ -38,7 +37,6 @@ async fn cluster() -> Cluster {
         addr: None,
         version: "0.1.0".into(),
         last_seen: Timestamp::default(),
-        heartbeat: Default::default(),
     };
     cluster.as_host(&certs).announce_kube(record).await.unwrap();
     let dev = json!({

@@ -245,7 +245,6 @@ impl Case {
             addr: None,
             version: "1".into(),
             last_seen: Timestamp::default(),
-            heartbeat: Default::default(),
         }
     }
 
@@ -265,7 +264,6 @@ impl Case {
             addr: None,
             version: "1".into(),
             last_seen: Timestamp::default(),
-            heartbeat: Default::default(),
         };
         authorize_kube(user, &self.policy(), &kube)
     }
