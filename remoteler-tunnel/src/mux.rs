@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::frame::Payload;
+use crate::frame::{DATA_LEN, Payload};
 use crate::handshake::Hello;
 use crate::link::{STOOD_STILL, Sequence};
 use crate::pool::Pool;
@@ -176,7 +176,7 @@ impl Mux {
             away: Away::default(),
             budgets: Budgets::new(now),
             events: VecDeque::new(),
-            pool: Pool::new(MOST_POOLED),
+            pool: Pool::new(MOST_POOLED, 2 * DATA_LEN),
             limits,
         }
     }

@@ -5,16 +5,17 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
-/// At most so many buffers; an older one makes place for a newer.
+/// At most so many buffers, of so many octets each; an older one makes place for a newer.
 #[derive(Debug)]
 pub(crate) struct Pool {
     spent: VecDeque<BytesMut>,
     most: usize,
+    largest: usize,
 }
 
 impl Pool {
-    pub(crate) fn new(most: usize) -> Self {
-        Self { spent: VecDeque::new(), most }
+    pub(crate) fn new(most: usize, largest: usize) -> Self {
+        Self { spent: VecDeque::new(), most, largest }
     }
 
     /// An empty buffer with room for `size` octets: one of which nobody holds a part any more, or a new one.
@@ -32,6 +33,9 @@ impl Pool {
     /// Takes back a buffer, whatever is in it, of which others may hold parts.
     pub(crate) fn give(&mut self, mut buffer: BytesMut) {
         buffer.clear();
+        if buffer.try_reclaim(self.largest + 1) {
+            return; // little would be kept in it, and much held
+        }
         if self.spent.len() >= self.most {
             self.spent.pop_front();
         }
@@ -57,7 +61,7 @@ mod tests {
 
     #[test]
     fn a_buffer_is_used_again_when_nobody_holds_a_part_of_it_and_not_before() {
-        let mut pool = Pool::new(2);
+        let mut pool = Pool::new(2, 2000);
         let mut buffer = pool.take(1000);
         buffer.extend_from_slice(&[7; 900]);
         let place = buffer.as_ptr();
@@ -75,12 +79,23 @@ mod tests {
 
     #[test]
     fn no_more_are_kept_than_was_said() {
-        let mut pool = Pool::new(2);
+        let mut pool = Pool::new(2, 2000);
         for _ in 0..5 {
             pool.give_whole(Bytes::from(vec![0; 100]));
         }
         assert_eq!(pool.spent.len(), 2);
         pool.give_up();
         assert_eq!(pool.spent.capacity(), 0);
+    }
+
+    #[test]
+    fn what_holds_much_is_not_kept_for_little_though_only_a_part_of_it_was_handed_out() {
+        let mut pool = Pool::new(2, 2000);
+        let whole = Bytes::from(vec![0; 100_000]);
+        let part = whole.slice(99_000..);
+        drop(whole);
+        pool.give_whole(part);
+
+        assert!(pool.spent.is_empty());
     }
 }

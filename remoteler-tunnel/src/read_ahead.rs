@@ -1,5 +1,5 @@
 //! Reads more of a socket at a time than its reader asks for, for TLS, which asks for 4 KiB: a record of 16 KiB would be five calls of the system.
-//! Owns a buffer, and that only while the peer sends much at once. Writes pass through.
+//! Owns a buffer, from when the peer sends much at once until it sends little. Writes pass through.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

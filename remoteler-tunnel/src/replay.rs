@@ -211,12 +211,12 @@ mod tests {
         }
         assert_eq!(again(&mut replay), sent);
         for cut in [13, 5012, 19, 2060] {
-            replay.acknowledged(cut as u64, &mut Pool::new(1));
+            replay.acknowledged(cut as u64, &mut Pool::new(1, DATA_LEN));
             sent.advance(cut);
             assert_eq!(again(&mut replay), sent);
             assert_eq!(budget.kept(), sent.len());
         }
-        replay.acknowledged(sent.len() as u64, &mut Pool::new(1));
+        replay.acknowledged(sent.len() as u64, &mut Pool::new(1, DATA_LEN));
         assert_eq!((again(&mut replay).len(), budget.kept()), (0, 0));
     }
 
@@ -228,7 +228,7 @@ mod tests {
             sent.unsplit(keep(&mut replay, length, sent.len() as u32));
         }
         for cut in [5, 60, 50 + 5, 900] {
-            replay.acknowledged(cut, &mut Pool::new(1));
+            replay.acknowledged(cut, &mut Pool::new(1, DATA_LEN));
             sent.advance(cut as usize);
             replay.rewind();
             let pieces = std::iter::from_fn(|| replay.next_again(MOST));

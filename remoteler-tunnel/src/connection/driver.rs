@@ -52,7 +52,7 @@ impl Driver {
             resume_within,
             given_up_at: None,
             input: BytesMut::new(),
-            pool: Pool::new(MOST_SPENT),
+            pool: Pool::new(MOST_SPENT, 2 * LARGE_READ),
             read_size: SMALL_READ,
             unheard: false,
             out: Outbox::default(),
@@ -166,6 +166,7 @@ impl Driver {
         self.out = Outbox::default();
         self.unflushed = false;
         self.read_size = SMALL_READ;
+        self.pool.give_up();
         let since = now();
         self.given_up_at = Some(since + self.resume_within);
         self.shared.lock().mux.suspend();

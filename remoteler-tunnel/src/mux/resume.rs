@@ -45,6 +45,7 @@ impl Mux {
     /// The connection is lost, and with it what was in no whole frame and what is not sequenced.
     pub fn suspend(&mut self) {
         self.link.suspend();
+        self.pool.give_up();
     }
 
     /// Goes on over another connection, whose peer has received so many octets: what it has not goes out again first.

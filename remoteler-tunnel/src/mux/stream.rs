@@ -336,7 +336,7 @@ mod tests {
         let written: Vec<u8> = (0..100_000u32).map(|at| at as u8).collect();
         let mut unsent = Unsent::default();
         for piece in written.chunks(7001) {
-            unsent.push(piece, &mut Pool::new(1));
+            unsent.push(piece, &mut Pool::new(1, DATA_LEN));
         }
 
         let first = unsent.take(usize::MAX);
