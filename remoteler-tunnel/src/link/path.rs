@@ -233,6 +233,26 @@ mod tests {
     }
 
     #[test]
+    fn of_a_pace_a_twelfth_is_believed_on_the_next_connection_until_that_has_shown_its_own() {
+        let second = Duration::from_secs(1);
+        let mut drain = Drain::default();
+        drain.measured(12 << 20, second);
+        let mut next = drain.carried_over();
+        assert_eq!(next.takes(1 << 20), second);
+        assert_eq!(next.carried_over().takes(1 << 20), second, "and no less on the one after that");
+        next.measured(16 << 10, second / 10);
+        assert_eq!(next.takes(1 << 20), second, "a round trip is no pace");
+        next.measured(ACK_EVERY, second);
+        assert!(next.takes(1 << 20) > second, "it shows its own");
+        let mut slow = drain.carried_over();
+        slow.measured(16 << 10, second);
+        assert!(slow.takes(16 << 10) == second, "it is slower than was thought");
+        let mut fast = drain.carried_over();
+        fast.measured(64 << 10, second / 100);
+        assert!(fast.takes(1 << 20) < second / 5, "and faster");
+    }
+
+    #[test]
     fn what_has_left_while_it_was_written_waits_no_more() {
         let (mut drain, now) = (Drain::default(), Instant::now());
         drain.measured(25_000, Duration::from_millis(250));
