@@ -172,7 +172,7 @@ impl PolicyRefresher {
         let mut failures = 0_u32;
         loop {
             let asked_at = Instant::now();
-            let asked = auth.policy(self.kept.version, wire::MAX_WAIT);
+            let asked = auth.policy(self.kept.version, self.patience());
             tokio::pin!(asked);
             let answer = loop {
                 let due = self.next_due();
@@ -219,6 +219,11 @@ impl PolicyRefresher {
         }
     }
 
+    /// How long a request may wait: where locks are strict, what is known is confirmed before it is old, once more if one is lost.
+    fn patience(&self) -> Duration {
+        if self.shared.policy().has_strict_locks() { LOCKS_HOLD * 2 / 3 } else { wire::LONGEST_WAIT }
+    }
+
     /// When time alone changes the view: a lock ends, or what is known becomes old.
     fn next_due(&self) -> Instant {
         let policy = self.shared.policy();
@@ -236,7 +241,7 @@ impl PolicyRefresher {
         let old = self.confirmed.is_none_or(|since| since.elapsed() >= LOCKS_HOLD);
         let knowledge = if old { Knowledge::Old } else { Knowledge::Confirmed };
         let locks = self.kept.limits.locks.in_force(self.clock.now());
-        if knowledge == Knowledge::Old && before.knowledge == Knowledge::Confirmed {
+        if knowledge == Knowledge::Old && before.knowledge == Knowledge::Confirmed && before.has_strict_locks() {
             let minutes = LOCKS_HOLD.as_secs() / 60;
             tracing::warn!(
                 "the rules were not confirmed for {minutes} minutes; where locks are strict nothing new is allowed"

@@ -1,10 +1,12 @@
-//! Tells the auth service again and again what this process serves, so that it is found and soon forgotten when it is gone.
+//! Tells the auth service again and again what this process serves, so that it is found and soon forgotten when it is gone. Who is gone in order
+//! says so: its last word counts as long as that of those who speak often.
 
 use std::{sync::Arc, time::Duration};
 
-use remoteler_core::{ApiError, AuthApi, NodeRecord};
+use remoteler_core::{ApiError, AuthApi, Heartbeat, NodeRecord};
 #[cfg(feature = "kube")]
 use remoteler_kube::KubeService;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::services::labels::LiveLabels;
@@ -21,20 +23,23 @@ pub(crate) struct Announced {
     pub(crate) proxy: Option<String>,
 }
 
-const PERIOD: Duration = Duration::from_secs(30);
+/// The longest pause after a failure.
+const MOST: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(2);
+/// How long the last word may take.
+const FAREWELL: Duration = Duration::from_secs(3);
 
-/// Announces once.
+/// Announces once, and says when it will again.
 ///
 /// # Errors
 /// The first announcement that was not taken.
-pub(crate) async fn announce(api: &dyn AuthApi, announced: &Announced) -> Result<(), ApiError> {
+pub(crate) async fn announce(api: &dyn AuthApi, announced: &Announced, heartbeat: Heartbeat) -> Result<(), ApiError> {
     if let Some((record, labels)) = &announced.node {
-        api.announce_node(NodeRecord { labels: labels.read(), ..record.clone() }).await?;
+        api.announce_node(NodeRecord { labels: labels.read(), heartbeat, ..record.clone() }).await?;
     }
     #[cfg(feature = "kube")]
     for record in announced.kube.iter().flat_map(KubeService::records) {
-        api.announce_kube(record).await?;
+        api.announce_kube(remoteler_core::KubeRecord { heartbeat, ..record }).await?;
     }
     if let Some(addr) = &announced.proxy {
         api.announce_proxy(addr.clone()).await?;
@@ -62,20 +67,20 @@ pub(crate) enum Change {
 
 impl Pulse {
     /// After an announcement that was taken or not.
-    pub(crate) fn beat(&mut self, taken: bool) -> (Duration, Change) {
+    pub(crate) fn beat(&mut self, taken: bool, heartbeat: Heartbeat) -> (Duration, Change) {
         let before = self.failures;
         if taken {
             self.failures = 0;
-            return (PERIOD, if before > 0 { Change::Back } else { Change::None });
+            return (heartbeat.period(), if before > 0 { Change::Back } else { Change::None });
         }
         self.failures = before.saturating_add(1);
-        let wait = RETRY.saturating_mul(1 << before.min(8)).min(PERIOD);
+        let wait = RETRY.saturating_mul(1 << before.min(8)).min(MOST);
         (wait, if before == 0 { Change::Lost } else { Change::None })
     }
 
     /// The same, and says so in the log.
-    pub(crate) fn observe(&mut self, result: &Result<(), ApiError>) -> Duration {
-        let (wait, change) = self.beat(result.is_ok());
+    pub(crate) fn observe(&mut self, result: &Result<(), ApiError>, heartbeat: Heartbeat) -> Duration {
+        let (wait, change) = self.beat(result.is_ok(), heartbeat);
         match (change, result) {
             (Change::Lost, Err(cause)) => {
                 tracing::warn!(%cause, "the auth service does not take heartbeats; they are tried again, less and less often");
@@ -90,14 +95,16 @@ impl Pulse {
     }
 }
 
-/// Announces again and again until `stop`, first after `wait`; sooner after a failure.
+/// Announces again and again until `stop`, first after `wait`, then as often as the host says that it is there; sooner after a failure.
 pub(crate) async fn run(
     api: Arc<dyn AuthApi>,
     announced: Announced,
     mut pulse: Pulse,
     mut wait: Duration,
+    heartbeats: watch::Receiver<Heartbeat>,
     stop: CancellationToken,
 ) {
+    let mut said = Heartbeat::default();
     let mut labels = announced.node.as_ref().map(|(_, labels)| labels.subscribe());
     loop {
         let next = async {
@@ -108,9 +115,19 @@ pub(crate) async fn run(
             }
         };
         if stop.run_until_cancelled(next).await.is_none() {
-            return;
+            break;
         }
-        wait = pulse.observe(&announce(&*api, &announced).await);
+        // A proxy's record does not say how often it comes.
+        let heartbeat = if announced.proxy.is_some() { Heartbeat::default() } else { *heartbeats.borrow() };
+        let taken = announce(&*api, &announced, heartbeat).await;
+        if taken.is_ok() {
+            said = heartbeat;
+        }
+        wait = pulse.observe(&taken, heartbeat);
+    }
+    if said > Heartbeat::default() {
+        // When it is not heard, the one before counts.
+        let _ = tokio::time::timeout(FAREWELL, announce(&*api, &announced, Heartbeat::default())).await;
     }
 }
 
@@ -121,14 +138,15 @@ mod tests {
     #[test]
     fn an_auth_service_that_is_away_is_asked_less_and_less_often_and_named_once() {
         let mut pulse = Pulse::default();
-        assert_eq!(pulse.beat(true), (PERIOD, Change::None));
-        let waits: Vec<_> = (0..40).map(|_| pulse.beat(false)).collect();
+        let seldom = Heartbeat::every(Duration::from_secs(300));
+        assert_eq!(pulse.beat(true, seldom), (seldom.period(), Change::None));
+        let waits: Vec<_> = (0..40).map(|_| pulse.beat(false, seldom)).collect();
         let seconds: Vec<_> = waits.iter().take(6).map(|(wait, _)| wait.as_secs()).collect();
         assert_eq!(seconds, [2, 4, 8, 16, 30, 30]);
         assert_eq!(waits.iter().filter(|(_, change)| *change == Change::Lost).count(), 1);
-        assert!(waits.iter().all(|(wait, change)| *wait <= PERIOD && *change != Change::Back));
-        assert_eq!(pulse.beat(true), (PERIOD, Change::Back));
-        assert_eq!(pulse.beat(true), (PERIOD, Change::None));
-        assert_eq!(pulse.beat(false), (RETRY, Change::Lost), "a new failure begins anew");
+        assert!(waits.iter().all(|(wait, change)| *wait <= MOST && *change != Change::Back));
+        assert_eq!(pulse.beat(true, seldom), (seldom.period(), Change::Back));
+        assert_eq!(pulse.beat(true, Heartbeat::default()), (MOST, Change::None));
+        assert_eq!(pulse.beat(false, seldom), (RETRY, Change::Lost), "a new failure begins anew");
     }
 }

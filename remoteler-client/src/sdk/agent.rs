@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use remoteler_core::{HostIdentity, Timestamp};
 use remoteler_tunnel::{
-    Agent as TunnelAgent, AgentConfig, AgentCounters, AgentState, ListenError, ProxyLink, ServiceListener, Services,
+    Agent as TunnelAgent, AgentConfig, AgentCounters, AgentState, AuthLinks, ListenError, ProxyLink, ServiceListener,
+    Services,
 };
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -79,6 +80,10 @@ impl Agent {
             }
         });
         Self { tunnel, host, services, stop, state, _showing: AbortOnDropHandle::new(showing) }
+    }
+
+    pub(super) fn auth(&self) -> AuthLinks {
+        self.tunnel.auth()
     }
 
     /// Who it is in its cluster.

@@ -3,12 +3,13 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use async_trait::async_trait;
 use remoteler_auth::{AuthService, Caller, HttpApi};
 use remoteler_core::{AuditKind, AuditSink, Clock, SystemRole, Verified, X509Purpose, with_causes};
 use remoteler_tunnel::{
-    ALPN_AUTH, ALPN_AUTH_RELAY, Admission, AdmissionLimits, Admissions, BoxedStream, ClientAuth, ClientTls, Connection,
-    Replayed, ServerTls, TlsConfigError, TrustSource, connect_tcp, connect_tls, handshake_failure,
-    is_certificate_failure, read_origin, relay, until_somebody, verified_peer, write_origin,
+    ALPN_AUTH, ALPN_AUTH_RELAY, Admission, AdmissionLimits, Admissions, AuthStreams, BoxedStream, ClientAuth,
+    ClientTls, Connection, Replayed, ServerTls, TlsConfigError, TrustSource, connect_tcp, connect_tls,
+    handshake_failure, is_certificate_failure, read_origin, relay, until_somebody, verified_peer, write_origin,
 };
 use rustls::{ClientConfig, ServerConfig};
 use tokio::{
@@ -74,6 +75,32 @@ impl AuthDoor {
                 Err(cause) => tracing::warn!(%cause, "the auth service cannot be reached"),
             },
         }
+    }
+}
+
+/// The same for streams inside the links of agents.
+pub(crate) struct LinkDoor {
+    door: AuthDoor,
+    /// Those that are nobody yet to the auth service; each link has few, of a host that the proxy knows.
+    admissions: Arc<Admissions>,
+}
+
+impl LinkDoor {
+    pub(crate) fn new(door: AuthDoor) -> Self {
+        let AdmissionLimits { deadline, total, .. } = AdmissionLimits::default();
+        let limits = AdmissionLimits { deadline, total, per_source: total, per_customer: total };
+        Self { door, admissions: Admissions::new(limits) }
+    }
+}
+
+#[async_trait]
+impl AuthStreams for LinkDoor {
+    async fn serve(&self, stream: BoxedStream, source: SocketAddr) {
+        let Some(admission) = self.admissions.admit(source.ip()) else {
+            return tracing::debug!(%source, "too many streams to the auth service of nobody, one was turned away");
+        };
+        let deadline = Instant::now() + self.admissions.limits().deadline;
+        until_somebody(self.door.serve(stream, source, admission.clone()), admission, deadline).await;
     }
 }
 
