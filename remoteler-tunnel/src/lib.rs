@@ -43,7 +43,7 @@ pub use agent::{
 };
 pub use backoff::Backoff;
 pub use carrier::{CARRIER_PATH, WebSocketOctets, accept_carrier, carried};
-pub use connect::{ConnectError, connect_tcp, connect_tls, tls_over};
+pub use connect::{ConnectError, connect_tcp, connect_tls, tls_over, watch_silence};
 pub use connection::{CloseReason, IncomingStream, Link, LinkCounters, LinkState, MuxStream};
 pub use dial::{
     DIAL_VERSION, DialCode, DialHeader, DialHeaderError, DialReply, MAX_DIAL_LEN, Target, TargetKind, TargetName,

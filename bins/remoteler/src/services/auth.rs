@@ -8,8 +8,9 @@ use remoteler_auth::{AuthService, Caller, HttpApi};
 use remoteler_core::{AuditKind, AuditSink, Clock, SystemRole, Verified, X509Purpose, with_causes};
 use remoteler_tunnel::{
     ALPN_AUTH, ALPN_AUTH_RELAY, Admission, AdmissionLimits, Admissions, AuthStreams, BoxedStream, ClientAuth,
-    ClientTls, Connection, Replayed, ServerTls, TlsConfigError, TrustSource, connect_tcp, connect_tls,
-    handshake_failure, is_certificate_failure, read_origin, relay, until_somebody, verified_peer, write_origin,
+    ClientTls, Connection, Replayed, ServerTls, TlsConfigError, TrustSource, Wire, connect_tcp, connect_tls,
+    handshake_failure, is_certificate_failure, read_origin, relay, until_somebody, verified_peer, watch_silence,
+    write_origin,
 };
 use rustls::{ClientConfig, ServerConfig};
 use tokio::{
@@ -55,6 +56,7 @@ impl AuthDoor {
             Self::Elsewhere { addr, tls } => {
                 let reached = async {
                     let mut auth = connect_tls(addr, tls.clone()).await.map_err(|cause| with_causes(&cause))?;
+                    watch_silence(auth.get_ref().0);
                     write_origin(&mut auth, source).await.map_err(|cause| with_causes(&cause))?;
                     Ok::<_, String>(auth)
                 };
@@ -69,6 +71,7 @@ impl AuthDoor {
             }
             Self::ThroughProxy(addr) => match connect_tcp(addr, CONNECT).await {
                 Ok(auth) => {
+                    watch_silence(&auth);
                     admission.authenticated();
                     relay(&mut stream, &mut Replayed::from(auth)).await;
                 }
@@ -146,6 +149,9 @@ impl AuthServer {
     /// Serves a connection to the service's own port: of a client, or of a proxy that passes one on.
     pub(crate) async fn accept(self: Arc<Self>, connection: Connection) {
         let Connection { stream, source, admission } = connection;
+        if let Wire::Tcp(socket) = &stream {
+            watch_silence(socket);
+        }
         let Some((stream, peer)) = self.handshake(&self.port, Replayed::from(stream), source).await else { return };
         if stream.get_ref().1.alpn_protocol() == Some(ALPN_AUTH_RELAY.as_bytes()) {
             self.accept_relayed(stream, peer, source, admission).await;
