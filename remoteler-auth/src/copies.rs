@@ -293,6 +293,16 @@ mod tests {
         assert_eq!(standing.hear(1, run(2), at(500), at(575)), host(true));
     }
 
+    // I28
+    #[test]
+    fn a_run_that_claims_its_host_for_hours_holds_it_for_no_longer_than_any_may() {
+        let greedy = run(1).map(|run| Claimant { heartbeat: serde_json::from_str("36000").unwrap(), ..run });
+        let mut standing = settled();
+        assert_eq!(standing.hear(1, greedy, at(0), at(30)), host(false));
+        assert_eq!(standing.clone().hear(1, run(2), at(30), at(30 + 2729)), Word::Newcomer);
+        assert_eq!(standing.hear(1, run(2), at(30), at(30 + 2730)), host(true));
+    }
+
     #[test]
     fn a_last_word_that_was_on_its_way_makes_no_copy_of_the_daemon_that_follows() {
         let mut standing = settled();
@@ -384,7 +394,7 @@ mod tests {
 
     fn event() -> impl Strategy<Value = Event> {
         prop_oneof![
-            6 => (0..2_usize, any::<bool>(), prop_oneof![Just(30), Just(300), Just(3600)])
+            6 => (0..2_usize, any::<bool>(), prop_oneof![Just(30), Just(300), Just(1800)])
                 .prop_map(|(machine, lost, again)| Event::Speak { machine, lost, again }),
             1 => (0..2_usize).prop_map(|machine| Event::Restart { machine }),
             3 => (1..100_u64).prop_map(|seconds| Event::Wait { seconds }),
@@ -463,7 +473,7 @@ mod tests {
                 }
                 prop_assert!(!(machines[0].out && machines[1].out));
             }
-            // Until a run that spoke each hour and ended would be heard no more, and then five times.
+            // Until a run that spoke each half hour and ended would be heard no more, and then five times.
             for _ in 0..Heartbeat::LONGEST.silence().as_secs() / 30 + 5 {
                 for machine in &mut machines {
                     world.now = world.now.plus(Duration::from_secs(15));
