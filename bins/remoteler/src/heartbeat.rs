@@ -95,31 +95,45 @@ impl Pulse {
     }
 }
 
-/// Announces again and again until `stop`, first after `wait`, then as often as the host says that it is there; sooner after a failure.
+/// Announces again and again until `stop`, first after `wait`, then as often as the host says that it is there; at once when that or the labels
+/// change, and sooner after a failure.
 pub(crate) async fn run(
     api: Arc<dyn AuthApi>,
     announced: Announced,
-    mut pulse: Pulse,
-    mut wait: Duration,
+    pulse: Pulse,
+    wait: Duration,
     heartbeats: watch::Receiver<Heartbeat>,
     stop: CancellationToken,
 ) {
+    let labels = announced.node.as_ref().map(|(_, labels)| labels.subscribe());
+    // A proxy's record does not say how often it comes.
+    let heartbeats = announced.proxy.is_none().then_some(heartbeats);
+    let announced = Arc::new(announced);
+    let say = |heartbeat| {
+        let (api, announced) = (api.clone(), announced.clone());
+        async move { announce(&*api, &announced, heartbeat).await }
+    };
+    say_again(say, (pulse, wait), (labels, heartbeats), stop).await;
+}
+
+async fn say_again<L, F>(
+    say: impl Fn(Heartbeat) -> F,
+    (mut pulse, mut wait): (Pulse, Duration),
+    (mut labels, mut heartbeats): (Option<watch::Receiver<L>>, Option<watch::Receiver<Heartbeat>>),
+    stop: CancellationToken,
+) where
+    F: Future<Output = Result<(), ApiError>>,
+{
     let mut said = Heartbeat::default();
-    let mut labels = announced.node.as_ref().map(|(_, labels)| labels.subscribe());
     loop {
-        let next = async {
-            match &mut labels {
-                // New labels are announced at once.
-                Some(labels) => drop(tokio::time::timeout(wait, labels.changed()).await),
-                None => tokio::time::sleep(wait).await,
-            }
-        };
-        if stop.run_until_cancelled(next).await.is_none() {
-            break;
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = tokio::time::sleep(wait) => {}
+            () = turn(&mut labels) => {}
+            () = turn(&mut heartbeats) => {}
         }
-        // A proxy's record does not say how often it comes.
-        let heartbeat = if announced.proxy.is_some() { Heartbeat::default() } else { *heartbeats.borrow() };
-        let taken = announce(&*api, &announced, heartbeat).await;
+        let heartbeat = heartbeats.as_mut().map(|period| *period.borrow_and_update()).unwrap_or_default();
+        let taken = say(heartbeat).await;
         if taken.is_ok() {
             said = heartbeat;
         }
@@ -127,12 +141,30 @@ pub(crate) async fn run(
     }
     if said > Heartbeat::default() {
         // When it is not heard, the one before counts.
-        let _ = tokio::time::timeout(FAREWELL, announce(&*api, &announced, Heartbeat::default())).await;
+        let _ = tokio::time::timeout(FAREWELL, say(Heartbeat::default())).await;
     }
+}
+
+/// Waits for another value; for ever where none will come.
+async fn turn<T>(values: &mut Option<watch::Receiver<T>>) {
+    if let Some(values) = values
+        && values.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    };
+
+    use remoteler_core::ApiErrorKind;
+    use tokio::time::{Instant, sleep};
+
     use super::*;
 
     #[test]
@@ -148,5 +180,67 @@ mod tests {
         assert_eq!(pulse.beat(true, seldom), (seldom.period(), Change::Back));
         assert_eq!(pulse.beat(true, Heartbeat::default()), (MOST, Change::None));
         assert_eq!(pulse.beat(false, seldom), (RETRY, Change::Lost), "a new failure begins anew");
+    }
+
+    /// Records what is said, and when; as many are not taken as `lost` says.
+    #[derive(Default)]
+    struct Said {
+        words: Mutex<Vec<(u64, u64)>>,
+        lost: AtomicU32,
+    }
+
+    impl Said {
+        /// Says on, until `stop`.
+        fn on(
+            self: &Arc<Self>,
+            period: &watch::Sender<Heartbeat>,
+            labels: &watch::Sender<()>,
+        ) -> (CancellationToken, tokio::task::JoinHandle<()>) {
+            let (stop, began, said) = (CancellationToken::new(), Instant::now(), self.clone());
+            let say = move |heartbeat: Heartbeat| {
+                let said = said.clone();
+                async move {
+                    let lost = said.lost.fetch_update(SeqCst, SeqCst, |lost| lost.checked_sub(1)).is_ok();
+                    said.words.lock().unwrap().push((began.elapsed().as_secs(), heartbeat.period().as_secs()));
+                    if lost { Err(ApiError::new(ApiErrorKind::Unavailable, "away")) } else { Ok(()) }
+                }
+            };
+            let follows = (Some(labels.subscribe()), Some(period.subscribe()));
+            let start = (Pulse::default(), Heartbeat::default().period());
+            let running = tokio::spawn(say_again(say, start, follows, stop.clone()));
+            (stop, running)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_period_is_said_at_once_and_who_is_gone_in_order_says_the_shortest() {
+        let (said, period, labels) =
+            (Arc::new(Said::default()), watch::Sender::new(Heartbeat::from(300)), watch::Sender::new(()));
+        let (stop, running) = said.on(&period, &labels);
+        sleep(Duration::from_secs(400)).await;
+        period.send_replace(Heartbeat::from(30));
+        sleep(Duration::from_secs(35)).await;
+        period.send_replace(Heartbeat::from(1800));
+        sleep(Duration::from_secs(1000)).await;
+        labels.send_replace(());
+        sleep(Duration::from_secs(65)).await;
+        stop.cancel();
+        running.await.unwrap();
+        let expected = [(30, 300), (330, 300), (400, 30), (430, 30), (435, 1800), (1435, 1800), (1500, 30)];
+        assert_eq!(*said.words.lock().unwrap(), expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_speaks_often_says_no_last_word_and_one_that_is_not_heard_is_said_again_soon() {
+        let (said, period, labels) =
+            (Arc::new(Said::default()), watch::Sender::new(Heartbeat::default()), watch::Sender::new(()));
+        said.lost.store(2, SeqCst);
+        let (stop, running) = said.on(&period, &labels);
+        // Nobody will say another period any more, and the present one holds.
+        drop((period, labels));
+        sleep(Duration::from_secs(70)).await;
+        stop.cancel();
+        running.await.unwrap();
+        assert_eq!(*said.words.lock().unwrap(), [(30, 30), (32, 30), (36, 30), (66, 30)]);
     }
 }
