@@ -67,7 +67,7 @@ pub use mux::outbox::Outbox;
 pub use mux::stream::StreamError;
 pub use mux::{Mux, MuxEvent, ReadOutcome, Side};
 pub use notice::{MAX_NOTICE_LEN, MAX_PROXIES, ProxyAddress};
-pub use origin::{MAX_ORIGIN_LEN, read_origin, write_origin};
+pub use origin::{MAX_ORIGIN_LEN, Origin, read_origin, write_origin};
 pub use passing::{NoOthers, OtherProxies, PeerProxies};
 pub use read_ahead::ReadAhead;
 pub use registration::{

@@ -36,12 +36,15 @@ pub struct ServeError(#[source] Box<dyn std::error::Error + Send + Sync>);
 pub struct HttpApi {
     service: AuthService,
     router: Router,
+    /// After which a connection of a host with no request is closed.
+    idle_of_hosts: Duration,
 }
 
 /// A connection with no request for so long is closed.
 const IDLE: Duration = Duration::from_secs(90);
-/// The same of hosts, whose words may come an hour apart: that each needs no connection of its own.
-const IDLE_OF_HOSTS: Duration = Heartbeat::LONGEST.period().saturating_add(IDLE);
+/// The same of a host's inside its link, which finds out by itself that its path is gone: its words may come half an hour apart, and each needs no
+/// connection of its own.
+const IDLE_IN_LINKS: Duration = Heartbeat::LONGEST.period().saturating_add(IDLE);
 /// From the head of a request to its answer.
 const REQUEST: Duration = Duration::from_secs(60);
 const MAX_HEADERS: usize = 100;
@@ -55,7 +58,13 @@ impl HttpApi {
     /// Over a service.
     #[must_use]
     pub fn new(service: AuthService) -> Self {
-        Self { service, router: routes::router() }
+        Self { service, router: routes::router(), idle_of_hosts: IDLE }
+    }
+
+    /// The same for connections inside links of hosts.
+    #[must_use]
+    pub fn in_links(&self) -> Self {
+        Self { idle_of_hosts: IDLE_IN_LINKS, ..self.clone() }
     }
 
     /// Serves `stream` for `caller` until the peer ends it. On `shutdown` the requests under way are answered and no more are
@@ -78,7 +87,7 @@ impl HttpApi {
         let (streams, octets, idle) = match caller {
             Caller::Anonymous { .. } => (MAX_STREAMS_OF_NOBODY, MAX_BODY_OF_NOBODY, IDLE),
             Caller::User { .. } | Caller::LocalAdmin => (MAX_STREAMS, usize::MAX, IDLE),
-            Caller::Host { .. } => (MAX_STREAMS, usize::MAX, IDLE_OF_HOSTS),
+            Caller::Host { .. } => (MAX_STREAMS, usize::MAX, self.idle_of_hosts),
         };
         let api = Api(self.service.as_caller(caller.clone()));
         let (router, inner, caller) = (self.router.clone(), self.service.inner(), Arc::new(caller));
