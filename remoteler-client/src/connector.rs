@@ -244,14 +244,22 @@ impl Connector {
                 Err(error) => Err(failure(error, hint)),
             },
             Self::Linked { addr, config, links, .. } => {
-                let Some(opened) = links.0.get().and_then(AuthLinks::open) else {
-                    let reason = "there is no link that leads to the auth service".to_owned();
-                    return Err(ConnectError::Unreachable { addr: addr.clone(), reason });
-                };
-                match tls_over(opened.stream, addr, config.clone()).await {
-                    Ok(stream) => Ok(Connected { stream: Box::new(stream), carrier: Some(opened.carrier) }),
-                    Err(error) => Err(failure(error, "")),
+                let reason = "there is no link that leads to the auth service".to_owned();
+                let mut failed = ConnectError::Unreachable { addr: addr.clone(), reason };
+                // The proxy of one may not reach the auth service, and that of another may.
+                for _ in 0..LINKS_TRIED {
+                    let Some(opened) = links.0.get().and_then(AuthLinks::open) else { break };
+                    match tls_over(opened.stream, addr, config.clone()).await {
+                        Ok(stream) => {
+                            return Ok(Connected { stream: Box::new(stream), carrier: Some(opened.carrier) });
+                        }
+                        Err(error) => {
+                            opened.carrier.leads_nowhere();
+                            failed = failure(error, "");
+                        }
+                    }
                 }
+                Err(failed)
             }
             Self::Unix(path) => match UnixStream::connect(path).await {
                 Ok(stream) => Ok(Connected { stream: Box::new(stream), carrier: None }),
@@ -357,6 +365,8 @@ fn system_roots_config() -> Result<Arc<ClientConfig>, ConnectError> {
     Ok(Arc::new(config))
 }
 
+/// How many links one call tries.
+const LINKS_TRIED: usize = 2;
 /// ALPN of the web API (RFC 7301 section 6).
 const HTTP: &str = "http/1.1";
 

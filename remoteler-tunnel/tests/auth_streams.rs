@@ -1,15 +1,20 @@
 //! Streams of an agent to the auth service inside its link: who takes them, how many there may be, and when they end.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod support;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use remoteler_core::SystemRole;
 use remoteler_tunnel::testkit::{Echo, Machine, TestCluster, TestProxy};
 use remoteler_tunnel::{
-    AUTH_METADATA, Agent, AgentState, AuthStream, AuthStreams, BoxedStream, MAX_AUTH_STREAMS, StreamError,
+    AUTH_METADATA, Agent, AgentState, AuthStream, AuthStreams, BoxedStream, Code, MAX_AUTH_STREAMS, MuxStream,
+    StreamError,
 };
+use support::{Proxy, own_link};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -87,13 +92,68 @@ async fn one_agent_has_few_of_them_at_once_and_opens_nothing_else() {
         says_back(stream, b"hello").await;
     }
     drop(opened);
-    while auth.0.lock().unwrap().len() == MAX_AUTH_STREAMS {
+    let again = async {
         // Until the proxy knows that the others have ended.
-        if let Ok(()) = agent.auth().open().unwrap().stream.accepted().await {
-            return;
+        while agent.auth().open().unwrap().stream.accepted().await.is_err() {
+            sleep(Duration::from_millis(10)).await;
         }
-        sleep(Duration::from_millis(10)).await;
+    };
+    timeout(Duration::from_secs(1), again).await.expect("there is room when others have ended");
+}
+
+#[tokio::test]
+async fn what_an_agent_opens_for_anything_else_is_rejected_also_where_streams_to_the_auth_service_are_taken() {
+    for auth in [Some(Arc::new(Auth::default())), None] {
+        let proxy = Proxy::leading_to(auth.clone().map(|auth| auth as Arc<dyn AuthStreams>)).await;
+        let host = proxy.authorities.host_identity("edge", &[SystemRole::Node], &[]);
+        let (link, _keys) = own_link(&proxy, &host).await;
+        for metadata in [
+            &br#"{"v":1,"auth":false}"#[..],
+            br#"{"v":1,"auth":true} "#,
+            br#"{"v":2,"auth":true}"#,
+            br#"{"v":1,"register":true}"#,
+            br#"{"v":1,"target":{"kind":"ssh","name":"other"}}"#,
+            b"?",
+        ] {
+            let mut stream = link.open(metadata).unwrap();
+            assert!(is_not_offered(&mut stream).await, "{:?}", String::from_utf8_lossy(metadata));
+        }
+        let led = auth.as_ref().map_or(0, |auth| auth.0.lock().unwrap().len());
+        assert_eq!(led, 0);
+        assert_eq!(is_not_offered(&mut link.open(AUTH_METADATA).unwrap()).await, auth.is_none());
     }
+}
+
+async fn is_not_offered(stream: &mut MuxStream) -> bool {
+    let rejected = |error| matches!(error, StreamError::Rejected { code, .. } if code == Code::NotOffered.number());
+    timeout(Duration::from_secs(10), stream.accepted()).await.unwrap().is_err_and(rejected)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_leads_nowhere_is_left_alone_for_a_while_and_another_one_is_taken() {
+    let auth = Arc::new(Auth::default());
+    let cluster = TestCluster::new(5).leading_to(auth.clone());
+    let (first, second) = (cluster.start_proxy("p1"), cluster.start_proxy("p2"));
+    let device = cluster.net().machine("192.0.2.7");
+    let agent = cluster.start_agent("edge", first.address(), &device, Arc::new(Echo));
+    cluster.tell_proxies(&[&first, &second]);
+    let both = |links: &Vec<remoteler_tunnel::ProxyLink>| {
+        links.iter().filter(|link| matches!(link.state, AgentState::Connected { .. })).count() == 2
+    };
+    agent.links().wait_for(both).await.unwrap();
+    let links = agent.auth();
+
+    links.open().unwrap().carrier.leads_nowhere();
+    let other = links.open().unwrap().carrier;
+    assert!(other.is_open() && links.is_open());
+    sleep(Duration::from_secs(20)).await;
+    other.leads_nowhere();
+    assert!(!links.is_open() && links.open().is_none());
+    assert!(links.are_all(), "the proxies are of this version all the same");
+
+    sleep(Duration::from_secs(11)).await;
+    says_back(&mut links.open().unwrap(), b"the first again").await;
+    assert!(links.is_open());
 }
 
 #[tokio::test(start_paused = true)]
@@ -145,9 +205,12 @@ async fn an_agent_that_is_gone_leads_nowhere() {
     drop(agent);
     opened.carrier.ending().await;
     assert!(opened.stream.read_u8().await.is_err());
-    while links.is_open() || links.are_all() {
-        sleep(Duration::from_millis(10)).await;
-    }
+    let gone = async {
+        while links.is_open() || links.are_all() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(1), gone).await.expect("nothing is left of it");
 }
 
 #[test]

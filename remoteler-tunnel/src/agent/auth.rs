@@ -1,8 +1,10 @@
 //! Streams to the auth service inside the links of an agent: what waits there for minutes is lost with the link and not before, since the link
 //! finds out by itself that its path is gone, and goes on over another one. Owns the choice of the link. Never looks into a stream.
 
-use std::sync::Weak;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::fleet::Fleet;
@@ -27,18 +29,24 @@ pub struct AuthStream {
 pub struct AuthCarrier {
     link: Link,
     ending: CancellationToken,
+    astray: Astray,
 }
+
+/// Since when a link has led nowhere, if it did the last time. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Astray(Arc<Mutex<Option<Instant>>>);
 
 impl AuthLinks {
     pub(super) fn new(fleet: Weak<Fleet>) -> Self {
         Self(fleet)
     }
 
-    /// Opens a stream through a link that has a connection and whose proxy takes it; `None` when there is none.
+    /// Opens a stream through a link that has a connection and whose proxy takes it; `None` when there is none. One that led nowhere a short while
+    /// ago ([`AuthCarrier::leads_nowhere`]) is not tried.
     #[must_use]
     pub fn open(&self) -> Option<AuthStream> {
         let carriers = self.0.upgrade()?.carriers();
-        carriers.into_iter().filter(AuthCarrier::is_open).find_map(|carrier| {
+        carriers.into_iter().filter(AuthCarrier::may_lead).find_map(|carrier| {
             let stream = carrier.link.open(AUTH_METADATA).ok()?;
             Some(AuthStream { stream, carrier })
         })
@@ -47,7 +55,7 @@ impl AuthLinks {
     /// Whether [`AuthLinks::open`] finds one.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.0.upgrade().is_some_and(|fleet| fleet.carriers().iter().any(AuthCarrier::is_open))
+        self.0.upgrade().is_some_and(|fleet| fleet.carriers().iter().any(AuthCarrier::may_lead))
     }
 
     /// Whether there are links, and their proxies take such streams, all of them: none is of an earlier version.
@@ -58,8 +66,18 @@ impl AuthLinks {
 }
 
 impl AuthCarrier {
-    pub(super) const fn new(link: Link, ending: CancellationToken) -> Self {
-        Self { link, ending }
+    pub(super) const fn new(link: Link, ending: CancellationToken, astray: Astray) -> Self {
+        Self { link, ending, astray }
+    }
+
+    /// For who opened a stream and found nobody at its end: for half a minute other ways are tried first, since finding out may have taken long.
+    pub fn leads_nowhere(&self) {
+        *self.astray.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn may_lead(&self) -> bool {
+        let astray = *self.astray.0.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_open() && astray.is_none_or(|since| since.elapsed() >= ASTRAY)
     }
 
     /// Whether octets get through now, as far as is known.
@@ -73,3 +91,6 @@ impl AuthCarrier {
         self.ending.cancelled().await;
     }
 }
+
+/// For how long a link is not tried that led nowhere.
+const ASTRAY: Duration = Duration::from_secs(30);

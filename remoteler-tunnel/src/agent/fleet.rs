@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::auth::AuthCarrier;
+use super::auth::{Astray, AuthCarrier};
 use super::connect::{Registered, connect};
 use super::counters::{AgentCounters, Tally};
 use super::placement::{Placement, Slot};
@@ -49,6 +49,8 @@ struct Up {
     link: Link,
     /// Whether its proxy takes streams to the auth service.
     auth: bool,
+    /// Whether one of those led nowhere.
+    astray: Astray,
     /// Ends the registration, and with it what the agent itself has in the link.
     unregister: CancellationToken,
 }
@@ -106,7 +108,7 @@ impl Fleet {
     pub(super) fn carriers(&self) -> Vec<AuthCarrier> {
         let board = self.board();
         let carrying = board.values().filter_map(|posted| posted.up.as_ref()).filter(|up| up.auth);
-        carrying.map(|up| AuthCarrier::new(up.link.clone(), up.unregister.clone())).collect()
+        carrying.map(|up| AuthCarrier::new(up.link.clone(), up.unregister.clone(), up.astray.clone())).collect()
     }
 
     /// Whether there are links, and all of them lead to the auth service.
@@ -203,7 +205,7 @@ impl Fleet {
         }
         tracing::info!(proxy = %address, "tunnel is up");
         let unregister = CancellationToken::new();
-        let up = Up { link: link.clone(), auth, unregister: unregister.clone() };
+        let up = Up { link: link.clone(), auth, astray: Astray::default(), unregister: unregister.clone() };
         self.tasks.spawn(serve_streams(self.config.clone(), link.clone(), self.tasks.clone()));
         // Weak: a link that is left to its streams keeps nothing else of the agent.
         let fleet = Arc::downgrade(self);
