@@ -135,7 +135,7 @@ impl Daemon {
         if let Some(keeper) = keeper {
             tokio::spawn(until(daemon.stop.clone(), show_standing(keeper.standing(), daemon.board.clone())));
             let keeper = LentKeeper::new(keeper, base.api.clone(), daemon.stop.clone());
-            tokio::spawn(keeper.clone().run());
+            daemon.senders.spawn(keeper.clone().run());
             let proxy_alone = settings.roles().into_iter().eq([SystemRole::Proxy]);
             daemon.estate = base.spool.clone().filter(|_| proxy_alone).map(|spool| Estate { spool, keeper });
         }

@@ -281,8 +281,9 @@ impl AgentBuilder {
         };
         until(Box::pin(enforce(live, audit)));
         until(Box::pin(refresher.run(api.clone(), stop.clone())));
-        until(Box::pin(keeper.run(api, stop.clone())));
-        let agent = Agent::start(config, host, services, stop);
+        let keeping = tokio::spawn(keeper.run(api, stop.clone()));
+        let mut agent = Agent::start(config, host, services, stop);
+        agent.keeping(keeping);
         links.lead_through(agent.auth());
         Ok(agent)
     }
