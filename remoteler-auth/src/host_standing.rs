@@ -7,13 +7,13 @@ use std::{
 };
 
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuditKind, CaKind, HostId, InstanceId, Revision, Revocation, RevocationReason,
+    ApiError, ApiErrorKind, AuditKind, CaKind, Heartbeat, HostId, InstanceId, Revision, Revocation, RevocationReason,
     RevocationTarget, Timestamp, VerifiedHost,
 };
 
 use crate::{
     Caller,
-    copies::{Claimant, CopyReason, IssuedSerials, SILENCE, Standing, Word},
+    copies::{Claimant, CopyReason, IssuedSerials, Standing, Word},
     failure::{ApiResult, conflict},
     records::key,
     service::Inner,
@@ -56,14 +56,14 @@ impl Heard {
     fn now(&self, host: HostId, now: Timestamp) {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         if hosts.len() >= MAX_HEARD && !hosts.contains_key(&host) {
-            hosts.retain(|_, heard| now.since(*heard) < SILENCE);
+            hosts.retain(|_, heard| now.since(*heard) < Heartbeat::LONGEST.silence());
         }
         hosts.insert(host, now);
     }
 }
 
 impl Inner {
-    /// Judges the word of a host. What is refused is audited and, once the host has other certificates, revoked.
+    /// Judges the word of a host, which says with it when it speaks again, or not. What is refused is audited and, once the host has other certificates, revoked.
     ///
     /// # Errors
     /// [`ApiErrorKind::Copied`] for a copy.
@@ -72,11 +72,12 @@ impl Inner {
         caller: &Caller,
         host: &VerifiedHost,
         instance: Option<InstanceId>,
+        heartbeat: Option<Heartbeat>,
     ) -> ApiResult<Heeded> {
         let identity = host.identity();
         let (id, now) = (identity.id, self.clock.now());
         let remote = caller.address().map(|addr| addr.to_string());
-        let who = instance.map(|instance| Claimant { instance, remote: remote.clone() });
+        let who = instance.map(|instance| Claimant { instance, remote: remote.clone(), heartbeat });
         let heard = self.heard.last(id);
         let (word, standing, older) = self
             .change_standing(id, |standing| {

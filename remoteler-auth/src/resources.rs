@@ -196,13 +196,13 @@ fn token_document(token: TokenSummary) -> Resource {
 }
 
 fn node_document(node: NodeRecord) -> Resource {
-    let NodeRecord { host_id, name, labels, addr, version, last_seen } = node;
+    let NodeRecord { host_id, name, labels, addr, version, last_seen, heartbeat: _ } = node;
     let spec = json!({ "host_id": host_id, "addr": addr, "version": version, "last_seen": last_seen });
     document(ResourceKind::Node, "v2", Metadata { labels, ..named(name) }, spec)
 }
 
 fn kube_document(kube: KubeRecord) -> Resource {
-    let KubeRecord { host_id, name, labels, addr, version, last_seen } = kube;
+    let KubeRecord { host_id, name, labels, addr, version, last_seen, heartbeat: _ } = kube;
     let spec = json!({ "host_id": host_id, "addr": addr, "version": version, "last_seen": last_seen });
     document(ResourceKind::KubeCluster, "v3", Metadata { labels, ..named(name) }, spec)
 }

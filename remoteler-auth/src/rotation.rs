@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 
 use remoteler_ca::{Authority, KeyMove, RotationError, Step, TokenSigner};
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuditKind, CaKind, Policy, PolicySource, RotateRequest, RotationKind, RotationStatus,
-    ServiceContact, Timestamp, TrustAck, TrustAcked, Verb,
+    ApiError, ApiErrorKind, AuditKind, CaKind, Heartbeat, Policy, PolicySource, RotateRequest, RotationKind,
+    RotationStatus, ServiceContact, Timestamp, TrustAck, TrustAcked, Verb,
 };
 
 use crate::{
@@ -53,7 +53,7 @@ impl Inner {
                 ack.generation
             )));
         }
-        let heeded = self.hear_host(caller, host, ack.instance).await?;
+        let heeded = self.hear_host(caller, host, ack.instance, Some(ack.heartbeat.unwrap_or_default())).await?;
         let host = host.identity();
         let now = self.clock.now();
         let contact = ServiceContact {
@@ -64,7 +64,9 @@ impl Inner {
             last_contact: now,
         };
         self.records.write(&key::of(key::SERVICES, host.id), &contact, Some(now.plus(FORGOTTEN))).await?;
-        Ok(TrustAcked { renew: heeded.renew })
+        // A run of which nobody knows yet whether it is the host's speaks often, so that it is known soon.
+        let longest_heartbeat = (heeded.speaks || ack.instance.is_none()).then_some(Heartbeat::LONGEST);
+        Ok(TrustAcked { renew: heeded.renew, longest_heartbeat })
     }
 
     pub(crate) async fn rotations(&self, caller: &Caller) -> ApiResult<Vec<RotationStatus>> {

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use remoteler_core::{
-    ApiErrorKind, AuditKind, AuthApi, Clock, HostCerts, InstanceId, JoinRequest, RejoinStatement, SystemRole, TrustAck,
-    VerifyError, X509Purpose, verify_x509_chain,
+    ApiErrorKind, AuditKind, AuthApi, Clock, Heartbeat, HostCerts, InstanceId, JoinRequest, RejoinStatement,
+    SystemRole, TrustAck, TrustAcked, VerifyError, X509Purpose, verify_x509_chain,
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use ssh_key::{
@@ -32,12 +32,12 @@ impl Machine {
 
     /// Says that it is there, and renews if it is told to; whether it was.
     async fn speak(&mut self, cluster: &Cluster) -> Result<bool, ApiErrorKind> {
-        let ack = || TrustAck { generation: 0, instance: Some(self.run) };
+        let ack = || TrustAck { generation: 0, instance: Some(self.run), heartbeat: None };
         let told = self.api.acknowledge_trust(ack()).await.map_err(|cause| cause.kind)?;
         if told.renew {
             let certs = self.api.renew_host(Some(self.run)).await.map_err(|cause| cause.kind)?;
             *self = Self { api: cluster.as_host(&certs), certs, run: self.run };
-            let ack = TrustAck { generation: 0, instance: Some(self.run) };
+            let ack = TrustAck { generation: 0, instance: Some(self.run), heartbeat: None };
             self.api.acknowledge_trust(ack).await.map_err(|cause| cause.kind)?;
         }
         Ok(told.renew)
@@ -122,6 +122,29 @@ async fn a_daemon_that_is_started_again_is_not_refused() {
         }
     }
     assert!(copies(&cluster).await.is_empty());
+}
+
+// I28
+#[tokio::test]
+async fn of_a_host_that_speaks_seldom_a_copy_is_found_by_its_next_word_and_speaks_often_itself_until_then() {
+    let cluster = Cluster::start().await;
+    let joined = cluster.join("edge", &[SystemRole::Node], &[]).await;
+    let (host, copy) = (cluster.as_host(&joined), cluster.as_host(&joined));
+    let word = |run| TrustAck {
+        generation: 0,
+        instance: Some(InstanceId::from_uuid(Uuid::from_u128(run))),
+        heartbeat: Some(Heartbeat::from(1800)),
+    };
+    let told = host.acknowledge_trust(word(1)).await.unwrap();
+    assert_eq!(told, TrustAcked { renew: false, longest_heartbeat: Some(Heartbeat::LONGEST) });
+    // For three quarters of an hour nobody else speaks for it.
+    for _ in 0..5 {
+        wait(&cluster, 360);
+        assert_eq!(copy.acknowledge_trust(word(2)).await.unwrap(), TrustAcked::default());
+    }
+    assert!(host.acknowledge_trust(word(1)).await.unwrap().renew);
+    assert_eq!(kind(copy.acknowledge_trust(word(2)).await), ApiErrorKind::Copied);
+    assert_eq!(copies(&cluster).await.len(), 1);
 }
 
 // R5

@@ -41,7 +41,7 @@ fn ssh_verified(
 
 async fn acknowledge(cluster: &Cluster, certs: &HostCerts) {
     let generation = cluster.service.trust_bundle().rotation.generation;
-    cluster.as_host(certs).acknowledge_trust(TrustAck { generation, instance: None }).await.unwrap();
+    cluster.as_host(certs).acknowledge_trust(TrustAck { generation, instance: None, heartbeat: None }).await.unwrap();
 }
 
 #[tokio::test]
@@ -139,7 +139,7 @@ async fn a_phase_waits_for_hosts_in_contact_and_names_them() {
     let user = cluster.admin().rotations().await.unwrap().remove(0);
     assert_eq!(user.waiting.len(), 1);
 
-    let future = TrustAck { generation: user.generation + 1, instance: None };
+    let future = TrustAck { generation: user.generation + 1, instance: None, heartbeat: None };
     assert_eq!(kind(cluster.as_host(&certs).acknowledge_trust(future).await), ApiErrorKind::BadRequest);
     acknowledge(&cluster, &certs).await;
     step(&cluster, RotationKind::User, UpdateClients).await;
@@ -219,7 +219,7 @@ async fn only_who_may_change_authorities_rotates_them_and_only_hosts_renew() {
     }
     for api in [&ann, &eve, &cluster.anonymous(), &cluster.admin()] {
         assert!(api.renew_host(None).await.is_err());
-        assert!(api.acknowledge_trust(TrustAck { generation: 1, instance: None }).await.is_err());
+        assert!(api.acknowledge_trust(TrustAck { generation: 1, instance: None, heartbeat: None }).await.is_err());
     }
     try_step(&*eve, RotationKind::User, Init).await.unwrap();
 }

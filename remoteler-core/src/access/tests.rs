@@ -245,6 +245,7 @@ impl Case {
             addr: None,
             version: "1".into(),
             last_seen: Timestamp::default(),
+            heartbeat: Default::default(),
         }
     }
 
@@ -264,6 +265,7 @@ impl Case {
             addr: None,
             version: "1".into(),
             last_seen: Timestamp::default(),
+            heartbeat: Default::default(),
         };
         authorize_kube(user, &self.policy(), &kube)
     }

@@ -21,7 +21,7 @@ use crate::{
     config::{ProxySettings, Settings, TunnelSettings},
     services::{
         audit_log,
-        auth::{AuthDoor, AuthServer},
+        auth::{AuthDoor, AuthServer, LinkDoor},
         carrier::Carrier,
         inventory::CachedInventory,
         proxy::{AuditedAgents, ProxyHandler},
@@ -146,6 +146,7 @@ impl Daemon {
             .keeping(tunnel.replay.clone())
             .living_by(base.live.clone())
             .telling(proxies)
+            .leading_to(Arc::new(LinkDoor::new(door.clone())))
             .after(earlier, self.servers.relays.clone());
         let tunnels = Arc::new(tunnels);
         self.servers.tunnels = Some((tunnels.clone(), base.server_tls()));

@@ -166,3 +166,39 @@ async fn a_proxy_is_believed_once_and_a_client_inside_cannot_claim_again() {
     assert!(ended); // I69
     stage.anonymous(&outer).ping().await.unwrap();
 }
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_ends_of_what_a_proxy_passes_on_ask_each_other_after_half_a_minute_of_silence() {
+    let stage = Stage::new().await;
+    let tls = stage.client("proxy", SystemRole::Proxy).await;
+    let client = stage.anonymous(&stage.proxy(&tls, "203.0.113.6:1000".parse().unwrap()).await);
+    client.ping().await.unwrap(); // and its connection is kept for the next call
+
+    let port: u16 = stage.addr.rsplit_once(':').unwrap().1.parse().unwrap();
+    let mut seen = Vec::new();
+    let watched = tokio::time::timeout(std::time::Duration::from_secs(20), async {
+        // An acknowledgement may be under way still, which has a timer of its own.
+        while seen.len() != 2 || !seen.iter().all(|wait| (0..=30).contains(wait)) {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            seen = seconds_until_asked(port);
+        }
+    });
+    assert!(watched.await.is_ok(), "{seen:?}");
+}
+
+/// Of each established socket with that port at either end: in how many seconds its other end is asked whether it is there, `-1` for never
+/// (Linux, `Documentation/networking/proc_net_tcp.rst`: state 01, timer 02, hundredths of a second).
+#[cfg(target_os = "linux")]
+fn seconds_until_asked(port: u16) -> Vec<i64> {
+    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let hex = |text: &str| i64::from_str_radix(text, 16).unwrap();
+    let rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let at = |address: &str| hex(address.rsplit_once(':').unwrap().1) == i64::from(port);
+    let ours = rows.filter(|row| row[3] == "01" && (at(row[1]) || at(row[2])));
+    ours.map(|row| match row[5].split_once(':').unwrap() {
+        ("02", when) => hex(when) / 100,
+        _ => -1,
+    })
+    .collect()
+}
