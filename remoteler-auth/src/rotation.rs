@@ -53,7 +53,8 @@ impl Inner {
                 ack.generation
             )));
         }
-        let heeded = self.hear_host(caller, host, ack.instance, Some(ack.heartbeat.unwrap_or_default())).await?;
+        let heartbeat = ack.heartbeat.unwrap_or_default();
+        let heeded = self.hear_host(caller, host, ack.instance, Some(heartbeat)).await?;
         let host = host.identity();
         let now = self.clock.now();
         let contact = ServiceContact {
@@ -62,6 +63,7 @@ impl Inner {
             roles: host.roles.clone(),
             generation: ack.generation,
             last_contact: now,
+            heartbeat,
         };
         self.records.write(&key::of(key::SERVICES, host.id), &contact, Some(now.plus(FORGOTTEN))).await?;
         // A run of which nobody knows yet whether it is the host's speaks often, so that it is known soon.

@@ -143,6 +143,9 @@ pub struct ServiceContact {
     pub generation: u64,
     /// When it was last heard of.
     pub last_contact: Timestamp,
+    /// How often it says that it is there.
+    #[serde(rename = "heartbeat_seconds", default, skip_serializing_if = "Heartbeat::is_default")]
+    pub heartbeat: Heartbeat,
 }
 
 /// How a rotation goes on.
