@@ -131,8 +131,7 @@ impl Standing {
             let renew = self.outcast.is_some() || self.is_due(now);
             return Word::Host { renew, found, revoke };
         }
-        if self.holder.as_ref().is_some_and(|holder| now.since(heard) < holder.heartbeat.unwrap_or_default().silence())
-        {
+        if !self.silence_left(heard, now).is_zero() {
             if self.challenger.as_ref().is_none_or(|challenger| challenger.claimant.instance != who.instance) {
                 self.challenger = Some(Challenger { claimant: who, since: now });
             }
@@ -147,6 +146,12 @@ impl Standing {
 
     fn is_due(&self, now: Timestamp) -> bool {
         self.renewed.is_none_or(|renewed| now < renewed || now.since(renewed) >= RENEWAL)
+    }
+
+    /// For how long the run that speaks for the host may be silent yet, before another one may speak for it; `heard` is when it was heard last.
+    pub(crate) fn silence_left(&self, heard: Timestamp, now: Timestamp) -> Duration {
+        let silence = self.holder.as_ref().map(|holder| holder.heartbeat.unwrap_or_default().silence());
+        silence.unwrap_or_default().saturating_sub(now.since(heard))
     }
 
     /// The generation of certificates that are issued to one who shows `shown`: the next one if it speaks for the host.

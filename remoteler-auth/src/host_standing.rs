@@ -4,6 +4,7 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use remoteler_core::{
@@ -34,6 +35,8 @@ pub(crate) struct Heeded {
     pub(crate) renew: bool,
     /// It speaks for the host: what is issued to it is of a new generation.
     pub(crate) speaks: bool,
+    /// What it may say at its next word of when it speaks again.
+    pub(crate) longest_heartbeat: Heartbeat,
 }
 
 /// Past it, hosts that are silent are forgotten: they count as silent anyway.
@@ -108,9 +111,15 @@ impl Inner {
                     self.record(event(copy.remote, CopyReason::Second, remote)).await?;
                 }
                 self.revoke_issued(older, &format!("a copy of host {} has it", identity.name)).await;
-                Ok(Heeded { renew, speaks: who.is_some() })
+                Ok(Heeded { renew, speaks: who.is_some(), longest_heartbeat: Heartbeat::LONGEST })
             }
-            Word::Newcomer => Ok(Heeded { renew: false, speaks: false }),
+            Word::Newcomer => {
+                // By when it says that it speaks again, so that the word after that one comes when it may speak for the host, and few before.
+                let next = heartbeat.unwrap_or_default().period();
+                let rest = standing.silence_left(heard, now).saturating_sub(next);
+                let longest_heartbeat = Heartbeat::every(rest + Duration::from_secs(1));
+                Ok(Heeded { renew: false, speaks: false, longest_heartbeat })
+            }
             Word::Copy(reason) => {
                 let message = format!(
                     "another machine is host {} ({id}): {}; if this is the right one, make a token with `tctl nodes rejoin {}` and run \

@@ -50,7 +50,8 @@ impl Inner {
         let mut changes = self.policy.changes();
         loop {
             let number = *changes.borrow_and_update();
-            // Who has lost the right to ask while waiting is told no more.
+            // Who has lost the right to ask while waiting is told no more. That is said by a rotation or a revocation, and no time: the certificates
+            // of hosts have no end.
             self.policy
                 .policy()
                 .trust

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 
 use remoteler_ca::{Authority, KeyMove, RotationError, Step, TokenSigner};
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuditKind, CaKind, Heartbeat, Policy, PolicySource, RotateRequest, RotationKind,
-    RotationStatus, ServiceContact, Timestamp, TrustAck, TrustAcked, Verb,
+    ApiError, ApiErrorKind, AuditKind, CaKind, Policy, PolicySource, RotateRequest, RotationKind, RotationStatus,
+    ServiceContact, Timestamp, TrustAck, TrustAcked, Verb,
 };
 
 use crate::{
@@ -53,7 +53,8 @@ impl Inner {
                 ack.generation
             )));
         }
-        let heeded = self.hear_host(caller, host, ack.instance, Some(ack.heartbeat.unwrap_or_default())).await?;
+        let heartbeat = ack.heartbeat.unwrap_or_default();
+        let heeded = self.hear_host(caller, host, ack.instance, Some(heartbeat)).await?;
         let host = host.identity();
         let now = self.clock.now();
         let contact = ServiceContact {
@@ -62,11 +63,10 @@ impl Inner {
             roles: host.roles.clone(),
             generation: ack.generation,
             last_contact: now,
+            heartbeat,
         };
         self.records.write(&key::of(key::SERVICES, host.id), &contact, Some(now.plus(FORGOTTEN))).await?;
-        // A run of which nobody knows yet whether it is the host's speaks often, so that it is known soon.
-        let longest_heartbeat = (heeded.speaks || ack.instance.is_none()).then_some(Heartbeat::LONGEST);
-        Ok(TrustAcked { renew: heeded.renew, longest_heartbeat })
+        Ok(TrustAcked { renew: heeded.renew, longest_heartbeat: Some(heeded.longest_heartbeat) })
     }
 
     pub(crate) async fn rotations(&self, caller: &Caller) -> ApiResult<Vec<RotationStatus>> {

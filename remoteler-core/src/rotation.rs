@@ -125,7 +125,8 @@ pub struct TrustAcked {
     /// It shall renew its certificates now, so that they differ from those of any copy of its disk.
     #[serde(default)]
     pub renew: bool,
-    /// How seldom it may say that it is there; absent: an auth service of a version that expects [`Heartbeat::default`] of everybody.
+    /// How seldom its next words may come; a run that does not speak for the host yet is told so that it speaks when it may. Absent: an auth
+    /// service of a version that expects [`Heartbeat::default`] of everybody.
     #[serde(rename = "longest_heartbeat_seconds", default, skip_serializing_if = "Option::is_none")]
     pub longest_heartbeat: Option<Heartbeat>,
 }
@@ -143,6 +144,9 @@ pub struct ServiceContact {
     pub generation: u64,
     /// When it was last heard of.
     pub last_contact: Timestamp,
+    /// How often it says that it is there.
+    #[serde(rename = "heartbeat_seconds", default, skip_serializing_if = "Heartbeat::is_default")]
+    pub heartbeat: Heartbeat,
 }
 
 /// How a rotation goes on.

@@ -140,7 +140,7 @@ fn add_rotation(all: &mut Map<String, Value>) {
                 ("generation", integer()),
                 ("last_contact", time()),
             ],
-            &[],
+            &[("heartbeat_seconds", integer())],
         ),
     );
     add(

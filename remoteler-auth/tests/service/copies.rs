@@ -126,7 +126,7 @@ async fn a_daemon_that_is_started_again_is_not_refused() {
 
 // I28
 #[tokio::test]
-async fn of_a_host_that_speaks_seldom_a_copy_is_found_by_its_next_word_and_speaks_often_itself_until_then() {
+async fn of_a_host_that_speaks_seldom_a_copy_is_found_by_its_next_word_and_told_when_to_speak_until_then() {
     let cluster = Cluster::start().await;
     let joined = cluster.join("edge", &[SystemRole::Node], &[]).await;
     let (host, copy) = (cluster.as_host(&joined), cluster.as_host(&joined));
@@ -137,14 +137,43 @@ async fn of_a_host_that_speaks_seldom_a_copy_is_found_by_its_next_word_and_speak
     };
     let told = host.acknowledge_trust(word(1)).await.unwrap();
     assert_eq!(told, TrustAcked { renew: false, longest_heartbeat: Some(Heartbeat::LONGEST) });
-    // For three quarters of an hour nobody else speaks for it.
-    for _ in 0..5 {
+    // For three quarters of an hour nobody else speaks for it: what is left of them after the half hour that this word announces.
+    for left in [571, 211, 30, 30, 30] {
         wait(&cluster, 360);
-        assert_eq!(copy.acknowledge_trust(word(2)).await.unwrap(), TrustAcked::default());
+        let told = copy.acknowledge_trust(word(2)).await.unwrap();
+        assert_eq!(told, TrustAcked { renew: false, longest_heartbeat: Some(Heartbeat::from(left)) });
     }
     assert!(host.acknowledge_trust(word(1)).await.unwrap().renew);
     assert_eq!(kind(copy.acknowledge_trust(word(2)).await), ApiErrorKind::Copied);
     assert_eq!(copies(&cluster).await.len(), 1);
+}
+
+// R5
+#[tokio::test]
+async fn a_device_that_lost_its_power_says_four_words_until_it_speaks_for_its_host_again() {
+    for (period, silence) in [(1800, 2730), (300, 480)] {
+        let cluster = Cluster::start().await;
+        let api = cluster.as_host(&cluster.join("edge", &[SystemRole::Node], &[]).await);
+        let word = |run, heartbeat| TrustAck {
+            generation: 0,
+            instance: Some(InstanceId::from_uuid(Uuid::from_u128(run))),
+            heartbeat: Some(heartbeat),
+        };
+        api.acknowledge_trust(word(1, Heartbeat::from(period))).await.unwrap();
+        // As a host does: its first word says nothing, each other one at most what it was told before.
+        let (mut said, mut words, mut seconds) = (Heartbeat::default(), 1, 0);
+        loop {
+            let told = api.acknowledge_trust(word(2, said)).await.unwrap();
+            if told.renew {
+                break;
+            }
+            wait(&cluster, said.period().as_secs());
+            (words, seconds) = (words + 1, seconds + said.period().as_secs());
+            said = told.longest_heartbeat.unwrap().min(Heartbeat::from(period));
+        }
+        assert_eq!((words, seconds), (4, silence + 1));
+        assert!(copies(&cluster).await.is_empty());
+    }
 }
 
 // R5

@@ -2,9 +2,9 @@ use std::time::Duration;
 
 use remoteler_auth::{AuthConfig, AuthService, Caller};
 use remoteler_core::{
-    ApiErrorKind, AuditKind, AuthApi, Clock, HostCerts, NewToken, RotateRequest, RotationKind, RotationPhase,
-    RotationPlan, RotationStatus, SshCertificatePurpose, SystemRole, TrustAck, TrustBundle, Verified, VerifyError,
-    X509Purpose, verify_ssh_certificate, verify_x509_chain,
+    ApiErrorKind, AuditKind, AuthApi, Clock, Heartbeat, HostCerts, NewToken, RotateRequest, RotationKind,
+    RotationPhase, RotationPlan, RotationStatus, SshCertificatePurpose, SystemRole, TrustAck, TrustBundle, Verified,
+    VerifyError, X509Purpose, verify_ssh_certificate, verify_x509_chain,
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 
@@ -186,6 +186,33 @@ async fn an_automatic_rotation_ends_by_itself() {
     let steps = cluster.events("ca.rotate").await;
     let by_itself = |kind: &AuditKind| matches!(kind, AuditKind::CaRotate { user, .. } if user == "local:rotation");
     assert_eq!(steps.iter().filter(|event| by_itself(&event.kind)).count(), 3);
+}
+
+#[tokio::test]
+async fn an_automatic_rotation_waits_for_a_host_that_speaks_seldom_for_as_long_as_it_may_be_silent() {
+    for (period, silence) in [(300, 480), (1800, 2730)] {
+        let cluster = Cluster::start().await;
+        let certs = cluster.join("edge", &[SystemRole::Node], &[]).await;
+        let generation = cluster.service.trust_bundle().rotation.generation;
+        let word = TrustAck { generation, instance: None, heartbeat: Some(Heartbeat::from(period)) };
+        cluster.as_host(&certs).acknowledge_trust(word).await.unwrap();
+        let plan = RotationPlan::Automatic { grace_seconds: 3 };
+        let begin = RotateRequest { kind: RotationKind::Host, phase: Init, plan, force: false };
+        cluster.admin().rotate(begin).await.unwrap();
+        for seconds in [period - 100, silence - (period - 100)] {
+            cluster.clock.advance(Duration::from_secs(seconds));
+            cluster.service.rotate_when_due().await.unwrap();
+            assert_eq!(cluster.service.trust_bundle().rotation.host, Init, "{period}");
+            let host = cluster.admin().rotations().await.unwrap().remove(1);
+            assert_eq!((host.waiting.len(), host.offline.len()), (1, 0), "{period}");
+        }
+        cluster.clock.advance(Duration::from_secs(1));
+        cluster.service.rotate_when_due().await.unwrap();
+        assert_eq!(cluster.service.trust_bundle().rotation.host, UpdateClients, "{period}");
+        let gone_on = cluster.events("ca.rotate").await.pop().unwrap().kind;
+        let AuditKind::CaRotate { passed_over, .. } = gone_on else { panic!("{gone_on:?}") };
+        assert_eq!(passed_over, ["edge"]);
+    }
 }
 
 #[tokio::test]

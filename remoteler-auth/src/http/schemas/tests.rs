@@ -49,6 +49,7 @@ fn samples() -> Vec<(&'static str, Value)> {
         roles: roles(),
         generation: 1,
         last_contact: now,
+        heartbeat: Heartbeat::LONGEST,
     };
     let metadata = || Metadata { name: "n".into(), description: text("d"), labels: labels(), expires: Some(now) };
     let kind = AuditKind::RoleDelete { user: "ann".into(), name: "r".into() };
