@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::fleet::Fleet;
@@ -90,7 +90,15 @@ impl AuthCarrier {
     pub async fn ending(&self) {
         self.ending.cancelled().await;
     }
+
+    /// Waits until the link has been without a connection for some seconds, or has ended: what waits in it is not told of anything, for as long
+    /// as the link is kept.
+    pub async fn lost(&self) {
+        while self.link.suspended().await && timeout(LOST, self.link.resumed()).await.is_ok() {}
+    }
 }
 
+/// A path that changes is back sooner, mostly, and what waits goes on at no cost.
+const LOST: Duration = Duration::from_secs(5);
 /// For how long a link is not tried that led nowhere.
 const ASTRAY: Duration = Duration::from_secs(30);
