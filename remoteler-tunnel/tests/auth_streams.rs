@@ -101,6 +101,24 @@ async fn one_agent_has_few_of_them_at_once_and_opens_nothing_else() {
     timeout(Duration::from_secs(1), again).await.expect("there is room when others have ended");
 }
 
+// I30
+#[tokio::test(start_paused = true)]
+async fn what_an_agent_keeps_open_when_it_takes_its_registration_back_ends_a_minute_later() {
+    let World { cluster: _cluster, auth: _auth, proxy, device: _device, agent } = World::start().await;
+    let mut opened = agent.auth().open().unwrap();
+    says_back(&mut opened, b"hello").await;
+    tokio::spawn(async move { agent.shutdown(Duration::from_secs(3600)).await });
+    opened.carrier.ending().await;
+    let since = Instant::now();
+
+    sleep(Duration::from_secs(50)).await;
+    says_back(&mut opened, b"an answer that took long").await;
+    let end = timeout(Duration::from_secs(15), opened.stream.read_u8()).await.unwrap();
+
+    assert!(end.is_err() && since.elapsed() >= Duration::from_secs(59), "{:?}", since.elapsed());
+    assert!(proxy.router().agents().is_empty());
+}
+
 #[tokio::test]
 async fn what_an_agent_opens_for_anything_else_is_rejected_also_where_streams_to_the_auth_service_are_taken() {
     for auth in [Some(Arc::new(Auth::default())), None] {
