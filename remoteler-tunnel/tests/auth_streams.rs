@@ -103,6 +103,29 @@ async fn one_agent_has_few_of_them_at_once_and_opens_nothing_else() {
 
 // I30
 #[tokio::test(start_paused = true)]
+async fn one_agent_opens_no_more_than_one_a_second_for_long() {
+    let World { cluster: _cluster, auth, proxy: _proxy, device: _device, agent } = World::start().await;
+    let (links, since) = (agent.auth(), Instant::now());
+    let (mut taken, mut busy) = (0, 0);
+    while since.elapsed() < Duration::from_secs(60) {
+        match links.open().unwrap().stream.accepted().await {
+            Ok(()) => taken += 1,
+            Err(StreamError::Rejected { code, .. }) if code == Code::Busy.number() => busy += 1,
+            Err(other) => panic!("{other}"),
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert!((60..=71).contains(&taken) && busy > 1000, "{taken} were taken, {busy} were not");
+    assert_eq!(auth.0.lock().unwrap().len(), taken);
+
+    sleep(Duration::from_secs(30)).await;
+    for _ in 0..8 {
+        says_back(&mut links.open().unwrap(), b"a few at once").await;
+    }
+}
+
+// I30
+#[tokio::test(start_paused = true)]
 async fn what_an_agent_keeps_open_when_it_takes_its_registration_back_ends_a_minute_later() {
     let World { cluster: _cluster, auth: _auth, proxy, device: _device, agent } = World::start().await;
     let mut opened = agent.auth().open().unwrap();
