@@ -403,8 +403,10 @@ async fn an_auth_service_that_was_away_for_long_confirms_the_rules_within_second
 
         let (after, asked) = world.auth.asked(back, "GET /v1/policy").swap_remove(0);
         assert!(after < Duration::from_secs(10) && asked.contains("wait_seconds=0"), "{after:?}: {asked}");
-        let (after, word) = world.auth.asked(back, "PUT /v1/host/trust").swap_remove(0);
-        assert!(after < Duration::from_secs(10), "{after:?}: {word}");
+        // Who pays for octets had nothing to say meanwhile, and so nothing to make up for.
+        let words = world.auth.asked(back, "PUT /v1/host/trust");
+        let soon = words.first().is_some_and(|(after, _)| *after < Duration::from_secs(10));
+        assert!(soon || limits.metered, "{words:?}");
     }
 }
 
