@@ -84,7 +84,7 @@ async fn a_stream_leads_to_the_auth_service_from_where_the_agent_is_and_outlives
 // I30
 #[tokio::test(start_paused = true)]
 async fn one_agent_has_few_of_them_at_once_and_opens_nothing_else() {
-    let World { cluster: _cluster, auth, proxy: _proxy, device: _device, agent } = World::start().await;
+    let World { cluster: _cluster, auth: _auth, proxy: _proxy, device: _device, agent } = World::start().await;
     let mut opened: Vec<_> = (0..=MAX_AUTH_STREAMS).map(|_| agent.auth().open().unwrap()).collect();
     let refused = opened.pop().unwrap().stream.accepted().await.unwrap_err();
     assert!(matches!(refused, StreamError::Rejected { .. }), "{refused}");
