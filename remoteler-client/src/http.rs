@@ -169,7 +169,7 @@ impl HttpClient {
     fn take_idle(&self) -> Option<Kept> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         self.forget_unused(&mut idle);
-        let usable = idle.iter().rposition(|kept| kept.carrier.as_ref().is_none_or(AuthCarrier::is_open))?;
+        let usable = idle.iter().rposition(|kept| kept.carrier.as_ref().is_none_or(AuthCarrier::may_lead))?;
         Some(idle.remove(usable))
     }
 
@@ -227,7 +227,8 @@ impl HttpClient {
     }
 
     async fn exchange(&self, mut kept: Kept, call: &Call) -> Result<Answer, Failed> {
-        let lost = loss_of(kept.carrier.clone().filter(|_| !call.waits.is_zero()));
+        let carrier = kept.carrier.clone();
+        let lost = loss_of(carrier.clone().filter(|_| !call.waits.is_zero()));
         let exchange = async {
             if kept.sender.ready().await.is_err() {
                 return Err(Failed::Unsent);
@@ -253,8 +254,12 @@ impl HttpClient {
         let within = REQUEST + call.waits;
         let (answer, kept) = tokio::select! {
             biased;
-            answered = tokio::time::timeout(within, exchange) => answered
-                .unwrap_or_else(|_| Err(Failed::Lost(HttpError::Timeout { place: self.place(), within })))?,
+            answered = tokio::time::timeout(within, exchange) => answered.unwrap_or_else(|_| {
+                if let Some(carrier) = carrier {
+                    carrier.leads_nowhere();
+                }
+                Err(Failed::Lost(HttpError::Timeout { place: self.place(), within }))
+            })?,
             () = lost => return Err(Failed::Left),
         };
         if answer.status == StatusCode::UNAUTHORIZED {

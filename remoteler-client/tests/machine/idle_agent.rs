@@ -18,18 +18,18 @@ use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use remoteler_client::{
-    MemoryStore,
+    AuthTrust, LateLinks, MemoryStore, RemoteAuth,
     sdk::{Agent, Join, TunnelState},
 };
 use remoteler_core::{
-    Clock, ClusterSettings, Heartbeat, HostId, HostIdentity, JoinRequest, LockMode, OsEntropy, PolicyLimits,
+    AuthApi, Clock, ClusterSettings, Heartbeat, HostId, HostIdentity, JoinRequest, LockMode, OsEntropy, PolicyLimits,
     PolicyView, Resource, RoleSpec, SystemClock, SystemRole, TrustAck, TrustAcked, random_uuid, wire,
 };
 use remoteler_tunnel::{
     Admission, AdmissionLimits, Admissions, AgentEvents, AgentSession, AgentState, AuthStreams, BoxedStream,
-    ClientAuth, CloseReason, Connection, Inventory, Limits, OnePort, Place, ProxyAddress, ProxyLink, Refusal,
-    RegistrationError, Route, RouteHandler, Routed, Router, ServerTls, Target, TunnelServer, Ways, Wire,
-    testkit::{Machine, Net, Traffic},
+    ClientAuth, CloseReason, Connection, Inventory, Limits, MAX_AUTH_STREAMS, OnePort, Place, ProxyAddress, ProxyLink,
+    Refusal, RegistrationError, Route, RouteHandler, Routed, Router, ServerTls, Target, TunnelServer, Ways, Wire,
+    testkit::{Echo, Machine, Net, TestCluster, Traffic},
     until_somebody,
 };
 use tokio::{
@@ -68,6 +68,8 @@ enum Reached {
     Never,
     /// Not by proxies, which find out late, and lead links nowhere until then.
     NotByProxies,
+    /// Through links not even that: what is asked there is never answered.
+    UnheardInLinks,
 }
 
 impl Auth {
@@ -188,6 +190,10 @@ impl AuthStreams for Door {
         let reached = *self.0.reached.borrow();
         match reached {
             Reached::Well | Reached::Never => self.0.clone().serve_stream(stream).await,
+            Reached::UnheardInLinks => {
+                let Ok(_silent) = self.0.acceptor.accept(stream).await else { return };
+                sleep(DAY).await;
+            }
             Reached::NotByProxies => sleep(DAY).await,
         }
     }
@@ -243,6 +249,13 @@ impl RouteHandler for Proxy {
 }
 
 struct Silence;
+
+#[async_trait]
+impl AuthStreams for Silence {
+    async fn serve(&self, _stream: BoxedStream, _source: SocketAddr) {
+        sleep(DAY).await;
+    }
+}
 
 #[async_trait]
 impl Inventory for Silence {
@@ -426,6 +439,35 @@ async fn a_link_whose_proxy_does_not_reach_the_auth_service_delays_one_call_and_
     sleep(Duration::from_secs(300)).await;
     let asked = world.auth.asked(Instant::now() - Duration::from_secs(300), "GET /v1/policy").pop().unwrap().1;
     assert!(asked.contains("wait_seconds=3600"), "through its link again: {asked}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_in_which_nothing_is_answered_is_left_for_another_way() {
+    let world = World::start(Limits::client(), true).await;
+    world.auth.reached.send_replace(Reached::UnheardInLinks);
+    let since = Instant::now();
+    sleep(Duration::from_secs(700)).await;
+    let words = world.auth.asked(since, "PUT /v1/host/trust");
+    assert!(!words.is_empty(), "{:?}", world.auth.asked(since, ""));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_has_too_many_streams_is_not_taken_for_one_that_leads_nowhere() {
+    let cluster = TestCluster::new(1).leading_to(Arc::new(Silence));
+    let proxy = cluster.start_proxy("p1");
+    let device = cluster.net().machine("192.0.2.7");
+    let agent = cluster.start_agent("edge", proxy.address(), &device, Arc::new(Echo));
+    cluster.connected(&agent).await;
+    let _held: Vec<_> = (0..MAX_AUTH_STREAMS).map(|_| agent.auth().open().unwrap()).collect();
+    let links = LateLinks::default();
+    links.lead_through(agent.auth());
+    let trust = AuthTrust::Bundle(cluster.authorities().trust());
+    let auth = RemoteAuth::tls(proxy.address(), None, trust).unwrap();
+    let auth = auth.by(&Ways::through(Arc::new(device.clone()))).or_through(&links);
+
+    auth.ping().await.unwrap_err();
+
+    assert!(agent.auth().is_open());
 }
 
 // I79

@@ -70,12 +70,15 @@ impl AuthCarrier {
         Self { link, ending, astray }
     }
 
-    /// For who opened a stream and found nobody at its end: for half a minute other ways are tried first, since finding out may have taken long.
+    /// For who opened a stream and found nobody at its end, or got no answer there: for half a minute other ways are tried first, since finding
+    /// out may have taken long.
     pub fn leads_nowhere(&self) {
         *self.astray.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
-    fn may_lead(&self) -> bool {
+    /// Whether it is open, and has not led nowhere a short while ago.
+    #[must_use]
+    pub fn may_lead(&self) -> bool {
         let astray = *self.astray.0.lock().unwrap_or_else(PoisonError::into_inner);
         self.is_open() && astray.is_none_or(|since| since.elapsed() >= ASTRAY)
     }
