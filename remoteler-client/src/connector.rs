@@ -10,8 +10,8 @@ use std::{
 
 use remoteler_core::{Clock, PolicySource, SystemClock, SystemRole, TrustBundle, wire, with_causes};
 use remoteler_tunnel::{
-    AuthCarrier, AuthLinks, BoxedStream, ClientTls, ConnectError as TunnelError, FirstContact, PolicyTrust,
-    SharedTlsIdentity, TlsConfigError, TlsIdentity, TrustSource, Ways, tls_over,
+    AuthCarrier, AuthLinks, BoxedStream, ClientTls, Code, ConnectError as TunnelError, FirstContact, PolicyTrust,
+    SharedTlsIdentity, StreamError, TlsConfigError, TlsIdentity, TrustSource, Ways, tls_over,
 };
 use rustls::{AlertDescription, ClientConfig, RootCertStore};
 use tokio::net::UnixStream;
@@ -254,8 +254,12 @@ impl Connector {
                             return Ok(Connected { stream: Box::new(stream), carrier: Some(opened.carrier) });
                         }
                         Err(error) => {
-                            opened.carrier.leads_nowhere();
+                            let busy = is_busy(&error);
                             failed = failure(error, "");
+                            if busy {
+                                break; // it leads there all the same
+                            }
+                            opened.carrier.leads_nowhere();
                         }
                     }
                 }
@@ -316,6 +320,12 @@ pub async fn probe_by(
         Err(TunnelError::Handshake { source, .. }) if is_unknown_protocol(&source) => Ok(Peer::Auth),
         Err(error) => Err(failure(error, "")),
     }
+}
+
+fn is_busy(error: &TunnelError) -> bool {
+    let TunnelError::Handshake { source, .. } = error else { return false };
+    let rejected = source.get_ref().and_then(|inner| inner.downcast_ref::<StreamError>());
+    rejected.is_some_and(|error| matches!(error, StreamError::Rejected { code, .. } if *code == Code::Busy.number()))
 }
 
 fn is_unknown_protocol(cause: &io::Error) -> bool {

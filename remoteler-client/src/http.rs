@@ -45,7 +45,7 @@ pub(crate) struct Call {
     pub(crate) path: String,
     pub(crate) content_type: Option<&'static str>,
     pub(crate) body: Bytes,
-    /// How long the service may wait before it answers.
+    /// How long the service may wait before it answers. What waits may be asked again.
     pub(crate) waits: Duration,
 }
 
@@ -102,6 +102,8 @@ enum Failed {
     Unsent,
     /// It went out, perhaps; the connection ended without an answer.
     Lost(HttpError),
+    /// It waits in a link that is lost, and is to be made again elsewhere.
+    Left,
 }
 
 impl HttpClient {
@@ -146,21 +148,28 @@ impl HttpClient {
                 Err(Failed::Unsent) => {}
                 Err(Failed::Lost(HttpError::Broken { .. })) if call.method == Method::GET => break,
                 Err(Failed::Lost(error)) => return Err(error),
+                Err(Failed::Left) => break,
             }
         }
-        let fresh = self.open().await?;
-        self.exchange(fresh, call).await.map_err(|failed| match failed {
-            Failed::Lost(error) => error,
-            Failed::Unsent => self.broken(
-                "it was closed at once; the certificate shown to it may be revoked, or of an authority that is gone",
-            ),
-        })
+        loop {
+            let fresh = self.open().await?;
+            match self.exchange(fresh, call).await {
+                Ok(answer) => return Ok(answer),
+                Err(Failed::Lost(error)) => return Err(error),
+                Err(Failed::Left) => {}
+                Err(Failed::Unsent) => {
+                    return Err(self.broken(
+                        "it was closed at once; the certificate shown to it may be revoked, or of an authority that is gone",
+                    ));
+                }
+            }
+        }
     }
 
     fn take_idle(&self) -> Option<Kept> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         self.forget_unused(&mut idle);
-        let usable = idle.iter().rposition(|kept| kept.carrier.as_ref().is_none_or(AuthCarrier::is_open))?;
+        let usable = idle.iter().rposition(|kept| kept.carrier.as_ref().is_none_or(AuthCarrier::may_lead))?;
         Some(idle.remove(usable))
     }
 
@@ -218,6 +227,8 @@ impl HttpClient {
     }
 
     async fn exchange(&self, mut kept: Kept, call: &Call) -> Result<Answer, Failed> {
+        let carrier = kept.carrier.clone();
+        let lost = loss_of(carrier.clone().filter(|_| !call.waits.is_zero()));
         let exchange = async {
             if kept.sender.ready().await.is_err() {
                 return Err(Failed::Unsent);
@@ -241,9 +252,16 @@ impl HttpClient {
             Ok((Answer { status: head.status, body: body.to_bytes() }, kept))
         };
         let within = REQUEST + call.waits;
-        let (answer, kept) = tokio::time::timeout(within, exchange)
-            .await
-            .unwrap_or_else(|_| Err(Failed::Lost(HttpError::Timeout { place: self.place(), within })))?;
+        let (answer, kept) = tokio::select! {
+            biased;
+            answered = tokio::time::timeout(within, exchange) => answered.unwrap_or_else(|_| {
+                if let Some(carrier) = carrier {
+                    carrier.leads_nowhere();
+                }
+                Err(Failed::Lost(HttpError::Timeout { place: self.place(), within }))
+            })?,
+            () = lost => return Err(Failed::Left),
+        };
         if answer.status == StatusCode::UNAUTHORIZED {
             self.keep_none();
         } else if let Some(kept) = kept {
@@ -275,6 +293,14 @@ async fn end_of(carrier: Option<AuthCarrier>, mut busy: watch::Receiver<bool>) {
     carrier.ending().await;
     // Fails when nobody has the connection any more, which then ends by itself.
     let _ = busy.wait_for(|busy| !busy).await;
+}
+
+/// Waits until the link of a request that waits is lost, where it would not hear of its answer for as long as the link is kept.
+async fn loss_of(carrier: Option<AuthCarrier>) {
+    match carrier {
+        Some(carrier) => carrier.lost().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Deadline of one request, answer included.

@@ -1,6 +1,7 @@
 //! Proxy side of reverse tunnels: takes an agent's link, checks what it registers against its certificate, and keeps it in the
 //! router while it lives. Owns the links of agents. Never believes a name that a certificate does not say (I28).
 
+mod led;
 mod passed;
 mod resume;
 #[cfg(test)]
@@ -19,7 +20,6 @@ use remoteler_core::{
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::connection::{CloseReason, IncomingStream, Link, MuxStream, TakeUpError, read_body};
@@ -34,7 +34,7 @@ use crate::mux::limits::Limits;
 use crate::mux::stream::StreamError;
 use crate::notice::{MAX_NOTICE_LEN, Notice, ProxyAddress};
 use crate::registration::{
-    AUTH_METADATA, MAX_AUTH_STREAMS, MAX_REGISTRATION_LEN, Offer, OfferError, REGISTRATION_METADATA, Registration,
+    AUTH_METADATA, MAX_REGISTRATION_LEN, Offer, OfferError, REGISTRATION_METADATA, Registration,
 };
 use crate::replay::ReplayBudget;
 use crate::resume::{Channel, EXPORT_CHANNEL, EXPORT_KEYS, RESUME_MAGIC, ResumeKeys, ResumeRequest};
@@ -42,6 +42,7 @@ use crate::router::{Attachment, Router};
 use crate::stream::{BoxedStream, Replayed};
 use crate::tls::ExportsKeys;
 
+use led::Led;
 pub use passed::EarlierProcess;
 use passed::{Asked, Earlier, Passed};
 use resume::{Kept, Resumable};
@@ -193,16 +194,24 @@ impl TunnelServer {
     async fn hold(&self, registered: Box<Registered>) {
         let Registered { agent, link, control, attachment, kept, live } = *registered;
         let mut shut_out = std::pin::pin!(shut_out(live).fuse());
+        let mut led = Led::new();
         if let Some(control) = control {
             tokio::select! {
-                () = self.registered_until(&agent, &link, control) => {}
+                () = self.registered_until(&agent, &link, control, &mut led) => {}
                 reason = &mut shut_out => cut(&link, &reason),
             }
         }
         // From here on nobody dials it; what is open may end in peace, unless the host is shut out meanwhile.
         let detached = self.router.detach(attachment);
+        let closed = async {
+            tokio::select! {
+                reason = link.closed() => return reason,
+                () = led.run_out() => {}
+            }
+            link.closed().await
+        };
         let reason = tokio::select! {
-            reason = link.closed() => reason,
+            reason = closed => reason,
             why = &mut shut_out => {
                 cut(&link, &why);
                 link.closed().await
@@ -361,19 +370,18 @@ impl TunnelServer {
 
     /// Waits until the agent takes its registration back or the link ends; tells it of proxies meanwhile, and leads its streams to the auth
     /// service there. An agent opens nothing besides: what else it tries is refused.
-    async fn registered_until(&self, agent: &AgentSession, link: &Link, mut control: MuxStream) {
+    async fn registered_until(&self, agent: &AgentSession, link: &Link, mut control: MuxStream, led: &mut Led) {
         let mut proxies = self.proxies.clone();
         proxies.mark_changed();
         let (mut nothing, mut listens) = ([0], true);
-        let mut led = JoinSet::new();
         loop {
             tokio::select! {
                 incoming = link.accept() => match incoming {
-                    Some(incoming) => self.lead(incoming, agent.source, &mut led),
+                    Some(incoming) => self.lead(incoming, agent.source, led),
                     None => return,
                 },
-                _ = control.read(&mut nothing) => break, // its end; an agent says nothing more on it
-                Some(_) = led.join_next() => {}
+                _ = control.read(&mut nothing) => return, // its end; an agent says nothing more on it
+                Some(()) = led.ended() => {}
                 Ok(()) = proxies.changed(), if listens => {
                     let known = proxies.borrow_and_update().clone();
                     if known.is_empty() {
@@ -386,21 +394,13 @@ impl TunnelServer {
                 }
             }
         }
-        // What is under way may be answered; it ends with the link at the latest.
-        led.detach_all();
     }
 
     /// Leads a stream of an agent to the auth service, or refuses it.
-    fn lead(&self, incoming: IncomingStream, source: SocketAddr, led: &mut JoinSet<()>) {
-        let Some(auth) = self.auth.as_ref().filter(|_| incoming.metadata() == AUTH_METADATA) else {
-            return refuse(incoming);
-        };
-        if led.len() >= MAX_AUTH_STREAMS {
-            return incoming.reject(Code::Busy, "this agent has too many streams to the auth service");
-        }
-        if let Ok(stream) = incoming.accept() {
-            let auth = auth.clone();
-            led.spawn(async move { auth.serve(Box::new(stream), source).await });
+    fn lead(&self, incoming: IncomingStream, source: SocketAddr, led: &mut Led) {
+        match self.auth.as_ref().filter(|_| incoming.metadata() == AUTH_METADATA) {
+            Some(auth) => led.lead(incoming, auth, source),
+            None => refuse(incoming),
         }
     }
 

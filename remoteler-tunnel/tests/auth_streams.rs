@@ -84,7 +84,7 @@ async fn a_stream_leads_to_the_auth_service_from_where_the_agent_is_and_outlives
 // I30
 #[tokio::test(start_paused = true)]
 async fn one_agent_has_few_of_them_at_once_and_opens_nothing_else() {
-    let World { cluster: _cluster, auth, proxy: _proxy, device: _device, agent } = World::start().await;
+    let World { cluster: _cluster, auth: _auth, proxy: _proxy, device: _device, agent } = World::start().await;
     let mut opened: Vec<_> = (0..=MAX_AUTH_STREAMS).map(|_| agent.auth().open().unwrap()).collect();
     let refused = opened.pop().unwrap().stream.accepted().await.unwrap_err();
     assert!(matches!(refused, StreamError::Rejected { .. }), "{refused}");
@@ -99,6 +99,47 @@ async fn one_agent_has_few_of_them_at_once_and_opens_nothing_else() {
         }
     };
     timeout(Duration::from_secs(1), again).await.expect("there is room when others have ended");
+}
+
+// I30
+#[tokio::test(start_paused = true)]
+async fn one_agent_opens_no_more_than_one_a_second_for_long() {
+    let World { cluster: _cluster, auth, proxy: _proxy, device: _device, agent } = World::start().await;
+    let (links, since) = (agent.auth(), Instant::now());
+    let (mut taken, mut busy) = (0, 0);
+    while since.elapsed() < Duration::from_secs(60) {
+        match links.open().unwrap().stream.accepted().await {
+            Ok(()) => taken += 1,
+            Err(StreamError::Rejected { code, .. }) if code == Code::Busy.number() => busy += 1,
+            Err(other) => panic!("{other}"),
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert!((60..=71).contains(&taken) && busy > 1000, "{taken} were taken, {busy} were not");
+    assert_eq!(auth.0.lock().unwrap().len(), taken);
+
+    sleep(Duration::from_secs(30)).await;
+    for _ in 0..8 {
+        says_back(&mut links.open().unwrap(), b"a few at once").await;
+    }
+}
+
+// I30
+#[tokio::test(start_paused = true)]
+async fn what_an_agent_keeps_open_when_it_takes_its_registration_back_ends_a_minute_later() {
+    let World { cluster: _cluster, auth: _auth, proxy, device: _device, agent } = World::start().await;
+    let mut opened = agent.auth().open().unwrap();
+    says_back(&mut opened, b"hello").await;
+    tokio::spawn(async move { agent.shutdown(Duration::from_secs(3600)).await });
+    opened.carrier.ending().await;
+    let since = Instant::now();
+
+    sleep(Duration::from_secs(50)).await;
+    says_back(&mut opened, b"an answer that took long").await;
+    let end = timeout(Duration::from_secs(15), opened.stream.read_u8()).await.unwrap();
+
+    assert!(end.is_err() && since.elapsed() >= Duration::from_secs(59), "{:?}", since.elapsed());
+    assert!(proxy.router().agents().is_empty());
 }
 
 #[tokio::test]

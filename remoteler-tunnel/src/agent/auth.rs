@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::fleet::Fleet;
@@ -70,12 +70,15 @@ impl AuthCarrier {
         Self { link, ending, astray }
     }
 
-    /// For who opened a stream and found nobody at its end: for half a minute other ways are tried first, since finding out may have taken long.
+    /// For who opened a stream and found nobody at its end, or got no answer there: for half a minute other ways are tried first, since finding
+    /// out may have taken long.
     pub fn leads_nowhere(&self) {
         *self.astray.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
-    fn may_lead(&self) -> bool {
+    /// Whether it is open, and has not led nowhere a short while ago.
+    #[must_use]
+    pub fn may_lead(&self) -> bool {
         let astray = *self.astray.0.lock().unwrap_or_else(PoisonError::into_inner);
         self.is_open() && astray.is_none_or(|since| since.elapsed() >= ASTRAY)
     }
@@ -90,7 +93,15 @@ impl AuthCarrier {
     pub async fn ending(&self) {
         self.ending.cancelled().await;
     }
+
+    /// Waits until the link has been without a connection for some seconds, or has ended: what waits in it is not told of anything, for as long
+    /// as the link is kept.
+    pub async fn lost(&self) {
+        while self.link.suspended().await && timeout(LOST, self.link.resumed()).await.is_ok() {}
+    }
 }
 
+/// A path that changes is back sooner, mostly, and what waits goes on at no cost.
+const LOST: Duration = Duration::from_secs(5);
 /// For how long a link is not tried that led nowhere.
 const ASTRAY: Duration = Duration::from_secs(30);

@@ -189,6 +189,9 @@ impl AgentEvents for Heard {
     }
 }
 
+/// Earlier processes of a proxy, and the auth service that it leads to.
+type Beside = (Vec<Arc<dyn EarlierProcess>>, Option<Arc<dyn AuthStreams>>);
+
 /// A proxy with its one port on loopback: agents' links, and SSH dials relayed to wherever the inventory says.
 pub struct Proxy {
     pub authorities: Arc<Authorities>,
@@ -239,7 +242,7 @@ impl Proxy {
         authorities: Arc<Authorities>,
         clock: Arc<ManualClock>,
         tls: ServerTls,
-        (earlier, auth): (Vec<Arc<dyn EarlierProcess>>, Option<Arc<dyn AuthStreams>>),
+        (earlier, auth): Beside,
     ) -> Self {
         let inventory = Arc::new(Told::default());
         let heard = Arc::new(Heard::default());

@@ -83,7 +83,7 @@ impl Daemon {
                 AuthDoor::Here(self.start_auth(service, base, listeners.auth)?)
             }
             Place::Direct(addr) => AuthDoor::elsewhere(addr, &base.client_tls())?,
-            Place::ThroughProxy(addr) => AuthDoor::ThroughProxy(addr.clone()),
+            Place::ThroughProxy(addr) => AuthDoor::through_proxy(addr),
         };
         if let Some(listener) = listeners.crl {
             self.keep_port("crl", &listener)?;

@@ -1,7 +1,13 @@
 //! The auth service's doors: its own port, the streams that a proxy passes on, and the local socket. TLS ends here; what was
 //! proved in it becomes the caller. Where a client comes from is what this process saw, or what a verified proxy says (I69).
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use async_trait::async_trait;
 use remoteler_auth::{AuthService, Caller, HttpApi};
@@ -9,8 +15,8 @@ use remoteler_core::{AuditKind, AuditSink, Clock, SystemRole, Verified, X509Purp
 use remoteler_tunnel::{
     ALPN_AUTH, ALPN_AUTH_RELAY, Admission, AdmissionLimits, Admissions, AuthStreams, BoxedStream, ClientAuth,
     ClientTls, Connection, Origin, Replayed, ServerTls, TlsConfigError, TrustSource, Wire, connect_tcp, connect_tls,
-    handshake_failure, is_certificate_failure, read_origin, relay, until_somebody, verified_peer, watch_silence,
-    write_origin,
+    handshake_failure, is_certificate_failure, read_client_hello, read_origin, relay, until_somebody, verified_peer,
+    watch_silence, write_origin,
 };
 use rustls::{ClientConfig, ServerConfig};
 use tokio::{
@@ -35,15 +41,48 @@ pub(crate) enum AuthDoor {
         addr: String,
         /// This proxy's side of the session.
         tls: Arc<ClientConfig>,
+        /// For the log.
+        outage: Outage,
     },
     /// To another proxy, which sees this one's address as the client's.
-    ThroughProxy(String),
+    ThroughProxy {
+        /// Of that proxy.
+        addr: String,
+        /// For the log.
+        outage: Outage,
+    },
+}
+
+/// Whether the service was away the last time: the log says so once, however many ask. Clones share it.
+#[derive(Clone, Default)]
+pub(crate) struct Outage(Arc<AtomicBool>);
+
+impl Outage {
+    fn lasts(&self, cause: &str) {
+        if self.0.swap(true, Ordering::Relaxed) {
+            tracing::debug!(cause, "the auth service cannot be reached");
+        } else {
+            tracing::warn!(cause, "the auth service cannot be reached");
+        }
+    }
+
+    fn is_over(&self) {
+        if self.0.swap(false, Ordering::Relaxed) {
+            tracing::info!("the auth service is reached again");
+        }
+    }
 }
 
 impl AuthDoor {
     /// The door of a proxy to the auth service at `addr`.
     pub(crate) fn elsewhere(addr: &str, tls: &ClientTls) -> Result<Self, TlsConfigError> {
-        Ok(Self::Elsewhere { addr: addr.to_owned(), tls: tls.to_cluster(&[SystemRole::Auth], ALPN_AUTH_RELAY)? })
+        let tls = tls.to_cluster(&[SystemRole::Auth], ALPN_AUTH_RELAY)?;
+        Ok(Self::Elsewhere { addr: addr.to_owned(), tls, outage: Outage::default() })
+    }
+
+    /// The door of a proxy that reaches the auth service through the proxy at `addr`.
+    pub(crate) fn through_proxy(addr: &str) -> Self {
+        Self::ThroughProxy { addr: addr.to_owned(), outage: Outage::default() }
     }
 
     /// Serves or relays one connection that begins with the ClientHello.
@@ -60,7 +99,7 @@ impl AuthDoor {
     {
         match self {
             Self::Here(server) => server.serve(stream, origin, admission).await,
-            Self::Elsewhere { addr, tls } => {
+            Self::Elsewhere { addr, tls, outage } => {
                 let reached = async {
                     let mut auth = connect_tls(addr, tls.clone()).await.map_err(|cause| with_causes(&cause))?;
                     watch_silence(auth.get_ref().0);
@@ -69,26 +108,28 @@ impl AuthDoor {
                 };
                 match reached.await {
                     Ok(mut auth) => {
+                        outage.is_over();
                         // From here on the auth service's own deadlines hold.
                         admission.authenticated();
                         relay(&mut stream, &mut auth).await;
                     }
-                    Err(cause) => tracing::warn!(cause, "the auth service cannot be reached"),
+                    Err(cause) => outage.lasts(&cause),
                 }
             }
-            Self::ThroughProxy(addr) => match connect_tcp(addr, CONNECT).await {
+            Self::ThroughProxy { addr, outage } => match connect_tcp(addr, CONNECT).await {
                 Ok(auth) => {
+                    outage.is_over();
                     watch_silence(&auth);
                     admission.authenticated();
                     relay(&mut stream, &mut Replayed::from(auth)).await;
                 }
-                Err(cause) => tracing::warn!(%cause, "the auth service cannot be reached"),
+                Err(cause) => outage.lasts(&with_causes(&cause)),
             },
         }
     }
 }
 
-/// The same for streams inside the links of agents.
+/// The same for streams inside the links of agents, each of which must begin as a client of the auth service does.
 pub(crate) struct LinkDoor {
     door: AuthDoor,
     /// Those that are nobody yet to the auth service; each link has few, of a host that the proxy knows.
@@ -111,7 +152,17 @@ impl AuthStreams for LinkDoor {
         };
         let deadline = Instant::now() + self.admissions.limits().deadline;
         let origin = Origin { client: source, in_link: true };
-        until_somebody(self.door.serve_from(stream, origin, admission.clone()), admission, deadline).await;
+        let led = async {
+            // Another proxy has one port for all, and what comes there comes from this one.
+            match read_client_hello(stream).await {
+                Ok((hello, stream)) if hello.alpn == [ALPN_AUTH.as_bytes()] => {
+                    self.door.serve_from(stream, origin, admission.clone()).await;
+                }
+                Ok(_) => tracing::debug!(%source, "a stream to the auth service is for something else"),
+                Err(cause) => tracing::debug!(%source, %cause, "a stream to the auth service was not begun"),
+            }
+        };
+        until_somebody(led, admission.clone(), deadline).await;
     }
 }
 
