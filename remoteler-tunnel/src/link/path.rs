@@ -115,6 +115,8 @@ fn fallen(own: Duration, time: Duration, variation: Duration, rare: bool) -> (Du
 pub(super) struct Drain {
     here: Pace,
     few: Pace,
+    /// Octets of which all that is made.
+    shown: u64,
     /// Of a connection before this one, while this one has shown little, and nothing against that.
     before: Option<Pace>,
 }
@@ -136,11 +138,11 @@ impl Drain {
             return;
         }
         self.few = Pace::default();
+        self.shown += pace.octets;
         self.here.octets = self.here.octets - self.here.octets / 8 + pace.octets;
         self.here.time = self.here.time - self.here.time / 8 + pace.time;
         // The first acknowledgements have a round trip in them.
-        self.before
-            .take_if(|before| self.here.octets > ACK_EVERY || pace.time > before.takes(pace.octets, SLOWER) + SOONEST);
+        self.before.take_if(|before| self.shown > ACK_EVERY || pace.time > before.takes(pace.octets, SLOWER) + SOONEST);
     }
 
     /// Another connection follows. Its path may be a slower one, and is taken for one until it shows more.
@@ -250,6 +252,18 @@ mod tests {
         let mut fast = drain.carried_over();
         fast.measured(64 << 10, second / 100);
         assert!(fast.takes(1 << 20) < second / 5, "and faster");
+    }
+
+    #[test]
+    fn a_connection_that_carries_little_at_a_time_shows_its_own_pace_too() {
+        let mut drain = Drain::default();
+        drain.measured(1 << 20, Duration::from_millis(10));
+        let mut next = drain.carried_over();
+        for _ in 0..1000 {
+            next.measured(16 << 10, Duration::from_millis(100));
+        }
+        let after_it = next.carried_over().takes(16 << 10).as_millis();
+        assert!(after_it.abs_diff(u128::from(SLOWER) * 100) <= 10, "not that of the one before: {after_it} ms");
     }
 
     #[test]
