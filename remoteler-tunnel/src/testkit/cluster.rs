@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use remoteler_core::{
-    Clock, HostIdentity, LiveWork, ManualClock, OsEntropy, Policy, SharedPolicy, SystemRole, Timestamp,
+    Clock, Entropy, HostIdentity, LiveWork, ManualClock, Policy, SharedPolicy, SystemRole, Timestamp,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
@@ -247,7 +247,7 @@ impl TestCluster {
             tls: self.client_tls(Some(self.authorities.host(&host))),
             host,
             clock,
-            entropy: Arc::new(OsEntropy),
+            entropy: Arc::new(Chance(self.net.clone())),
             limits: self.limits.0,
             replay: ReplayBudget::default(),
         }
@@ -301,6 +301,19 @@ impl TestCluster {
     pub async fn connected(&self, agent: &Agent) {
         // Fails only when the agent is gone, which is borrowed here.
         let _ = agent.state().wait_for(|state| matches!(state, AgentState::Connected { .. })).await;
+    }
+}
+
+/// An agent's randomness, which is the network's: with that a seed is one course of events.
+struct Chance(Net);
+
+impl Entropy for Chance {
+    fn fill(&self, buffer: &mut [u8]) -> bool {
+        buffer.chunks_mut(8).for_each(|chunk| {
+            let number = self.0.random().to_ne_bytes();
+            chunk.iter_mut().zip(number).for_each(|(octet, random)| *octet = random);
+        });
+        true
     }
 }
 
