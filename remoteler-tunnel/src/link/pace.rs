@@ -275,9 +275,22 @@ fn how_uneven_a_path_is_is_not_forgotten_while_a_writer_writes() {
     }
 }
 
-/// Of the cases; `REMOTELER_SEED` gives others.
+/// The path is lost under what is under way, and what takes its place is lost too, `after` it was taken up. When that is doubted, and what was unacknowledged
+/// when it was lost.
+fn lost_again(path: &mut Path, after: u64) -> (Duration, u64) {
+    (0..after).for_each(|_| path.step());
+    path.lost = true;
+    path.write(64 * 1024);
+    let (since, unacked) = (path.now, path.client.sent - path.client.acked);
+    while !path.client.is_doubted() && path.now - since < Duration::from_secs(60) {
+        path.step();
+    }
+    (path.now - since, unacked)
+}
+
+/// Of the cases; `REMOTELER_PACE_SEED` gives others.
 fn seed() -> u64 {
-    std::env::var("REMOTELER_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(6)
+    std::env::var("REMOTELER_PACE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(6)
 }
 
 proptest! {
@@ -375,15 +388,40 @@ proptest! {
         (0..500).for_each(|_| path.step());
         path.resume(rate);
         prop_assume!(path.client.futile == 0); // of one that brought nothing across nothing is believed
-        (0..after).for_each(|_| path.step());
-        path.lost = true;
-        path.write(64 * 1024);
-        let since = path.now;
-        while !path.client.is_doubted() && path.now - since < Duration::from_secs(10) {
+        let patience = path.client.round_trip.patience();
+        let (found, unacked) = lost_again(&mut path, after);
+        // All that is unacknowledged, at a twelfth of the rate, but no longer than an acknowledgement may wait and a frame take.
+        let queue = takes(unacked as usize, rate / 12).min(ACK_WITHIN + takes(HEADER_LEN + DATA_LEN, rate / 12));
+        let within = SOONEST + queue + patience + Duration::from_millis(2 * one_way + 2);
+        prop_assert!(found <= within && within < 2 * ACK_WITHIN, "after {found:?}, not {within:?}");
+    }
+
+    /// The same behind a connection that brought nothing across: of that one no pace is believed, and an answer is waited for twice as long.
+    #[test]
+    fn a_path_that_is_lost_again_behind_one_that_brought_nothing_across_is_doubted_when_two_acknowledgements_were_due(
+        rate in 4_000_000_u64..100_000_000,
+        one_way in 1_u64..25,
+        after in 0_u64..30,
+        futile in 1_u32..4,
+    ) {
+        let mut path = Path::new(rate, Duration::from_millis(one_way));
+        for _ in 0..3000 {
+            path.write(256 * 1024);
             path.step();
         }
-        // 256 KiB at a twelfth of the least rate take 0.8 s; half a second and a round trip are waited for besides.
-        prop_assert!(path.now - since < Duration::from_millis(1400), "after {:?}", path.now - since);
+        path.lost = true;
+        (0..500).for_each(|_| path.step());
+        path.resume(rate);
+        for _ in 0..futile {
+            lost_again(&mut path, 0);
+            prop_assert!(path.client.is_doubted());
+            path.resume(rate);
+        }
+        prop_assert_eq!(path.client.futile, futile.min(MOST_FUTILE));
+        let patience = path.client.round_trip.patience() * 2_u32.pow(path.client.futile);
+        let (found, _) = lost_again(&mut path, after);
+        let within = SOONEST + 2 * ACK_WITHIN + patience + Duration::from_millis(2 * one_way + 2);
+        prop_assert!(found <= within, "after {found:?}, not {within:?}");
     }
 
     /// A download fills the way down for some seconds: meanwhile nothing is doubted, and afterwards answers are waited for no longer than before.
