@@ -65,7 +65,7 @@ pub struct Sequence {
     ack_due: Option<Instant>,
     /// Since when something of ours is unacknowledged.
     unacked_since: Option<Instant>,
-    /// When what was sent so far will have left, at the pace of the last acknowledgements; and how many of the octets sent that counts.
+    /// When what was sent so far will have left, at the pace of the last acknowledgements or a part of that before; and how many of the octets sent that counts.
     clears: Instant,
     timed: u64,
     /// Whether silence is doubted early, because a lost connection loses no stream.
@@ -390,6 +390,9 @@ impl Sequence {
             self.futile = (self.futile + 1).min(MOST_FUTILE);
             self.drain = Drain::default(); // it may have been let go because the path is slower by more than was thought
         }
+        if now.saturating_duration_since(self.heard) > STALE {
+            self.drain = Drain::default();
+        }
         self.ack_sent = self.received;
         self.ack_due = None;
         self.heard = now;
@@ -529,6 +532,8 @@ impl Sequence {
 pub(crate) const STOOD_STILL: Duration = Duration::from_secs(1);
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 const MOST_FUTILE: u32 = 2;
+/// Silence after which nothing is known any more of how fast a path is.
+const STALE: Duration = Duration::from_secs(30);
 
 /// What ends a link from below.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

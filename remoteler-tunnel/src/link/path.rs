@@ -151,8 +151,8 @@ impl Drain {
         Self { before, ..Self::default() }
     }
 
-    /// When a question has left that was asked at `asked` behind so many octets, which at the pace of late have left at `clears`; or a sign of life must
-    /// have come before. When a whole frame has arrived, an acknowledgement comes at the latest after [`ACK_WITHIN`], however long the rest takes.
+    /// When a question has left that was asked at `asked` behind so many octets, which at the pace that is [believed](Self::takes) have left at `clears`; or a
+    /// sign of life must have come before. When a whole frame has arrived, an acknowledgement comes at the latest after [`ACK_WITHIN`], however long the rest takes.
     pub(super) fn left_by(&self, octets: u64, clears: Instant, asked: Instant) -> Instant {
         if octets <= UNQUEUED {
             return asked;
@@ -166,7 +166,8 @@ impl Drain {
         self.here.is_known() || self.before.is_some()
     }
 
-    /// What so many octets took of late; nothing while that is not known.
+    /// What so many octets take: as they did of late, or as they would at a twelfth of the pace of the connection before while that counts and is less;
+    /// nothing while neither is known.
     pub(super) fn takes(&self, octets: u64) -> Duration {
         let here = self.here.takes(octets, 1);
         match self.before.map(|before| before.takes(octets, SLOWER)) {

@@ -416,6 +416,37 @@ fn who_doubts_early_waits_longer_on_connections_after_ones_that_brought_nothing_
 }
 
 #[test]
+fn of_a_connection_that_was_silent_for_long_no_pace_is_believed_on_the_next() {
+    const MEBIBYTE: u64 = 1 << 20;
+    for (silent, believed) in [(1, true), (29, true), (31, false), (540, false)] {
+        let start = Instant::now();
+        let mut path = watchful(Duration::from_millis(5), start);
+        let (wrote, silent) = (start + Duration::from_secs(1), Duration::from_secs(silent));
+        path.next(MEBIBYTE as usize - HEADER_LEN);
+        path.transmitted(wrote);
+        path.heard(wrote + Duration::from_millis(10));
+        assert_eq!(path.acknowledged(MEBIBYTE as u32), Ok(MEBIBYTE));
+        path.next(MEBIBYTE as usize - HEADER_LEN);
+        path.transmitted(wrote + Duration::from_millis(10));
+        path.suspend();
+        let later = wrote + Duration::from_millis(10) + silent;
+        path.resume(MEBIBYTE + MEBIBYTE / 2, later).unwrap(); // half of that was here
+        path.goes_again(MEBIBYTE / 2);
+        path.went_again(MEBIBYTE / 2);
+        path.poll_output(later);
+        let doubted_at = loop {
+            let at = path.poll_timeout();
+            path.handle_timeout(at).unwrap();
+            if path.is_doubted() {
+                break at;
+            }
+        };
+        let found = doubted_at - later;
+        assert_eq!(found < ACK_WITHIN, believed, "after {silent:?}: {found:?}");
+    }
+}
+
+#[test]
 fn an_answer_that_came_behind_a_download_is_forgotten_with_it() {
     let start = Instant::now();
     let mut path = watchful(Duration::from_millis(5), start);
