@@ -81,6 +81,9 @@ pub struct Sequence {
     futile: u32,
     /// Of what was sent, octets that go out again on this connection and have not yet.
     again: u64,
+    /// When the last two connections were let go that were doubted, and whether the present one is. Many within little time were made for nothing.
+    replaced: [Option<Instant>; 2],
+    let_go_doubted: bool,
     heard: Instant,
     /// When this process was last found to have stood still.
     awake_since: Instant,
@@ -132,6 +135,8 @@ impl Sequence {
             doubted: false,
             futile: 0,
             again: 0,
+            replaced: [None; 2],
+            let_go_doubted: false,
             heard: now,
             awake_since: now,
             ping: Ping::None { next: 1 },
@@ -368,6 +373,7 @@ impl Sequence {
             Ping::None { next } => Ping::None { next },
         };
         self.pong_due = None;
+        self.let_go_doubted |= self.doubted;
         self.doubt_ends();
         self.drain = self.drain.carried_over();
     }
@@ -393,6 +399,9 @@ impl Sequence {
         if now.saturating_duration_since(self.heard) > STALE {
             self.drain = Drain::default();
         }
+        if self.is_replaced_often(now) {
+            self.drain = Drain::distrusted_until(now + YOUNG);
+        }
         self.ack_sent = self.received;
         self.ack_due = None;
         self.heard = now;
@@ -404,6 +413,16 @@ impl Sequence {
             self.ping = Ping::Due { nonce: next, since: now }; // what the path is like now
         }
         Ok(advance)
+    }
+
+    /// Whether this is the third connection within little time that follows one that was doubted: its first octets then say little of those after them.
+    fn is_replaced_often(&mut self, now: Instant) -> bool {
+        if !std::mem::take(&mut self.let_go_doubted) {
+            return false;
+        }
+        let [before, last] = self.replaced;
+        self.replaced = [last, Some(now)];
+        before.is_some_and(|at| now.saturating_duration_since(at) <= OFTEN)
     }
 
     /// Whether [`poll_output`](Self::poll_output) has something.
@@ -534,6 +553,10 @@ const PROBE_EVERY: Duration = Duration::from_secs(1);
 const MOST_FUTILE: u32 = 2;
 /// Silence after which nothing is known any more of how fast a path is.
 const STALE: Duration = Duration::from_secs(30);
+/// Three connections in a row that are doubted within that time are no accident.
+const OFTEN: Duration = Duration::from_secs(10);
+/// A connection of that age has shown what it carries.
+const YOUNG: Duration = Duration::from_secs(3);
 
 /// What ends a link from below.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -288,6 +288,44 @@ fn lost_again(path: &mut Path, after: u64) -> (Duration, u64) {
     (path.now - since, unacked)
 }
 
+/// The path is lost once under a writer that never rests, and each connection behind that stalls once for so long, when it has carried so much: how many
+/// connections that takes within twenty seconds.
+fn replaced(rate: u64, one_way: u64, stall: u64, carried: u64) -> u32 {
+    let mut path = Path::new(rate, Duration::from_millis(one_way));
+    let (mut replaced, mut began, mut stalls, mut stalled) = (0, 0, false, 0);
+    for step in 0..23_000 {
+        if path.again.is_empty() {
+            path.write(256 * 1024);
+        }
+        if stalls && path.server.received_octets() - began >= carried {
+            (stalls, stalled) = (false, stall);
+        }
+        path.lost = stalled > 0 || (3000 <= step && replaced == 0);
+        if path.lost {
+            path.leaves = path.leaves.max(path.now) + Duration::from_millis(1); // the socket is full meanwhile
+        }
+        stalled = stalled.saturating_sub(1);
+        path.step();
+        if path.client.is_doubted() {
+            replaced += 1;
+            path.resume(rate);
+            (began, stalls, stalled) = (path.server.received_octets(), true, 0);
+        }
+    }
+    replaced
+}
+
+#[test]
+fn connections_that_stall_when_they_are_young_are_not_replaced_without_end() {
+    for (rate, one_way) in [(4_000_000, 40), (10_000_000, 15), (60_000_000, 2)] {
+        for (stall, carried) in [(800, 600), (2000, 16), (2000, 300), (2000, 1000)] {
+            let replaced = replaced(rate, one_way, stall, carried * 1024);
+            let case = format!("{rate} octets a second, stalls of {stall} ms after {carried} KiB");
+            assert!((1..=4).contains(&replaced), "{case}: {replaced} connections");
+        }
+    }
+}
+
 /// Of the cases; `REMOTELER_PACE_SEED` gives others.
 fn seed() -> u64 {
     std::env::var("REMOTELER_PACE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(6)

@@ -119,6 +119,8 @@ pub(super) struct Drain {
     shown: u64,
     /// Of a connection before this one, while this one has shown little, and nothing against that.
     before: Option<Pace>,
+    /// Until when none of that is believed.
+    distrusted: Option<Instant>,
 }
 
 /// So many octets in so long.
@@ -151,15 +153,21 @@ impl Drain {
         Self { before, ..Self::default() }
     }
 
+    /// Of the one that follows nothing is believed until then: its first octets are no sign of what those behind them take.
+    pub(super) fn distrusted_until(at: Instant) -> Self {
+        Self { distrusted: Some(at), ..Self::default() }
+    }
+
     /// When a question has left that was asked at `asked` behind so many octets, which at the pace that is [believed](Self::takes) have left at `clears`; or a
     /// sign of life must have come before. When a whole frame has arrived, an acknowledgement comes at the latest after [`ACK_WITHIN`], however long the rest takes.
     pub(super) fn left_by(&self, octets: u64, clears: Instant, asked: Instant) -> Instant {
         if octets <= UNQUEUED {
             return asked;
         }
-        let frame = if self.is_known() { self.takes(octets.min(FRAME)).min(ACK_WITHIN) } else { ACK_WITHIN };
+        let known = self.is_known() && self.distrusted.is_none_or(|until| asked >= until);
+        let frame = if known { self.takes(octets.min(FRAME)).min(ACK_WITHIN) } else { ACK_WITHIN };
         let most = asked + ACK_WITHIN + frame;
-        if self.is_known() { clears.clamp(asked, most) } else { most }
+        if known { clears.clamp(asked, most) } else { most }
     }
 
     fn is_known(&self) -> bool {
