@@ -25,7 +25,7 @@ use crate::stream::BoxedStream;
 
 pub use handle::{IncomingStream, MuxStream};
 pub use resumable::LinkCounters;
-pub(crate) use resumable::{TakeUpError, read_body, refuse};
+pub(crate) use resumable::{Hold, TakeUpError, read_body, refuse};
 
 /// A connection that carries streams. Clones are handles of the same link; when the last one is dropped the link takes
 /// no new streams and closes after the last stream has ended.

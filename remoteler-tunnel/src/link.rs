@@ -425,6 +425,11 @@ impl Sequence {
         before.is_some_and(|at| now.saturating_duration_since(at) <= OFTEN)
     }
 
+    /// What an answer may take before this side doubts the connection.
+    pub fn patience(&self) -> Duration {
+        self.round_trip.patience()
+    }
+
     /// Whether [`poll_output`](Self::poll_output) has something.
     pub fn has_output(&self) -> bool {
         self.pong_due.is_some() || matches!(self.ping, Ping::Due { .. }) || self.wants_ack()

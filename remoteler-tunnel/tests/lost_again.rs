@@ -82,6 +82,57 @@ async fn a_connection_that_is_lost_soon_after_another_one_is_found_out_as_soon()
     }
 }
 
+/// What a connection and its question take here, with room.
+const AT_ONCE: Duration = Duration::from_millis(300);
+/// A second for the connection that is lost, half of one until the next is tried.
+const SOON: Duration = Duration::from_millis(2500);
+
+#[tokio::test(start_paused = true)]
+async fn a_loss_while_another_connection_is_made_is_waited_for_no_longer_than_such_a_connection_takes() {
+    for told in [false, true] {
+        let mut most = Duration::ZERO;
+        for into in [0, 10, 20, 30, 40, 50, 60, 80, 100] {
+            let (machine, _proxy, agent) = device(into, 1 << 20, b'u').await;
+            sleep(Duration::from_secs(5)).await;
+            machine.readdress("198.51.100.1");
+            while machine.traffic().connections < 2 {
+                sleep(Duration::from_millis(1)).await; // until it is doubted
+            }
+            sleep(Duration::from_millis(into)).await;
+            machine.readdress("198.51.100.2");
+            let before = agent.counters().resumptions;
+            if told {
+                agent.network_changed();
+            }
+            let wait = taken_up(&agent, before).await;
+            most = most.max(wait);
+            assert!(wait < if told { AT_ONCE } else { SOON }, "lost {into} ms after it began, told: {told}: {wait:?}");
+        }
+        println!("told: {told}: {most:?} at the most");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_hangs_is_no_reason_to_wait_when_the_network_is_there_again() {
+    for (seed, told, ends) in [(1, false, true), (2, true, true), (3, false, false), (4, true, false)] {
+        let (machine, _proxy, agent) = device(seed, 1 << 20, b'u').await;
+        sleep(Duration::from_secs(5)).await;
+        machine.silence(true);
+        if ends {
+            machine.cut();
+        } else {
+            machine.readdress("198.51.100.1");
+        }
+        sleep(Duration::from_millis(900)).await; // what is sent to begin a connection is swallowed
+        machine.silence(false);
+        if told {
+            agent.network_changed();
+        }
+        let wait = taken_up(&agent, 0).await;
+        assert!(wait < if told { AT_ONCE } else { SOON }, "told: {told}, the one before had an end: {ends}: {wait:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_path_that_is_ten_or_a_hundred_times_slower_than_the_one_before_is_kept() {
     for (seed, times, slow) in [(1, 10, 4), (2, 10, 16), (3, 10, 64), (4, 10, 1024), (5, 100, 16), (6, 100, 256)] {

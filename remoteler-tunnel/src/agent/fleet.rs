@@ -96,12 +96,12 @@ impl Fleet {
     }
 
     pub(super) fn network_changed(&self) {
+        self.retry(); // first: what is begun for a link that is suspended now is begun once
         let links: Vec<Link> =
             self.board().values().filter_map(|posted| Some(posted.up.as_ref()?.link.clone())).collect();
         for link in links {
             self.tasks.spawn(async move { link.suspend().await });
         }
-        self.retry();
     }
 
     /// The links that lead to the auth service.

@@ -1,8 +1,11 @@
 //! Keeps one link going: when its connection is lost, makes others until the proxy takes one of them or says that the link is no more.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use remoteler_core::{HostId, fill_random};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -10,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::AgentConfig;
 use super::connect::connect_proxy;
 use crate::backoff::Backoff;
-use crate::connection::{Link, TakeUpError};
+use crate::connection::{Hold, Link, TakeUpError};
 use crate::link::DOUBT_AFTER;
 use crate::resume::{Channel, EXPORT_CHANNEL, ResumeKeys};
 use crate::stream::BoxedStream;
@@ -65,9 +68,9 @@ impl Place for Proxy {
     }
 }
 
-/// Until the link ends. Waits for nothing once `at_once` changes.
+/// Until the link ends. Waits for nothing once `at_once` changes; what is under way then may lead through the network before, and is begun anew.
 pub(crate) async fn keep_going(place: impl Place, mut at_once: watch::Receiver<u64>, link: Link, keys: ResumeKeys) {
-    let mut attempt = 0;
+    let mut attempts = Attempts { place, link: link.clone(), keys, number: 0, took: Duration::ZERO, unanswered: 0 };
     // A path that is lost is often back at once; one that is not, is asked for every few seconds while streams wait.
     let mut backoff = Backoff::new(Duration::from_millis(100), MOST_BETWEEN);
     let mut rest = LEAST_REST;
@@ -76,36 +79,62 @@ pub(crate) async fn keep_going(place: impl Place, mut at_once: watch::Receiver<u
     while let Some(trouble) = trouble(&link).await {
         match trouble {
             Trouble::Doubted { since } => {
-                attempt += 1;
-                if beside(&place, &link, &keys, attempt, since).await {
+                at_once.mark_unchanged();
+                let before = link.resumptions();
+                let asked = tokio::select! {
+                    biased;
+                    asked = Box::pin(attempts.beside(since)) => asked,
+                    // Without an agent nobody calls, and the wait goes on.
+                    Ok(()) = at_once.changed() => continue,
+                };
+                if let Beside::GoesOn { held } = asked {
+                    link.taken_up_since(before).await;
+                    drop(held);
                     taken_up_at = Some(Instant::now());
                     rest = LEAST_REST;
+                    let_go_if_changed(&link, &at_once).await;
                     continue;
                 }
                 // Needless, or as lost as this one: the next one waits longer, so that a proxy that is slow is not made slower.
                 if needless_at.replace(Instant::now()).is_some_and(|at| at.elapsed() > FORGOTTEN_AFTER) {
                     rest = LEAST_REST;
                 }
-                let spread = Duration::from_millis(place.random() % 100);
-                let _ = timeout(rest + spread, link.suspended()).await;
-                rest = (2 * rest).min(MOST_REST);
+                let spread = Duration::from_millis(attempts.place.random() % 100);
+                tokio::select! {
+                    biased;
+                    _ = timeout(rest + spread, link.suspended()) => rest = (2 * rest).min(MOST_REST),
+                    Ok(()) = at_once.changed() => rest = LEAST_REST,
+                }
                 continue;
             }
-            Trouble::Suspended if taken_up_at.is_some_and(|at| at.elapsed() < OF_USE) => {
-                sleep(backoff.next(place.random())).await;
+            Trouble::Suspended
+                if taken_up_at.is_some_and(|at| at.elapsed() < OF_USE)
+                    && !at_once.has_changed().unwrap_or_default() =>
+            {
+                sleep(backoff.next(attempts.place.random())).await;
             }
             Trouble::Suspended => backoff.reset(),
         }
         while link.suspended_since().is_some() {
-            attempt += 1;
+            at_once.mark_unchanged();
             let before = link.resumptions();
-            match timeout(ATTEMPT, Box::pin(take_up(&place, &link, &keys, attempt))).await {
+            let ended = tokio::select! {
+                biased;
+                ended = timeout(ATTEMPT, Box::pin(attempts.take_up())) => ended,
+                Ok(()) = at_once.changed() => {
+                    backoff.reset();
+                    continue;
+                }
+            };
+            let (proxy, attempt) = (attempts.place.address(), attempts.number);
+            match ended {
                 Ok(Ok(())) => {
-                    tracing::info!(proxy = place.address(), attempt, "tunnel goes on over another connection");
+                    tracing::info!(proxy, attempt, "tunnel goes on over another connection");
                     // It may be lost again already: then the state has nothing to show of it.
                     link.taken_up_since(before).await;
                     taken_up_at = Some(Instant::now());
                     rest = LEAST_REST;
+                    let_go_if_changed(&link, &at_once).await;
                     break;
                 }
                 Ok(Err(Failure::Lost(reason))) => {
@@ -114,18 +143,23 @@ pub(crate) async fn keep_going(place: impl Place, mut at_once: watch::Receiver<u
                     return;
                 }
                 Ok(Err(Failure::Again(reason))) => {
-                    tracing::debug!(proxy = place.address(), attempt, reason, "the tunnel has no other connection yet");
+                    tracing::debug!(proxy, attempt, reason, "the tunnel has no other connection yet");
                 }
-                Err(_) => tracing::debug!(proxy = place.address(), attempt, "no other connection in time"),
+                Err(_) => tracing::debug!(proxy, attempt, "no other connection in time"),
             }
-            at_once.mark_unchanged();
             tokio::select! {
                 biased;
-                () = sleep(backoff.next(place.random())) => {}
-                // Without an agent nobody calls, and the wait goes on.
+                () = sleep(backoff.next(attempts.place.random())) => {}
                 Ok(()) = at_once.changed() => backoff.reset(),
             }
         }
+    }
+}
+
+/// A connection that was taken up while the network changed is one of the network before, and may have stood too late to be let go with the others.
+async fn let_go_if_changed(link: &Link, at_once: &watch::Receiver<u64>) {
+    if at_once.has_changed().unwrap_or_default() {
+        link.suspend().await;
     }
 }
 
@@ -149,59 +183,122 @@ async fn trouble(link: &Link) -> Option<Trouble> {
     }
 }
 
-/// Makes another connection while the present one is silent; true when the link goes on there. When it stands and the other has not said a word
-/// all the while, the proxy is asked there for the link: one that answers, and not here, is no longer behind this one. The present one is let go
-/// only when that says yes: who answers may be another process of the proxy, which does not reach the link.
-async fn beside(place: &impl Place, link: &Link, keys: &ResumeKeys, attempt: u32, since: std::time::Instant) -> bool {
-    let connection = match timeout(ATTEMPT, Box::pin(place.connect())).await {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(Failure::Again(cause) | Failure::Lost(cause))) => {
-            tracing::debug!(proxy = place.address(), cause, "a tunnel's connection is silent, and there is no other");
-            return false;
+/// What is done for a link that needs another connection.
+struct Attempts<P> {
+    place: P,
+    link: Link,
+    keys: ResumeKeys,
+    /// Of the last one: the proxy takes each once.
+    number: u32,
+    /// What the last connection took to be made.
+    took: Duration,
+    /// How many questions in a row had no answer.
+    unanswered: u32,
+}
+
+/// What came of a connection that was made beside another.
+enum Beside {
+    /// The link stays where it is.
+    Keeps,
+    /// It goes on there: nothing may be read any more of the one before, which is held until then.
+    GoesOn { held: Option<Hold> },
+}
+
+/// A connection that stands.
+struct Reached {
+    io: BoxedStream,
+    channel: Channel,
+    took: Duration,
+}
+
+impl<P: Place> Attempts<P> {
+    /// Makes another connection while the present one is silent. When it stands and the other has not said a word
+    /// all the while, the proxy is asked there for the link: one that answers, and not here, is no longer behind this one. The present one is let go
+    /// only when that says yes: who answers may be another process of the proxy, which does not reach the link. When the present one was given up
+    /// meanwhile, nothing is held.
+    async fn beside(&mut self, since: std::time::Instant) -> Beside {
+        let connection = match timeout(ATTEMPT, self.reach()).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(Failure::Again(cause) | Failure::Lost(cause))) => {
+                let proxy = self.place.address();
+                tracing::debug!(proxy, cause, "a tunnel's connection is silent, and there is no other");
+                return Beside::Keeps;
+            }
+            Err(_) => return Beside::Keeps,
+        };
+        let held = if self.link.suspended_since().is_some() { None } else { self.link.hold(since) };
+        if held.is_none() && self.link.suspended_since().is_none() {
+            return Beside::Keeps;
         }
-        Err(_) => return false,
-    };
-    let before = link.resumptions();
-    let Some(_held) = link.hold(since) else { return false };
-    match timeout(MOST_HELD, Box::pin(ask(link, keys, attempt, connection))).await {
-        Ok(Ok(())) => {
-            tracing::info!(
-                proxy = place.address(),
-                attempt,
-                "tunnel goes on over another connection, the one before was silent"
-            );
-            link.taken_up_since(before).await;
-            true
+        let asked = self.ask(connection, MOST_HELD).await;
+        let (proxy, attempt) = (self.place.address(), self.number);
+        match asked {
+            Ok(()) => {
+                tracing::info!(proxy, attempt, "tunnel goes on over another connection, the one before was silent");
+                Beside::GoesOn { held }
+            }
+            Err(Failure::Lost(reason) | Failure::Again(reason)) => {
+                tracing::debug!(proxy, attempt, reason, "a tunnel's connection is silent and keeps its place");
+                Beside::Keeps
+            }
         }
-        Ok(Err(Failure::Lost(reason) | Failure::Again(reason))) => {
-            tracing::debug!(
-                proxy = place.address(),
-                attempt,
-                reason,
-                "a tunnel's connection is silent and keeps its place"
-            );
-            false
-        }
-        Err(_) => false,
     }
-}
 
-async fn take_up(place: &impl Place, link: &Link, keys: &ResumeKeys, attempt: u32) -> Result<(), Failure> {
-    ask(link, keys, attempt, place.connect().await?).await
-}
+    async fn take_up(&mut self) -> Result<(), Failure> {
+        let connection = self.reach().await?;
+        self.ask(connection, ATTEMPT).await
+    }
 
-/// Asks for the link on a connection that stands.
-async fn ask(
-    link: &Link,
-    keys: &ResumeKeys,
-    attempt: u32,
-    (io, channel): (BoxedStream, Channel),
-) -> Result<(), Failure> {
-    match link.take_up(io, keys, attempt, &channel).await {
-        Ok(()) => Ok(()),
-        Err(TakeUpError::Resume(cause)) => Err(Failure::Lost(cause.to_string())),
-        Err(cause @ TakeUpError::Io(_)) => Err(Failure::Again(cause.to_string())),
-        Err(cause @ TakeUpError::Over) => Err(Failure::Lost(cause.to_string())),
+    /// The first connection that stands. One that takes much longer than another should has one beside it: of a handshake that is lost with its path
+    /// nothing is heard for long.
+    async fn reach(&self) -> Result<Reached, Failure> {
+        let mut connections = FuturesUnordered::new();
+        connections.push(self.connect());
+        let mut late = pin!(sleep(self.slow(self.took)));
+        let mut alone = true;
+        loop {
+            tokio::select! {
+                biased;
+                Some(made) = connections.next() => match made {
+                    Err(Failure::Again(_)) if !connections.is_empty() => {} // the other one may do
+                    made => return made,
+                },
+                () = &mut late, if alone => {
+                    alone = false;
+                    // Of one that is heard again, only the queue may be long.
+                    if self.link.suspended_since().or_else(|| self.link.doubted_since()).is_some() {
+                        connections.push(self.connect());
+                    }
+                }
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<Reached, Failure> {
+        let since = Instant::now();
+        let (io, channel) = self.place.connect().await?;
+        Ok(Reached { io, channel, took: since.elapsed() })
+    }
+
+    /// Asks for the link on a connection that stands. Only there: the proxy refuses what it is asked later with a lower number.
+    async fn ask(&mut self, Reached { io, channel, took }: Reached, most: Duration) -> Result<(), Failure> {
+        let within = (self.slow(took) * 2_u32.pow(self.unanswered)).min(most);
+        self.number += 1;
+        self.took = took;
+        let answer = timeout(within, Box::pin(self.link.take_up(io, &self.keys, self.number, &channel))).await;
+        self.unanswered = if answer.is_ok() { 0 } else { (self.unanswered + 1).min(MOST_DOUBLINGS) };
+        match answer {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(TakeUpError::Resume(cause))) => Err(Failure::Lost(cause.to_string())),
+            Ok(Err(cause @ TakeUpError::Io(_))) => Err(Failure::Again(cause.to_string())),
+            Ok(Err(cause @ TakeUpError::Over)) => Err(Failure::Lost(cause.to_string())),
+            Err(_) => Err(Failure::Again(format!("the proxy did not answer within {} ms", within.as_millis()))),
+        }
+    }
+
+    /// More than a connection should take, or an answer on it, where another one took so long.
+    fn slow(&self, took: Duration) -> Duration {
+        (4 * self.link.patience()).max(2 * took).max(LEAST_SLOW)
     }
 }
 
@@ -211,6 +308,9 @@ const ATTEMPT: Duration = Duration::from_secs(10);
 const OF_USE: Duration = Duration::from_millis(20);
 /// For the proxy's answer while a connection is held: well before the other side doubts it.
 const MOST_HELD: Duration = Duration::from_secs(DOUBT_AFTER.as_secs() / 2);
+/// The least that a connection, or the answer on it, takes when something is wrong: what TCP waits before it sends the first octets again (RFC 6298).
+const LEAST_SLOW: Duration = Duration::from_secs(1);
+const MOST_DOUBLINGS: u32 = 4;
 const MOST_BETWEEN: Duration = Duration::from_secs(2);
 /// After a connection that was made beside a silent one and not needed.
 const LEAST_REST: Duration = Duration::from_millis(500);

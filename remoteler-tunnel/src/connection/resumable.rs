@@ -90,6 +90,11 @@ impl Link {
         }
     }
 
+    /// What an answer may take before its connection is doubted.
+    pub(crate) fn patience(&self) -> Duration {
+        self.shared().lock().mux.patience()
+    }
+
     /// Waits until it has a connection, or has ended.
     pub async fn resumed(&self) {
         let mut state = self.shared().state.subscribe();

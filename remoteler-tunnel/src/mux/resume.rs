@@ -1,6 +1,6 @@
 //! The machine when its connection is lost: what it keeps, and how it goes on over another one. Streams do not notice.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::error::ProtocolError;
 use super::{Mux, Phase};
@@ -61,6 +61,12 @@ impl Mux {
         }
         self.budgets.pings.give_back(); // for the question that begins each connection
         Ok(())
+    }
+
+    /// What an answer may take before the connection is doubted.
+    #[must_use]
+    pub(crate) fn patience(&self) -> Duration {
+        self.link.patience()
     }
 
     /// Takes an acknowledgement; says whether it was news.
