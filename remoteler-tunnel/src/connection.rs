@@ -310,6 +310,8 @@ struct Replacement {
     io: BoxedStream,
     /// Sequenced octets that its peer has.
     peer_received: u64,
+    /// How long it took to be made; zero where the peer made it.
+    took: Duration,
 }
 
 impl std::fmt::Debug for Replacement {

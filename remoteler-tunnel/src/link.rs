@@ -425,6 +425,11 @@ impl Sequence {
         before.is_some_and(|at| now.saturating_duration_since(at) <= OFTEN)
     }
 
+    /// The connection that was taken up took so long to be made.
+    pub fn made_within(&mut self, took: Duration) {
+        self.round_trip.made_within(took);
+    }
+
     /// What an answer may take before this side doubts the connection.
     pub fn patience(&self) -> Duration {
         self.round_trip.patience()

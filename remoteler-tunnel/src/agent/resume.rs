@@ -285,7 +285,7 @@ impl<P: Place> Attempts<P> {
         let within = (self.slow(took) * 2_u32.pow(self.unanswered)).min(most);
         self.number += 1;
         self.took = took;
-        let answer = timeout(within, Box::pin(self.link.take_up(io, &self.keys, self.number, &channel))).await;
+        let answer = timeout(within, Box::pin(self.link.take_up(io, &self.keys, self.number, &channel, took))).await;
         self.unanswered = if answer.is_ok() { 0 } else { (self.unanswered + 1).min(MOST_DOUBLINGS) };
         match answer {
             Ok(Ok(())) => Ok(()),

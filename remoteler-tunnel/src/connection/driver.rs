@@ -117,7 +117,7 @@ impl Driver {
             self.suspend(&CloseReason::Here { reason: "another connection takes its place".into() });
             core = shared.lock();
         }
-        if let Some(Replacement { io, peer_received }) = core.replacement.take() {
+        if let Some(Replacement { io, peer_received, took }) = core.replacement.take() {
             // Nothing of the connection before counts: not half a frame received, not half a batch written.
             self.io = Some(io);
             self.input = BytesMut::new();
@@ -133,6 +133,7 @@ impl Driver {
                 core.waited += since.elapsed();
             }
             core.mux.resume(peer_received, now())?;
+            core.mux.made_within(took);
             let away = core.mux.peer_going_away().cloned();
             // Also who waits for that, where nothing was suspended, is called.
             self.shared.state.send_modify(|state| {

@@ -159,13 +159,15 @@ impl Link {
         self.shared().driver.wake();
     }
 
-    /// The client's part: asks the server on `io` to go on, and goes on when that agrees. The link must be suspended, or [held](Self::hold).
+    /// The client's part: asks the server on `io` to go on, and goes on when that agrees. `io` took so long to be made. The link must be suspended, or
+    /// [held](Self::hold).
     pub(crate) async fn take_up(
         &self,
         mut io: BoxedStream,
         keys: &ResumeKeys,
         attempt: u32,
         channel: &Channel,
+        took: Duration,
     ) -> Result<(), TakeUpError> {
         let received = self.shared().lock().mux.received_octets();
         io.write_all(&keys.request(attempt, received, channel)).await?;
@@ -174,7 +176,7 @@ impl Link {
         io.read_exact(&mut prefix).await?;
         let answer = read_body(&mut io, &prefix).await?;
         let peer_received = keys.accepted(&answer, channel)?;
-        self.replace(io, peer_received)
+        self.replace(Replacement { io, peer_received, took })
     }
 
     /// The server's part, after the request was found good: says what it has, and goes on.
@@ -192,16 +194,16 @@ impl Link {
         let received = self.shared().lock().mux.received_octets();
         io.write_all(&keys.answer(received, channel)).await?;
         io.flush().await?;
-        self.replace(io, request.received)
+        self.replace(Replacement { io, peer_received: request.received, took: Duration::ZERO })
     }
 
-    fn replace(&self, io: BoxedStream, peer_received: u64) -> Result<(), TakeUpError> {
+    fn replace(&self, replacement: Replacement) -> Result<(), TakeUpError> {
         let shared = self.shared();
         let mut core = shared.lock();
         if core.closing.is_some() || !core.mux.is_up() {
             return Err(TakeUpError::Over);
         }
-        core.replacement = Some(Replacement { io, peer_received });
+        core.replacement = Some(replacement);
         drop(core);
         shared.driver.wake();
         Ok(())
@@ -266,7 +268,7 @@ mod tests {
         };
 
         let before = client.resumptions();
-        let (taken, ()) = tokio::join!(client.take_up(Box::new(near), &keys, 1, &channel), answered);
+        let (taken, ()) = tokio::join!(client.take_up(Box::new(near), &keys, 1, &channel, Duration::ZERO), answered);
         taken.unwrap();
 
         // Its task sees the new connection and its end in one go.

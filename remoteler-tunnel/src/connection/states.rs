@@ -81,7 +81,7 @@ impl Course {
             peer.read_exact(&mut [0; 68]).await.unwrap();
             peer.write_all(answer).await.unwrap();
         });
-        let (taken, ()) = tokio::join!(self.link.take_up(Box::new(near), &keys, 1, &CHANNEL), served);
+        let (taken, ()) = tokio::join!(self.link.take_up(Box::new(near), &keys, 1, &CHANNEL, Duration::ZERO), served);
         self.peer = peer;
         taken
     }

@@ -104,7 +104,7 @@ impl Path {
         self.client.transmitted(self.now);
     }
 
-    /// Another connection takes the place of this one, over a path with this rate; what is lost with it goes out again.
+    /// Another connection takes the place of this one, over a path with this rate, made within two round trips; what is lost with it goes out again.
     fn resume(&mut self, rate: u64) {
         (self.rate, self.lost) = (rate, false);
         (self.there, self.back) = (Pipe::new(), Pipe::new());
@@ -114,6 +114,7 @@ impl Path {
         self.server.suspend();
         self.client.resume(told, self.now).unwrap();
         self.server.resume(heard, self.now).unwrap();
+        self.client.made_within(4 * self.one_way);
         self.forget_acknowledged();
         self.again = self.kept.clone();
         self.client.goes_again(self.client.sent - self.client.acked);
@@ -460,6 +461,37 @@ proptest! {
         let (found, _) = lost_again(&mut path, after);
         let within = SOONEST + 2 * ACK_WITHIN + patience + Duration::from_millis(2 * one_way + 2);
         prop_assert!(found <= within, "after {found:?}, not {within:?}");
+    }
+
+    /// A connection follows over a path that is many times longer, and up to ten times slower: whoever writes there little or much, it is not doubted.
+    #[test]
+    fn a_longer_path_behind_a_shorter_one_is_never_doubted(
+        before in 32_000_u64..100_000_000,
+        slower in 1_u64..=10,
+        one_way in 1_u64..150,
+        then in 1_u64..600,
+        piece in prop_oneof![1_usize..3000, Just(256 * 1024)],
+        every in 1_u64..300,
+        lost_for in 1_u64..3000,
+        rest in 1_u64..10_000,
+    ) {
+        let mut path = Path::new(before, Duration::from_millis(one_way));
+        let writes = |path: &mut Path, step: u64| if step.is_multiple_of(every) { path.write(piece) };
+        for step in 0..3000 {
+            writes(&mut path, step);
+            path.step();
+        }
+        path.lost = true;
+        (0..lost_for).for_each(|_| path.step());
+        path.one_way = Duration::from_millis(then);
+        path.resume((before / slower).max(32_000));
+        for step in 0..rest {
+            if path.again.is_empty() {
+                writes(&mut path, step);
+            }
+            path.step();
+            prop_assert!(!path.client.is_doubted(), "{step} ms after it was taken up, {} are queued", path.queued());
+        }
     }
 
     /// A download fills the way down for some seconds: meanwhile nothing is doubted, and afterwards answers are waited for no longer than before.

@@ -20,6 +20,8 @@ pub(super) struct RoundTrip {
     smoothed: Option<(Duration, Duration)>,
     /// How often an answer has been overdue since the last one.
     overdue: u32,
+    /// What this connection took to be made, until it has brought an answer: its path may be longer than the one before.
+    made_within: Duration,
 }
 
 impl RoundTrip {
@@ -30,6 +32,7 @@ impl RoundTrip {
         self.last = Some(sample);
         self.behind_queue = behind == Behind::Ours && sample > SOONEST;
         self.overdue = 0;
+        self.made_within = Duration::ZERO;
         if behind == Behind::Nothing {
             let rare = before.is_none_or(|at| now.saturating_duration_since(at) >= RARE);
             self.learn(sample.min(LONGEST), rare);
@@ -80,12 +83,17 @@ impl RoundTrip {
         self.overdue = (self.overdue + 1).min(MOST_DOUBLINGS);
     }
 
+    /// A connection follows that took so long to be made: two round trips at least, and what its peer is busy with.
+    pub(super) fn made_within(&mut self, took: Duration) {
+        self.made_within = took;
+    }
+
     /// What an answer may take before the side that watches looks for another connection: what it took last, queues included, and three times the
-    /// path; or what answers take that are as uneven as those of late.
+    /// path; or what answers take that are as uneven as those of late; or, while there was none on this connection, what that took to be made.
     pub(super) fn patience(&self) -> Duration {
         let usual = self.last.zip(self.least()).map_or(UNMEASURED, |(last, least)| last + 3 * least);
         let uneven = self.smoothed.map_or(UNMEASURED, |(time, variation)| time + 4 * variation);
-        (usual.max(uneven).max(SOONEST) * 2_u32.pow(self.overdue)).min(LONGEST)
+        (usual.max(uneven).max(self.made_within).max(SOONEST) * 2_u32.pow(self.overdue)).min(LONGEST)
     }
 }
 

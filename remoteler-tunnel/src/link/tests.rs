@@ -447,6 +447,24 @@ fn of_a_connection_that_was_silent_for_long_no_pace_is_believed_on_the_next() {
 }
 
 #[test]
+fn the_first_answer_on_a_connection_may_take_what_that_took_to_be_made() {
+    let (start, took) = (Instant::now(), Duration::from_millis(1400));
+    let mut path = watchful(Duration::from_millis(5), start);
+    let later = start + Duration::from_secs(1);
+    path.suspend();
+    path.resume(0, later).unwrap();
+    path.made_within(took);
+    assert_eq!(path.patience(), took);
+    assert!(matches!(path.poll_output(later), Some(Payload::Ping(..))));
+    let Ping::Sent { nonce, .. } = path.ping else { panic!("it was to ask") };
+    path.handle_timeout(later + took - Duration::from_millis(1)).unwrap();
+    assert!(!path.is_doubted());
+    path.heard(later + Duration::from_millis(5));
+    assert!(path.ponged(nonce, later + Duration::from_millis(5)));
+    assert_eq!(path.patience(), SOONEST);
+}
+
+#[test]
 fn an_answer_that_came_behind_a_download_is_forgotten_with_it() {
     let start = Instant::now();
     let mut path = watchful(Duration::from_millis(5), start);

@@ -63,6 +63,11 @@ impl Mux {
         Ok(())
     }
 
+    /// The connection that it goes on over took so long to be made.
+    pub(crate) fn made_within(&mut self, took: Duration) {
+        self.link.made_within(took);
+    }
+
     /// What an answer may take before the connection is doubted.
     #[must_use]
     pub(crate) fn patience(&self) -> Duration {
