@@ -147,7 +147,7 @@ impl Direction {
 const SMALL: usize = 4096;
 const LARGE: usize = 64 * 1024;
 /// Steps of one direction before it is another task's turn.
-const ROUNDS: usize = 32;
+const ROUNDS: usize = 8;
 
 #[cfg(test)]
 mod tests {

@@ -464,6 +464,6 @@ const LARGE_READ: usize = 64 * 1024;
 /// Buffers of which readers of streams hold parts for a moment.
 const MOST_SPENT: usize = 4;
 /// Rounds before it is another task's turn.
-const ROUNDS: usize = 32;
+const ROUNDS: usize = 4;
 /// Time for the last frame to leave.
 const GOODBYE: Duration = Duration::from_secs(1);
