@@ -42,8 +42,8 @@ impl Inner {
             )));
         }
         let denied = |message: String| ApiError::new(ApiErrorKind::Denied, message);
-        if let Some(kube) = user.only_at() {
-            return Err(denied(format!("the certificate counts at Kubernetes cluster {kube} only; log in for more")));
+        if let Some(place) = user.only_at() {
+            return Err(denied(format!("the certificate counts at {place} only; log in for more")));
         }
         let now = self.clock.now();
         let expires = now.plus(ttl).min(user.expires());

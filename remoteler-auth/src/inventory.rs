@@ -1,10 +1,10 @@
-//! Heartbeats of nodes, Kubernetes services and proxies, and who sees them. A record ends two minutes after the last heartbeat.
+//! Heartbeats of nodes, Kubernetes services, web applications and proxies, and who sees them. A record ends two minutes after the last heartbeat.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use remoteler_core::{
-    ApiError, AuditKind, HEARTBEAT_LIFE, HostId, HostIdentity, KubeClusterName, KubeRecord, Labels, NodeName,
-    NodeRecord, PolicySource, SystemRole, Timestamp, Verb, Visibility, authorize_rule,
+    ApiError, AppAddress, AppName, AppRecord, AuditKind, HEARTBEAT_LIFE, HostId, HostIdentity, KubeClusterName,
+    KubeRecord, Labels, NodeName, NodeRecord, PolicySource, SystemRole, Timestamp, Verb, Visibility, authorize_rule,
 };
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +62,59 @@ impl Inner {
         self.announced(heartbeat, &key::of(key::KUBE_LABELS, &record.name), &record.labels).await
     }
 
+    pub(crate) async fn announce_app(&self, caller: &Caller, record: AppRecord) -> ApiResult<()> {
+        let host = self.admit_host(caller, SystemRole::App, "announce an application").await?;
+        if record.host_id != host.id || !host.apps.contains(&record.name) {
+            return Err(self.refuse(caller, &format!("announce application {}", record.name)).await); // I28
+        }
+        check(&record.labels, record.addr.as_deref(), &record.version)?;
+        self.check_app_address(caller, &record).await?;
+        let what = format!("application {}", record.name);
+        self.check_owner(&key::of(key::APP_OWNERS, &record.name), host, &what).await?;
+        let now = self.clock.now();
+        let record = AppRecord { last_seen: now, labels: host.labelled(record.labels), ..record };
+        let heartbeat =
+            Batch::new().write(&key::of(key::APPS, &record.name), &record, Some(now.plus(HEARTBEAT_LIFE)))?;
+        self.announced(heartbeat, &key::of(key::APP_LABELS, &record.name), &record.labels).await
+    }
+
+    /// I51: an address is one application's. A service gets no other one's users by announcing where they go, nor those of the proxy's own pages; also
+    /// the address that an application would have by its name is nobody else's, whether the application is there or away.
+    async fn check_app_address(&self, caller: &Caller, record: &AppRecord) -> ApiResult<()> {
+        let Some(own) = &record.public_addr else { return Ok(()) };
+        let Some(address) = AppAddress::parse(own) else {
+            let start: String = own.chars().take(80).collect();
+            return Err(bad_request(format!(
+                "{start:?} is no public address of an application: host or host:port, a DNS name"
+            )));
+        };
+        let proxies: Vec<String> = self.proxies().await?.into_iter().map(|(_, proxy)| proxy.public_addr).collect();
+        let of_proxies = proxies.iter().filter_map(|proxy| AppAddress::parse(proxy));
+        let of_name = |host: &str| {
+            let (first, rest) = address.host().split_once('.')?;
+            (rest == host && first != record.name.as_str()).then(|| format!("application {first}"))
+        };
+        let mut taken = None;
+        for proxy in of_proxies {
+            if proxy.host() == address.host() {
+                taken = Some("the proxy".to_owned());
+            }
+            taken = taken.or_else(|| of_name(proxy.host()));
+        }
+        if taken.is_none() {
+            let mut others = self.all_apps().await?.into_iter().filter(|other| other.name != record.name);
+            let same = |other: &AppRecord| {
+                other.public_addr.as_deref().and_then(AppAddress::parse).is_some_and(|of| of.host() == address.host())
+            };
+            taken = others.find(same).map(|other| format!("application {}", other.name));
+        }
+        let Some(taken) = taken else { return Ok(()) };
+        let message =
+            format!("the address {} of application {} is that of {taken}; choose another", address.host(), record.name);
+        self.record_attempt(caller.name(), message.clone(), caller.address().map(|addr| addr.to_string())).await?;
+        Err(conflict(message))
+    }
+
     /// Writes a heartbeat, and the labels beside it where they are not those of the one before.
     async fn announced(&self, heartbeat: Batch, known: &str, labels: &Labels) -> ApiResult<()> {
         let batch = match self.records.read::<Labels>(known).await? {
@@ -81,6 +134,12 @@ impl Inner {
     pub(crate) async fn known_kube_clusters(&self) -> ApiResult<BTreeMap<KubeClusterName, Labels>> {
         let known = self.records.list::<Labels>(key::KUBE_LABELS).await?;
         Ok(known.into_iter().filter_map(|(name, labels, _)| Some((name.parse().ok()?, labels))).collect())
+    }
+
+    /// Every proxy that ever announced itself, by the id of its host.
+    async fn proxies(&self) -> ApiResult<Vec<(String, ProxyRecord)>> {
+        let proxies = self.records.list::<ProxyRecord>(key::PROXIES).await?;
+        Ok(proxies.into_iter().map(|(id, proxy, _)| (id, proxy)).collect())
     }
 
     pub(crate) async fn announce_proxy(&self, caller: &Caller, public_addr: String) -> ApiResult<()> {
@@ -123,6 +182,23 @@ impl Inner {
         })
     }
 
+    pub(crate) async fn apps(&self, caller: &Caller) -> ApiResult<Vec<AppRecord>> {
+        let view = self.view(caller, "app").await?;
+        let policy = self.policy.policy();
+        let apps = self.all_apps().await?;
+        Ok(match view {
+            View::All => apps,
+            View::User(user) => {
+                let visible = Visibility::of(user, &policy);
+                apps.into_iter().filter(|app| visible.app(app)).collect()
+            }
+        })
+    }
+
+    pub(crate) async fn all_apps(&self) -> ApiResult<Vec<AppRecord>> {
+        Ok(self.records.list::<AppRecord>(key::APPS).await?.into_iter().map(|(_, app, _)| app).collect())
+    }
+
     pub(crate) async fn all_nodes(&self) -> ApiResult<Vec<NodeRecord>> {
         let nodes = self.parsed_nodes.of(self.records.items(key::NODES).await?)?;
         Ok(nodes.iter().map(|node| NodeRecord::clone(node)).collect())
@@ -156,6 +232,13 @@ impl Inner {
         let name = KubeClusterName::new(name).map_err(|cause| bad_request(cause.to_string()))?;
         let gone = Batch::new().delete(&key::of(key::KUBE_CLUSTERS, &name)).delete(&key::of(key::KUBE_LABELS, &name));
         self.forget(actor, "kube_cluster", name.as_str(), &key::of(key::KUBE_OWNERS, &name), gone).await
+    }
+
+    /// Removes a web application and frees its name.
+    pub(crate) async fn delete_app(&self, actor: String, name: &str) -> ApiResult<()> {
+        let name = AppName::new(name).map_err(|cause| bad_request(cause.to_string()))?;
+        let gone = Batch::new().delete(&key::of(key::APPS, &name)).delete(&key::of(key::APP_LABELS, &name));
+        self.forget(actor, "app", name.as_str(), &key::of(key::APP_OWNERS, &name), gone).await
     }
 
     /// Frees the name and forgets what was said under it, in one write.

@@ -5,6 +5,7 @@
 mod account;
 mod admission;
 mod api;
+mod app_sessions;
 mod authorities;
 mod backups;
 mod blocking;

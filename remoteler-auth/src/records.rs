@@ -59,10 +59,14 @@ pub(crate) mod key {
     pub(crate) const NODE_OWNERS: &str = "nodes-owner/";
     /// `kube-owner/<name>`, likewise.
     pub(crate) const KUBE_OWNERS: &str = "kube-owner/";
+    /// `app-owner/<name>`, likewise.
+    pub(crate) const APP_OWNERS: &str = "app-owner/";
     /// `nodes/<name>`: the last heartbeat.
     pub(crate) const NODES: &str = "nodes/";
     /// `kube/<name>`: the last heartbeat.
     pub(crate) const KUBE_CLUSTERS: &str = "kube/";
+    /// `apps/<name>`: the last heartbeat.
+    pub(crate) const APPS: &str = "apps/";
     /// `hosts/<host id>`: what the host was let in as, and the keys it joined with.
     pub(crate) const HOSTS: &str = "hosts/";
     /// `standings/<host id>`: which machine the host is, and what was issued to it.
@@ -96,6 +100,8 @@ pub(crate) mod key {
     pub(crate) const NODE_LABELS: &str = "known-labels/node/";
     /// `known-labels/kube/<name>`, likewise.
     pub(crate) const KUBE_LABELS: &str = "known-labels/kube/";
+    /// `known-labels/app/<name>`, likewise.
+    pub(crate) const APP_LABELS: &str = "known-labels/app/";
     /// `leases/<id>`: counted connections.
     pub(crate) const LEASES: &str = "leases/";
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use remoteler_ca::{KubeProfile, PreparedX509};
+use remoteler_ca::{AppProfile, KubeProfile, PreparedX509};
 use remoteler_core::{
     ApiError, ApiErrorKind, AuditKind, CaKind, FactorKind, LockContext, PolicySource, SSH_PROOF_LIFE, SecondFactor,
     Secret, SessionId, SessionProof, SessionProofRequest, SessionProven, SessionPurpose, SessionTarget, SystemRole,
@@ -180,8 +180,37 @@ impl Inner {
                 let place = format!("Kubernetes cluster {name}");
                 Ok(Asked { user, target, place, remote, expires, certificate: Some((issue, about)), tls_key })
             }
+            (SessionPurpose::App { app, tls_public_key }, Caller::User { user, .. }) => {
+                let identity = self.current(user).await?;
+                self.check_locks(&LockContext::of_user(user))?;
+                // For as long as what is begun with it may last: a program on the user's own machine holds the key.
+                let expires = Timestamp::from_unix_seconds(user.expires().unix_seconds());
+                let target = SessionTarget::App { name: app.clone() };
+                let profile = AppProfile {
+                    // I10: what the login's certificate says, for one place.
+                    identity: identity.clone(),
+                    app: app.clone(),
+                    session,
+                    tls_key: self.issuer.tls_key(&tls_public_key)?,
+                    not_after: expires,
+                    proof: Some(SessionProof::new(session, identity.user.clone(), target.clone(), expires)),
+                    login_expires: user.expires(),
+                };
+                let issue = self
+                    .issuer
+                    .prepare_single(CaKind::User, |authority, now, entropy| profile.prepare(authority, now, entropy))?;
+                let about = About {
+                    user: identity.user.to_string(),
+                    roles: identity.roles.iter().map(ToString::to_string).collect(),
+                    ..About::default()
+                };
+                let (user, remote) = (identity.user.clone(), remote(caller, None));
+                let place = format!("application {app}");
+                let (certificate, tls_key) = (Some((issue, about)), Some(tls_public_key));
+                Ok(Asked { user, target, place, remote, expires, certificate, tls_key })
+            }
             (
-                SessionPurpose::Kubernetes { .. },
+                SessionPurpose::Kubernetes { .. } | SessionPurpose::App { .. },
                 Caller::Anonymous { .. } | Caller::Host { .. } | Caller::LocalAdmin,
             ) => Err(self.refuse(caller, "show a second factor for a session").await),
         }

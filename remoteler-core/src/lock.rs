@@ -364,6 +364,7 @@ mod tests {
             cluster: ClusterName::new("root").unwrap(),
             roles: Default::default(),
             kube_clusters: Default::default(),
+            apps: Default::default(),
             labels: Default::default(),
             generation: 0,
         }

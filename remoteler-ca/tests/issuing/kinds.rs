@@ -7,8 +7,8 @@ use remoteler_ca::{
     ServerProfile, SmartCardProfile, SshPermits,
 };
 use remoteler_core::{
-    KubeClusterName, OsEntropy, SessionId, SessionProof, SessionTarget, SshCertificatePurpose, Timestamp, UserName,
-    VerifyError, X509Purpose, random_uuid,
+    KubeClusterName, OnlyAt, OsEntropy, SessionId, SessionProof, SessionTarget, SshCertificatePurpose, Timestamp,
+    UserName, VerifyError, X509Purpose, random_uuid,
 };
 use ssh_key::Certificate;
 use x509_parser::{extensions::GeneralName, pem::parse_x509_pem};
@@ -152,7 +152,7 @@ fn a_user_for_one_kubernetes_cluster_is_taken_where_kubernetes_is_meant_and_nowh
     let pem = issue(&root, kube(&root).prepare(&root.user, now(), &OsEntropy));
     let trust = root.trust();
     let verified = verify_x509(&pem, &trust, X509Purpose::KubeClient, now()).unwrap().user().unwrap();
-    assert_eq!(verified.only_at(), Some(&KubeClusterName::new("staging").unwrap()));
+    assert_eq!(verified.only_at(), Some(&OnlyAt::KubeCluster(KubeClusterName::new("staging").unwrap())));
     assert_eq!(verified.identity(), &user_profile(&root.name).identity); // I9
     let refused = verify_x509(&pem, &trust, X509Purpose::Client, now());
     assert!(matches!(refused, Err(VerifyError::Restricted(_))), "{refused:?}"); // I1
@@ -179,7 +179,7 @@ fn a_second_factor_in_a_certificate_counts_in_its_cluster_alone_and_is_certified
     let pem = issue(&root, profile(proof("staging", soon)).prepare(&root.user, now(), &OsEntropy));
     let trust = root.trust();
     let verified = verify_x509(&pem, &trust, X509Purpose::KubeClient, now()).unwrap().user().unwrap();
-    assert_eq!(verified.only_at(), Some(&KubeClusterName::new("staging").unwrap()));
+    assert_eq!(verified.only_at(), Some(&OnlyAt::KubeCluster(KubeClusterName::new("staging").unwrap())));
     assert_eq!(verified.proof(), Some(&proof("staging", soon)));
     assert_eq!((verified.expires(), verified.login_expires()), (soon, login_expires));
     for purpose in [X509Purpose::Client, X509Purpose::Server] {

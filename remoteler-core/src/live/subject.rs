@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::EndReason;
 use crate::{
-    ClusterName, HostId, KubeClusterName, LockContext, Locked, Login, NodeRecord, Policy, RoleName, ShownCertificate,
-    Timestamp, UserName, VerifiedHost, VerifiedUser,
+    AppName, ClusterName, HostId, KubeClusterName, LockContext, Locked, Login, NodeRecord, Policy, RoleName,
+    ShownCertificate, Timestamp, UserName, VerifiedHost, VerifiedUser,
 };
 
 /// Whose work it is, and where, as the rule sees it.
@@ -16,6 +16,7 @@ pub struct Subject {
     login: Option<Login>,
     node: (Option<Box<str>>, Option<HostId>),
     kube_cluster: Option<KubeClusterName>,
+    app: Option<AppName>,
 }
 
 #[derive(Clone, Debug)]
@@ -31,7 +32,7 @@ impl Subject {
         let identity = user.identity();
         let (name, roles, cluster) = (identity.user.clone(), identity.roles.clone(), identity.cluster.clone());
         let who = Who::User { name, roles, cluster, expires: user.login_expires() };
-        Self { who, shown: *user.shown(), login: None, node: (None, None), kube_cluster: None }
+        Self { who, shown: *user.shown(), login: None, node: (None, None), kube_cluster: None, app: None }
     }
 
     /// The work of a host.
@@ -40,7 +41,7 @@ impl Subject {
         let identity = host.identity();
         let node = (Some(identity.name.as_str().into()), Some(identity.id));
         let who = Who::Host { cluster: identity.cluster.clone() };
-        Self { who, shown: *host.shown(), login: None, node, kube_cluster: None }
+        Self { who, shown: *host.shown(), login: None, node, kube_cluster: None, app: None }
     }
 
     /// As this account.
@@ -67,6 +68,12 @@ impl Subject {
         Self { kube_cluster: Some(kube_cluster), ..self }
     }
 
+    /// With this web application.
+    #[must_use]
+    pub fn app(self, app: AppName) -> Self {
+        Self { app: Some(app), ..self }
+    }
+
     /// The user's name; `None` for the work of a host.
     #[must_use]
     pub const fn user_name(&self) -> Option<&UserName> {
@@ -82,12 +89,13 @@ impl Subject {
         self.login.as_ref()
     }
 
-    /// Where: a node's or Kubernetes cluster's name, or a host id; empty when that is not known.
+    /// Where: the name of a node, Kubernetes cluster or web application, or a host id; empty when that is not known.
     #[must_use]
     pub fn place(&self) -> String {
         let kube = self.kube_cluster.as_ref().map(ToString::to_string);
         let name = || self.node.0.as_ref().map(ToString::to_string);
-        kube.or_else(name).or_else(|| self.node.1.map(|id| id.to_string())).unwrap_or_default()
+        let app = self.app.as_ref().map(ToString::to_string);
+        kube.or(app).or_else(name).or_else(|| self.node.1.map(|id| id.to_string())).unwrap_or_default()
     }
 
     fn context(&self) -> LockContext<'_> {

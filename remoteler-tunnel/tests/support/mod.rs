@@ -63,6 +63,7 @@ impl Authorities {
             cluster: self.cluster.clone(),
             roles: roles.iter().copied().collect(),
             kube_clusters: kube.iter().map(|name| KubeClusterName::new(name).unwrap()).collect(),
+            apps: Default::default(),
             labels: Default::default(),
             generation: 0,
         }

@@ -129,6 +129,8 @@ impl CachedInventory {
         match target.kind {
             TargetKind::Ssh => of_host(self.node_name(name)),
             TargetKind::Service => of_host(name.split_once('@').map_or(name, |(_, host)| host)),
+            // No service of an application is known here yet.
+            TargetKind::App => (None, None),
             TargetKind::Kube => self.read(|known| {
                 let host = known.kube(name);
                 let node = host.and_then(|host| known.node_of(host));
@@ -181,7 +183,7 @@ impl CachedInventory {
                 (host, None)
             }
             // The router finds them by their host's link.
-            TargetKind::Service => return None,
+            TargetKind::Service | TargetKind::App => return None,
         };
         match addr {
             None => Some(Place::Agent(host)),

@@ -8,6 +8,7 @@ use crate::{cli::ExplainArgs, output::Report};
 pub(crate) async fn explain(api: &dyn AuthApi, args: &ExplainArgs) -> anyhow::Result<Report> {
     let ExplainArgs { user, login, node, kube } = args;
     let request = ExplainRequest {
+        app: None,
         user: Some(user.clone()),
         node: node.clone(),
         kube_cluster: kube.clone(),
@@ -83,6 +84,7 @@ mod tests {
             fields: fields.iter().map(|field| (*field).to_owned()).collect(),
         };
         let denied = Explanation {
+            kind: Default::default(),
             user: UserName::new("ann").unwrap(),
             target: "gw-17".into(),
             login: Some(Login::new("root").unwrap()),

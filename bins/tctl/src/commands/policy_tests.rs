@@ -108,6 +108,7 @@ fn world(documents: &[Resource]) -> anyhow::Result<(Policy, TestWorld, Vec<Polic
             }
             ResourceKind::PolicyTest => tests.push(PolicyTest::from_document(document)?),
             ResourceKind::Token
+            | ResourceKind::App
             | ResourceKind::Lock
             | ResourceKind::Oidc
             | ResourceKind::Github

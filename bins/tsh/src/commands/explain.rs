@@ -12,6 +12,7 @@ use crate::{
 pub(crate) fn run(context: &Context, options: &cli::Explain) -> anyhow::Result<()> {
     let login = context.login()?;
     let request = ExplainRequest {
+        app: None,
         user: None,
         node: options.node.clone(),
         kube_cluster: options.kube.clone(),
@@ -49,6 +50,7 @@ mod tests {
     #[test]
     fn one_target_is_a_sentence_and_all_are_a_table() {
         let explanation = |target: &str, login: Option<&str>| Explanation {
+            kind: Default::default(),
             user: UserName::new("ann").unwrap(),
             target: target.into(),
             login: login.map(|login| Login::new(login).unwrap()),

@@ -88,6 +88,8 @@ pub(super) mod tests {
         let gone = InventoryUpdate {
             gone_nodes: vec!["n".parse().unwrap()],
             gone_kube_clusters: vec!["k".parse().unwrap()],
+            gone_apps: vec!["a".parse().unwrap()],
+            apps: vec![super::super::apps::tests::record()],
             gone_proxies: vec![host_id],
             proxies: vec![remoteler_core::ProxyRecord {
                 host_id,

@@ -90,6 +90,7 @@ fn samples() -> Vec<(&'static str, Value)> {
                 node_name: NodeName::new("n").unwrap(),
                 roles: roles(),
                 kube_clusters: Default::default(),
+                apps: Default::default(),
                 ssh_public_key: "k".into(),
                 tls_public_key: "k".into(),
                 without_pin: true,
@@ -295,6 +296,7 @@ fn samples() -> Vec<(&'static str, Value)> {
     .chain(logins::tests::samples())
     .chain(account::tests::samples())
     .chain(session_mfa::tests::samples())
+    .chain(apps::tests::samples())
     .collect()
 }
 

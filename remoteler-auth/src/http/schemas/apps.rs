@@ -1,0 +1,74 @@
+//! Schemas of web applications and their sessions.
+
+use serde_json::{Map, Value};
+
+use super::{list, map, object, secret, text, time};
+
+pub(super) fn add(all: &mut Map<String, Value>) {
+    let mut add = |name: &str, schema: Value| all.insert(name.to_owned(), schema);
+    add(
+        "AppRecord",
+        object(
+            &[("host_id", text()), ("name", text()), ("version", text()), ("last_seen", time())],
+            &[("public_addr", text()), ("labels", map(text())), ("addr", text())],
+        ),
+    );
+    add("AppCodeRequest", object(&[("code", secret()), ("state", secret()), ("app", text())], &[]));
+    add("AppSessionOpened", object(&[("secret", secret()), ("expires", time()), ("path", text())], &[]));
+    add("AppCertificateRequest", object(&[("secret", secret()), ("app", text())], &[("tls_public_key", text())]));
+    add(
+        "AppCertified",
+        object(
+            &[("session", text()), ("user", text()), ("expires", time())],
+            &[("certificate", text()), ("certificate_expires", time())],
+        ),
+    );
+    add("AppTokenRequest", object(&[("app", text()), ("chain", list(text()))], &[]));
+    add("AppToken", object(&[("token", secret()), ("expires", time())], &[]));
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use remoteler_core::{
+        AppCertificateRequest, AppCertified, AppCodeRequest, AppName, AppRecord, AppSessionOpened, AppToken,
+        AppTokenRequest, HostId, Secret, SessionId, Timestamp,
+    };
+    use serde_json::Value;
+
+    pub(in super::super) fn record() -> AppRecord {
+        AppRecord {
+            host_id: HostId::from_uuid(Default::default()),
+            name: AppName::new("a").unwrap(),
+            public_addr: Some("a.b".into()),
+            labels: [("k".to_owned(), "v".to_owned())].into(),
+            version: "1".into(),
+            addr: Some("a:1".into()),
+            last_seen: Timestamp::default(),
+        }
+    }
+
+    /// Values with every optional field set, by schema.
+    pub(in super::super) fn samples() -> Vec<(&'static str, Value)> {
+        fn value(sample: impl serde::Serialize) -> Value {
+            serde_json::to_value(sample).unwrap()
+        }
+        let (app, secret, moment) = (record().name, || Secret::new("s"), Timestamp::default());
+        let certified = AppCertified {
+            certificate: Some("c".into()),
+            certificate_expires: Some(moment),
+            session: SessionId::from_uuid(Default::default()),
+            user: "ann".parse().unwrap(),
+            expires: moment,
+        };
+        let asked = AppCertificateRequest { secret: secret(), app: app.clone(), tls_public_key: Some("k".into()) };
+        vec![
+            ("AppRecord", value(record())),
+            ("AppCodeRequest", value(AppCodeRequest { code: secret(), state: secret(), app: app.clone() })),
+            ("AppSessionOpened", value(AppSessionOpened { secret: secret(), expires: moment, path: "/".into() })),
+            ("AppCertificateRequest", value(asked)),
+            ("AppCertified", value(certified)),
+            ("AppTokenRequest", value(AppTokenRequest { app, chain: vec!["c".into()] })),
+            ("AppToken", value(AppToken { token: secret(), expires: moment })),
+        ]
+    }
+}
