@@ -149,6 +149,18 @@ impl Inner {
         Ok(self.records.write(&key::of(key::PROXIES, host.id), &record, None).await?)
     }
 
+    /// Where browsers reach an application. Where there are several proxies and it has no address of its own: at the one whose host id is the first, so
+    /// that the address, which is the audience of its tokens, does not change with each heartbeat.
+    pub(crate) async fn app_address(&self, app: &AppRecord) -> ApiResult<Option<AppAddress>> {
+        let mut proxies = self.proxies().await?;
+        let oldest = self.clock.now().minus(HEARTBEAT_LIFE);
+        proxies.sort_by(|(id, one), (other_id, other)| {
+            (one.announced < oldest).cmp(&(other.announced < oldest)).then_with(|| id.cmp(other_id))
+        });
+        let proxy = proxies.first().map_or("", |(_, proxy)| proxy.public_addr.as_str());
+        Ok(app.address(proxy))
+    }
+
     /// Public address of the proxy that announced itself last. A hint: that it cannot be read fails nothing.
     pub(crate) async fn proxy_addr(&self) -> Option<String> {
         let proxies = self.records.list::<ProxyRecord>(key::PROXIES).await.ok()?;

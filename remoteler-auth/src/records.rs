@@ -124,6 +124,11 @@ pub(crate) mod key {
     /// `user-web-sessions/<user>/<hash of id>`: browsers that are logged in.
     pub(crate) const USER_WEB_SESSIONS: &str = "user-web-sessions/";
 
+    /// `app-codes/<hash of code>`: ways to web applications that were opened a moment ago.
+    pub(crate) const APP_CODES: &str = "app-codes/";
+    /// `app-sessions/<hash of secret>`: sessions of browsers with web applications.
+    pub(crate) const APP_SESSIONS: &str = "app-sessions/";
+
     pub(crate) fn of(prefix: &str, name: impl std::fmt::Display) -> String {
         format!("{prefix}{name}")
     }

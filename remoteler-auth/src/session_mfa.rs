@@ -26,7 +26,7 @@ use crate::{
 /// Proofs of one user at the same moment that are told apart; more ask again.
 const TURNS: usize = 8;
 const NOT_TOUCHED: &str = "no security key was touched for this session yet; touch it on the page, then press Enter";
-const WRONG: &str =
+pub(crate) const WRONG: &str =
     "the code is wrong or was used; each counts once, so wait for the next one (recovery codes open no sessions)";
 
 /// What is to be proven, once it is known who asks.
@@ -223,7 +223,7 @@ impl Inner {
 
     /// The name of the factor whose code this is. It is used up before the answer, also when several show it at once (I48). Wrong ones are counted by user,
     /// apart from those of logins: whoever holds a node may keep a user from sessions, and not from logging in.
-    async fn take_session_code(&self, user: &UserName, code: &Secret) -> ApiResult<Option<String>> {
+    pub(crate) async fn take_session_code(&self, user: &UserName, code: &Secret) -> ApiResult<Option<String>> {
         let (limit, name) = (&self.limits.session_user, user.as_str());
         match limit.enter(name, self.clock.now()) {
             Turn::Now => {}
@@ -239,7 +239,7 @@ impl Inner {
     }
 
     /// Whether codes of apps are second factors here; without a second factor at logins, any kind is one for sessions.
-    fn codes_count(&self) -> bool {
+    pub(crate) fn codes_count(&self) -> bool {
         let wanted = self.second_factor();
         wanted == SecondFactor::Off || wanted.takes(FactorKind::Totp)
     }
