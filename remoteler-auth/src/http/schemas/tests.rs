@@ -90,7 +90,7 @@ fn samples() -> Vec<(&'static str, Value)> {
                 node_name: NodeName::new("n").unwrap(),
                 roles: roles(),
                 kube_clusters: Default::default(),
-                apps: Default::default(),
+                apps: ["a".parse().unwrap()].into(),
                 ssh_public_key: "k".into(),
                 tls_public_key: "k".into(),
                 without_pin: true,
