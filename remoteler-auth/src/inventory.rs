@@ -136,6 +136,12 @@ impl Inner {
         Ok(known.into_iter().filter_map(|(name, labels, _)| Some((name.parse().ok()?, labels))).collect())
     }
 
+    /// The same of web applications.
+    pub(crate) async fn known_apps(&self) -> ApiResult<BTreeMap<AppName, Labels>> {
+        let known = self.records.list::<Labels>(key::APP_LABELS).await?;
+        Ok(known.into_iter().filter_map(|(name, labels, _)| Some((name.parse().ok()?, labels))).collect())
+    }
+
     /// Every proxy that ever announced itself, by the id of its host.
     async fn proxies(&self) -> ApiResult<Vec<(String, ProxyRecord)>> {
         let proxies = self.records.list::<ProxyRecord>(key::PROXIES).await?;
