@@ -141,11 +141,14 @@ pub(crate) enum Command {
 #[derive(Args, Debug)]
 pub(crate) struct Explain {
     /// One account; default: those that your certificate holds.
-    #[arg(long, env = "TSH_LOGIN", value_name = "LOGIN", conflicts_with = "kube")]
+    #[arg(long, env = "TSH_LOGIN", value_name = "LOGIN", conflicts_with_all = ["kube", "app"])]
     pub(crate) login: Option<remoteler_core::Login>,
     /// One Kubernetes cluster.
-    #[arg(long, env = "TSH_KUBE_CLUSTER", value_name = "NAME", conflicts_with = "node")]
+    #[arg(long, env = "TSH_KUBE_CLUSTER", value_name = "NAME", conflicts_with_all = ["node", "app"])]
     pub(crate) kube: Option<KubeClusterName>,
+    /// One web application.
+    #[arg(long, env = "TSH_APP", value_name = "NAME", conflicts_with = "node")]
+    pub(crate) app: Option<remoteler_core::AppName>,
     /// One server; default: all that you may see.
     pub(crate) node: Option<remoteler_core::NodeName>,
     #[command(flatten)]
