@@ -13,6 +13,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "app")]
+use remoteler_app::AppService;
 use remoteler_client::{ShutOut, SshHostKey};
 use remoteler_core::{
     BoundedRefusals, HostIdentity, Labels, LockContext, Locked, NodeRecord, PolicySource, SystemRole, Timestamp,
@@ -30,6 +32,8 @@ use self::{
     handing_over::Estate,
     listeners::{Listeners, bind},
 };
+#[cfg(feature = "app")]
+use crate::services::app::{self, AppStreams};
 #[cfg(feature = "kube")]
 use crate::services::kube::{self, KubeStreams};
 use crate::{
@@ -62,6 +66,8 @@ pub struct Daemon {
     node: Option<(Arc<Node>, Arc<LiveLabels>)>,
     #[cfg(feature = "kube")]
     kube: Option<KubeService>,
+    #[cfg(feature = "app")]
+    app: Option<AppService>,
     #[cfg(feature = "server")]
     servers: server::Servers,
     agent: Option<Agent>,
@@ -121,6 +127,8 @@ impl Daemon {
             node: None,
             #[cfg(feature = "kube")]
             kube: None,
+            #[cfg(feature = "app")]
+            app: None,
             #[cfg(feature = "server")]
             servers: server::Servers::default(),
             agent: None,
@@ -174,6 +182,21 @@ impl Daemon {
             services.insert(TargetKind::Kube, Arc::new(KubeStreams(service.clone())));
             announced.kube = Some(service.clone());
             self.kube = Some(service);
+        }
+        #[cfg(not(feature = "app"))]
+        anyhow::ensure!(settings.app.is_none(), "this program was built without the app service");
+        #[cfg(feature = "app")]
+        if let Some(app_settings) = &settings.app {
+            anyhow::ensure!(
+                settings.proxy.is_some() || !matches!(base.place, Place::Direct(_)),
+                "an app service is reached through a proxy: give the proxy's address as auth_server, or run the proxy here"
+            );
+            let (identity, tls, live) = (&base.keys.identity, base.server_tls(), base.live.clone());
+            let (audit, clock) = (base.audit.clone(), base.clock.clone());
+            let service = app::make(app_settings, identity, &tls, live, (audit, clock), base.api.clone())?;
+            services.insert(TargetKind::App, Arc::new(AppStreams(service.clone())));
+            announced.apps = Some(service.clone());
+            self.app = Some(service);
         }
         #[cfg(feature = "server")]
         {
@@ -284,6 +307,10 @@ impl Daemon {
         #[cfg(feature = "kube")]
         if let Some(kube) = &self.kube {
             kube.drain();
+        }
+        #[cfg(feature = "app")]
+        if let Some(app) = &self.app {
+            app.drain();
         }
         if let Some((node, _)) = &self.node {
             node.drain(end).await;

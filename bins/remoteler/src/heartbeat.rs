@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+#[cfg(feature = "app")]
+use remoteler_app::AppService;
 use remoteler_core::{ApiError, AuthApi, NodeRecord};
 #[cfg(feature = "kube")]
 use remoteler_kube::KubeService;
@@ -17,6 +19,9 @@ pub(crate) struct Announced {
     /// The Kubernetes clusters.
     #[cfg(feature = "kube")]
     pub(crate) kube: Option<KubeService>,
+    /// The web apps.
+    #[cfg(feature = "app")]
+    pub(crate) apps: Option<AppService>,
     /// The proxy's public address.
     pub(crate) proxy: Option<String>,
 }
@@ -39,7 +44,14 @@ pub(crate) async fn announce(api: &dyn AuthApi, announced: &Announced) -> Result
     if let Some(addr) = &announced.proxy {
         api.announce_proxy(addr.clone()).await?;
     }
-    Ok(())
+    // After the proxy, whose address apps may not take. One that is refused for its address keeps the others from nothing.
+    #[cfg_attr(not(feature = "app"), expect(unused_mut, reason = "only apps change it"))]
+    let mut taken = Ok(());
+    #[cfg(feature = "app")]
+    for record in announced.apps.iter().flat_map(AppService::records) {
+        taken = taken.and(api.announce_app(record).await);
+    }
+    taken
 }
 
 /// When to announce next, and whether the log should hear of it: once when the auth service stops taking heartbeats, once when it does

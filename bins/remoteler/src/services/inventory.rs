@@ -1,5 +1,6 @@
-//! What the proxy knows of nodes, Kubernetes clusters and other proxies: a copy of the auth service's inventory that is told each change, and stays when auth is away.
+//! What the proxy knows of nodes, Kubernetes clusters, web apps and other proxies: a copy of the auth service's inventory that is told each change, and stays when auth is away.
 
+mod apps;
 mod copy;
 
 use std::{
@@ -17,6 +18,8 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
+
+use super::apps::FrontApp;
 
 /// The copy, fed in the background. For a name that is not in it the auth service is asked at once what is new, at most each [`MISS`].
 pub(crate) struct CachedInventory {
@@ -38,11 +41,16 @@ const AGAIN: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl CachedInventory {
-    /// `on_loopback` says that the proxy itself listens on loopback only.
-    pub(crate) fn new(api: Arc<dyn AuthApi>, cluster: ClusterName, own_host: HostId, on_loopback: bool) -> Arc<Self> {
+    /// For the proxy on `own_host`, which users reach at `public_addr`. `on_loopback` says that the proxy itself listens on loopback only.
+    pub(crate) fn new(
+        api: Arc<dyn AuthApi>,
+        cluster: ClusterName,
+        (own_host, public_addr): (HostId, String),
+        on_loopback: bool,
+    ) -> Arc<Self> {
         Arc::new(Self {
             api,
-            known: RwLock::new(Copy::new(cluster.clone(), MAX_RECORDS)),
+            known: RwLock::new(Copy::new(cluster.clone(), public_addr, MAX_RECORDS)),
             cluster,
             own_host,
             on_loopback,
@@ -83,7 +91,7 @@ impl CachedInventory {
         if known.refused() > refused {
             tracing::warn!(
                 most = MAX_RECORDS,
-                "the cluster has more nodes or Kubernetes clusters than a proxy knows; the others are not reached through it"
+                "the cluster has more nodes, Kubernetes clusters or apps than a proxy knows; the others are not reached through it"
             );
         }
         let mut proxies: Vec<_> =
@@ -129,13 +137,8 @@ impl CachedInventory {
         match target.kind {
             TargetKind::Ssh => of_host(self.node_name(name)),
             TargetKind::Service => of_host(name.split_once('@').map_or(name, |(_, host)| host)),
-            // No service of an application is known here yet.
-            TargetKind::App => (None, None),
-            TargetKind::Kube => self.read(|known| {
-                let host = known.kube(name);
-                let node = host.and_then(|host| known.node_of(host));
-                (node.map(|node| node.name.to_string()), host)
-            }),
+            TargetKind::Kube => self.read(|known| known.with_node(known.kube(name))),
+            TargetKind::App => self.read(|known| known.with_node(known.apps.host_of(name))),
         }
     }
 
@@ -152,6 +155,22 @@ impl CachedInventory {
         }
         self.catch_up_after_miss().await.ok()?;
         found()
+    }
+
+    /// The app whose service has this TLS server name.
+    pub(crate) async fn app_by_server_name(&self, server_name: &str) -> Option<String> {
+        let found = || self.read(|known| known.apps.by_server_name(server_name).map(ToString::to_string));
+        if let Some(name) = found() {
+            return Some(name);
+        }
+        self.catch_up_after_miss().await.ok()?;
+        found()
+    }
+
+    /// The app that browsers reach under this host. Nobody is asked about a host that is none: anybody may come with any.
+    pub(crate) fn app_by_host(&self, host: &str) -> Option<FrontApp> {
+        let found = self.read(|known| known.apps.by_host(&host.to_ascii_lowercase()));
+        found.map(|(name, address)| FrontApp { name, address })
     }
 
     /// A host says itself where it listens. Addresses that mean another thing on this machine than on that one, and those of the
@@ -182,8 +201,16 @@ impl CachedInventory {
                 // Kubernetes services listen on nothing: what else a record says is not believed.
                 (host, None)
             }
+            TargetKind::App => {
+                let host = self.read(|known| known.apps.host_of(name))?;
+                if host == self.own_host {
+                    return Some(Place::Local);
+                }
+                // App services listen on nothing either.
+                (host, None)
+            }
             // The router finds them by their host's link.
-            TargetKind::Service | TargetKind::App => return None,
+            TargetKind::Service => return None,
         };
         match addr {
             None => Some(Place::Agent(host)),
