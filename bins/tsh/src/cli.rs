@@ -6,13 +6,13 @@ use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, builder::BoolishValueParser};
 use remoteler_client::ProxyAddr;
-use remoteler_core::{ClusterName, KubeClusterName, Secret, UserName, parse_duration};
+use remoteler_core::{AppName, ClusterName, KubeClusterName, Secret, UserName, parse_duration};
 use remoteler_ssh::Speed;
 
 pub(crate) use self::login::{FileFormat, Login};
 use crate::output::Format;
 
-/// Identity-based access to servers and Kubernetes clusters, without long-lived keys.
+/// Identity-based access to servers, Kubernetes clusters and web apps, without long-lived keys.
 #[derive(Debug, Parser)]
 #[command(
     name = "tsh",
@@ -114,6 +114,12 @@ pub(crate) enum Command {
     Kube {
         #[command(subcommand)]
         command: Kube,
+    },
+    /// Access to web apps.
+    #[command(after_help = "Example:\n  tsh apps ls && tsh apps login grafana")]
+    Apps {
+        #[command(subcommand)]
+        command: Apps,
     },
     /// Shows what you may do: everywhere, or on one server.
     #[command(after_help = "Example:\n  tsh explain --login root gw-17")]
@@ -246,6 +252,28 @@ pub(crate) enum ProxyTarget {
     Ssh {
         #[arg(help = "User and port are of no meaning here and may be left out", value_name = "USER@HOST:PORT")]
         target: String,
+    },
+    /// A web app, for programs of this machine: listens on 127.0.0.1 until it is stopped.
+    #[command(after_help = "Example:\n  tsh proxy app grafana --port 8080")]
+    App {
+        /// As `tsh apps ls` shows it.
+        name: AppName,
+        /// Where to listen; default: a port that is free.
+        #[arg(long, env = "TSH_PORT", value_name = "PORT", default_value_t = 0)]
+        port: u16,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Apps {
+    /// Lists web apps.
+    #[command(after_help = "Example:\n  tsh apps ls")]
+    Ls(Formatted),
+    /// Says how an app is reached, by browsers and by programs.
+    #[command(after_help = "Example:\n  tsh apps login grafana")]
+    Login {
+        /// As `tsh apps ls` shows it.
+        name: AppName,
     },
 }
 
