@@ -1,0 +1,411 @@
+//! Web apps over a whole cluster (I49 to I53): `tsh proxy app` with stock curl, and browsers, from the login to the logout.
+
+#![expect(clippy::unwrap_used, reason = "a helper that fails ends its test")]
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use expectrl::Expect;
+use remoteler_tests::{
+    AuthenticatorApp, Chromium, Cluster, ClusterOptions, EchoApp, Outcome, Process, User, answer_code, binary, ends,
+    eventually, eventually_within, need, on_terminal, run,
+};
+use serde_json::{Value, json};
+
+/// A cluster whose proxy is reached at `proxy.localhost`, with the apps `echo` and `other`, which are one program.
+struct World {
+    cluster: Cluster,
+    app: EchoApp,
+    port: String,
+}
+
+impl World {
+    fn start() -> Self {
+        let app = EchoApp::start();
+        let uri = app.uri();
+        let entry =
+            |name: &str| format!("    - {{ name: {name}, uri: \"{uri}\", labels: {{ env: test, name: {name} }} }}\n");
+        let extra_config = format!("app_service:\n  apps:\n{}{}", entry("echo"), entry("other"));
+        let mut cluster = Cluster::start_with(ClusterOptions { extra_config, ..ClusterOptions::default() });
+        let port = cluster.proxy().rsplit(':').next().unwrap().to_owned();
+        cluster.configure_proxy(&format!("  public_addr: \"proxy.localhost:{port}\"\n"));
+        cluster.kill_daemon();
+        cluster.start_daemon();
+        cluster.wait_ready();
+        Self { cluster, app, port }
+    }
+
+    fn url(&self, app: &str, path: &str) -> String {
+        format!("https://{app}.proxy.localhost:{}{path}", self.port)
+    }
+}
+
+/// `tsh proxy app`, and where it listens.
+struct Local {
+    tsh: Process,
+    url: String,
+}
+
+impl Local {
+    fn start(world: &World, user: &User, app: &str) -> Self {
+        let log = world.cluster.dir().join(format!("proxy-{app}-{}.log", user.name()));
+        let mut tsh = Process::start(user.tsh_command().args(["proxy", "app", app]), &log);
+        let url = eventually("tsh proxy app listens", || {
+            assert!(tsh.runs(), "{}", tsh.log());
+            let said = tsh.log();
+            said.split_whitespace().find(|word| word.starts_with("http://")).map(str::to_owned).ok_or(said)
+        });
+        Self { tsh, url }
+    }
+
+    fn curl(&self, path: &str, args: &[&str]) -> Outcome {
+        curl(&format!("{}{path}", self.url), args)
+    }
+
+    /// What `/echo` was sent.
+    fn echo(&self, args: &[&str]) -> Value {
+        let answer = self.curl("/echo?a=b", args).ok().text();
+        serde_json::from_str(&answer).unwrap_or_else(|cause| panic!("{cause}: {answer} {}", self.tsh.log()))
+    }
+}
+
+fn curl(url: &str, args: &[&str]) -> Outcome {
+    let mut command = Command::new("curl");
+    command.args(["--silent", "--show-error", "--insecure", "--max-time", "60"]).args(args).arg(url);
+    run(&mut command)
+}
+
+fn values<'a>(shown: &'a Value, name: &str) -> Vec<&'a str> {
+    let fields = shown["headers"].as_array().unwrap().iter();
+    let folded = |field: &Value| field[0].as_str().unwrap().replace('_', "-");
+    fields.filter(|field| folded(field) == name).map(|field| field[1].as_str().unwrap()).collect()
+}
+
+/// The claims of a token, whose signature is not looked at.
+fn claims(token: &str) -> Value {
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap()).unwrap()
+}
+
+// I52, I53
+#[test]
+fn a_program_behind_tsh_reaches_an_app_as_its_user_and_nothing_that_it_says_of_itself_gets_there() {
+    if !need(&["curl"]) {
+        return;
+    }
+    let world = World::start();
+    let ann = world.cluster.user("ann", "access");
+    let listed: Value = serde_json::from_str(&ann.tsh(&["apps", "ls", "--format", "json"]).ok().text()).unwrap();
+    let names: Vec<_> = listed.as_array().unwrap().iter().map(|app| app["app_name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["echo", "other"]);
+    let said = ann.tsh(&["apps", "login", "echo"]).ok();
+    assert!(format!("{}{}", said.text(), said.stderr).contains("tsh proxy app echo"), "{}", said.stderr);
+    let unknown = ann.tsh(&["proxy", "app", "nothing"]).one_line_failure();
+    assert!(unknown.contains("there is no app nothing"), "{unknown}");
+
+    let local = Local::start(&world, &ann, "echo");
+    let smuggled = [
+        "Remoteler-Jwt-Assertion: forged",
+        "REMOTELER_JWT_ASSERTION: forged",
+        "X-Forwarded-For: 10.0.0.1",
+        "x_forwarded_for: 10.0.0.2",
+        "X-Forwarded-Host: evil.example",
+        "Forwarded: for=10.0.0.1",
+        "Connection: close, X-Hop, Remoteler-Jwt-Assertion, X-Forwarded-For",
+        "X-Hop: 1",
+        "Cookie: a=b; __Host-remoteler-app=secret; __HOST-Remoteler-App-State=s",
+        "Authorization: Bearer of-the-app",
+    ];
+    let args: Vec<&str> = smuggled.iter().flat_map(|header| ["--header", *header]).collect();
+    let shown = local.echo(&args);
+    assert_eq!(shown["target"], "/echo?a=b");
+    assert_eq!(values(&shown, "host"), [world.app.uri().strip_prefix("http://").unwrap()]);
+    assert_eq!(values(&shown, "x-forwarded-for"), ["127.0.0.1"]);
+    assert_eq!(values(&shown, "x-forwarded-proto"), ["https"]);
+    let address = format!("echo.proxy.localhost:{}", world.port);
+    assert_eq!(values(&shown, "x-forwarded-host"), [address.as_str()]);
+    assert_eq!(values(&shown, "cookie"), ["a=b"]);
+    assert_eq!(values(&shown, "authorization"), ["Bearer of-the-app"]);
+    for gone in ["forwarded", "x-hop"] {
+        assert!(values(&shown, gone).is_empty(), "{gone}: {shown}");
+    }
+    let assertion = values(&shown, "remoteler-jwt-assertion");
+    assert_eq!(assertion.len(), 1, "{shown}");
+    let claims = claims(assertion[0]);
+    assert_eq!((&claims["sub"], &claims["aud"]), (&json!("ann"), &json!(format!("https://{address}")))); // I51
+
+    let chunked = local.echo(&["--data", "x=1", "--header", "Transfer-Encoding: chunked"]);
+    assert_eq!((&chunked["method"], &chunked["body"]), (&json!("POST"), &json!("x=1")));
+    let redirected = local.curl("/redirect", &["--include"]).ok().text();
+    assert!(redirected.contains("location: /echo?from=redirect\r\n"), "{redirected}");
+
+    let count = world.app.seen().len();
+    for (what, args, status) in [
+        ("a page of another site", &["--data", "x", "--header", "Origin: https://evil.example"][..], "403"),
+        ("a page of another app", &["--data", "x", "--header", "Sec-Fetch-Site: same-site"], "403"),
+        ("a name that was made to lead here", &["--header", "Host: evil.example:80"], "421"),
+    ] {
+        let answer = local.curl("/echo", &[args, &["--include"]].concat()).ok().text();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{what}: {answer}"); // I52
+    }
+    assert_eq!(world.app.seen().len(), count, "nothing of that was sent");
+    let event = world
+        .cluster
+        .event("app.session.request", |event| event["path"].as_str().unwrap_or_default().contains("/echo"));
+    assert_eq!((&event["user"], &event["app_name"], &event["method"]), (&json!("ann"), &json!("echo"), &json!("GET")));
+    world.cluster.event("auth", |event| event["error"].as_str().is_some_and(|error| error.contains("another site")));
+}
+
+// I78
+#[test]
+fn what_goes_on_for_long_ends_within_five_seconds_of_a_lock_and_nothing_more_is_sent() {
+    if !need(&["curl"]) {
+        return;
+    }
+    let world = World::start();
+    let ann = world.cluster.user("ann", "access");
+    let local = Local::start(&world, &ann, "echo");
+    let log = world.cluster.dir().join("events.log");
+    let url = format!("{}/events", local.url);
+    let mut events =
+        Process::start(Command::new("curl").args(["--silent", "--no-buffer", "--max-time", "90", &url]), &log);
+    eventually("events come", || if events.log().contains("data: 1") { Ok(()) } else { Err(events.log()) });
+    world.cluster.tctl(&["lock", "--user", "ann"]).ok();
+    let locked = Instant::now();
+    let code = events.wait(Duration::from_secs(20));
+    assert!(locked.elapsed() < Duration::from_secs(5), "{:?}", locked.elapsed());
+    assert_ne!(code, Some(0), "broken off, and not ended");
+    let refused = local.curl("/echo", &["--include"]).text();
+    assert!(refused.starts_with("HTTP/1.1 403") || refused.is_empty(), "{refused}");
+    assert!(world.app.seen().iter().all(|request| request["target"] != "/echo"));
+}
+
+#[test]
+fn an_app_behind_a_reverse_tunnel_is_reached_as_one_beside_the_proxy() {
+    if !need(&["curl"]) {
+        return;
+    }
+    let world = World::start();
+    let (token, pin) = world.cluster.token("app");
+    let dir = world.cluster.dir().join("edge");
+    std::fs::create_dir_all(&dir).unwrap();
+    let config = dir.join("edge.yaml");
+    let text = format!(
+        "remoteler:\n  nodename: edge\n  data_dir: {}\n  auth_server: \"{}\"\n  ca_pin: \"{pin}\"\n  join_params: {{ token_name: \"{token}\" }}\n\
+         app_service:\n  apps:\n    - {{ name: far, uri: \"{}\" }}\n",
+        dir.join("data").display(),
+        world.cluster.proxy(),
+        world.app.uri(),
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut edge =
+        Process::start(Command::new(binary("remoteler")).args(["start", "-c"]).arg(&config), &dir.join("log"));
+    let ann = world.cluster.user("ann", "access");
+    eventually("the app is announced", || {
+        assert!(edge.runs(), "{}", edge.log());
+        let listed = ann.tsh(&["apps", "ls"]).text();
+        if listed.contains("far") { Ok(()) } else { Err(format!("{listed}\n{}", edge.log())) }
+    });
+    let local = Local::start(&world, &ann, "far");
+    let shown = local.echo(&[]);
+    assert_eq!(claims(values(&shown, "remoteler-jwt-assertion")[0])["sub"], "ann");
+}
+
+/// A browser that is driven from here, line by line.
+struct Driven {
+    child: Child,
+    output: BufReader<std::process::ChildStdout>,
+}
+
+impl Driven {
+    fn start(chromium: &Chromium, args: &[&str]) -> Self {
+        let mut command = chromium.script("apps.mjs");
+        let mut child = command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        Self { child, output }
+    }
+
+    /// Waits until the script says so.
+    fn says(&mut self, expected: &str) {
+        let mut all = String::new();
+        loop {
+            let mut line = String::new();
+            let count = self.output.read_line(&mut line).unwrap();
+            assert!(count > 0, "the script ended before it said {expected:?}, after:\n{all}");
+            if line.trim() == expected {
+                return;
+            }
+            all.push_str(&line);
+        }
+    }
+
+    /// Lets it go on.
+    fn go_on(&mut self) {
+        self.tell("on");
+    }
+
+    /// Tells it what it waits for.
+    fn tell(&mut self, line: &str) {
+        self.child.stdin.as_mut().unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
+
+    fn ends_well(mut self) {
+        drop(self.child.stdin.take());
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Driven {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+// I50, I51, I52, I53
+#[test]
+fn a_browser_comes_to_an_app_by_the_login_and_is_out_of_it_after_the_logout() {
+    let Some(chromium) = Chromium::find() else { return };
+    let world = World::start();
+    let ann = world.cluster.user("ann", "access");
+    let (base, echo, other) =
+        (format!("https://proxy.localhost:{}", world.port), world.url("echo", ""), world.url("other", ""));
+    let mut browser = Driven::start(&chromium, &[&base, &echo, &other, "ann", ann.password()]);
+
+    browser.says("the app is shown");
+    let start = world.cluster.event("app.session.start", |event| event["app_name"] == "echo");
+    assert_eq!(start["user"], "ann");
+    // I51: what is on record opens nothing.
+    let sid = start["sid"].as_str().unwrap();
+    let count = world.app.seen().len();
+    let cookie = format!("Cookie: __Host-remoteler-app={sid}");
+    let answer =
+        curl(&format!("{echo}/echo"), &["--include", "--header", &cookie, "--header", "Sec-Fetch-Mode: cors"]).ok();
+    assert!(answer.text().contains(" 401"), "{}", answer.text());
+    assert_eq!(world.app.seen().len(), count);
+    browser.go_on();
+
+    browser.says("another app's page changed nothing");
+    let sent_by_others = world.app.seen().iter().filter(|request| request["body"] == "foreign").count();
+    assert_eq!(sent_by_others, 0); // I52
+    for request in world.app.seen() {
+        assert!(!request.to_string().contains("__Host-remoteler"), "{request}"); // I53
+    }
+    browser.go_on();
+    browser.says("out of the app after the logout");
+    let request = world.cluster.event("app.session.request", |event| event["sid"] == sid);
+    assert_eq!((&request["user"], &request["app_name"]), (&json!("ann"), &json!("echo")));
+    browser.ends_well();
+}
+
+// I78
+#[test]
+fn a_lock_cuts_a_browsers_web_socket() {
+    let Some(chromium) = Chromium::find() else { return };
+    let world = World::start();
+    let ann = world.cluster.user("ann", "access");
+    let base = format!("https://proxy.localhost:{}", world.port);
+    let mut browser = Driven::start(&chromium, &[&base, &world.url("echo", ""), "socket", "ann", ann.password()]);
+    browser.says("the socket ticks");
+    world.cluster.tctl(&["lock", "--user", "ann"]).ok();
+    let locked = Instant::now();
+    browser.says("the socket is closed");
+    assert!(locked.elapsed() < Duration::from_secs(5), "{:?}", locked.elapsed());
+    browser.ends_well();
+}
+
+/// A role as `access`, in which each session needs a second factor, for a user with an authenticator app.
+fn demand_second_factor(world: &World, user: &User) -> AuthenticatorApp {
+    let mut tsh = user.tsh_command();
+    tsh.args(["mfa", "add", "--name", "phone"]);
+    let mut terminal = on_terminal(tsh);
+    terminal.expect("Password of").unwrap();
+    terminal.send_line(user.password()).unwrap();
+    let shown = terminal.expect(expectrl::Regex("type this secret into it: [A-Z2-7]+\r?\n")).unwrap();
+    let line = String::from_utf8_lossy(shown.get(0).unwrap()).into_owned();
+    let mut app = AuthenticatorApp::new(line.rsplit(' ').next().unwrap().trim());
+    answer_code(&mut terminal, &app.code());
+    ends(terminal, 0);
+    let mut role = world.cluster.tctl_json(&["get", "role/access"]);
+    role["spec"]["options"] = json!({ "require_session_mfa": "yes" });
+    world.cluster.tctl_with_input(&["create", "-f"], &format!("{role}\n")).ok();
+    app
+}
+
+// I49
+#[test]
+fn an_app_that_wants_a_second_factor_for_each_session_asks_for_it_in_browsers_and_at_terminals() {
+    let Some(chromium) = Chromium::find() else { return };
+    let world = World::start();
+    let ann = world.cluster.user("ann", "access");
+    let mut app = demand_second_factor(&world, &ann);
+
+    let refused = ann.tsh(&["proxy", "app", "echo"]).one_line_failure();
+    assert!(refused.contains("second factor"), "{refused}");
+    let mut tsh = ann.tsh_command();
+    tsh.args(["proxy", "app", "echo"]);
+    let mut terminal = on_terminal(tsh);
+    answer_code(&mut terminal, &app.code());
+    let shown = terminal.expect(expectrl::Regex("http://127\\.0\\.0\\.1:[0-9]+")).unwrap();
+    let url = String::from_utf8_lossy(shown.get(0).unwrap()).into_owned();
+    let answer = curl(&format!("{url}/echo"), &["--include"]).ok().text();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let proven = world.cluster.event("app.session.request", |event| event["with_mfa"].is_string());
+    assert_eq!(proven["app_name"], "echo");
+
+    let base = format!("https://proxy.localhost:{}", world.port);
+    let mut browser = Driven::start(&chromium, &[&base, &world.url("other", ""), "factor", "ann", ann.password()]);
+    browser.says("the login wants a code");
+    browser.tell(&app.code());
+    browser.says("the session wants a code");
+    assert!(world.cluster.events("app.session.start").is_empty());
+    browser.tell("000000");
+    browser.says("a wrong code is told");
+    browser.tell(&app.code());
+    browser.says("the app is shown");
+    let start = world.cluster.event("app.session.start", |event| event["app_name"] == "other");
+    assert_eq!(start["with_mfa"], start["sid"]);
+    browser.ends_well();
+}
+
+// I13, I51
+#[test]
+fn under_an_apps_name_there_is_the_app_and_nothing_of_the_proxy() {
+    if !need(&["curl"]) {
+        return;
+    }
+    let world = World::start();
+    let url = world.url("echo", "/");
+    eventually_within(Duration::from_secs(20), "the app has its front door", || {
+        let answer = curl(&url, &["--include"]).text();
+        if answer.contains(" 302") { Ok(()) } else { Err(answer) }
+    });
+    let answer = curl(&world.url("echo", "/x?y=z"), &["--include"]).ok().text().to_lowercase();
+    let launch = format!("location: https://proxy.localhost:{}/web/launch/echo?state=", world.port);
+    assert!(answer.contains(&launch) && answer.contains("&path=%2fx%3fy%3dz"), "{answer}");
+    for part in
+        ["secure", "httponly", "samesite=lax", "path=/", "cache-control: no-store", "referrer-policy: no-referrer"]
+    {
+        assert!(answer.contains(part), "{part}: {answer}");
+    }
+    for (path, args, status) in [
+        ("/v1/webapi/ping", &["--header", "Sec-Fetch-Mode: cors"][..], "401"),
+        ("/web/account", &["--header", "Sec-Fetch-Dest: iframe"], "401"),
+        ("/echo", &["--data", "x"], "401"),
+        ("/.remoteler/session?code=none", &[], "400"),
+        ("/.remoteler/other", &[], "404"),
+        ("/", &["--header", "Host: proxy.localhost"], "421"),
+    ] {
+        let answer = curl(&world.url("echo", path), &[args, &["--include"]].concat()).ok().text();
+        assert!(answer.lines().next().unwrap().contains(status), "{path}: {answer}");
+    }
+    // The proxy's own connections are no way to an app, and do not answer in its name.
+    let host = format!("Host: echo.proxy.localhost:{}", world.port);
+    let answer =
+        curl(&format!("https://127.0.0.1:{}/web/account", world.port), &["--include", "--header", &host]).ok().text();
+    assert!(answer.lines().next().unwrap().contains("421"), "{answer}");
+    assert!(world.app.seen().is_empty());
+}
