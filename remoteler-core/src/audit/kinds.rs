@@ -463,7 +463,7 @@ audit_kinds! {
         app_name: String,
         /// HTTP method.
         method: String,
-        /// Path and query at the application.
+        /// Path at the application, without the query.
         path: String,
         /// HTTP status of the answer, or what we answered ourselves; absent in the event before.
         #[serde(default, skip_serializing_if = "Option::is_none")]
