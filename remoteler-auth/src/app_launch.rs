@@ -231,9 +231,10 @@ impl Inner {
         let user = &at.web.user.name;
         let factors = self.factors_of(user).await?.0;
         let codes = self.codes_count() && factors.shown().iter().any(|factor| factor.kind == FactorKind::Totp);
-        let question = match self.second_factor() {
-            SecondFactor::Otp => None,
-            _ => self.ask_for_key(user, asker, &at.purpose()).await?,
+        let question = if self.second_factor() == SecondFactor::Otp {
+            None
+        } else {
+            self.ask_for_key(user, asker, &at.purpose()).await?
         };
         if !codes && question.is_none() {
             let said = "each session there needs the code of an authenticator app, or a security key, and you have none; set one up on your account page";

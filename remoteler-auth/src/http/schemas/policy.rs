@@ -16,6 +16,8 @@ pub(super) fn add(all: &mut Map<String, Value>) {
                 ("gone_nodes", list(text())),
                 ("kube_clusters", list(to("KubeRecord"))),
                 ("gone_kube_clusters", list(text())),
+                ("apps", list(to("AppRecord"))),
+                ("gone_apps", list(text())),
                 ("proxies", list(to("ProxyRecord"))),
                 ("gone_proxies", list(text())),
             ],
