@@ -89,6 +89,7 @@ fn decide(criterion: &mut Criterion) {
         addr: None,
         version: "0.1.0".into(),
         last_seen: Timestamp::default(),
+        heartbeat: Default::default(),
     };
     let pods = KubeRequest::of_kind("pod", "list", Some("ns-99".into()), None).expect("the constants are known");
     assert!(authorize_ssh(&user, &policy, &node, &login).is_ok(), "some role allows it, so all are looked at");

@@ -138,6 +138,7 @@ impl Cluster {
             addr: None,
             version: "0.1.0".into(),
             last_seen: self.now,
+            heartbeat: Default::default(),
         }
     }
 }

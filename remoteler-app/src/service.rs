@@ -118,6 +118,7 @@ impl AppService {
                 addr: None,
                 version: version.clone(),
                 last_seen: Timestamp::default(),
+                heartbeat: Default::default(),
             };
             if sites.insert(server_name, Arc::new(Site { record, uri })).is_some() {
                 return Err(AppServiceError::DuplicateName(name));

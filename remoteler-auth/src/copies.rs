@@ -2,13 +2,13 @@
 //! pure machine over what is on record of it. Reads no clock, writes no record.
 //!
 //! Each renewal of a host's certificates raises their generation, so whoever shows an older one than others have shown runs on a copy.
-//! Within a generation the runs of the daemon are told apart: one run speaks for the host until it has been silent for [`SILENCE`], and
+//! Within a generation the runs of the daemon are told apart: one run speaks for the host until it has been silent for [`Heartbeat::silence`], and
 //! another that appears meanwhile is the second claimant as soon as the first is heard again. The first is told to renew then, which
 //! leaves the second behind by a generation for good, whatever its disk says.
 
 use std::time::Duration;
 
-use remoteler_core::{InstanceId, Timestamp};
+use remoteler_core::{Heartbeat, InstanceId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// What is on record of a host's certificates and of who shows them.
@@ -42,6 +42,9 @@ pub(crate) struct Claimant {
     pub(crate) instance: InstanceId,
     #[serde(default)]
     pub(crate) remote: Option<String>,
+    /// How often it speaks, as it said last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) heartbeat: Option<Heartbeat>,
 }
 
 /// A run that may turn out to be a copy.
@@ -120,10 +123,15 @@ impl Standing {
             if found.is_some() {
                 self.outcast.clone_from(&found);
             }
+            if let Some(holder) = &mut self.holder
+                && who.heartbeat.is_some()
+            {
+                holder.heartbeat = who.heartbeat;
+            }
             let renew = self.outcast.is_some() || self.is_due(now);
             return Word::Host { renew, found, revoke };
         }
-        if self.holder.is_some() && now.since(heard) < SILENCE {
+        if !self.silence_left(heard, now).is_zero() {
             if self.challenger.as_ref().is_none_or(|challenger| challenger.claimant.instance != who.instance) {
                 self.challenger = Some(Challenger { claimant: who, since: now });
             }
@@ -138,6 +146,12 @@ impl Standing {
 
     fn is_due(&self, now: Timestamp) -> bool {
         self.renewed.is_none_or(|renewed| now < renewed || now.since(renewed) >= RENEWAL)
+    }
+
+    /// For how long the run that speaks for the host may be silent yet, before another one may speak for it; `heard` is when it was heard last.
+    pub(crate) fn silence_left(&self, heard: Timestamp, now: Timestamp) -> Duration {
+        let silence = self.holder.as_ref().map(|holder| holder.heartbeat.unwrap_or_default().silence());
+        silence.unwrap_or_default().saturating_sub(now.since(heard))
     }
 
     /// The generation of certificates that are issued to one who shows `shown`: the next one if it speaks for the host.
@@ -192,8 +206,6 @@ impl Standing {
     }
 }
 
-/// A run that was not heard for so long speaks for its host no more: hosts are heard every 30 s.
-pub(crate) const SILENCE: Duration = Duration::from_secs(75);
 /// What the holder says so soon after a challenger appeared it may have said before it ended, and the word was on its way.
 const LATE_WORD: Duration = Duration::from_secs(10);
 /// How often a host's certificates are renewed, so that older copies of its disk are known by them.
@@ -211,7 +223,7 @@ mod tests {
     const START: Timestamp = Timestamp::from_unix_seconds(1_000_000);
 
     fn run(number: u128) -> Option<Claimant> {
-        Some(Claimant { instance: InstanceId::from_uuid(Uuid::from_u128(number)), remote: None })
+        Some(Claimant { instance: InstanceId::from_uuid(Uuid::from_u128(number)), remote: None, heartbeat: None })
     }
 
     fn at(seconds: u64) -> Timestamp {
@@ -263,6 +275,37 @@ mod tests {
             assert_eq!(standing.hear(1, run(number), at(30), at(31)), Word::Newcomer);
         }
         assert_eq!(standing.hear(1, run(50), at(30), at(105)), host(true));
+    }
+
+    #[test]
+    fn a_run_that_speaks_seldom_speaks_for_the_host_for_as_much_longer_and_its_last_word_says_when_that_ends() {
+        let seldom =
+            |number, seconds| run(number).map(|run| Claimant { heartbeat: Some(Heartbeat::from(seconds)), ..run });
+        let mut standing = settled();
+        assert_eq!(standing.hear(1, seldom(1, 600), at(0), at(30)), host(false));
+        let mut challenged = standing.clone();
+        for seconds in [900, 959] {
+            assert_eq!(challenged.hear(1, run(2), at(30), at(seconds)), Word::Newcomer);
+        }
+        assert_eq!(challenged.clone().hear(1, run(2), at(30), at(960)), host(true));
+        let found = Word::Host { renew: true, found: run(2), revoke: false };
+        assert_eq!(challenged.hear(1, seldom(1, 600), at(30), at(959)), found);
+        // What it asks for besides does not say when it speaks again.
+        assert_eq!(standing.hear(1, run(1), at(30), at(40)), host(false));
+        assert_eq!(standing.clone().hear(1, run(2), at(40), at(969)), Word::Newcomer);
+        assert_eq!(standing.hear(1, seldom(1, 30), at(40), at(500)), host(false));
+        assert_eq!(standing.clone().hear(1, run(2), at(500), at(574)), Word::Newcomer);
+        assert_eq!(standing.hear(1, run(2), at(500), at(575)), host(true));
+    }
+
+    // I28
+    #[test]
+    fn a_run_that_claims_its_host_for_hours_holds_it_for_no_longer_than_any_may() {
+        let greedy = run(1).map(|run| Claimant { heartbeat: serde_json::from_str("36000").unwrap(), ..run });
+        let mut standing = settled();
+        assert_eq!(standing.hear(1, greedy, at(0), at(30)), host(false));
+        assert_eq!(standing.clone().hear(1, run(2), at(30), at(30 + 2729)), Word::Newcomer);
+        assert_eq!(standing.hear(1, run(2), at(30), at(30 + 2730)), host(true));
     }
 
     #[test]
@@ -346,8 +389,8 @@ mod tests {
 
     #[derive(Clone, Copy, Debug)]
     enum Event {
-        /// One of two machines speaks; it renews when told so, and the answer may be lost.
-        Speak { machine: usize, lost: bool },
+        /// One of two machines speaks, and says when it will again; it renews when told so, and the answer may be lost.
+        Speak { machine: usize, lost: bool, again: u64 },
         /// Its daemon is started again.
         Restart { machine: usize },
         /// Nothing happens for so many seconds.
@@ -356,7 +399,8 @@ mod tests {
 
     fn event() -> impl Strategy<Value = Event> {
         prop_oneof![
-            6 => (0..2_usize, any::<bool>()).prop_map(|(machine, lost)| Event::Speak { machine, lost }),
+            6 => (0..2_usize, any::<bool>(), prop_oneof![Just(30), Just(300), Just(1800)])
+                .prop_map(|(machine, lost, again)| Event::Speak { machine, lost, again }),
             1 => (0..2_usize).prop_map(|machine| Event::Restart { machine }),
             3 => (1..100_u64).prop_map(|seconds| Event::Wait { seconds }),
         ]
@@ -377,8 +421,9 @@ mod tests {
     }
 
     impl World {
-        fn speak(&mut self, machine: &mut Machine, lost: bool) {
-            match self.standing.hear(machine.shown, run(machine.run), self.heard, self.now) {
+        fn speak(&mut self, machine: &mut Machine, lost: bool, again: u64) {
+            let who = run(machine.run).map(|run| Claimant { heartbeat: Some(again.into()), ..run });
+            match self.standing.hear(machine.shown, who, self.heard, self.now) {
                 Word::Host { renew, .. } => {
                     self.heard = self.now;
                     if renew {
@@ -407,7 +452,7 @@ mod tests {
             let mut machine = Machine { shown: 0, run: 1, out: false };
             for event in events {
                 match event {
-                    Event::Speak { lost, .. } => world.speak(&mut machine, lost),
+                    Event::Speak { lost, again, .. } => world.speak(&mut machine, lost, again),
                     Event::Restart { .. } => world.restart(&mut machine),
                     Event::Wait { seconds } => world.now = world.now.plus(Duration::from_secs(seconds)),
                 }
@@ -422,10 +467,10 @@ mod tests {
             let mut machines = [Machine { shown: 0, run: 1, out: false }, Machine { shown: 0, run: 2, out: false }];
             for event in events {
                 match event {
-                    Event::Speak { machine, lost } => {
+                    Event::Speak { machine, lost, again } => {
                         let machine = &mut machines[machine];
                         if !machine.out {
-                            world.speak(machine, lost);
+                            world.speak(machine, lost, again);
                         }
                     }
                     Event::Restart { machine } => world.restart(&mut machines[machine]),
@@ -433,11 +478,12 @@ mod tests {
                 }
                 prop_assert!(!(machines[0].out && machines[1].out));
             }
-            for _ in 0..5 {
+            // Until a run that spoke each half hour and ended would be heard no more, and then five times.
+            for _ in 0..Heartbeat::LONGEST.silence().as_secs() / 30 + 5 {
                 for machine in &mut machines {
                     world.now = world.now.plus(Duration::from_secs(15));
                     if !machine.out {
-                        world.speak(machine, false);
+                        world.speak(machine, false, 30);
                     }
                 }
             }

@@ -4,16 +4,17 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuditKind, CaKind, HostId, InstanceId, Revision, Revocation, RevocationReason,
+    ApiError, ApiErrorKind, AuditKind, CaKind, Heartbeat, HostId, InstanceId, Revision, Revocation, RevocationReason,
     RevocationTarget, Timestamp, VerifiedHost,
 };
 
 use crate::{
     Caller,
-    copies::{Claimant, CopyReason, IssuedSerials, SILENCE, Standing, Word},
+    copies::{Claimant, CopyReason, IssuedSerials, Standing, Word},
     failure::{ApiResult, conflict},
     records::key,
     service::Inner,
@@ -34,6 +35,8 @@ pub(crate) struct Heeded {
     pub(crate) renew: bool,
     /// It speaks for the host: what is issued to it is of a new generation.
     pub(crate) speaks: bool,
+    /// What it may say at its next word of when it speaks again.
+    pub(crate) longest_heartbeat: Heartbeat,
 }
 
 /// Past it, hosts that are silent are forgotten: they count as silent anyway.
@@ -56,14 +59,14 @@ impl Heard {
     fn now(&self, host: HostId, now: Timestamp) {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         if hosts.len() >= MAX_HEARD && !hosts.contains_key(&host) {
-            hosts.retain(|_, heard| now.since(*heard) < SILENCE);
+            hosts.retain(|_, heard| now.since(*heard) < Heartbeat::LONGEST.silence());
         }
         hosts.insert(host, now);
     }
 }
 
 impl Inner {
-    /// Judges the word of a host. What is refused is audited and, once the host has other certificates, revoked.
+    /// Judges the word of a host, which says with it when it speaks again, or not. What is refused is audited and, once the host has other certificates, revoked.
     ///
     /// # Errors
     /// [`ApiErrorKind::Copied`] for a copy.
@@ -72,11 +75,12 @@ impl Inner {
         caller: &Caller,
         host: &VerifiedHost,
         instance: Option<InstanceId>,
+        heartbeat: Option<Heartbeat>,
     ) -> ApiResult<Heeded> {
         let identity = host.identity();
         let (id, now) = (identity.id, self.clock.now());
         let remote = caller.address().map(|addr| addr.to_string());
-        let who = instance.map(|instance| Claimant { instance, remote: remote.clone() });
+        let who = instance.map(|instance| Claimant { instance, remote: remote.clone(), heartbeat });
         let heard = self.heard.last(id);
         let (word, standing, older) = self
             .change_standing(id, |standing| {
@@ -107,9 +111,15 @@ impl Inner {
                     self.record(event(copy.remote, CopyReason::Second, remote)).await?;
                 }
                 self.revoke_issued(older, &format!("a copy of host {} has it", identity.name)).await;
-                Ok(Heeded { renew, speaks: who.is_some() })
+                Ok(Heeded { renew, speaks: who.is_some(), longest_heartbeat: Heartbeat::LONGEST })
             }
-            Word::Newcomer => Ok(Heeded { renew: false, speaks: false }),
+            Word::Newcomer => {
+                // By when it says that it speaks again, so that the word after that one comes when it may speak for the host, and few before.
+                let next = heartbeat.unwrap_or_default().period();
+                let rest = standing.silence_left(heard, now).saturating_sub(next);
+                let longest_heartbeat = Heartbeat::every(rest + Duration::from_secs(1));
+                Ok(Heeded { renew: false, speaks: false, longest_heartbeat })
+            }
             Word::Copy(reason) => {
                 let message = format!(
                     "another machine is host {} ({id}): {}; if this is the right one, make a token with `tctl nodes rejoin {}` and run \

@@ -1,10 +1,11 @@
-//! Heartbeats of nodes, Kubernetes services, web applications and proxies, and who sees them. A record ends two minutes after the last heartbeat.
+//! Heartbeats of nodes, Kubernetes services, web applications and proxies, and who sees them. A record ends some time after the last heartbeat, by how often its host said
+//! that there would be one.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use remoteler_core::{
-    ApiError, AppAddress, AppName, AppRecord, AuditKind, HEARTBEAT_LIFE, HostId, HostIdentity, KubeClusterName,
-    KubeRecord, Labels, NodeName, NodeRecord, PolicySource, SystemRole, Timestamp, Verb, Visibility, authorize_rule,
+    ApiError, AppAddress, AppName, AppRecord, AuditKind, Heartbeat, HostId, HostIdentity, KubeClusterName, KubeRecord, Labels,
+    NodeName, NodeRecord, PolicySource, SystemRole, Timestamp, Verb, Visibility, authorize_rule,
 };
 use serde::{Deserialize, Serialize};
 
@@ -43,7 +44,7 @@ impl Inner {
         // What the token gave, the host cannot take back or change.
         let record = NodeRecord { last_seen: now, labels: host.labelled(record.labels), ..record };
         let heartbeat =
-            Batch::new().write(&key::of(key::NODES, &record.name), &record, Some(now.plus(HEARTBEAT_LIFE)))?;
+            Batch::new().write(&key::of(key::NODES, &record.name), &record, Some(now.plus(record.heartbeat.life())))?;
         self.announced(heartbeat, &key::of(key::NODE_LABELS, &record.name), &record.labels).await
     }
 
@@ -57,8 +58,11 @@ impl Inner {
         self.check_owner(&key::of(key::KUBE_OWNERS, &record.name), host, &what).await?;
         let now = self.clock.now();
         let record = KubeRecord { last_seen: now, labels: host.labelled(record.labels), ..record };
-        let heartbeat =
-            Batch::new().write(&key::of(key::KUBE_CLUSTERS, &record.name), &record, Some(now.plus(HEARTBEAT_LIFE)))?;
+        let heartbeat = Batch::new().write(
+            &key::of(key::KUBE_CLUSTERS, &record.name),
+            &record,
+            Some(now.plus(record.heartbeat.life())),
+        )?;
         self.announced(heartbeat, &key::of(key::KUBE_LABELS, &record.name), &record.labels).await
     }
 
@@ -74,7 +78,7 @@ impl Inner {
         let now = self.clock.now();
         let record = AppRecord { last_seen: now, labels: host.labelled(record.labels), ..record };
         let heartbeat =
-            Batch::new().write(&key::of(key::APPS, &record.name), &record, Some(now.plus(HEARTBEAT_LIFE)))?;
+            Batch::new().write(&key::of(key::APPS, &record.name), &record, Some(now.plus(record.heartbeat.life())))?;
         self.announced(heartbeat, &key::of(key::APP_LABELS, &record.name), &record.labels).await
     }
 
@@ -159,7 +163,7 @@ impl Inner {
     /// that the address, which is the audience of its tokens, does not change with each heartbeat.
     pub(crate) async fn app_address(&self, app: &AppRecord) -> ApiResult<Option<AppAddress>> {
         let mut proxies = self.proxies().await?;
-        let oldest = self.clock.now().minus(HEARTBEAT_LIFE);
+        let oldest = self.clock.now().minus(Heartbeat::default().life());
         proxies.sort_by(|(id, one), (other_id, other)| {
             (one.announced < oldest).cmp(&(other.announced < oldest)).then_with(|| id.cmp(other_id))
         });

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use remoteler_core::{
-    AppRecord, Change, HEARTBEAT_LIFE, InventoryUpdate, Item, KubeRecord, Labels, MAX_PAGE, NodeRecord, PolicySource,
+    AppRecord, Change, Heartbeat, InventoryUpdate, Item, KubeRecord, Labels, MAX_PAGE, NodeRecord, PolicySource,
     Revision, SystemRole, wire,
 };
 use serde::de::DeserializeOwned;
@@ -47,7 +47,7 @@ impl Inner {
                 return Err(self.refuse(caller, "follow the inventory").await);
             }
         };
-        let _place = self.inventory_watch.waiting.enter(host.map(|host| host.identity().id), "the inventory")?;
+        let place = self.inventory_watch.waiting.enter(host.map(|host| host.identity().id));
         let Some(mut after) = after else { return self.whole_inventory().await };
         let deadline = Instant::now() + wait.min(wire::MAX_WAIT);
         let present = self.records.revision().await?;
@@ -61,7 +61,11 @@ impl Inner {
             }
             let deadline = if after < present { deadline.max(Instant::now() + PATIENCE) } else { deadline };
             // Only what stands below these prefixes is told; the store is asked for all, so that one place in its history does for all of them.
-            let found = match timeout_at(deadline, self.records.watch("", after, MAX_PAGE)).await {
+            let found = tokio::select! {
+                found = timeout_at(deadline, self.records.watch("", after, MAX_PAGE)) => found,
+                () = place.wanted() => return Ok(InventoryUpdate::empty(after, self.clock.now())),
+            };
+            let found = match found {
                 Ok(Ok(found)) => found,
                 // Too long ago, or something on the way cannot be read: a list needs neither.
                 Ok(Err(_)) => return self.whole_inventory().await,
@@ -97,7 +101,7 @@ impl Inner {
         for item in nodes.iter().chain(&kube_clusters).chain(&apps).chain(&proxies) {
             put(&mut update, item)?;
         }
-        let oldest = now.minus(HEARTBEAT_LIFE);
+        let oldest = now.minus(Heartbeat::default().life());
         update.proxies.retain(|proxy| proxy.last_seen >= oldest); // these records have no end of their own
         Ok(update)
     }

@@ -289,7 +289,7 @@ impl Inner {
             self.record_attempt(caller.name(), answer.message.clone(), remote).await?;
             return Err(answer);
         }
-        let heeded = self.hear_host(caller, host, instance).await?;
+        let heeded = self.hear_host(caller, host, instance, None).await?;
         let identity = host.identity().of_generation(0);
         // A host that is removed at this moment is renewed before that or not at all; others are renewed beside it.
         let _turn = self.changes.read().await;

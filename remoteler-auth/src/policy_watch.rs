@@ -45,12 +45,13 @@ impl Inner {
         let Caller::Host { host, .. } = caller else {
             return Err(self.refuse(caller, "follow the rules of services").await);
         };
-        let _place = self.policy_watch.waiting.enter(Some(host.identity().id), "the rules")?;
-        let deadline = Instant::now() + wait.min(wire::MAX_WAIT);
+        let place = self.policy_watch.waiting.enter(Some(host.identity().id));
+        let deadline = Instant::now() + wait.min(wire::LONGEST_WAIT);
         let mut changes = self.policy.changes();
         loop {
             let number = *changes.borrow_and_update();
-            // Who has lost the right to ask while waiting is told no more.
+            // Who has lost the right to ask while waiting is told no more. That is said by a rotation or a revocation, and no time: the certificates
+            // of hosts have no end.
             self.policy
                 .policy()
                 .trust
@@ -59,10 +60,13 @@ impl Inner {
             if let Some(update) = self.rules_for(host, number).await?.since(known) {
                 return Ok(Some(update));
             }
-            match timeout_at(deadline, changes.changed()).await {
-                Ok(Ok(())) => {}
-                // No view will be replaced any more, or it is time to say that nothing has changed.
-                Ok(Err(_)) | Err(_) => return Ok(None),
+            tokio::select! {
+                changed = timeout_at(deadline, changes.changed()) => match changed {
+                    Ok(Ok(())) => {}
+                    // No view will be replaced any more, or it is time to say that nothing has changed.
+                    Ok(Err(_)) | Err(_) => return Ok(None),
+                },
+                () = place.wanted() => return Ok(None),
             }
         }
     }

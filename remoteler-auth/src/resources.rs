@@ -200,19 +200,19 @@ fn token_document(token: TokenSummary) -> Resource {
 }
 
 fn node_document(node: NodeRecord) -> Resource {
-    let NodeRecord { host_id, name, labels, addr, version, last_seen } = node;
+    let NodeRecord { host_id, name, labels, addr, version, last_seen, heartbeat: _ } = node;
     let spec = json!({ "host_id": host_id, "addr": addr, "version": version, "last_seen": last_seen });
     document(ResourceKind::Node, "v2", Metadata { labels, ..named(name) }, spec)
 }
 
 fn kube_document(kube: KubeRecord) -> Resource {
-    let KubeRecord { host_id, name, labels, addr, version, last_seen } = kube;
+    let KubeRecord { host_id, name, labels, addr, version, last_seen, heartbeat: _ } = kube;
     let spec = json!({ "host_id": host_id, "addr": addr, "version": version, "last_seen": last_seen });
     document(ResourceKind::KubeCluster, "v3", Metadata { labels, ..named(name) }, spec)
 }
 
 fn app_document(app: AppRecord) -> Resource {
-    let AppRecord { host_id, name, public_addr, labels, version, addr, last_seen } = app;
+    let AppRecord { host_id, name, public_addr, labels, version, addr, last_seen, heartbeat: _ } = app;
     let spec = json!({
         "host_id": host_id, "public_addr": public_addr, "addr": addr, "version": version, "last_seen": last_seen
     });

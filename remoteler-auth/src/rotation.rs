@@ -53,7 +53,8 @@ impl Inner {
                 ack.generation
             )));
         }
-        let heeded = self.hear_host(caller, host, ack.instance).await?;
+        let heartbeat = ack.heartbeat.unwrap_or_default();
+        let heeded = self.hear_host(caller, host, ack.instance, Some(heartbeat)).await?;
         let host = host.identity();
         let now = self.clock.now();
         let contact = ServiceContact {
@@ -62,9 +63,10 @@ impl Inner {
             roles: host.roles.clone(),
             generation: ack.generation,
             last_contact: now,
+            heartbeat,
         };
         self.records.write(&key::of(key::SERVICES, host.id), &contact, Some(now.plus(FORGOTTEN))).await?;
-        Ok(TrustAcked { renew: heeded.renew })
+        Ok(TrustAcked { renew: heeded.renew, longest_heartbeat: Some(heeded.longest_heartbeat) })
     }
 
     pub(crate) async fn rotations(&self, caller: &Caller) -> ApiResult<Vec<RotationStatus>> {

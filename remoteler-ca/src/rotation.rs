@@ -13,7 +13,8 @@ use std::time::Duration;
 use remoteler_core::{RotationKind, RotationPhase, RotationPlan, RotationStatus, ServiceContact, Timestamp};
 use serde::{Deserialize, Serialize};
 
-/// Services announce themselves every 30 s; one that was not heard of for this long is offline.
+/// A service that says every 30 s that it is there is offline when it was not heard of for this long; one that says so more seldom when another
+/// run may speak for its host ([`remoteler_core::Heartbeat::silence`]).
 pub const CONTACT: Duration = Duration::from_secs(90);
 /// Shortest grace period of an automatic rotation.
 pub const MIN_GRACE: Duration = Duration::from_secs(3);
@@ -274,7 +275,7 @@ impl Rotation {
 }
 
 fn in_contact(service: &ServiceContact, now: Timestamp) -> bool {
-    now.since(service.last_contact) <= CONTACT
+    now.since(service.last_contact) <= service.heartbeat.silence().max(CONTACT)
 }
 
 const fn forward(phase: RotationPhase) -> Option<RotationPhase> {

@@ -1,12 +1,17 @@
 //! How this machine reaches a service: TLS to the auth service (directly or through a proxy), TLS to a proxy's web API, or the
 //! socket of the daemon on this machine. Owns whom to believe in each case. Speaks no HTTP.
 
-use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use remoteler_core::{Clock, PolicySource, SystemClock, SystemRole, TrustBundle, wire, with_causes};
 use remoteler_tunnel::{
-    BoxedStream, ClientTls, ConnectError as TunnelError, FirstContact, PolicyTrust, SharedTlsIdentity, TlsConfigError,
-    TlsIdentity, TrustSource, Ways,
+    AuthCarrier, AuthLinks, BoxedStream, ClientTls, Code, ConnectError as TunnelError, FirstContact, PolicyTrust,
+    SharedTlsIdentity, StreamError, TlsConfigError, TlsIdentity, TrustSource, Ways, tls_over,
 };
 use rustls::{AlertDescription, ClientConfig, RootCertStore};
 use tokio::net::UnixStream;
@@ -112,8 +117,37 @@ pub(crate) enum Connector {
         hint: &'static str,
         ways: Ways,
     },
+    /// TLS in a stream inside a link of this host's agent.
+    Linked { addr: String, config: Arc<ClientConfig>, identity: Option<Arc<SharedTlsIdentity>>, links: LateLinks },
     /// A socket of this machine.
     Unix(PathBuf),
+}
+
+/// The links of this host's agent, which is started after the first calls to the auth service were made. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct LateLinks(Arc<OnceLock<AuthLinks>>);
+
+impl LateLinks {
+    /// From now on there is an agent. Only the first one counts.
+    pub fn lead_through(&self, links: AuthLinks) {
+        let _first = self.0.set(links);
+    }
+
+    /// Whether a stream could be opened now.
+    pub(crate) fn are_open(&self) -> bool {
+        self.0.get().is_some_and(AuthLinks::is_open)
+    }
+
+    /// Whether every proxy to which there is a link takes such streams, and there is one.
+    pub(crate) fn are_all(&self) -> bool {
+        self.0.get().is_some_and(AuthLinks::are_all)
+    }
+}
+
+/// A connection, and the link that carries it if one does.
+pub(crate) struct Connected {
+    pub(crate) stream: BoxedStream,
+    pub(crate) carrier: Option<AuthCarrier>,
 }
 
 impl Connector {
@@ -153,7 +187,18 @@ impl Connector {
             Self::Tls { addr, config, identity, hint, .. } => {
                 Self::Tls { addr, config, identity, hint, ways: other.clone() }
             }
-            Self::Unix(path) => Self::Unix(path),
+            other @ (Self::Linked { .. } | Self::Unix(_)) => other,
+        }
+    }
+
+    /// The same through links, where it leads to an auth service elsewhere.
+    pub(crate) fn through(&self, links: &LateLinks) -> Option<Self> {
+        match self {
+            Self::Tls { addr, config, identity, .. } => {
+                let (addr, config, identity) = (addr.clone(), config.clone(), identity.clone());
+                Some(Self::Linked { addr, config, identity, links: links.clone() })
+            }
+            Self::Linked { .. } | Self::Unix(_) => None,
         }
     }
 
@@ -161,14 +206,14 @@ impl Connector {
     pub(crate) fn ways(&self) -> Ways {
         match self {
             Self::Tls { ways, .. } => ways.clone(),
-            Self::Unix(_) => Ways::default(),
+            Self::Linked { .. } | Self::Unix(_) => Ways::default(),
         }
     }
 
     /// What the service is called in messages.
     pub(crate) fn place(&self) -> String {
         match self {
-            Self::Tls { addr, .. } => addr.clone(),
+            Self::Tls { addr, .. } | Self::Linked { addr, .. } => addr.clone(),
             Self::Unix(path) => path.display().to_string(),
         }
     }
@@ -176,7 +221,7 @@ impl Connector {
     /// What goes into the `Host` header.
     pub(crate) fn authority(&self) -> &str {
         match self {
-            Self::Tls { addr, .. } => addr,
+            Self::Tls { addr, .. } | Self::Linked { addr, .. } => addr,
             Self::Unix(_) => "localhost",
         }
     }
@@ -184,20 +229,44 @@ impl Connector {
     /// What a connection opened now shows of us.
     pub(crate) fn identity(&self) -> Option<TlsIdentity> {
         match self {
-            Self::Tls { identity, .. } => identity.as_ref().map(|identity| identity.current()),
+            Self::Tls { identity, .. } | Self::Linked { identity, .. } => {
+                identity.as_ref().map(|identity| identity.current())
+            }
             Self::Unix(_) => None,
         }
     }
 
     /// Connects: 10 s for TCP and for TLS each at the most.
-    pub(crate) async fn connect(&self) -> Result<BoxedStream, ConnectError> {
+    pub(crate) async fn connect(&self) -> Result<Connected, ConnectError> {
         match self {
             Self::Tls { addr, config, hint, ways, .. } => match ways.connect(addr, config.clone()).await {
-                Ok(stream) => Ok(Box::new(stream)),
+                Ok(stream) => Ok(Connected { stream: Box::new(stream), carrier: None }),
                 Err(error) => Err(failure(error, hint)),
             },
+            Self::Linked { addr, config, links, .. } => {
+                let reason = "there is no link that leads to the auth service".to_owned();
+                let mut failed = ConnectError::Unreachable { addr: addr.clone(), reason };
+                // The proxy of one may not reach the auth service, and that of another may.
+                for _ in 0..LINKS_TRIED {
+                    let Some(opened) = links.0.get().and_then(AuthLinks::open) else { break };
+                    match tls_over(opened.stream, addr, config.clone()).await {
+                        Ok(stream) => {
+                            return Ok(Connected { stream: Box::new(stream), carrier: Some(opened.carrier) });
+                        }
+                        Err(error) => {
+                            let busy = is_busy(&error);
+                            failed = failure(error, "");
+                            if busy {
+                                break; // it leads there all the same
+                            }
+                            opened.carrier.leads_nowhere();
+                        }
+                    }
+                }
+                Err(failed)
+            }
             Self::Unix(path) => match UnixStream::connect(path).await {
-                Ok(stream) => Ok(Box::new(stream)),
+                Ok(stream) => Ok(Connected { stream: Box::new(stream), carrier: None }),
                 Err(cause) => {
                     let reason = format!("{cause}; is the daemon running, and are you its user or root?");
                     Err(ConnectError::Unreachable { addr: path.display().to_string(), reason })
@@ -253,6 +322,12 @@ pub async fn probe_by(
     }
 }
 
+fn is_busy(error: &TunnelError) -> bool {
+    let TunnelError::Handshake { source, .. } = error else { return false };
+    let rejected = source.get_ref().and_then(|inner| inner.downcast_ref::<StreamError>());
+    rejected.is_some_and(|error| matches!(error, StreamError::Rejected { code, .. } if *code == Code::Busy.number()))
+}
+
 fn is_unknown_protocol(cause: &io::Error) -> bool {
     cause
         .get_ref()
@@ -300,6 +375,8 @@ fn system_roots_config() -> Result<Arc<ClientConfig>, ConnectError> {
     Ok(Arc::new(config))
 }
 
+/// How many links one call tries.
+const LINKS_TRIED: usize = 2;
 /// ALPN of the web API (RFC 7301 section 6).
 const HTTP: &str = "http/1.1";
 

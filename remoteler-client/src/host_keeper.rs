@@ -5,8 +5,8 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuthApi, Clock, InstanceId, OsEntropy, Policy, PolicySource, SharedPolicy, TrustAck,
-    TrustAcked, random_uuid,
+    ApiError, ApiErrorKind, AuthApi, Clock, Heartbeat, InstanceId, OsEntropy, Policy, PolicySource, SharedPolicy,
+    TrustAck, TrustAcked, random_uuid,
 };
 use remoteler_tunnel::{SharedTlsIdentity, Ways};
 use ssh_key::{Certificate, PrivateKey};
@@ -14,7 +14,7 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    connector::AuthTrust,
+    connector::{AuthTrust, LateLinks},
     host_clock::{HostClock, correct_clock_by},
     host_state::{HostState, HostStateError},
     standing::{ShutOut, shut_out},
@@ -67,7 +67,12 @@ pub struct HostKeeper {
     shown: HostIdentities,
     ssh: watch::Sender<SshHostKey>,
     elsewhere: Option<Elsewhere>,
+    /// How seldom the auth service lets it speak, as it said last; one of an earlier version does not say.
+    longest: Option<Heartbeat>,
+    heartbeat: watch::Sender<Heartbeat>,
     standing: watch::Sender<Option<ShutOut>>,
+    /// By which generation of the trust bundle it has said that it acts.
+    acknowledged: Option<u64>,
 }
 
 /// What a host needs whose auth service is in another process: it may be shut out, and comes back by what a rejoin writes.
@@ -80,6 +85,8 @@ struct Elsewhere {
     clock: HostClock,
     /// How it is reached.
     ways: Ways,
+    /// How seldom the host may speak, and the links whose proxies know that it does.
+    seldom: Option<(Heartbeat, LateLinks)>,
 }
 
 impl HostKeeper {
@@ -112,8 +119,20 @@ impl HostKeeper {
             client: SharedTlsIdentity::new(state.tls_client_identity()?),
             ssh: changes,
         };
-        let standing = watch::Sender::new(None);
-        Ok(Self { state, store, policy, clock, shown, ssh, elsewhere: None, standing })
+        let (heartbeat, standing) = (watch::Sender::default(), watch::Sender::new(None));
+        Ok(Self {
+            state,
+            store,
+            policy,
+            clock,
+            shown,
+            ssh,
+            elsewhere: None,
+            longest: None,
+            heartbeat,
+            standing,
+            acknowledged: None,
+        })
     }
 
     /// Says where the auth service is, and whose view of it to replace when this host has joined again while it runs.
@@ -122,7 +141,14 @@ impl HostKeeper {
         let instance = InstanceId::from_uuid(random_uuid(&OsEntropy));
         let clock = HostClock::default();
         Self {
-            elsewhere: Some(Elsewhere { addr: addr.into(), policy, instance, clock, ways: Ways::default() }),
+            elsewhere: Some(Elsewhere {
+                addr: addr.into(),
+                policy,
+                instance,
+                clock,
+                ways: Ways::default(),
+                seldom: None,
+            }),
             ..self
         }
     }
@@ -143,6 +169,23 @@ impl HostKeeper {
             elsewhere.ways = ways.clone();
         }
         self
+    }
+
+    /// Lets the host speak seldom while it is reached through `links`: every five minutes, and where octets are paid for every half hour. While
+    /// there are none, or one of them leads to a proxy of a version that forgets hosts sooner, it speaks every 30 s as others do.
+    #[must_use]
+    pub fn seldom(mut self, links: &LateLinks, metered: bool) -> Self {
+        if let Some(elsewhere) = &mut self.elsewhere {
+            let period = if metered { METERED_PERIOD } else { LINKED_PERIOD };
+            elsewhere.seldom = Some((Heartbeat::every(period), links.clone()));
+        }
+        self
+    }
+
+    /// How often the host says that it is there, as it has told the auth service; changes are told.
+    #[must_use]
+    pub fn heartbeat(&self) -> watch::Receiver<Heartbeat> {
+        self.heartbeat.subscribe()
     }
 
     /// Says by which clock this host goes, which is corrected when the auth service is not believed for its sake.
@@ -203,10 +246,23 @@ impl HostKeeper {
         Ok(self.show(renewed)?)
     }
 
-    async fn acknowledge(&self, auth: &dyn AuthApi, generation: u64) -> Result<TrustAcked, KeeperError> {
-        auth.acknowledge_trust(TrustAck { generation, instance: self.instance() })
+    async fn acknowledge(&mut self, auth: &dyn AuthApi, generation: u64) -> Result<TrustAcked, KeeperError> {
+        // One that fails may be answered by another auth service the next time, of a version that knows of no heartbeats.
+        let heartbeat = self.longest.take().map(|longest| self.wanted_heartbeat().min(longest));
+        let acked = auth
+            .acknowledge_trust(TrustAck { generation, instance: self.instance(), heartbeat })
             .await
-            .map_err(|source| KeeperError::Auth { what: "the trust bundle was not acknowledged", source })
+            .map_err(|source| KeeperError::Auth { what: "the trust bundle was not acknowledged", source })?;
+        self.longest = acked.longest_heartbeat;
+        self.acknowledged = Some(generation);
+        let heartbeat = heartbeat.unwrap_or_default();
+        self.heartbeat.send_if_modified(|said| std::mem::replace(said, heartbeat) != heartbeat);
+        Ok(acked)
+    }
+
+    fn wanted_heartbeat(&self) -> Heartbeat {
+        let seldom = self.elsewhere.as_ref().and_then(|elsewhere| elsewhere.seldom.as_ref());
+        seldom.filter(|(_, links)| links.are_all()).map(|(heartbeat, _)| *heartbeat).unwrap_or_default()
     }
 
     /// Which run of the daemon this is, where the auth service is elsewhere.
@@ -215,11 +271,23 @@ impl HostKeeper {
         self.elsewhere.as_ref().map(|elsewhere| elsewhere.instance)
     }
 
-    /// Follows every change until `stop`, and says every 30 s that this host is there. A failure is logged once, and once more
+    /// Follows every change until `stop`, and says as often as it has told that this host is there. A failure is logged once, and once more
     /// when it is over. A host that is shut out asks every 30 s only, and takes over what a rejoin writes within 2 s; any other
-    /// takes it over before its next word.
+    /// within 30 s and before its next word. After `stop` it says its last word.
     pub async fn run(mut self, auth: Arc<dyn AuthApi>, stop: CancellationToken) {
         self.run_until(&auth, &stop).await;
+        self.say_farewell(&*auth).await;
+    }
+
+    /// For a host that is gone in order and spoke seldom: its next run may speak for it as soon as that of others. Takes 3 s at the most.
+    pub async fn say_farewell(&mut self, auth: &dyn AuthApi) {
+        let seldom = !self.heartbeat.borrow().is_default();
+        let Some(generation) = self.acknowledged.filter(|_| seldom && self.standing.borrow().is_none()) else { return };
+        if let Some(elsewhere) = &mut self.elsewhere {
+            elsewhere.seldom = None;
+        }
+        // When it is not heard, the one before counts.
+        let _ = tokio::time::timeout(FAREWELL, self.acknowledge(auth, generation)).await;
     }
 
     /// The same for a keeper that rests after `stop` and may be run again.
@@ -228,12 +296,20 @@ impl HostKeeper {
         let mut failing = false;
         let mut next = Instant::now();
         let mut changes = self.policy.changes();
+        // Whether the rules are others than those by which the certificates were judged.
+        let mut replaced = false;
+        let mut spoke = None;
         loop {
-            let changed = acknowledged != Some(self.policy.policy().trust.rotation.generation);
+            let policy = self.policy.policy();
+            let changed = acknowledged != Some(policy.trust.rotation.generation)
+                || std::mem::take(&mut replaced) && !self.state.fits(&policy.trust, self.clock.now());
             // Before each word: one by the old certificates, after a rejoin wrote new ones, would be that of a copy.
-            let speaks = self.standing.borrow().is_some() || changed || Instant::now() >= next;
-            if speaks && self.take_over() {
+            if self.take_over() {
                 next = Instant::now();
+            }
+            // Who has lost its links may be shut out, and is to know it as soon as others.
+            if let Some(spoke) = spoke {
+                next = next.min(spoke + self.wanted_heartbeat().period());
             }
             if Instant::now() >= next || (changed && !failing) {
                 let Some(outcome) = stop.run_until_cancelled(self.follow(&**auth)).await else { return };
@@ -241,14 +317,16 @@ impl HostKeeper {
                     + match outcome {
                         Ok(generation) => {
                             acknowledged = Some(generation);
+                            spoke = Some(Instant::now());
                             self.standing.send_if_modified(|standing| standing.take().is_some());
                             if std::mem::take(&mut failing) {
                                 tracing::info!(generation, "the trust bundle is acknowledged again");
                             }
-                            PERIOD
+                            self.heartbeat.borrow().period()
                         }
                         Err(error) => {
                             let first = !std::mem::replace(&mut failing, true);
+                            spoke = None;
                             let Some(shut_out) = stop.run_until_cancelled(self.examine(&error)).await else { return };
                             match shut_out {
                                 Some(()) => PERIOD,
@@ -262,12 +340,13 @@ impl HostKeeper {
                         }
                     };
             }
-            let look = if self.standing.borrow().is_some() { Instant::now() + RETRY } else { next };
+            let soon = if self.standing.borrow().is_some() { RETRY } else { PERIOD };
+            let look = next.min(Instant::now() + soon);
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep_until(look) => {}
                 // What tells of changes lives as long as the view.
-                Ok(()) = changes.changed() => {}
+                Ok(()) = changes.changed() => replaced = true,
             }
         }
     }
@@ -352,7 +431,13 @@ fn ssh(state: &HostState) -> Result<SshHostKey, HostStateError> {
     Ok(SshHostKey { key: state.ssh_private_key()?, certificate: state.ssh_certificate()? })
 }
 
-/// How often a host says that it is there.
-const PERIOD: Duration = Duration::from_secs(30);
+/// How often a host looks whether it has joined again, and says that it is there when it is not reached through links.
+const PERIOD: Duration = Heartbeat::SHORTEST.period();
+/// How often one speaks that is: a word is two calls of some 500 octets each.
+const LINKED_PERIOD: Duration = Duration::from_secs(300);
+/// The same where octets are paid for.
+const METERED_PERIOD: Duration = Duration::from_secs(1800);
+/// How long the last word may take.
+const FAREWELL: Duration = Duration::from_secs(3);
 /// How long it waits after a failure.
 const RETRY: Duration = Duration::from_secs(2);

@@ -19,10 +19,11 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use remoteler_core::with_causes;
-use remoteler_tunnel::{TlsIdentity, Ways};
+use remoteler_tunnel::{AuthCarrier, TlsIdentity, Ways};
+use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::connector::{ConnectError, Connector};
+use crate::connector::{ConnectError, Connected, Connector, LateLinks};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +45,8 @@ pub(crate) struct Call {
     pub(crate) path: String,
     pub(crate) content_type: Option<&'static str>,
     pub(crate) body: Bytes,
+    /// How long the service may wait before it answers. What waits may be asked again.
+    pub(crate) waits: Duration,
 }
 
 /// A whole answer.
@@ -67,6 +70,10 @@ struct Kept {
     since: Instant,
     /// What it was opened as.
     shown: Option<TlsIdentity>,
+    /// The link that carries it, if one does.
+    carrier: Option<AuthCarrier>,
+    /// Whether an answer is under way that is waited for when the link is to end.
+    busy: watch::Sender<bool>,
 }
 
 impl Kept {
@@ -95,6 +102,8 @@ enum Failed {
     Unsent,
     /// It went out, perhaps; the connection ended without an answer.
     Lost(HttpError),
+    /// It waits in a link that is lost, and is to be made again elsewhere.
+    Left,
 }
 
 impl HttpClient {
@@ -112,6 +121,12 @@ impl HttpClient {
         Self { connector, kept_for: KEPT, idle: Mutex::new(Vec::new()) }
     }
 
+    /// The same through links: their connections are kept for as long as those live.
+    pub(crate) fn through(&self, links: &LateLinks) -> Option<Self> {
+        let connector = self.connector.through(links)?;
+        Some(Self { connector, kept_for: Duration::MAX, idle: Mutex::default() })
+    }
+
     /// For the proxy's web API: it ends each connection 10 s after it was opened, whatever goes on there then (I30), so each request has one of
     /// its own.
     pub(crate) const fn for_web(connector: Connector) -> Self {
@@ -122,7 +137,7 @@ impl HttpClient {
         self.connector.place()
     }
 
-    /// Sends `call` and reads the answer, which may take [`REQUEST`] together; opening a connection has a deadline of its own.
+    /// Sends `call` and reads the answer, which may take [`REQUEST`] together beside the time that the call waits; opening a connection has a deadline of its own.
     ///
     /// A kept connection that the server has closed meanwhile is replaced without a word. A request that may have arrived is sent
     /// again only when it is a GET.
@@ -133,21 +148,39 @@ impl HttpClient {
                 Err(Failed::Unsent) => {}
                 Err(Failed::Lost(HttpError::Broken { .. })) if call.method == Method::GET => break,
                 Err(Failed::Lost(error)) => return Err(error),
+                Err(Failed::Left) => break,
             }
         }
-        let fresh = self.open().await?;
-        self.exchange(fresh, call).await.map_err(|failed| match failed {
-            Failed::Lost(error) => error,
-            Failed::Unsent => self.broken(
-                "it was closed at once; the certificate shown to it may be revoked, or of an authority that is gone",
-            ),
-        })
+        loop {
+            let fresh = self.open().await?;
+            match self.exchange(fresh, call).await {
+                Ok(answer) => return Ok(answer),
+                Err(Failed::Lost(error)) => return Err(error),
+                Err(Failed::Left) => {}
+                Err(Failed::Unsent) => {
+                    return Err(self.broken(
+                        "it was closed at once; the certificate shown to it may be revoked, or of an authority that is gone",
+                    ));
+                }
+            }
+        }
     }
 
     fn take_idle(&self) -> Option<Kept> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        self.forget_unused(&mut idle);
+        let usable = idle.iter().rposition(|kept| kept.carrier.as_ref().is_none_or(AuthCarrier::may_lead))?;
+        Some(idle.remove(usable))
+    }
+
+    /// Closes connections that are not to be used any more.
+    pub(crate) fn tidy(&self) {
+        self.forget_unused(&mut self.idle.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn forget_unused(&self, idle: &mut Vec<Kept>) {
         if idle.is_empty() {
-            return None;
+            return;
         }
         // Who got other certificates meanwhile is not to be judged by the ones before.
         let now = self.connector.identity();
@@ -156,7 +189,6 @@ impl HttpClient {
             let same = kept.shown.as_ref().map(TlsIdentity::chain) == now;
             same && !kept.sender.is_closed() && kept.since.elapsed() < self.kept_for
         });
-        idle.pop()
     }
 
     fn keep(&self, mut kept: Kept) {
@@ -164,6 +196,7 @@ impl HttpClient {
             return;
         }
         kept.since = Instant::now();
+        kept.busy.send_replace(false);
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < MAX_KEPT {
             idle.push(kept);
@@ -177,23 +210,31 @@ impl HttpClient {
 
     async fn open(&self) -> Result<Kept, HttpError> {
         let shown = self.connector.identity();
-        let stream = self.connector.connect().await?;
+        let Connected { stream, carrier } = self.connector.connect().await?;
         let handshake = http1::handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(|cause| self.broken(&cause.to_string()))?;
+        let (busy, idle) = watch::channel(false);
+        let end = end_of(carrier.clone(), idle);
         let driver = tokio::spawn(async move {
-            if let Err(cause) = connection.await {
-                tracing::debug!(%cause, "an HTTP connection ended");
+            tokio::select! {
+                ended = connection => if let Err(cause) = ended {
+                    tracing::debug!(%cause, "an HTTP connection ended");
+                },
+                () = end => {}
             }
         });
-        Ok(Kept { sender, driver: AbortOnDropHandle::new(driver), since: Instant::now(), shown })
+        Ok(Kept { sender, driver: AbortOnDropHandle::new(driver), since: Instant::now(), shown, carrier, busy })
     }
 
     async fn exchange(&self, mut kept: Kept, call: &Call) -> Result<Answer, Failed> {
+        let carrier = kept.carrier.clone();
+        let lost = loss_of(carrier.clone().filter(|_| !call.waits.is_zero()));
         let exchange = async {
             if kept.sender.ready().await.is_err() {
                 return Err(Failed::Unsent);
             }
             let request = self.request(call).map_err(Failed::Lost)?;
+            kept.busy.send_replace(call.waits.is_zero());
             let (sent, kept) = kept.send(request).await;
             let response = match sent {
                 Ok(response) => response,
@@ -210,9 +251,17 @@ impl HttpClient {
             })?;
             Ok((Answer { status: head.status, body: body.to_bytes() }, kept))
         };
-        let (answer, kept) = tokio::time::timeout(REQUEST, exchange)
-            .await
-            .unwrap_or_else(|_| Err(Failed::Lost(HttpError::Timeout { place: self.place(), within: REQUEST })))?;
+        let within = REQUEST + call.waits;
+        let (answer, kept) = tokio::select! {
+            biased;
+            answered = tokio::time::timeout(within, exchange) => answered.unwrap_or_else(|_| {
+                if let Some(carrier) = carrier {
+                    carrier.leads_nowhere();
+                }
+                Err(Failed::Lost(HttpError::Timeout { place: self.place(), within }))
+            })?,
+            () = lost => return Err(Failed::Left),
+        };
         if answer.status == StatusCode::UNAUTHORIZED {
             self.keep_none();
         } else if let Some(kept) = kept {
@@ -235,6 +284,22 @@ impl HttpClient {
 
     fn broken(&self, reason: &str) -> HttpError {
         HttpError::Broken { place: self.place(), reason: reason.into() }
+    }
+}
+
+/// Waits until the link of a connection is to end and nothing is under way on it that was asked for: a link waits for its streams.
+async fn end_of(carrier: Option<AuthCarrier>, mut busy: watch::Receiver<bool>) {
+    let Some(carrier) = carrier else { return std::future::pending().await };
+    carrier.ending().await;
+    // Fails when nobody has the connection any more, which then ends by itself.
+    let _ = busy.wait_for(|busy| !busy).await;
+}
+
+/// Waits until the link of a request that waits is lost, where it would not hear of its answer for as long as the link is kept.
+async fn loss_of(carrier: Option<AuthCarrier>) {
+    match carrier {
+        Some(carrier) => carrier.lost().await,
+        None => std::future::pending().await,
     }
 }
 

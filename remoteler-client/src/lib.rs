@@ -37,7 +37,7 @@ mod web;
 mod yaml;
 
 pub use agent::{AgentError, SshAgent};
-pub use connector::{AuthTrust, ConnectError, Peer, WebTrust, probe, probe_by};
+pub use connector::{AuthTrust, ConnectError, LateLinks, Peer, WebTrust, probe, probe_by};
 pub use direct_audit::DirectAudit;
 pub use files::FileError;
 pub use host_clock::{HostClock, TimeError, align_clock, correct_clock};

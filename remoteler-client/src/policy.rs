@@ -172,7 +172,8 @@ impl PolicyRefresher {
         let mut failures = 0_u32;
         loop {
             let asked_at = Instant::now();
-            let asked = auth.policy(self.kept.version, wire::MAX_WAIT);
+            let patience = self.patience();
+            let asked = auth.policy(self.kept.version, patience);
             tokio::pin!(asked);
             let answer = loop {
                 let due = self.next_due();
@@ -184,7 +185,7 @@ impl PolicyRefresher {
             };
             match self.take(answer) {
                 // An auth service that stops lets nobody wait.
-                Ok(false) if asked_at.elapsed() < FIRST_PAUSE => {}
+                Ok(false) if asked_at.elapsed() < patience.min(FIRST_PAUSE) => {}
                 Ok(changed) => {
                     if changed {
                         tracing::info!(roles = self.kept.roles.len(), "the cluster's rules have changed");
@@ -219,6 +220,20 @@ impl PolicyRefresher {
         }
     }
 
+    /// How long a request may wait: not at all where what is known is old, which the answer ends. Where locks are strict it is confirmed in time
+    /// before it is, also when two requests are lost.
+    fn patience(&self) -> Duration {
+        let policy = self.shared.policy();
+        let unconfirmed = self.confirmed.map_or(LOCKS_HOLD, |since| since.elapsed());
+        match policy.knowledge {
+            Knowledge::Old => Duration::ZERO,
+            Knowledge::Confirmed if policy.has_strict_locks() => {
+                (LOCKS_HOLD * 2 / 3).saturating_sub(unconfirmed).min(LOCKS_HOLD / 3)
+            }
+            Knowledge::Confirmed => wire::LONGEST_WAIT,
+        }
+    }
+
     /// When time alone changes the view: a lock ends, or what is known becomes old.
     fn next_due(&self) -> Instant {
         let policy = self.shared.policy();
@@ -236,7 +251,7 @@ impl PolicyRefresher {
         let old = self.confirmed.is_none_or(|since| since.elapsed() >= LOCKS_HOLD);
         let knowledge = if old { Knowledge::Old } else { Knowledge::Confirmed };
         let locks = self.kept.limits.locks.in_force(self.clock.now());
-        if knowledge == Knowledge::Old && before.knowledge == Knowledge::Confirmed {
+        if knowledge == Knowledge::Old && before.knowledge == Knowledge::Confirmed && before.has_strict_locks() {
             let minutes = LOCKS_HOLD.as_secs() / 60;
             tracing::warn!(
                 "the rules were not confirmed for {minutes} minutes; where locks are strict nothing new is allowed"

@@ -20,7 +20,7 @@ use remoteler_tunnel::{SharedTlsIdentity, Ways};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    connector::{AuthTrust, ConnectError, Connector},
+    connector::{AuthTrust, ConnectError, Connector, LateLinks},
     http::{Answer, Call, HttpClient, HttpError},
 };
 
@@ -32,6 +32,8 @@ const MAX_MESSAGE: usize = 2000;
 /// Deadlines: 10 s to connect, 30 s for a request. Nothing is retried but a GET, or a request that cannot have arrived.
 pub struct RemoteAuth {
     http: HttpClient,
+    /// Through the links of this host's agent, once it has any.
+    linked: Option<(HttpClient, LateLinks)>,
 }
 
 impl RemoteAuth {
@@ -41,7 +43,7 @@ impl RemoteAuth {
     /// # Errors
     /// [`ConnectError`] when the identity cannot be used. Nothing is connected yet.
     pub fn tls(addr: &str, identity: Option<Arc<SharedTlsIdentity>>, trust: AuthTrust) -> Result<Self, ConnectError> {
-        Ok(Self { http: HttpClient::new(Connector::auth(addr, identity, trust)?) })
+        Ok(Self::over(Connector::auth(addr, identity, trust)?))
     }
 
     /// The same by another clock than this machine's.
@@ -54,13 +56,19 @@ impl RemoteAuth {
         trust: AuthTrust,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ConnectError> {
-        Ok(Self { http: HttpClient::new(Connector::auth_by_clock(addr, identity, trust, clock)?) })
+        Ok(Self::over(Connector::auth_by_clock(addr, identity, trust, clock)?))
     }
 
     /// The same, by other ways out of this network than the straight one.
     #[must_use]
     pub fn by(self, ways: &Ways) -> Self {
-        Self { http: self.http.by(ways) }
+        Self { http: self.http.by(ways), ..self }
+    }
+
+    /// The same through the links of this host's agent while there are any: what is asked there waits for longer, and costs no connection.
+    #[must_use]
+    pub fn or_through(self, links: &LateLinks) -> Self {
+        Self { linked: self.http.through(links).map(|http| (http, links.clone())), ..self }
     }
 
     /// The ways out that it takes.
@@ -71,7 +79,11 @@ impl RemoteAuth {
     /// The service on this machine, as its administrator: the socket belongs to it and is open to its user and root.
     #[must_use]
     pub fn unix(socket: &Path) -> Self {
-        Self { http: HttpClient::new(Connector::Unix(socket.into())) }
+        Self::over(Connector::Unix(socket.into()))
+    }
+
+    const fn over(connector: Connector) -> Self {
+        Self { http: HttpClient::new(connector), linked: None }
     }
 
     async fn call<T: DeserializeOwned>(&self, call: Call) -> Result<T, ApiError> {
@@ -95,7 +107,30 @@ impl RemoteAuth {
     }
 
     async fn exchange(&self, call: &Call) -> Result<Answer, ApiError> {
-        let answer = self.http.call(call).await.map_err(unavailable)?;
+        if let Some(answer) = self.exchange_linked(call).await {
+            return answer;
+        }
+        self.judge(self.http.call(call).await)
+    }
+
+    /// Through a link; `None` when there is none that leads there, and nothing was asked then.
+    async fn exchange_linked(&self, call: &Call) -> Option<Result<Answer, ApiError>> {
+        let (http, _) = self.linked.as_ref().filter(|(_, links)| links.are_open())?;
+        match http.call(call).await {
+            Err(HttpError::Connect(cause)) => {
+                tracing::debug!(%cause, "the auth service is not reached through a link");
+                None
+            }
+            answered => {
+                // Connections of its own are not needed while there is a link.
+                self.http.tidy();
+                Some(self.judge(answered))
+            }
+        }
+    }
+
+    fn judge(&self, answered: Result<Answer, HttpError>) -> Result<Answer, ApiError> {
+        let answer = answered.map_err(unavailable)?;
         refusal(&answer, &self.http.place()).map_or(Ok(answer), Err)
     }
 }
@@ -123,17 +158,17 @@ pub(crate) fn refusal(answer: &Answer, place: &str) -> Option<ApiError> {
 }
 
 pub(crate) fn get(path: impl Into<String>) -> Call {
-    Call { method: Method::GET, path: path.into(), content_type: None, body: Bytes::new() }
+    Call { method: Method::GET, path: path.into(), content_type: None, body: Bytes::new(), waits: Duration::ZERO }
 }
 
 fn delete(path: String) -> Call {
-    Call { method: Method::DELETE, path, content_type: None, body: Bytes::new() }
+    Call { method: Method::DELETE, path, content_type: None, body: Bytes::new(), waits: Duration::ZERO }
 }
 
 pub(crate) fn send(method: Method, path: impl Into<String>, body: &impl Serialize) -> Call {
     let body =
         serde_json::to_vec(body).expect("bodies of the API are strings, numbers, lists and maps with string keys");
-    Call { method, path: path.into(), content_type: Some(wire::JSON), body: body.into() }
+    Call { method, path: path.into(), content_type: Some(wire::JSON), body: body.into(), waits: Duration::ZERO }
 }
 
 /// `path` with the fields of `query` that are there.
@@ -179,7 +214,8 @@ impl AuthApi for RemoteAuth {
 
     async fn renew_host(&self, instance: Option<InstanceId>) -> Result<HostCerts, ApiError> {
         let path = with_query(wire::RENEW_HOST, &wire::RenewQuery { instance });
-        self.call(Call { method: Method::POST, path, content_type: None, body: Bytes::new() }).await
+        self.call(Call { method: Method::POST, path, content_type: None, body: Bytes::new(), waits: Duration::ZERO })
+            .await
     }
 
     async fn acknowledge_trust(&self, ack: TrustAck) -> Result<TrustAcked, ApiError> {
@@ -217,9 +253,18 @@ impl AuthApi for RemoteAuth {
     }
 
     async fn policy(&self, known: Option<PolicyVersion>, wait: Duration) -> Result<Option<PolicyUpdate>, ApiError> {
-        let wait = wait.min(wire::MAX_WAIT);
-        let call = get(with_query(wire::POLICY, &wire::PolicyQuery { known, wait_seconds: wait.as_secs() }));
-        let answer = self.exchange(&call).await?;
+        let asking = |most: Duration| {
+            let wait = wait.min(most);
+            let call = get(with_query(wire::POLICY, &wire::PolicyQuery { known, wait_seconds: wait.as_secs() }));
+            // What waits no longer than others has their time.
+            Call { waits: wait.saturating_sub(wire::MAX_WAIT), ..call }
+        };
+        let call = asking(wire::MAX_WAIT);
+        let answer = match self.exchange_linked(&asking(wire::LONGEST_WAIT)).await {
+            Some(answer) => answer?,
+            // A connection of its own may be lost without a word.
+            None => self.judge(self.http.call(&call).await)?,
+        };
         if answer.status == StatusCode::NO_CONTENT { Ok(None) } else { self.read(&call, &answer).map(Some) }
     }
 
@@ -262,7 +307,8 @@ impl AuthApi for RemoteAuth {
         let path = wire::path(wire::RECORDING, &chunk.session_id.to_string());
         let path = with_query(&path, &wire::ChunkQuery { offset: chunk.offset, last: chunk.last });
         let body = chunk.octets.into();
-        self.run(Call { method: Method::PUT, path, content_type: Some(wire::OCTETS), body }).await
+        self.run(Call { method: Method::PUT, path, content_type: Some(wire::OCTETS), body, waits: Duration::ZERO })
+            .await
     }
 
     async fn recording_size(&self, session: SessionId) -> Result<u64, ApiError> {
@@ -297,7 +343,8 @@ impl AuthApi for RemoteAuth {
 
     async fn reset_user(&self, name: UserName) -> Result<Invite, ApiError> {
         let path = wire::path(wire::USER_RESET, name.as_str());
-        self.call(Call { method: Method::POST, path, content_type: None, body: Bytes::new() }).await
+        self.call(Call { method: Method::POST, path, content_type: None, body: Bytes::new(), waits: Duration::ZERO })
+            .await
     }
 
     async fn set_password(&self, name: UserName, password: Secret) -> Result<(), ApiError> {
@@ -346,8 +393,14 @@ impl AuthApi for RemoteAuth {
     }
 
     async fn start_backup(&self) -> Result<remoteler_core::BackupStatus, ApiError> {
-        self.call(Call { method: Method::POST, path: wire::BACKUPS.into(), content_type: None, body: Bytes::new() })
-            .await
+        self.call(Call {
+            method: Method::POST,
+            path: wire::BACKUPS.into(),
+            content_type: None,
+            body: Bytes::new(),
+            waits: Duration::ZERO,
+        })
+        .await
     }
 
     async fn backup(&self, id: String) -> Result<remoteler_core::BackupStatus, ApiError> {

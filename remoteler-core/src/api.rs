@@ -380,7 +380,7 @@ pub trait AuthApi: Send + Sync {
     /// New certificates for the calling host, for the keys it joined with: same id, name, services and labels (I10); of the next generation
     /// when `instance` is the run that speaks for the host. Hosts. [`ApiErrorKind::Copied`] when another machine does.
     async fn renew_host(&self, instance: Option<InstanceId>) -> Result<HostCerts, ApiError>;
-    /// Says which generation of the trust bundle the calling host acts by. Hosts, at each change and every 30 seconds.
+    /// Says which generation of the trust bundle the calling host acts by. Hosts, at each change and as often as it says.
     /// [`ApiErrorKind::Copied`] when another machine is that host.
     async fn acknowledge_trust(&self, ack: TrustAck) -> Result<TrustAcked, ApiError>;
     /// Where the rotations stand. Users who may read `cert_authority`.
@@ -401,7 +401,7 @@ pub trait AuthApi: Send + Sync {
     /// The list of what is revoked, for programs that are not ours. Anybody.
     async fn revocation_list(&self, name: RevocationListName) -> Result<RevocationList, ApiError>;
 
-    /// What of the rules differs from `known`, as soon as anything does, or `None` after `wait` (at most 25 s): trust bundle, roles, locks and
+    /// What of the rules differs from `known`, as soon as anything does, or `None` after `wait` (at most an hour): trust bundle, roles, locks and
     /// settings. Hosts. A host that is locked is told that, and no roles.
     async fn policy(&self, known: Option<PolicyVersion>, wait: Duration) -> Result<Option<PolicyUpdate>, ApiError>;
     /// All role documents. Hosts, and users who may read roles.

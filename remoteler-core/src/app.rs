@@ -7,7 +7,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
-use crate::{AppName, HostId, Labels, Policy, Secret, SessionId, Timestamp, UserIdentity, UserName, Visibility};
+use crate::{AppName, Heartbeat, HostId, Labels, Policy, Secret, SessionId, Timestamp, UserIdentity, UserName, Visibility};
 
 /// A web application behind one of our services.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,9 @@ pub struct AppRecord {
     pub addr: Option<String>,
     /// When it was last heard of; set by the auth service.
     pub last_seen: Timestamp,
+    /// How often it says that it is there.
+    #[serde(rename = "heartbeat_seconds", default, skip_serializing_if = "Heartbeat::is_default")]
+    pub heartbeat: Heartbeat,
 }
 
 impl AppRecord {
@@ -214,6 +217,7 @@ mod tests {
             version: "1".into(),
             addr: None,
             last_seen: Timestamp::from_unix_seconds(0),
+            heartbeat: Heartbeat::default(),
         }
     }
 

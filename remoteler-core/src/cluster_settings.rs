@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{LockMode, RecordingMode, SecondFactor, VerificationInterval};
 
-/// How long knowledge of locks counts as new. Services confirm it every half minute at the least.
+/// How long knowledge of locks counts as new. Services confirm it in time where locks are strict for anybody.
 pub const LOCKS_HOLD: Duration = Duration::from_secs(300);
 
 /// Settings of a cluster.

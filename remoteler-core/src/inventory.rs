@@ -1,16 +1,11 @@
 //! What services announce of themselves, and who may see it.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppName, AppRecord, HostId, KubeClusterName, Labels, NodeName, Policy, Revision, Timestamp, UserIdentity,
+    AppName, AppRecord, Heartbeat, HostId, KubeClusterName, Labels, NodeName, Policy, Revision, Timestamp, UserIdentity,
     Visibility,
 };
-
-/// How long a record counts after its `last_seen`; services announce themselves every 30 s.
-pub const HEARTBEAT_LIFE: Duration = Duration::from_secs(120);
 
 /// An SSH server of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +24,9 @@ pub struct NodeRecord {
     pub version: String,
     /// When it was last heard of; set by the auth service.
     pub last_seen: Timestamp,
+    /// How often it says that it is there.
+    #[serde(rename = "heartbeat_seconds", default, skip_serializing_if = "Heartbeat::is_default")]
+    pub heartbeat: Heartbeat,
 }
 
 /// A proxy of the cluster.
@@ -67,6 +65,9 @@ pub struct KubeRecord {
     pub version: String,
     /// When it was last heard of; set by the auth service.
     pub last_seen: Timestamp,
+    /// How often it says that it is there.
+    #[serde(rename = "heartbeat_seconds", default, skip_serializing_if = "Heartbeat::is_default")]
+    pub heartbeat: Heartbeat,
 }
 
 impl KubeRecord {
@@ -77,7 +78,7 @@ impl KubeRecord {
     }
 }
 
-/// What has changed in the inventory, for a proxy that keeps a copy of it. A record whose [`HEARTBEAT_LIFE`] is over at `now` is gone without a word.
+/// What has changed in the inventory, for a proxy that keeps a copy of it. A record whose [`Heartbeat::life`] is over at `now` is gone without a word.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InventoryUpdate {
     /// What to ask from the next time.

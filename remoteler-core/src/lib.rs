@@ -27,6 +27,7 @@ mod entropy;
 pub mod evidence;
 mod explain;
 mod forward;
+mod heartbeat;
 mod identity;
 mod identity_ssh;
 mod identity_x509;
@@ -109,13 +110,14 @@ pub use explain::{
     prospective_identity,
 };
 pub use forward::ForwardDirection;
+pub use heartbeat::Heartbeat;
 pub use identity::{
     AppUserIdentity, HostIdentity, Identity, IdentityError, KubeUserIdentity, ProvenUserIdentity, SystemRole, Traits,
     UnknownSystemRole, UserIdentity,
 };
 pub use identity_ssh::{SSH_IDENTITY_EXTENSION, ssh_identity, ssh_identity_value};
 pub use identity_x509::{X509_IDENTITY_OID, X509Naming, x509_identity, x509_naming};
-pub use inventory::{HEARTBEAT_LIFE, InventoryUpdate, KubeRecord, NodeRecord, ProxyRecord};
+pub use inventory::{InventoryUpdate, KubeRecord, NodeRecord, ProxyRecord};
 pub use jwk::{Jwk, JwkSet};
 pub use kube_resources::{KubeRequest, KubeResourceError, KubeResourceSpec, KubeTarget, KubeVerb};
 pub use label::{LabelError, Labels, OneOrMany};

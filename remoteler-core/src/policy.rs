@@ -86,6 +86,13 @@ impl Policy {
         options.lock.unwrap_or(self.settings.locking_mode)
     }
 
+    /// Whether locks are strict for anybody, so that it decides something whether this view is old.
+    #[must_use]
+    pub fn has_strict_locks(&self) -> bool {
+        let said = self.roles.values().filter_map(|role| role.options().lock);
+        said.chain([self.settings.locking_mode]).any(|mode| mode == LockMode::Strict)
+    }
+
     /// Whether a session that roles with these options allow needs a second factor of its own.
     #[must_use]
     pub const fn needs_session_mfa(&self, options: &RoleOptions) -> bool {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CaKind, HostId, InstanceId, NodeName, SystemRole, Timestamp};
+use crate::{CaKind, Heartbeat, HostId, InstanceId, NodeName, SystemRole, Timestamp};
 
 /// What is rotated: an authority, or the key of identity tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -113,6 +113,10 @@ pub struct TrustAck {
     /// Which run of the host's daemon says so. Two that say so at the same time are two machines with one identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<InstanceId>,
+    /// When it will say so again; absent: in [`Heartbeat::default`]. Said only to an auth service that takes it
+    /// ([`TrustAcked::longest_heartbeat`]).
+    #[serde(rename = "heartbeat_seconds", default, skip_serializing_if = "Option::is_none")]
+    pub heartbeat: Option<Heartbeat>,
 }
 
 /// What a service is told in turn.
@@ -121,6 +125,10 @@ pub struct TrustAcked {
     /// It shall renew its certificates now, so that they differ from those of any copy of its disk.
     #[serde(default)]
     pub renew: bool,
+    /// How seldom its next words may come; a run that does not speak for the host yet is told so that it speaks when it may. Absent: an auth
+    /// service of a version that expects [`Heartbeat::default`] of everybody.
+    #[serde(rename = "longest_heartbeat_seconds", default, skip_serializing_if = "Option::is_none")]
+    pub longest_heartbeat: Option<Heartbeat>,
 }
 
 /// What the auth service knows of a service's view.
@@ -136,6 +144,9 @@ pub struct ServiceContact {
     pub generation: u64,
     /// When it was last heard of.
     pub last_contact: Timestamp,
+    /// How often it says that it is there.
+    #[serde(rename = "heartbeat_seconds", default, skip_serializing_if = "Heartbeat::is_default")]
+    pub heartbeat: Heartbeat,
 }
 
 /// How a rotation goes on.

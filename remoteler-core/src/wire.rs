@@ -57,8 +57,10 @@ pub const REVOCATION_LIST: &str = "/v1/revocation_lists/{list}";
 
 /// `GET` with [`PolicyQuery`] as query → [`crate::PolicyUpdate`], or status 204 when nothing has changed.
 pub const POLICY: &str = "/v1/policy";
-/// How long [`POLICY`] and [`INVENTORY`] wait for a change at the most.
+/// How long [`INVENTORY`] waits for a change at the most, and who asks for [`POLICY`] over a connection that may be lost without a word.
 pub const MAX_WAIT: std::time::Duration = std::time::Duration::from_secs(25);
+/// How long [`POLICY`] waits for a change at the most.
+pub const LONGEST_WAIT: std::time::Duration = std::time::Duration::from_secs(3600);
 /// `GET` → `[`[`crate::Resource`]`]`, roles only.
 pub const ROLES: &str = "/v1/roles";
 /// `GET` → `[`[`crate::NodeRecord`]`]`.
@@ -260,7 +262,7 @@ pub struct PolicyQuery {
     /// What the asker has; absent: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub known: Option<crate::PolicyVersion>,
-    /// How long to wait for a change; default 0, at most 25.
+    /// How long to wait for a change; default 0, at most 3600.
     #[serde(default)]
     pub wait_seconds: u64,
 }

@@ -98,6 +98,7 @@ impl KubeService {
                 addr: None,
                 version: version.clone(),
                 last_seen: Timestamp::default(),
+                heartbeat: Default::default(),
             };
             let site = Arc::new(Site { record, server_name, upstream, pool: Pool::default() });
             if by_name.insert(name.clone(), site).is_some() {

@@ -52,6 +52,7 @@ fn access_of(user: &str, groups: &[&str]) -> KubeAccess {
         addr: None,
         version: "0".into(),
         last_seen: Timestamp::default(),
+        heartbeat: Default::default(),
     };
     authorize_kube(&user, &policy, &kube).unwrap()
 }

@@ -2,6 +2,7 @@
 //! connections and their retries. Listens on nothing, and dials nothing that a peer names but proxies, which prove themselves as such: a
 //! stream goes to a service that was given here, or is refused (I29).
 
+mod auth;
 mod connect;
 mod counters;
 mod fleet;
@@ -30,6 +31,7 @@ use crate::router::StreamService;
 use crate::tls::{ClientTls, PeerError, TlsConfigError};
 use crate::ways::Ways;
 
+pub use auth::{AuthCarrier, AuthLinks, AuthStream};
 pub use counters::AgentCounters;
 use fleet::Fleet;
 
@@ -181,6 +183,12 @@ impl Agent {
     #[must_use]
     pub fn counters(&self) -> AgentCounters {
         self.fleet.counters()
+    }
+
+    /// The way to the auth service through its links.
+    #[must_use]
+    pub fn auth(&self) -> AuthLinks {
+        AuthLinks::new(Arc::downgrade(&self.fleet))
     }
 
     /// For who knows that what kept the agent out is over: called, the next attempt comes at once.

@@ -154,6 +154,22 @@ pub async fn connect_tcp(address: &str, within: Duration) -> Result<TcpStream, C
     Ok(stream)
 }
 
+/// Lets the system find out that nobody is at the other end of a socket on which nothing is said for long, or that what was said is not taken: a
+/// read or write fails a minute later. For connections that nothing else watches. On Linux alone.
+pub fn watch_silence(socket: &TcpStream) {
+    #[cfg(target_os = "linux")]
+    {
+        let socket = socket2::SockRef::from(socket);
+        let probes = socket2::TcpKeepalive::new().with_time(SILENCE).with_interval(PROBE_EACH).with_retries(PROBES);
+        // Either fails only where the system does not know it, which then is like elsewhere.
+        let _ = socket.set_tcp_keepalive(&probes);
+        // No probe is sent while something waits to be acknowledged, and that would be sent again for a quarter of an hour.
+        let _ = socket.set_tcp_user_timeout(Some(SILENCE + PROBE_EACH * PROBES));
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = socket;
+}
+
 /// Lets the system keep little that is unsent of what is written to a link's socket: the link decides what goes next, and what it has given away goes
 /// before all that comes later. Only Linux has this; elsewhere what is urgent waits behind a full send buffer.
 pub(crate) fn keep_little_unsent(socket: &TcpStream) {
@@ -204,6 +220,13 @@ fn alternating(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
 /// With a piece of what is being written less than a bulk frame.
 #[cfg(target_os = "linux")]
 const MOST_UNSENT: u32 = 8 * 1024;
+/// After which silence of a socket its other end is asked, how often then, and how many questions may stay without an answer.
+#[cfg(target_os = "linux")]
+const SILENCE: Duration = Duration::from_secs(30);
+#[cfg(target_os = "linux")]
+const PROBE_EACH: Duration = Duration::from_secs(10);
+#[cfg(target_os = "linux")]
+const PROBES: u32 = 3;
 const TLS_DEADLINE: Duration = Duration::from_secs(10);
 const MOST_ADDRESSES: usize = 16;
 /// Of an address on the next one (RFC 8305 section 8: connection attempt delay).

@@ -197,6 +197,9 @@ struct ReplyBody {
     code: Option<DialCode>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     message: Option<String>,
+    /// To a registration: whether streams to the auth service are taken.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    auth: bool,
 }
 
 /// Why a header or reply could not be exchanged.
@@ -244,13 +247,23 @@ pub async fn read_dial<S: AsyncRead + Unpin>(stream: &mut S) -> Result<DialHeade
 /// # Errors
 /// [`DialHeaderError`] when the stream breaks.
 pub async fn write_dial_reply<S: AsyncWrite + Unpin>(stream: &mut S, reply: &DialReply) -> Result<(), DialHeaderError> {
+    write_registration_reply(stream, reply, false).await
+}
+
+/// The same to a registration; `auth` says whether streams to the auth service are taken.
+pub(crate) async fn write_registration_reply<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    reply: &DialReply,
+    auth: bool,
+) -> Result<(), DialHeaderError> {
     let body = match reply {
-        DialReply::Connected => ReplyBody { v: DIAL_VERSION, ok: true, code: None, message: None },
+        DialReply::Connected => ReplyBody { v: DIAL_VERSION, ok: true, code: None, message: None, auth },
         DialReply::Refused { code, message } => ReplyBody {
             v: DIAL_VERSION,
             ok: false,
             code: Some(*code),
             message: Some(message.chars().take(MAX_MESSAGE).collect()),
+            auth: false,
         },
     };
     let octets = serde_json::to_vec(&body).map_err(|cause| DialHeaderError::Malformed(cause.to_string()))?;
@@ -262,14 +275,22 @@ pub async fn write_dial_reply<S: AsyncWrite + Unpin>(stream: &mut S, reply: &Dia
 /// # Errors
 /// [`DialHeaderError`] when the stream breaks or what it says is no reply.
 pub async fn read_dial_reply<S: AsyncRead + Unpin>(stream: &mut S) -> Result<DialReply, DialHeaderError> {
+    Ok(read_registration_reply(stream).await?.0)
+}
+
+/// The same to a registration, and whether streams to the auth service are taken.
+pub(crate) async fn read_registration_reply<S: AsyncRead + Unpin>(
+    stream: &mut S,
+) -> Result<(DialReply, bool), DialHeaderError> {
     let body: ReplyBody = decode(&read_message(stream, MAX_DIAL_LEN).await?)?;
-    Ok(if body.ok {
+    let reply = if body.ok {
         DialReply::Connected
     } else {
         // The text is shown on terminals: no control characters of a stranger's.
         let message = body.message.unwrap_or_default().chars().filter(|c| !c.is_control()).collect();
         DialReply::Refused { code: body.code.unwrap_or(DialCode::Unknown), message }
-    })
+    };
+    Ok((reply, body.auth))
 }
 
 /// Writes two octets of length and the message.

@@ -38,10 +38,12 @@ mod tls;
 mod ways;
 mod wire;
 
-pub use agent::{Agent, AgentConfig, AgentCounters, AgentError, AgentState, ProxyLink};
+pub use agent::{
+    Agent, AgentConfig, AgentCounters, AgentError, AgentState, AuthCarrier, AuthLinks, AuthStream, ProxyLink,
+};
 pub use backoff::Backoff;
 pub use carrier::{CARRIER_PATH, WebSocketOctets, accept_carrier, carried};
-pub use connect::{ConnectError, connect_tcp, connect_tls, tls_over};
+pub use connect::{ConnectError, connect_tcp, connect_tls, tls_over, watch_silence};
 pub use connection::{CloseReason, IncomingStream, Link, LinkCounters, LinkState, MuxStream};
 pub use dial::{
     DIAL_VERSION, DialCode, DialHeader, DialHeaderError, DialReply, MAX_DIAL_LEN, Target, TargetKind, TargetName,
@@ -65,10 +67,12 @@ pub use mux::outbox::Outbox;
 pub use mux::stream::StreamError;
 pub use mux::{Mux, MuxEvent, ReadOutcome, Side};
 pub use notice::{MAX_NOTICE_LEN, MAX_PROXIES, ProxyAddress};
-pub use origin::{MAX_ORIGIN_LEN, read_origin, write_origin};
+pub use origin::{MAX_ORIGIN_LEN, Origin, read_origin, write_origin};
 pub use passing::{NoOthers, OtherProxies, PeerProxies};
 pub use read_ahead::ReadAhead;
-pub use registration::{MAX_REGISTRATION_LEN, Offer, OfferError, REGISTRATION_METADATA};
+pub use registration::{
+    AUTH_METADATA, MAX_AUTH_STREAMS, MAX_REGISTRATION_LEN, Offer, OfferError, REGISTRATION_METADATA,
+};
 pub use relay::{Relayed, relay};
 pub use replay::ReplayBudget;
 pub use resume::{
@@ -76,7 +80,7 @@ pub use resume::{
     ResumeKeys, ResumeRequest,
 };
 pub use router::{AttachedAgent, Attachment, DialError, Inventory, Place, Router, StreamService};
-pub use server::{AgentEvents, AgentSession, EarlierProcess, RegistrationError, TunnelServer};
+pub use server::{AgentEvents, AgentSession, AuthStreams, EarlierProcess, RegistrationError, TunnelServer};
 pub use service::{
     ALPN_SERVICE, Caller, ListenError, ServiceAddress, ServiceConnection, ServiceDialError, ServiceDialer,
     ServiceListener, ServiceName, ServiceNameError, Services,

@@ -296,7 +296,7 @@ impl Sequence {
 
     /// Whether a frame that goes out again is next, and none is under way: a question in front of it would be answered also where the path never takes
     /// one of those frames, and would say that it does.
-    fn must_repeat_first(&self) -> bool {
+    pub fn must_repeat_first(&self) -> bool {
         self.again > 0 && self.sent - self.again <= self.acked
     }
 
@@ -316,9 +316,10 @@ impl Sequence {
 
     /// Octets wait for those before them only: while nothing was written the path took nothing.
     fn count_sent(&mut self, now: Instant) {
-        let new = self.sent - self.timed;
+        let under_way = self.sent - self.again;
+        let new = under_way.saturating_sub(self.timed);
         if new > 0 {
-            self.timed = self.sent;
+            self.timed = under_way;
             self.clears = self.clears.max(now) + self.drain.takes(new);
         }
     }
@@ -368,7 +369,7 @@ impl Sequence {
         };
         self.pong_due = None;
         self.doubt_ends();
-        self.drain = Drain::default();
+        self.drain = self.drain.carried_over();
     }
 
     /// Goes on over another connection, whose peer has received so many octets; returns how many of them are news. What this side has
@@ -383,12 +384,17 @@ impl Sequence {
         }
         let advance = peer_received - self.acked;
         self.acked = peer_received;
-        self.futile = if advance > 0 || self.sent == self.acked { 0 } else { (self.futile + 1).min(MOST_FUTILE) };
+        if advance > 0 || self.sent == self.acked {
+            self.futile = 0;
+        } else {
+            self.futile = (self.futile + 1).min(MOST_FUTILE);
+            self.drain = Drain::default(); // it may have been let go because the path is slower by more than was thought
+        }
         self.ack_sent = self.received;
         self.ack_due = None;
         self.heard = now;
         self.unacked_since = (self.sent > self.acked).then_some(now);
-        (self.clears, self.timed) = (now, self.sent);
+        (self.clears, self.timed) = (now, self.acked);
         if self.watchful
             && let Ping::None { next } = self.ping
         {

@@ -11,29 +11,40 @@ use crate::dial::{DIAL_VERSION, DialHeaderError, decode, read_message, write_mes
 /// Most octets of an origin header.
 pub const MAX_ORIGIN_LEN: usize = 256;
 
-#[derive(Serialize, Deserialize)]
-struct Origin {
-    v: u32,
-    client_addr: SocketAddr,
+/// Of a client whose bytes follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Where it is.
+    pub client: SocketAddr,
+    /// Whether its bytes come in a stream of an agent's link.
+    pub in_link: bool,
 }
 
-/// Says where the client is whose bytes follow.
+#[derive(Serialize, Deserialize)]
+struct Header {
+    v: u32,
+    client_addr: SocketAddr,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    in_link: bool,
+}
+
+/// Says of whom the bytes are that follow.
 ///
 /// # Errors
 /// [`DialHeaderError`] when the stream breaks.
-pub async fn write_origin<S: AsyncWrite + Unpin>(stream: &mut S, client: SocketAddr) -> Result<(), DialHeaderError> {
-    let origin = Origin { v: DIAL_VERSION, client_addr: client };
-    let octets = serde_json::to_vec(&origin).map_err(|cause| DialHeaderError::Malformed(cause.to_string()))?;
+pub async fn write_origin<S: AsyncWrite + Unpin>(stream: &mut S, origin: Origin) -> Result<(), DialHeaderError> {
+    let header = Header { v: DIAL_VERSION, client_addr: origin.client, in_link: origin.in_link };
+    let octets = serde_json::to_vec(&header).map_err(|cause| DialHeaderError::Malformed(cause.to_string()))?;
     write_message(stream, &octets, MAX_ORIGIN_LEN).await
 }
 
-/// Reads where the client is whose bytes follow, and not one octet more.
+/// Reads of whom the bytes are that follow, and not one octet more.
 ///
 /// # Errors
 /// [`DialHeaderError`] when the stream breaks or what it says is no origin header.
-pub async fn read_origin<S: AsyncRead + Unpin>(stream: &mut S) -> Result<SocketAddr, DialHeaderError> {
-    let origin: Origin = decode(&read_message(stream, MAX_ORIGIN_LEN).await?)?;
-    Ok(origin.client_addr)
+pub async fn read_origin<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Origin, DialHeaderError> {
+    let header: Header = decode(&read_message(stream, MAX_ORIGIN_LEN).await?)?;
+    Ok(Origin { client: header.client_addr, in_link: header.in_link })
 }
 
 #[cfg(test)]
@@ -42,7 +53,7 @@ mod tests {
 
     use super::*;
 
-    async fn read(octets: &[u8]) -> Result<SocketAddr, DialHeaderError> {
+    async fn read(octets: &[u8]) -> Result<Origin, DialHeaderError> {
         let (mut near, mut far) = duplex(1024);
         near.write_all(octets).await.unwrap();
         drop(near);
@@ -51,18 +62,23 @@ mod tests {
 
     #[tokio::test]
     async fn an_origin_is_read_as_the_protocol_document_shows_it_and_what_follows_is_left() {
-        let (mut near, mut far) = duplex(1024);
         let client: SocketAddr = "[2001:db8::1]:5000".parse().unwrap();
-        write_origin(&mut near, client).await.unwrap();
-        near.write_all(b"next").await.unwrap();
-        drop(near);
-        let mut sent = Vec::new();
-        far.read_to_end(&mut sent).await.unwrap();
-        assert_eq!(sent, b"\x00\x2a{\"v\":1,\"client_addr\":\"[2001:db8::1]:5000\"}next");
+        for (in_link, expected) in [
+            (false, &b"\x00\x2a{\"v\":1,\"client_addr\":\"[2001:db8::1]:5000\"}next"[..]),
+            (true, b"\x00\x39{\"v\":1,\"client_addr\":\"[2001:db8::1]:5000\",\"in_link\":true}next"),
+        ] {
+            let (mut near, mut far) = duplex(1024);
+            write_origin(&mut near, Origin { client, in_link }).await.unwrap();
+            near.write_all(b"next").await.unwrap();
+            drop(near);
+            let mut sent = Vec::new();
+            far.read_to_end(&mut sent).await.unwrap();
+            assert_eq!(sent, expected);
 
-        let mut rest = &sent[..];
-        assert_eq!(read_origin(&mut rest).await.unwrap(), client);
-        assert_eq!(rest, b"next");
+            let mut rest = &sent[..];
+            assert_eq!(read_origin(&mut rest).await.unwrap(), Origin { client, in_link });
+            assert_eq!(rest, b"next");
+        }
     }
 
     #[tokio::test]

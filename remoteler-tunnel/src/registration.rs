@@ -11,6 +11,10 @@ use crate::service::ServiceAddress;
 
 /// Metadata of the stream on which an agent registers: the first that it opens.
 pub const REGISTRATION_METADATA: &[u8] = br#"{"v":1,"register":true}"#;
+/// Metadata of a stream on which an agent speaks to the auth service, where the proxy said in its reply that it takes them.
+pub const AUTH_METADATA: &[u8] = br#"{"v":1,"auth":true}"#;
+/// Most of those of one link at once: one that waits, one for words, and some for what else happens.
+pub const MAX_AUTH_STREAMS: usize = 8;
 /// Most octets of a registration.
 pub const MAX_REGISTRATION_LEN: usize = 60_000;
 

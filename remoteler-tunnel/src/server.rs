@@ -1,6 +1,7 @@
 //! Proxy side of reverse tunnels: takes an agent's link, checks what it registers against its certificate, and keeps it in the
 //! router while it lives. Owns the links of agents. Never believes a name that a certificate does not say (I28).
 
+mod led;
 mod passed;
 mod resume;
 #[cfg(test)]
@@ -22,20 +23,26 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::connection::{CloseReason, IncomingStream, Link, MuxStream, TakeUpError, read_body};
-use crate::dial::{DialCode, DialHeaderError, DialReply, decode, read_message, write_dial_reply, write_message};
+use crate::dial::{
+    DialCode, DialHeaderError, DialReply, decode, read_message, write_dial_reply, write_message,
+    write_registration_reply,
+};
 use crate::listener::Admission;
 use crate::mux::Side;
 use crate::mux::error::Code;
 use crate::mux::limits::Limits;
 use crate::mux::stream::StreamError;
 use crate::notice::{MAX_NOTICE_LEN, Notice, ProxyAddress};
-use crate::registration::{MAX_REGISTRATION_LEN, Offer, OfferError, REGISTRATION_METADATA, Registration};
+use crate::registration::{
+    AUTH_METADATA, MAX_REGISTRATION_LEN, Offer, OfferError, REGISTRATION_METADATA, Registration,
+};
 use crate::replay::ReplayBudget;
 use crate::resume::{Channel, EXPORT_CHANNEL, EXPORT_KEYS, RESUME_MAGIC, ResumeKeys, ResumeRequest};
 use crate::router::{Attachment, Router};
 use crate::stream::{BoxedStream, Replayed};
 use crate::tls::ExportsKeys;
 
+use led::Led;
 pub use passed::EarlierProcess;
 use passed::{Asked, Earlier, Passed};
 use resume::{Kept, Resumable};
@@ -109,6 +116,13 @@ pub trait AgentEvents: Send + Sync {
     async fn refused(&self, host: Option<&HostIdentity>, source: SocketAddr, error: &RegistrationError);
 }
 
+/// Leads streams of agents to the auth service, as it leads connections there: the octets are copied, and TLS is between those two.
+#[async_trait]
+pub trait AuthStreams: Send + Sync {
+    /// Serves one stream of an agent that comes from `source`, to its end.
+    async fn serve(&self, stream: BoxedStream, source: SocketAddr);
+}
+
 /// Serves agents' links.
 pub struct TunnelServer {
     router: Arc<Router>,
@@ -119,6 +133,7 @@ pub struct TunnelServer {
     resumable: Arc<Resumable>,
     proxies: watch::Receiver<Vec<ProxyAddress>>,
     earlier: Earlier,
+    auth: Option<Arc<dyn AuthStreams>>,
 }
 
 impl TunnelServer {
@@ -127,13 +142,19 @@ impl TunnelServer {
     pub fn new(router: Arc<Router>, events: Arc<dyn AgentEvents>, limits: Limits) -> Self {
         let (_, proxies) = watch::channel(Vec::new());
         let (replay, resumable) = (ReplayBudget::default(), Arc::default());
-        Self { router, events, limits, live: None, replay, resumable, proxies, earlier: Earlier::default() }
+        Self { router, events, limits, live: None, replay, resumable, proxies, earlier: Earlier::default(), auth: None }
     }
 
     /// Tells every agent where the proxies of the cluster are, and again whenever that changes.
     #[must_use]
     pub fn telling(self, proxies: watch::Receiver<Vec<ProxyAddress>>) -> Self {
         Self { proxies, ..self }
+    }
+
+    /// Takes streams of agents to the auth service, and tells agents so. Without it they make connections of their own.
+    #[must_use]
+    pub fn leading_to(self, auth: Arc<dyn AuthStreams>) -> Self {
+        Self { auth: Some(auth), ..self }
     }
 
     /// Keeps what was sent and not acknowledged within `replay`, all links together; [`ReplayBudget::default`] when this is not said.
@@ -173,16 +194,24 @@ impl TunnelServer {
     async fn hold(&self, registered: Box<Registered>) {
         let Registered { agent, link, control, attachment, kept, live } = *registered;
         let mut shut_out = std::pin::pin!(shut_out(live).fuse());
+        let mut led = Led::new();
         if let Some(control) = control {
             tokio::select! {
-                () = registered_until(&link, control, self.proxies.clone()) => {}
+                () = self.registered_until(&agent, &link, control, &mut led) => {}
                 reason = &mut shut_out => cut(&link, &reason),
             }
         }
         // From here on nobody dials it; what is open may end in peace, unless the host is shut out meanwhile.
         let detached = self.router.detach(attachment);
+        let closed = async {
+            tokio::select! {
+                reason = link.closed() => return reason,
+                () = led.run_out() => {}
+            }
+            link.closed().await
+        };
         let reason = tokio::select! {
-            reason = link.closed() => reason,
+            reason = closed => reason,
             why = &mut shut_out => {
                 cut(&link, &why);
                 link.closed().await
@@ -260,7 +289,7 @@ impl TunnelServer {
             None => (None, None),
         };
         let kept = keys.map(|keys| self.resumable.keep(keys, agent.host.id, agent.offer.clone(), link.clone(), place));
-        let control = confirm(control).await.ok();
+        let control = confirm(control, self.auth.is_some()).await.ok();
         if control.is_none() {
             link.close(Code::Protocol, "the registration's stream broke");
         }
@@ -339,6 +368,42 @@ impl TunnelServer {
         Ok((agent, live))
     }
 
+    /// Waits until the agent takes its registration back or the link ends; tells it of proxies meanwhile, and leads its streams to the auth
+    /// service there. An agent opens nothing besides: what else it tries is refused.
+    async fn registered_until(&self, agent: &AgentSession, link: &Link, mut control: MuxStream, led: &mut Led) {
+        let mut proxies = self.proxies.clone();
+        proxies.mark_changed();
+        let (mut nothing, mut listens) = ([0], true);
+        loop {
+            tokio::select! {
+                incoming = link.accept() => match incoming {
+                    Some(incoming) => self.lead(incoming, agent.source, led),
+                    None => return,
+                },
+                _ = control.read(&mut nothing) => return, // its end; an agent says nothing more on it
+                Some(()) = led.ended() => {}
+                Ok(()) = proxies.changed(), if listens => {
+                    let known = proxies.borrow_and_update().clone();
+                    if known.is_empty() {
+                        continue;
+                    }
+                    let notice = Notice::proxies(&known).to_json();
+                    let told = Box::pin(write_message(&mut control, &notice, MAX_NOTICE_LEN));
+                    // An agent of an earlier version reads nothing, and some day there is no room for more.
+                    listens = matches!(timeout(NOTICE_DEADLINE, told).await, Ok(Ok(())));
+                }
+            }
+        }
+    }
+
+    /// Leads a stream of an agent to the auth service, or refuses it.
+    fn lead(&self, incoming: IncomingStream, source: SocketAddr, led: &mut Led) {
+        match self.auth.as_ref().filter(|_| incoming.metadata() == AUTH_METADATA) {
+            Some(auth) => led.lead(incoming, auth, source),
+            None => refuse(incoming),
+        }
+    }
+
     /// The host's place among live work, by the certificate that it shows now.
     fn enter(&self, host: &VerifiedHost) -> Result<Option<LiveGuard>, RegistrationError> {
         let Some(live) = &self.live else { return Ok(None) };
@@ -377,36 +442,10 @@ struct Registered {
 }
 
 /// Tells the agent that it can be dialled. The stream stays open for as long as the registration holds.
-async fn confirm(mut control: MuxStream) -> Result<MuxStream, DialHeaderError> {
-    write_dial_reply(&mut control, &DialReply::Connected).await?;
+async fn confirm(mut control: MuxStream, auth: bool) -> Result<MuxStream, DialHeaderError> {
+    write_registration_reply(&mut control, &DialReply::Connected, auth).await?;
     control.flush().await?;
     Ok(control)
-}
-
-/// Waits until the agent takes its registration back or the link ends, and tells it of proxies meanwhile. An agent opens nothing besides:
-/// what it tries is refused.
-async fn registered_until(link: &Link, mut control: MuxStream, mut proxies: watch::Receiver<Vec<ProxyAddress>>) {
-    proxies.mark_changed();
-    let (mut nothing, mut listens) = ([0], true);
-    loop {
-        tokio::select! {
-            incoming = link.accept() => match incoming {
-                Some(incoming) => refuse(incoming),
-                None => return,
-            },
-            _ = control.read(&mut nothing) => return, // its end; an agent says nothing more on it
-            Ok(()) = proxies.changed(), if listens => {
-                let known = proxies.borrow_and_update().clone();
-                if known.is_empty() {
-                    continue;
-                }
-                let notice = Notice::proxies(&known).to_json();
-                let told = Box::pin(write_message(&mut control, &notice, MAX_NOTICE_LEN));
-                // An agent of an earlier version reads nothing, and some day there is no room for more.
-                listens = matches!(timeout(NOTICE_DEADLINE, told).await, Ok(Ok(())));
-            }
-        }
-    }
 }
 
 fn refuse(incoming: IncomingStream) {

@@ -1,10 +1,11 @@
 //! A path to a proxy that a test has in its hand: connections over it can be lost, and it can be closed.
 
 use std::{
+    io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -20,6 +21,7 @@ struct Way {
     sockets: Mutex<Vec<TcpStream>>,
     closed: AtomicBool,
     taken: AtomicUsize,
+    carried: AtomicU64,
 }
 
 impl Path {
@@ -62,6 +64,12 @@ impl Path {
         self.way.taken.load(Ordering::SeqCst)
     }
 
+    /// How many octets it has passed on, both ways.
+    #[must_use]
+    pub fn carried(&self) -> u64 {
+        self.way.carried.load(Ordering::SeqCst)
+    }
+
     /// Ends all connections; how many.
     #[must_use]
     pub fn lose(&self) -> usize {
@@ -85,7 +93,7 @@ impl Path {
 }
 
 impl Way {
-    fn pass(&self, near: TcpStream, proxy: &str) {
+    fn pass(self: &Arc<Self>, near: TcpStream, proxy: &str) {
         if self.closed.load(Ordering::SeqCst) {
             return;
         }
@@ -98,8 +106,15 @@ impl Way {
         }
         for (from, to) in pair {
             let (Ok(mut from), Ok(mut to)) = (from, to) else { continue };
+            let way = self.clone();
             std::thread::spawn(move || {
-                let _ = std::io::copy(&mut from, &mut to);
+                let mut piece = vec![0; 64 * 1024];
+                while let Ok(length @ 1..) = from.read(&mut piece) {
+                    way.carried.fetch_add(length as u64, Ordering::SeqCst);
+                    if to.write_all(&piece[..length]).is_err() {
+                        break;
+                    }
+                }
                 let _ = to.shutdown(Shutdown::Both);
             });
         }

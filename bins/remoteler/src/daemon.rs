@@ -15,16 +15,16 @@ use std::{
 
 #[cfg(feature = "app")]
 use remoteler_app::AppService;
-use remoteler_client::{ShutOut, SshHostKey};
+use remoteler_client::{HostKeeper, ShutOut, SshHostKey};
 use remoteler_core::{
-    BoundedRefusals, HostIdentity, Labels, LockContext, Locked, NodeRecord, PolicySource, SystemRole, Timestamp,
-    with_causes,
+    BoundedRefusals, Heartbeat, HostIdentity, Labels, LockContext, Locked, NodeRecord, PolicySource, SystemRole,
+    Timestamp, with_causes,
 };
 #[cfg(feature = "kube")]
 use remoteler_kube::KubeService;
 use remoteler_ssh::{Node, Uploader};
 use remoteler_tunnel::{Agent, StreamService, TargetKind, enforce};
-use tokio::{net::TcpListener, time::Instant};
+use tokio::{net::TcpListener, sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
@@ -104,6 +104,8 @@ impl Daemon {
         let senders = TaskTracker::new();
         let mut base = Base::new(&settings, &data_dir, &stop, &senders, before.as_ref()).await?;
         let keeper = base.keeper.take();
+        let heartbeats =
+            keeper.as_ref().map(HostKeeper::heartbeat).unwrap_or_else(|| watch::channel(Heartbeat::default()).1);
         board.update(|status| {
             status.version = VERSION.into();
             status.pid = std::process::id();
@@ -135,13 +137,13 @@ impl Daemon {
             ports: Mutex::default(),
             estate: None,
         };
-        daemon.compose(&settings, listeners, &base).await?;
+        daemon.compose(&settings, listeners, &base, heartbeats).await?;
         let identity = base.keys.identity.clone();
         tokio::spawn(until(daemon.stop.clone(), show_locks(identity, base.policy.clone(), daemon.board.clone())));
         if let Some(keeper) = keeper {
             tokio::spawn(until(daemon.stop.clone(), show_standing(keeper.standing(), daemon.board.clone())));
             let keeper = LentKeeper::new(keeper, base.api.clone(), daemon.stop.clone());
-            tokio::spawn(keeper.clone().run());
+            daemon.senders.spawn(keeper.clone().run());
             let proxy_alone = settings.roles().into_iter().eq([SystemRole::Proxy]);
             daemon.estate = base.spool.clone().filter(|_| proxy_alone).map(|spool| Estate { spool, keeper });
         }
@@ -155,7 +157,13 @@ impl Daemon {
         Ok(daemon)
     }
 
-    async fn compose(&mut self, settings: &Settings, mut listeners: Listeners, base: &Base) -> anyhow::Result<()> {
+    async fn compose(
+        &mut self,
+        settings: &Settings,
+        mut listeners: Listeners,
+        base: &Base,
+        heartbeats: watch::Receiver<Heartbeat>,
+    ) -> anyhow::Result<()> {
         let node_listener = listeners.node.take();
         let mut announced = Announced::default();
         let mut services: HashMap<TargetKind, Arc<dyn StreamService>> = HashMap::new();
@@ -212,14 +220,16 @@ impl Daemon {
             let parts = agent::TunnelParts { proxy, host, services, tls, connections, ways, limits, replay };
             let (clock, entropy) = (base.clock.clone(), base.entropy.clone());
             let agent = agent::start(parts, clock, entropy, self.board.clone(), self.stop.clone());
+            base.links.lead_through(agent.auth());
             let follow = agent::follow_locks(base.keys.identity.clone(), base.policy.clone(), agent.retry());
             tokio::spawn(until(self.stop.clone(), follow));
             self.agent = Some(agent);
         }
         // The first heartbeat is waited for, so that what says it is ready can be found; auth being away is no reason not to start.
         let mut pulse = Pulse::default();
-        let wait = pulse.observe(&heartbeat::announce(&*base.api, &announced).await);
-        tokio::spawn(heartbeat::run(base.api.clone(), announced, pulse, wait, self.closing.clone()));
+        let first = Heartbeat::default();
+        let wait = pulse.observe(&heartbeat::announce(&*base.api, &announced, first).await, first);
+        self.senders.spawn(heartbeat::run(base.api.clone(), announced, pulse, wait, heartbeats, self.closing.clone()));
         Ok(())
     }
 
@@ -247,6 +257,7 @@ impl Daemon {
             addr,
             version: VERSION.into(),
             last_seen: Timestamp::default(),
+            heartbeat: Default::default(),
         };
         let parts = NodeParts {
             record: record.clone(),

@@ -1,12 +1,14 @@
-//! Tells the auth service again and again what this process serves, so that it is found and soon forgotten when it is gone.
+//! Tells the auth service again and again what this process serves, so that it is found and soon forgotten when it is gone. Who is gone in order
+//! says so: its last word counts as long as that of those who speak often.
 
 use std::{sync::Arc, time::Duration};
 
 #[cfg(feature = "app")]
 use remoteler_app::AppService;
-use remoteler_core::{ApiError, AuthApi, NodeRecord};
+use remoteler_core::{ApiError, AuthApi, Heartbeat, NodeRecord};
 #[cfg(feature = "kube")]
 use remoteler_kube::KubeService;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::services::labels::LiveLabels;
@@ -26,20 +28,23 @@ pub(crate) struct Announced {
     pub(crate) proxy: Option<String>,
 }
 
-const PERIOD: Duration = Duration::from_secs(30);
+/// The longest pause after a failure.
+const MOST: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(2);
+/// How long the last word may take.
+const FAREWELL: Duration = Duration::from_secs(3);
 
-/// Announces once.
+/// Announces once, and says when it will again.
 ///
 /// # Errors
 /// The first announcement that was not taken.
-pub(crate) async fn announce(api: &dyn AuthApi, announced: &Announced) -> Result<(), ApiError> {
+pub(crate) async fn announce(api: &dyn AuthApi, announced: &Announced, heartbeat: Heartbeat) -> Result<(), ApiError> {
     if let Some((record, labels)) = &announced.node {
-        api.announce_node(NodeRecord { labels: labels.read(), ..record.clone() }).await?;
+        api.announce_node(NodeRecord { labels: labels.read(), heartbeat, ..record.clone() }).await?;
     }
     #[cfg(feature = "kube")]
     for record in announced.kube.iter().flat_map(KubeService::records) {
-        api.announce_kube(record).await?;
+        api.announce_kube(remoteler_core::KubeRecord { heartbeat, ..record }).await?;
     }
     if let Some(addr) = &announced.proxy {
         api.announce_proxy(addr.clone()).await?;
@@ -49,7 +54,7 @@ pub(crate) async fn announce(api: &dyn AuthApi, announced: &Announced) -> Result
     let mut taken = Ok(());
     #[cfg(feature = "app")]
     for record in announced.apps.iter().flat_map(AppService::records) {
-        taken = taken.and(api.announce_app(record).await);
+        taken = taken.and(api.announce_app(remoteler_core::AppRecord { heartbeat, ..record }).await);
     }
     taken
 }
@@ -74,20 +79,20 @@ pub(crate) enum Change {
 
 impl Pulse {
     /// After an announcement that was taken or not.
-    pub(crate) fn beat(&mut self, taken: bool) -> (Duration, Change) {
+    pub(crate) fn beat(&mut self, taken: bool, heartbeat: Heartbeat) -> (Duration, Change) {
         let before = self.failures;
         if taken {
             self.failures = 0;
-            return (PERIOD, if before > 0 { Change::Back } else { Change::None });
+            return (heartbeat.period(), if before > 0 { Change::Back } else { Change::None });
         }
         self.failures = before.saturating_add(1);
-        let wait = RETRY.saturating_mul(1 << before.min(8)).min(PERIOD);
+        let wait = RETRY.saturating_mul(1 << before.min(8)).min(MOST);
         (wait, if before == 0 { Change::Lost } else { Change::None })
     }
 
     /// The same, and says so in the log.
-    pub(crate) fn observe(&mut self, result: &Result<(), ApiError>) -> Duration {
-        let (wait, change) = self.beat(result.is_ok());
+    pub(crate) fn observe(&mut self, result: &Result<(), ApiError>, heartbeat: Heartbeat) -> Duration {
+        let (wait, change) = self.beat(result.is_ok(), heartbeat);
         match (change, result) {
             (Change::Lost, Err(cause)) => {
                 tracing::warn!(%cause, "the auth service does not take heartbeats; they are tried again, less and less often");
@@ -102,45 +107,152 @@ impl Pulse {
     }
 }
 
-/// Announces again and again until `stop`, first after `wait`; sooner after a failure.
+/// Announces again and again until `stop`, first after `wait`, then as often as the host says that it is there; at once when that or the labels
+/// change, and sooner after a failure.
 pub(crate) async fn run(
     api: Arc<dyn AuthApi>,
     announced: Announced,
-    mut pulse: Pulse,
-    mut wait: Duration,
+    pulse: Pulse,
+    wait: Duration,
+    heartbeats: watch::Receiver<Heartbeat>,
     stop: CancellationToken,
 ) {
-    let mut labels = announced.node.as_ref().map(|(_, labels)| labels.subscribe());
+    let labels = announced.node.as_ref().map(|(_, labels)| labels.subscribe());
+    // A proxy's record does not say how often it comes.
+    let heartbeats = announced.proxy.is_none().then_some(heartbeats);
+    let announced = Arc::new(announced);
+    let say = |heartbeat| {
+        let (api, announced) = (api.clone(), announced.clone());
+        async move { announce(&*api, &announced, heartbeat).await }
+    };
+    say_again(say, (pulse, wait), (labels, heartbeats), stop).await;
+}
+
+async fn say_again<L, F>(
+    say: impl Fn(Heartbeat) -> F,
+    (mut pulse, mut wait): (Pulse, Duration),
+    (mut labels, mut heartbeats): (Option<watch::Receiver<L>>, Option<watch::Receiver<Heartbeat>>),
+    stop: CancellationToken,
+) where
+    F: Future<Output = Result<(), ApiError>>,
+{
+    let mut said = Heartbeat::default();
     loop {
-        let next = async {
-            match &mut labels {
-                // New labels are announced at once.
-                Some(labels) => drop(tokio::time::timeout(wait, labels.changed()).await),
-                None => tokio::time::sleep(wait).await,
-            }
-        };
-        if stop.run_until_cancelled(next).await.is_none() {
-            return;
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = tokio::time::sleep(wait) => {}
+            () = turn(&mut labels) => {}
+            () = turn(&mut heartbeats) => {}
         }
-        wait = pulse.observe(&announce(&*api, &announced).await);
+        let heartbeat = heartbeats.as_mut().map(|period| *period.borrow_and_update()).unwrap_or_default();
+        let taken = say(heartbeat).await;
+        if taken.is_ok() {
+            said = heartbeat;
+        }
+        wait = pulse.observe(&taken, heartbeat);
     }
+    if said > Heartbeat::default() {
+        // When it is not heard, the one before counts.
+        let _ = tokio::time::timeout(FAREWELL, say(Heartbeat::default())).await;
+    }
+}
+
+/// Waits for another value; for ever where none will come.
+async fn turn<T>(values: &mut Option<watch::Receiver<T>>) {
+    if let Some(values) = values
+        && values.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    };
+
+    use remoteler_core::ApiErrorKind;
+    use tokio::time::{Instant, sleep};
+
     use super::*;
 
     #[test]
     fn an_auth_service_that_is_away_is_asked_less_and_less_often_and_named_once() {
         let mut pulse = Pulse::default();
-        assert_eq!(pulse.beat(true), (PERIOD, Change::None));
-        let waits: Vec<_> = (0..40).map(|_| pulse.beat(false)).collect();
+        let seldom = Heartbeat::every(Duration::from_secs(300));
+        assert_eq!(pulse.beat(true, seldom), (seldom.period(), Change::None));
+        let waits: Vec<_> = (0..40).map(|_| pulse.beat(false, seldom)).collect();
         let seconds: Vec<_> = waits.iter().take(6).map(|(wait, _)| wait.as_secs()).collect();
         assert_eq!(seconds, [2, 4, 8, 16, 30, 30]);
         assert_eq!(waits.iter().filter(|(_, change)| *change == Change::Lost).count(), 1);
-        assert!(waits.iter().all(|(wait, change)| *wait <= PERIOD && *change != Change::Back));
-        assert_eq!(pulse.beat(true), (PERIOD, Change::Back));
-        assert_eq!(pulse.beat(true), (PERIOD, Change::None));
-        assert_eq!(pulse.beat(false), (RETRY, Change::Lost), "a new failure begins anew");
+        assert!(waits.iter().all(|(wait, change)| *wait <= MOST && *change != Change::Back));
+        assert_eq!(pulse.beat(true, seldom), (seldom.period(), Change::Back));
+        assert_eq!(pulse.beat(true, Heartbeat::default()), (MOST, Change::None));
+        assert_eq!(pulse.beat(false, seldom), (RETRY, Change::Lost), "a new failure begins anew");
+    }
+
+    /// Records what is said, and when; as many are not taken as `lost` says.
+    #[derive(Default)]
+    struct Said {
+        words: Mutex<Vec<(u64, u64)>>,
+        lost: AtomicU32,
+    }
+
+    impl Said {
+        /// Says on, until `stop`.
+        fn on(
+            self: &Arc<Self>,
+            period: &watch::Sender<Heartbeat>,
+            labels: &watch::Sender<()>,
+        ) -> (CancellationToken, tokio::task::JoinHandle<()>) {
+            let (stop, began, said) = (CancellationToken::new(), Instant::now(), self.clone());
+            let say = move |heartbeat: Heartbeat| {
+                let said = said.clone();
+                async move {
+                    let lost = said.lost.fetch_update(SeqCst, SeqCst, |lost| lost.checked_sub(1)).is_ok();
+                    said.words.lock().unwrap().push((began.elapsed().as_secs(), heartbeat.period().as_secs()));
+                    if lost { Err(ApiError::new(ApiErrorKind::Unavailable, "away")) } else { Ok(()) }
+                }
+            };
+            let follows = (Some(labels.subscribe()), Some(period.subscribe()));
+            let start = (Pulse::default(), Heartbeat::default().period());
+            let running = tokio::spawn(say_again(say, start, follows, stop.clone()));
+            (stop, running)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_period_is_said_at_once_and_who_is_gone_in_order_says_the_shortest() {
+        let (said, period, labels) =
+            (Arc::new(Said::default()), watch::Sender::new(Heartbeat::from(300)), watch::Sender::new(()));
+        let (stop, running) = said.on(&period, &labels);
+        sleep(Duration::from_secs(400)).await;
+        period.send_replace(Heartbeat::from(30));
+        sleep(Duration::from_secs(35)).await;
+        period.send_replace(Heartbeat::from(1800));
+        sleep(Duration::from_secs(1000)).await;
+        labels.send_replace(());
+        sleep(Duration::from_secs(65)).await;
+        stop.cancel();
+        running.await.unwrap();
+        let expected = [(30, 300), (330, 300), (400, 30), (430, 30), (435, 1800), (1435, 1800), (1500, 30)];
+        assert_eq!(*said.words.lock().unwrap(), expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_speaks_often_says_no_last_word_and_one_that_is_not_heard_is_said_again_soon() {
+        let (said, period, labels) =
+            (Arc::new(Said::default()), watch::Sender::new(Heartbeat::default()), watch::Sender::new(()));
+        said.lost.store(2, SeqCst);
+        let (stop, running) = said.on(&period, &labels);
+        // Nobody will say another period any more, and the present one holds.
+        drop((period, labels));
+        sleep(Duration::from_secs(70)).await;
+        stop.cancel();
+        running.await.unwrap();
+        assert_eq!(*said.words.lock().unwrap(), [(30, 30), (32, 30), (36, 30), (66, 30)]);
     }
 }

@@ -96,7 +96,7 @@ pub(super) fn schemas() -> Map<String, Value> {
             name,
             object(
                 &[("host_id", text()), ("name", text()), ("version", text()), ("last_seen", time())],
-                &[("labels", map(text())), ("addr", text())],
+                &[("labels", map(text())), ("addr", text()), ("heartbeat_seconds", integer())],
             ),
         );
     }
@@ -125,8 +125,8 @@ fn add_rotation(all: &mut Map<String, Value>) {
         "RotationView",
         object(&[("generation", integer()), ("user", text()), ("host", text()), ("token", text())], &[]),
     );
-    add("TrustAck", object(&[("generation", integer())], &[("instance", text())]));
-    add("TrustAcked", object(&[], &[("renew", boolean())]));
+    add("TrustAck", object(&[("generation", integer())], &[("instance", text()), ("heartbeat_seconds", integer())]));
+    add("TrustAcked", object(&[], &[("renew", boolean()), ("longest_heartbeat_seconds", integer())]));
     add("RenewQuery", object(&[], &[("instance", text())]));
     add("RotationPlan", object(&[("mode", text())], &[("grace_seconds", integer())]));
     add(
@@ -143,7 +143,7 @@ fn add_rotation(all: &mut Map<String, Value>) {
                 ("generation", integer()),
                 ("last_contact", time()),
             ],
-            &[],
+            &[("heartbeat_seconds", integer())],
         ),
     );
     add(

@@ -11,7 +11,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
-use remoteler_core::{ApiError, ApiErrorKind};
+use remoteler_core::{ApiError, ApiErrorKind, Heartbeat, wire};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::UnixListener,
@@ -36,10 +36,15 @@ pub struct ServeError(#[source] Box<dyn std::error::Error + Send + Sync>);
 pub struct HttpApi {
     service: AuthService,
     router: Router,
+    /// After which a connection of a host with no request is closed.
+    idle_of_hosts: Duration,
 }
 
 /// A connection with no request for so long is closed.
 const IDLE: Duration = Duration::from_secs(90);
+/// The same of a host's inside its link, which finds out by itself that its path is gone: its words may come half an hour apart, and each needs no
+/// connection of its own.
+const IDLE_IN_LINKS: Duration = Heartbeat::LONGEST.period().saturating_add(IDLE);
 /// From the head of a request to its answer.
 const REQUEST: Duration = Duration::from_secs(60);
 const MAX_HEADERS: usize = 100;
@@ -53,7 +58,13 @@ impl HttpApi {
     /// Over a service.
     #[must_use]
     pub fn new(service: AuthService) -> Self {
-        Self { service, router: routes::router() }
+        Self { service, router: routes::router(), idle_of_hosts: IDLE }
+    }
+
+    /// The same for connections inside links of hosts.
+    #[must_use]
+    pub fn in_links(&self) -> Self {
+        Self { idle_of_hosts: IDLE_IN_LINKS, ..self.clone() }
     }
 
     /// Serves `stream` for `caller` until the peer ends it. On `shutdown` the requests under way are answered and no more are
@@ -73,9 +84,10 @@ impl HttpApi {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (streams, octets) = match caller {
-            Caller::Anonymous { .. } => (MAX_STREAMS_OF_NOBODY, MAX_BODY_OF_NOBODY),
-            Caller::User { .. } | Caller::Host { .. } | Caller::LocalAdmin => (MAX_STREAMS, usize::MAX),
+        let (streams, octets, idle) = match caller {
+            Caller::Anonymous { .. } => (MAX_STREAMS_OF_NOBODY, MAX_BODY_OF_NOBODY, IDLE),
+            Caller::User { .. } | Caller::LocalAdmin => (MAX_STREAMS, usize::MAX, IDLE),
+            Caller::Host { .. } => (MAX_STREAMS, usize::MAX, self.idle_of_hosts),
         };
         let api = Api(self.service.as_caller(caller.clone()));
         let (router, inner, caller) = (self.router.clone(), self.service.inner(), Arc::new(caller));
@@ -98,7 +110,7 @@ impl HttpApi {
                 answer(router, request.map(|body| Body::new(Limited::new(body, octets)))).await
             }
         });
-        let server = builder(streams);
+        let server = builder(streams, idle);
         let connection = server.serve_connection(TokioIo::new(stream), respond);
         tokio::pin!(connection);
         tokio::select! {
@@ -126,7 +138,8 @@ fn last_answer(cause: ApiError, version: Version) -> Response<Body> {
 }
 
 async fn answer(router: Router, request: Request<Body>) -> Result<Response<Body>, std::convert::Infallible> {
-    match tokio::time::timeout(REQUEST, router.oneshot(request)).await {
+    let waits = if request.uri().path() == wire::POLICY { wire::LONGEST_WAIT } else { Duration::ZERO };
+    match tokio::time::timeout(REQUEST + waits, router.oneshot(request)).await {
         Ok(answered) => answered,
         Err(_) => {
             let cause = ApiError::new(ApiErrorKind::Unavailable, "the call took too long; try again");
@@ -135,9 +148,9 @@ async fn answer(router: Router, request: Request<Body>) -> Result<Response<Body>
     }
 }
 
-fn builder(streams: u32) -> auto::Builder<TokioExecutor> {
+fn builder(streams: u32, idle: Duration) -> auto::Builder<TokioExecutor> {
     let mut server = auto::Builder::new(TokioExecutor::new());
-    server.http1().timer(TokioTimer::new()).header_read_timeout(IDLE).max_headers(MAX_HEADERS);
+    server.http1().timer(TokioTimer::new()).header_read_timeout(idle).max_headers(MAX_HEADERS);
     server
         .http2()
         .timer(TokioTimer::new())

@@ -40,6 +40,7 @@ fn record(certs: &HostCerts, name: &str) -> AppRecord {
         version: "0.1.0".into(),
         addr: None,
         last_seen: Timestamp::default(),
+        heartbeat: Default::default(),
     }
 }
 

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use remoteler_core::{
-    ApiErrorKind, AuditKind, AuthApi, Clock, HostCerts, InstanceId, JoinRequest, RejoinStatement, SystemRole, TrustAck,
-    VerifyError, X509Purpose, verify_x509_chain,
+    ApiErrorKind, AuditKind, AuthApi, Clock, Heartbeat, HostCerts, InstanceId, JoinRequest, RejoinStatement,
+    SystemRole, TrustAck, TrustAcked, VerifyError, X509Purpose, verify_x509_chain,
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use ssh_key::{
@@ -32,12 +32,12 @@ impl Machine {
 
     /// Says that it is there, and renews if it is told to; whether it was.
     async fn speak(&mut self, cluster: &Cluster) -> Result<bool, ApiErrorKind> {
-        let ack = || TrustAck { generation: 0, instance: Some(self.run) };
+        let ack = || TrustAck { generation: 0, instance: Some(self.run), heartbeat: None };
         let told = self.api.acknowledge_trust(ack()).await.map_err(|cause| cause.kind)?;
         if told.renew {
             let certs = self.api.renew_host(Some(self.run)).await.map_err(|cause| cause.kind)?;
             *self = Self { api: cluster.as_host(&certs), certs, run: self.run };
-            let ack = TrustAck { generation: 0, instance: Some(self.run) };
+            let ack = TrustAck { generation: 0, instance: Some(self.run), heartbeat: None };
             self.api.acknowledge_trust(ack).await.map_err(|cause| cause.kind)?;
         }
         Ok(told.renew)
@@ -122,6 +122,58 @@ async fn a_daemon_that_is_started_again_is_not_refused() {
         }
     }
     assert!(copies(&cluster).await.is_empty());
+}
+
+// I28
+#[tokio::test]
+async fn of_a_host_that_speaks_seldom_a_copy_is_found_by_its_next_word_and_told_when_to_speak_until_then() {
+    let cluster = Cluster::start().await;
+    let joined = cluster.join("edge", &[SystemRole::Node], &[]).await;
+    let (host, copy) = (cluster.as_host(&joined), cluster.as_host(&joined));
+    let word = |run| TrustAck {
+        generation: 0,
+        instance: Some(InstanceId::from_uuid(Uuid::from_u128(run))),
+        heartbeat: Some(Heartbeat::from(1800)),
+    };
+    let told = host.acknowledge_trust(word(1)).await.unwrap();
+    assert_eq!(told, TrustAcked { renew: false, longest_heartbeat: Some(Heartbeat::LONGEST) });
+    // For three quarters of an hour nobody else speaks for it: what is left of them after the half hour that this word announces.
+    for left in [571, 211, 30, 30, 30] {
+        wait(&cluster, 360);
+        let told = copy.acknowledge_trust(word(2)).await.unwrap();
+        assert_eq!(told, TrustAcked { renew: false, longest_heartbeat: Some(Heartbeat::from(left)) });
+    }
+    assert!(host.acknowledge_trust(word(1)).await.unwrap().renew);
+    assert_eq!(kind(copy.acknowledge_trust(word(2)).await), ApiErrorKind::Copied);
+    assert_eq!(copies(&cluster).await.len(), 1);
+}
+
+// R5
+#[tokio::test]
+async fn a_device_that_lost_its_power_says_four_words_until_it_speaks_for_its_host_again() {
+    for (period, silence) in [(1800, 2730), (300, 480)] {
+        let cluster = Cluster::start().await;
+        let api = cluster.as_host(&cluster.join("edge", &[SystemRole::Node], &[]).await);
+        let word = |run, heartbeat| TrustAck {
+            generation: 0,
+            instance: Some(InstanceId::from_uuid(Uuid::from_u128(run))),
+            heartbeat: Some(heartbeat),
+        };
+        api.acknowledge_trust(word(1, Heartbeat::from(period))).await.unwrap();
+        // As a host does: its first word says nothing, each other one at most what it was told before.
+        let (mut said, mut words, mut seconds) = (Heartbeat::default(), 1, 0);
+        loop {
+            let told = api.acknowledge_trust(word(2, said)).await.unwrap();
+            if told.renew {
+                break;
+            }
+            wait(&cluster, said.period().as_secs());
+            (words, seconds) = (words + 1, seconds + said.period().as_secs());
+            said = told.longest_heartbeat.unwrap().min(Heartbeat::from(period));
+        }
+        assert_eq!((words, seconds), (4, silence + 1));
+        assert!(copies(&cluster).await.is_empty());
+    }
 }
 
 // R5

@@ -26,6 +26,7 @@ async fn cluster() -> Cluster {
             addr: None,
             version: "0.1.0".into(),
             last_seen: Timestamp::default(),
+            heartbeat: Default::default(),
         };
         cluster.as_host(&certs).announce_node(record).await.unwrap();
     }
@@ -37,6 +38,7 @@ async fn cluster() -> Cluster {
         addr: None,
         version: "0.1.0".into(),
         last_seen: Timestamp::default(),
+        heartbeat: Default::default(),
     };
     cluster.as_host(&certs).announce_kube(record).await.unwrap();
     let dev = json!({

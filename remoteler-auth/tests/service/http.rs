@@ -52,6 +52,31 @@ fn stranger() -> Caller {
 }
 
 #[tokio::test]
+async fn a_host_that_asks_nothing_keeps_its_connection_for_longer_only_inside_its_link() {
+    let cluster = Cluster::start().await;
+    let host = cluster.join("edge", &[SystemRole::Node], &[]).await;
+    let api = HttpApi::new(cluster.service.clone());
+    let nobody = Caller::from_tls(None, "192.0.2.7:1".parse().unwrap());
+    for (api, caller, kept) in [
+        (api.clone(), cluster.host_caller(&host), 90),
+        (api.in_links(), cluster.host_caller(&host), 1890),
+        (api.in_links(), nobody, 90),
+    ] {
+        let (client, server) = tokio::io::duplex(64 * 1024);
+        let serving = tokio::spawn(async move { api.serve_connection(server, caller, CancellationToken::new()).await });
+        let mut client = handshake(client).await;
+        assert_eq!(send(&mut client, call(Method::GET, wire::PING, None)).await.0, StatusCode::OK);
+
+        tokio::time::pause();
+        let since = tokio::time::Instant::now();
+        let _ended = serving.await.unwrap();
+        tokio::time::resume();
+
+        assert!((kept - 2..=kept).contains(&since.elapsed().as_secs()), "{:?}, not {kept} s", since.elapsed());
+    }
+}
+
+#[tokio::test]
 async fn calls_travel_as_json_and_failures_have_their_status() {
     let cluster = Cluster::start().await;
     let mut admin = connect(&cluster, Caller::LocalAdmin).await;

@@ -1,8 +1,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use remoteler_core::{
-    ApiErrorKind, CaKind, Clock, HostCerts, KubeRecord, Labels, NewRevocation, NodeRecord, Resource, ResourceKind,
-    RevocationReason, RevocationTarget, SystemRole, Timestamp, TlsSerial,
+    ApiErrorKind, CaKind, Clock, Heartbeat, HostCerts, KubeRecord, Labels, NewRevocation, NodeRecord, Resource,
+    ResourceKind, RevocationReason, RevocationTarget, SystemRole, Timestamp, TlsSerial,
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde_json::json;
@@ -19,6 +19,7 @@ fn node(certs: &HostCerts, name: &str, env: &str) -> NodeRecord {
         addr: None,
         version: "0.1.0".into(),
         last_seen: Timestamp::default(),
+        heartbeat: Default::default(),
     }
 }
 
@@ -30,6 +31,7 @@ fn kube(certs: &HostCerts, name: &str) -> KubeRecord {
         addr: Some("127.0.0.1:3026".into()),
         version: "0.1.0".into(),
         last_seen: Timestamp::default(),
+        heartbeat: Default::default(),
     }
 }
 
@@ -45,6 +47,30 @@ async fn a_node_is_listed_while_its_heart_beats() {
     assert_eq!(cluster.admin().nodes().await.unwrap().len(), 1);
     cluster.clock.advance(Duration::from_secs(1));
     assert!(cluster.admin().nodes().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn who_says_that_its_heart_beats_seldom_is_listed_for_as_much_longer_and_after_its_last_word_as_long_as_others() {
+    let cluster = Cluster::start().await;
+    let certs = cluster.join("edge", &[Node, Kube], &["staging"]).await;
+    let api = cluster.as_host(&certs);
+    let seldom = Heartbeat::from(300);
+    let listed = async || {
+        let (nodes, clusters) =
+            (cluster.admin().nodes().await.unwrap(), cluster.admin().kube_clusters().await.unwrap());
+        (nodes.len(), clusters.len())
+    };
+    api.announce_node(NodeRecord { heartbeat: seldom, ..node(&certs, "edge", "prod") }).await.unwrap();
+    api.announce_kube(KubeRecord { heartbeat: seldom, ..kube(&certs, "staging") }).await.unwrap();
+    cluster.clock.advance(Duration::from_secs(659));
+    assert_eq!(listed().await, (1, 1));
+    cluster.clock.advance(Duration::from_secs(1));
+    assert_eq!(listed().await, (0, 0));
+
+    api.announce_node(NodeRecord { heartbeat: seldom, ..node(&certs, "edge", "prod") }).await.unwrap();
+    api.announce_node(node(&certs, "edge", "prod")).await.unwrap();
+    cluster.clock.advance(Duration::from_secs(120));
+    assert_eq!(listed().await, (0, 0));
 }
 
 #[tokio::test]

@@ -125,8 +125,17 @@ async fn a_test_that_names_a_node_or_a_kubernetes_cluster_runs_while_that_is_awa
         addr: None,
         version: version.clone(),
         last_seen,
+        heartbeat: Default::default(),
     };
-    let kube = KubeRecord { host_id, name: "staging".parse().unwrap(), labels, addr: None, version, last_seen };
+    let kube = KubeRecord {
+        host_id,
+        name: "staging".parse().unwrap(),
+        labels,
+        addr: None,
+        version,
+        last_seen,
+        heartbeat: Default::default(),
+    };
     cluster.as_host(&certs).announce_node(node).await.unwrap();
     cluster.as_host(&certs).announce_kube(kube).await.unwrap();
     let given = || json!({ "user": "ann" });

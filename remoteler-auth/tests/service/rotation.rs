@@ -2,9 +2,9 @@ use std::time::Duration;
 
 use remoteler_auth::{AuthConfig, AuthService, Caller};
 use remoteler_core::{
-    ApiErrorKind, AuditKind, AuthApi, Clock, HostCerts, NewToken, RotateRequest, RotationKind, RotationPhase,
-    RotationPlan, RotationStatus, SshCertificatePurpose, SystemRole, TrustAck, TrustBundle, Verified, VerifyError,
-    X509Purpose, verify_ssh_certificate, verify_x509_chain,
+    ApiErrorKind, AuditKind, AuthApi, Clock, Heartbeat, HostCerts, NewToken, RotateRequest, RotationKind,
+    RotationPhase, RotationPlan, RotationStatus, SshCertificatePurpose, SystemRole, TrustAck, TrustBundle, Verified,
+    VerifyError, X509Purpose, verify_ssh_certificate, verify_x509_chain,
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 
@@ -41,7 +41,7 @@ fn ssh_verified(
 
 async fn acknowledge(cluster: &Cluster, certs: &HostCerts) {
     let generation = cluster.service.trust_bundle().rotation.generation;
-    cluster.as_host(certs).acknowledge_trust(TrustAck { generation, instance: None }).await.unwrap();
+    cluster.as_host(certs).acknowledge_trust(TrustAck { generation, instance: None, heartbeat: None }).await.unwrap();
 }
 
 #[tokio::test]
@@ -139,7 +139,7 @@ async fn a_phase_waits_for_hosts_in_contact_and_names_them() {
     let user = cluster.admin().rotations().await.unwrap().remove(0);
     assert_eq!(user.waiting.len(), 1);
 
-    let future = TrustAck { generation: user.generation + 1, instance: None };
+    let future = TrustAck { generation: user.generation + 1, instance: None, heartbeat: None };
     assert_eq!(kind(cluster.as_host(&certs).acknowledge_trust(future).await), ApiErrorKind::BadRequest);
     acknowledge(&cluster, &certs).await;
     step(&cluster, RotationKind::User, UpdateClients).await;
@@ -189,6 +189,33 @@ async fn an_automatic_rotation_ends_by_itself() {
 }
 
 #[tokio::test]
+async fn an_automatic_rotation_waits_for_a_host_that_speaks_seldom_for_as_long_as_it_may_be_silent() {
+    for (period, silence) in [(300, 480), (1800, 2730)] {
+        let cluster = Cluster::start().await;
+        let certs = cluster.join("edge", &[SystemRole::Node], &[]).await;
+        let generation = cluster.service.trust_bundle().rotation.generation;
+        let word = TrustAck { generation, instance: None, heartbeat: Some(Heartbeat::from(period)) };
+        cluster.as_host(&certs).acknowledge_trust(word).await.unwrap();
+        let plan = RotationPlan::Automatic { grace_seconds: 3 };
+        let begin = RotateRequest { kind: RotationKind::Host, phase: Init, plan, force: false };
+        cluster.admin().rotate(begin).await.unwrap();
+        for seconds in [period - 100, silence - (period - 100)] {
+            cluster.clock.advance(Duration::from_secs(seconds));
+            cluster.service.rotate_when_due().await.unwrap();
+            assert_eq!(cluster.service.trust_bundle().rotation.host, Init, "{period}");
+            let host = cluster.admin().rotations().await.unwrap().remove(1);
+            assert_eq!((host.waiting.len(), host.offline.len()), (1, 0), "{period}");
+        }
+        cluster.clock.advance(Duration::from_secs(1));
+        cluster.service.rotate_when_due().await.unwrap();
+        assert_eq!(cluster.service.trust_bundle().rotation.host, UpdateClients, "{period}");
+        let gone_on = cluster.events("ca.rotate").await.pop().unwrap().kind;
+        let AuditKind::CaRotate { passed_over, .. } = gone_on else { panic!("{gone_on:?}") };
+        assert_eq!(passed_over, ["edge"]);
+    }
+}
+
+#[tokio::test]
 async fn a_service_that_starts_anew_is_in_the_same_phase_with_the_same_keys() {
     let cluster = Cluster::start().await;
     for phase in [Init, UpdateClients] {
@@ -219,7 +246,7 @@ async fn only_who_may_change_authorities_rotates_them_and_only_hosts_renew() {
     }
     for api in [&ann, &eve, &cluster.anonymous(), &cluster.admin()] {
         assert!(api.renew_host(None).await.is_err());
-        assert!(api.acknowledge_trust(TrustAck { generation: 1, instance: None }).await.is_err());
+        assert!(api.acknowledge_trust(TrustAck { generation: 1, instance: None, heartbeat: None }).await.is_err());
     }
     try_step(&*eve, RotationKind::User, Init).await.unwrap();
 }

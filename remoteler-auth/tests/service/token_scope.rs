@@ -121,6 +121,7 @@ async fn labels_of_the_token_stand_in_the_certificate_and_over_the_hosts_own() {
         addr: None,
         version: "1".into(),
         last_seen: cluster.clock.now(),
+        heartbeat: Default::default(),
     };
     // A host that lies about its site is where its token says (I35, I10): also after a renewal.
     let renewed = cluster.as_host(&certs).renew_host(None).await.unwrap();

@@ -59,6 +59,7 @@ async fn prepare(machine: &Machine) -> Before {
         addr: None,
         version: "0".into(),
         last_seen: Timestamp::default(),
+        heartbeat: Default::default(),
     };
     host.announce_node(record).await.unwrap();
     let generation = service.trust_bundle().rotation.generation;

@@ -1,5 +1,5 @@
 use proptest::prelude::*;
-use remoteler_core::{HostId, NodeName};
+use remoteler_core::{Heartbeat, HostId, NodeName};
 
 use super::*;
 use RotationPhase::{Init, Rollback, Standby, UpdateClients, UpdateServers};
@@ -17,6 +17,7 @@ fn service(number: u8, generation: u64, last_contact: Timestamp) -> ServiceConta
         roles: [].into(),
         generation,
         last_contact,
+        heartbeat: Heartbeat::default(),
     }
 }
 
@@ -141,6 +142,22 @@ fn an_automatic_rotation_waits_for_a_service_that_is_in_contact_however_long() {
     assert_eq!((status.waiting.len(), status.offline.len()), (1, 0));
     let status = rotation.status(&slow(at(0)), at(100_000));
     assert_eq!((status.waiting.len(), status.offline.len()), (0, 1));
+}
+
+#[test]
+fn a_service_that_speaks_seldom_is_waited_for_until_another_run_may_speak_for_it() {
+    let plan = RotationPlan::Automatic { grace_seconds: 300 };
+    let rotation = standby().step(Init, plan, &[], false, 2, at(0)).unwrap().next;
+    for (heartbeat, silence) in [(30, 90), (300, 480), (1800, 2730)] {
+        let services = [ServiceContact { heartbeat: Heartbeat::from(heartbeat), ..service(1, 1, at(10_000)) }];
+        for (seconds, waited_for) in [(200.min(silence), true), (silence, true), (silence + 1, false)] {
+            let now = at(10_000 + seconds);
+            assert_eq!(rotation.due(&services, 3, now).is_none(), waited_for, "{heartbeat} {seconds}");
+            let status = rotation.status(&services, now);
+            let expected = if waited_for { (1, 0) } else { (0, 1) };
+            assert_eq!((status.waiting.len(), status.offline.len()), expected, "{heartbeat} {seconds}");
+        }
+    }
 }
 
 #[test]

@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use remoteler_core::{HostIdentity, Timestamp};
 use remoteler_tunnel::{
-    Agent as TunnelAgent, AgentConfig, AgentCounters, AgentState, ListenError, ProxyLink, ServiceListener, Services,
+    Agent as TunnelAgent, AgentConfig, AgentCounters, AgentState, AuthLinks, ListenError, ProxyLink, ServiceListener,
+    Services,
 };
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -19,6 +20,7 @@ pub struct Agent {
     services: Arc<Services>,
     stop: CancellationToken,
     state: watch::Receiver<TunnelState>,
+    keeping: Option<AbortOnDropHandle<()>>,
     _showing: AbortOnDropHandle<()>,
 }
 
@@ -78,7 +80,16 @@ impl Agent {
                 });
             }
         });
-        Self { tunnel, host, services, stop, state, _showing: AbortOnDropHandle::new(showing) }
+        Self { tunnel, host, services, stop, state, keeping: None, _showing: AbortOnDropHandle::new(showing) }
+    }
+
+    /// With a task that has something to say when it stops in order.
+    pub(super) fn keeping(&mut self, task: tokio::task::JoinHandle<()>) {
+        self.keeping = Some(AbortOnDropHandle::new(task));
+    }
+
+    pub(super) fn auth(&self) -> AuthLinks {
+        self.tunnel.auth()
     }
 
     /// Who it is in its cluster.
@@ -150,10 +161,15 @@ impl Agent {
         self.tunnel.network_changed();
     }
 
-    /// Takes no new streams; waits up to `deadline` for those that are open, then ends them.
-    pub async fn shutdown(self, deadline: Duration) {
+    /// Takes no new streams; waits up to `deadline` for those that are open, then ends them. The auth service is told that the agent stops, which
+    /// takes 3 s at the most, so that its next run is believed as soon as that of others.
+    pub async fn shutdown(mut self, deadline: Duration) {
         self.tunnel.shutdown(deadline).await;
         self.stop.cancel();
+        if let Some(keeping) = self.keeping.take() {
+            // Fails only when the runtime ends.
+            let _ = keeping.await;
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
     joining::{Join, Joining},
 };
 use crate::{
-    connector::{AuthTrust, ConnectError},
+    connector::{AuthTrust, ConnectError, LateLinks},
     direct_audit::DirectAudit,
     files::FileError,
     host_clock::{HostClock, TimeError},
@@ -232,15 +232,17 @@ impl AgentBuilder {
         let mut refresher = PolicyRefresher::load_from(store.clone(), state.trust().clone())?;
         let policy = refresher.source();
         let shared_clock: Arc<dyn Clock> = Arc::new(clock.clone());
+        let links = LateLinks::default();
         let keeper = HostKeeper::new_in(state.clone(), store.clone(), policy.clone(), shared_clock.clone())?
             .with_auth_at(&self.proxy, refresher.shared())
             .by_clock(clock)
-            .by_ways(&ways);
+            .by_ways(&ways)
+            .seldom(&links, self.limits.metered);
         refresher = refresher.resting_while(keeper.standing()).with_clock(shared_clock.clone());
         let shown = keeper.identities();
         let trust = AuthTrust::Policy(policy.clone());
         let remote = RemoteAuth::tls_by_clock(&self.proxy, Some(shown.client.clone()), trust, shared_clock.clone())?;
-        let api: Arc<dyn AuthApi> = Arc::new(remote.by(&ways));
+        let api: Arc<dyn AuthApi> = Arc::new(remote.by(&ways).or_through(&links));
         if let Err(cause) = refresher.refresh(&*api).await {
             tracing::warn!(%cause, "the cluster's rules were not fetched; the last known ones are in force");
         }
@@ -279,8 +281,11 @@ impl AgentBuilder {
         };
         until(Box::pin(enforce(live, audit)));
         until(Box::pin(refresher.run(api.clone(), stop.clone())));
-        until(Box::pin(keeper.run(api, stop.clone())));
-        Ok(Agent::start(config, host, services, stop))
+        let keeping = tokio::spawn(keeper.run(api, stop.clone()));
+        let mut agent = Agent::start(config, host, services, stop);
+        agent.keeping(keeping);
+        links.lead_through(agent.auth());
+        Ok(agent)
     }
 
     async fn joined(&self, store: &dyn StateStore, clock: &HostClock, ways: &Ways) -> Result<HostState, BuildError> {

@@ -145,8 +145,12 @@ impl Cluster {
 
     /// TLS identity of a service, its authority in the chain.
     pub(crate) fn service(&self, role: SystemRole) -> std::sync::Arc<SharedTlsIdentity> {
+        self.service_of(HostId::from_uuid(random_uuid(&OsEntropy)), role)
+    }
+
+    pub(crate) fn service_of(&self, id: HostId, role: SystemRole) -> std::sync::Arc<SharedTlsIdentity> {
         let keys = KeyPairs::generate("service").unwrap();
-        let certs = self.host_certs("service", &[role], &keys.ssh_public, &keys.tls_public);
+        let certs = self.host_certs_of(id, "service", &[role], &keys.ssh_public, &keys.tls_public);
         let authority = pem::encode(&pem::Pem::new("CERTIFICATE", self.host.certificate.clone()));
         let chain = format!("{}\n{authority}", certs.tls_certificate);
         SharedTlsIdentity::new(TlsIdentity::from_pem(chain.as_bytes(), keys.tls_private.reveal().as_bytes()).unwrap())

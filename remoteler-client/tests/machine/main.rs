@@ -6,6 +6,7 @@ mod agent;
 mod clock;
 mod cluster;
 mod identity_file;
+mod idle_agent;
 mod join;
 mod leases;
 mod login;

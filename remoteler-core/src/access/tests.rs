@@ -276,6 +276,7 @@ fn app(name: &str) -> AppRecord {
         version: "1".into(),
         addr: None,
         last_seen: Timestamp::default(),
+        heartbeat: Default::default(),
     }
 }
 
@@ -313,6 +314,7 @@ impl Case {
             addr: None,
             version: "1".into(),
             last_seen: Timestamp::default(),
+            heartbeat: Default::default(),
         }
     }
 
@@ -338,6 +340,7 @@ impl Case {
             addr: None,
             version: "1".into(),
             last_seen: Timestamp::default(),
+            heartbeat: Default::default(),
         };
         authorize_kube(user, &self.policy(), &kube)
     }

@@ -254,6 +254,7 @@ impl Cluster {
                 addr: None,
                 version: "0".into(),
                 last_seen: Timestamp::default(),
+                heartbeat: Default::default(),
             },
             cluster: identity.cluster.clone(),
             host_certificate: host_certificate(&host_ca, &host_key, &identity),

@@ -6,7 +6,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::{AgentConfig, AgentError, SETUP_DEADLINE};
 use crate::connection::{Link, MuxStream};
-use crate::dial::{DialHeaderError, DialReply, read_dial_reply, write_message};
+use crate::dial::{DialHeaderError, DialReply, read_registration_reply, write_message};
 use crate::listener::ALPN_TUNNEL;
 use crate::mux::Side;
 use crate::registration::{MAX_REGISTRATION_LEN, Offer, REGISTRATION_METADATA, Registration};
@@ -20,6 +20,8 @@ pub(super) struct Registered {
     /// The registration holds as long as this is open.
     pub(super) control: MuxStream,
     pub(super) proxy: HostId,
+    /// Whether the proxy takes streams to the auth service.
+    pub(super) auth: bool,
     /// With which it is taken up on another connection; `None` when it ends with its own.
     pub(super) keys: Option<ResumeKeys>,
 }
@@ -40,8 +42,8 @@ pub(super) async fn connect(
             Some(_) => Link::start_resumable(stream, Side::Client, config.limits, config.replay.clone()),
             None => Link::start(stream, Side::Client, config.limits),
         };
-        let control = register(&link, &config.offer).await?;
-        Ok(Registered { link, control, proxy, keys })
+        let (control, auth) = register(&link, &config.offer).await?;
+        Ok(Registered { link, control, proxy, auth, keys })
     })
     .await
     .unwrap_or(Err(AgentError::Timeout))
@@ -61,14 +63,14 @@ pub(super) async fn connect_proxy(
     }
 }
 
-async fn register(link: &Link, offer: &Offer) -> Result<MuxStream, AgentError> {
+async fn register(link: &Link, offer: &Offer) -> Result<(MuxStream, bool), AgentError> {
     link.ready().await?;
     let mut control = link.open(REGISTRATION_METADATA)?;
     let message = serde_json::to_vec(&Registration::new(offer.clone()))
         .map_err(|cause| DialHeaderError::Malformed(cause.to_string()))?;
     write_message(&mut control, &message, MAX_REGISTRATION_LEN).await?;
-    match read_dial_reply(&mut control).await? {
-        DialReply::Connected => Ok(control),
-        DialReply::Refused { message, .. } => Err(AgentError::Refused { message }),
+    match read_registration_reply(&mut control).await? {
+        (DialReply::Connected, auth) => Ok((control, auth)),
+        (DialReply::Refused { message, .. }, _) => Err(AgentError::Refused { message }),
     }
 }

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::auth::{Astray, AuthCarrier};
 use super::connect::{Registered, connect};
 use super::counters::{AgentCounters, Tally};
 use super::placement::{Placement, Slot};
@@ -39,7 +40,19 @@ pub(super) struct Fleet {
 
 struct Posted {
     shown: ProxyLink,
-    link: Option<Link>,
+    up: Option<Up>,
+}
+
+/// A link that stands.
+#[derive(Clone)]
+struct Up {
+    link: Link,
+    /// Whether its proxy takes streams to the auth service.
+    auth: bool,
+    /// Whether one of those led nowhere.
+    astray: Astray,
+    /// Ends the registration, and with it what the agent itself has in the link.
+    unregister: CancellationToken,
 }
 
 /// How a link came to its end.
@@ -83,11 +96,26 @@ impl Fleet {
     }
 
     pub(super) fn network_changed(&self) {
-        let links: Vec<Link> = self.board().values().filter_map(|posted| posted.link.clone()).collect();
+        let links: Vec<Link> =
+            self.board().values().filter_map(|posted| Some(posted.up.as_ref()?.link.clone())).collect();
         for link in links {
             self.tasks.spawn(async move { link.suspend().await });
         }
         self.retry();
+    }
+
+    /// The links that lead to the auth service.
+    pub(super) fn carriers(&self) -> Vec<AuthCarrier> {
+        let board = self.board();
+        let carrying = board.values().filter_map(|posted| posted.up.as_ref()).filter(|up| up.auth);
+        carrying.map(|up| AuthCarrier::new(up.link.clone(), up.unregister.clone(), up.astray.clone())).collect()
+    }
+
+    /// Whether there are links, and all of them lead to the auth service.
+    pub(super) fn all_carry(&self) -> bool {
+        let board = self.board();
+        let mut up = board.values().filter_map(|posted| posted.up.as_ref()).peekable();
+        up.peek().is_some() && up.all(|up| up.auth)
     }
 
     pub(super) async fn shutdown(&self, deadline: Duration) {
@@ -168,7 +196,7 @@ impl Fleet {
 
     /// Serves a link until it ends, or until the proxy wants no more of it: then the rest is served beside the next one.
     async fn keep(self: &Arc<Self>, slot: Slot, address: &str, registered: Registered, backoff: &mut Backoff) -> Ended {
-        let Registered { link, control, proxy, keys } = registered;
+        let Registered { link, control, proxy, auth, keys } = registered;
         let up_since = Instant::now();
         self.tally.count(link.clone());
         if let Some(keys) = keys {
@@ -177,6 +205,7 @@ impl Fleet {
         }
         tracing::info!(proxy = %address, "tunnel is up");
         let unregister = CancellationToken::new();
+        let up = Up { link: link.clone(), auth, astray: Astray::default(), unregister: unregister.clone() };
         self.tasks.spawn(serve_streams(self.config.clone(), link.clone(), self.tasks.clone()));
         // Weak: a link that is left to its streams keeps nothing else of the agent.
         let fleet = Arc::downgrade(self);
@@ -187,7 +216,7 @@ impl Fleet {
         };
         self.tasks.spawn(hold_registration(link.clone(), control, unregister.clone(), learn));
         let (reason, leaving) = tokio::select! {
-            ended = self.show_while_of_use(slot, address, proxy, &link) => match ended {
+            ended = self.show_while_of_use(slot, address, proxy, &up) => match ended {
                 Some(reason) => (reason, false),
                 None => {
                     // Should it come back, its streams go on, and nobody is given new ones there.
@@ -220,15 +249,16 @@ impl Fleet {
     }
 
     /// Shows how the link stands, until it ends; `None` when it waits for a connection while another proxy could be had.
-    async fn show_while_of_use(&self, slot: Slot, address: &str, proxy: HostId, link: &Link) -> Option<CloseReason> {
+    async fn show_while_of_use(&self, slot: Slot, address: &str, proxy: HostId, up: &Up) -> Option<CloseReason> {
+        let link = &up.link;
         loop {
             let state = AgentState::Connected { since: self.config.clock.now() };
-            self.post(slot, address, Some(proxy), state, Some(link));
+            self.post(slot, address, Some(proxy), state, Some(up));
             if !link.suspended().await {
                 return Some(link.closed().await);
             }
             let state = AgentState::Suspended { since: self.config.clock.now() };
-            self.post(slot, address, Some(proxy), state, Some(link));
+            self.post(slot, address, Some(proxy), state, Some(up));
             while timeout(PATIENCE, link.resumed()).await.is_err() {
                 if self.plan().has_another() {
                     return None;
@@ -237,9 +267,9 @@ impl Fleet {
         }
     }
 
-    fn post(&self, slot: Slot, address: &str, proxy: Option<HostId>, state: AgentState, link: Option<&Link>) {
+    fn post(&self, slot: Slot, address: &str, proxy: Option<HostId>, state: AgentState, up: Option<&Up>) {
         let shown = ProxyLink { address: address.to_owned(), proxy, state };
-        self.board().insert(slot, Posted { shown, link: link.cloned() });
+        self.board().insert(slot, Posted { shown, up: up.cloned() });
         self.show();
     }
 

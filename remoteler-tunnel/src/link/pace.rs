@@ -31,6 +31,10 @@ struct Path {
     leaves_back: Instant,
     now: Instant,
     lost: bool,
+    /// What the client has sent and was not told of.
+    kept: VecDeque<Header>,
+    /// What of it goes out again.
+    again: VecDeque<Header>,
 }
 
 impl Path {
@@ -54,6 +58,8 @@ impl Path {
             leaves_back: now,
             now,
             lost: false,
+            kept: VecDeque::new(),
+            again: VecDeque::new(),
         }
     }
 
@@ -92,9 +98,49 @@ impl Path {
             left -= length;
             let sequence = self.client.next(length);
             let header = Header { kind: FrameType::Data, length, stream: 1, sequence };
+            self.kept.push_back(header);
             self.send(HEADER_LEN + length, Frame::Data(header));
         }
         self.client.transmitted(self.now);
+    }
+
+    /// Another connection takes the place of this one, over a path with this rate; what is lost with it goes out again.
+    fn resume(&mut self, rate: u64) {
+        (self.rate, self.lost) = (rate, false);
+        (self.there, self.back) = (Pipe::new(), Pipe::new());
+        (self.leaves, self.leaves_back) = (self.now, self.now);
+        let (told, heard) = (self.server.received_octets(), self.client.received_octets());
+        self.client.suspend();
+        self.server.suspend();
+        self.client.resume(told, self.now).unwrap();
+        self.server.resume(heard, self.now).unwrap();
+        self.forget_acknowledged();
+        self.again = self.kept.clone();
+        self.client.goes_again(self.client.sent - self.client.acked);
+    }
+
+    fn forget_acknowledged(&mut self) {
+        let unacked = self.client.sent - self.client.acked;
+        let of = |header: &Header| u64::from((self.client.sent as u32).wrapping_sub(header.sequence));
+        while self.kept.pop_front_if(|header| of(header) > unacked).is_some() {}
+    }
+
+    /// As far as a socket of 256 KiB takes it.
+    fn send_again(&mut self) {
+        while self.queued() < 256 * 1024
+            && let Some(header) = self.again.pop_front()
+        {
+            self.send(HEADER_LEN + header.length, Frame::Data(header));
+            self.client.went_again((HEADER_LEN + header.length) as u64);
+            self.ask();
+        }
+        self.client.transmitted(self.now);
+    }
+
+    fn ask(&mut self) {
+        while let Some(payload) = self.client.poll_output(self.now) {
+            self.send(HEADER_LEN + payload.wire_len(), Frame::Link(payload));
+        }
     }
 
     /// A millisecond passes.
@@ -120,9 +166,9 @@ impl Path {
                 end.handle_timeout(now).unwrap();
             }
         }
-        while let Some(payload) = self.client.poll_output(now) {
-            self.send(HEADER_LEN + payload.wire_len(), Frame::Link(payload));
-        }
+        self.ask();
+        self.send_again();
+        self.forget_acknowledged();
         while let Some(payload) = self.server.poll_output(now) {
             self.send_back(HEADER_LEN + payload.wire_len(), Frame::Link(payload));
         }
@@ -284,6 +330,59 @@ proptest! {
         }
         let (at, within) = lost_at.expect("a path that works was doubted");
         prop_assert!(path.client.is_doubted() && path.now - at <= within, "after {:?}, not {within:?}", path.now - at);
+    }
+
+    /// A connection follows one that was lost under a writer that never rests, over a path that is up to ten times slower: it is not doubted.
+    #[test]
+    fn a_slower_path_behind_a_faster_one_is_never_doubted(
+        before in 32_000_u64..100_000_000,
+        slower in 1_u64..=10,
+        one_way in 1_u64..150,
+        lost_for in 1_u64..3000,
+        rest in 1_u64..10_000,
+    ) {
+        let mut path = Path::new(before, Duration::from_millis(one_way));
+        for _ in 0..3000 {
+            path.write(256 * 1024);
+            path.step();
+        }
+        path.lost = true;
+        (0..lost_for).for_each(|_| path.step());
+        path.resume((before / slower).max(32_000));
+        for step in 0..rest {
+            if path.again.is_empty() {
+                path.write(256 * 1024);
+            }
+            path.step();
+            prop_assert!(!path.client.is_doubted(), "{step} ms after it was taken up, {} are queued", path.queued());
+        }
+    }
+
+    /// It is lost too, soon after it was taken up and without a word: who knew how fast the path was finds that out long before two acknowledgements are due.
+    #[test]
+    fn a_path_that_is_lost_again_is_doubted_sooner_than_one_of_which_nothing_is_known(
+        rate in 4_000_000_u64..100_000_000,
+        one_way in 1_u64..25,
+        after in 0_u64..30,
+    ) {
+        let mut path = Path::new(rate, Duration::from_millis(one_way));
+        (0..1000).for_each(|_| path.step());
+        for _ in 0..3000 {
+            path.write(256 * 1024);
+            path.step();
+        }
+        path.lost = true;
+        (0..500).for_each(|_| path.step());
+        path.resume(rate);
+        prop_assume!(path.client.futile == 0); // of one that brought nothing across nothing is believed
+        (0..after).for_each(|_| path.step());
+        path.lost = true;
+        path.write(64 * 1024);
+        let since = path.now;
+        while !path.client.is_doubted() && path.now - since < Duration::from_secs(10) {
+            path.step();
+        }
+        prop_assert!(path.now - since < Duration::from_millis(1250), "after {:?}", path.now - since);
     }
 
     /// A download fills the way down for some seconds: meanwhile nothing is doubted, and afterwards answers are waited for no longer than before.

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{ACK_WITHIN, ASK_WITHIN, DOUBT_AFTER, SOONEST};
+use super::{ACK_EVERY, ACK_WITHIN, ASK_WITHIN, DOUBT_AFTER, SOONEST};
 use crate::frame::{DATA_LEN, HEADER_LEN};
 
 /// The lowest round-trip time of late: queues that our own bulk data builds up do not count as distance. And what answers take, queues and
@@ -113,23 +113,40 @@ fn fallen(own: Duration, time: Duration, variation: Duration, rare: bool) -> (Du
 /// acknowledgements count more than those before.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Drain {
+    here: Pace,
+    few: Pace,
+    /// Of a connection before this one, while this one has shown little, and nothing against that.
+    before: Option<Pace>,
+}
+
+/// So many octets in so long.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pace {
     octets: u64,
     time: Duration,
-    few: (u64, Duration),
 }
 
 impl Drain {
     /// So many octets were acknowledged after so long, and there was a queue. Few of them show how long an acknowledgement waits, and no pace: they
     /// count with those that follow.
     pub(super) fn measured(&mut self, octets: u64, time: Duration) {
-        let (octets, time) = (self.few.0 + octets, self.few.1 + time);
-        if octets <= UNQUEUED {
-            self.few = (octets, time);
+        let pace = Pace { octets: self.few.octets + octets, time: self.few.time + time };
+        if pace.octets <= UNQUEUED {
+            self.few = pace;
             return;
         }
-        self.few = (0, Duration::ZERO);
-        self.octets = self.octets - self.octets / 8 + octets;
-        self.time = self.time - self.time / 8 + time;
+        self.few = Pace::default();
+        self.here.octets = self.here.octets - self.here.octets / 8 + pace.octets;
+        self.here.time = self.here.time - self.here.time / 8 + pace.time;
+        // The first acknowledgements have a round trip in them.
+        self.before
+            .take_if(|before| self.here.octets > ACK_EVERY || pace.time > before.takes(pace.octets, SLOWER) + SOONEST);
+    }
+
+    /// Another connection follows. Its path may be a slower one, and is taken for one until it shows more.
+    pub(super) fn carried_over(self) -> Self {
+        let before = self.before.or(Some(self.here)).filter(Pace::is_known);
+        Self { before, ..Self::default() }
     }
 
     /// When a question has left that was asked at `asked` behind so many octets, which at the pace of late have left at `clears`; or a sign of life must
@@ -144,13 +161,30 @@ impl Drain {
     }
 
     fn is_known(&self) -> bool {
-        self.octets > 0
+        self.here.is_known() || self.before.is_some()
     }
 
     /// What so many octets took of late; nothing while that is not known.
     pub(super) fn takes(&self, octets: u64) -> Duration {
-        let nanos = self.time.as_nanos().saturating_mul(u128::from(octets)).checked_div(u128::from(self.octets));
-        Duration::from_nanos(u64::try_from(nanos.unwrap_or_default()).unwrap_or(u64::MAX)).min(LONGEST)
+        let here = self.here.takes(octets, 1);
+        match self.before.map(|before| before.takes(octets, SLOWER)) {
+            Some(before) if !self.here.is_known() => before,
+            Some(before) => here.min(before),
+            None => here,
+        }
+    }
+}
+
+impl Pace {
+    fn is_known(&self) -> bool {
+        self.octets > 0
+    }
+
+    /// What so many octets take, so many times slower.
+    fn takes(&self, octets: u64, slower: u32) -> Duration {
+        let nanos = (self.time.as_nanos() * u128::from(slower)).saturating_mul(u128::from(octets));
+        let nanos = nanos.checked_div(u128::from(self.octets)).unwrap_or_default();
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)).min(LONGEST)
     }
 }
 
@@ -158,6 +192,8 @@ impl Drain {
 const UNMEASURED: Duration = Duration::from_secs(1);
 /// Octets that are no queue: on a path that takes them in more than [`SOONEST`], a round trip is as long.
 pub(super) const UNQUEUED: u64 = 4 * 1024;
+/// The path of another connection is waited for as one that is ten times slower than the one before, TLS and TCP besides.
+const SLOWER: u32 = 12;
 /// The longest frame.
 const FRAME: u64 = (HEADER_LEN + DATA_LEN) as u64;
 /// No answer is waited for longer than that, so nothing is learnt from how much longer one took.
@@ -194,6 +230,26 @@ mod tests {
         drain.measured(5_000, ACK_WITHIN);
         let waits = drain.left_by(1 << 20, now + drain.takes(1 << 20), now) - now;
         assert!(waits <= 2 * ACK_WITHIN, "{waits:?}");
+    }
+
+    #[test]
+    fn of_a_pace_a_twelfth_is_believed_on_the_next_connection_until_that_has_shown_its_own() {
+        let second = Duration::from_secs(1);
+        let mut drain = Drain::default();
+        drain.measured(12 << 20, second);
+        let mut next = drain.carried_over();
+        assert_eq!(next.takes(1 << 20), second);
+        assert_eq!(next.carried_over().takes(1 << 20), second, "and no less on the one after that");
+        next.measured(16 << 10, second / 10);
+        assert_eq!(next.takes(1 << 20), second, "a round trip is no pace");
+        next.measured(ACK_EVERY, second);
+        assert!(next.takes(1 << 20) > second, "it shows its own");
+        let mut slow = drain.carried_over();
+        slow.measured(16 << 10, second);
+        assert!(slow.takes(16 << 10) == second, "it is slower than was thought");
+        let mut fast = drain.carried_over();
+        fast.measured(64 << 10, second / 100);
+        assert!(fast.takes(1 << 20) < second / 5, "and faster");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::admission::Admission;
 use super::client_hello::{HelloError, read_client_hello};
 use super::gate::Gate;
 use super::route::{ALPN_SSH, ALPN_TUNNEL, Route, RouteError, route};
-use crate::connect::keep_little_unsent;
+use crate::connect::{keep_little_unsent, watch_silence};
 use crate::read_ahead::ReadAhead;
 use crate::stream::Replayed;
 use crate::tls::{
@@ -163,7 +163,12 @@ impl<H: RouteHandler> OnePort<H> {
                 let (stream, peer) = self.agents.pass(handshake).await.map_err(|_| Refusal::Crowded)??;
                 Routed::Tunnel { stream, peer }
             }
-            Route::Auth => Routed::Auth(stream),
+            Route::Auth => {
+                if let Wire::Tcp(socket) = stream.io() {
+                    watch_silence(socket);
+                }
+                Routed::Auth(stream)
+            }
             Route::Kube { server_name } => Routed::Kube { server_name, stream },
             Route::App { server_name } => Routed::App { server_name, stream },
             Route::Web => Routed::Web(handshake(&self.web, stream).await?),

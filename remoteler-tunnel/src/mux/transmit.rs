@@ -66,7 +66,9 @@ impl Mux {
     /// Sends what was lost with a connection, before anything new that is numbered.
     fn transmit_again(&mut self, out: &mut Outbox, enough: usize) -> bool {
         let before = out.len();
-        let next = self.replay.as_mut().and_then(|replay| replay.next_again(enough.saturating_sub(before)));
+        // A question that follows waits behind the first frame alone.
+        let most = if self.link.must_repeat_first() { 0 } else { enough.saturating_sub(before) };
+        let next = self.replay.as_mut().and_then(|replay| replay.next_again(most));
         let Some((frames, payload)) = next else { return false };
         out.push_octets(frames);
         payload.into_iter().for_each(|payload| out.push_octets(payload));

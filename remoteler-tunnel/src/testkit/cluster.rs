@@ -27,7 +27,7 @@ use crate::registration::Offer;
 use crate::relay::relay;
 use crate::replay::ReplayBudget;
 use crate::router::{DialError, Inventory, Place, Router, StreamService};
-use crate::server::{AgentEvents, AgentSession, RegistrationError, TunnelServer};
+use crate::server::{AgentEvents, AgentSession, AuthStreams, RegistrationError, TunnelServer};
 use crate::service::{ServiceDialer, Services};
 use crate::stream::BoxedStream;
 use crate::tls::{ClientTls, PolicyTrust, ServerTls, SharedTlsIdentity};
@@ -57,6 +57,7 @@ pub struct TestCluster {
     known: Arc<Known>,
     proxies: watch::Sender<Vec<ProxyAddress>>,
     limits: (Limits, Limits),
+    auth: Option<Arc<dyn AuthStreams>>,
 }
 
 impl std::fmt::Debug for TestCluster {
@@ -118,6 +119,7 @@ impl TestCluster {
             known: Arc::default(),
             proxies: watch::Sender::new(Vec::new()),
             limits: (Limits::client(), Limits::server()),
+            auth: None,
         }
     }
 
@@ -125,6 +127,12 @@ impl TestCluster {
     #[must_use]
     pub fn with_limits(self, agents: Limits, proxies: Limits) -> Self {
         Self { limits: (agents, proxies), ..self }
+    }
+
+    /// With proxies, of those that are started from now on, that lead streams of agents to the auth service.
+    #[must_use]
+    pub fn leading_to(self, auth: Arc<dyn AuthStreams>) -> Self {
+        Self { auth: Some(auth), ..self }
     }
 
     /// Its network.
@@ -185,6 +193,10 @@ impl TestCluster {
         let tunnel = TunnelServer::new(router.clone(), self.known.clone(), self.limits.1)
             .living_by(live)
             .telling(self.proxies.subscribe());
+        let tunnel = match &self.auth {
+            Some(auth) => tunnel.leading_to(auth.clone()),
+            None => tunnel,
+        };
         let identity = SharedTlsIdentity::new(self.authorities.host(&host));
         let trust = Arc::new(PolicyTrust(self.policy.clone()));
         let tls = ServerTls { identity: identity.clone(), trust, clock: self.clock.clone() };

@@ -19,12 +19,12 @@ use remoteler_core::{
     x509_naming,
 };
 use remoteler_tunnel::{
-    Admission, AdmissionLimits, Admissions, Agent, AgentConfig, AgentEvents, AgentSession, AgentState, BoxedStream,
-    ClientTls, CloseReason, Connection, DialError, DialHeader, DialReply, EXPORT_CHANNEL, EXPORT_KEYS, EarlierProcess,
-    ExportsKeys, Inventory, Limits, Link, LinkState, Offer, OnePort, Place, REGISTRATION_METADATA, Refusal,
-    RegistrationError, ReplayBudget, Replayed, ResumeKeys, Route, RouteHandler, Routed, Router, Serve, ServerTls,
-    SharedTlsIdentity, Side, Socket, StreamService, Target, TargetKind, TargetName, TlsIdentity, TrustSource,
-    TunnelServer, Ways, connect_tcp, read_dial, relay, serve, write_dial_reply,
+    Admission, AdmissionLimits, Admissions, Agent, AgentConfig, AgentEvents, AgentSession, AgentState, AuthStreams,
+    BoxedStream, ClientTls, CloseReason, Connection, DialError, DialHeader, DialReply, EXPORT_CHANNEL, EXPORT_KEYS,
+    EarlierProcess, ExportsKeys, Inventory, Limits, Link, LinkState, Offer, OnePort, Place, REGISTRATION_METADATA,
+    Refusal, RegistrationError, ReplayBudget, Replayed, ResumeKeys, Route, RouteHandler, Routed, Router, Serve,
+    ServerTls, SharedTlsIdentity, Side, Socket, StreamService, Target, TargetKind, TargetName, TlsIdentity,
+    TrustSource, TunnelServer, Ways, connect_tcp, read_dial, relay, serve, write_dial_reply,
 };
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -190,6 +190,9 @@ impl AgentEvents for Heard {
     }
 }
 
+/// Earlier processes of a proxy, and the auth service that it leads to.
+type Beside = (Vec<Arc<dyn EarlierProcess>>, Option<Arc<dyn AuthStreams>>);
+
 /// A proxy with its one port on loopback: agents' links, and SSH dials relayed to wherever the inventory says.
 pub struct Proxy {
     pub authorities: Arc<Authorities>,
@@ -218,13 +221,21 @@ impl Proxy {
     pub async fn start(limits: AdmissionLimits) -> Self {
         let (authorities, clock) = (Authorities::new("root"), clock());
         let tls = authorities.proxy_tls(Arc::new(authorities.trust()), clock.clone());
-        Self::start_as(limits, Arc::new(authorities), clock, tls, Vec::new()).await
+        Self::start_as(limits, Arc::new(authorities), clock, tls, (Vec::new(), None)).await
+    }
+
+    /// One that leads streams of agents to the auth service, if there is one.
+    pub async fn leading_to(auth: Option<Arc<dyn AuthStreams>>) -> Self {
+        let (authorities, clock) = (Authorities::new("root"), clock());
+        let tls = authorities.proxy_tls(Arc::new(authorities.trust()), clock.clone());
+        let limits = AdmissionLimits::default();
+        Self::start_as(limits, Arc::new(authorities), clock, tls, (Vec::new(), auth)).await
     }
 
     /// The next process of the same proxy, on a port of its own, which knows of `earlier` ones.
     pub async fn next(&self, earlier: Vec<Arc<dyn EarlierProcess>>) -> Self {
         let limits = AdmissionLimits::default();
-        Self::start_as(limits, self.authorities.clone(), self.clock.clone(), self.tls.clone(), earlier).await
+        Self::start_as(limits, self.authorities.clone(), self.clock.clone(), self.tls.clone(), (earlier, None)).await
     }
 
     async fn start_as(
@@ -232,7 +243,7 @@ impl Proxy {
         authorities: Arc<Authorities>,
         clock: Arc<ManualClock>,
         tls: ServerTls,
-        earlier: Vec<Arc<dyn EarlierProcess>>,
+        (earlier, auth): Beside,
     ) -> Self {
         let inventory = Arc::new(Told::default());
         let heard = Arc::new(Heard::default());
@@ -242,6 +253,10 @@ impl Proxy {
         let live = LiveWork::new(policy.clone(), clock.clone());
         tokio::spawn(remoteler_tunnel::enforce(live.clone(), Arc::new(NullAudit)));
         let tunnels = TunnelServer::new(router.clone(), heard.clone(), Limits::server()).living_by(live.clone());
+        let tunnels = match auth {
+            Some(auth) => tunnels.leading_to(auth),
+            None => tunnels,
+        };
         let tunnels = Arc::new(tunnels.after(earlier, TaskTracker::new()));
         let handler = Handler {
             router: router.clone(),

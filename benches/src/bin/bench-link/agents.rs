@@ -90,6 +90,7 @@ async fn call_as_the_daemon_does(proxy: &str, state: &HostState) -> anyhow::Resu
         addr: None,
         version: env!("CARGO_PKG_VERSION").into(),
         last_seen: SystemClock.now(),
+        heartbeat: Default::default(),
     };
     api.announce_node(record.clone()).await?;
     let directory = tempfile::tempdir()?;

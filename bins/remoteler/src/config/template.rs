@@ -69,8 +69,8 @@ const JOIN: &str =
   # ca_pin: [\"sha256:…\"]
   # To how many proxies of the cluster this host keeps links. Default: to all.
   # tunnel_connections: 2
-  # Where octets are paid for: idle tunnels say little, and a proxy that is gone without a word is found out after minutes. The calls to the
-  # auth service, ten times as much, go on as ever.
+  # Where octets are paid for: an idle host says little, its calls to the auth service included. A proxy that is gone without a word is found
+  # out after minutes, and this host is listed for an hour after it is.
   # tunnel_metered: no
 ";
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use anyhow::bail;
 #[cfg(feature = "server")]
 use remoteler_auth::AuthService;
-use remoteler_client::HostKeeper;
+use remoteler_client::{HostKeeper, LateLinks};
 use remoteler_core::{AuthApi, BoundedRefusals, Clock, Entropy, LiveWork, PolicySource};
 #[cfg(any(feature = "server", feature = "kube", feature = "app"))]
 use remoteler_tunnel::ServerTls;
@@ -39,6 +39,8 @@ pub(crate) struct Base {
     pub(crate) place: Place,
     /// Renews what the host shows; to be run while the services run.
     pub(crate) keeper: Option<HostKeeper>,
+    /// Where the links go that lead to the auth service, once there are any.
+    pub(crate) links: LateLinks,
     /// The spool, where the auth service is elsewhere.
     pub(crate) spool: Option<Arc<LentSpool>>,
 }

@@ -22,7 +22,7 @@ use crate::{
     services::{
         apps::{AppDoor, Sessions},
         audit_log,
-        auth::{AuthDoor, AuthServer},
+        auth::{AuthDoor, AuthServer, LinkDoor},
         carrier::Carrier,
         inventory::CachedInventory,
         proxy::{AuditedAgents, ProxyHandler},
@@ -84,7 +84,7 @@ impl Daemon {
                 AuthDoor::Here(self.start_auth(service, base, listeners.auth)?)
             }
             Place::Direct(addr) => AuthDoor::elsewhere(addr, &base.client_tls())?,
-            Place::ThroughProxy(addr) => AuthDoor::ThroughProxy(addr.clone()),
+            Place::ThroughProxy(addr) => AuthDoor::through_proxy(addr),
         };
         if let Some(listener) = listeners.crl {
             self.keep_port("crl", &listener)?;
@@ -155,6 +155,7 @@ impl Daemon {
             .keeping(tunnel.replay.clone())
             .living_by(base.live.clone())
             .telling(proxies)
+            .leading_to(Arc::new(LinkDoor::new(door.clone())))
             .after(earlier, self.servers.relays.clone());
         let tunnels = Arc::new(tunnels);
         self.servers.tunnels = Some((tunnels.clone(), base.server_tls()));

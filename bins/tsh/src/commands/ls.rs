@@ -62,6 +62,7 @@ mod tests {
             addr: addr.map(Into::into),
             version: "0.1.0".into(),
             last_seen: Timestamp::from_unix_seconds(if addr.is_none() { 25 } else { 88 }),
+            heartbeat: Default::default(),
         };
         let nodes =
             [node("gw-17", None, &[]), node("node-a", Some("10.0.0.7:3022"), &[("env", "prod"), ("zone", "a")])];

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{list, map, object, secret, text, time};
+use super::{integer, list, map, object, secret, text, time};
 
 pub(super) fn add(all: &mut Map<String, Value>) {
     let mut add = |name: &str, schema: Value| all.insert(name.to_owned(), schema);
@@ -10,7 +10,7 @@ pub(super) fn add(all: &mut Map<String, Value>) {
         "AppRecord",
         object(
             &[("host_id", text()), ("name", text()), ("version", text()), ("last_seen", time())],
-            &[("public_addr", text()), ("labels", map(text())), ("addr", text())],
+            &[("public_addr", text()), ("labels", map(text())), ("addr", text()), ("heartbeat_seconds", integer())],
         ),
     );
     add("AppCodeRequest", object(&[("code", secret()), ("state", secret()), ("app", text())], &[]));
@@ -44,6 +44,7 @@ pub(super) mod tests {
             version: "1".into(),
             addr: Some("a:1".into()),
             last_seen: Timestamp::default(),
+            heartbeat: remoteler_core::Heartbeat::LONGEST,
         }
     }
 

@@ -105,6 +105,7 @@ pub(super) mod tests {
                 addr: None,
                 version: "1".into(),
                 last_seen: Timestamp::default(),
+                heartbeat: Default::default(),
             }],
             kube_clusters: vec![remoteler_core::KubeRecord {
                 host_id,
@@ -113,6 +114,7 @@ pub(super) mod tests {
                 addr: None,
                 version: "1".into(),
                 last_seen: Timestamp::default(),
+                heartbeat: Default::default(),
             }],
             ..InventoryUpdate::empty(Revision(1), Timestamp::default())
         };

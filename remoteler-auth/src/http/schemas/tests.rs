@@ -1,12 +1,12 @@
 //! A value of each type that travels, as it is serialised, against its schema.
 
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuditEvent, AuditKind, CaSet, ClusterName, EventQuery, HostCerts, HostId, InstanceId,
-    Invite, JoinMethod, JoinRequest, Jwk, KeyPlace, KeyPlaces, KubeClusterName, KubeRecord, Labels, LoginRequest,
-    Metadata, NewToken, NewUser, NodeName, NodeRecord, Ping, ProxyRecord, RecordingInfo, RejoinProof, Resource,
-    RotateRequest, RotationKind, RotationPhase, RotationPlan, RotationStatus, RotationView, Secret, ServiceContact,
-    SessionId, SignUpRequest, SystemRole, Timestamp, TokenCreated, TokenScope, TokenSummary, Traits, TrustAck,
-    TrustAcked, TrustBundle, UserCerts, UserName, UserSummary, wire,
+    ApiError, ApiErrorKind, AuditEvent, AuditKind, CaSet, ClusterName, EventQuery, Heartbeat, HostCerts, HostId,
+    InstanceId, Invite, JoinMethod, JoinRequest, Jwk, KeyPlace, KeyPlaces, KubeClusterName, KubeRecord, Labels,
+    LoginRequest, Metadata, NewToken, NewUser, NodeName, NodeRecord, Ping, ProxyRecord, RecordingInfo, RejoinProof,
+    Resource, RotateRequest, RotationKind, RotationPhase, RotationPlan, RotationStatus, RotationView, Secret,
+    ServiceContact, SessionId, SignUpRequest, SystemRole, Timestamp, TokenCreated, TokenScope, TokenSummary, Traits,
+    TrustAck, TrustAcked, TrustBundle, UserCerts, UserName, UserSummary, wire,
 };
 use serde::Serialize;
 use uuid::Uuid;
@@ -49,6 +49,7 @@ fn samples() -> Vec<(&'static str, Value)> {
         roles: roles(),
         generation: 1,
         last_contact: now,
+        heartbeat: Heartbeat::LONGEST,
     };
     let metadata = || Metadata { name: "n".into(), description: text("d"), labels: labels(), expires: Some(now) };
     let kind = AuditKind::RoleDelete { user: "ann".into(), name: "r".into() };
@@ -142,8 +143,8 @@ fn samples() -> Vec<(&'static str, Value)> {
             }),
         ),
         ("RotationView", value(RotationView::default())),
-        ("TrustAck", value(TrustAck { generation: 1, instance: Some(instance) })),
-        ("TrustAcked", value(TrustAcked { renew: true })),
+        ("TrustAck", value(TrustAck { generation: 1, instance: Some(instance), heartbeat: Some(Heartbeat::LONGEST) })),
+        ("TrustAcked", value(TrustAcked { renew: true, longest_heartbeat: Some(Heartbeat::LONGEST) })),
         ("RenewQuery", value(wire::RenewQuery { instance: Some(instance) })),
         (
             "ConnectorSecretsRequest",
@@ -185,6 +186,7 @@ fn samples() -> Vec<(&'static str, Value)> {
                 addr: text("a:1"),
                 version: "1".into(),
                 last_seen: now,
+                heartbeat: Heartbeat::LONGEST,
             }),
         ),
         (
@@ -196,6 +198,7 @@ fn samples() -> Vec<(&'static str, Value)> {
                 addr: text("a:1"),
                 version: "1".into(),
                 last_seen: now,
+                heartbeat: Heartbeat::LONGEST,
             }),
         ),
         ("ProxyRecord", value(ProxyRecord { host_id, public_addr: "a:1".into(), last_seen: now })),

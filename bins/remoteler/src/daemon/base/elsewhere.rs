@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use remoteler_client::{
-    AuthTrust, HostClock, HostKeeper, HostState, LeaseKeeper, Peer, PolicyRefresher, RemoteAuth, align_clock, probe_by,
+    AuthTrust, HostClock, HostKeeper, HostState, LateLinks, LeaseKeeper, Peer, PolicyRefresher, RemoteAuth,
+    align_clock, probe_by,
 };
 use remoteler_core::{AuthApi, BoundedRefusals, Clock, Entropy, LiveWork, OsEntropy};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -35,10 +36,12 @@ pub(super) async fn base(
     let state = host::joined(settings, join, data_dir, &host_clock).await?;
     let mut refresher = PolicyRefresher::load(data_dir.path(), state.trust().clone())?;
     let policy = refresher.source();
+    let links = LateLinks::default();
     let mut keeper = HostKeeper::new(state.clone(), data_dir.path().to_owned(), policy.clone(), clock.clone())?
         .with_auth_at(&join.addr, refresher.shared())
         .by_clock(host_clock.clone())
-        .by_ways(&settings.ways());
+        .by_ways(&settings.ways())
+        .seldom(&links, settings.tunnel.metered);
     if let Some(before) = before {
         keeper = keeper.continuing(before.instance());
     }
@@ -47,7 +50,8 @@ pub(super) async fn base(
     let trust = AuthTrust::Policy(policy.clone());
     let client = Some(keys.shown.client.clone());
     let ways = settings.ways();
-    let remote = RemoteAuth::tls_by_clock(&join.addr, client, trust.clone(), clock.clone())?.by(&ways);
+    let remote = RemoteAuth::tls_by_clock(&join.addr, client, trust.clone(), clock.clone())?;
+    let remote = remote.by(&ways).or_through(&links);
     if let Err(cause) = align_clock(&host_clock, &remote, &join.addr, trust.clone()).await {
         tracing::debug!(%cause, "this machine's clock was not compared with the cluster's");
     }
@@ -82,7 +86,8 @@ pub(super) async fn base(
     let leases = LeaseKeeper::new(api.clone());
     senders.spawn(leases.clone().run(stop.clone()));
     let live = LiveWork::counted_by(policy.clone(), clock.clone(), leases);
-    Ok(Base { keys, policy, live, audit, api, clock, entropy, place, keeper: Some(keeper), spool: Some(spool) })
+    let (keeper, spool) = (Some(keeper), Some(spool));
+    Ok(Base { keys, policy, live, audit, api, clock, entropy, place, keeper, links, spool })
 }
 
 /// What answered at the address when this host was started before: a restart must work while nobody answers.

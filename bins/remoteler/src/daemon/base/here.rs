@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use remoteler_auth::{AuthConfig, AuthService, Caller, SsoConfig};
-use remoteler_client::{HostKeeper, HostState, LeaseKeeper};
+use remoteler_client::{HostKeeper, HostState, LateLinks, LeaseKeeper};
 use remoteler_core::{
     Clock, ClusterName, LiveWork, OsEntropy, SystemClock, TrustBundle, X509Purpose, verify_x509_chain,
 };
@@ -64,6 +64,7 @@ pub(super) async fn base(
         entropy: Arc::new(OsEntropy),
         place: Place::Here(service),
         keeper: Some(keeper),
+        links: LateLinks::default(),
         spool: None,
     })
 }

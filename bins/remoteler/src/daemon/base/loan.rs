@@ -144,10 +144,14 @@ impl LentKeeper {
         self.instance
     }
 
-    /// Keeps the state until the keeping is lent or the process stops.
+    /// Keeps the state until the keeping is lent or the process stops, which it says then.
     pub(crate) async fn run(self: Arc<Self>) {
         let turn = self.turn.lock().await.clone();
-        self.keeper.lock().await.run_until(&self.api, &turn).await;
+        let mut keeper = self.keeper.lock().await;
+        keeper.run_until(&self.api, &turn).await;
+        if self.stop.is_cancelled() {
+            keeper.say_farewell(&*self.api).await;
+        }
     }
 
     /// Rests; returns when nothing is done any more.

@@ -5,8 +5,11 @@ use remoteler_client::{AuthTrust, HostState, KeyPairs, RemoteAuth};
 use remoteler_core::{
     ApiErrorKind, AuthApi, ClusterName, EventQuery, LoginRequest, NodeName, Secret, SystemClock, TrustBundle,
 };
-use remoteler_tunnel::{Serve, SharedTlsIdentity, serve};
-use tokio::{io::AsyncReadExt, net::TcpListener};
+use remoteler_tunnel::{ALPN_SSH, ALPN_TUNNEL, Serve, SharedTlsIdentity, serve};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 use tokio_util::task::TaskTracker;
 
 use super::*;
@@ -166,4 +169,100 @@ async fn a_proxy_is_believed_once_and_a_client_inside_cannot_claim_again() {
     };
     assert!(ended); // I69
     stage.anonymous(&outer).ping().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_in_a_link_is_led_on_when_it_begins_as_a_client_of_the_auth_service_does() {
+    let stage = Stage::new().await;
+    let tls = stage.client("proxy", SystemRole::Proxy).await;
+    let source = "203.0.113.6:1000".parse().unwrap();
+    let door = Arc::new(LinkDoor::new(AuthDoor::elsewhere(&stage.addr, &tls).unwrap()));
+    let addr = listen(stage.stop.clone(), move |Connection { stream, admission, .. }| {
+        let door = door.clone();
+        async move {
+            admission.authenticated();
+            door.serve(Box::new(stream), source).await;
+        }
+    })
+    .await;
+    stage.anonymous(&addr).ping().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_else_in_a_link_reaches_a_proxy_through_which_the_auth_service_is_reached() {
+    let stage = Stage::new().await;
+    let tls = stage.client("edge", SystemRole::Node).await;
+    let behind = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let door = AuthDoor::through_proxy(&behind.local_addr().unwrap().to_string());
+    let door = Arc::new(LinkDoor::new(door));
+    let serve = |octets: Vec<u8>| {
+        let door = door.clone();
+        let (near, mut far) = tokio::io::duplex(65_536);
+        tokio::spawn(async move {
+            far.write_all(&octets).await.unwrap();
+            let _open = far;
+            door.serve(Box::new(near), "203.0.113.6:1000".parse().unwrap()).await;
+        })
+    };
+
+    let silent = serve(Vec::new());
+    for alpn in [&[ALPN_SSH][..], &[ALPN_TUNNEL], &[ALPN_AUTH_RELAY], &["http/1.1"], &[], &[ALPN_AUTH, "http/1.1"]] {
+        serve(client_hello(&tls, alpn)).await.unwrap(); // I13
+    }
+    serve(b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()).await.unwrap();
+    let honest = client_hello(&tls, &[ALPN_AUTH]);
+    let led = serve(honest.clone());
+
+    let (mut first, _) = behind.accept().await.unwrap();
+    let mut seen = vec![0; honest.len()];
+    first.read_exact(&mut seen).await.unwrap();
+    assert!(seen == honest && !silent.is_finished() && !led.is_finished());
+    silent.abort();
+    led.abort();
+}
+
+/// What a client with that certificate says first.
+fn client_hello(tls: &ClientTls, alpn: &[&str]) -> Vec<u8> {
+    let mut config = (*tls.to_cluster(&[SystemRole::Auth], ALPN_AUTH).unwrap()).clone();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    let mut client = rustls::ClientConnection::new(Arc::new(config), "auth".try_into().unwrap()).unwrap();
+    let mut octets = Vec::new();
+    client.write_tls(&mut octets).unwrap();
+    octets
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_ends_of_what_a_proxy_passes_on_ask_each_other_after_half_a_minute_of_silence() {
+    let stage = Stage::new().await;
+    let tls = stage.client("proxy", SystemRole::Proxy).await;
+    let client = stage.anonymous(&stage.proxy(&tls, "203.0.113.6:1000".parse().unwrap()).await);
+    client.ping().await.unwrap(); // and its connection is kept for the next call
+
+    let port: u16 = stage.addr.rsplit_once(':').unwrap().1.parse().unwrap();
+    let mut seen = Vec::new();
+    let watched = tokio::time::timeout(std::time::Duration::from_secs(20), async {
+        // An acknowledgement may be under way still, which has a timer of its own.
+        while seen.len() != 2 || !seen.iter().all(|wait| (0..=30).contains(wait)) {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            seen = seconds_until_asked(port);
+        }
+    });
+    assert!(watched.await.is_ok(), "{seen:?}");
+}
+
+/// Of each established socket with that port at either end: in how many seconds its other end is asked whether it is there, `-1` for never
+/// (Linux, `Documentation/networking/proc_net_tcp.rst`: state 01, timer 02, hundredths of a second).
+#[cfg(target_os = "linux")]
+fn seconds_until_asked(port: u16) -> Vec<i64> {
+    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let hex = |text: &str| i64::from_str_radix(text, 16).unwrap();
+    let rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let at = |address: &str| hex(address.rsplit_once(':').unwrap().1) == i64::from(port);
+    let ours = rows.filter(|row| row[3] == "01" && (at(row[1]) || at(row[2])));
+    ours.map(|row| match row[5].split_once(':').unwrap() {
+        ("02", when) => hex(when) / 100,
+        _ => -1,
+    })
+    .collect()
 }

@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-use remoteler_core::{AppAddress, AppName, AppRecord, ClusterName, HEARTBEAT_LIFE, HostId, Timestamp};
+use remoteler_core::{AppAddress, AppName, AppRecord, ClusterName, HostId, Timestamp};
 
 #[derive(Debug)]
 struct KnownApp {
     host_id: HostId,
     /// Where browsers reach it; none where this proxy has a number only, and the app no address of its own.
     address: Option<AppAddress>,
-    last_seen: Timestamp,
+    over: Timestamp,
 }
 
 /// All apps.
@@ -45,12 +45,12 @@ impl KnownApps {
         let address = record.address(&self.public_addr);
         // The proxy's own pages stay the proxy's, whatever an app says; the auth service refuses such apps too.
         let address = address.filter(|address| own.is_none_or(|own| own.host() != address.host()));
-        let AppRecord { host_id, name, last_seen, public_addr: _, labels: _, version: _, addr: _ } = record;
+        let AppRecord { host_id, name, last_seen, heartbeat, public_addr: _, labels: _, version: _, addr: _ } = record;
         self.by_server_name.insert(name.server_name(&self.cluster), name.clone());
         if let Some(address) = &address {
             self.by_host.entry(address.host().to_owned()).or_insert_with(|| name.clone());
         }
-        self.by_name.insert(name, KnownApp { host_id, address, last_seen });
+        self.by_name.insert(name, KnownApp { host_id, address, over: last_seen.plus(heartbeat.life()) });
         true
     }
 
@@ -65,8 +65,7 @@ impl KnownApps {
     }
 
     pub(super) fn expire(&mut self, now: Timestamp) {
-        let over = |known: &KnownApp| known.last_seen.plus(HEARTBEAT_LIFE) <= now;
-        let gone: Vec<_> = self.by_name.iter().filter(|(_, app)| over(app)).map(|(name, _)| name.clone()).collect();
+        let gone: Vec<_> = self.by_name.iter().filter(|(_, app)| app.over <= now).map(|(name, _)| name.clone()).collect();
         gone.iter().for_each(|name| self.forget(name));
     }
 
@@ -100,6 +99,7 @@ mod tests {
             version: "1".into(),
             addr: None,
             last_seen: Timestamp::default(),
+            heartbeat: Default::default(),
         }
     }
 
@@ -122,7 +122,7 @@ mod tests {
         assert!(apps.add(record("wiki", Some("wiki.example.com"))));
         assert_eq!(found(&apps, "wiki.example.com").map(|(name, _)| name), Some("wiki".into()));
         assert_eq!(found(&apps, "wiki.proxy.example.com"), None);
-        apps.expire(Timestamp::default().plus(HEARTBEAT_LIFE));
+        apps.expire(Timestamp::default().plus(remoteler_core::Heartbeat::default().life()));
         assert!(apps.by_name.is_empty() && apps.by_host.is_empty() && apps.by_server_name.is_empty());
     }
 }

@@ -3,8 +3,8 @@
 use std::{collections::HashMap, sync::Arc};
 
 use remoteler_core::{
-    ClusterName, HEARTBEAT_LIFE, HostId, InventoryUpdate, KubeClusterName, KubeRecord, NodeName, NodeRecord,
-    ProxyRecord, Revision, Timestamp,
+    ClusterName, Heartbeat, HostId, InventoryUpdate, KubeClusterName, KubeRecord, NodeName, NodeRecord, ProxyRecord,
+    Revision, Timestamp,
 };
 
 use super::apps::KnownApps;
@@ -19,14 +19,14 @@ pub(super) struct KnownNode {
     pub(super) name: NodeName,
     /// `host:port`, or through the tunnel.
     pub(super) addr: Option<String>,
-    last_seen: Timestamp,
+    over: Timestamp,
 }
 
 /// And of a Kubernetes cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct KnownKube {
     host_id: HostId,
-    last_seen: Timestamp,
+    over: Timestamp,
 }
 
 /// The copy.
@@ -111,13 +111,13 @@ impl Copy {
     }
 
     fn add_node(&mut self, node: NodeRecord) {
-        let NodeRecord { host_id, name, addr, last_seen, labels: _, version: _ } = node;
+        let NodeRecord { host_id, name, addr, last_seen, heartbeat, labels: _, version: _ } = node;
         self.forget_node(&name);
         if self.nodes.len() >= self.most {
             self.refused += 1;
             return;
         }
-        let node = Arc::new(KnownNode { host_id, name: name.clone(), addr, last_seen });
+        let node = Arc::new(KnownNode { host_id, name: name.clone(), addr, over: last_seen.plus(heartbeat.life()) });
         self.by_host.insert(host_id, Arc::clone(&node));
         self.nodes.insert(name, node);
     }
@@ -131,13 +131,13 @@ impl Copy {
     }
 
     fn add_kube(&mut self, kube: KubeRecord) {
-        let KubeRecord { host_id, name, last_seen, addr: _, labels: _, version: _ } = kube;
+        let KubeRecord { host_id, name, last_seen, heartbeat, addr: _, labels: _, version: _ } = kube;
         if self.kube.len() >= self.most && !self.kube.contains_key(&name) {
             self.refused += 1;
             return;
         }
         self.by_server_name.insert(name.server_name(&self.cluster), name.clone());
-        self.kube.insert(name, KnownKube { host_id, last_seen });
+        self.kube.insert(name, KnownKube { host_id, over: last_seen.plus(heartbeat.life()) });
     }
 
     fn forget_kube(&mut self, name: &KubeClusterName) {
@@ -147,14 +147,13 @@ impl Copy {
 
     /// Forgets whose last heartbeat is too long ago, by the auth service's clock: while that is away nothing is forgotten.
     fn expire(&mut self, now: Timestamp) {
-        let over = |last_seen: Timestamp| last_seen.plus(HEARTBEAT_LIFE) <= now;
-        let gone: Vec<_> = self.nodes.values().filter(|node| over(node.last_seen)).cloned().collect();
+        let gone: Vec<_> = self.nodes.values().filter(|node| node.over <= now).cloned().collect();
         gone.iter().for_each(|node| self.forget_node(&node.name));
         let gone: Vec<_> =
-            self.kube.iter().filter(|(_, kube)| over(kube.last_seen)).map(|(name, _)| name.clone()).collect();
+            self.kube.iter().filter(|(_, kube)| kube.over <= now).map(|(name, _)| name.clone()).collect();
         gone.iter().for_each(|name| self.forget_kube(name));
         self.apps.expire(now);
-        self.proxies.retain(|_, proxy| !over(proxy.last_seen));
+        self.proxies.retain(|_, proxy| proxy.last_seen.plus(Heartbeat::default().life()) > now);
     }
 
     /// The node of this name, or of the host with this id.
@@ -210,6 +209,7 @@ mod tests {
             addr: None,
             version: "1".into(),
             last_seen: at(seen),
+            heartbeat: Default::default(),
         }
     }
 
@@ -221,6 +221,7 @@ mod tests {
             addr: None,
             version: "1".into(),
             last_seen: at(seen),
+            heartbeat: Default::default(),
         }
     }
 
@@ -295,6 +296,18 @@ mod tests {
         copy.apply(Some(Revision(1)), change(1, 120));
         assert_eq!((copy.node("a"), copy.kube("k"), copy.proxies().count()), (None, None, 0));
         assert!(copy.node("b").is_some());
+    }
+
+    #[test]
+    fn who_said_that_it_speaks_seldom_is_known_for_as_much_longer() {
+        let mut copy = copy(10);
+        let nodes = vec![NodeRecord { heartbeat: Heartbeat::from(300), ..node(1, "a", 0) }];
+        let kube_clusters = vec![KubeRecord { heartbeat: Heartbeat::from(300), ..kube(3, "k", 0) }];
+        copy.apply(None, InventoryUpdate { nodes, kube_clusters, ..whole(1, 0) });
+        copy.apply(Some(Revision(1)), change(1, 659));
+        assert!(copy.node("a").is_some() && copy.kube("k").is_some());
+        copy.apply(Some(Revision(1)), change(1, 660));
+        assert_eq!((copy.node("a"), copy.kube("k")), (None, None));
     }
 
     #[test]
