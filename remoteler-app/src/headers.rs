@@ -52,7 +52,8 @@ pub fn strip_response(headers: &mut HeaderMap, public_host: &str) {
         headers.remove(name);
     }
     // Cookies of the whole registrable domain would go, ours and those of other apps among them.
-    for name in ["alt-svc", "clear-site-data"] {
+    // Reports would name the addresses of others' answers under this name, codes of logins among them; of workers `check_origin` says why.
+    for name in ["alt-svc", "clear-site-data", "nel", "report-to", "reporting-endpoints", "service-worker-allowed"] {
         headers.remove(name);
     }
     let kept: Vec<HeaderValue> = headers
@@ -273,6 +274,10 @@ mod tests {
             ("Set-Cookie", "=__HOST-remoteler-app=forged"),
             ("Set-Cookie", "two=1; Domain=app.example.com; Domain=example.com"),
             ("Clear-Site-Data", "\"cookies\""),
+            ("NEL", "{}"),
+            ("Report-To", "{}"),
+            ("Reporting-Endpoints", "a=\"/b\""),
+            ("Service-Worker-Allowed", "/"),
             ("Remoteler-Jwt-Assertion", "echoed"),
             ("Connection", "close"),
         ]);

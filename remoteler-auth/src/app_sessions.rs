@@ -66,7 +66,7 @@ impl Inner {
             Err(cause) => return Err(cause.into()),
         }
         let now = self.clock.now();
-        if found.app != app || found.state != app_state_hash(&state) {
+        if found.app != app || state.is_none_or(|state| found.state != app_state_hash(&state)) {
             let said = format!(
                 "the way of {} to application {} was brought to {app}, or by another browser",
                 found.user, found.app
@@ -78,7 +78,7 @@ impl Inner {
         if expires <= now {
             return Err(not_found(NO_CODE));
         }
-        let shown = self.web_session_of(web.clone()).await?.filter(|shown| shown.user.name == user);
+        let shown = self.web_session_of(web.clone(), true).await?.filter(|shown| shown.user.name == user);
         let Some(shown) = shown else { return Err(not_found(NO_CODE)) };
         let (record, grant) = match self.granted_app(&shown.user, app.as_str()).await? {
             Ok(granted) => granted,
@@ -116,10 +116,10 @@ impl Inner {
         request: AppCertificateRequest,
     ) -> ApiResult<AppCertified> {
         self.admit_host(caller, SystemRole::Proxy, "use sessions with applications").await?;
-        let AppCertificateRequest { secret, app, tls_public_key } = request;
+        let AppCertificateRequest { secret, app, tls_public_key, in_use } = request;
         // Of a user who is removed at this moment, it is before that, and revoked, or not at all.
         let _turn = self.changes.read().await;
-        let (stored, user) = self.app_session(&secret, &app).await?;
+        let (stored, user) = self.app_session(&secret, &app, in_use).await?;
         let AppSessionRecord { session, with_mfa, expires, .. } = stored;
         let (certificate, certificate_expires) = match tls_public_key {
             Some(key) => {
@@ -169,7 +169,12 @@ impl Inner {
     }
 
     /// The session of this secret at this application, if it goes on, and its user as of now.
-    async fn app_session(&self, secret: &Secret, app: &AppName) -> ApiResult<(AppSessionRecord, UserRecord)> {
+    async fn app_session(
+        &self,
+        secret: &Secret,
+        app: &AppName,
+        in_use: bool,
+    ) -> ApiResult<(AppSessionRecord, UserRecord)> {
         let gone = || unauthenticated(GONE);
         if !secret_hash::is_drawn(secret.reveal()) {
             return Err(gone());
@@ -179,7 +184,9 @@ impl Inner {
         // I51: at another application it opens nothing, and says nothing of itself.
         let mut stored = stored.filter(|stored| stored.app == *app).ok_or_else(gone)?;
         let now = self.clock.now();
-        let shown = self.web_session_of(stored.web.clone()).await?.filter(|shown| shown.user.name == stored.user);
+        // That an app is open is no use of a login that opens all of them.
+        let shown = self.web_session_of(stored.web.clone(), in_use).await?;
+        let shown = shown.filter(|shown| shown.user.name == stored.user);
         let Some(shown) = shown.filter(|_| stored.expires > now) else {
             // It ended with its login: nobody comes back to it.
             self.records.delete(&key).await?;

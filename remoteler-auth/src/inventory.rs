@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use remoteler_core::{
     ApiError, AppAddress, AppName, AppRecord, AuditKind, Heartbeat, HostId, HostIdentity, KubeClusterName, KubeRecord, Labels,
-    NodeName, NodeRecord, PolicySource, SystemRole, Timestamp, Verb, Visibility, authorize_rule,
+    NodeName, NodeRecord, PolicySource, Revision, SystemRole, Timestamp, Verb, Visibility, authorize_rule,
 };
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +18,8 @@ use crate::{
 
 const MAX_LABELS: usize = 100;
 const MAX_TEXT: usize = 256;
+/// How often an announcement is tried again when others claim addresses at the same moment.
+const MAX_TRIES: usize = 16;
 
 /// Where a proxy is reached.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -72,60 +74,38 @@ impl Inner {
             return Err(self.refuse(caller, &format!("announce application {}", record.name)).await); // I28
         }
         check(&record.labels, record.addr.as_deref(), &record.version)?;
-        self.check_app_address(caller, &record).await?;
-        let what = format!("application {}", record.name);
-        self.check_owner(&key::of(key::APP_OWNERS, &record.name), host, &what).await?;
+        let (what, owner) = (format!("application {}", record.name), key::of(key::APP_OWNERS, &record.name));
+        let name_since = self.check_owner(&owner, host, &what).await?;
         let now = self.clock.now();
         let record = AppRecord { last_seen: now, labels: host.labelled(record.labels), ..record };
-        let heartbeat =
-            Batch::new().write(&key::of(key::APPS, &record.name), &record, Some(now.plus(record.heartbeat.life())))?;
-        self.announced(heartbeat, &key::of(key::APP_LABELS, &record.name), &record.labels).await
-    }
-
-    /// I51: an address is one application's. A service gets no other one's users by announcing where they go, nor those of the proxy's own pages; also
-    /// the address that an application would have by its name is nobody else's, whether the application is there or away.
-    async fn check_app_address(&self, caller: &Caller, record: &AppRecord) -> ApiResult<()> {
-        let Some(own) = &record.public_addr else { return Ok(()) };
-        let Some(address) = AppAddress::parse(own) else {
-            let start: String = own.chars().take(80).collect();
-            return Err(bad_request(format!(
-                "{start:?} is no public address of an application: host or host:port, a DNS name"
-            )));
-        };
-        let proxies: Vec<String> = self.proxies().await?.into_iter().map(|(_, proxy)| proxy.public_addr).collect();
-        let of_proxies = proxies.iter().filter_map(|proxy| AppAddress::parse(proxy));
-        let of_name = |host: &str| {
-            let (first, rest) = address.host().split_once('.')?;
-            (rest == host && first != record.name.as_str()).then(|| format!("application {first}"))
-        };
-        let mut taken = None;
-        for proxy in of_proxies {
-            if proxy.host() == address.host() {
-                taken = Some("the proxy".to_owned());
+        let until = Some(now.plus(record.heartbeat.life()));
+        let (place, labels) = (key::of(key::APPS, &record.name), key::of(key::APP_LABELS, &record.name));
+        let mut tries = 0;
+        loop {
+            // Who is removed at this moment keeps no address.
+            let heartbeat = Batch::new().write(&place, &record, until)?.given(&owner, name_since);
+            let heartbeat = self.claim_address(caller, &record, heartbeat).await?;
+            let announced = self.with_labels(heartbeat, &labels, &record.labels).await?;
+            match self.records.commit(announced).await {
+                Ok(()) => return Ok(()),
+                // Another one claimed an address meanwhile: its claim is looked at now.
+                Err(cause) if cause.is_conflict() && tries < MAX_TRIES => tries += 1,
+                Err(cause) => return Err(cause.into()),
             }
-            taken = taken.or_else(|| of_name(proxy.host()));
         }
-        if taken.is_none() {
-            let mut others = self.all_apps().await?.into_iter().filter(|other| other.name != record.name);
-            let same = |other: &AppRecord| {
-                other.public_addr.as_deref().and_then(AppAddress::parse).is_some_and(|of| of.host() == address.host())
-            };
-            taken = others.find(same).map(|other| format!("application {}", other.name));
-        }
-        let Some(taken) = taken else { return Ok(()) };
-        let message =
-            format!("the address {} of application {} is that of {taken}; choose another", address.host(), record.name);
-        self.record_attempt(caller.name(), message.clone(), caller.address().map(|addr| addr.to_string())).await?;
-        Err(conflict(message))
     }
 
     /// Writes a heartbeat, and the labels beside it where they are not those of the one before.
     async fn announced(&self, heartbeat: Batch, known: &str, labels: &Labels) -> ApiResult<()> {
-        let batch = match self.records.read::<Labels>(known).await? {
+        let batch = self.with_labels(heartbeat, known, labels).await?;
+        Ok(self.records.commit(batch).await?)
+    }
+
+    async fn with_labels(&self, heartbeat: Batch, known: &str, labels: &Labels) -> ApiResult<Batch> {
+        Ok(match self.records.read::<Labels>(known).await? {
             Some(before) if before == *labels => heartbeat,
             Some(_) | None => heartbeat.write(known, labels, None)?,
-        };
-        Ok(self.records.commit(batch).await?)
+        })
     }
 
     /// The labels that each node had when it was heard last, also of those that are away.
@@ -256,10 +236,11 @@ impl Inner {
         self.forget(actor, "kube_cluster", name.as_str(), &key::of(key::KUBE_OWNERS, &name), gone).await
     }
 
-    /// Removes a web application and frees its name.
+    /// Removes a web application and frees its name and its addresses.
     pub(crate) async fn delete_app(&self, actor: String, name: &str) -> ApiResult<()> {
         let name = AppName::new(name).map_err(|cause| bad_request(cause.to_string()))?;
         let gone = Batch::new().delete(&key::of(key::APPS, &name)).delete(&key::of(key::APP_LABELS, &name));
+        let gone = self.free_addresses(&name, gone).await?;
         self.forget(actor, "app", name.as_str(), &key::of(key::APP_OWNERS, &name), gone).await
     }
 
@@ -277,15 +258,13 @@ impl Inner {
         Ok(owners.into_iter().find(|(_, owner, _)| *owner == host).map(|(name, ..)| name))
     }
 
-    async fn check_owner(&self, key: &str, host: &HostIdentity, what: &str) -> ApiResult<()> {
-        match self.records.read::<HostId>(key).await? {
-            Some(owner) if owner == host.id => Ok(()),
-            Some(owner) => Err(conflict(format!("{what} belongs to host {owner}, not to {}", host.id))),
+    /// Since which revision the name is the host's.
+    async fn check_owner(&self, key: &str, host: &HostIdentity, what: &str) -> ApiResult<Revision> {
+        match self.records.read_at::<HostId>(key).await? {
+            Some((owner, since)) if owner == host.id => Ok(since),
+            Some((owner, _)) => Err(conflict(format!("{what} belongs to host {owner}, not to {}", host.id))),
             // Removed by an administrator, and still there: the name is free, and the host has a certificate for it.
-            None => {
-                self.records.create(key, &host.id, None).await?;
-                Ok(())
-            }
+            None => Ok(self.records.create(key, &host.id, None).await?),
         }
     }
 

@@ -61,6 +61,10 @@ pub(crate) mod key {
     pub(crate) const KUBE_OWNERS: &str = "kube-owner/";
     /// `app-owner/<name>`, likewise.
     pub(crate) const APP_OWNERS: &str = "app-owner/";
+    /// `app-addr-owner/<host name>` holds the name of the one application whose public address that is.
+    pub(crate) const APP_ADDR_OWNERS: &str = "app-addr-owner/";
+    /// The host name that was claimed last: of two claims at the same moment one sees the other.
+    pub(crate) const APP_ADDR_TURN: &str = "app-addr-turn";
     /// `nodes/<name>`: the last heartbeat.
     pub(crate) const NODES: &str = "nodes/";
     /// `kube/<name>`: the last heartbeat.
@@ -185,6 +189,11 @@ impl Batch {
         expires: Timestamp,
     ) -> Result<Self, RecordError> {
         Self(self.0.expect(key, Expected::At(revision))).write(key, record, Some(expires))
+    }
+
+    /// Nothing else is done unless what stands there is still that of `revision`.
+    pub(crate) fn given(self, key: &str, revision: Revision) -> Self {
+        Self(self.0.expect(key, Expected::At(revision)))
     }
 
     /// Whether the store takes so much at once.

@@ -124,8 +124,9 @@ pub fn app_state_hash(state: &Secret) -> String {
 pub struct AppCodeRequest {
     /// The code.
     pub code: Secret,
-    /// Value of the browser's state cookie.
-    pub state: Secret,
+    /// Value of the browser's state cookie. Absent: it has none, and the code is burnt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<Secret>,
     /// Where the browser brought it.
     pub app: AppName,
 }
@@ -152,6 +153,9 @@ pub struct AppCertificateRequest {
     /// The proxy's own key: PEM of a SubjectPublicKeyInfo. Absent: the session is looked at, and nothing is issued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls_public_key: Option<String>,
+    /// Whether the user did something in it since it was asked for last: that is use of the login too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_use: bool,
 }
 
 /// A session that goes on.

@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     headers::{Told, strip_request, tell},
-    origin::{Silence, check_origin, is_origin_of},
+    origin::{Silence, check_origin, is_origin_of, is_this_machine},
 };
 
 /// The TLS handshake (I30).
@@ -248,11 +248,7 @@ impl Door {
 
 /// The app's own name, or this machine as `tsh proxy app` makes it: any other name was made to lead here by somebody else.
 fn may_be_addressed(authority: &str, public_addr: &str) -> bool {
-    let host = match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => host,
-        _ => authority,
-    };
-    is_origin_of(&format!("https://{authority}"), public_addr) || matches!(host, "localhost" | "127.0.0.1" | "[::1]")
+    is_origin_of(&format!("https://{authority}"), public_addr) || is_this_machine(authority)
 }
 
 /// An `Origin` that is the app's own is written as `Host` is: many apps compare the two.

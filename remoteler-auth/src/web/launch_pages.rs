@@ -12,7 +12,7 @@ use axum::{
     routing::get,
 };
 use http::{
-    HeaderMap, HeaderValue, StatusCode,
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{CACHE_CONTROL, LOCATION, REFERRER_POLICY, SET_COOKIE},
 };
 use remoteler_core::{AppAddress, AppName, BrowserAction, BrowserAnswer, BrowserView, Secret, wire};
@@ -114,6 +114,11 @@ async fn open(
     let Some(way) = asked.ok().and_then(|Query(asked)| Way::new(&app, &asked.state, &asked.path)) else {
         return broken();
     };
+    // A code is made for a window that goes there, and for no picture or script of a page (Fetch Metadata).
+    let says = |name: &str, expected: &str| headers.get_all(name).iter().all(|value| value == expected);
+    if !says("sec-fetch-mode", "navigate") || !says("sec-fetch-dest", "document") {
+        return broken();
+    }
     let browser = visit.browser_or_new();
     let (session, fields) = (session(&headers), Fields::default());
     let dead = session.is_some();
@@ -220,6 +225,8 @@ fn launched(origin: &str, code: &Secret) -> Response {
         (LOCATION, to),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+        // Whoever opened the window sees no more of it, and so not the code in its address.
+        (HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin")),
     ];
     set_cookie((StatusCode::SEE_OTHER, headers).into_response(), COOKIE_NAME, "", 0)
 }
@@ -279,6 +286,7 @@ mod tests {
         let to = answer.headers()[LOCATION].to_str().unwrap();
         assert_eq!(to, format!("https://billing.p.example:3080/.remoteler/session?code={}", code.reveal()));
         assert_eq!(answer.headers()[REFERRER_POLICY], "no-referrer");
+        assert_eq!(answer.headers()["cross-origin-opener-policy"], "same-origin");
         for bad in ["http://a.b", "https://a.b@evil", "https://a.b/x", "https://", "//a.b", "https://a.b?x"] {
             assert!(launched(bad, &code).headers().get(LOCATION).is_none(), "{bad}");
         }

@@ -168,6 +168,7 @@ impl Daemon {
             entropy: base.entropy.clone(),
             places: Admissions::new(AdmissionLimits { total: 4096, ..AdmissionLimits::default() }),
             api: base.api.clone(),
+            audit: base.audit.clone(),
             stop: self.closing.clone(),
         };
         let known = inventory.clone();

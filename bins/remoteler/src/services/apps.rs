@@ -2,9 +2,11 @@
 //! has a session there. Who has one the auth service says; what may be done at an app its service decides.
 
 mod answer;
+mod guesses;
 mod link;
 mod request;
 mod session;
+mod used;
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -13,7 +15,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
-use remoteler_core::{AppAddress, AppName, AuthApi, ClusterName, Entropy};
+use remoteler_core::{AppAddress, AppName, AuditSink, AuthApi, ClusterName, Entropy};
 use remoteler_tunnel::{Admission, Admissions, ClientTls, Router};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
@@ -51,6 +53,7 @@ pub(crate) struct AppDoor {
     /// Bounds the connections of those who have a session.
     pub(crate) places: Arc<Admissions>,
     pub(crate) api: Arc<dyn AuthApi>,
+    pub(crate) audit: Arc<dyn AuditSink>,
     pub(crate) stop: CancellationToken,
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{integer, list, map, object, secret, text, time};
+use super::{boolean, integer, list, map, object, secret, text, time};
 
 pub(super) fn add(all: &mut Map<String, Value>) {
     let mut add = |name: &str, schema: Value| all.insert(name.to_owned(), schema);
@@ -13,9 +13,9 @@ pub(super) fn add(all: &mut Map<String, Value>) {
             &[("public_addr", text()), ("labels", map(text())), ("addr", text()), ("heartbeat_seconds", integer())],
         ),
     );
-    add("AppCodeRequest", object(&[("code", secret()), ("state", secret()), ("app", text())], &[]));
+    add("AppCodeRequest", object(&[("code", secret()), ("app", text())], &[("state", secret())]));
     add("AppSessionOpened", object(&[("secret", secret()), ("expires", time()), ("path", text())], &[]));
-    add("AppCertificateRequest", object(&[("secret", secret()), ("app", text())], &[("tls_public_key", text())]));
+    add("AppCertificateRequest", object(&[("secret", secret()), ("app", text())], &[("tls_public_key", text()), ("in_use", boolean())]));
     add(
         "AppCertified",
         object(
@@ -61,10 +61,11 @@ pub(super) mod tests {
             user: "ann".parse().unwrap(),
             expires: moment,
         };
-        let asked = AppCertificateRequest { secret: secret(), app: app.clone(), tls_public_key: Some("k".into()) };
+        let tls_public_key = Some("k".into());
+        let asked = AppCertificateRequest { secret: secret(), app: app.clone(), tls_public_key, in_use: true };
         vec![
             ("AppRecord", value(record())),
-            ("AppCodeRequest", value(AppCodeRequest { code: secret(), state: secret(), app: app.clone() })),
+            ("AppCodeRequest", value(AppCodeRequest { code: secret(), state: Some(secret()), app: app.clone() })),
             ("AppSessionOpened", value(AppSessionOpened { secret: secret(), expires: moment, path: "/".into() })),
             ("AppCertificateRequest", value(asked)),
             ("AppCertified", value(certified)),

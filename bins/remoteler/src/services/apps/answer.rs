@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{
     HeaderMap, Response, StatusCode,
-    header::{self, HeaderValue},
+    header::{self, HeaderName, HeaderValue},
 };
 use remoteler_core::Secret;
 
@@ -18,21 +18,21 @@ pub(super) const SESSION_COOKIE: &str = "__Host-remoteler-app";
 /// That it was this browser that wanted to come in.
 pub(super) const STATE_COOKIE: &str = "__Host-remoteler-app-state";
 
-/// A cookie's value; `None` when there is none, or more than one.
+/// The value of a cookie of ours; `None` when there is none, or more than one, or it has not the form of our secrets. Others stand beside it in whatever octets apps and
+/// their pages have set.
 pub(super) fn cookie(headers: &HeaderMap, name: &str) -> Option<Secret> {
-    let pairs = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let mut found = pairs
-        .flat_map(|value| value.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .filter(|(named, _)| *named == name)
-        .map(|(_, value)| value);
-    let value = found.next()?;
-    let plain = (1..=MAX_COOKIE).contains(&value.len())
-        && value.bytes().all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_'));
-    (plain && found.next().is_none()).then(|| Secret::new(value))
+    let pairs = headers.get_all(header::COOKIE).iter().flat_map(|value| value.as_bytes().split(|octet| *octet == b';'));
+    let mut found = pairs.filter_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+    let value = std::str::from_utf8(found.next()?).ok().filter(|value| is_secret(value))?;
+    found.next().is_none().then(|| Secret::new(value))
 }
 
-const MAX_COOKIE: usize = 128;
+/// Whether a text has the form of the secrets that a browser is given here: 256 bits in hex.
+pub(super) fn is_secret(text: &str) -> bool {
+    text.len() == SECRET_DIGITS && text.bytes().all(|octet| octet.is_ascii_hexdigit())
+}
+
+const SECRET_DIGITS: usize = 64;
 
 /// A `Set-Cookie` of ours. `seconds` of 0 takes it back.
 pub(super) fn set_cookie(headers: &mut HeaderMap, name: &str, value: &str, seconds: u64) {
@@ -72,6 +72,9 @@ fn ours(headers: &mut HeaderMap) {
         (header::REFERRER_POLICY, "no-referrer"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+        // Whoever opened the window sees no more of it, and so not the code in its address.
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
@@ -84,21 +87,31 @@ mod tests {
     // I50
     #[test]
     fn a_cookie_counts_under_its_exact_name_and_once() {
-        let of = |values: &[&'static str]| {
+        let secret = "5a".repeat(32);
+        let of = |values: &[&str]| {
             let mut headers = HeaderMap::new();
             for value in values {
-                headers.append(header::COOKIE, HeaderValue::from_static(value));
+                let value = value.replace("SECRET", &secret);
+                headers.append(header::COOKIE, HeaderValue::from_bytes(value.as_bytes()).unwrap());
             }
             cookie(&headers, SESSION_COOKIE).map(|value| value.reveal().to_owned())
         };
-        assert_eq!(of(&["a=b; __Host-remoteler-app=secret", "c=d"]).as_deref(), Some("secret"));
+        for good in [
+            &["a=b; __Host-remoteler-app=SECRET", "c=d"][..],
+            // What pages of apps beside this one set for all of them shuts nobody out.
+            &["name=J\u{f6}rg; __Host-remoteler-app=SECRET; x=\u{fc}"],
+        ] {
+            assert_eq!(of(good).as_deref(), Some(secret.as_str()), "{good:?}");
+        }
         for bad in [
-            &["__host-remoteler-app=secret"][..],
-            &["__Host-remoteler-app=one; __Host-remoteler-app=two"],
-            &["__Host-remoteler-app=one", "__Host-remoteler-app=one"],
+            &["__host-remoteler-app=SECRET"][..],
+            &["__Host-remoteler-app=SECRET; __Host-remoteler-app=SECRET"],
+            &["__Host-remoteler-app=SECRET", "__Host-remoteler-app=x"],
             &["__Host-remoteler-app="],
-            &["__Host-remoteler-app=a b"],
-            &["__Host-remoteler-app-state=x"],
+            &["__Host-remoteler-app=SECRETa"],
+            &["__Host-remoteler-app=x"],
+            &["__Host-remoteler-app-state=SECRET"],
+            &["__Host-remoteler-app=\u{f6}"],
             &[],
         ] {
             assert_eq!(of(bad), None, "{bad:?}");

@@ -104,7 +104,7 @@ impl AppDoor {
     }
 
     async fn dial_now(&self, app: &AppName, session: &Arc<Session>, source: SocketAddr) -> anyhow::Result<Link> {
-        let (identity, expires) = session.certificate().await.context("the session has no certificate")?;
+        let (identity, expires) = session.certificate().context("the session has no certificate")?;
         let name = TargetName::new(app.as_str())?;
         let target = Target { cluster: self.cluster.clone(), kind: TargetKind::App, name, port: None };
         let stream = self.router.dial(&DialHeader::new(target, Some(source))).await?;

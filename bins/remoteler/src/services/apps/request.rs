@@ -1,5 +1,5 @@
 //! What one request of a browser is: the way in, the code that comes back from it, or one of a session, which goes to the app's service. In this order, and
-//! nothing goes there without a session that was looked at within the last second.
+//! nothing goes there without a session that was looked at within the last second, and stays there when that ends.
 
 use std::{
     net::SocketAddr,
@@ -19,15 +19,18 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use remoteler_app::{Silence, check_origin, strip_request, strip_response};
-use remoteler_core::{ApiErrorKind, AppAddress, AppCodeRequest, Secret, app_state_hash, fill_random, wire};
+use remoteler_core::{
+    ApiErrorKind, AppAddress, AppCodeRequest, AuditKind, Secret, UserName, app_state_hash, fill_random, wire,
+};
 use remoteler_tunnel::{Admission, relay};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     AppDoor, FrontApp,
-    answer::{Body, BodyError, SESSION_COOKIE, STATE_COOKIE, cookie, redirect, say, set_cookie},
+    answer::{Body, BodyError, SESSION_COOKIE, STATE_COOKIE, cookie, is_secret, redirect, say, set_cookie},
     link::{Link, Links},
     session::{NoSession, Session},
+    used::Used,
 };
 
 /// How long a browser may take from wanting to come in to coming back with a code.
@@ -71,17 +74,10 @@ impl Visit {
         }
         let session = match cookie(request.headers(), SESSION_COOKIE) {
             None => return self.let_in(&request),
-            Some(secret) => match self.door.sessions.find(&self.app.name, &secret).await {
+            Some(secret) => match self.door.sessions.find(&self.app.name, &secret, self.source.ip()).await {
                 Ok(session) => session,
                 Err(NoSession::Ended) => return self.let_in(&request),
-                Err(NoSession::Denied(said)) => return say(StatusCode::FORBIDDEN, &said),
-                Err(cause @ NoSession::Unknown(_)) => {
-                    tracing::warn!(app = %self.app.name, %cause, "a browser's request was not passed on");
-                    return say(
-                        StatusCode::SERVICE_UNAVAILABLE,
-                        "the cluster cannot be asked now; try again in a minute",
-                    );
-                }
+                Err(cause) => return self.turn_away(None, &cause).await,
             },
         };
         if !self.has_place() {
@@ -89,15 +85,54 @@ impl Visit {
         }
         let own = self.app.address.to_string();
         if let Err(cause) = check_origin(request.method(), request.headers(), &own, Silence::Refused) {
-            tracing::info!(app = %self.app.name, source = %self.source, %cause, "a request of another site was refused");
+            self.on_record(session.user(), &cause.to_string()).await;
             return say(StatusCode::FORBIDDEN, &cause.to_string());
         }
-        match self.pass_on(session, request).await {
-            Ok(answer) => answer,
+        // A request that takes long, up or down, ends with its session.
+        let mut ended = {
+            let (door, session) = (self.door.clone(), session.clone());
+            async move { door.sessions.ended(&session).await }.boxed()
+        };
+        let user = session.user();
+        let passed = tokio::select! {
+            biased;
+            cause = &mut ended => return self.turn_away(user, &cause).await,
+            passed = self.pass_on(&session, request) => passed,
+        };
+        match passed {
+            Ok(passed) => self.answered(session, passed, ended),
             Err(cause) => {
                 tracing::info!(app = %self.app.name, cause = crate::one_line(&cause), "an app's service did not answer");
                 say(StatusCode::BAD_GATEWAY, "the app cannot be reached now; try again in a minute")
             }
+        }
+    }
+
+    /// Why nothing is passed on, to a browser that showed a session.
+    async fn turn_away(&self, user: Option<UserName>, cause: &NoSession) -> Response<Body> {
+        match cause {
+            NoSession::Ended => say(StatusCode::UNAUTHORIZED, "the session with this app has ended; open it again"),
+            NoSession::Denied(said) => {
+                self.on_record(user, said).await;
+                say(StatusCode::FORBIDDEN, said)
+            }
+            NoSession::TooMany => say(StatusCode::TOO_MANY_REQUESTS, "too many wrong cookies; try again in a minute"),
+            NoSession::Unknown(cause) => {
+                tracing::debug!(app = %self.app.name, cause, "a browser's request was not passed on");
+                say(StatusCode::SERVICE_UNAVAILABLE, "the cluster cannot be asked now; try again in a minute")
+            }
+        }
+    }
+
+    /// That somebody was refused here. The answer is the same whether it can be written; how much of it is kept, the log decides.
+    async fn on_record(&self, user: Option<UserName>, because: &str) {
+        let error = format!("application {}: {because}", self.app.name);
+        tracing::debug!(source = %self.source, error, "a browser was refused");
+        let user = user.map(|user| user.to_string()).unwrap_or_default();
+        let remote = Some(self.source.to_string());
+        let event = AuditKind::AuthAttempt { user, service: "proxy".into(), login: None, error, remote };
+        if let Err(cause) = self.door.audit.record(event).await {
+            tracing::debug!(%cause, "a refused browser is not in the audit log");
         }
     }
 
@@ -130,8 +165,7 @@ impl Visit {
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
         let path = if is_inside(path) { path } else { "/" };
         // The same one for all windows of a browser, so that the second does not undo the first.
-        let state = cookie(headers, STATE_COOKIE).filter(|state| state.reveal().len() == STATE_DIGITS);
-        let state = state.unwrap_or_else(|| {
+        let state = cookie(headers, STATE_COOKIE).unwrap_or_else(|| {
             let random: [u8; 32] = fill_random(&*self.door.entropy);
             Secret::new(random.iter().map(|octet| format!("{octet:02x}")).collect::<String>())
         });
@@ -148,12 +182,13 @@ impl Visit {
         if *request.method() != Method::GET {
             return say(StatusCode::METHOD_NOT_ALLOWED, "a browser comes here by GET");
         }
-        let code = request.uri().query().and_then(|query| query.strip_prefix("code="));
-        let code =
-            code.filter(|code| code.bytes().all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_')));
-        let (Some(code), Some(state)) = (code, cookie(request.headers(), STATE_COOKIE)) else {
-            return say(StatusCode::BAD_REQUEST, AGAIN);
-        };
+        let code = request.uri().query().and_then(|query| query.strip_prefix("code=")).filter(|code| is_secret(code));
+        let Some(code) = code else { return say(StatusCode::BAD_REQUEST, AGAIN) };
+        if !self.door.sessions.may_guess(self.source.ip()) {
+            return say(StatusCode::TOO_MANY_REQUESTS, "too many wrong codes; try again in a minute");
+        }
+        // Also without a state the code is taken, and so burnt: whose page led here with it must not have it afterwards.
+        let state = cookie(request.headers(), STATE_COOKIE);
         let request = AppCodeRequest { code: Secret::new(code), state, app: self.app.name.clone() };
         match self.door.api.redeem_app_code(request).await {
             Ok(opened) => {
@@ -166,22 +201,19 @@ impl Visit {
                 answer
             }
             Err(cause) if matches!(cause.kind, ApiErrorKind::Unavailable | ApiErrorKind::Internal) => {
-                tracing::warn!(%cause, "a code was not redeemed");
+                tracing::debug!(%cause, "a code was not redeemed");
                 say(StatusCode::SERVICE_UNAVAILABLE, "the cluster cannot be asked now; try again in a minute")
             }
             Err(cause) => {
-                tracing::info!(app = %self.app.name, source = %self.source, %cause, "a code was refused");
+                self.door.sessions.guessed_wrong(self.source.ip());
+                self.on_record(None, &format!("a code was refused: {cause}")).await;
                 say(StatusCode::FORBIDDEN, AGAIN)
             }
         }
     }
 
-    /// One request of a session, to the app's service and back.
-    async fn pass_on(
-        self: &Arc<Self>,
-        session: Arc<Session>,
-        mut request: Request<Incoming>,
-    ) -> anyhow::Result<Response<Body>> {
+    /// One request of a session, to the app's service.
+    async fn pass_on(&self, session: &Arc<Session>, mut request: Request<Incoming>) -> anyhow::Result<Passed> {
         let upgrade = wants_web_socket(&request).then(|| hyper::upgrade::on(&mut request));
         let target = request.uri().path_and_query().cloned();
         *request.uri_mut() = target.map(Uri::from).unwrap_or_default();
@@ -199,14 +231,14 @@ impl Visit {
         };
         let now = self.door.tls.clock.now();
         loop {
-            let kept = if upgrade.is_none() { self.links.take(&session, now).await } else { None };
+            let kept = if upgrade.is_none() { self.links.take(session, now).await } else { None };
             let (link, reused) = match kept {
                 Some(link) => (link, true),
-                None => (self.door.dial(&self.app.name, &session, self.source).await?, false),
+                None => (self.door.dial(&self.app.name, session, self.source).await?, false),
             };
             let (sent, link) = link.send(request).await;
             match sent {
-                Ok(response) => return Ok(self.answered(session, link, response, upgrade)),
+                Ok(response) => return Ok(Passed { link, response, upgrade }),
                 // One that was closed meanwhile gives back a request it did not begin to send.
                 Err(mut refused) => match refused.take_message() {
                     Some(unsent) if reused => request = unsent,
@@ -219,9 +251,8 @@ impl Visit {
     fn answered(
         self: &Arc<Self>,
         session: Arc<Session>,
-        link: Option<Link>,
-        mut response: Response<Incoming>,
-        upgrade: Option<OnUpgrade>,
+        Passed { link, mut response, upgrade }: Passed,
+        ended: Ended,
     ) -> Response<Body> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let Some(browser) = upgrade else {
@@ -234,14 +265,14 @@ impl Visit {
             apply_upgrade(answer.headers_mut());
             let service = hyper::upgrade::on(response);
             *self.relay.lock().unwrap_or_else(PoisonError::into_inner) =
-                Some(join(self.door.clone(), session, link, browser, service).boxed());
+                Some(join(session, ended, link, browser, service).boxed());
             return answer;
         }
         let (mut parts, inner) = response.into_parts();
         strip_response(&mut parts.headers, self.app.address.host());
         parts.extensions.clear();
         parts.version = Version::HTTP_11;
-        let mut body = Streamed { inner, visit: self.clone(), session, link, ended: None };
+        let mut body = Streamed { inner, visit: self.clone(), link, ended: Some(ended) };
         if body.inner.is_end_stream() {
             body.give_back();
         }
@@ -249,20 +280,34 @@ impl Visit {
     }
 }
 
-const STATE_DIGITS: usize = 64;
+/// An app's answer, as its service passed it on.
+struct Passed {
+    link: Option<Link>,
+    response: Response<Incoming>,
+    /// The browser's end of what was to be upgraded.
+    upgrade: Option<OnUpgrade>,
+}
+
+/// Ready when the session has ended.
+type Ended = BoxFuture<'static, NoSession>;
 
 /// Copies both ways until one of them ends, or the session does.
-async fn join(door: Arc<AppDoor>, session: Arc<Session>, link: Option<Link>, browser: OnUpgrade, service: OnUpgrade) {
+async fn join(session: Arc<Session>, ended: Ended, link: Option<Link>, browser: OnUpgrade, service: OnUpgrade) {
     let _link = link;
-    match futures::try_join!(browser, service) {
-        Ok((browser, service)) => {
-            let (mut browser, mut service) = (TokioIo::new(browser), TokioIo::new(service));
-            tokio::select! {
-                relayed = relay(&mut browser, &mut service) => tracing::debug!(?relayed, "an upgraded connection ended"),
-                cause = door.sessions.ended(&session) => tracing::debug!(%cause, "an upgraded connection was cut"),
+    let joined = async {
+        let (browser, service) = futures::try_join!(browser, service)?;
+        let (mut browser, mut service) = (Used { inner: TokioIo::new(browser), session }, TokioIo::new(service));
+        let relayed = relay(&mut browser, &mut service).await;
+        tracing::debug!(?relayed, "an upgraded connection ended");
+        Ok::<_, hyper::Error>(())
+    };
+    tokio::select! {
+        joined = joined => {
+            if let Err(cause) = joined {
+                tracing::debug!(%cause, "a browser's connection ended before its upgrade");
             }
         }
-        Err(cause) => tracing::debug!(%cause, "a browser's connection ended before its upgrade"),
+        cause = ended => tracing::debug!(%cause, "an upgraded connection was cut"),
     }
 }
 
@@ -270,9 +315,9 @@ async fn join(door: Arc<AppDoor>, session: Arc<Session>, link: Option<Link>, bro
 struct Streamed {
     inner: Incoming,
     visit: Arc<Visit>,
-    session: Arc<Session>,
     link: Option<Link>,
-    ended: Option<BoxFuture<'static, NoSession>>,
+    /// None after the end.
+    ended: Option<Ended>,
 }
 
 impl Streamed {
@@ -291,8 +336,7 @@ impl HttpBody for Streamed {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let (door, session) = (self.visit.door.clone(), self.session.clone());
-        let ended = self.ended.get_or_insert_with(|| async move { door.sessions.ended(&session).await }.boxed());
+        let Some(ended) = self.ended.as_mut() else { return Poll::Ready(None) };
         if let Poll::Ready(cause) = ended.as_mut().poll(context) {
             (self.link, self.ended) = (None, None);
             return Poll::Ready(Some(Err(cause.into())));
