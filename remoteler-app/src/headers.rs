@@ -1,7 +1,7 @@
 //! Which headers may pass between a user and an app, in both directions, and what ours say (I53). Owns the lists and the rewriting of redirects. Pure: the
 //! service stands between user and app with it, and the proxy does once more between browser and service.
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 
 /// The JWT that tells the app who asks. Its keys are at the proxy, `/.well-known/jwks.json`.
 pub const ASSERTION: HeaderName = HeaderName::from_static("remoteler-jwt-assertion");
@@ -40,6 +40,15 @@ pub fn tell(headers: &mut HeaderMap, told: &Told<'_>) {
         if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
             headers.insert(name, value);
         }
+    }
+}
+
+/// Says how long a request's body is where hyper would not: of GET and HEAD it sends no body whose length it does not know, and `strip_request` has taken away what
+/// the client said of it.
+pub fn keep_body<B: hyper::body::Body>(request: &mut Request<B>) {
+    let unknown = !request.body().is_end_stream() && request.body().size_hint().exact().is_none();
+    if unknown && matches!(*request.method(), Method::GET | Method::HEAD) {
+        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }
 
@@ -119,7 +128,20 @@ fn is_claim(name: &HeaderName) -> bool {
         "x-client-cert",
         "x-ssl-client-",
         "cf-access-",
+        "oidc-claim-",
+        "tailscale-",
         "teleport-",
+        "x-amzn-oidc-",
+        "x-authenticated-",
+        "x-authentik-",
+        "x-envoy-",
+        "x-goog-authenticated-user-",
+        "x-goog-iap-",
+        "x-ms-client-principal",
+        "x-original-",
+        "x-pomerium-",
+        "x-rewrite-",
+        "x-vouch-",
     ];
     const NAMES: &[&str] = &[
         "forwarded",
@@ -130,6 +152,15 @@ fn is_claim(name: &HeaderName) -> bool {
         "remote-groups",
         "remote-email",
         "remote-name",
+        "cf-connecting-ip",
+        "cf-connecting-ipv6",
+        "client-ip",
+        "fastly-client-ip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "x-forwarded",
+        "x-originating-ip",
+        "x-user",
     ];
     let folded = name.as_str().replace('_', "-");
     is_ours(name) || PREFIXES.iter().any(|prefix| folded.starts_with(prefix)) || NAMES.contains(&folded.as_str())
@@ -235,6 +266,15 @@ mod tests {
             ("X-Real_IP", "10.0.0.1"),
             ("X-WebAuth-User", "root"),
             ("Remote_User", "root"),
+            ("X_Forwarded", "for=10.0.0.1"),
+            ("X-Cluster-Client-IP", "10.0.0.1"),
+            ("X_Original_URL", "/admin"),
+            ("X-Rewrite-Url", "/admin"),
+            ("X-User", "root"),
+            ("X-MS-Client-Principal", "root"),
+            ("X-Goog-Authenticated-User-Email", "root"),
+            ("Tailscale_User_Login", "root"),
+            ("OIDC_CLAIM_sub", "root"),
             ("Connection", "keep-alive, X-Hop, Cookie"),
             ("X-Hop", "1"),
             ("Cookie", "a=b"),
@@ -246,6 +286,24 @@ mod tests {
         ]);
         strip_request(&mut headers);
         assert_eq!(headers, map(&[("authorization", "Bearer of-the-app")]));
+    }
+
+    #[test]
+    fn a_body_of_unknown_length_is_sent_with_every_method() {
+        use http_body_util::{BodyExt, Full, StreamBody};
+        let unknown = || StreamBody::new(futures::stream::pending::<Result<hyper::body::Frame<bytes::Bytes>, hyper::Error>>());
+        let sent = |method: Method| {
+            let mut request = Request::builder().method(method).body(unknown()).unwrap();
+            keep_body(&mut request);
+            request.headers().get(header::TRANSFER_ENCODING).cloned()
+        };
+        assert_eq!(sent(Method::GET).unwrap(), "chunked");
+        assert_eq!(sent(Method::POST), None, "hyper says it itself");
+        for known in ["", "x"] {
+            let mut request = Request::new(Full::<bytes::Bytes>::from(known).boxed());
+            keep_body(&mut request);
+            assert!(request.headers().is_empty(), "{known:?}");
+        }
     }
 
     // I53

@@ -20,7 +20,7 @@ pub use self::http::{HttpCaller, serve_http};
 #[cfg(feature = "tonic")]
 pub use grpc::{GrpcCaller, GrpcConnection, GrpcIncoming};
 #[cfg(feature = "service")]
-pub use headers::{ASSERTION, Told, keep_redirect_inside, strip_request, strip_response, tell};
+pub use headers::{ASSERTION, Told, keep_body, keep_redirect_inside, strip_request, strip_response, tell};
 #[cfg(feature = "axum")]
 pub use listener::{AxumCaller, AxumListener};
 #[cfg(feature = "service")]

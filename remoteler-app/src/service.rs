@@ -79,6 +79,7 @@ struct Shared {
     audit: Arc<dyn AuditSink>,
     clock: Arc<dyn Clock>,
     assertions: Assertions,
+    kept: assertion::AllKept,
     drain: CancellationToken,
 }
 
@@ -124,7 +125,8 @@ impl AppService {
                 return Err(AppServiceError::DuplicateName(name));
             }
         }
-        let shared = Shared { sites, tls, live, audit, clock, assertions, drain: CancellationToken::new() };
+        let (kept, drain) = (assertion::AllKept::default(), CancellationToken::new());
+        let shared = Shared { sites, tls, live, audit, clock, assertions, kept, drain };
         Ok(Self { shared: Arc::new(shared) })
     }
 

@@ -112,7 +112,10 @@ impl Inner {
             return Err(rate_limited("too many sessions with applications begin at once; wait five minutes"));
         }
         let code = secret_hash::draw(self.entropy.as_ref());
-        let expires = self.clock.now().plus(CODE_TTL);
+        // A factor counts for so long until the session begins with it; from then on it is the session's.
+        let interval = self.policy.policy().settings.mfa_verification_interval.duration();
+        let life = if with_mfa { CODE_TTL.min(interval) } else { CODE_TTL };
+        let expires = self.clock.now().plus(life);
         let record = AppCode {
             app: app.name,
             user,

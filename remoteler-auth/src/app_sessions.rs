@@ -142,8 +142,9 @@ impl Inner {
         Ok(AppCertified { certificate, certificate_expires, session, user: user.name, expires })
     }
 
-    /// An identity token for who showed a certificate at an application. What the certificate proves is looked at here: a service that says it saw one gets
-    /// no token for somebody who was not there (I9), and none for another application than its own (I51).
+    /// An identity token for who showed a certificate at an application. What stands in it comes of the certificate, which is looked at here, and of nothing that the
+    /// service says (I9), and it is of no other application than its own (I51). That the user is there at this moment is not looked at: a service that has seen
+    /// a certificate gets tokens of its application for that user until the certificate ends.
     pub(crate) async fn app_token(&self, caller: &Caller, request: AppTokenRequest) -> ApiResult<AppToken> {
         let host = self.admit_host(caller, SystemRole::App, "ask for identity tokens").await?;
         let app = &request.app;

@@ -183,7 +183,9 @@ impl Inner {
             (SessionPurpose::App { app, tls_public_key }, Caller::User { user, .. }) => {
                 let identity = self.current(user).await?;
                 self.check_locks(&LockContext::of_user(user))?;
-                // For as long as what is begun with it may last: a program on the user's own machine holds the key.
+                // For as long as what is begun with it may last, and not for `mfa_verification_interval`: a session with an application is one thing from its opening to
+                // its end, as a shell is, and has many connections where that has one; to ask again for each would be to ask in the middle of the work. A program on the
+                // user's own machine holds the key, in memory.
                 let expires = Timestamp::from_unix_seconds(user.expires().unix_seconds());
                 let target = SessionTarget::App { name: app.clone() };
                 let profile = AppProfile {

@@ -20,7 +20,6 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
     Shared, Site,
-    assertion::Kept,
     body::{Body, without_trailers},
     forward::{Forward, UpgradeRequest},
     limit::{self, MAX_HEADER_OCTETS, MAX_HEADERS},
@@ -92,7 +91,6 @@ where
         site,
         peer,
         client: client.map(|client| client.ip().to_string()),
-        assertion: Kept::default(),
         idle: Arc::default(),
         relay: RelaySlot::default(),
     });
@@ -156,7 +154,6 @@ struct Door {
     peer: Peer,
     /// The address it comes from.
     client: Option<String>,
-    assertion: Kept,
     idle: Arc<Idle>,
     relay: RelaySlot,
 }
@@ -201,10 +198,12 @@ impl Door {
         let terms = Terms { idle, ends_with_certificate: true, ..Terms::default() };
         let live = Arc::new(self.shared.live.enter(subject, terms)?);
         let now = self.shared.clock.now();
-        let assertion = self
-            .assertion
-            .get(&self.shared.assertions, now, || AppTokenRequest::new(site.record.name.clone(), &self.peer.chain));
-        let assertion = assertion.await?;
+        let (app, chain) = (&site.record.name, &self.peer.chain);
+        let kept = match chain.first() {
+            Some(certificate) => self.shared.kept.of(app, certificate, user.expires(), now),
+            None => return Err(Refusal::Unknown), // who showed none is no user
+        };
+        let assertion = kept.get(&self.shared.assertions, now, || AppTokenRequest::new(app.clone(), chain)).await?;
         let public_addr = assertion.address.to_string();
         if !may_be_addressed(&authority, &public_addr) {
             return Err(Refusal::Misdirected);

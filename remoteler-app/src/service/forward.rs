@@ -20,7 +20,7 @@ use super::{
     relay::{RelaySlot, Streamed, join},
     upstream::{Connection, Idle, UpstreamError},
 };
-use crate::headers::{connection_tokens, keep_redirect_inside, strip_response};
+use crate::headers::{connection_tokens, keep_body, keep_redirect_inside, strip_response};
 
 /// What one request is sent by.
 pub(super) struct Forward<'a> {
@@ -57,6 +57,7 @@ impl Forward<'_> {
     }
 
     async fn exchange(self, mut request: Request<Body>) -> Result<Response<Body>, UpstreamError> {
+        keep_body(&mut request);
         loop {
             let (connection, reused) = match self.idle.take().await {
                 Some(connection) => (connection, true),

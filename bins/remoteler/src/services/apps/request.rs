@@ -18,7 +18,7 @@ use hyper::{
     upgrade::OnUpgrade,
 };
 use hyper_util::rt::TokioIo;
-use remoteler_app::{Silence, check_origin, strip_request, strip_response};
+use remoteler_app::{Silence, check_origin, keep_body, strip_request, strip_response};
 use remoteler_core::{
     ApiErrorKind, AppAddress, AppCodeRequest, AuditKind, Secret, UserName, app_state_hash, fill_random, wire,
 };
@@ -227,7 +227,10 @@ impl Visit {
                 apply_upgrade(request.headers_mut());
                 request.map(|_| Empty::new().map_err(|never| match never {}).boxed_unsync())
             }
-            None => request.map(|body| body.map_err(BodyError::from).boxed_unsync()),
+            None => {
+                keep_body(&mut request);
+                request.map(|body| body.map_err(BodyError::from).boxed_unsync())
+            }
         };
         let now = self.door.tls.clock.now();
         loop {
