@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use remoteler_ca::AppProfile;
 use remoteler_core::{
-    AppCertificateRequest, AppCertified, AppCodeRequest, AppName, AppRecord, AppSessionOpened, AppToken,
+    AppCertificateRequest, AppCertified, AppCodeRequest, AppName, AppProxy, AppRecord, AppSessionOpened, AppToken,
     AppTokenRequest, AuditKind, CaKind, ConnectionFields, PolicySource, Secret, SessionId, SessionProof, SessionTarget,
     SystemRole, Timestamp, UserName, Verified, X509Purpose, app_state_hash, authorize_app, verify_x509_chain,
 };
@@ -115,7 +115,7 @@ impl Inner {
         caller: &Caller,
         request: AppCertificateRequest,
     ) -> ApiResult<AppCertified> {
-        self.admit_host(caller, SystemRole::Proxy, "use sessions with applications").await?;
+        let host = self.admit_host(caller, SystemRole::Proxy, "use sessions with applications").await?;
         let AppCertificateRequest { secret, app, tls_public_key, in_use } = request;
         // Of a user who is removed at this moment, it is before that, and revoked, or not at all.
         let _turn = self.changes.read().await;
@@ -131,7 +131,9 @@ impl Inner {
                 let roles = identity.roles.iter().map(ToString::to_string).collect();
                 let about = About { user: user.name.to_string(), roles, ..About::default() };
                 let tls_key = self.issuer.tls_key(&key)?;
-                let profile = AppProfile { identity, app, session, tls_key, not_after, proof, login_expires: expires };
+                let proxy = Some(AppProxy { id: host.id, name: host.name.clone() });
+                let login_expires = expires;
+                let profile = AppProfile { identity, app, session, tls_key, not_after, proof, login_expires, proxy };
                 let issue = self
                     .issuer
                     .prepare_single(CaKind::User, |authority, now, entropy| profile.prepare(authority, now, entropy))?;

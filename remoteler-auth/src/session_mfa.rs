@@ -197,6 +197,7 @@ impl Inner {
                     not_after: expires,
                     proof: Some(SessionProof::new(session, identity.user.clone(), target.clone(), expires)),
                     login_expires: user.expires(),
+                    proxy: None,
                 };
                 let issue = self
                     .issuer

@@ -241,6 +241,19 @@ pub struct AppUserIdentity {
     pub proof: Option<SessionProof>,
     /// When the login or the browser's session ends that stands behind it: what is begun now may last so long.
     pub login_expires: Timestamp,
+    /// The proxy that holds its key for a browser; a lock of that shuts it out. Absent: a program of the user's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<AppProxy>,
+}
+
+/// A proxy that is the client in a browser's place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AppProxy {
+    /// Its host.
+    pub id: HostId,
+    /// What that is called.
+    pub name: NodeName,
 }
 
 impl AppUserIdentity {
@@ -499,9 +512,13 @@ mod tests {
                 SessionProof::new(session(number), UserName::new(by).unwrap(), target, end)
             });
             let app = AppName::new("billing").unwrap();
-            Identity::AppUser(AppUserIdentity { user, app, session: session(1), proof, login_expires: end })
+            let session = session(1);
+            Identity::AppUser(AppUserIdentity { user, app, session, proof, login_expires: end, proxy: None })
         };
-        for good in [at_app(None), at_app(Some(("ann", "billing", 1)))] {
+        let proxy = AppProxy { id: HostId::from_uuid(Default::default()), name: NodeName::new("p1").unwrap() };
+        let Identity::AppUser(of_browser) = at_app(None) else { unreachable!("it is one") };
+        let of_browser = Identity::AppUser(AppUserIdentity { proxy: Some(proxy), ..of_browser });
+        for good in [at_app(None), at_app(Some(("ann", "billing", 1))), of_browser] {
             let text = good.encode();
             assert!(text.starts_with(r#"{"v":4,"app_user":"#), "{text}");
             assert_eq!(Identity::decode(&text), Ok(good));

@@ -112,7 +112,7 @@ pub use explain::{
 pub use forward::ForwardDirection;
 pub use heartbeat::Heartbeat;
 pub use identity::{
-    AppUserIdentity, HostIdentity, Identity, IdentityError, KubeUserIdentity, ProvenUserIdentity, SystemRole, Traits,
+    AppProxy, AppUserIdentity, HostIdentity, Identity, IdentityError, KubeUserIdentity, ProvenUserIdentity, SystemRole, Traits,
     UnknownSystemRole, UserIdentity,
 };
 pub use identity_ssh::{SSH_IDENTITY_EXTENSION, ssh_identity, ssh_identity_value};

@@ -4,7 +4,7 @@
 use std::{fmt, sync::Arc};
 
 use crate::{
-    AppName, ClusterName, HostIdentity, IdentityError, KubeClusterName, NameError, RevocationTarget, SessionId,
+    AppName, AppProxy, ClusterName, HostIdentity, IdentityError, KubeClusterName, NameError, RevocationTarget, SessionId,
     SessionProof, SessionTarget, ShownCertificate, SystemRole, Timestamp, UserIdentity,
 };
 
@@ -33,6 +33,8 @@ pub(crate) struct Behind {
     pub(crate) proof: Option<SessionProof>,
     /// The session with a web application.
     pub(crate) app_session: Option<SessionId>,
+    /// The proxy that holds the key of that.
+    pub(crate) app_proxy: Option<AppProxy>,
     /// When the login ends, or the browser's session.
     pub(crate) login_expires: Timestamp,
 }
@@ -81,6 +83,12 @@ impl VerifiedUser {
     #[must_use]
     pub fn app_session(&self) -> Option<SessionId> {
         self.behind.as_ref()?.app_session
+    }
+
+    /// The proxy that holds the certificate's key, for a browser that has a session with a web application.
+    #[must_use]
+    pub fn app_proxy(&self) -> Option<&AppProxy> {
+        self.behind.as_ref()?.app_proxy.as_ref()
     }
 
     /// Until when something that began may last: the certificate's end or, where that is short because of a second factor or of a browser's session,

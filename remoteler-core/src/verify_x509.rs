@@ -105,10 +105,10 @@ pub fn verify_x509_chain(
                 Err(VerifyError::Restricted(OnlyAt::KubeCluster(kube_cluster)))
             }
         },
-        (CaKind::User, Identity::AppUser(AppUserIdentity { user, app, session, proof, login_expires })) => {
+        (CaKind::User, Identity::AppUser(AppUserIdentity { user, app, session, proof, login_expires, proxy })) => {
             match purpose {
                 X509Purpose::AppClient => {
-                    let behind = Behind { proof, app_session: Some(session), login_expires };
+                    let behind = Behind { proof, app_session: Some(session), app_proxy: proxy, login_expires };
                     Ok(Verified::User(verified_user(user)?.restricted(OnlyAt::App(app)).with(behind)))
                 }
                 X509Purpose::Client | X509Purpose::KubeClient | X509Purpose::Server => {
@@ -119,7 +119,7 @@ pub fn verify_x509_chain(
         (CaKind::User, Identity::ProvenUser(ProvenUserIdentity { user, proof, login_expires })) => {
             match (purpose, proof.target().clone()) {
                 (X509Purpose::KubeClient, SessionTarget::KubeCluster { name }) => {
-                    let behind = Behind { proof: Some(proof), app_session: None, login_expires };
+                    let behind = Behind { proof: Some(proof), app_session: None, app_proxy: None, login_expires };
                     Ok(Verified::User(verified_user(user)?.restricted(OnlyAt::KubeCluster(name)).with(behind)))
                 }
                 (_, target) => Err(VerifyError::OneSession(target)),

@@ -1,5 +1,5 @@
 //! A small web app that says what it was sent, for tests of what stands before it: `/echo` answers with the request as it arrived, `/events` and `/ws` go on for
-//! ever, `/redirect` and `/cookies` say what an app may not. Keeps what it saw.
+//! ever, `/never` is not answered, `/redirect` and `/cookies` say what an app may not. Keeps what it saw.
 
 use std::{
     convert::Infallible,
@@ -121,6 +121,7 @@ async fn answer(
             });
             content = StreamBody::new(ticks.boxed()).boxed_unsync();
         }
+        ("/never", _) => std::future::pending().await,
         ("/redirect", _) => {
             said.status = StatusCode::FOUND;
             headers.insert(

@@ -116,6 +116,8 @@ fn a_program_behind_tsh_reaches_an_app_as_its_user_and_nothing_that_it_says_of_i
         "Forwarded: for=10.0.0.1",
         "Connection: close, X-Hop, Remoteler-Jwt-Assertion, X-Forwarded-For",
         "X-Hop: 1",
+        "X_User: root",
+        "X-Original-Url: /admin",
         "Cookie: a=b; __Host-remoteler-app=secret; __HOST-Remoteler-App-State=s",
         "Authorization: Bearer of-the-app",
     ];
@@ -129,7 +131,7 @@ fn a_program_behind_tsh_reaches_an_app_as_its_user_and_nothing_that_it_says_of_i
     assert_eq!(values(&shown, "x-forwarded-host"), [address.as_str()]);
     assert_eq!(values(&shown, "cookie"), ["a=b"]);
     assert_eq!(values(&shown, "authorization"), ["Bearer of-the-app"]);
-    for gone in ["forwarded", "x-hop"] {
+    for gone in ["forwarded", "x-hop", "x-user", "x-original-url"] {
         assert!(values(&shown, gone).is_empty(), "{gone}: {shown}");
     }
     let assertion = values(&shown, "remoteler-jwt-assertion");
@@ -139,6 +141,8 @@ fn a_program_behind_tsh_reaches_an_app_as_its_user_and_nothing_that_it_says_of_i
 
     let chunked = local.echo(&["--data", "x=1", "--header", "Transfer-Encoding: chunked"]);
     assert_eq!((&chunked["method"], &chunked["body"]), (&json!("POST"), &json!("x=1")));
+    let searched = local.echo(&["--request", "GET", "--data", "x=1", "--header", "Transfer-Encoding: chunked"]);
+    assert_eq!((&searched["method"], &searched["body"]), (&json!("GET"), &json!("x=1")));
     let redirected = local.curl("/redirect", &["--include"]).ok().text();
     assert!(redirected.contains("location: /echo?from=redirect\r\n"), "{redirected}");
 
@@ -146,6 +150,9 @@ fn a_program_behind_tsh_reaches_an_app_as_its_user_and_nothing_that_it_says_of_i
     for (what, args, status) in [
         ("a page of another site", &["--data", "x", "--header", "Origin: https://evil.example"][..], "403"),
         ("a page of another app", &["--data", "x", "--header", "Sec-Fetch-Site: same-site"], "403"),
+        ("a picture of another site", &["--header", "Sec-Fetch-Site: cross-site", "--header", "Sec-Fetch-Mode: no-cors"], "403"),
+        ("a page that reads", &["--header", "Origin: https://evil.example"], "403"),
+        ("a service worker", &["--header", "Service-Worker: script"], "403"),
         ("a name that was made to lead here", &["--header", "Host: evil.example:80"], "421"),
     ] {
         let answer = local.curl("/echo", &[args, &["--include"]].concat()).ok().text();
@@ -391,17 +398,21 @@ fn under_an_apps_name_there_is_the_app_and_nothing_of_the_proxy() {
     {
         assert!(answer.contains(part), "{part}: {answer}");
     }
+    let unknown = "5a".repeat(32);
     for (path, args, status) in [
         ("/v1/webapi/ping", &["--header", "Sec-Fetch-Mode: cors"][..], "401"),
         ("/web/account", &["--header", "Sec-Fetch-Dest: iframe"], "401"),
         ("/echo", &["--data", "x"], "401"),
         ("/.remoteler/session?code=none", &[], "400"),
+        (&format!("/.remoteler/session?code={unknown}"), &[], "403"),
+        ("/x", &["--header", &format!("Cookie: a=\u{fc}; __Host-remoteler-app={unknown}")], "302"),
         ("/.remoteler/other", &[], "404"),
         ("/", &["--header", "Host: proxy.localhost"], "421"),
     ] {
         let answer = curl(&world.url("echo", path), &[args, &["--include"]].concat()).ok().text();
         assert!(answer.lines().next().unwrap().contains(status), "{path}: {answer}");
     }
+    world.cluster.event("auth", |event| event["error"].as_str().is_some_and(|error| error.contains("a code was refused")));
     // The proxy's own connections are no way to an app, and do not answer in its name.
     let host = format!("Host: echo.proxy.localhost:{}", world.port);
     let answer =

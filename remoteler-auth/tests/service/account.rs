@@ -47,7 +47,7 @@ impl Browser {
         Self { router, jar: Mutex::default() }
     }
 
-    async fn send(&self, request: http::request::Builder, body: String) -> Page {
+    pub(crate) async fn send(&self, request: http::request::Builder, body: String) -> Page {
         let jar = self.jar.lock().unwrap().clone();
         let cookies: Vec<String> = jar.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let request = request.header("host", "proxy.example.com").header("user-agent", "Mozilla/5.0 (Test)");

@@ -103,8 +103,12 @@ impl World {
     }
 
     async fn certified(&self, secret: &Secret, app: &str) -> Result<AppCertified, ApiErrorKind> {
+        self.looked_at(secret, app, true).await
+    }
+
+    async fn looked_at(&self, secret: &Secret, app: &str, in_use: bool) -> Result<AppCertified, ApiErrorKind> {
         let tls_public_key = Some(Keys::new().tls);
-        let request = AppCertificateRequest { secret: secret.clone(), app: app.parse().unwrap(), tls_public_key, in_use: true };
+        let request = AppCertificateRequest { secret: secret.clone(), app: app.parse().unwrap(), tls_public_key, in_use };
         self.proxy.app_certificate(request).await.map_err(|cause| cause.kind)
     }
 
@@ -433,6 +437,69 @@ async fn a_session_lasts_while_it_is_used_and_no_longer_than_roles_allow() {
     assert_eq!(certified.certificate_expires, Some(begun.plus(Duration::from_secs(7200))), "not beyond the session");
     world.later(180).await;
     assert_eq!(world.certified(&secret, "billing").await.unwrap_err(), ApiErrorKind::Unauthenticated);
+}
+
+// I50
+#[tokio::test]
+async fn that_an_application_is_open_is_no_use_of_the_login_that_opens_all_of_them() {
+    let world = World::new().await;
+    world.browser.log_in("ann", PASSWORD).await;
+    let secret = world.open("billing").await;
+    world.later(1200).await;
+    world.looked_at(&secret, "billing", false).await.unwrap();
+    world.later(599).await;
+    world.looked_at(&secret, "billing", false).await.unwrap();
+    world.later(1).await;
+    assert_eq!(world.looked_at(&secret, "billing", false).await.unwrap_err(), ApiErrorKind::Unauthenticated);
+    let gate = world.browser.get(&way("billing", "/")).await;
+    assert!(gate.text.contains("Log in to go to billing"), "{}", gate.text);
+}
+
+// I36
+#[tokio::test]
+async fn a_code_is_made_for_a_window_that_goes_there_and_for_nothing_within_a_page() {
+    let world = World::new().await;
+    world.browser.log_in("ann", PASSWORD).await;
+    let ask = async |mode: &str, dest: &str| {
+        let request = http::Request::get(way("billing", "/")).header("sec-fetch-mode", mode);
+        world.browser.send(request.header("sec-fetch-dest", dest), String::new()).await
+    };
+    for (mode, dest) in [("no-cors", "image"), ("cors", "empty"), ("navigate", "iframe"), ("navigate", "object")] {
+        let refused = ask(mode, dest).await;
+        assert!(refused.status.is_client_error() && refused.location.is_empty(), "{mode} {dest}: {}", refused.status);
+    }
+    code(&ask("navigate", "document").await, "billing");
+}
+
+// I49
+#[tokio::test]
+async fn a_second_factor_begins_a_session_within_the_interval_and_counts_to_its_end() {
+    let world = World::new().await;
+    world.browser.log_in("ann", PASSWORD).await;
+    let document = json!({
+        "kind": "cluster_auth_preference", "version": "v2", "metadata": { "name": "cluster-auth-preference" },
+        "spec": { "mfa_verification_interval": "10s" },
+    });
+    world.cluster.admin().put_resource(serde_json::from_value(document).unwrap(), true).await.unwrap();
+    let phone = with_phone(&world).await;
+    role(&world.cluster, "apps", json!({ "app_labels": { "*": "*" } }), json!({ "require_session_mfa": true })).await;
+    let proven = async || {
+        world.later(60).await;
+        let asked = world.browser.get(&way("billing", "/")).await;
+        let right = authenticator(&phone, world.cluster.clock.now());
+        let fields = format!("csrf={}&code={}", field(&asked.text, "csrf"), right.reveal());
+        code(&world.browser.post(&way("billing", "/"), &fields).await, "billing")
+    };
+    let late = proven().await;
+    world.later(10).await;
+    assert_eq!(world.redeem(&late, STATE, "billing").await.unwrap_err(), ApiErrorKind::NotFound);
+    let soon = proven().await;
+    world.later(9).await;
+    let opened = world.redeem(&soon, STATE, "billing").await.unwrap();
+    world.later(1200).await;
+    let (user, _) = world.user_of(&opened.secret, "billing").await;
+    assert_eq!(user.proof().unwrap().expires(), opened.expires);
+    assert!(user.app_proxy().is_some_and(|proxy| proxy.name.as_str() == "p1"));
 }
 
 /// Ann's authenticator app.

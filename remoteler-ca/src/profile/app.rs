@@ -1,7 +1,7 @@
 //! A user for one web application: an X.509 certificate whose identity names that application and the session, so that it opens nothing else.
 
 use remoteler_core::{
-    AppName, AppUserIdentity, Entropy, Identity, SessionId, SessionProof, SessionTarget, Timestamp, UserIdentity,
+    AppName, AppProxy, AppUserIdentity, Entropy, Identity, SessionId, SessionProof, SessionTarget, Timestamp, UserIdentity,
     x509_naming,
 };
 
@@ -25,6 +25,8 @@ pub struct AppProfile {
     pub proof: Option<SessionProof>,
     /// When the login ends, or the browser's session.
     pub login_expires: Timestamp,
+    /// The proxy whose key it is, for a browser.
+    pub proxy: Option<AppProxy>,
 }
 
 impl AppProfile {
@@ -38,7 +40,7 @@ impl AppProfile {
         now: Timestamp,
         entropy: &dyn Entropy,
     ) -> Result<PreparedX509, ProfileError> {
-        let Self { identity: user, app, session, tls_key, not_after, proof, login_expires } = self;
+        let Self { identity: user, app, session, tls_key, not_after, proof, login_expires, proxy } = self;
         let (purpose, subject) = (Purpose::AppClient, user.user.to_string());
         authority.check(purpose, Some(&user.cluster))?;
         let window = Window::new(&subject, purpose, now, not_after)?;
@@ -48,7 +50,7 @@ impl AppProfile {
         if not_after > login_expires || proof.as_ref().is_some_and(of_another) {
             return Err(ProfileError::OtherProof { subject });
         }
-        let identity = Identity::AppUser(AppUserIdentity { user, app, session, proof, login_expires });
+        let identity = Identity::AppUser(AppUserIdentity { user, app, session, proof, login_expires, proxy });
         check_readable(&subject, &identity)?;
         let naming = x509_naming(&identity);
         let leaf = Leaf {

@@ -174,6 +174,7 @@ fn app(root: &Cluster) -> AppProfile {
         not_after,
         proof: None,
         login_expires: hour(),
+        proxy: None,
     }
 }
 

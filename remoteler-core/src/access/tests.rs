@@ -140,7 +140,7 @@ proptest! {
             let target = SessionTarget::KubeCluster { name: name.clone() };
             let (session, end) = (SessionId::from_uuid(uuid::Uuid::from_u128(1)), Timestamp::from_unix_seconds(60));
             let proof = SessionProof::new(session, UserName::new("ann").unwrap(), target, end);
-            let behind = Behind { proof: Some(proof), app_session: None, login_expires: end };
+            let behind = Behind { proof: Some(proof), app_session: None, app_proxy: None, login_expires: end };
             wanting.user().restricted(OnlyAt::KubeCluster(name)).with(behind)
         };
         prop_assert!(wanting.kube().is_err());
@@ -193,7 +193,7 @@ proptest! {
             let target = SessionTarget::App { name: name.clone() };
             let (session, end) = (SessionId::from_uuid(uuid::Uuid::from_u128(1)), Timestamp::from_unix_seconds(60));
             let proof = SessionProof::new(session, UserName::new("ann").unwrap(), target, end);
-            let behind = Behind { proof: Some(proof), app_session: Some(session), login_expires: end };
+            let behind = Behind { proof: Some(proof), app_session: Some(session), app_proxy: None, login_expires: end };
             wanting.user().restricted(OnlyAt::App(name)).with(behind)
         };
         let open = case.app_by(&case.user()).is_ok();

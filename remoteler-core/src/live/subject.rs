@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::EndReason;
 use crate::{
-    AppName, ClusterName, HostId, KubeClusterName, LockContext, Locked, Login, NodeRecord, Policy, RoleName,
+    AppName, AppProxy, ClusterName, HostId, KubeClusterName, LockContext, Locked, Login, NodeRecord, Policy, RoleName,
     ShownCertificate, Timestamp, UserName, VerifiedHost, VerifiedUser,
 };
 
@@ -17,6 +17,7 @@ pub struct Subject {
     node: (Option<Box<str>>, Option<HostId>),
     kube_cluster: Option<KubeClusterName>,
     app: Option<AppName>,
+    proxy: Option<Box<AppProxy>>,
 }
 
 #[derive(Clone, Debug)]
@@ -32,7 +33,8 @@ impl Subject {
         let identity = user.identity();
         let (name, roles, cluster) = (identity.user.clone(), identity.roles.clone(), identity.cluster.clone());
         let who = Who::User { name, roles, cluster, expires: user.login_expires() };
-        Self { who, shown: *user.shown(), login: None, node: (None, None), kube_cluster: None, app: None }
+        let proxy = user.app_proxy().cloned().map(Box::new);
+        Self { who, shown: *user.shown(), login: None, node: (None, None), kube_cluster: None, app: None, proxy }
     }
 
     /// The work of a host.
@@ -41,7 +43,7 @@ impl Subject {
         let identity = host.identity();
         let node = (Some(identity.name.as_str().into()), Some(identity.id));
         let who = Who::Host { cluster: identity.cluster.clone() };
-        Self { who, shown: *host.shown(), login: None, node, kube_cluster: None, app: None }
+        Self { who, shown: *host.shown(), login: None, node, kube_cluster: None, app: None, proxy: None }
     }
 
     /// As this account.
@@ -106,7 +108,7 @@ impl Subject {
             }
             Who::Host { cluster } => LockContext::of_certificate(cluster, &self.shown),
         };
-        let context = context.host(name, id);
+        let context = context.host(name, id).through(self.proxy.as_deref());
         let context = match &self.login {
             Some(login) => context.login(login),
             None => context,

@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::{
-    CaKind, CaSet, ClusterName, ClusterSettings, Lock, LockTarget, Locks, Login, ManualClock, Revocations, Role,
+    AppProxy, CaKind, CaSet, ClusterName, ClusterSettings, Lock, LockTarget, Locks, Login, ManualClock, NodeName, Revocations, Role,
     RoleSpec, SharedPolicy, ShownCertificate, TrustBundle, UserIdentity, UserName, VerifiedUser,
+    verify::Behind,
 };
 
 struct World {
@@ -28,6 +29,10 @@ fn world() -> World {
 }
 
 fn work(user: &str) -> Subject {
+    work_by(user, None)
+}
+
+fn work_by(user: &str, app_proxy: Option<AppProxy>) -> Subject {
     let identity = UserIdentity {
         user: UserName::new(user).unwrap(),
         cluster: ClusterName::new("root").unwrap(),
@@ -41,7 +46,10 @@ fn work(user: &str) -> Subject {
         serial: Some("ssh-user-7".parse().unwrap()),
         key: RevocationTarget::SshKey([2; 32]),
     };
-    Subject::user(&VerifiedUser::new(identity, Timestamp::from_unix_seconds(END), "7".into(), shown))
+    let end = Timestamp::from_unix_seconds(END);
+    let user = VerifiedUser::new(identity, end, "7".into(), shown);
+    let behind = Behind { proof: None, app_session: None, app_proxy, login_expires: end };
+    Subject::user(&user.with(behind))
         .login(Login::new("root").unwrap())
         .at(Some("edge"), None)
 }
@@ -73,6 +81,21 @@ fn a_lock_ends_what_it_concerns_and_nothing_else_and_nothing_of_it_begins() {
     assert!(matches!(live.enter(work("ann"), Terms::default()), Err(EndReason::Locked(_))));
     drop((first, other));
     assert!(live.is_empty());
+}
+
+// I79
+#[test]
+fn a_lock_of_a_proxy_ends_what_it_does_for_browsers_and_not_what_users_do_themselves() {
+    for target in [r#"{"node":"p1"}"#, r#"{"server_id":"67e55044-10b1-426f-9247-bb680e5fe0c8"}"#] {
+        let World { policy, live, .. } = world();
+        let id = "67e55044-10b1-426f-9247-bb680e5fe0c8".parse().unwrap();
+        let by_proxy = Some(AppProxy { id, name: NodeName::new("p1").unwrap() });
+        let proxied = live.enter(work_by("ann", by_proxy), Terms::default()).unwrap();
+        let own = live.enter(work("ann"), Terms::default()).unwrap();
+        policy.replace(Policy { locks: locking(serde_json::from_str(target).unwrap()), ..rules() });
+        live.look();
+        assert!(proxied.signal().reason().is_some() && own.signal().reason().is_none(), "{target}");
+    }
 }
 
 #[test]
