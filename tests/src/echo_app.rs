@@ -51,10 +51,12 @@ impl EchoApp {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let kept = seen.clone();
         runtime.spawn(async move {
+            let mut connection = 0_u64;
             while let Ok((tcp, _)) = listener.accept().await {
+                connection += 1;
                 let seen = kept.clone();
                 tokio::spawn(async move {
-                    let service = service_fn(move |request| answer(request, address, seen.clone()));
+                    let service = service_fn(move |request| answer(request, (address, connection), seen.clone()));
                     let connection = http1::Builder::new().serve_connection(TokioIo::new(tcp), service).with_upgrades();
                     // Who hangs up in the middle of /events ends it so.
                     let _ = connection.await;
@@ -79,13 +81,14 @@ impl EchoApp {
 
 async fn answer(
     mut request: Request<Incoming>,
-    own: SocketAddr,
+    (own, connection): (SocketAddr, u64),
     seen: Arc<Mutex<Vec<Value>>>,
 ) -> Result<Response<Body>, Infallible> {
     let upgrade = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let shown = json!({
+        "connection": connection,
         "method": parts.method.as_str(),
         "target": parts.uri.to_string(),
         "headers": fields(&parts.headers),

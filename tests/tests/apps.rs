@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails ends its test")]
 
 use std::{
+    collections::BTreeSet,
     io::{BufRead, BufReader, Write},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -164,6 +165,26 @@ fn a_program_behind_tsh_reaches_an_app_as_its_user_and_nothing_that_it_says_of_i
         .event("app.session.request", |event| event["path"].as_str().unwrap_or_default().contains("/echo"));
     assert_eq!((&event["user"], &event["app_name"], &event["method"]), (&json!("ann"), &json!("echo"), &json!("GET")));
     world.cluster.event("auth", |event| event["error"].as_str().is_some_and(|error| error.contains("another site")));
+}
+
+// I53
+#[test]
+fn no_connection_to_an_app_is_used_for_two_users() {
+    if !need(&["curl"]) {
+        return;
+    }
+    let world = World::start();
+    let (ann, bob) = (world.cluster.user("ann", "access"), world.cluster.user("bob", "access"));
+    let (of_ann, of_bob) = (Local::start(&world, &ann, "echo"), Local::start(&world, &bob, "echo"));
+    let mut connections = [BTreeSet::new(), BTreeSet::new()];
+    for _ in 0..3 {
+        for (index, (local, user)) in [(&of_ann, "ann"), (&of_bob, "bob")].into_iter().enumerate() {
+            let shown = local.echo(&[]);
+            assert_eq!(claims(values(&shown, "remoteler-jwt-assertion")[0])["sub"], user);
+            connections[index].insert(shown["connection"].as_u64().unwrap());
+        }
+    }
+    assert!(connections[0].is_disjoint(&connections[1]), "{connections:?}");
 }
 
 // I78
@@ -399,13 +420,15 @@ fn under_an_apps_name_there_is_the_app_and_nothing_of_the_proxy() {
         assert!(answer.contains(part), "{part}: {answer}");
     }
     let unknown = "5a".repeat(32);
+    let (code, cookie) =
+        (format!("/.remoteler/session?code={unknown}"), format!("Cookie: a=\u{fc}; __Host-remoteler-app={unknown}"));
     for (path, args, status) in [
         ("/v1/webapi/ping", &["--header", "Sec-Fetch-Mode: cors"][..], "401"),
         ("/web/account", &["--header", "Sec-Fetch-Dest: iframe"], "401"),
         ("/echo", &["--data", "x"], "401"),
         ("/.remoteler/session?code=none", &[], "400"),
-        (&format!("/.remoteler/session?code={unknown}"), &[], "403"),
-        ("/x", &["--header", &format!("Cookie: a=\u{fc}; __Host-remoteler-app={unknown}")], "302"),
+        (code.as_str(), &[], "403"),
+        ("/x", &["--header", cookie.as_str()], "302"),
         ("/.remoteler/other", &[], "404"),
         ("/", &["--header", "Host: proxy.localhost"], "421"),
     ] {
