@@ -291,7 +291,8 @@ mod tests {
     #[test]
     fn a_body_of_unknown_length_is_sent_with_every_method() {
         use http_body_util::{BodyExt, Full, StreamBody};
-        let unknown = || StreamBody::new(futures::stream::pending::<Result<hyper::body::Frame<bytes::Bytes>, hyper::Error>>());
+        let unknown =
+            || StreamBody::new(futures::stream::pending::<Result<hyper::body::Frame<bytes::Bytes>, hyper::Error>>());
         let sent = |method: Method| {
             let mut request = Request::builder().method(method).body(unknown()).unwrap();
             keep_body(&mut request);

@@ -4,8 +4,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use remoteler_core::{
-    ApiError, AppAddress, AppName, AppRecord, AuditKind, Heartbeat, HostId, HostIdentity, KubeClusterName, KubeRecord, Labels,
-    NodeName, NodeRecord, PolicySource, Revision, SystemRole, Timestamp, Verb, Visibility, authorize_rule,
+    ApiError, AppAddress, AppName, AppRecord, AuditKind, Heartbeat, HostId, HostIdentity, KubeClusterName, KubeRecord,
+    Labels, NodeName, NodeRecord, PolicySource, Revision, SystemRole, Timestamp, Verb, Visibility, authorize_rule,
 };
 use serde::{Deserialize, Serialize};
 

@@ -7,7 +7,9 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
-use crate::{AppName, Heartbeat, HostId, Labels, Policy, Secret, SessionId, Timestamp, UserIdentity, UserName, Visibility};
+use crate::{
+    AppName, Heartbeat, HostId, Labels, Policy, Secret, SessionId, Timestamp, UserIdentity, UserName, Visibility,
+};
 
 /// A web application behind one of our services.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

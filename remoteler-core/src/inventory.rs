@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppName, AppRecord, Heartbeat, HostId, KubeClusterName, Labels, NodeName, Policy, Revision, Timestamp, UserIdentity,
-    Visibility,
+    AppName, AppRecord, Heartbeat, HostId, KubeClusterName, Labels, NodeName, Policy, Revision, Timestamp,
+    UserIdentity, Visibility,
 };
 
 /// An SSH server of the cluster.

@@ -112,8 +112,8 @@ pub use explain::{
 pub use forward::ForwardDirection;
 pub use heartbeat::Heartbeat;
 pub use identity::{
-    AppProxy, AppUserIdentity, HostIdentity, Identity, IdentityError, KubeUserIdentity, ProvenUserIdentity, SystemRole, Traits,
-    UnknownSystemRole, UserIdentity,
+    AppProxy, AppUserIdentity, HostIdentity, Identity, IdentityError, KubeUserIdentity, ProvenUserIdentity, SystemRole,
+    Traits, UnknownSystemRole, UserIdentity,
 };
 pub use identity_ssh::{SSH_IDENTITY_EXTENSION, ssh_identity, ssh_identity_value};
 pub use identity_x509::{X509_IDENTITY_OID, X509Naming, x509_identity, x509_naming};

@@ -10,8 +10,8 @@ use std::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
-    AppProxy, ClusterName, HostId, HostIdentity, KubeClusterName, Login, NodeName, NodeRecord, RevocationTarget, RoleName,
-    ShownCertificate, Timestamp, UserIdentity, UserName, VerifiedHost, VerifiedUser,
+    AppProxy, ClusterName, HostId, HostIdentity, KubeClusterName, Login, NodeName, NodeRecord, RevocationTarget,
+    RoleName, ShownCertificate, Timestamp, UserIdentity, UserName, VerifiedHost, VerifiedUser,
 };
 
 /// What a lock shuts out. Fields that are there must all fit; a lock without any concerns nobody.

@@ -4,8 +4,8 @@
 use std::{fmt, sync::Arc};
 
 use crate::{
-    AppName, AppProxy, ClusterName, HostIdentity, IdentityError, KubeClusterName, NameError, RevocationTarget, SessionId,
-    SessionProof, SessionTarget, ShownCertificate, SystemRole, Timestamp, UserIdentity,
+    AppName, AppProxy, ClusterName, HostIdentity, IdentityError, KubeClusterName, NameError, RevocationTarget,
+    SessionId, SessionProof, SessionTarget, ShownCertificate, SystemRole, Timestamp, UserIdentity,
 };
 
 /// The one place where a restricted certificate counts.

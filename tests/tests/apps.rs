@@ -151,7 +151,11 @@ fn a_program_behind_tsh_reaches_an_app_as_its_user_and_nothing_that_it_says_of_i
     for (what, args, status) in [
         ("a page of another site", &["--data", "x", "--header", "Origin: https://evil.example"][..], "403"),
         ("a page of another app", &["--data", "x", "--header", "Sec-Fetch-Site: same-site"], "403"),
-        ("a picture of another site", &["--header", "Sec-Fetch-Site: cross-site", "--header", "Sec-Fetch-Mode: no-cors"], "403"),
+        (
+            "a picture of another site",
+            &["--header", "Sec-Fetch-Site: cross-site", "--header", "Sec-Fetch-Mode: no-cors"],
+            "403",
+        ),
         ("a page that reads", &["--header", "Origin: https://evil.example"], "403"),
         ("a service worker", &["--header", "Service-Worker: script"], "403"),
         ("a name that was made to lead here", &["--header", "Host: evil.example:80"], "421"),
@@ -435,7 +439,9 @@ fn under_an_apps_name_there_is_the_app_and_nothing_of_the_proxy() {
         let answer = curl(&world.url("echo", path), &[args, &["--include"]].concat()).ok().text();
         assert!(answer.lines().next().unwrap().contains(status), "{path}: {answer}");
     }
-    world.cluster.event("auth", |event| event["error"].as_str().is_some_and(|error| error.contains("a code was refused")));
+    world
+        .cluster
+        .event("auth", |event| event["error"].as_str().is_some_and(|error| error.contains("a code was refused")));
     // The proxy's own connections are no way to an app, and do not answer in its name.
     let host = format!("Host: echo.proxy.localhost:{}", world.port);
     let answer =

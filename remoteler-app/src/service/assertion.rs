@@ -152,8 +152,8 @@ mod tests {
             (1, &one, 1),
             (1, &other, 2),
             (44, &one, 2),
-            (46, &one, 3),  // its last moments
-            (90, &one, 3),  // those of the certificate: no later one would last longer
+            (46, &one, 3), // its last moments
+            (90, &one, 3), // those of the certificate: no later one would last longer
             (99, &one, 3),
         ] {
             *clock.lock().unwrap() = now;

@@ -4,10 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use http::StatusCode;
 use remoteler_core::{
-    ApiError, ApiErrorKind, AppCertificateRequest, AppCertified, AppCodeRequest, AppRecord, AppSessionOpened, AppTokenRequest,
-    AuthApi, Clock, FreshProof, HostCerts, JoinRequest, Labels, NewFactor, NewUser, OnlyAt, Resource, ResourceKind,
-    Secret, SessionId, SessionProofRequest, SessionPurpose, SessionTarget, SystemRole, Timestamp, UserName,
-    VerifiedUser, VerifyError, X509Purpose, app_state_hash, verify_x509_chain,
+    ApiError, ApiErrorKind, AppCertificateRequest, AppCertified, AppCodeRequest, AppRecord, AppSessionOpened,
+    AppTokenRequest, AuthApi, Clock, FreshProof, HostCerts, JoinRequest, Labels, NewFactor, NewUser, OnlyAt, Resource,
+    ResourceKind, Secret, SessionId, SessionProofRequest, SessionPurpose, SessionTarget, SystemRole, Timestamp,
+    UserName, VerifiedUser, VerifyError, X509Purpose, app_state_hash, verify_x509_chain,
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde_json::{Value, json};
@@ -108,7 +108,8 @@ impl World {
 
     async fn looked_at(&self, secret: &Secret, app: &str, in_use: bool) -> Result<AppCertified, ApiErrorKind> {
         let tls_public_key = Some(Keys::new().tls);
-        let request = AppCertificateRequest { secret: secret.clone(), app: app.parse().unwrap(), tls_public_key, in_use };
+        let request =
+            AppCertificateRequest { secret: secret.clone(), app: app.parse().unwrap(), tls_public_key, in_use };
         self.proxy.app_certificate(request).await.map_err(|cause| cause.kind)
     }
 
@@ -205,7 +206,11 @@ async fn an_address_stays_its_applications_while_that_is_away_until_an_administr
     }
     announce(&services[0], "money.example.com:8443").await.unwrap();
     announce(&services[0], "cash.example.com").await.unwrap();
-    assert_eq!(kind(announce(&services[1], "money.example.com").await), ApiErrorKind::Conflict, "it moved, and may return");
+    assert_eq!(
+        kind(announce(&services[1], "money.example.com").await),
+        ApiErrorKind::Conflict,
+        "it moved, and may return"
+    );
 
     world.cluster.admin().delete_resource(ResourceKind::App, "owner".into()).await.unwrap();
     announce(&services[1], "money.example.com").await.unwrap();
@@ -364,7 +369,8 @@ async fn a_session_is_for_one_application_and_its_name_in_the_log_opens_nothing(
     for id in [event["sid"].as_str().unwrap(), event["uid"].as_str().unwrap()] {
         assert_eq!(world.certified(&Secret::new(id), "billing").await.unwrap_err(), ApiErrorKind::Unauthenticated);
     }
-    let by_service = AppCertificateRequest { secret, app: "billing".parse().unwrap(), tls_public_key: None, in_use: true };
+    let by_service =
+        AppCertificateRequest { secret, app: "billing".parse().unwrap(), tls_public_key: None, in_use: true };
     assert_eq!(kind(world.service.app_certificate(by_service).await), ApiErrorKind::Denied, "proxies only");
 }
 

@@ -1,8 +1,8 @@
 //! A user for one web application: an X.509 certificate whose identity names that application and the session, so that it opens nothing else.
 
 use remoteler_core::{
-    AppName, AppProxy, AppUserIdentity, Entropy, Identity, SessionId, SessionProof, SessionTarget, Timestamp, UserIdentity,
-    x509_naming,
+    AppName, AppProxy, AppUserIdentity, Entropy, Identity, SessionId, SessionProof, SessionTarget, Timestamp,
+    UserIdentity, x509_naming,
 };
 
 use super::{ProfileError, Window, check_readable, x509_serial};

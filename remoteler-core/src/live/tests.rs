@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::{
-    AppProxy, CaKind, CaSet, ClusterName, ClusterSettings, Lock, LockTarget, Locks, Login, ManualClock, NodeName, Revocations, Role,
-    RoleSpec, SharedPolicy, ShownCertificate, TrustBundle, UserIdentity, UserName, VerifiedUser,
+    AppProxy, CaKind, CaSet, ClusterName, ClusterSettings, Lock, LockTarget, Locks, Login, ManualClock, NodeName,
+    Revocations, Role, RoleSpec, SharedPolicy, ShownCertificate, TrustBundle, UserIdentity, UserName, VerifiedUser,
     verify::Behind,
 };
 
@@ -49,9 +49,7 @@ fn work_by(user: &str, app_proxy: Option<AppProxy>) -> Subject {
     let end = Timestamp::from_unix_seconds(END);
     let user = VerifiedUser::new(identity, end, "7".into(), shown);
     let behind = Behind { proof: None, app_session: None, app_proxy, login_expires: end };
-    Subject::user(&user.with(behind))
-        .login(Login::new("root").unwrap())
-        .at(Some("edge"), None)
+    Subject::user(&user.with(behind)).login(Login::new("root").unwrap()).at(Some("edge"), None)
 }
 
 fn locking(target: LockTarget) -> Locks {

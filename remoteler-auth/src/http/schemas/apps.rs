@@ -15,7 +15,10 @@ pub(super) fn add(all: &mut Map<String, Value>) {
     );
     add("AppCodeRequest", object(&[("code", secret()), ("app", text())], &[("state", secret())]));
     add("AppSessionOpened", object(&[("secret", secret()), ("expires", time()), ("path", text())], &[]));
-    add("AppCertificateRequest", object(&[("secret", secret()), ("app", text())], &[("tls_public_key", text()), ("in_use", boolean())]));
+    add(
+        "AppCertificateRequest",
+        object(&[("secret", secret()), ("app", text())], &[("tls_public_key", text()), ("in_use", boolean())]),
+    );
     add(
         "AppCertified",
         object(

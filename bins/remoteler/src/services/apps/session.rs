@@ -71,12 +71,7 @@ impl Sessions {
     }
 
     /// The session of a cookie that came from there, if it goes on.
-    pub(super) async fn find(
-        &self,
-        app: &AppName,
-        secret: &Secret,
-        source: IpAddr,
-    ) -> Result<Arc<Session>, NoSession> {
+    pub(super) async fn find(&self, app: &AppName, secret: &Secret, source: IpAddr) -> Result<Arc<Session>, NoSession> {
         let key = (app.clone(), remoteler_core::app_state_hash(secret));
         let known = lock(&self.held).get(&key).cloned();
         let session = match known {

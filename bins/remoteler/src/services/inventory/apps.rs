@@ -65,7 +65,8 @@ impl KnownApps {
     }
 
     pub(super) fn expire(&mut self, now: Timestamp) {
-        let gone: Vec<_> = self.by_name.iter().filter(|(_, app)| app.over <= now).map(|(name, _)| name.clone()).collect();
+        let gone: Vec<_> =
+            self.by_name.iter().filter(|(_, app)| app.over <= now).map(|(name, _)| name.clone()).collect();
         gone.iter().for_each(|name| self.forget(name));
     }
 
