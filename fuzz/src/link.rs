@@ -38,6 +38,16 @@ fn transmit(mux: &mut Mux, now: Instant) -> Vec<u8> {
     octets
 }
 
+/// A frame without a number among octets that go out again, where these stop being `same`: how many of them are before it, and how long it is.
+fn between(octets: &[u8], same: usize) -> Option<(usize, usize)> {
+    (0..=same).rev().find_map(|at| {
+        let header = Header::peek(octets.get(at..)?).ok()??;
+        let length = HEADER_LEN + header.length;
+        let reaches = (same + 1..=octets.len()).contains(&(at + length));
+        (!header.kind.is_sequenced() && reaches).then_some((at, length))
+    })
+}
+
 /// What a machine sends in order, as one who takes notes sees it.
 struct Notes {
     mux: Mux,
@@ -58,10 +68,12 @@ impl Notes {
         if !std::mem::replace(&mut self.greeted, true) {
             rest = &rest[8 + BODY_LEN..];
         }
-        if let Some(from) = self.again {
-            let count = rest.len().min(self.log.len() - from);
-            assert!(rest[..count] == self.log[from..from + count], "other octets go out than the first time");
-            rest = &rest[count..];
+        while let Some(from) = self.again.filter(|_| !rest.is_empty()) {
+            let same = rest.iter().zip(&self.log[from..]).take_while(|(now, then)| now == then).count();
+            let is_all = same == rest.len().min(self.log.len() - from);
+            let (count, other) =
+                if is_all { (same, 0) } else { between(rest, same).expect("other octets go out than the first time") };
+            rest = &rest[count + other..];
             self.again = Some(from + count).filter(|to| *to < self.log.len());
         }
         while let Ok(Some(header)) = Header::peek(rest) {

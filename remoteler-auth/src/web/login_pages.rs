@@ -277,7 +277,8 @@ fn redirect(to: &str) -> Response {
     // Two readers of one URL differ in what they leave out and in what stands before an "@": there is nothing of either.
     let plain =
         |uri: http::Uri| !to.contains(['\t', '#']) && !uri.authority().is_some_and(|all| all.as_str().contains('@'));
-    let leads = (ours || to.starts_with("https://")) && to.parse().is_ok_and(plain);
+    // A URL is ASCII (RFC 3986, 2): what is not has each reader's own meaning.
+    let leads = to.is_ascii() && (ours || to.starts_with("https://")) && to.parse().is_ok_and(plain);
     match HeaderValue::from_str(to).ok().filter(|_| leads) {
         // That page may lead on to an identity provider, where a form's answer may not lead: browsers hold redirects of a form to the policy for forms.
         Some(_) if leads_on(to) => page(StatusCode::OK, &OnwardPage { t: &ENGLISH, url: to }, &Allowed::default()),
@@ -403,6 +404,8 @@ mod tests {
             "\thttps://evil.example/",
             "https://idp.example.com/#/evil",
             "https://\u{445}n--evil.example/",
+            "https://idp.example.com/\u{9d7}",
+            "/web/\u{ff0f}evil.example",
             "/web/\t/evil.example",
             "/web/#//evil.example",
             "HTTPS://evil.example/",
@@ -423,7 +426,7 @@ mod tests {
             let to = format!("{begin}{rest}");
             let answer = redirect(&to);
             let here = Url::parse("https://proxy.example.com/web/login/1/local").unwrap();
-            let location = answer.headers().get(LOCATION).map(|to| to.to_str().unwrap_or_default());
+            let location = answer.headers().get(LOCATION).map(|to| to.to_str().unwrap());
             // What a browser cannot read leads nowhere.
             if let Some(read) = location.and_then(|to| here.join(to).ok()) {
                 proptest::prop_assert!(read.scheme() == "https" && read.username().is_empty() && read.password().is_none());
