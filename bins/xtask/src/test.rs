@@ -1,6 +1,6 @@
 //! `cargo xtask test`: every check there is, cheapest first. Owns their order; each is a command that can be typed by hand.
 
-use std::process::Command;
+use std::{env, process::Command};
 
 use clap::Args;
 
@@ -10,6 +10,9 @@ use crate::{
     project::{self, Project},
     step::Steps,
 };
+
+/// What proptest draws its cases by.
+const CASES: &str = "PROPTEST_RNG_SEED";
 
 /// Flags of `test`.
 #[derive(Debug, Args)]
@@ -52,13 +55,14 @@ fn everything(project: &Project, strict: bool, steps: &mut Steps) -> anyhow::Res
     steps.command("tests without SAML", project.cargo(&["test"]).args(without_saml).args(test))?;
     // The whole workspace each time: with one package chosen, features and so builds of shared crates would differ.
     steps.command("release build", &mut project.cargo(&["build", "--workspace", "--release", "--bins"]))?;
-    steps.command(
-        "tests",
-        // All of what fails is seen in one go.
-        clients.describe(
-            project.cargo(&["test", "--workspace", "--no-fail-fast"]).env("REMOTELER_BIN_DIR", project.bin_dir()),
-        ),
-    )?;
+    // All of what fails is seen in one go.
+    let mut tests = project.cargo(&["test", "--workspace", "--no-fail-fast"]);
+    tests.env("REMOTELER_BIN_DIR", project.bin_dir());
+    // A change is judged by the same cases as the one before it; new ones are for who looks for them.
+    if env::var_os(CASES).is_none() {
+        tests.env(CASES, "12");
+    }
+    steps.command("tests", clients.describe(&mut tests))?;
     let mut doc = project.cargo(&["doc", "--workspace", "--no-deps"]);
     steps.command("documentation", doc.env("RUSTDOCFLAGS", "-D warnings"))?;
     steps.run("examples", || examples::run_all(project))?;
