@@ -33,11 +33,13 @@ impl Inner {
         heartbeat: Batch,
     ) -> ApiResult<Batch> {
         let Some(own) = &record.public_addr else { return Ok(heartbeat) };
-        // A name without a dot is that of a machine, `localhost` among them.
-        let Some(address) = AppAddress::parse(own).filter(|address| address.host().contains('.')) else {
+        // A name without a dot is that of a machine, `localhost` among them; below the cluster's own are those of applications without an address.
+        let allowed = |address: &AppAddress| address.host().contains('.') && !address.is_within(&self.cluster);
+        let Some(address) = AppAddress::parse(own).filter(allowed) else {
             let start: String = own.chars().take(80).collect();
             return Err(bad_request(format!(
-                "{start:?} is no public address of an application: host or host:port, a DNS name with a domain"
+                "{start:?} is no public address of an application: host or host:port, a DNS name with a domain, and none below {}",
+                self.cluster.app_suffix()
             )));
         };
         let host = address.host();

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use remoteler_ca::AppProfile;
 use remoteler_core::{
-    AppCertificateRequest, AppCertified, AppCodeRequest, AppName, AppProxy, AppRecord, AppSessionOpened, AppToken,
-    AppTokenRequest, AuditKind, CaKind, ConnectionFields, PolicySource, Secret, SessionId, SessionProof, SessionTarget,
-    SystemRole, Timestamp, UserName, Verified, X509Purpose, app_state_hash, authorize_app, verify_x509_chain,
+    AppAddress, AppCertificateRequest, AppCertified, AppCodeRequest, AppName, AppProxy, AppRecord, AppSessionOpened,
+    AppToken, AppTokenRequest, AuditKind, CaKind, ConnectionFields, PolicySource, Secret, SessionId, SessionProof,
+    SessionTarget, SystemRole, Timestamp, UserName, Verified, X509Purpose, app_state_hash, authorize_app,
+    verify_x509_chain,
 };
 use serde::{Deserialize, Serialize};
 
@@ -165,7 +166,8 @@ impl Inner {
         let record = self.records.read::<AppRecord>(&key::of(key::APPS, app)).await?;
         let record = record.ok_or_else(|| not_found(format!("application {app} has not announced itself")))?;
         authorize_app(&user, &policy, &record).map_err(|cause| denied(cause.public()))?;
-        let address = self.app_address(&record).await?;
+        // Where no proxy has a name, programs reach it all the same.
+        let address = self.app_address(&record).await?.or_else(|| AppAddress::within(&self.cluster, app));
         let address = address.ok_or_else(|| bad_request(format!("application {app} has no public address")))?;
         let (token, expires) = self.issue_identity_token(&user, address.origin(), TOKEN_TTL, Some(app)).await?;
         Ok(AppToken { token: Secret::new(token), expires })

@@ -8,7 +8,8 @@ use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppName, Heartbeat, HostId, Labels, Policy, Secret, SessionId, Timestamp, UserIdentity, UserName, Visibility,
+    AppName, ClusterName, Heartbeat, HostId, Labels, Policy, Secret, SessionId, Timestamp, UserIdentity, UserName,
+    Visibility,
 };
 
 /// A web application behind one of our services.
@@ -64,6 +65,19 @@ pub struct AppAddress {
 }
 
 impl AppAddress {
+    /// Of an application that browsers reach nowhere, below [`ClusterName::app_suffix`]. `None` when that is no name.
+    #[must_use]
+    pub fn within(cluster: &ClusterName, app: &AppName) -> Option<Self> {
+        Self::parse(&format!("{app}.{}", cluster.app_suffix()))
+    }
+
+    /// Whether it is below that suffix: what an application announces as its own is not.
+    #[must_use]
+    pub fn is_within(&self, cluster: &ClusterName) -> bool {
+        let above = self.host.strip_suffix(&cluster.app_suffix().to_ascii_lowercase());
+        above.is_some_and(|above| above.ends_with('.'))
+    }
+
     /// Reads `host` or `host:port`. A number for a host is none, for its cookies and certificates are others.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -260,6 +274,16 @@ mod tests {
             assert_eq!(AppAddress::parse(bad), None, "{bad:?}");
         }
         assert_eq!(AppAddress::parse("Money.Example.com").unwrap().host(), "money.example.com");
+    }
+
+    #[test]
+    fn an_application_that_browsers_reach_nowhere_has_a_name_that_is_announced_by_none() {
+        let cluster: ClusterName = "Root.example.com".parse().unwrap();
+        let within = AppAddress::within(&cluster, &AppName::new("billing").unwrap()).unwrap();
+        assert_eq!(within.origin(), "https://billing.app.root.example.com");
+        let is_within = |host: &str| AppAddress::parse(host).unwrap().is_within(&cluster);
+        assert!(within.is_within(&cluster) && is_within("a.b.APP.root.example.com:8443"));
+        assert!(!is_within("billing.root.example.com") && !is_within("myapp.root.example.com"));
     }
 
     #[test]

@@ -126,7 +126,7 @@ name_type!(
 name_type!(
     /// A web application as we name it: a lower-case DNS label, for by default it is the first one of the application's address.
     AppName,
-    "application name",
+    "web application name",
     check_app_name
 );
 

@@ -25,17 +25,24 @@ struct World {
 
 impl World {
     fn start() -> Self {
+        let world = Self::without_a_name();
+        let Self { mut cluster, app, port } = world;
+        cluster.configure_proxy(&format!("  public_addr: \"proxy.localhost:{port}\"\n"));
+        cluster.kill_daemon();
+        cluster.start_daemon();
+        cluster.wait_ready();
+        Self { cluster, app, port }
+    }
+
+    /// With a proxy that has a number only.
+    fn without_a_name() -> Self {
         let app = EchoApp::start();
         let uri = app.uri();
         let entry =
             |name: &str| format!("    - {{ name: {name}, uri: \"{uri}\", labels: {{ env: test, name: {name} }} }}\n");
         let extra_config = format!("app_service:\n  apps:\n{}{}", entry("echo"), entry("other"));
-        let mut cluster = Cluster::start_with(ClusterOptions { extra_config, ..ClusterOptions::default() });
+        let cluster = Cluster::start_with(ClusterOptions { extra_config, ..ClusterOptions::default() });
         let port = cluster.proxy().rsplit(':').next().unwrap().to_owned();
-        cluster.configure_proxy(&format!("  public_addr: \"proxy.localhost:{port}\"\n"));
-        cluster.kill_daemon();
-        cluster.start_daemon();
-        cluster.wait_ready();
         Self { cluster, app, port }
     }
 
@@ -213,6 +220,24 @@ fn what_goes_on_for_long_ends_within_five_seconds_of_a_lock_and_nothing_more_is_
     let refused = local.curl("/echo", &["--include"]).text();
     assert!(refused.starts_with("HTTP/1.1 403") || refused.is_empty(), "{refused}");
     assert!(world.app.seen().iter().all(|request| request["target"] != "/echo"));
+}
+
+#[test]
+fn where_the_proxy_has_no_name_programs_reach_an_app_all_the_same() {
+    if !need(&["curl"]) {
+        return;
+    }
+    let world = World::without_a_name();
+    let ann = world.cluster.user("ann", "access");
+    eventually("the app is announced", || {
+        let listed = ann.tsh(&["apps", "ls"]).text();
+        if listed.contains("echo") { Ok(()) } else { Err(listed) }
+    });
+    let shown = Local::start(&world, &ann, "echo").echo(&[]);
+    let within = "echo.app.root.example.com";
+    assert_eq!(values(&shown, "x-forwarded-host"), [within]);
+    let claims = claims(values(&shown, "remoteler-jwt-assertion")[0]);
+    assert_eq!((&claims["sub"], &claims["aud"]), (&"ann".into(), &format!("https://{within}").into()));
 }
 
 #[test]

@@ -458,6 +458,9 @@ fn apps(service: Option<AppServiceConfig>) -> Result<AppSettings, ConfigError> {
                 format!("public_addr {addr:?} of app {name} is no HOST[:PORT] with a name for a host"),
             ));
         }
+        // Before the host joins and its token is used up.
+        #[cfg(feature = "app")]
+        remoteler_app::AppUri::parse(&uri).map_err(|cause| value(FIELD, format!("app {name}: {cause}")))?;
         for (label, text) in &labels {
             check_label(label, text).map_err(|reason| value(FIELD, reason))?;
         }
@@ -518,9 +521,11 @@ mod tests {
         assert_eq!((apps[0].name.as_str(), apps[1].public_addr.as_deref()), ("grafana", Some("wiki.example.com")));
         for (bad, said) in [
             ("", "at least one"),
-            ("{ name: a, uri: x }, { name: a, uri: y }", "twice"),
-            ("{ name: A.b, uri: x }", "label"),
-            ("{ name: a, uri: x, public_addr: 10.0.0.1 }", "public_addr"),
+            ("{ name: a, uri: 'http://x' }, { name: a, uri: 'http://y' }", "twice"),
+            ("{ name: A.b, uri: 'http://x' }", "label"),
+            ("{ name: a, uri: 'http://x', public_addr: 10.0.0.1 }", "public_addr"),
+            #[cfg(feature = "app")]
+            ("{ name: a, uri: 'ftp://x' }", "app a: \"ftp://x\" is no address"),
         ] {
             let cause = of(bad).unwrap_err().to_string();
             assert!(cause.contains(said), "{cause}");
