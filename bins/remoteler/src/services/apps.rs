@@ -4,9 +4,12 @@
 mod answer;
 mod guesses;
 mod link;
+mod pass_on;
 mod request;
 mod session;
+mod sessions;
 mod used;
+mod way_in;
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -20,7 +23,7 @@ use remoteler_tunnel::{Admission, Admissions, ClientTls, Router};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::session::Sessions;
+pub(crate) use self::{guesses::Guesses, sessions::Sessions};
 use self::{link::Links, request::Visit};
 
 /// After so long a connection on which nobody has shown a session takes no more requests. The listener cuts it 10 s after it was accepted (I30).
@@ -49,6 +52,8 @@ pub(crate) struct AppDoor {
     /// How the proxy is a client of the cluster; here without its own identity.
     pub(crate) tls: ClientTls,
     pub(crate) sessions: Sessions,
+    /// One-time codes that were none.
+    pub(crate) codes: Guesses,
     pub(crate) entropy: Arc<dyn Entropy>,
     /// Bounds the connections of those who have a session.
     pub(crate) places: Arc<Admissions>,
