@@ -222,6 +222,8 @@ impl Session {
         let (mut input_done, mut controls_done) = (false, false);
         loop {
             tokio::select! {
+                biased; // A new size that was there before a key goes before it.
+                () = &mut control, if !controls_done => controls_done = true,
                 exit = &mut down => {
                     if exit.is_err() {
                         let _ = write.close().await;
@@ -238,7 +240,6 @@ impl Session {
                     Err(SessionError::Protocol(_)) => input_done = true,
                     Err(cause) => return Err(cause),
                 },
-                () = &mut control, if !controls_done => controls_done = true,
             }
         }
     }
