@@ -234,7 +234,7 @@ fn where_the_proxy_has_no_name_programs_reach_an_app_all_the_same() {
         if listed.contains("echo") { Ok(()) } else { Err(listed) }
     });
     let shown = Local::start(&world, &ann, "echo").echo(&[]);
-    let within = "echo.app.root.example.com";
+    let within = "echo.app.test.example.com";
     assert_eq!(values(&shown, "x-forwarded-host"), [within]);
     let claims = claims(values(&shown, "remoteler-jwt-assertion")[0]);
     assert_eq!((&claims["sub"], &claims["aud"]), (&"ann".into(), &format!("https://{within}").into()));
@@ -455,8 +455,10 @@ fn under_an_apps_name_there_is_the_app_and_nothing_of_the_proxy() {
         ("/v1/webapi/ping", &["--header", "Sec-Fetch-Mode: cors"][..], "401"),
         ("/web/account", &["--header", "Sec-Fetch-Dest: iframe"], "401"),
         ("/echo", &["--data", "x"], "401"),
-        ("/.remoteler/session?code=none", &[], "400"),
-        (code.as_str(), &[], "403"),
+        // Whatever becomes of a code, none stays in an address.
+        ("/.remoteler/session?code=none", &[], "303"),
+        (code.as_str(), &[], "303"),
+        ("/.remoteler/failed", &[], "403"),
         ("/x", &["--header", cookie.as_str()], "302"),
         ("/.remoteler/other", &[], "404"),
         ("/", &["--header", "Host: proxy.localhost"], "421"),

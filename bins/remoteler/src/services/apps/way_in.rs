@@ -75,9 +75,9 @@ impl Visit {
                 tracing::debug!(%cause, "a code was not redeemed");
                 failed()
             }
-            // On record there.
+            // Whose code it was is on record there, if it was anybody's; here, who brought it.
             Err(cause) => {
-                tracing::debug!(source = %self.source, %cause, "a code was refused");
+                self.on_record(None, &format!("a code was refused: {cause}")).await;
                 failed()
             }
         }
