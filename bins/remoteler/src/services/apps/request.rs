@@ -88,6 +88,10 @@ impl Visit {
             self.on_record(session.user(), &cause.to_string()).await;
             return say(StatusCode::FORBIDDEN, &cause.to_string());
         }
+        // Where that ends and the new protocol begins would be guesswork.
+        if wants_web_socket(&request) && !request.body().is_end_stream() {
+            return say(StatusCode::BAD_REQUEST, "a request to upgrade the connection must not have a body");
+        }
         // A request that takes long, up or down, ends with its session.
         let mut ended = {
             let (door, session) = (self.door.clone(), session.clone());
@@ -101,6 +105,10 @@ impl Visit {
         };
         match passed {
             Ok(passed) => self.answered(session, passed, ended),
+            // hyper calls the body that it is given the user's: it came from the browser.
+            Err(cause) if cause.downcast_ref().is_some_and(hyper::Error::is_user) => {
+                say(StatusCode::BAD_REQUEST, "the request's body broke off")
+            }
             Err(cause) => {
                 tracing::info!(app = %self.app.name, cause = crate::one_line(&cause), "an app's service did not answer");
                 say(StatusCode::BAD_GATEWAY, "the app cannot be reached now; try again in a minute")
@@ -386,8 +394,8 @@ fn is_addressed_to<B>(request: &Request<B>, address: &AppAddress) -> bool {
     let in_line = request.uri().authority().map(|authority| authority.as_str());
     let named = [in_header, in_line];
     let is_it = |text: &str| {
-        let host = text.rsplit_once(':').map_or(text, |(host, _)| host);
-        host.eq_ignore_ascii_case(address.host())
+        let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
+        host.eq_ignore_ascii_case(address.host()) && port.bytes().all(|digit| digit.is_ascii_digit())
     };
     named.iter().flatten().count() > 0 && named.iter().flatten().all(|text| is_it(text))
 }
@@ -462,6 +470,7 @@ mod tests {
             ("/", &["app.example.com", "app.example.com"]),
             ("https://proxy.example.com/", &["app.example.com"]),
             ("/", &["app.example.com.evil.example"]),
+            ("/", &["app.example.com:3080, evil.example"]),
         ] {
             assert!(!ask(uri, hosts), "{uri} {hosts:?}");
         }
