@@ -1,6 +1,6 @@
 //! Bounds on one request, beside those hyper is configured with (I62).
 
-use http::{HeaderMap, Method, Request, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Version, header};
 
 /// Octets of path and query.
 const MAX_URL: usize = 16 * 1024;
@@ -28,8 +28,8 @@ pub(super) enum LimitError {
     /// Of proxies: it has no path.
     #[error("a request to an app has a path")]
     NoPath,
-    /// RFC 9112 section 3.2: exactly one.
-    #[error("the request has {0} Host headers; exactly one is needed")]
+    /// RFC 9112 section 3.2, RFC 9113 section 8.3.1: exactly one, and beside an authority none that is not the same.
+    #[error("the request names {0} hosts; exactly one is needed")]
     Host(usize),
 }
 
@@ -45,6 +45,12 @@ pub(super) fn check<B>(request: &Request<B>) -> Result<(), LimitError> {
     let (fields, octets) = size(request.headers());
     if fields > MAX_HEADERS || octets > MAX_HEADER_OCTETS {
         return Err(LimitError::Headers { fields, octets });
+    }
+    let named = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+    let same = |host: &HeaderValue| named.is_none_or(|named| named.eq_ignore_ascii_case(host.as_bytes()));
+    let others = request.headers().get_all(header::HOST).iter().filter(|host| !same(host)).count();
+    if others > 0 {
+        return Err(LimitError::Host(others + 1));
     }
     let hosts = request.headers().get_all(header::HOST).iter().count();
     if hosts > 1 || hosts == 0 && request.version() != Version::HTTP_2 {
@@ -84,6 +90,8 @@ mod tests {
         }
         assert!(matches!(check(&many), Err(LimitError::Headers { fields: 101, .. })));
         assert_eq!(check(&Request::get("/").body(()).unwrap()), Err(LimitError::Host(0)));
+        let absolute = |host: &str| Request::get("https://a:1/").header("host", host).body(()).unwrap();
+        assert_eq!((check(&absolute("A:1")), check(&absolute("b"))), (Ok(()), Err(LimitError::Host(2))));
         let connect = Request::builder().method("CONNECT").uri("a:1").header("host", "a").body(()).unwrap();
         assert_eq!(check(&connect), Err(LimitError::NoPath));
     }

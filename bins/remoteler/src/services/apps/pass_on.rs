@@ -36,9 +36,9 @@ impl Visit {
         mut request: Request<Incoming>,
     ) -> Result<Passed, Unpassed> {
         let upgrades = wants_web_socket(&request);
-        // What follows the head of an upgrade is not HTTP any more.
+        // Where that ends and the new protocol begins would be guesswork.
         if upgrades && !request.body().is_end_stream() {
-            return Err(Unpassed::Malformed("a request for a WebSocket has no body"));
+            return Err(Unpassed::Malformed("a request to upgrade the connection must not have a body"));
         }
         let upgrade = upgrades.then(|| hyper::upgrade::on(&mut request));
         let target = request.uri().path_and_query().cloned();

@@ -90,6 +90,10 @@ impl Visit {
         match passed {
             Ok(passed) => self.answered(session, passed, ended),
             Err(Unpassed::Malformed(said)) => say(StatusCode::BAD_REQUEST, said),
+            // hyper calls the body that it is given the user's: it came from the browser.
+            Err(Unpassed::Failed(cause)) if cause.downcast_ref().is_some_and(hyper::Error::is_user) => {
+                say(StatusCode::BAD_REQUEST, "the request's body broke off")
+            }
             Err(Unpassed::Failed(cause)) => {
                 tracing::info!(app = %self.app.name, cause = crate::one_line(&cause), "an app's service did not answer");
                 say(StatusCode::BAD_GATEWAY, "the app cannot be reached now; try again in a minute")
@@ -147,8 +151,8 @@ fn is_addressed_to<B>(request: &Request<B>, address: &AppAddress) -> bool {
     let in_line = request.uri().authority().map(|authority| authority.as_str());
     let named = [in_header, in_line];
     let is_it = |text: &str| {
-        let host = text.rsplit_once(':').map_or(text, |(host, _)| host);
-        host.eq_ignore_ascii_case(address.host())
+        let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
+        host.eq_ignore_ascii_case(address.host()) && port.bytes().all(|digit| digit.is_ascii_digit())
     };
     named.iter().flatten().count() > 0 && named.iter().flatten().all(|text| is_it(text))
 }
@@ -176,6 +180,7 @@ mod tests {
             ("/", &["app.example.com", "app.example.com"]),
             ("https://proxy.example.com/", &["app.example.com"]),
             ("/", &["app.example.com.evil.example"]),
+            ("/", &["app.example.com:3080, evil.example"]),
         ] {
             assert!(!ask(uri, hosts), "{uri} {hosts:?}");
         }
