@@ -25,7 +25,7 @@ pub type EndedSessions =
     Arc<dyn Fn(AppSessionsRequest) -> BoxFuture<'static, Result<AppSessionsEnded, ApiError>> + Send + Sync>;
 
 /// How often a session is asked for.
-const EVERY: Duration = Duration::from_secs(4);
+const EVERY: Duration = Duration::from_secs(3);
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a request waits for one: for that of others, and its own.
