@@ -6,6 +6,7 @@ mod guesses;
 mod link;
 mod request;
 mod session;
+mod sessions;
 mod used;
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
@@ -20,7 +21,7 @@ use remoteler_tunnel::{Admission, Admissions, ClientTls, Router};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::session::Sessions;
+pub(crate) use self::sessions::Sessions;
 use self::{link::Links, request::Visit};
 
 /// After so long a connection on which nobody has shown a session takes no more requests. The listener cuts it 10 s after it was accepted (I30).

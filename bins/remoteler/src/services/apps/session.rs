@@ -1,50 +1,39 @@
-//! Sessions of browsers with apps, as the proxy knows them: it asks the auth service at most each second whether one goes on, and holds a short certificate of
-//! the user for that app, with a key of its own. All of it is in memory only, and bounded; nothing is kept, and no key made, for what the auth service does not know.
+//! One session of a browser with an app, as the proxy knows it: it asks the auth service at most each second whether it goes on, and holds a short certificate
+//! of the user for that app, with a key of its own, in memory only. Owns what is said while nobody answers; no key is made for what the auth service does not know.
+
+#[cfg(test)]
+pub(super) mod tests;
 
 use std::{
-    collections::HashMap,
-    net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use futures::future::BoxFuture;
 use rcgen::KeyPair;
 use remoteler_core::{
-    ApiError, ApiErrorKind, AppCertificateRequest, AppCertified, AppName, AuthApi, Clock, Secret, Timestamp, UserName,
+    ApiError, ApiErrorKind, AppCertificateRequest, AppCertified, AppName, Clock, Secret, Timestamp, UserName,
 };
 use remoteler_tunnel::{SharedTlsIdentity, TlsIdentity};
 use tokio::{sync::Mutex as Turns, time::Instant};
 
-use super::guesses::Guesses;
-
 /// A session is not looked at more often.
-const LOOK: Duration = Duration::from_secs(1);
+pub(super) const LOOK: Duration = Duration::from_secs(1);
 /// A certificate that ends sooner is replaced.
 const MARGIN: Duration = Duration::from_secs(60);
 /// How long a look may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long it may take where the last one still counts.
 const HASTE: Duration = Duration::from_secs(2);
-/// What was not used for so long is forgotten; the next request asks anew.
-const FORGET: Duration = Duration::from_secs(600);
-/// Most sessions that are held.
-const MAX: usize = 20_000;
 
-/// By app and digest of the cookie: comparing digests keeps the time of a look from saying anything about a secret.
-type Key = (AppName, String);
+/// Asks the auth service whether a session goes on, and for a certificate in it.
+pub(super) type Certify =
+    Arc<dyn Fn(AppCertificateRequest) -> BoxFuture<'static, Result<AppCertified, ApiError>> + Send + Sync>;
 
-/// All that this proxy holds.
-pub(crate) struct Sessions {
-    asker: Arc<Asker>,
-    held: Mutex<HashMap<Key, Arc<Session>>>,
-    /// Those that are asked for the first time: who brings the same cookie meanwhile waits for the same answer.
-    asked: Mutex<HashMap<Key, Weak<Session>>>,
-    guesses: Guesses,
-}
-
-struct Asker {
-    api: Arc<dyn AuthApi>,
-    clock: Arc<dyn Clock>,
+/// Whom sessions ask, and by which clock their certificates end.
+pub(super) struct Asker {
+    pub(super) certify: Certify,
+    pub(super) clock: Arc<dyn Clock>,
 }
 
 /// Why a session is none.
@@ -62,81 +51,6 @@ pub(super) enum NoSession {
     /// This source has brought too many that are none.
     #[error("too many wrong cookies came from there")]
     TooMany,
-}
-
-impl Sessions {
-    pub(crate) fn new(api: Arc<dyn AuthApi>, clock: Arc<dyn Clock>) -> Self {
-        let asker = Arc::new(Asker { api, clock });
-        Self { asker, held: Mutex::default(), asked: Mutex::default(), guesses: Guesses::default() }
-    }
-
-    /// The session of a cookie that came from there, if it goes on.
-    pub(super) async fn find(&self, app: &AppName, secret: &Secret, source: IpAddr) -> Result<Arc<Session>, NoSession> {
-        let key = (app.clone(), remoteler_core::app_state_hash(secret));
-        let known = lock(&self.held).get(&key).cloned();
-        let session = match known {
-            Some(session) => session,
-            None if !self.may_guess(source) => return Err(NoSession::TooMany),
-            None => self.asked(&key, secret),
-        };
-        session.known().used = true;
-        let looked = session.look(&self.asker).await;
-        match &looked {
-            Ok(()) => self.keep(key.clone(), &session),
-            Err(NoSession::Ended | NoSession::Denied(_)) => {
-                lock(&self.held).remove(&key);
-                self.guessed_wrong(source);
-            }
-            Err(NoSession::Unknown(_) | NoSession::TooMany) => {}
-        }
-        lock(&self.asked).remove(&key);
-        looked.map(|()| session)
-    }
-
-    /// Returns when the session has ended, or is not known to go on any more.
-    pub(super) async fn ended(&self, session: &Arc<Session>) -> NoSession {
-        loop {
-            if let Err(cause) = session.look(&self.asker).await {
-                return cause;
-            }
-            tokio::time::sleep(LOOK).await;
-        }
-    }
-
-    /// Whether anything that may be wrong is taken from there at this moment: an unknown cookie, or a code (I30).
-    pub(super) fn may_guess(&self, source: IpAddr) -> bool {
-        self.guesses.allow(source, Instant::now())
-    }
-
-    pub(super) fn guessed_wrong(&self, source: IpAddr) {
-        self.guesses.count(source, Instant::now());
-    }
-
-    fn asked(&self, key: &Key, secret: &Secret) -> Arc<Session> {
-        let mut asked = lock(&self.asked);
-        if let Some(session) = asked.get(key).and_then(Weak::upgrade) {
-            return session;
-        }
-        // Whose connection ended while it waited has left one behind.
-        asked.retain(|_, session| session.strong_count() > 0);
-        let session = Arc::new(Session::new(key.0.clone(), secret.clone()));
-        asked.insert(key.clone(), Arc::downgrade(&session));
-        session
-    }
-
-    fn keep(&self, key: Key, session: &Arc<Session>) {
-        let mut held = lock(&self.held);
-        if held.len() >= MAX {
-            held.retain(|_, session| session.known().looked.is_some_and(|at| at.elapsed() < FORGET));
-        }
-        if held.len() < MAX {
-            held.entry(key).or_insert_with(|| session.clone());
-        }
-    }
-}
-
-fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One session.
@@ -160,12 +74,14 @@ struct Known {
     looked: Option<Instant>,
     /// The last look was not answered; the one before still counts.
     away: bool,
+    /// When and why nobody could say anything, and nothing counted: who waited for the same hears the same.
+    failed: Option<(Instant, String)>,
     /// Its user did something since the last look.
     used: bool,
 }
 
 impl Session {
-    fn new(app: AppName, secret: Secret) -> Self {
+    pub(super) fn new(app: AppName, secret: Secret) -> Self {
         Self { app, secret, known: Mutex::default(), turn: Arc::default() }
     }
 
@@ -184,8 +100,13 @@ impl Session {
         self.known().used = true;
     }
 
+    /// When it was last asked for.
+    pub(super) fn looked(&self) -> Option<Instant> {
+        self.known().looked
+    }
+
     fn known(&self) -> MutexGuard<'_, Known> {
-        lock(&self.known)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is known without asking: `None` where the last look is too old for that.
@@ -193,6 +114,9 @@ impl Session {
         let known = self.known();
         if known.over {
             return Some(Err(NoSession::Ended));
+        }
+        if let Some((_, cause)) = known.failed.as_ref().filter(|(at, _)| at.elapsed() < LOOK) {
+            return Some(Err(NoSession::Unknown(cause.clone())));
         }
         known.looked.is_some_and(|at| at.elapsed() < LOOK).then_some(Ok(()))
     }
@@ -204,7 +128,7 @@ impl Session {
 
     /// Asks whether it goes on, unless that was done within the last second. Who comes meanwhile waits for the answer; but nobody waits for an auth service that
     /// has just not answered, while what it said before counts.
-    async fn look(self: &Arc<Self>, asker: &Arc<Asker>) -> Result<(), NoSession> {
+    pub(super) async fn look(self: &Arc<Self>, asker: &Arc<Asker>) -> Result<(), NoSession> {
         if let Some(judged) = self.judged() {
             return judged;
         }
@@ -231,7 +155,7 @@ impl Session {
         let mut known = self.known();
         match answered {
             Ok(()) => {
-                (known.looked, known.away) = (Some(Instant::now()), false);
+                (known.looked, known.away, known.failed) = (Some(Instant::now()), false, None);
                 Ok(())
             }
             Err(cause) if cause.kind == ApiErrorKind::Unauthenticated => {
@@ -239,8 +163,8 @@ impl Session {
                 Err(NoSession::Ended)
             }
             Err(cause) if cause.kind == ApiErrorKind::Denied => {
-                // Who looks next asks, and hears it.
-                (known.looked, known.away) = (None, false);
+                // Who looks next asks, and hears it; what was said before counts no more.
+                (known.looked, known.away, known.certificate) = (None, false, None);
                 Err(NoSession::Denied(cause.message))
             }
             // The auth service is away: what it said last counts as long as it said.
@@ -249,7 +173,10 @@ impl Session {
                 (known.looked, known.away) = (Some(Instant::now()), true);
                 Ok(())
             }
-            Err(cause) => Err(NoSession::Unknown(cause.to_string())),
+            Err(cause) => {
+                known.failed = Some((Instant::now(), cause.to_string()));
+                Err(NoSession::Unknown(cause.to_string()))
+            }
         }
     }
 
@@ -294,10 +221,14 @@ impl Session {
         let in_use = std::mem::take(&mut self.known().used);
         let (secret, app) = (self.secret.clone(), self.app.clone());
         let request = AppCertificateRequest { secret, app, tls_public_key, in_use };
-        match tokio::time::timeout(patience, asker.api.app_certificate(request)).await {
+        let answered = match tokio::time::timeout(patience, (asker.certify)(request)).await {
             Ok(answered) => answered,
             Err(_) => Err(ApiError::new(ApiErrorKind::Unavailable, "the auth service did not answer in time")),
+        };
+        if answered.is_err() && in_use {
+            self.used();
         }
+        answered
     }
 }
 
