@@ -4,10 +4,12 @@
 mod answer;
 mod guesses;
 mod link;
+mod passing;
 mod request;
 mod session;
 mod sessions;
 mod used;
+mod way_in;
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
