@@ -27,5 +27,6 @@ pub use listener::{AxumCaller, AxumListener};
 pub use origin::{OriginError, Silence, check_origin};
 #[cfg(feature = "service")]
 pub use service::{
-    AppConfig, AppService, AppServiceConfig, AppServiceError, AppUri, AppUriError, Assertions, ServeError,
+    AppConfig, AppService, AppServiceConfig, AppServiceError, AppUri, AppUriError, Assertions, AuthQuestions,
+    EndedSessions, ServeError,
 };

@@ -10,18 +10,22 @@ mod limit;
 mod peer;
 mod refusal;
 mod relay;
+mod sessions;
 mod upstream;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use remoteler_core::{AppName, AppRecord, AuditSink, Clock, ClusterName, HostId, Labels, LiveWork, Timestamp};
 use rustls::ServerConfig;
+
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
+use self::sessions::Sessions;
 pub use self::{
     assertion::Assertions,
     connection::ServeError,
+    sessions::EndedSessions,
     upstream::{AppUri, AppUriError},
 };
 
@@ -63,6 +67,15 @@ pub enum AppServiceError {
     Resumption,
 }
 
+/// What a service asks the auth service.
+#[derive(Clone)]
+pub struct AuthQuestions {
+    /// For the signed word about who asks.
+    pub assertions: Assertions,
+    /// Which sessions have ended.
+    pub ended: EndedSessions,
+}
+
 /// One app, as connections see it.
 struct Site {
     record: AppRecord,
@@ -79,6 +92,7 @@ struct Shared {
     audit: Arc<dyn AuditSink>,
     clock: Arc<dyn Clock>,
     assertions: Assertions,
+    sessions: Sessions,
     kept: assertion::AllKept,
     drain: CancellationToken,
 }
@@ -102,7 +116,7 @@ impl AppService {
         live: Arc<LiveWork>,
         audit: Arc<dyn AuditSink>,
         clock: Arc<dyn Clock>,
-        assertions: Assertions,
+        auth: AuthQuestions,
     ) -> Result<Self, AppServiceError> {
         if tls.send_tls13_tickets != 0 || tls.session_storage.can_cache() || tls.ticketer.enabled() {
             return Err(AppServiceError::Resumption);
@@ -126,7 +140,9 @@ impl AppService {
             }
         }
         let (kept, drain) = (assertion::AllKept::default(), CancellationToken::new());
-        let shared = Shared { sites, tls, live, audit, clock, assertions, kept, drain };
+        let AuthQuestions { assertions, ended } = auth;
+        let sessions = Sessions::new(ended, live.clone());
+        let shared = Shared { sites, tls, live, audit, clock, assertions, sessions, kept, drain };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -143,6 +159,12 @@ impl AppService {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         connection::serve(self.shared.clone(), stream, client).await
+    }
+
+    /// Follows the sessions of browsers in which there is work here, for as long as the future lives: what ends one ends its work within seconds. One for each
+    /// service; without it no request in such a session is answered.
+    pub async fn watch_sessions(&self) {
+        self.shared.sessions.watch().await;
     }
 
     /// What the service announces, as of now.

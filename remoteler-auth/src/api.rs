@@ -338,6 +338,13 @@ impl AuthApi for Handle {
         change!(self, app_certificate(request))
     }
 
+    async fn ended_app_sessions(
+        &self,
+        request: remoteler_core::AppSessionsRequest,
+    ) -> Result<remoteler_core::AppSessionsEnded, ApiError> {
+        change!(self, ended_app_sessions(request))
+    }
+
     async fn app_token(&self, request: remoteler_core::AppTokenRequest) -> Result<remoteler_core::AppToken, ApiError> {
         change!(self, app_token(request))
     }

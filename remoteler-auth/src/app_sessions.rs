@@ -1,14 +1,14 @@
 //! Sessions of browsers with web applications: how they begin, and what ends them. Each look at one looks at its web session, the user, the roles and the locks
 //! anew, so that a logout or a lock ends it at every proxy with the next request (I50, I51). Owns what a session's secret opens: one application, for one user.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use remoteler_ca::AppProfile;
 use remoteler_core::{
-    AppAddress, AppCertificateRequest, AppCertified, AppCodeRequest, AppName, AppProxy, AppRecord, AppSessionOpened,
-    AppToken, AppTokenRequest, AuditKind, CaKind, ConnectionFields, PolicySource, Secret, SessionId, SessionProof,
-    SessionTarget, SystemRole, Timestamp, UserName, Verified, X509Purpose, app_state_hash, authorize_app,
-    verify_x509_chain,
+    ApiErrorKind, AppAddress, AppCertificateRequest, AppCertified, AppCodeRequest, AppName, AppProxy, AppRecord,
+    AppSessionOpened, AppSessionsEnded, AppSessionsRequest, AppToken, AppTokenRequest, AuditKind, CaKind,
+    ConnectionFields, MAX_APP_SESSIONS_ASKED, PolicySource, Secret, SessionId, SessionProof, SessionTarget, SystemRole,
+    Timestamp, UserName, Verified, X509Purpose, app_state_hash, authorize_app, verify_x509_chain,
 };
 use serde::{Deserialize, Serialize};
 
@@ -106,7 +106,9 @@ impl Inner {
         tracing::debug!(%host, %app, "a session with an application begins");
         let secret = secret_hash::draw(self.entropy.as_ref());
         let stored = AppSessionRecord { app, user, web, session, with_mfa, begun: now, expires };
-        self.records.create(&session_key(&secret), &stored, Some(expires)).await?;
+        let hash = secret_hash::hash(&secret);
+        let batch = Batch::new().create(&session_key(&hash), &stored, Some(expires))?;
+        self.records.commit(batch.create(&name_key(session), &hash, Some(expires))?).await?;
         Ok(AppSessionOpened { secret, expires, path })
     }
 
@@ -146,8 +148,8 @@ impl Inner {
     }
 
     /// An identity token for who showed a certificate at an application. What stands in it comes of the certificate, which is looked at here, and of nothing that the
-    /// service says (I9), and it is of no other application than its own (I51). That the user is there at this moment is not looked at: a service that has seen
-    /// a certificate gets tokens of its application for that user until the certificate ends.
+    /// service says (I9), and it is of no other application than its own (I51). A certificate of a browser's session counts while that goes on; of another, that its
+    /// user is there at this moment is not looked at: a service that has seen it gets tokens of its application for that user until it ends.
     pub(crate) async fn app_token(&self, caller: &Caller, request: AppTokenRequest) -> ApiResult<AppToken> {
         let host = self.admit_host(caller, SystemRole::App, "ask for identity tokens").await?;
         let app = &request.app;
@@ -166,11 +168,47 @@ impl Inner {
         let record = self.records.read::<AppRecord>(&key::of(key::APPS, app)).await?;
         let record = record.ok_or_else(|| not_found(format!("application {app} has not announced itself")))?;
         authorize_app(&user, &policy, &record).map_err(|cause| denied(cause.public()))?;
+        if let Some(session) = user.app_session() {
+            self.named_app_session(session, &host.apps).await?;
+        }
         // Where no proxy has a name, programs reach it all the same.
         let address = self.app_address(&record).await?.or_else(|| AppAddress::within(&self.cluster, app));
         let address = address.ok_or_else(|| bad_request(format!("application {app} has no public address")))?;
         let (token, expires) = self.issue_identity_token(&user, address.origin(), TOKEN_TTL, Some(app)).await?;
         Ok(AppToken { token: Secret::new(token), expires })
+    }
+
+    /// Which of these sessions have ended. Of those with applications of others the service hears what it hears of ended ones (I51).
+    pub(crate) async fn ended_app_sessions(
+        &self,
+        caller: &Caller,
+        request: AppSessionsRequest,
+    ) -> ApiResult<AppSessionsEnded> {
+        let host = self.admit_host(caller, SystemRole::App, "ask for sessions with applications").await?;
+        if request.sessions.len() > MAX_APP_SESSIONS_ASKED {
+            return Err(bad_request(format!("at most {MAX_APP_SESSIONS_ASKED} sessions are asked for at once")));
+        }
+        let mut ended = Vec::new();
+        for session in request.sessions {
+            match self.named_app_session(session, &host.apps).await {
+                Ok(()) => {}
+                Err(cause) if matches!(cause.kind, ApiErrorKind::Unauthenticated | ApiErrorKind::Denied) => {
+                    ended.push(session);
+                }
+                // Nothing is said to have ended because it could not be looked at.
+                Err(cause) => return Err(cause),
+            }
+        }
+        Ok(AppSessionsEnded { ended })
+    }
+
+    /// Whether the session of this name goes on, and is one with these applications. That somebody asks is no use of it.
+    async fn named_app_session(&self, session: SessionId, apps: &BTreeSet<AppName>) -> ApiResult<()> {
+        let gone = || unauthenticated(GONE);
+        let hash = self.records.read::<String>(&name_key(session)).await?.ok_or_else(gone)?;
+        let stored = self.records.read::<AppSessionRecord>(&session_key(&hash)).await?;
+        let stored = stored.filter(|stored| apps.contains(&stored.app)).ok_or_else(gone)?;
+        self.lasting(&hash, stored, false).await.map(drop)
     }
 
     /// The session of this secret at this application, if it goes on, and its user as of now.
@@ -184,24 +222,36 @@ impl Inner {
         if !secret_hash::is_drawn(secret.reveal()) {
             return Err(gone());
         }
-        let key = session_key(secret);
-        let stored = self.records.read::<AppSessionRecord>(&key).await?;
+        let hash = secret_hash::hash(secret);
+        let stored = self.records.read::<AppSessionRecord>(&session_key(&hash)).await?;
         // I51: at another application it opens nothing, and says nothing of itself.
-        let mut stored = stored.filter(|stored| stored.app == *app).ok_or_else(gone)?;
+        let stored = stored.filter(|stored| stored.app == *app).ok_or_else(gone)?;
+        self.lasting(&hash, stored, in_use).await
+    }
+
+    /// A session, stored under this hash, if it goes on, and its user as of now.
+    async fn lasting(
+        &self,
+        hash: &str,
+        mut stored: AppSessionRecord,
+        in_use: bool,
+    ) -> ApiResult<(AppSessionRecord, UserRecord)> {
+        let gone = || unauthenticated(GONE);
         let now = self.clock.now();
         // That an app is open is no use of a login that opens all of them.
         let shown = self.web_session_of(stored.web.clone(), in_use).await?;
         let shown = shown.filter(|shown| shown.user.name == stored.user);
         let Some(shown) = shown.filter(|_| stored.expires > now) else {
             // It ended with its login: nobody comes back to it.
-            self.records.delete(&key).await?;
+            let gone_for_good = Batch::new().delete(&session_key(hash)).delete(&name_key(stored.session));
+            self.records.commit(gone_for_good).await?;
             return Err(gone());
         };
         stored.expires = stored.expires.min(self.app_session_end(&shown, stored.begun)?);
-        let (_, grant) = match self.granted_app(&shown.user, app.as_str()).await? {
+        let (_, grant) = match self.granted_app(&shown.user, stored.app.as_str()).await? {
             Ok(granted) => granted,
             Err((full, said)) => {
-                tracing::debug!(user = %stored.user, %app, full, "a session with an application is refused");
+                tracing::debug!(user = %stored.user, app = %stored.app, full, "a session with an application is refused");
                 return Err(denied(said));
             }
         };
@@ -220,6 +270,11 @@ impl Inner {
     }
 }
 
-fn session_key(secret: &Secret) -> String {
-    key::of(key::APP_SESSIONS, secret_hash::hash(secret))
+/// Under the hash of its secret.
+fn session_key(hash: &str) -> String {
+    key::of(key::APP_SESSIONS, hash)
+}
+
+fn name_key(session: SessionId) -> String {
+    key::of(key::APP_SESSION_NAMES, session)
 }

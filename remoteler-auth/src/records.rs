@@ -132,6 +132,8 @@ pub(crate) mod key {
     pub(crate) const APP_CODES: &str = "app-codes/";
     /// `app-sessions/<hash of secret>`: sessions of browsers with web applications.
     pub(crate) const APP_SESSIONS: &str = "app-sessions/";
+    /// `app-session-names/<session>` holds the hash of that session's secret.
+    pub(crate) const APP_SESSION_NAMES: &str = "app-session-names/";
 
     pub(crate) fn of(prefix: &str, name: impl std::fmt::Display) -> String {
         format!("{prefix}{name}")

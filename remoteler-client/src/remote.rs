@@ -522,6 +522,13 @@ impl AuthApi for RemoteAuth {
         self.call(send(Method::POST, wire::APP_CERTIFICATES, &request)).await
     }
 
+    async fn ended_app_sessions(
+        &self,
+        request: remoteler_core::AppSessionsRequest,
+    ) -> Result<remoteler_core::AppSessionsEnded, ApiError> {
+        self.call(send(Method::POST, wire::APP_SESSIONS_ENDED, &request)).await
+    }
+
     async fn app_token(&self, request: remoteler_core::AppTokenRequest) -> Result<remoteler_core::AppToken, ApiError> {
         self.call(send(Method::POST, wire::APP_TOKENS, &request)).await
     }

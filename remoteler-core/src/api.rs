@@ -523,7 +523,10 @@ pub trait AuthApi: Send + Sync {
     /// Looks whether a session with a web application goes on, and issues a certificate in it. Proxies. [`ApiErrorKind::Unauthenticated`] when there is no
     /// such session for this application, or none any more; [`ApiErrorKind::Denied`] when its user may not use the application any more.
     async fn app_certificate(&self, request: crate::AppCertificateRequest) -> Result<crate::AppCertified, ApiError>;
+    /// Which of these sessions with web applications have ended, or are none of the service's own applications. App services.
+    async fn ended_app_sessions(&self, request: crate::AppSessionsRequest)
+    -> Result<crate::AppSessionsEnded, ApiError>;
     /// An identity token for who showed a certificate at a web application. Its service. [`ApiErrorKind::Unauthenticated`] when the certificate is not
-    /// believed, [`ApiErrorKind::Denied`] when its holder may not use the application.
+    /// believed or its session has ended, [`ApiErrorKind::Denied`] when its holder may not use the application.
     async fn app_token(&self, request: crate::AppTokenRequest) -> Result<crate::AppToken, ApiError>;
 }

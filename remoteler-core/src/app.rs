@@ -191,6 +191,24 @@ pub struct AppCertified {
     pub expires: Timestamp,
 }
 
+/// Sessions that are asked for at once, at most.
+pub const MAX_APP_SESSIONS_ASKED: usize = 1000;
+
+/// Asks which sessions with the service's applications have ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AppSessionsRequest {
+    /// Their names, from the certificates that were shown; at most [`MAX_APP_SESSIONS_ASKED`].
+    pub sessions: Vec<SessionId>,
+}
+
+/// Those of the sessions that were asked for which have ended, with whatever is none of the service's applications.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppSessionsEnded {
+    /// Their names.
+    pub ended: Vec<SessionId>,
+}
+
 /// Asks for an identity token for whoever showed a certificate at an application.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -80,8 +80,8 @@ pub use api::{
     UserSummary,
 };
 pub use app::{
-    AppAddress, AppCertificateRequest, AppCertified, AppCodeRequest, AppRecord, AppSessionOpened, AppToken,
-    AppTokenRequest, app_state_hash,
+    AppAddress, AppCertificateRequest, AppCertified, AppCodeRequest, AppRecord, AppSessionOpened, AppSessionsEnded,
+    AppSessionsRequest, AppToken, AppTokenRequest, MAX_APP_SESSIONS_ASKED, app_state_hash,
 };
 pub use audit::{AuditEvent, AuditKind, ConnectionFields, SessionFields};
 pub use audit_bound::BoundedRefusals;

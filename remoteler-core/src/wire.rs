@@ -158,6 +158,8 @@ pub const SESSION_PROOFS: &str = "/v1/session_proofs";
 pub const APP_SESSIONS: &str = "/v1/app_sessions";
 /// `POST` [`crate::AppCertificateRequest`] → [`crate::AppCertified`].
 pub const APP_CERTIFICATES: &str = "/v1/app_sessions/certificates";
+/// `POST` [`crate::AppSessionsRequest`] → [`crate::AppSessionsEnded`].
+pub const APP_SESSIONS_ENDED: &str = "/v1/app_sessions/ended";
 /// `POST` [`crate::AppTokenRequest`] → [`crate::AppToken`].
 pub const APP_TOKENS: &str = "/v1/app_tokens";
 

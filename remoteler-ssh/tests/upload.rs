@@ -72,6 +72,12 @@ impl AuthApi for Store {
     ) -> Result<remoteler_core::AppCertified, ApiError> {
         absent()
     }
+    async fn ended_app_sessions(
+        &self,
+        _: remoteler_core::AppSessionsRequest,
+    ) -> Result<remoteler_core::AppSessionsEnded, ApiError> {
+        absent()
+    }
     async fn app_token(&self, _: remoteler_core::AppTokenRequest) -> Result<remoteler_core::AppToken, ApiError> {
         absent()
     }

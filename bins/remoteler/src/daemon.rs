@@ -203,6 +203,8 @@ impl Daemon {
             let (audit, clock) = (base.audit.clone(), base.clock.clone());
             let service = app::make(app_settings, identity, &tls, live, (audit, clock), base.api.clone())?;
             services.insert(TargetKind::App, Arc::new(AppStreams(service.clone())));
+            let watching = service.clone();
+            tokio::spawn(until(self.stop.clone(), async move { watching.watch_sessions().await }));
             announced.apps = Some(service.clone());
             self.app = Some(service);
         }

@@ -197,6 +197,10 @@ impl Door {
         let subject = Subject::user(user).app(site.record.name.clone()).at(None, Some(site.record.host_id));
         let terms = Terms { idle, ends_with_certificate: true, ..Terms::default() };
         let live = Arc::new(self.shared.live.enter(subject, terms)?);
+        // Only now: an end from here on finds it in the table.
+        if let Some(session) = user.app_session() {
+            self.shared.sessions.check(session).await?;
+        }
         let now = self.shared.clock.now();
         let (app, chain) = (&site.record.name, &self.peer.chain);
         let kept = match chain.first() {

@@ -35,7 +35,10 @@ pub(super) enum Refusal {
     Denied(#[from] AccessDenied),
     /// The rules have changed since it was allowed.
     #[error("access denied: {0}")]
-    Ended(#[from] EndReason),
+    Ended(EndReason),
+    /// Nobody says whether the session goes on.
+    #[error("{0}; try again later")]
+    SessionUnknown(EndReason),
     /// Nobody says who asks, so that the app cannot be told.
     #[error("the app cannot be told who asks; try again later")]
     Assertion(#[from] AssertionError),
@@ -53,6 +56,12 @@ pub(super) enum Refusal {
     TooLate,
 }
 
+impl From<EndReason> for Refusal {
+    fn from(reason: EndReason) -> Self {
+        if reason == EndReason::SessionUnknown { Self::SessionUnknown(reason) } else { Self::Ended(reason) }
+    }
+}
+
 impl Refusal {
     /// Whether we refused, as against having tried and failed.
     pub(super) const fn is_decision(&self) -> bool {
@@ -65,7 +74,7 @@ impl Refusal {
             | Self::Denied(_)
             | Self::Ended(_)
             | Self::UpgradeWithBody => true,
-            Self::Assertion(_) | Self::Audit(_) | Self::Upstream(_) | Self::TooLate => false,
+            Self::SessionUnknown(_) | Self::Assertion(_) | Self::Audit(_) | Self::Upstream(_) | Self::TooLate => false,
         }
     }
 
@@ -81,7 +90,7 @@ impl Refusal {
             Self::Unknown => StatusCode::NOT_FOUND,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::Origin(_) | Self::Denied(_) | Self::Ended(_) => StatusCode::FORBIDDEN,
-            Self::Assertion(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::SessionUnknown(_) | Self::Assertion(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Audit(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Upstream(UpstreamError::Timeout { .. }) | Self::TooLate => StatusCode::GATEWAY_TIMEOUT,
             Self::Upstream(UpstreamError::Connect { .. } | UpstreamError::Http { .. } | UpstreamError::Switched(_)) => {

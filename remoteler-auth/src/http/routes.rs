@@ -19,10 +19,10 @@ use axum::{
 };
 use http::{HeaderValue, Method, header::CONTENT_TYPE};
 use remoteler_core::{
-    ApiError, AppCertificateRequest, AppCodeRequest, AppName, AppRecord, AppTokenRequest, AuditEvent, EventQuery,
-    HostId, JoinRequest, KubeClusterName, KubeRecord, LoginRequest, NewRevocation, NewToken, NewUser, NodeRecord,
-    RecordingChunk, Resource, ResourceKind, RevocationListName, RevocationTarget, RotateRequest, SessionId,
-    SignRequest, SignUpRequest, TrustAck, UserName,
+    ApiError, AppCertificateRequest, AppCodeRequest, AppName, AppRecord, AppSessionsRequest, AppTokenRequest,
+    AuditEvent, EventQuery, HostId, JoinRequest, KubeClusterName, KubeRecord, LoginRequest, NewRevocation, NewToken,
+    NewUser, NodeRecord, RecordingChunk, Resource, ResourceKind, RevocationListName, RevocationTarget, RotateRequest,
+    SessionId, SignRequest, SignUpRequest, TrustAck, UserName,
     wire::{
         self, ChunkQuery, ConnectorSecretsRequest, InviteQuery, OffsetQuery, PasswordChange, ProxyAnnouncement,
         RejoinTokenRequest, RenewQuery, ReplaceQuery, TokenRevocation,
@@ -276,6 +276,16 @@ fn cluster() -> Vec<Route> {
             }),
         )
         .takes("AppCertificateRequest"),
+        Route::new(
+            "Which sessions with a service's web applications have ended",
+            wire::APP_SESSIONS_ENDED,
+            Method::POST,
+            One("AppSessionsEnded"),
+            post(async |Api(api): Api, Input(request): Input<AppSessionsRequest>| {
+                json(api.ended_app_sessions(request).await)
+            }),
+        )
+        .takes("AppSessionsRequest"),
         Route::new(
             "An identity token for who showed a certificate at a web application",
             wire::APP_TOKENS,

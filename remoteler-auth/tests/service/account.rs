@@ -75,7 +75,7 @@ impl Browser {
     }
 
     /// Sends a form of the account page.
-    async fn form(&self, form: &str, fields: &str) -> Page {
+    pub(crate) async fn form(&self, form: &str, fields: &str) -> Page {
         let shown = self.get(ACCOUNT).await;
         self.post(&format!("{ACCOUNT}/{form}"), &format!("csrf={}&{fields}", csrf(&shown.text, form))).await
     }

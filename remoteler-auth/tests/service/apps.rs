@@ -23,12 +23,12 @@ const PROXY: &str = "proxy.example.com:443";
 const STATE: &str = "state of the browser";
 
 /// A cluster with the applications `billing` and `wiki`, a proxy, and Ann.
-struct World {
-    cluster: Cluster,
-    proxy: Arc<dyn AuthApi>,
-    service: Arc<dyn AuthApi>,
+pub(crate) struct World {
+    pub(crate) cluster: Cluster,
+    pub(crate) proxy: Arc<dyn AuthApi>,
+    pub(crate) service: Arc<dyn AuthApi>,
     service_certs: HostCerts,
-    browser: Browser,
+    pub(crate) browser: Browser,
 }
 
 fn record(certs: &HostCerts, name: &str) -> AppRecord {
@@ -44,7 +44,7 @@ fn record(certs: &HostCerts, name: &str) -> AppRecord {
     }
 }
 
-async fn join_apps(cluster: &Cluster, host: &str, apps: &[&str]) -> HostCerts {
+pub(crate) async fn join_apps(cluster: &Cluster, host: &str, apps: &[&str]) -> HostCerts {
     let token = cluster.token(&[SystemRole::App]).await;
     let apps = apps.iter().map(|name| name.parse().unwrap()).collect();
     let request = JoinRequest { apps, ..join_request(&token, host, &[SystemRole::App], &[]) };
@@ -52,7 +52,7 @@ async fn join_apps(cluster: &Cluster, host: &str, apps: &[&str]) -> HostCerts {
 }
 
 /// The role of this name allows these applications, with these options.
-async fn role(cluster: &Cluster, name: &str, allow: Value, options: Value) {
+pub(crate) async fn role(cluster: &Cluster, name: &str, allow: Value, options: Value) {
     let document = json!({
         "kind": "role", "version": "v7", "metadata": { "name": name },
         "spec": { "options": options, "allow": allow },
@@ -61,7 +61,7 @@ async fn role(cluster: &Cluster, name: &str, allow: Value, options: Value) {
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let cluster = Cluster::start().await;
         role(&cluster, "apps", json!({ "app_labels": { "app": ["billing", "wiki"] } }), json!({})).await;
         cluster.user("ann", &["apps"], &[]).await;
@@ -78,7 +78,7 @@ impl World {
     }
 
     /// The services' hearts beat on.
-    async fn later(&self, seconds: u64) {
+    pub(crate) async fn later(&self, seconds: u64) {
         self.cluster.clock.advance(Duration::from_secs(seconds));
         for name in ["billing", "wiki", "secret"] {
             self.service.announce_app(record(&self.service_certs, name)).await.unwrap();
@@ -97,23 +97,28 @@ impl World {
     }
 
     /// The secret of a new session.
-    async fn open(&self, app: &str) -> Secret {
+    pub(crate) async fn open(&self, app: &str) -> Secret {
         let code = self.launch(app).await;
         self.redeem(&code, STATE, app).await.unwrap().secret
     }
 
-    async fn certified(&self, secret: &Secret, app: &str) -> Result<AppCertified, ApiErrorKind> {
+    pub(crate) async fn certified(&self, secret: &Secret, app: &str) -> Result<AppCertified, ApiErrorKind> {
         self.looked_at(secret, app, true).await
     }
 
-    async fn looked_at(&self, secret: &Secret, app: &str, in_use: bool) -> Result<AppCertified, ApiErrorKind> {
+    pub(crate) async fn looked_at(
+        &self,
+        secret: &Secret,
+        app: &str,
+        in_use: bool,
+    ) -> Result<AppCertified, ApiErrorKind> {
         let tls_public_key = Some(Keys::new().tls);
         let request =
             AppCertificateRequest { secret: secret.clone(), app: app.parse().unwrap(), tls_public_key, in_use };
         self.proxy.app_certificate(request).await.map_err(|cause| cause.kind)
     }
 
-    async fn user_of(&self, secret: &Secret, app: &str) -> (VerifiedUser, Vec<CertificateDer<'static>>) {
+    pub(crate) async fn user_of(&self, secret: &Secret, app: &str) -> (VerifiedUser, Vec<CertificateDer<'static>>) {
         let pem = self.certified(secret, app).await.unwrap().certificate.unwrap();
         let chain = vec![CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()];
         let verified = self.verify(&chain, X509Purpose::AppClient).unwrap();

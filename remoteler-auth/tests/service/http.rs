@@ -160,6 +160,7 @@ async fn every_operation_that_is_not_for_anybody_refuses_a_stranger() {
         ("AppRecord", record),
         ("AppCodeRequest", json!({ "code": "x", "state": "x", "app": "x" })),
         ("AppCertificateRequest", json!({ "secret": "x", "app": "x" })),
+        ("AppSessionsRequest", json!({ "sessions": [] })),
         ("AppTokenRequest", json!({ "app": "x", "chain": [] })),
         ("ProxyAnnouncement", json!({ "public_addr": "a:1" })),
         ("ExplainRequest", json!({})),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::EndReason;
 use crate::{
     AppName, AppProxy, ClusterName, HostId, KubeClusterName, LockContext, Locked, Login, NodeRecord, Policy, RoleName,
-    ShownCertificate, Timestamp, UserName, VerifiedHost, VerifiedUser,
+    SessionId, ShownCertificate, Timestamp, UserName, VerifiedHost, VerifiedUser,
 };
 
 /// Whose work it is, and where, as the rule sees it.
@@ -18,6 +18,7 @@ pub struct Subject {
     kube_cluster: Option<KubeClusterName>,
     app: Option<AppName>,
     proxy: Option<Box<AppProxy>>,
+    session: Option<SessionId>,
 }
 
 #[derive(Clone, Debug)]
@@ -34,7 +35,8 @@ impl Subject {
         let (name, roles, cluster) = (identity.user.clone(), identity.roles.clone(), identity.cluster.clone());
         let who = Who::User { name, roles, cluster, expires: user.login_expires() };
         let proxy = user.app_proxy().cloned().map(Box::new);
-        Self { who, shown: *user.shown(), login: None, node: (None, None), kube_cluster: None, app: None, proxy }
+        let (shown, session) = (*user.shown(), user.app_session());
+        Self { who, shown, login: None, node: (None, None), kube_cluster: None, app: None, proxy, session }
     }
 
     /// The work of a host.
@@ -43,7 +45,8 @@ impl Subject {
         let identity = host.identity();
         let node = (Some(identity.name.as_str().into()), Some(identity.id));
         let who = Who::Host { cluster: identity.cluster.clone() };
-        Self { who, shown: *host.shown(), login: None, node, kube_cluster: None, app: None, proxy: None }
+        let shown = *host.shown();
+        Self { who, shown, login: None, node, kube_cluster: None, app: None, proxy: None, session: None }
     }
 
     /// As this account.
@@ -98,6 +101,10 @@ impl Subject {
         let name = || self.node.0.as_ref().map(ToString::to_string);
         let app = self.app.as_ref().map(ToString::to_string);
         kube.or(app).or_else(name).or_else(|| self.node.1.map(|id| id.to_string())).unwrap_or_default()
+    }
+
+    pub(super) const fn session(&self) -> Option<SessionId> {
+        self.session
     }
 
     fn context(&self) -> LockContext<'_> {

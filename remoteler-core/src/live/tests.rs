@@ -33,6 +33,10 @@ fn work(user: &str) -> Subject {
 }
 
 fn work_by(user: &str, app_proxy: Option<AppProxy>) -> Subject {
+    work_in(user, app_proxy, None)
+}
+
+fn work_in(user: &str, app_proxy: Option<AppProxy>, app_session: Option<SessionId>) -> Subject {
     let identity = UserIdentity {
         user: UserName::new(user).unwrap(),
         cluster: ClusterName::new("root").unwrap(),
@@ -48,7 +52,7 @@ fn work_by(user: &str, app_proxy: Option<AppProxy>) -> Subject {
     };
     let end = Timestamp::from_unix_seconds(END);
     let user = VerifiedUser::new(identity, end, "7".into(), shown);
-    let behind = Behind { proof: None, app_session: None, app_proxy, login_expires: end };
+    let behind = Behind { proof: None, app_session, app_proxy, login_expires: end };
     Subject::user(&user.with(behind)).login(Login::new("root").unwrap()).at(Some("edge"), None)
 }
 
@@ -59,6 +63,11 @@ fn locking(target: LockTarget) -> Locks {
 
 fn ann() -> LockTarget {
     LockTarget { user: Some(UserName::new("ann").unwrap()), ..LockTarget::default() }
+}
+
+fn is_ready(waiting: impl Future<Output = ()>) -> bool {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    std::pin::pin!(waiting).poll(&mut context).is_ready()
 }
 
 fn reasons(looked: &Looked) -> Vec<String> {
@@ -94,6 +103,28 @@ fn a_lock_of_a_proxy_ends_what_it_does_for_browsers_and_not_what_users_do_themse
         live.look();
         assert!(proxied.signal().reason().is_some() && own.signal().reason().is_none(), "{target}");
     }
+}
+
+// I50
+#[tokio::test]
+async fn the_end_of_a_session_with_an_application_ends_all_work_in_it_and_nothing_else() {
+    let World { live, .. } = world();
+    let id = |number| SessionId::from_uuid(uuid::Uuid::from_u128(number));
+    let begin = |session| live.enter(work_in("ann", None, session), Terms::default()).unwrap();
+    let (first, second, other, own) = (begin(Some(id(1))), begin(Some(id(1))), begin(Some(id(2))), begin(None));
+    assert_eq!(live.sessions(), [id(1), id(2)].into());
+    live.arrived().await;
+    live.end_session(id(1), &EndReason::SessionEnded);
+    assert!(is_ready(live.arrived()), "a look is wanted at once");
+    let said = "ann: the session with the application has ended; open the application again";
+    assert_eq!(reasons(&live.look()), [said, said]);
+    assert!(live.look().ended.is_empty(), "each is told once");
+    assert!([&first, &second].iter().all(|guard| guard.reason() == Some(&EndReason::SessionEnded)));
+    assert!([&other, &own].iter().all(|guard| guard.reason().is_none()));
+    drop((first, second));
+    assert_eq!(live.sessions(), [id(2)].into());
+    live.end_session(id(1), &EndReason::SessionEnded);
+    assert!(!is_ready(live.arrived()), "there is nothing to look at");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use async_trait::async_trait;
-use remoteler_app::{AppConfig, AppService, AppServiceConfig, AppUri, Assertions};
+use remoteler_app::{AppConfig, AppService, AppServiceConfig, AppUri, Assertions, AuthQuestions, EndedSessions};
 use remoteler_core::{AuditSink, AuthApi, Clock, HostIdentity, LiveWork};
 use remoteler_tunnel::{BoxedStream, DialHeader, ServerTls, StreamService, judged_later};
 
@@ -30,13 +30,18 @@ pub(crate) fn make(
     }
     let (cluster, host_id) = (host.cluster.clone(), host.id);
     let config = AppServiceConfig { cluster, host_id, apps, version: VERSION.to_owned() };
+    let asked = api.clone();
     let assertions: Assertions = Arc::new(move |request| {
-        let api = api.clone();
+        let api = asked.clone();
         Box::pin(async move { api.app_token(request).await })
+    });
+    let ended: EndedSessions = Arc::new(move |request| {
+        let api = api.clone();
+        Box::pin(async move { api.ended_app_sessions(request).await })
     });
     // The verdict on a certificate comes right after the handshake, so that the client reads why and the audit event says who.
     let tls = judged_later(tls.identity.clone())?;
-    Ok(AppService::new(config, tls, live, audit, clock, assertions)?)
+    Ok(AppService::new(config, tls, live, audit, clock, AuthQuestions { assertions, ended })?)
 }
 
 /// The service as the router and the reverse tunnel see it.

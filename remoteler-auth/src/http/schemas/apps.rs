@@ -26,6 +26,8 @@ pub(super) fn add(all: &mut Map<String, Value>) {
             &[("certificate", text()), ("certificate_expires", time())],
         ),
     );
+    add("AppSessionsRequest", object(&[("sessions", list(text()))], &[]));
+    add("AppSessionsEnded", object(&[("ended", list(text()))], &[]));
     add("AppTokenRequest", object(&[("app", text()), ("chain", list(text()))], &[]));
     add("AppToken", object(&[("token", secret()), ("expires", time())], &[]));
 }
@@ -33,8 +35,8 @@ pub(super) fn add(all: &mut Map<String, Value>) {
 #[cfg(test)]
 pub(super) mod tests {
     use remoteler_core::{
-        AppCertificateRequest, AppCertified, AppCodeRequest, AppName, AppRecord, AppSessionOpened, AppToken,
-        AppTokenRequest, HostId, Secret, SessionId, Timestamp,
+        AppCertificateRequest, AppCertified, AppCodeRequest, AppName, AppRecord, AppSessionOpened, AppSessionsEnded,
+        AppSessionsRequest, AppToken, AppTokenRequest, HostId, Secret, SessionId, Timestamp,
     };
     use serde_json::Value;
 
@@ -57,10 +59,11 @@ pub(super) mod tests {
             serde_json::to_value(sample).unwrap()
         }
         let (app, secret, moment) = (record().name, || Secret::new("s"), Timestamp::default());
+        let session = SessionId::from_uuid(Default::default());
         let certified = AppCertified {
             certificate: Some("c".into()),
             certificate_expires: Some(moment),
-            session: SessionId::from_uuid(Default::default()),
+            session,
             user: "ann".parse().unwrap(),
             expires: moment,
         };
@@ -72,6 +75,8 @@ pub(super) mod tests {
             ("AppSessionOpened", value(AppSessionOpened { secret: secret(), expires: moment, path: "/".into() })),
             ("AppCertificateRequest", value(asked)),
             ("AppCertified", value(certified)),
+            ("AppSessionsRequest", value(AppSessionsRequest { sessions: vec![session] })),
+            ("AppSessionsEnded", value(AppSessionsEnded { ended: vec![session] })),
             ("AppTokenRequest", value(AppTokenRequest { app, chain: vec!["c".into()] })),
             ("AppToken", value(AppToken { token: secret(), expires: moment })),
         ]

@@ -1,5 +1,8 @@
-//! One session of a browser with an app, as the proxy knows it: it asks the auth service at most each second whether it goes on, and holds a short certificate of
-//! the user for that app, with a key of its own. All of it is in memory only; no key is made for what the auth service does not know.
+//! One session of a browser with an app, as the proxy knows it: it asks the auth service at most each second whether it goes on, and holds a short certificate
+//! of the user for that app, with a key of its own, in memory only. Owns what is said while nobody answers; no key is made for what the auth service does not know.
+
+#[cfg(test)]
+pub(super) mod tests;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -23,13 +26,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long it may take where the last one still counts.
 const HASTE: Duration = Duration::from_secs(2);
 
-/// Asks the auth service.
-pub(super) type Ask =
-    Box<dyn Fn(AppCertificateRequest) -> BoxFuture<'static, Result<AppCertified, ApiError>> + Send + Sync>;
+/// Asks the auth service whether a session goes on, and for a certificate in it.
+pub(super) type Certify =
+    Arc<dyn Fn(AppCertificateRequest) -> BoxFuture<'static, Result<AppCertified, ApiError>> + Send + Sync>;
 
-/// What looks at sessions.
+/// Whom sessions ask, and by which clock their certificates end.
 pub(super) struct Asker {
-    pub(super) ask: Ask,
+    pub(super) certify: Certify,
     pub(super) clock: Arc<dyn Clock>,
 }
 
@@ -71,6 +74,8 @@ struct Known {
     looked: Option<Instant>,
     /// The last look was not answered; the one before still counts.
     away: bool,
+    /// When and why nobody could say anything, and nothing counted: who waited for the same hears the same.
+    failed: Option<(Instant, String)>,
     /// Its user did something since the last look.
     used: bool,
 }
@@ -95,7 +100,7 @@ impl Session {
         self.known().used = true;
     }
 
-    /// When it was looked at last.
+    /// When it was last asked for.
     pub(super) fn looked(&self) -> Option<Instant> {
         self.known().looked
     }
@@ -109,6 +114,9 @@ impl Session {
         let known = self.known();
         if known.over {
             return Some(Err(NoSession::Ended));
+        }
+        if let Some((_, cause)) = known.failed.as_ref().filter(|(at, _)| at.elapsed() < LOOK) {
+            return Some(Err(NoSession::Unknown(cause.clone())));
         }
         known.looked.is_some_and(|at| at.elapsed() < LOOK).then_some(Ok(()))
     }
@@ -147,7 +155,7 @@ impl Session {
         let mut known = self.known();
         match answered {
             Ok(()) => {
-                (known.looked, known.away) = (Some(Instant::now()), false);
+                (known.looked, known.away, known.failed) = (Some(Instant::now()), false, None);
                 Ok(())
             }
             Err(cause) if cause.kind == ApiErrorKind::Unauthenticated => {
@@ -155,8 +163,8 @@ impl Session {
                 Err(NoSession::Ended)
             }
             Err(cause) if cause.kind == ApiErrorKind::Denied => {
-                // Who looks next asks, and hears it.
-                (known.looked, known.away) = (None, false);
+                // Who looks next asks, and hears it; what was said before counts no more.
+                (known.looked, known.away, known.certificate) = (None, false, None);
                 Err(NoSession::Denied(cause.message))
             }
             // The auth service is away: what it said last counts as long as it said.
@@ -165,7 +173,10 @@ impl Session {
                 (known.looked, known.away) = (Some(Instant::now()), true);
                 Ok(())
             }
-            Err(cause) => Err(NoSession::Unknown(cause.to_string())),
+            Err(cause) => {
+                known.failed = Some((Instant::now(), cause.to_string()));
+                Err(NoSession::Unknown(cause.to_string()))
+            }
         }
     }
 
@@ -210,10 +221,14 @@ impl Session {
         let in_use = std::mem::take(&mut self.known().used);
         let (secret, app) = (self.secret.clone(), self.app.clone());
         let request = AppCertificateRequest { secret, app, tls_public_key, in_use };
-        match tokio::time::timeout(patience, (asker.ask)(request)).await {
+        let answered = match tokio::time::timeout(patience, (asker.certify)(request)).await {
             Ok(answered) => answered,
             Err(_) => Err(ApiError::new(ApiErrorKind::Unavailable, "the auth service did not answer in time")),
+        };
+        if answered.is_err() && in_use {
+            self.used();
         }
+        answered
     }
 }
 

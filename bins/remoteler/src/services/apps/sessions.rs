@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     guesses::Guesses,
-    session::{Asker, LOOK, NoSession, Session},
+    session::{Asker, Certify, LOOK, NoSession, Session},
 };
 
 /// What was not used for so long is forgotten; the next request asks anew.
@@ -50,11 +50,11 @@ struct Held {
 
 impl Sessions {
     pub(crate) fn new(api: Arc<dyn AuthApi>, clock: Arc<dyn Clock>) -> Self {
-        let ask = move |request| -> futures::future::BoxFuture<'static, _> {
+        let certify: Certify = Arc::new(move |request| {
             let api = api.clone();
             Box::pin(async move { api.app_certificate(request).await })
-        };
-        Self::with(Asker { ask: Box::new(ask), clock })
+        });
+        Self::with(Asker { certify, clock })
     }
 
     fn with(asker: Asker) -> Self {
@@ -230,11 +230,11 @@ mod tests {
             let (asked, in_use) = (AtomicUsize::new(0), AtomicUsize::new(0));
             let auth = Arc::new(Self { says: Mutex::new(Says::Yes), asked, in_use, clock: clock.clone() });
             let asked = auth.clone();
-            let ask = move |request| -> futures::future::BoxFuture<'static, _> {
+            let certify: Certify = Arc::new(move |request| {
                 let auth = asked.clone();
                 Box::pin(async move { auth.answer(request).await })
-            };
-            (auth, Arc::new(Sessions::with(Asker { ask: Box::new(ask), clock })))
+            });
+            (auth, Arc::new(Sessions::with(Asker { certify, clock })))
         }
 
         async fn answer(&self, request: AppCertificateRequest) -> Result<AppCertified, ApiError> {
