@@ -436,6 +436,30 @@ async fn where_sessions_need_a_second_factor_it_is_asked_on_the_way_and_stands_i
     assert!(shown.iter().any(|event| event["session"] == proof.session().to_string() && event["target"] == "billing"));
 }
 
+// I48
+#[tokio::test]
+async fn no_code_is_spent_on_a_way_that_is_not_opened_because_there_were_too_many() {
+    let world = World::new().await;
+    world.browser.log_in("ann", PASSWORD).await;
+    let phone = with_phone(&world).await;
+    world.later(60).await;
+    let options = || json!({ "require_session_mfa": true });
+    role(&world.cluster, "apps", json!({ "app_labels": { "*": "*" } }), options()).await;
+    let csrf = field(&world.browser.get(&way("billing", "/")).await.text, "csrf");
+    role(&world.cluster, "apps", json!({ "app_labels": { "*": "*" } }), json!({})).await;
+    for _ in 0..60 {
+        world.launch("billing").await;
+    }
+    role(&world.cluster, "apps", json!({ "app_labels": { "*": "*" } }), options()).await;
+    let right = authenticator(&phone, world.cluster.clock.now());
+    let fields = format!("csrf={csrf}&code={}", right.reveal());
+    let sent = world.browser.post(&way("billing", "/"), &fields).await;
+    assert_eq!(sent.status, StatusCode::TOO_MANY_REQUESTS, "{}", sent.text);
+    assert_eq!(world.browser.get(&way("billing", "/")).await.status, StatusCode::TOO_MANY_REQUESTS);
+    let login = crate::support::login_request("ann", PASSWORD);
+    world.cluster.anonymous().login(remoteler_core::LoginRequest { code: Some(right), ..login }).await.unwrap();
+}
+
 // I49
 #[tokio::test]
 async fn a_program_of_the_user_gets_a_certificate_with_the_factor_for_one_application_as_long_as_the_login() {
