@@ -303,6 +303,24 @@ async fn a_logout_a_lock_and_a_removal_end_a_session_at_once() {
     }
 }
 
+// I75
+#[tokio::test]
+async fn who_is_denied_an_application_in_a_session_is_on_record_by_name() {
+    let world = World::new().await;
+    world.browser.log_in("ann", PASSWORD).await;
+    let secret = world.open("billing").await;
+    role(&world.cluster, "apps", json!({ "app_labels": { "app": "wiki" } }), json!({})).await;
+    for _ in 0..300 {
+        assert_eq!(world.certified(&secret, "billing").await.unwrap_err(), ApiErrorKind::Denied);
+    }
+    let refused = world.cluster.events("auth").await;
+    let refused: Vec<Value> = refused.iter().map(|event| serde_json::to_value(event).unwrap()).collect();
+    let of_ann = |event: &&Value| event["user"] == "ann" && event["error"].as_str().unwrap().contains("billing");
+    let denied: Vec<_> = refused.iter().filter(of_ann).collect();
+    assert!((1..300).contains(&denied.len()), "as bounded as other refusals: {}", denied.len());
+    assert_eq!(denied[0]["addr.remote"], "192.0.2.9:1234", "where the browser is");
+}
+
 #[tokio::test]
 async fn a_session_lasts_while_it_is_used_and_no_longer_than_roles_allow() {
     let world = World::new().await;
