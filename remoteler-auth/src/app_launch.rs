@@ -101,15 +101,18 @@ impl Inner {
         };
         let session = SessionId::from_uuid(random_uuid(self.entropy.as_ref()));
         let with_mfa = grant.needs_session_mfa();
+        // Before a code or a touch is spent on it; a page that only asks is none.
+        let (limit, now) = (&self.limits.app_launches, self.clock.now());
+        let asks = with_mfa && shown.code.is_none() && shown.answer.is_none();
+        if !(if asks { limit.is_open(user.as_str(), now) } else { limit.attempt(user.as_str(), now) }) {
+            return Err(rate_limited("too many sessions with applications begin at once; wait five minutes"));
+        }
         if with_mfa {
             let at = At { web: &web, app: &app.name, state: &state, session };
             match self.app_factor(&at, shown, asker, from.clone()).await? {
                 Proven::Yes => {}
                 Proven::NotYet(error) => return self.app_factor_view(&at, &address, asker, error, from).await,
             }
-        }
-        if !self.limits.app_launches.attempt(user.as_str(), self.clock.now()) {
-            return Err(rate_limited("too many sessions with applications begin at once; wait five minutes"));
         }
         let code = secret_hash::draw(self.entropy.as_ref());
         // A factor counts for so long until the session begins with it; from then on it is the session's.

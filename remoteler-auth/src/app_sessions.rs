@@ -44,6 +44,9 @@ struct AppSessionRecord {
     with_mfa: bool,
     begun: Timestamp,
     expires: Timestamp,
+    /// Where the browser was that it began in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    remote: Option<String>,
 }
 
 impl Inner {
@@ -100,12 +103,12 @@ impl Inner {
             server_id: record.host_id.to_string(),
             with_mfa: with_mfa.then(|| session.to_string()),
             expires,
-            connection: ConnectionFields { remote },
+            connection: ConnectionFields { remote: remote.clone() },
         })
         .await?;
         tracing::debug!(%host, %app, "a session with an application begins");
         let secret = secret_hash::draw(self.entropy.as_ref());
-        let stored = AppSessionRecord { app, user, web, session, with_mfa, begun: now, expires };
+        let stored = AppSessionRecord { app, user, web, session, with_mfa, begun: now, expires, remote };
         let hash = secret_hash::hash(&secret);
         let batch = Batch::new().create(&session_key(&hash), &stored, Some(expires))?;
         self.records.commit(batch.create(&name_key(session), &hash, Some(expires))?).await?;
@@ -251,7 +254,7 @@ impl Inner {
         let (_, grant) = match self.granted_app(&shown.user, stored.app.as_str()).await? {
             Ok(granted) => granted,
             Err((full, said)) => {
-                tracing::debug!(user = %stored.user, app = %stored.app, full, "a session with an application is refused");
+                self.record_attempt(stored.user.to_string(), full, stored.remote).await?;
                 return Err(denied(said));
             }
         };

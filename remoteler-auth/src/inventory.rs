@@ -18,14 +18,15 @@ use crate::{
 
 const MAX_LABELS: usize = 100;
 const MAX_TEXT: usize = 256;
-/// How often an announcement is tried again when others claim addresses at the same moment.
-const MAX_TRIES: usize = 16;
 
 /// Where a proxy is reached.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ProxyRecord {
     pub(crate) public_addr: String,
     pub(crate) announced: Timestamp,
+    /// Of its host; records of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
 }
 
 /// Who may see what of the inventory.
@@ -86,11 +87,8 @@ impl Inner {
             let heartbeat = Batch::new().write(&place, &record, until)?.given(&owner, name_since);
             let heartbeat = self.claim_address(caller, &record, heartbeat).await?;
             let announced = self.with_labels(heartbeat, &labels, &record.labels).await?;
-            match self.records.commit(announced).await {
-                Ok(()) => return Ok(()),
-                // Another one claimed an address meanwhile: its claim is looked at now.
-                Err(cause) if cause.is_conflict() && tries < MAX_TRIES => tries += 1,
-                Err(cause) => return Err(cause.into()),
+            if self.took_turn(announced, &mut tries).await? {
+                return Ok(());
             }
         }
     }
@@ -126,29 +124,33 @@ impl Inner {
         Ok(known.into_iter().filter_map(|(name, labels, _)| Some((name.parse().ok()?, labels))).collect())
     }
 
-    /// Every proxy that ever announced itself, by the id of its host.
-    async fn proxies(&self) -> ApiResult<Vec<(String, ProxyRecord)>> {
-        let proxies = self.records.list::<ProxyRecord>(key::PROXIES).await?;
-        Ok(proxies.into_iter().map(|(id, proxy, _)| (id, proxy)).collect())
-    }
-
     pub(crate) async fn announce_proxy(&self, caller: &Caller, public_addr: String) -> ApiResult<()> {
         let host = self.admit_host(caller, SystemRole::Proxy, "announce a proxy").await?;
         check_addr(&public_addr)?;
-        let record = ProxyRecord { public_addr, announced: self.clock.now() };
-        Ok(self.records.write(&key::of(key::PROXIES, host.id), &record, None).await?)
+        let record = ProxyRecord { public_addr, announced: self.clock.now(), name: Some(host.name.to_string()) };
+        let mut tries = 0;
+        loop {
+            let heartbeat = Batch::new().write(&key::of(key::PROXIES, host.id), &record, None)?;
+            let heartbeat = self.claim_proxy_name(caller, &record, heartbeat).await?;
+            if self.took_turn(heartbeat, &mut tries).await? {
+                return Ok(());
+            }
+        }
     }
 
     /// Where browsers reach an application. Where there are several proxies and it has no address of its own: at the one whose host id is the first, so
-    /// that the address, which is the audience of its tokens, does not change with each heartbeat.
+    /// that the address, which is the audience of its tokens, does not change with each heartbeat. None there that another application has claimed.
     pub(crate) async fn app_address(&self, app: &AppRecord) -> ApiResult<Option<AppAddress>> {
-        let mut proxies = self.proxies().await?;
+        let mut proxies = self.standing_proxies().await?;
         let oldest = self.clock.now().minus(Heartbeat::default().life());
         proxies.sort_by(|(id, one), (other_id, other)| {
             (one.announced < oldest).cmp(&(other.announced < oldest)).then_with(|| id.cmp(other_id))
         });
         let proxy = proxies.first().map_or("", |(_, proxy)| proxy.public_addr.as_str());
-        Ok(app.address(proxy))
+        Ok(match app.address(proxy) {
+            Some(address) if !self.is_anothers(&address, &app.name).await? => Some(address),
+            Some(_) | None => None,
+        })
     }
 
     /// Public address of the proxy that announced itself last. A hint: that it cannot be read fails nothing.
@@ -239,9 +241,21 @@ impl Inner {
     /// Removes a web application and frees its name and its addresses.
     pub(crate) async fn delete_app(&self, actor: String, name: &str) -> ApiResult<()> {
         let name = AppName::new(name).map_err(|cause| bad_request(cause.to_string()))?;
-        let gone = Batch::new().delete(&key::of(key::APPS, &name)).delete(&key::of(key::APP_LABELS, &name));
-        let gone = self.free_addresses(&name, gone).await?;
-        self.forget(actor, "app", name.as_str(), &key::of(key::APP_OWNERS, &name), gone).await
+        let (owner, mut tries) = (key::of(key::APP_OWNERS, &name), 0);
+        loop {
+            let Some((_, since)) = self.records.read_at::<HostId>(&owner).await? else {
+                return Err(not_found(format!("there is no app {name}")));
+            };
+            if tries == 0 {
+                let (user, kind) = (actor.clone(), "app".into());
+                self.record(AuditKind::ResourceDelete { user, kind, name: name.to_string() }).await?;
+            }
+            let gone = Batch::new().delete(&key::of(key::APPS, &name)).delete(&key::of(key::APP_LABELS, &name));
+            let gone = self.free_addresses(&name, gone.delete_at(&owner, since)).await?;
+            if self.took_turn(gone, &mut tries).await? {
+                return Ok(());
+            }
+        }
     }
 
     /// Frees the name and forgets what was said under it, in one write.

@@ -122,7 +122,7 @@ fn put(update: &mut InventoryUpdate, item: &Item) -> Result<(), RecordError> {
         let app: AppRecord = record(item)?;
         update.apps.push(AppRecord { labels: Labels::new(), ..app });
     } else if let Some(host_id) = item.key.strip_prefix(key::PROXIES).and_then(|id| id.parse().ok()) {
-        let ProxyRecord { public_addr, announced: last_seen } = record(item)?;
+        let ProxyRecord { public_addr, announced: last_seen, name: _ } = record(item)?;
         update.proxies.push(remoteler_core::ProxyRecord { host_id, public_addr, last_seen });
     }
     Ok(())

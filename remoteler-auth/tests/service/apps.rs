@@ -1,13 +1,13 @@
-//! Web applications: who announces which under which address, and sessions of browsers with them, from the launch page to what ends them.
+//! Web applications: who sees which, and sessions of browsers with them, from the launch page to what ends them.
 
 use std::{sync::Arc, time::Duration};
 
 use http::StatusCode;
 use remoteler_core::{
-    ApiError, ApiErrorKind, AppCertificateRequest, AppCertified, AppCodeRequest, AppRecord, AppSessionOpened,
-    AppTokenRequest, AuthApi, Clock, FreshProof, HostCerts, JoinRequest, Labels, NewFactor, NewUser, OnlyAt, Resource,
-    ResourceKind, Secret, SessionId, SessionProofRequest, SessionPurpose, SessionTarget, SystemRole, Timestamp,
-    UserName, VerifiedUser, VerifyError, X509Purpose, app_state_hash, verify_x509_chain,
+    ApiErrorKind, AppCertificateRequest, AppCertified, AppCodeRequest, AppRecord, AppSessionOpened, AppTokenRequest,
+    AuthApi, Clock, FreshProof, HostCerts, JoinRequest, Labels, NewFactor, NewUser, OnlyAt, Resource, ResourceKind,
+    Secret, SessionId, SessionProofRequest, SessionPurpose, SessionTarget, SystemRole, Timestamp, UserName,
+    VerifiedUser, VerifyError, X509Purpose, app_state_hash, verify_x509_chain,
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ use crate::{
     support::{Cluster, Keys, PASSWORD, join_request, kind},
 };
 
-const PROXY: &str = "proxy.example.com:443";
+pub(crate) const PROXY: &str = "proxy.example.com:443";
 /// Values of state cookies.
 const STATE: &str = "state of the browser";
 
@@ -27,11 +27,11 @@ pub(crate) struct World {
     pub(crate) cluster: Cluster,
     pub(crate) proxy: Arc<dyn AuthApi>,
     pub(crate) service: Arc<dyn AuthApi>,
-    service_certs: HostCerts,
+    pub(crate) service_certs: HostCerts,
     pub(crate) browser: Browser,
 }
 
-fn record(certs: &HostCerts, name: &str) -> AppRecord {
+pub(crate) fn record(certs: &HostCerts, name: &str) -> AppRecord {
     AppRecord {
         host_id: certs.host_id,
         name: name.parse().unwrap(),
@@ -132,7 +132,7 @@ impl World {
 }
 
 /// Where a browser goes that has no session with an application.
-fn way(app: &str, path: &str) -> String {
+pub(crate) fn way(app: &str, path: &str) -> String {
     let path = form_urlencoded::byte_serialize(path.as_bytes()).collect::<String>();
     format!("/web/launch/{app}?state={}&path={path}", app_state_hash(&Secret::new(STATE)))
 }
@@ -141,129 +141,6 @@ fn code(page: &Page, app: &str) -> Secret {
     assert_eq!(page.status, StatusCode::SEE_OTHER, "{}", page.text);
     let prefix = format!("https://{app}.proxy.example.com/.remoteler/session?code=");
     Secret::new(page.location.strip_prefix(&prefix).unwrap_or_else(|| panic!("{}", page.location)))
-}
-
-// I28, I51
-#[tokio::test]
-async fn a_service_announces_its_own_applications_and_no_address_of_others() {
-    let world = World::new().await;
-    let other = join_apps(&world.cluster, "apps-2", &["other"]).await;
-    let api = world.cluster.as_host(&other);
-    for foreign in [record(&other, "billing"), record(&world.service_certs, "other"), record(&other, "nobodys")] {
-        assert_eq!(kind(api.announce_app(foreign).await), ApiErrorKind::Denied);
-    }
-    let at = |addr: &str| AppRecord { public_addr: Some(addr.into()), ..record(&other, "other") };
-    let service = &world.service;
-    let money = AppRecord { public_addr: Some("money.example.com".into()), ..record(&world.service_certs, "billing") };
-    service.announce_app(money).await.unwrap();
-    for taken in [
-        "proxy.example.com",
-        "Proxy.Example.com:8443",
-        "billing.proxy.example.com",
-        "nobody.proxy.example.com",
-        "a.nobody.proxy.example.com",
-        "example.com",
-        "MONEY.example.com:1",
-        "a.money.example.com",
-    ] {
-        assert_eq!(kind(api.announce_app(at(taken)).await), ApiErrorKind::Conflict, "{taken}");
-    }
-    for broken in ["", "10.0.0.1", "a b", "https://a.b", "a.b/c", "localhost:443", "com"] {
-        assert_eq!(kind(api.announce_app(at(broken)).await), ApiErrorKind::BadRequest, "{broken}");
-    }
-    for free in ["other.proxy.example.com", "other.example.com:8443"] {
-        api.announce_app(at(free)).await.unwrap();
-    }
-    let token = world.cluster.token(&[SystemRole::App]).await;
-    let again = JoinRequest {
-        apps: ["billing".parse().unwrap()].into(),
-        ..join_request(&token, "apps-3", &[SystemRole::App], &[])
-    };
-    assert_eq!(kind(world.cluster.anonymous().join(again).await), ApiErrorKind::Conflict);
-}
-
-/// A service of its own for each application, and what it announces under an address.
-type Service = (Arc<dyn AuthApi>, Arc<HostCerts>, String);
-
-async fn addressed(world: &World, apps: &[&str]) -> Vec<Service> {
-    let mut services = Vec::new();
-    for app in apps {
-        let certs = join_apps(&world.cluster, &format!("host-of-{app}"), &[app]).await;
-        services.push((world.cluster.as_host(&certs), Arc::new(certs), (*app).to_owned()));
-    }
-    services
-}
-
-async fn announce((api, certs, app): &Service, address: &str) -> Result<(), ApiError> {
-    api.announce_app(AppRecord { public_addr: Some(address.into()), ..record(certs, app) }).await
-}
-
-// I28, I51
-#[tokio::test]
-async fn an_address_stays_its_applications_while_that_is_away_until_an_administrator_removes_it() {
-    let world = World::new().await;
-    let services = addressed(&world, &["owner", "thief"]).await;
-    announce(&services[0], "money.example.com").await.unwrap();
-    world.cluster.clock.advance(Duration::from_secs(3600));
-    assert_eq!(world.cluster.admin().apps().await.unwrap().len(), 0, "nobody's heart beats");
-    for address in ["money.example.com", "Money.example.com:8443", "a.money.example.com"] {
-        assert_eq!(kind(announce(&services[1], address).await), ApiErrorKind::Conflict, "{address}");
-    }
-    announce(&services[0], "money.example.com:8443").await.unwrap();
-    announce(&services[0], "cash.example.com").await.unwrap();
-    assert_eq!(
-        kind(announce(&services[1], "money.example.com").await),
-        ApiErrorKind::Conflict,
-        "it moved, and may return"
-    );
-
-    world.cluster.admin().delete_resource(ResourceKind::App, "owner".into()).await.unwrap();
-    announce(&services[1], "money.example.com").await.unwrap();
-    announce(&services[1], "cash.example.com").await.unwrap();
-    assert_eq!(kind(announce(&services[0], "money.example.com").await), ApiErrorKind::Conflict);
-}
-
-// I51
-#[tokio::test]
-async fn of_those_who_claim_addresses_at_one_moment_each_is_one_applications() {
-    let world = World::new().await;
-    let names: Vec<String> = (0..6).map(|count| format!("app-{count}")).collect();
-    let services = addressed(&world, &names.iter().map(String::as_str).collect::<Vec<_>>()).await;
-    let same = at_once(&services, &["money.example.com"; 6]).await;
-    assert_eq!(same.iter().filter(|announced| **announced).count(), 1, "{same:?}");
-    let nested = ["x.a.net", "a.net", "y.x.a.net", "b.net", "c.net", "d.net"];
-    let nested = at_once(&services, &nested).await;
-    assert_eq!(nested[..3].iter().filter(|announced| **announced).count(), 1, "none is below another: {nested:?}");
-    assert_eq!(nested[3..], [true; 3], "all others have theirs");
-}
-
-/// Which of the services got the address that it announced, when all announce theirs at the same moment.
-async fn at_once(services: &[Service], addresses: &[&'static str]) -> Vec<bool> {
-    let announced: Vec<_> = services
-        .iter()
-        .zip(addresses)
-        .map(|(service, address)| {
-            let (service, address) = (service.clone(), *address);
-            tokio::spawn(async move { announce(&service, address).await.is_ok() })
-        })
-        .collect();
-    let mut got = Vec::new();
-    for announced in announced {
-        got.push(announced.await.unwrap());
-    }
-    got
-}
-
-// I62
-#[tokio::test]
-async fn an_application_collects_no_addresses() {
-    let world = World::new().await;
-    let services = addressed(&world, &["many"]).await;
-    for count in 0..8 {
-        announce(&services[0], &format!("a{count}.example.com")).await.unwrap();
-    }
-    assert_eq!(kind(announce(&services[0], "a8.example.com").await), ApiErrorKind::Conflict);
-    announce(&services[0], "a7.example.com").await.unwrap();
 }
 
 #[tokio::test]
@@ -431,6 +308,24 @@ async fn a_logout_a_lock_and_a_removal_end_a_session_at_once() {
     }
 }
 
+// I75
+#[tokio::test]
+async fn who_is_denied_an_application_in_a_session_is_on_record_by_name() {
+    let world = World::new().await;
+    world.browser.log_in("ann", PASSWORD).await;
+    let secret = world.open("billing").await;
+    role(&world.cluster, "apps", json!({ "app_labels": { "app": "wiki" } }), json!({})).await;
+    for _ in 0..300 {
+        assert_eq!(world.certified(&secret, "billing").await.unwrap_err(), ApiErrorKind::Denied);
+    }
+    let refused = world.cluster.events("auth").await;
+    let refused: Vec<Value> = refused.iter().map(|event| serde_json::to_value(event).unwrap()).collect();
+    let of_ann = |event: &&Value| event["user"] == "ann" && event["error"].as_str().unwrap().contains("billing");
+    let denied: Vec<_> = refused.iter().filter(of_ann).collect();
+    assert!((1..300).contains(&denied.len()), "as bounded as other refusals: {}", denied.len());
+    assert_eq!(denied[0]["addr.remote"], "192.0.2.9:1234", "where the browser is");
+}
+
 #[tokio::test]
 async fn a_session_lasts_while_it_is_used_and_no_longer_than_roles_allow() {
     let world = World::new().await;
@@ -564,6 +459,30 @@ async fn where_sessions_need_a_second_factor_it_is_asked_on_the_way_and_stands_i
     assert!(shown.iter().any(|event| event["session"] == proof.session().to_string() && event["target"] == "billing"));
 }
 
+// I48
+#[tokio::test]
+async fn no_code_is_spent_on_a_way_that_is_not_opened_because_there_were_too_many() {
+    let world = World::new().await;
+    world.browser.log_in("ann", PASSWORD).await;
+    let phone = with_phone(&world).await;
+    world.later(60).await;
+    let options = || json!({ "require_session_mfa": true });
+    role(&world.cluster, "apps", json!({ "app_labels": { "*": "*" } }), options()).await;
+    let csrf = field(&world.browser.get(&way("billing", "/")).await.text, "csrf");
+    role(&world.cluster, "apps", json!({ "app_labels": { "*": "*" } }), json!({})).await;
+    for _ in 0..60 {
+        world.launch("billing").await;
+    }
+    role(&world.cluster, "apps", json!({ "app_labels": { "*": "*" } }), options()).await;
+    let right = authenticator(&phone, world.cluster.clock.now());
+    let fields = format!("csrf={csrf}&code={}", right.reveal());
+    let sent = world.browser.post(&way("billing", "/"), &fields).await;
+    assert_eq!(sent.status, StatusCode::TOO_MANY_REQUESTS, "{}", sent.text);
+    assert_eq!(world.browser.get(&way("billing", "/")).await.status, StatusCode::TOO_MANY_REQUESTS);
+    let login = crate::support::login_request("ann", PASSWORD);
+    world.cluster.anonymous().login(remoteler_core::LoginRequest { code: Some(right), ..login }).await.unwrap();
+}
+
 // I49
 #[tokio::test]
 async fn a_program_of_the_user_gets_a_certificate_with_the_factor_for_one_application_as_long_as_the_login() {
@@ -633,7 +552,7 @@ async fn a_token_is_for_who_showed_a_certificate_at_that_application_and_ends_wi
     assert_eq!(ask("wiki", &login).await.unwrap_err(), ApiErrorKind::Unauthenticated, "removed");
 }
 
-fn claims(token: &Secret) -> Value {
+pub(crate) fn claims(token: &Secret) -> Value {
     let payload = token.reveal().split('.').nth(1).unwrap();
     serde_json::from_slice(&data_encoding::BASE64URL_NOPAD.decode(payload.as_bytes()).unwrap()).unwrap()
 }

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests that fails should panic where it is")]
 
 mod account;
+mod app_addresses;
 mod app_ends;
 mod apps;
 mod audit;
