@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use remoteler_core::{AppAddress, AppName, AppRecord, LockContext, PolicySource, Revision};
+use remoteler_core::{ApiError, AppAddress, AppName, AppRecord, LockContext, PolicySource, Revision};
 
 use crate::{
     Caller,
@@ -83,8 +83,7 @@ impl Inner {
                 "application {name} has had {MAX_ADDRESSES} addresses; an administrator frees them: tctl rm app/{name}"
             ),
         };
-        self.record_attempt(caller.name(), message.clone(), caller.address().map(|addr| addr.to_string())).await?;
-        Err(conflict(message))
+        Err(self.refuse_name(caller, message).await)
     }
 
     /// `heartbeat` of a proxy, if its name takes no application's address. Looked at with each: one that was locked, or silent for long, may have lost its name.
@@ -105,8 +104,18 @@ impl Inner {
             "a proxy cannot be called {}: application {app} has the address {host}; choose another name, or remove the application (tctl rm app/{app})",
             address.host()
         );
-        self.record_attempt(caller.name(), message.clone(), caller.address().map(|addr| addr.to_string())).await?;
-        Err(conflict(message))
+        Err(self.refuse_name(caller, message).await)
+    }
+
+    /// On record, I28. Heartbeats come again and again: of those that say the same, one each hour.
+    async fn refuse_name(&self, caller: &Caller, message: String) -> ApiError {
+        let (who, addr) = (caller.name(), caller.address().map(|addr| addr.to_string()));
+        if self.limits.refused_names.attempt(&format!("{who} {message}"), self.clock.now())
+            && let Err(cause) = self.record_attempt(who, message.clone(), addr).await
+        {
+            return cause;
+        }
+        conflict(message)
     }
 
     /// Whether the write was done. Not, when somebody claimed a name at the same moment: then it is to be made anew.

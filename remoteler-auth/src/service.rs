@@ -186,6 +186,8 @@ pub(crate) struct Limits {
     pub(crate) session_pages: Limiter,
     /// Ways to web applications that one user opens.
     pub(crate) app_launches: Limiter,
+    /// Names that hosts are refused in the same words.
+    pub(crate) refused_names: Limiter,
     /// Renewals of one host.
     pub(crate) renewals: Limiter,
     /// Failed joins from one address.
@@ -307,6 +309,7 @@ impl AuthService {
             session_user: Limiter::new(10, WINDOW),
             session_pages: Limiter::new(PAGES, PAGES_WINDOW),
             app_launches: Limiter::new(60, WINDOW),
+            refused_names: Limiter::new(1, Duration::from_secs(3600)),
             renewals: Limiter::new(60, WINDOW),
             join: Limiter::new(10, WINDOW),
             guess: Mutex::new(()),

@@ -230,7 +230,7 @@ impl Daemon {
         // The first heartbeat is waited for, so that what says it is ready can be found; auth being away is no reason not to start.
         let mut pulse = Pulse::default();
         let first = Heartbeat::default();
-        let wait = pulse.observe(&heartbeat::announce(&*base.api, &announced, first).await, first);
+        let wait = pulse.observe(heartbeat::announce(&*base.api, &announced, first).await, first);
         self.senders.spawn(heartbeat::run(base.api.clone(), announced, pulse, wait, heartbeats, self.closing.clone()));
         Ok(())
     }

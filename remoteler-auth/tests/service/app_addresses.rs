@@ -111,7 +111,8 @@ async fn a_proxy_takes_no_address_that_an_application_has() {
         }
     }
     let refused = world.cluster.events("auth").await;
-    assert!(refused.iter().any(|event| format!("{event:?}").contains("a proxy cannot be called example.com")));
+    let of = |words: &str| refused.iter().filter(|event| format!("{event:?}").contains(words)).count();
+    assert_eq!(of("a proxy cannot be called example.com"), 2, "each of them once");
     announce(&services[0], "money.example.com").await.unwrap();
     world.cluster.admin().delete_resource(ResourceKind::App, "owner".into()).await.unwrap();
     // What is the other's own name below it is the other's still.
@@ -265,6 +266,23 @@ async fn at_once(services: &[Service], addresses: &[&'static str]) -> Vec<bool> 
         got.push(announced.await.unwrap());
     }
     got
+}
+
+// I28
+#[tokio::test]
+async fn a_host_that_asks_again_and_again_for_what_it_is_refused_is_on_record_once_an_hour() {
+    let world = World::new().await;
+    let services = addressed(&world, &["owner", "other"]).await;
+    announce(&services[0], "money.example.com").await.unwrap();
+    let recorded = async || {
+        let refused = world.cluster.events("auth").await;
+        refused.iter().filter(|event| format!("{event:?}").contains("money.example.com")).count()
+    };
+    for (seconds, expected) in [(0, 1), (30, 1), (3569, 1), (1, 2)] {
+        world.cluster.clock.advance(Duration::from_secs(seconds));
+        assert_eq!(kind(announce(&services[1], "money.example.com").await), ApiErrorKind::Conflict);
+        assert_eq!(recorded().await, expected, "after {seconds} s more");
+    }
 }
 
 // I62

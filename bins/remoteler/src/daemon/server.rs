@@ -179,7 +179,7 @@ impl Daemon {
             stop: self.closing.clone(),
         };
         let known = inventory.clone();
-        let is_app = move |host: &str| known.app_by_host(host).is_some();
+        let is_app = move |host: &str| known.front(host).is_some();
         let handler = ProxyHandler {
             cluster: identity.cluster.clone(),
             router: router.clone(),

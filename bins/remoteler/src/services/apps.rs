@@ -2,6 +2,7 @@
 //! has a session there. Who has one the auth service says; what may be done at an app its service decides.
 
 mod answer;
+mod away;
 mod guesses;
 mod link;
 mod pass_on;

@@ -9,9 +9,10 @@ use std::{
     time::Duration,
 };
 
+use apps::Known;
 use async_trait::async_trait;
 use copy::{Copy, MAX_RECORDS};
-use remoteler_core::{ApiError, AuthApi, ClusterName, HostId, wire};
+use remoteler_core::{ApiError, AppAddress, AuthApi, ClusterName, HostId, wire};
 use remoteler_tunnel::{Inventory, Place, ProxyAddress, Target, TargetKind};
 use tokio::{
     sync::{Mutex, watch},
@@ -20,6 +21,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::apps::FrontApp;
+
+/// What is at a host that is not the proxy's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Front {
+    /// An app.
+    App(FrontApp),
+    /// One that is away.
+    Away(AppAddress),
+}
 
 /// The copy, fed in the background. For a name that is not in it the auth service is asked at once what is new, at most each [`MISS`].
 pub(crate) struct CachedInventory {
@@ -167,10 +177,18 @@ impl CachedInventory {
         found()
     }
 
-    /// The app that browsers reach under this host. Nobody is asked about a host that is none: anybody may come with any.
-    pub(crate) fn app_by_host(&self, host: &str) -> Option<FrontApp> {
-        let found = self.read(|known| known.apps.by_host(&host.to_ascii_lowercase()));
-        found.map(|(name, address)| FrontApp { name, address })
+    /// What browsers find under this host; `None`: what is the proxy's own. Nobody is asked about a host that is no app's: anybody may come with any.
+    pub(crate) fn front(&self, host: &str) -> Option<Front> {
+        let host = host.to_ascii_lowercase();
+        let found = self.read(|known| match known.revision() {
+            Some(_) => known.apps.by_host(&host),
+            // Until the auth service has said which apps there are, each name is one's that could be.
+            None => known.apps.by_name_alone(&host),
+        });
+        Some(match found? {
+            Known::There(name, address) => Front::App(FrontApp { name, address }),
+            Known::Away(address) => Front::Away(address),
+        })
     }
 
     /// A host says itself where it listens. Addresses that mean another thing on this machine than on that one, and those of the

@@ -17,7 +17,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::server::TlsStream;
 use tokio_util::task::TaskTracker;
 
-use super::{apps::AppDoor, auth::AuthDoor, inventory::CachedInventory, web::WebApi};
+use super::{
+    apps::AppDoor,
+    auth::AuthDoor,
+    inventory::{CachedInventory, Front},
+    web::WebApi,
+};
 
 /// Serves the routes of the one port.
 pub(crate) struct ProxyHandler {
@@ -198,11 +203,13 @@ impl ProxyHandler {
         }
     }
 
-    /// A browser, or a program that is no client of ours. Under the name of an app there is that app, and nothing of the proxy's own.
+    /// A browser, or a program that is no client of ours. Under the name of an app there is that app, or that it is away, and nothing of the proxy's own.
     async fn web(&self, stream: TlsStream<ReadAhead<Socket>>, source: SocketAddr, admission: Admission) {
-        let app = stream.get_ref().1.server_name().and_then(|name| self.inventory.app_by_host(name));
-        match app {
-            Some(app) => self.relays.track_future(self.apps.serve(stream, app, source, admission)).await,
+        match stream.get_ref().1.server_name().and_then(|name| self.inventory.front(name)) {
+            Some(Front::App(app)) => {
+                self.relays.track_future(self.apps.serve(stream, app, source, admission)).await;
+            }
+            Some(Front::Away(address)) => self.apps.say_away(stream, address, source).await,
             None => self.web.serve(stream, source).await,
         }
     }

@@ -141,7 +141,7 @@ impl Visit {
 }
 
 /// Whether the request's one name is the app's. The port is what stands in front of the proxy, and of no meaning.
-fn is_addressed_to<B>(request: &Request<B>, address: &AppAddress) -> bool {
+pub(super) fn is_addressed_to<B>(request: &Request<B>, address: &AppAddress) -> bool {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let in_header = match (hosts.next(), hosts.next()) {
         (Some(host), None) => host.to_str().ok(),

@@ -84,7 +84,8 @@ impl Copy {
             return;
         }
         if update.whole {
-            *self = Self::with(self.cluster.clone(), self.apps.emptied(), self.most);
+            let apps = self.apps.emptied();
+            *self = Self::with(self.cluster.clone(), apps, self.most);
         }
         self.revision = Some(update.revision);
         update.gone_nodes.iter().for_each(|name| self.forget_node(name));
