@@ -1,5 +1,5 @@
 //! A small web app that says what it was sent, for tests of what stands before it: `/echo` answers with the request as it arrived, `/events` and `/ws` go on for
-//! ever, `/never` is not answered, `/redirect` and `/cookies` say what an app may not. Keeps what it saw.
+//! ever, `/never` is not answered, `/redirect` and `/cookies` say what an app may not, `/set-cookies` what it is asked to. Keeps what it saw.
 
 use std::{
     convert::Infallible,
@@ -139,6 +139,28 @@ async fn answer(
                 "wide=1; Domain=proxy.localhost; Path=/",
             ] {
                 headers.append(header::SET_COOKIE, cookie.parse().expect("a header's value"));
+            }
+        }
+        // What no good app answers: of another protocol, of one that nobody asked for, and more than anybody reads.
+        ("/switches" | "/switches-elsewhere", _) => {
+            said.status = StatusCode::SWITCHING_PROTOCOLS;
+            let to = if parts.uri.path() == "/switches" { "websocket" } else { "elsewhere" };
+            headers.insert(header::CONNECTION, "Upgrade".parse().expect("a header's value"));
+            headers.insert(header::UPGRADE, to.parse().expect("a header's value"));
+            content = full(String::new());
+        }
+        ("/refuses", _) => said.status = StatusCode::FORBIDDEN,
+        ("/many-headers", _) => {
+            for _ in 0..150 {
+                headers.append("x-many", "1".parse().expect("a header's value"));
+            }
+        }
+        ("/large-headers", _) => {
+            headers.insert("x-large", "a".repeat(256 * 1024).parse().expect("a header's value"));
+        }
+        ("/set-cookies", _) => {
+            for cookie in parts.headers.get_all("x-set-cookie") {
+                headers.append(header::SET_COOKIE, cookie.clone());
             }
         }
         ("/page", _) => {

@@ -2,6 +2,7 @@
 //! of other projects, and waiting for things to become true.
 
 mod apiserver;
+mod app_cluster;
 mod bins;
 mod chromium;
 mod clients;
@@ -17,17 +18,20 @@ mod oidc_provider;
 mod path;
 mod process;
 mod proxy;
+mod raw_http;
 mod real_apiserver;
 mod rotation;
 mod saml;
 mod screen;
 mod second_factor;
 mod small_disk;
+mod smuggling;
 mod token;
 mod user;
 mod wait;
 
 pub use apiserver::{ApiServer, Expected, Seen};
+pub use app_cluster::{AppCluster, LocalApp, claims, told};
 pub use bins::binary;
 pub use chromium::Chromium;
 pub use clients::{Client, client, need};
@@ -43,11 +47,13 @@ pub use oidc_provider::{Browser, OidcProvider, ProviderFiles, attribute, need_oi
 pub use path::Path;
 pub use process::{Outcome, Process, run, run_with_input};
 pub use proxy::Proxy;
+pub use raw_http::{RawAnswer, RawHttp, tls_client};
 pub use real_apiserver::RealApiServer;
 pub use saml::{SamlClients, SamlProvider, form_field};
 pub use screen::Screen;
 pub use second_factor::{AuthenticatorApp, answer_code, ends, on_terminal};
 pub use small_disk::SmallDisk;
+pub use smuggling::smuggled;
 pub use token::SoftHsm;
 pub use user::{User, os_login};
 pub use wait::{eventually, eventually_within};
