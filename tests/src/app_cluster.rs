@@ -18,19 +18,29 @@ pub struct AppCluster {
 }
 
 impl AppCluster {
+    /// Starts it with a proxy that is reached by a number only.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[must_use]
+    pub fn without_a_name() -> Self {
+        let app = EchoApp::start();
+        let uri = app.uri();
+        let extra_config = format!(
+            "app_service:\n  apps:\n    - {{ name: echo, uri: \"{uri}\" }}\n    - {{ name: other, uri: \"{uri}\" }}\n"
+        );
+        let cluster = Cluster::start_with(ClusterOptions { extra_config, ..ClusterOptions::default() });
+        let port = cluster.proxy().rsplit(':').next().expect("an address has a port").to_owned();
+        Self { cluster, app, port }
+    }
+
     /// Starts it.
     ///
     /// # Panics
     /// When it does not come up.
     #[must_use]
     pub fn start() -> Self {
-        let app = EchoApp::start();
-        let uri = app.uri();
-        let extra_config = format!(
-            "app_service:\n  apps:\n    - {{ name: echo, uri: \"{uri}\" }}\n    - {{ name: other, uri: \"{uri}\" }}\n"
-        );
-        let mut cluster = Cluster::start_with(ClusterOptions { extra_config, ..ClusterOptions::default() });
-        let port = cluster.proxy().rsplit(':').next().expect("an address has a port").to_owned();
+        let Self { mut cluster, app, port } = Self::without_a_name();
         cluster.configure_proxy(&format!("  public_addr: \"proxy.localhost:{port}\"\n"));
         cluster.kill_daemon();
         // Made anew it covers the apps' names.
@@ -46,6 +56,12 @@ impl AppCluster {
     #[must_use]
     pub fn host(&self, app: &str) -> String {
         format!("{app}.proxy.localhost:{}", self.port)
+    }
+
+    /// Of an app, for browsers.
+    #[must_use]
+    pub fn url(&self, app: &str, path: &str) -> String {
+        format!("https://{}{path}", self.host(app))
     }
 
     /// Of the proxy.
@@ -105,7 +121,7 @@ impl AppCluster {
 /// `tsh proxy app`, and where it listens.
 #[derive(Debug)]
 pub struct LocalApp {
-    _tsh: Process,
+    tsh: Process,
     address: String,
 }
 
@@ -128,13 +144,25 @@ impl LocalApp {
             let said = tsh.log();
             said.split_whitespace().find_map(|word| word.strip_prefix("http://")).map(str::to_owned).ok_or(said)
         });
-        Self { _tsh: tsh, address }
+        Self { tsh, address }
     }
 
     /// `IP:PORT` of this machine.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Of a path there.
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// What `tsh` has said.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.tsh.log()
     }
 }
 

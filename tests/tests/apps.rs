@@ -11,73 +11,15 @@ use std::{
 
 use expectrl::Expect;
 use remoteler_tests::{
-    AuthenticatorApp, Chromium, Cluster, ClusterOptions, EchoApp, Outcome, Process, User, answer_code, binary, ends,
-    eventually, eventually_within, need, on_terminal, run,
+    AppCluster, AuthenticatorApp, Chromium, LocalApp, Outcome, Process, User, answer_code, binary, claims, ends,
+    eventually, eventually_within, need, on_terminal, run, told,
 };
 use serde_json::{Value, json};
 
-/// A cluster whose proxy is reached at `proxy.localhost`, with the apps `echo` and `other`, which are one program.
-struct World {
-    cluster: Cluster,
-    app: EchoApp,
-    port: String,
-}
-
-impl World {
-    fn start() -> Self {
-        let world = Self::without_a_name();
-        let Self { mut cluster, app, port } = world;
-        cluster.configure_proxy(&format!("  public_addr: \"proxy.localhost:{port}\"\n"));
-        cluster.kill_daemon();
-        cluster.start_daemon();
-        cluster.wait_ready();
-        Self { cluster, app, port }
-    }
-
-    /// With a proxy that has a number only.
-    fn without_a_name() -> Self {
-        let app = EchoApp::start();
-        let uri = app.uri();
-        let entry =
-            |name: &str| format!("    - {{ name: {name}, uri: \"{uri}\", labels: {{ env: test, name: {name} }} }}\n");
-        let extra_config = format!("app_service:\n  apps:\n{}{}", entry("echo"), entry("other"));
-        let cluster = Cluster::start_with(ClusterOptions { extra_config, ..ClusterOptions::default() });
-        let port = cluster.proxy().rsplit(':').next().unwrap().to_owned();
-        Self { cluster, app, port }
-    }
-
-    fn url(&self, app: &str, path: &str) -> String {
-        format!("https://{app}.proxy.localhost:{}{path}", self.port)
-    }
-}
-
-/// `tsh proxy app`, and where it listens.
-struct Local {
-    tsh: Process,
-    url: String,
-}
-
-impl Local {
-    fn start(world: &World, user: &User, app: &str) -> Self {
-        let log = world.cluster.dir().join(format!("proxy-{app}-{}.log", user.name()));
-        let mut tsh = Process::start(user.tsh_command().args(["proxy", "app", app]), &log);
-        let url = eventually("tsh proxy app listens", || {
-            assert!(tsh.runs(), "{}", tsh.log());
-            let said = tsh.log();
-            said.split_whitespace().find(|word| word.starts_with("http://")).map(str::to_owned).ok_or(said)
-        });
-        Self { tsh, url }
-    }
-
-    fn curl(&self, path: &str, args: &[&str]) -> Outcome {
-        curl(&format!("{}{path}", self.url), args)
-    }
-
-    /// What `/echo` was sent.
-    fn echo(&self, args: &[&str]) -> Value {
-        let answer = self.curl("/echo?a=b", args).ok().text();
-        serde_json::from_str(&answer).unwrap_or_else(|cause| panic!("{cause}: {answer} {}", self.tsh.log()))
-    }
+/// What `/echo` was sent through `tsh proxy app`.
+fn echo(local: &LocalApp, args: &[&str]) -> Value {
+    let answer = curl(&local.url("/echo?a=b"), args).ok().text();
+    serde_json::from_str(&answer).unwrap_or_else(|cause| panic!("{cause}: {answer} {}", local.log()))
 }
 
 fn curl(url: &str, args: &[&str]) -> Outcome {
@@ -86,25 +28,13 @@ fn curl(url: &str, args: &[&str]) -> Outcome {
     run(&mut command)
 }
 
-fn values<'a>(shown: &'a Value, name: &str) -> Vec<&'a str> {
-    let fields = shown["headers"].as_array().unwrap().iter();
-    let folded = |field: &Value| field[0].as_str().unwrap().replace('_', "-");
-    fields.filter(|field| folded(field) == name).map(|field| field[1].as_str().unwrap()).collect()
-}
-
-/// The claims of a token, whose signature is not looked at.
-fn claims(token: &str) -> Value {
-    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap()).unwrap()
-}
-
 // I52, I53
 #[test]
 fn a_program_behind_tsh_reaches_an_app_as_its_user_and_nothing_that_it_says_of_itself_gets_there() {
     if !need(&["curl"]) {
         return;
     }
-    let world = World::start();
+    let world = AppCluster::start();
     let ann = world.cluster.user("ann", "access");
     let listed: Value = serde_json::from_str(&ann.tsh(&["apps", "ls", "--format", "json"]).ok().text()).unwrap();
     let names: Vec<_> = listed.as_array().unwrap().iter().map(|app| app["app_name"].as_str().unwrap()).collect();
@@ -114,7 +44,7 @@ fn a_program_behind_tsh_reaches_an_app_as_its_user_and_nothing_that_it_says_of_i
     let unknown = ann.tsh(&["proxy", "app", "nothing"]).one_line_failure();
     assert!(unknown.contains("there is no app nothing"), "{unknown}");
 
-    let local = Local::start(&world, &ann, "echo");
+    let local = LocalApp::start(&world.cluster, &ann, "echo");
     let smuggled = [
         "Remoteler-Jwt-Assertion: forged",
         "REMOTELER_JWT_ASSERTION: forged",
@@ -130,28 +60,28 @@ fn a_program_behind_tsh_reaches_an_app_as_its_user_and_nothing_that_it_says_of_i
         "Authorization: Bearer of-the-app",
     ];
     let args: Vec<&str> = smuggled.iter().flat_map(|header| ["--header", *header]).collect();
-    let shown = local.echo(&args);
+    let shown = echo(&local, &args);
     assert_eq!(shown["target"], "/echo?a=b");
-    assert_eq!(values(&shown, "host"), [world.app.uri().strip_prefix("http://").unwrap()]);
-    assert_eq!(values(&shown, "x-forwarded-for"), ["127.0.0.1"]);
-    assert_eq!(values(&shown, "x-forwarded-proto"), ["https"]);
-    let address = format!("echo.proxy.localhost:{}", world.port);
-    assert_eq!(values(&shown, "x-forwarded-host"), [address.as_str()]);
-    assert_eq!(values(&shown, "cookie"), ["a=b"]);
-    assert_eq!(values(&shown, "authorization"), ["Bearer of-the-app"]);
+    assert_eq!(told(&shown, "host"), [world.app.uri().strip_prefix("http://").unwrap()]);
+    assert_eq!(told(&shown, "x-forwarded-for"), ["127.0.0.1"]);
+    assert_eq!(told(&shown, "x-forwarded-proto"), ["https"]);
+    let address = world.host("echo");
+    assert_eq!(told(&shown, "x-forwarded-host"), [address.as_str()]);
+    assert_eq!(told(&shown, "cookie"), ["a=b"]);
+    assert_eq!(told(&shown, "authorization"), ["Bearer of-the-app"]);
     for gone in ["forwarded", "x-hop", "x-user", "x-original-url"] {
-        assert!(values(&shown, gone).is_empty(), "{gone}: {shown}");
+        assert!(told(&shown, gone).is_empty(), "{gone}: {shown}");
     }
-    let assertion = values(&shown, "remoteler-jwt-assertion");
+    let assertion = told(&shown, "remoteler-jwt-assertion");
     assert_eq!(assertion.len(), 1, "{shown}");
     let claims = claims(assertion[0]);
     assert_eq!((&claims["sub"], &claims["aud"]), (&json!("ann"), &json!(format!("https://{address}")))); // I51
 
-    let chunked = local.echo(&["--data", "x=1", "--header", "Transfer-Encoding: chunked"]);
+    let chunked = echo(&local, &["--data", "x=1", "--header", "Transfer-Encoding: chunked"]);
     assert_eq!((&chunked["method"], &chunked["body"]), (&json!("POST"), &json!("x=1")));
-    let searched = local.echo(&["--request", "GET", "--data", "x=1", "--header", "Transfer-Encoding: chunked"]);
+    let searched = echo(&local, &["--request", "GET", "--data", "x=1", "--header", "Transfer-Encoding: chunked"]);
     assert_eq!((&searched["method"], &searched["body"]), (&json!("GET"), &json!("x=1")));
-    let redirected = local.curl("/redirect", &["--include"]).ok().text();
+    let redirected = curl(&local.url("/redirect"), &["--include"]).ok().text();
     assert!(redirected.contains("location: /echo?from=redirect\r\n"), "{redirected}");
 
     let count = world.app.seen().len();
@@ -167,7 +97,7 @@ fn a_program_behind_tsh_reaches_an_app_as_its_user_and_nothing_that_it_says_of_i
         ("a service worker", &["--header", "Service-Worker: script"], "403"),
         ("a name that was made to lead here", &["--header", "Host: evil.example:80"], "421"),
     ] {
-        let answer = local.curl("/echo", &[args, &["--include"]].concat()).ok().text();
+        let answer = curl(&local.url("/echo"), &[args, &["--include"]].concat()).ok().text();
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{what}: {answer}"); // I52
     }
     assert_eq!(world.app.seen().len(), count, "nothing of that was sent");
@@ -184,14 +114,15 @@ fn no_connection_to_an_app_is_used_for_two_users() {
     if !need(&["curl"]) {
         return;
     }
-    let world = World::start();
+    let world = AppCluster::start();
     let (ann, bob) = (world.cluster.user("ann", "access"), world.cluster.user("bob", "access"));
-    let (of_ann, of_bob) = (Local::start(&world, &ann, "echo"), Local::start(&world, &bob, "echo"));
+    let (of_ann, of_bob) =
+        (LocalApp::start(&world.cluster, &ann, "echo"), LocalApp::start(&world.cluster, &bob, "echo"));
     let mut connections = [BTreeSet::new(), BTreeSet::new()];
     for _ in 0..3 {
         for (index, (local, user)) in [(&of_ann, "ann"), (&of_bob, "bob")].into_iter().enumerate() {
-            let shown = local.echo(&[]);
-            assert_eq!(claims(values(&shown, "remoteler-jwt-assertion")[0])["sub"], user);
+            let shown = echo(&local, &[]);
+            assert_eq!(claims(told(&shown, "remoteler-jwt-assertion")[0])["sub"], user);
             connections[index].insert(shown["connection"].as_u64().unwrap());
         }
     }
@@ -204,11 +135,11 @@ fn what_goes_on_for_long_ends_within_five_seconds_of_a_lock_and_nothing_more_is_
     if !need(&["curl"]) {
         return;
     }
-    let world = World::start();
+    let world = AppCluster::start();
     let ann = world.cluster.user("ann", "access");
-    let local = Local::start(&world, &ann, "echo");
+    let local = LocalApp::start(&world.cluster, &ann, "echo");
     let log = world.cluster.dir().join("events.log");
-    let url = format!("{}/events", local.url);
+    let url = local.url("/events");
     let mut events =
         Process::start(Command::new("curl").args(["--silent", "--no-buffer", "--max-time", "90", &url]), &log);
     eventually("events come", || if events.log().contains("data: 1") { Ok(()) } else { Err(events.log()) });
@@ -217,7 +148,7 @@ fn what_goes_on_for_long_ends_within_five_seconds_of_a_lock_and_nothing_more_is_
     let code = events.wait(Duration::from_secs(20));
     assert!(locked.elapsed() < Duration::from_secs(5), "{:?}", locked.elapsed());
     assert_ne!(code, Some(0), "broken off, and not ended");
-    let refused = local.curl("/echo", &["--include"]).text();
+    let refused = curl(&local.url("/echo"), &["--include"]).text();
     assert!(refused.starts_with("HTTP/1.1 403") || refused.is_empty(), "{refused}");
     assert!(world.app.seen().iter().all(|request| request["target"] != "/echo"));
 }
@@ -227,16 +158,12 @@ fn where_the_proxy_has_no_name_programs_reach_an_app_all_the_same() {
     if !need(&["curl"]) {
         return;
     }
-    let world = World::without_a_name();
+    let world = AppCluster::without_a_name();
     let ann = world.cluster.user("ann", "access");
-    eventually("the app is announced", || {
-        let listed = ann.tsh(&["apps", "ls"]).text();
-        if listed.contains("echo") { Ok(()) } else { Err(listed) }
-    });
-    let shown = Local::start(&world, &ann, "echo").echo(&[]);
+    let shown = echo(&LocalApp::start(&world.cluster, &ann, "echo"), &[]);
     let within = "echo.app.test.example.com";
-    assert_eq!(values(&shown, "x-forwarded-host"), [within]);
-    let claims = claims(values(&shown, "remoteler-jwt-assertion")[0]);
+    assert_eq!(told(&shown, "x-forwarded-host"), [within]);
+    let claims = claims(told(&shown, "remoteler-jwt-assertion")[0]);
     assert_eq!((&claims["sub"], &claims["aud"]), (&"ann".into(), &format!("https://{within}").into()));
 }
 
@@ -245,7 +172,7 @@ fn an_app_behind_a_reverse_tunnel_is_reached_as_one_beside_the_proxy() {
     if !need(&["curl"]) {
         return;
     }
-    let world = World::start();
+    let world = AppCluster::start();
     let (token, pin) = world.cluster.token("app");
     let dir = world.cluster.dir().join("edge");
     std::fs::create_dir_all(&dir).unwrap();
@@ -266,9 +193,9 @@ fn an_app_behind_a_reverse_tunnel_is_reached_as_one_beside_the_proxy() {
         let listed = ann.tsh(&["apps", "ls"]).text();
         if listed.contains("far") { Ok(()) } else { Err(format!("{listed}\n{}", edge.log())) }
     });
-    let local = Local::start(&world, &ann, "far");
-    let shown = local.echo(&[]);
-    assert_eq!(claims(values(&shown, "remoteler-jwt-assertion")[0])["sub"], "ann");
+    let local = LocalApp::start(&world.cluster, &ann, "far");
+    let shown = echo(&local, &[]);
+    assert_eq!(claims(told(&shown, "remoteler-jwt-assertion")[0])["sub"], "ann");
 }
 
 /// A browser that is driven from here, line by line.
@@ -326,10 +253,10 @@ impl Drop for Driven {
 #[test]
 fn a_browser_comes_to_an_app_by_the_login_and_is_out_of_it_after_the_logout() {
     let Some(chromium) = Chromium::find() else { return };
-    let world = World::start();
+    let world = AppCluster::start();
     let ann = world.cluster.user("ann", "access");
     let (base, echo, other) =
-        (format!("https://proxy.localhost:{}", world.port), world.url("echo", ""), world.url("other", ""));
+        (format!("https://{}", world.public_addr()), world.url("echo", ""), world.url("other", ""));
     let mut browser = Driven::start(&chromium, &[&base, &echo, &other, "ann", ann.password()]);
 
     browser.says("the app is shown");
@@ -362,9 +289,9 @@ fn a_browser_comes_to_an_app_by_the_login_and_is_out_of_it_after_the_logout() {
 #[test]
 fn a_lock_cuts_a_browsers_web_socket() {
     let Some(chromium) = Chromium::find() else { return };
-    let world = World::start();
+    let world = AppCluster::start();
     let ann = world.cluster.user("ann", "access");
-    let base = format!("https://proxy.localhost:{}", world.port);
+    let base = format!("https://{}", world.public_addr());
     let mut browser = Driven::start(&chromium, &[&base, &world.url("echo", ""), "socket", "ann", ann.password()]);
     browser.says("the socket ticks");
     world.cluster.tctl(&["lock", "--user", "ann"]).ok();
@@ -375,7 +302,7 @@ fn a_lock_cuts_a_browsers_web_socket() {
 }
 
 /// A role as `access`, in which each session needs a second factor, for a user with an authenticator app.
-fn demand_second_factor(world: &World, user: &User) -> AuthenticatorApp {
+fn demand_second_factor(world: &AppCluster, user: &User) -> AuthenticatorApp {
     let mut tsh = user.tsh_command();
     tsh.args(["mfa", "add", "--name", "phone"]);
     let mut terminal = on_terminal(tsh);
@@ -396,7 +323,7 @@ fn demand_second_factor(world: &World, user: &User) -> AuthenticatorApp {
 #[test]
 fn an_app_that_wants_a_second_factor_for_each_session_asks_for_it_in_browsers_and_at_terminals() {
     let Some(chromium) = Chromium::find() else { return };
-    let world = World::start();
+    let world = AppCluster::start();
     let ann = world.cluster.user("ann", "access");
     let mut app = demand_second_factor(&world, &ann);
 
@@ -413,7 +340,7 @@ fn an_app_that_wants_a_second_factor_for_each_session_asks_for_it_in_browsers_an
     let proven = world.cluster.event("app.session.request", |event| event["with_mfa"].is_string());
     assert_eq!(proven["app_name"], "echo");
 
-    let base = format!("https://proxy.localhost:{}", world.port);
+    let base = format!("https://{}", world.public_addr());
     let mut browser = Driven::start(&chromium, &[&base, &world.url("other", ""), "factor", "ann", ann.password()]);
     browser.says("the login wants a code");
     browser.tell(&app.code());
@@ -434,14 +361,14 @@ fn under_an_apps_name_there_is_the_app_and_nothing_of_the_proxy() {
     if !need(&["curl"]) {
         return;
     }
-    let world = World::start();
+    let world = AppCluster::start();
     let url = world.url("echo", "/");
     eventually_within(Duration::from_secs(20), "the app has its front door", || {
         let answer = curl(&url, &["--include"]).text();
         if answer.contains(" 302") { Ok(()) } else { Err(answer) }
     });
     let answer = curl(&world.url("echo", "/x?y=z"), &["--include"]).ok().text().to_lowercase();
-    let launch = format!("location: https://proxy.localhost:{}/web/launch/echo?state=", world.port);
+    let launch = format!("location: https://{}/web/launch/echo?state=", world.public_addr());
     assert!(answer.contains(&launch) && answer.contains("&path=%2fx%3fy%3dz"), "{answer}");
     for part in
         ["secure", "httponly", "samesite=lax", "path=/", "cache-control: no-store", "referrer-policy: no-referrer"]
@@ -470,9 +397,9 @@ fn under_an_apps_name_there_is_the_app_and_nothing_of_the_proxy() {
         .cluster
         .event("auth", |event| event["error"].as_str().is_some_and(|error| error.contains("a code was refused")));
     // The proxy's own connections are no way to an app, and do not answer in its name.
-    let host = format!("Host: echo.proxy.localhost:{}", world.port);
+    let host = format!("Host: {}", world.host("echo"));
     let answer =
-        curl(&format!("https://127.0.0.1:{}/web/account", world.port), &["--include", "--header", &host]).ok().text();
+        curl(&format!("https://{}/web/account", world.cluster.proxy()), &["--include", "--header", &host]).ok().text();
     assert!(answer.lines().next().unwrap().contains("421"), "{answer}");
     assert!(world.app.seen().is_empty());
 }
