@@ -171,7 +171,7 @@ impl Inner {
         let record = self.records.read::<AppRecord>(&key::of(key::APPS, app)).await?;
         let record = record.ok_or_else(|| not_found(format!("application {app} has not announced itself")))?;
         authorize_app(&user, &policy, &record).map_err(|cause| denied(cause.public()))?;
-        if let Some(session) = user.app_session() {
+        if let Some(session) = user.browser_session() {
             self.named_app_session(session, &host.apps).await?;
         }
         // Where no proxy has a name, programs reach it all the same.

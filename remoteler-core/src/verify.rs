@@ -85,6 +85,13 @@ impl VerifiedUser {
         self.behind.as_ref()?.app_session
     }
 
+    /// The same where a browser has that session, by a proxy: it is one that the auth service keeps, and that may end before the certificate. A program of the user
+    /// draws the name of its own, which nobody keeps.
+    #[must_use]
+    pub fn browser_session(&self) -> Option<SessionId> {
+        self.app_session().filter(|_| self.app_proxy().is_some())
+    }
+
     /// The proxy that holds the certificate's key, for a browser that has a session with a web application.
     #[must_use]
     pub fn app_proxy(&self) -> Option<&AppProxy> {

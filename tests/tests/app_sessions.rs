@@ -164,7 +164,7 @@ fn what_a_proxy_kept_of_a_session_ends_at_the_apps_service_within_seconds_of_the
 
         let count = world.app.seen().len();
         let mut refused = world.send(&anns, "GET /echo HTTP/1.1\r\nHOST\r\n\r\n").await;
-        hears(&mut refused, "HTTP/1.1 403").await;
+        hears(&mut refused, "HTTP/1.1 401").await;
         assert_eq!(world.app.seen().len(), count, "nothing of it was sent");
 
         // In another session what runs goes on, and more begins.

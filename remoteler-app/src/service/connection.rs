@@ -198,7 +198,7 @@ impl Door {
         let terms = Terms { idle, ends_with_certificate: true, ..Terms::default() };
         let live = Arc::new(self.shared.live.enter(subject, terms)?);
         // Only now: an end from here on finds it in the table.
-        if let Some(session) = user.app_session() {
+        if let Some(session) = user.browser_session() {
             self.shared.sessions.check(session).await?;
         }
         let now = self.shared.clock.now();

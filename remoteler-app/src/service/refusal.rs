@@ -81,7 +81,8 @@ impl Refusal {
     /// The answer to the client.
     pub(super) fn into_response(self) -> Response<Body> {
         let code = match &self {
-            Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
+            // As the front door says it, whichever of the two hears of it first.
+            Self::Unauthenticated(_) | Self::Ended(EndReason::SessionEnded) => StatusCode::UNAUTHORIZED,
             Self::Limit(LimitError::Url(_)) => StatusCode::URI_TOO_LONG,
             Self::Limit(LimitError::Headers { .. }) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Limit(LimitError::NoPath | LimitError::Host(_))

@@ -513,6 +513,8 @@ async fn a_program_of_the_user_gets_a_certificate_with_the_factor_for_one_applic
     assert_eq!(user.expires(), certs.expires);
     assert_eq!(user.proof().unwrap().target(), &SessionTarget::App { name: "billing".parse().unwrap() });
     assert!(world.verify(&chain, X509Purpose::Client).is_err());
+    assert_eq!((user.app_session(), user.browser_session()), (Some(session), None));
+    world.service.app_token(AppTokenRequest::new("billing".parse().unwrap(), &chain)).await.unwrap();
 }
 
 // I9, I51

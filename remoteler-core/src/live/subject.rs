@@ -35,7 +35,7 @@ impl Subject {
         let (name, roles, cluster) = (identity.user.clone(), identity.roles.clone(), identity.cluster.clone());
         let who = Who::User { name, roles, cluster, expires: user.login_expires() };
         let proxy = user.app_proxy().cloned().map(Box::new);
-        let (shown, session) = (*user.shown(), user.app_session());
+        let (shown, session) = (*user.shown(), user.browser_session());
         Self { who, shown, login: None, node: (None, None), kube_cluster: None, app: None, proxy, session }
     }
 

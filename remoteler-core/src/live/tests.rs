@@ -110,8 +110,13 @@ fn a_lock_of_a_proxy_ends_what_it_does_for_browsers_and_not_what_users_do_themse
 async fn the_end_of_a_session_with_an_application_ends_all_work_in_it_and_nothing_else() {
     let World { live, .. } = world();
     let id = |number| SessionId::from_uuid(uuid::Uuid::from_u128(number));
-    let begin = |session| live.enter(work_in("ann", None, session), Terms::default()).unwrap();
-    let (first, second, other, own) = (begin(Some(id(1))), begin(Some(id(1))), begin(Some(id(2))), begin(None));
+    let host = "67e55044-10b1-426f-9247-bb680e5fe0c8".parse().unwrap();
+    let proxy = AppProxy { id: host, name: NodeName::new("p1").unwrap() };
+    let enter = |subject| live.enter(subject, Terms::default()).unwrap();
+    let begin = |number| enter(work_in("ann", Some(proxy.clone()), Some(id(number))));
+    let (first, second, other) = (begin(1), begin(1), begin(2));
+    // The name of a program's own session is drawn by the program, and may be that of another.
+    let own = enter(work_in("ann", None, Some(id(1))));
     assert_eq!(live.sessions(), [id(1), id(2)].into());
     live.arrived().await;
     live.end_session(id(1), &EndReason::SessionEnded);
