@@ -25,7 +25,9 @@ pub type EndedSessions =
     Arc<dyn Fn(AppSessionsRequest) -> BoxFuture<'static, Result<AppSessionsEnded, ApiError>> + Send + Sync>;
 
 /// How often a session is asked for.
-const EVERY: Duration = Duration::from_secs(3);
+const EVERY: Duration = Duration::from_secs(2);
+/// So long the end of a session that went on is kept to ourselves: a proxy that asks each second hears of it first, and leads the browser to the login.
+const GRACE: Duration = Duration::from_millis(1500);
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a request waits for one: for that of others, and its own.
@@ -132,6 +134,8 @@ struct Table(BTreeMap<SessionId, Known>);
 struct Known {
     /// When the last question was sent that was answered, and whether the session has ended by that answer.
     answered: Option<(Instant, bool)>,
+    /// When it was first said to have ended, of one that went on before.
+    ended: Option<Instant>,
     /// When the last question was sent.
     asked: Option<Instant>,
     /// When there was a request in it last.
@@ -144,13 +148,15 @@ impl Table {
         if self.0.len() >= MAX_KNOWN && !self.0.contains_key(&session) {
             return Some(Err(EndReason::SessionUnknown));
         }
-        self.0.entry(session).or_insert(Known { answered: None, asked: None, used: now }).used = now;
+        self.0.entry(session).or_insert(Known { answered: None, ended: None, asked: None, used: now }).used = now;
         self.judged(session, now)
     }
 
     /// Whether a session goes on; `None` where nothing was said of it. While the auth service is away, what it said counts as long as with locks.
     fn judged(&self, session: SessionId, now: Instant) -> Option<Result<(), EndReason>> {
-        Some(match self.0.get(&session)?.answered? {
+        let known = self.0.get(&session)?;
+        Some(match known.answered? {
+            (_, true) if known.ended.is_some_and(|since| now.duration_since(since) < GRACE) => Ok(()),
             (_, true) => Err(EndReason::SessionEnded),
             (at, false) if now.duration_since(at) < LOCKS_HOLD => Ok(()),
             (_, false) => Err(EndReason::SessionUnknown),
@@ -177,7 +183,11 @@ impl Table {
         let ended: BTreeSet<_> = ended.iter().collect();
         for session in asked {
             if let Some(known) = self.0.get_mut(session) {
-                known.answered = Some((at, ended.contains(session)));
+                let (went_on, ended) = (matches!(known.answered, Some((_, false))), ended.contains(session));
+                if went_on && ended {
+                    known.ended = Some(at);
+                }
+                known.answered = Some((at, ended));
             }
         }
     }
