@@ -119,11 +119,8 @@ pub(crate) async fn app(
     match tokio::time::timeout(LIMIT, wants_factor(login, request)).await {
         Ok(Ok(true)) => prove(login, &Place::App(name)).await.map(Some),
         Ok(Ok(false)) => Ok(None),
-        Ok(Err(cause)) => {
-            tracing::debug!(cause = one_line(&cause), "whether a second factor is wanted is not known");
-            Ok(None)
-        }
-        Err(_) => Ok(None),
+        Ok(Err(cause)) => Err(cause.context(format!("whether app {name} wants a second factor is not known"))),
+        Err(_) => anyhow::bail!("whether app {name} wants a second factor was not answered in time; try again"),
     }
 }
 

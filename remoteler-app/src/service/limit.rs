@@ -3,11 +3,13 @@
 use http::{HeaderMap, HeaderValue, Method, Request, Version, header};
 
 /// Octets of path and query.
-const MAX_URL: usize = 16 * 1024;
+const MAX_URL: usize = 8 * 1024;
 /// Octets of all header names and values; also what hyper buffers before it has seen a whole head.
 pub(super) const MAX_HEADER_OCTETS: usize = 64 * 1024;
 /// Header fields.
 pub(super) const MAX_HEADERS: usize = 100;
+/// Cookies in all headers of that name.
+const MAX_COOKIES: usize = 50;
 
 /// Why a request is not one that is passed on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -25,6 +27,9 @@ pub(super) enum LimitError {
         /// How large.
         octets: usize,
     },
+    /// Cookies.
+    #[error("the request has {0} cookies; at most {MAX_COOKIES} are taken")]
+    Cookies(usize),
     /// Of proxies: it has no path.
     #[error("a request to an app has a path")]
     NoPath,
@@ -45,6 +50,11 @@ pub(super) fn check<B>(request: &Request<B>) -> Result<(), LimitError> {
     let (fields, octets) = size(request.headers());
     if fields > MAX_HEADERS || octets > MAX_HEADER_OCTETS {
         return Err(LimitError::Headers { fields, octets });
+    }
+    let cookies = request.headers().get_all(header::COOKIE).iter();
+    let cookies = cookies.map(|value| value.as_bytes().split(|octet| *octet == b';').count()).sum();
+    if cookies > MAX_COOKIES {
+        return Err(LimitError::Cookies(cookies));
     }
     let named = request.uri().authority().map(|authority| authority.as_str().as_bytes());
     let same = |host: &HeaderValue| named.is_none_or(|named| named.eq_ignore_ascii_case(host.as_bytes()));
@@ -89,6 +99,11 @@ mod tests {
             many.headers_mut().append("x-many", "1".parse().unwrap());
         }
         assert!(matches!(check(&many), Err(LimitError::Headers { fields: 101, .. })));
+        let cookies = |count: usize| {
+            let all = vec!["a=b"; count].join("; ");
+            check(&Request::get("/").header("host", "a").header("cookie", all).body(()).unwrap())
+        };
+        assert_eq!((cookies(50), cookies(51)), (Ok(()), Err(LimitError::Cookies(51))));
         assert_eq!(check(&Request::get("/").body(()).unwrap()), Err(LimitError::Host(0)));
         let absolute = |host: &str| Request::get("https://a:1/").header("host", host).body(()).unwrap();
         assert_eq!((check(&absolute("A:1")), check(&absolute("b"))), (Ok(()), Err(LimitError::Host(2))));

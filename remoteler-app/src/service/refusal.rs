@@ -84,7 +84,9 @@ impl Refusal {
             // As the front door says it, whichever of the two hears of it first.
             Self::Unauthenticated(_) | Self::Ended(EndReason::SessionEnded) => StatusCode::UNAUTHORIZED,
             Self::Limit(LimitError::Url(_)) => StatusCode::URI_TOO_LONG,
-            Self::Limit(LimitError::Headers { .. }) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Limit(LimitError::Headers { .. } | LimitError::Cookies(_)) => {
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+            }
             Self::Limit(LimitError::NoPath | LimitError::Host(_))
             | Self::UpgradeWithBody
             | Self::Upstream(UpstreamError::RequestBody(_)) => StatusCode::BAD_REQUEST,

@@ -104,7 +104,15 @@ pub(crate) fn proxy(context: &Context, name: &AppName, port: u16) -> anyhow::Res
             .with_context(|| format!("port {port} of this machine cannot be listened on; give another --port"))?;
         println!("App {name} is at http://{} until this command ends.", listener.local_addr()?);
         loop {
-            let (local, _) = listener.accept().await.context("no more connections can be taken")?;
+            let local = match listener.accept().await {
+                Ok((local, _)) => local,
+                // A program that gave up before it was taken, or no room for more at this moment.
+                Err(cause) => {
+                    say(&format!("tsh: a connection was not taken: {cause}"));
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    continue;
+                }
+            };
             let way = way.clone();
             tokio::spawn(async move { way.serve(local).await });
         }
