@@ -121,7 +121,7 @@ fn no_connection_to_an_app_is_used_for_two_users() {
     let mut connections = [BTreeSet::new(), BTreeSet::new()];
     for _ in 0..3 {
         for (index, (local, user)) in [(&of_ann, "ann"), (&of_bob, "bob")].into_iter().enumerate() {
-            let shown = echo(&local, &[]);
+            let shown = echo(local, &[]);
             assert_eq!(claims(told(&shown, "remoteler-jwt-assertion")[0])["sub"], user);
             connections[index].insert(shown["connection"].as_u64().unwrap());
         }
