@@ -1,5 +1,5 @@
-// Drives a real browser to web apps. Arguments: address of the proxy, of an app, of another app (or `socket`), user, password. Says what was shown, line by line,
-// and waits for a line where the test has something to do meanwhile. Whatever is wrong ends it with an error.
+// Drives a real browser to web apps. Arguments: address of the proxy, of an app, of another app (or `socket`, `factor`, `key`), user, password, for `key` a sign-up link.
+// Says what was shown, line by line, and waits for a line where the test has something to do meanwhile. Whatever is wrong ends it with an error.
 import assert from 'node:assert/strict';
 import { createRequire } from 'node:module';
 import { createInterface } from 'node:readline';
@@ -7,7 +7,7 @@ import { createInterface } from 'node:readline';
 const require = createRequire(process.env.REMOTELER_TEST_PAGES + '/');
 const { chromium } = require('playwright-core');
 
-const [base, app, other, user, password] = process.argv.slice(2);
+const [base, app, other, user, password, link] = process.argv.slice(2);
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 const browser = await chromium.launch({ timeout: 120_000, executablePath: '/usr/bin/chromium', args: ['--no-sandbox', '--disable-dev-shm-usage'] });
 try {
@@ -15,9 +15,9 @@ try {
   const page = await context.newPage();
   page.setDefaultTimeout(60_000);
   if (other === 'factor') await factor(page);
-  else await comeIn(page);
-  if (other === 'socket') await socket(page);
-  else if (other !== 'factor') await wholeWay(context, page);
+  else if (other === 'key') await key(context, page);
+  else if (other === 'socket') await socket(page);
+  else await wholeWay(context, page);
 } finally {
   await browser.close();
 }
@@ -62,6 +62,43 @@ async function factor(page) {
   console.log('the app is shown');
 }
 
+/// The same by somebody who signs up with a security key.
+async function key(context, page) {
+  const devtools = await context.newCDPSession(page);
+  await devtools.send('WebAuthn.enable');
+  const options = {
+    protocol: 'ctap2', transport: 'usb', hasResidentKey: false, hasUserVerification: true, isUserVerified: true,
+    automaticPresenceSimulation: true,
+  };
+  await devtools.send('WebAuthn.addVirtualAuthenticator', { options });
+  await page.goto(link);
+  await page.getByLabel('New password').fill(password);
+  await page.getByLabel('The same password again').fill(password);
+  await press(page, 'Save with a security key');
+  await page.getByRole('heading', { name: 'Your account is ready' }).waitFor();
+
+  await page.goto(`${app}/page`);
+  await page.getByRole('button', { name: 'Log in' }).click();
+  await page.getByLabel('User name').fill(user);
+  await page.getByLabel('Password').fill(password);
+  await page.keyboard.press('Enter');
+  await page.getByRole('heading', { name: 'Use your security key' }).waitFor();
+  await press(page, 'Use the security key');
+  await page.getByRole('heading', { name: /^Go to / }).waitFor();
+  console.log('the session wants a touch');
+  await lines.next();
+  await press(page, 'Use the security key');
+  await page.getByRole('heading', { name: 'The app' }).waitFor();
+  assert.equal(page.url(), `${app}/page`);
+  console.log('the app is shown');
+}
+
+/// Clicks what asks the key, once the page's script is there to do it.
+async function press(page, button) {
+  await page.waitForLoadState('load');
+  await page.getByRole('button', { name: button }).click();
+}
+
 async function openSocket(page) {
   await page.evaluate((url) => new Promise((done, failed) => {
     const socket = new WebSocket(url);
@@ -72,6 +109,7 @@ async function openSocket(page) {
 }
 
 async function socket(page) {
+  await comeIn(page);
   await openSocket(page);
   console.log('the socket ticks');
   await page.evaluate(() => window.closed);
@@ -79,6 +117,7 @@ async function socket(page) {
 }
 
 async function wholeWay(context, page) {
+  await comeIn(page);
   const shown = await page.evaluate(async () => (await fetch('/echo', { method: 'POST', body: 'own' })).json());
   const fields = new Map(shown.headers);
   assert.ok(fields.get('remoteler-jwt-assertion').split('.').length === 3);

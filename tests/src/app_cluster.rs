@@ -1,11 +1,13 @@
 //! A cluster before a web app, whose proxy is reached at `proxy.localhost`, and the ways to it: a browser's, and that of `tsh proxy app`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, process::Command, time::Duration};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::Value;
 
-use crate::{Browser, Cluster, ClusterOptions, EchoApp, Process, User, attribute, eventually, eventually_within, run};
+use crate::{
+    Browser, Cluster, ClusterOptions, EchoApp, Outcome, Process, User, attribute, eventually, eventually_within, run,
+};
 
 /// The apps `echo` and `other`, which are one program.
 #[derive(Debug)]
@@ -164,6 +166,15 @@ impl LocalApp {
     pub fn log(&self) -> String {
         self.tsh.log()
     }
+}
+
+/// Stock curl, which believes any certificate.
+#[must_use]
+#[track_caller]
+pub fn curl(url: &str, args: &[&str]) -> Outcome {
+    let mut command = Command::new("curl");
+    command.args(["--silent", "--show-error", "--insecure", "--max-time", "60"]).args(args).arg(url);
+    run(&mut command)
 }
 
 /// What an app was told in a header, whose name may be written with underscores.

@@ -31,7 +31,7 @@ mod user;
 mod wait;
 
 pub use apiserver::{ApiServer, Expected, Seen};
-pub use app_cluster::{AppCluster, LocalApp, claims, told};
+pub use app_cluster::{AppCluster, LocalApp, claims, curl, told};
 pub use bins::binary;
 pub use chromium::Chromium;
 pub use clients::{Client, client, need};
