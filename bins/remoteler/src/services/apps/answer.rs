@@ -1,9 +1,12 @@
 //! What the front door says itself, and its cookies: their names, how they are set and how they are read. None of it reaches an app.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{
     HeaderMap, Response, StatusCode,
+    body::{Body as _, Incoming},
     header::{self, HeaderName, HeaderValue},
 };
 use remoteler_core::Secret;
@@ -42,6 +45,27 @@ pub(super) fn set_cookie(headers: &mut HeaderMap, name: &str, value: &str, secon
         headers.append(header::SET_COOKIE, text);
     }
 }
+
+/// Reads and forgets the body of a request that is answered here: over HTTP/2 stock curl takes a stream that is given up for one without an answer. Not all of one
+/// that is large or slow.
+pub(super) fn ignore(mut body: Incoming) {
+    if body.is_end_stream() {
+        return;
+    }
+    tokio::spawn(tokio::time::timeout(IGNORED_FOR, async move {
+        let mut left = MAX_IGNORED;
+        while let Some(Ok(frame)) = body.frame().await {
+            match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
+                Some(less) => left = less,
+                None => break,
+            }
+        }
+    }));
+}
+
+/// For so long, and so many octets.
+const IGNORED_FOR: Duration = Duration::from_secs(2);
+const MAX_IGNORED: usize = 64 * 1024;
 
 /// A sentence.
 pub(super) fn say(code: StatusCode, text: &str) -> Response<Body> {

@@ -2,14 +2,14 @@
 
 use std::{convert::Infallible, net::SocketAddr};
 
-use hyper::{Request, Response, StatusCode, service::service_fn};
+use hyper::{Request, Response, StatusCode, body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use remoteler_core::AppAddress;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
     AppDoor, LAST_REQUEST,
-    answer::{Body, say},
+    answer::{Body, ignore, say},
     http_server,
     request::is_addressed_to,
 };
@@ -20,7 +20,11 @@ impl AppDoor {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let service = service_fn(move |request| std::future::ready(Ok::<_, Infallible>(answer(&request, &address))));
+        let service = service_fn(move |request: Request<Incoming>| {
+            let said = answer(&request, &address);
+            ignore(request.into_body());
+            std::future::ready(Ok::<_, Infallible>(said))
+        });
         let server = http_server();
         let connection = server.serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);

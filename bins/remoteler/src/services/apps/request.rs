@@ -15,10 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     AppDoor, FrontApp,
-    answer::{Body, SESSION_COOKIE, cookie, say},
+    answer::{Body, SESSION_COOKIE, cookie, ignore, say},
     link::Links,
     pass_on::Unpassed,
-    session::NoSession,
+    session::{NoSession, Session},
     way_in::{FAILED_PATH, OWN_PATHS},
 };
 
@@ -43,40 +43,13 @@ impl Visit {
     }
 
     pub(super) async fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Response<Body> {
-        // A browser uses one connection for several names if one certificate covers them; here it learns to make another (RFC 9110 section 15.5.20).
-        if !is_addressed_to(&request, &self.app.address) {
-            return say(StatusCode::MISDIRECTED_REQUEST, "this connection is for another host");
-        }
-        let path = request.uri().path();
-        if path == wire::APP_SESSION_PATH {
-            return self.come_back(&request).await;
-        }
-        if path == FAILED_PATH {
-            return say(
-                StatusCode::FORBIDDEN,
-                "this way in has ended, was another browser's, or the cluster could not be asked; open the app again",
-            );
-        }
-        if path.starts_with(OWN_PATHS) {
-            return say(StatusCode::NOT_FOUND, "there is nothing here");
-        }
-        let Some(secret) = cookie(request.headers(), SESSION_COOKIE) else { return self.let_in(&request) };
-        let own = self.app.address.to_string();
-        // What pages of others make a browser ask for is not its user's doing.
-        let of_own = check_origin(request.method(), request.headers(), &own, Silence::Refused);
-        let found = self.door.sessions.find(&self.app.name, &secret, self.source.ip(), of_own.is_ok()).await;
-        let session = match found {
+        let session = match self.admit(&request).await {
             Ok(session) => session,
-            Err(NoSession::Ended) => return self.let_in(&request),
-            Err(cause) => return self.turn_away(&cause),
+            Err(said) => {
+                ignore(request.into_body());
+                return said;
+            }
         };
-        if !self.has_place() {
-            return say(StatusCode::SERVICE_UNAVAILABLE, "too many connections; try again in a minute");
-        }
-        if let Err(cause) = of_own {
-            self.on_record(session.user(), &cause.to_string()).await;
-            return say(StatusCode::FORBIDDEN, &cause.to_string());
-        }
         // A request that takes long, up or down, ends with its session.
         let mut ended = {
             let (door, session) = (self.door.clone(), session.clone());
@@ -99,6 +72,45 @@ impl Visit {
                 say(StatusCode::BAD_GATEWAY, "the app cannot be reached now; try again in a minute")
             }
         }
+    }
+
+    /// The session that a request is of and that may go to the app, or what is said here.
+    async fn admit(&self, request: &Request<Incoming>) -> Result<Arc<Session>, Response<Body>> {
+        // A browser uses one connection for several names if one certificate covers them; here it learns to make another (RFC 9110 section 15.5.20).
+        if !is_addressed_to(request, &self.app.address) {
+            return Err(say(StatusCode::MISDIRECTED_REQUEST, "this connection is for another host"));
+        }
+        let path = request.uri().path();
+        if path == wire::APP_SESSION_PATH {
+            return Err(self.come_back(request).await);
+        }
+        if path == FAILED_PATH {
+            return Err(say(
+                StatusCode::FORBIDDEN,
+                "this way in has ended, was another browser's, or the cluster could not be asked; open the app again",
+            ));
+        }
+        if path.starts_with(OWN_PATHS) {
+            return Err(say(StatusCode::NOT_FOUND, "there is nothing here"));
+        }
+        let Some(secret) = cookie(request.headers(), SESSION_COOKIE) else { return Err(self.let_in(request)) };
+        let own = self.app.address.to_string();
+        // What pages of others make a browser ask for is not its user's doing.
+        let of_own = check_origin(request.method(), request.headers(), &own, Silence::Refused);
+        let found = self.door.sessions.find(&self.app.name, &secret, self.source.ip(), of_own.is_ok()).await;
+        let session = match found {
+            Ok(session) => session,
+            Err(NoSession::Ended) => return Err(self.let_in(request)),
+            Err(cause) => return Err(self.turn_away(&cause)),
+        };
+        if !self.has_place() {
+            return Err(say(StatusCode::SERVICE_UNAVAILABLE, "too many connections; try again in a minute"));
+        }
+        if let Err(cause) = of_own {
+            self.on_record(session.user(), &cause.to_string()).await;
+            return Err(say(StatusCode::FORBIDDEN, &cause.to_string()));
+        }
+        Ok(session)
     }
 
     /// Why nothing is passed on, to a browser that showed a session. Of who may not, the auth service has it on record.
