@@ -1,7 +1,5 @@
 //! Web apps over a whole cluster (I51 to I53), by stock curl: through `tsh proxy app`, and at an app's own address before anybody has come in.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails ends its test")]
-
 use std::{
     collections::BTreeSet,
     process::Command,
