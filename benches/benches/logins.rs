@@ -76,6 +76,7 @@ impl Service {
             node_name: NodeName::new("node-1").expect("the constant is a node name"),
             roles: [SystemRole::Node].into(),
             kube_clusters: [].into(),
+            apps: Default::default(),
             ssh_public_key: keys.ssh_public.clone(),
             tls_public_key: keys.tls_public.clone(),
             without_pin: false,

@@ -117,6 +117,7 @@ impl Cluster {
             cluster: self.name.clone(),
             roles: [SystemRole::Node].into(),
             kube_clusters: [].into(),
+            apps: Default::default(),
             labels: Default::default(),
             generation: 0,
         };

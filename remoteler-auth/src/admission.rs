@@ -17,6 +17,8 @@ use crate::{
 
 /// Most Kubernetes clusters of one host.
 const MAX_KUBE_CLUSTERS: usize = 64;
+/// Most web applications of one host.
+const MAX_APPS: usize = 64;
 /// How often a write is made anew because something that it stands on has changed at the same moment.
 const ATTEMPTS: usize = 4;
 
@@ -61,13 +63,19 @@ impl Inner {
     /// Everything about the host that can be checked without looking at others.
     fn entry(&self, admission: Admission) -> ApiResult<Entry> {
         let Admission { host, labels, pass, again } = admission;
-        let LocalHost { name, roles, kube_clusters, ssh_public_key, tls_public_key, host_id } = host;
+        let LocalHost { name, roles, kube_clusters, apps, ssh_public_key, tls_public_key, host_id } = host;
         self.check_node_name(&name)?;
         if kube_clusters.len() > MAX_KUBE_CLUSTERS {
             return Err(bad_request(format!("a host announces at most {MAX_KUBE_CLUSTERS} Kubernetes clusters")));
         }
         if !kube_clusters.is_empty() && !roles.contains(&SystemRole::Kube) {
             return Err(bad_request("a host that announces Kubernetes clusters joins with the service kube"));
+        }
+        if apps.len() > MAX_APPS {
+            return Err(bad_request(format!("a host announces at most {MAX_APPS} applications")));
+        }
+        if !apps.is_empty() && !roles.contains(&SystemRole::App) {
+            return Err(bad_request("a host that announces applications joins with the service app"));
         }
         let id = host_id.unwrap_or_else(|| HostId::from_uuid(random_uuid(self.entropy.as_ref())));
         let keys = SubjectKeys::parse(&ssh_public_key, &tls_public_key)?;
@@ -76,8 +84,11 @@ impl Inner {
             let what = format!("Kubernetes cluster {kube}");
             (key::of(key::KUBE_OWNERS, kube), what, format!("kube_cluster/{kube}"))
         }));
+        claims.extend(
+            apps.iter().map(|app| (key::of(key::APP_OWNERS, app), format!("application {app}"), format!("app/{app}"))),
+        );
         let cluster = self.cluster.clone();
-        let identity = HostIdentity { id, name, cluster, roles, kube_clusters, labels, generation: 0 };
+        let identity = HostIdentity { id, name, cluster, roles, kube_clusters, apps, labels, generation: 0 };
         let joined_with = pass.and_then(|pass| pass.hash);
         let record = HostRecord { identity, ssh_public_key, tls_public_key, joined_with };
         Ok(Entry { record, keys, claims, again })
@@ -138,13 +149,16 @@ impl Inner {
         }
     }
 
-    /// A host certificate is valid for its id and for `name.cluster`, and for names below `kube.cluster`: no node may be called so that
-    /// these are another's.
+    /// A host certificate is valid for its id and for `name.cluster`, and for names below `kube.cluster` and `app.cluster`: no node may be
+    /// called so that these are another's.
     fn check_node_name(&self, name: &NodeName) -> ApiResult<()> {
         let text = name.as_str();
         let refuse = |why: &str| Err(bad_request(format!("node name {text} is refused: {why}; choose another")));
         if text == "kube" || text.ends_with(".kube") {
             return refuse("names below kube stand for Kubernetes clusters");
+        }
+        if text.strip_suffix(".app").is_some_and(|label| label.starts_with('a') && label.len() == 33) {
+            return refuse("such names below app stand for applications");
         }
         if text.parse::<HostId>().is_ok() {
             return refuse("it looks like a host id");

@@ -315,4 +315,37 @@ impl AuthApi for Handle {
     ) -> Result<remoteler_core::SessionProven, ApiError> {
         change!(self, prove_session(request))
     }
+
+    async fn announce_app(&self, record: remoteler_core::AppRecord) -> Result<(), ApiError> {
+        change!(self, announce_app(record))
+    }
+
+    async fn apps(&self) -> Result<Vec<remoteler_core::AppRecord>, ApiError> {
+        self.inner.apps(&self.caller).await
+    }
+
+    async fn redeem_app_code(
+        &self,
+        request: remoteler_core::AppCodeRequest,
+    ) -> Result<remoteler_core::AppSessionOpened, ApiError> {
+        change!(self, redeem_app_code(request))
+    }
+
+    async fn app_certificate(
+        &self,
+        request: remoteler_core::AppCertificateRequest,
+    ) -> Result<remoteler_core::AppCertified, ApiError> {
+        change!(self, app_certificate(request))
+    }
+
+    async fn ended_app_sessions(
+        &self,
+        request: remoteler_core::AppSessionsRequest,
+    ) -> Result<remoteler_core::AppSessionsEnded, ApiError> {
+        change!(self, ended_app_sessions(request))
+    }
+
+    async fn app_token(&self, request: remoteler_core::AppTokenRequest) -> Result<remoteler_core::AppToken, ApiError> {
+        change!(self, app_token(request))
+    }
 }

@@ -161,6 +161,7 @@ impl Inner {
             | ResourceKind::Token
             | ResourceKind::Node
             | ResourceKind::KubeCluster
+            | ResourceKind::App
             | ResourceKind::PolicyTest
             | ResourceKind::Lock
             | ResourceKind::Oidc

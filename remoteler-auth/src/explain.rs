@@ -2,8 +2,8 @@
 //! Owns who hears what; the answer is the decision of core.
 
 use remoteler_core::{
-    ApiError, ExplainRequest, Explanation, KubeRecord, LockContext, Login, NodeRecord, Policy, PolicySource,
-    UserIdentity, Verb, explain_kube, explain_ssh, prospective_identity,
+    ApiError, AppRecord, ExplainRequest, Explanation, KubeRecord, LockContext, Login, NodeRecord, Policy, PolicySource,
+    UserIdentity, Verb, explain_app, explain_kube, explain_ssh, prospective_identity,
 };
 
 use crate::{
@@ -20,11 +20,12 @@ const MAX_ANSWERS: usize = 1000;
 
 impl Inner {
     pub(crate) async fn explain(&self, caller: &Caller, request: ExplainRequest) -> ApiResult<Vec<Explanation>> {
-        if request.node.is_some() && request.kube_cluster.is_some() {
-            return Err(bad_request("name a node or a Kubernetes cluster, not both"));
+        let named = [request.node.is_some(), request.kube_cluster.is_some(), request.app.is_some()];
+        if named.into_iter().filter(|named| *named).count() > 1 {
+            return Err(bad_request("name a node, a Kubernetes cluster or an application, and one of them only"));
         }
-        if request.login.is_some() && request.kube_cluster.is_some() {
-            return Err(bad_request("a login goes with nodes, not with Kubernetes clusters"));
+        if request.login.is_some() && (request.kube_cluster.is_some() || request.app.is_some()) {
+            return Err(bad_request("a login goes with nodes, not with Kubernetes clusters or applications"));
         }
         let policy = self.policy.policy();
         let (identity, own) = match (&request.user, caller) {
@@ -41,9 +42,9 @@ impl Inner {
                 (prospective_identity(user.name, &policy, &user.roles, user.traits), false)
             }
         };
-        let everything = request.node.is_none() && request.kube_cluster.is_none();
+        let everything = named == [false; 3];
         let mut answers = Vec::new();
-        if request.kube_cluster.is_none() {
+        if everything || request.node.is_some() {
             let mut nodes = self.all_nodes().await?;
             nodes.retain(|node| request.node.as_ref().is_none_or(|name| node.name == *name));
             // The same answer whether it is not there or must not be known (no enumeration).
@@ -55,7 +56,7 @@ impl Inner {
                 answers.extend(of_node(&identity, &policy, node, request.login.as_ref(), own)?);
             }
         }
-        if request.node.is_none() && request.login.is_none() {
+        if (everything && request.login.is_none()) || request.kube_cluster.is_some() {
             let mut clusters = self.all_kube_clusters().await?;
             clusters.retain(|kube| request.kube_cluster.as_ref().is_none_or(|name| kube.name == *name));
             clusters.retain(|kube| !own || kube.visible_to(&identity, &policy));
@@ -63,6 +64,15 @@ impl Inner {
                 return Err(absent("Kubernetes cluster", name.as_str(), own));
             }
             answers.extend(clusters.iter().map(|kube| of_kube(&identity, &policy, kube, own)));
+        }
+        if (everything && request.login.is_none()) || request.app.is_some() {
+            let mut apps = self.all_apps().await?;
+            apps.retain(|app| request.app.as_ref().is_none_or(|name| app.name == *name));
+            apps.retain(|app| !own || app.visible_to(&identity, &policy));
+            if let (Some(name), true) = (&request.app, apps.is_empty()) {
+                return Err(absent("application", name.as_str(), own));
+            }
+            answers.extend(apps.iter().map(|app| of_app(&identity, &policy, app, own)));
         }
         if own && everything {
             // What may I do: not what not.
@@ -105,6 +115,12 @@ fn of_node(
 fn of_kube(identity: &UserIdentity, policy: &Policy, kube: &KubeRecord, own: bool) -> Explanation {
     let told = explain_kube(identity, policy, (&kube.name, &kube.labels), None);
     let context = LockContext::of_identity(identity).kube(&kube.name).host(None, Some(kube.host_id));
+    told_to(own, told).unless(policy.check_locks(&context))
+}
+
+fn of_app(identity: &UserIdentity, policy: &Policy, app: &AppRecord, own: bool) -> Explanation {
+    let told = explain_app(identity, policy, (&app.name, &app.labels));
+    let context = LockContext::of_identity(identity).host(None, Some(app.host_id));
     told_to(own, told).unless(policy.check_locks(&context))
 }
 

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use remoteler_ca::TokenClaims;
-use remoteler_core::{ApiError, ApiErrorKind, AuditKind, VerifiedUser, random_uuid};
+use remoteler_core::{ApiError, ApiErrorKind, AppName, AuditKind, OnlyAt, Timestamp, VerifiedUser, random_uuid};
 
 use crate::{
     AuthService,
@@ -30,20 +30,28 @@ impl AuthService {
         ttl: Duration,
     ) -> Result<String, ApiError> {
         let (inner, user, audience) = (Arc::clone(&self.inner()), user.clone(), audience.to_owned());
-        crate::api::detached(async move { inner.issue_identity_token(&user, audience, ttl).await }).await
+        crate::api::detached(async move { Ok(inner.issue_identity_token(&user, audience, ttl, None).await?.0) }).await
     }
 }
 
 impl Inner {
-    async fn issue_identity_token(&self, user: &VerifiedUser, audience: String, ttl: Duration) -> ApiResult<String> {
+    /// The same, and when it ends. A certificate for one application is good for a token of that one.
+    pub(crate) async fn issue_identity_token(
+        &self,
+        user: &VerifiedUser,
+        audience: String,
+        ttl: Duration,
+        app: Option<&AppName>,
+    ) -> ApiResult<(String, Timestamp)> {
         if audience.is_empty() || audience.len() > MAX_AUDIENCE || audience.chars().any(char::is_control) {
             return Err(bad_request(format!(
                 "an audience has 1 to {MAX_AUDIENCE} octets and no control characters; give the application's address"
             )));
         }
         let denied = |message: String| ApiError::new(ApiErrorKind::Denied, message);
-        if let Some(kube) = user.only_at() {
-            return Err(denied(format!("the certificate counts at Kubernetes cluster {kube} only; log in for more")));
+        let elsewhere = |only: &&OnlyAt| !matches!((only, app), (OnlyAt::App(name), Some(app)) if name == app);
+        if let Some(place) = user.only_at().filter(elsewhere) {
+            return Err(denied(format!("the certificate counts at {place} only; log in for more")));
         }
         let now = self.clock.now();
         let expires = now.plus(ttl).min(user.expires());
@@ -74,6 +82,6 @@ impl Inner {
         };
         self.record(event).await?;
         let signed = self.issuer.authorities().tokens.active().sign(&claims);
-        signed.map_err(|cause| failure::authority(&cause))
+        signed.map(|token| (token, expires)).map_err(|cause| failure::authority(&cause))
     }
 }

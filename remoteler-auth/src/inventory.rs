@@ -1,10 +1,11 @@
-//! Heartbeats of nodes, Kubernetes services and proxies, and who sees them. A record ends some time after the last heartbeat, by how often its host said that there would be one.
+//! Heartbeats of nodes, Kubernetes services, web applications and proxies, and who sees them. A record ends some time after the last heartbeat, by how often its host said
+//! that there would be one.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use remoteler_core::{
-    ApiError, AuditKind, HostId, HostIdentity, KubeClusterName, KubeRecord, Labels, NodeName, NodeRecord, PolicySource,
-    SystemRole, Timestamp, Verb, Visibility, authorize_rule,
+    ApiError, AppAddress, AppName, AppRecord, AuditKind, Heartbeat, HostId, HostIdentity, KubeClusterName, KubeRecord,
+    Labels, NodeName, NodeRecord, PolicySource, Revision, SystemRole, Timestamp, Verb, Visibility, authorize_rule,
 };
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,9 @@ const MAX_TEXT: usize = 256;
 pub(crate) struct ProxyRecord {
     pub(crate) public_addr: String,
     pub(crate) announced: Timestamp,
+    /// Of its host; records of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
 }
 
 /// Who may see what of the inventory.
@@ -65,13 +69,41 @@ impl Inner {
         self.announced(heartbeat, &key::of(key::KUBE_LABELS, &record.name), &record.labels).await
     }
 
+    pub(crate) async fn announce_app(&self, caller: &Caller, record: AppRecord) -> ApiResult<()> {
+        let host = self.admit_host(caller, SystemRole::App, "announce an application").await?;
+        if record.host_id != host.id || !host.apps.contains(&record.name) {
+            return Err(self.refuse(caller, &format!("announce application {}", record.name)).await); // I28
+        }
+        check(&record.labels, record.addr.as_deref(), &record.version)?;
+        let (what, owner) = (format!("application {}", record.name), key::of(key::APP_OWNERS, &record.name));
+        let name_since = self.check_owner(&owner, host, &what).await?;
+        let now = self.clock.now();
+        let record = AppRecord { last_seen: now, labels: host.labelled(record.labels), ..record };
+        let until = Some(now.plus(record.heartbeat.life()));
+        let (place, labels) = (key::of(key::APPS, &record.name), key::of(key::APP_LABELS, &record.name));
+        let mut tries = 0;
+        loop {
+            // Who is removed at this moment keeps no address.
+            let heartbeat = Batch::new().write(&place, &record, until)?.given(&owner, name_since);
+            let heartbeat = self.claim_address(caller, &record, heartbeat).await?;
+            let announced = self.with_labels(heartbeat, &labels, &record.labels).await?;
+            if self.took_turn(announced, &mut tries).await? {
+                return Ok(());
+            }
+        }
+    }
+
     /// Writes a heartbeat, and the labels beside it where they are not those of the one before.
     async fn announced(&self, heartbeat: Batch, known: &str, labels: &Labels) -> ApiResult<()> {
-        let batch = match self.records.read::<Labels>(known).await? {
+        let batch = self.with_labels(heartbeat, known, labels).await?;
+        Ok(self.records.commit(batch).await?)
+    }
+
+    async fn with_labels(&self, heartbeat: Batch, known: &str, labels: &Labels) -> ApiResult<Batch> {
+        Ok(match self.records.read::<Labels>(known).await? {
             Some(before) if before == *labels => heartbeat,
             Some(_) | None => heartbeat.write(known, labels, None)?,
-        };
-        Ok(self.records.commit(batch).await?)
+        })
     }
 
     /// The labels that each node had when it was heard last, also of those that are away.
@@ -86,11 +118,39 @@ impl Inner {
         Ok(known.into_iter().filter_map(|(name, labels, _)| Some((name.parse().ok()?, labels))).collect())
     }
 
+    /// The same of web applications.
+    pub(crate) async fn known_apps(&self) -> ApiResult<BTreeMap<AppName, Labels>> {
+        let known = self.records.list::<Labels>(key::APP_LABELS).await?;
+        Ok(known.into_iter().filter_map(|(name, labels, _)| Some((name.parse().ok()?, labels))).collect())
+    }
+
     pub(crate) async fn announce_proxy(&self, caller: &Caller, public_addr: String) -> ApiResult<()> {
         let host = self.admit_host(caller, SystemRole::Proxy, "announce a proxy").await?;
         check_addr(&public_addr)?;
-        let record = ProxyRecord { public_addr, announced: self.clock.now() };
-        Ok(self.records.write(&key::of(key::PROXIES, host.id), &record, None).await?)
+        let record = ProxyRecord { public_addr, announced: self.clock.now(), name: Some(host.name.to_string()) };
+        let mut tries = 0;
+        loop {
+            let heartbeat = Batch::new().write(&key::of(key::PROXIES, host.id), &record, None)?;
+            let heartbeat = self.claim_proxy_name(caller, &record, heartbeat).await?;
+            if self.took_turn(heartbeat, &mut tries).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Where browsers reach an application. Where there are several proxies and it has no address of its own: at the one whose host id is the first, so
+    /// that the address, which is the audience of its tokens, does not change with each heartbeat. None there that another application has claimed.
+    pub(crate) async fn app_address(&self, app: &AppRecord) -> ApiResult<Option<AppAddress>> {
+        let mut proxies = self.standing_proxies().await?;
+        let oldest = self.clock.now().minus(Heartbeat::default().life());
+        proxies.sort_by(|(id, one), (other_id, other)| {
+            (one.announced < oldest).cmp(&(other.announced < oldest)).then_with(|| id.cmp(other_id))
+        });
+        let proxy = proxies.first().map_or("", |(_, proxy)| proxy.public_addr.as_str());
+        Ok(match app.address(proxy) {
+            Some(address) if !self.is_anothers(&address, &app.name).await? => Some(address),
+            Some(_) | None => None,
+        })
     }
 
     /// Public address of the proxy that announced itself last. A hint: that it cannot be read fails nothing.
@@ -124,6 +184,23 @@ impl Inner {
                 clusters.into_iter().filter(|kube| visible.kube_cluster(kube)).collect()
             }
         })
+    }
+
+    pub(crate) async fn apps(&self, caller: &Caller) -> ApiResult<Vec<AppRecord>> {
+        let view = self.view(caller, "app").await?;
+        let policy = self.policy.policy();
+        let apps = self.all_apps().await?;
+        Ok(match view {
+            View::All => apps,
+            View::User(user) => {
+                let visible = Visibility::of(user, &policy);
+                apps.into_iter().filter(|app| visible.app(app)).collect()
+            }
+        })
+    }
+
+    pub(crate) async fn all_apps(&self) -> ApiResult<Vec<AppRecord>> {
+        Ok(self.records.list::<AppRecord>(key::APPS).await?.into_iter().map(|(_, app, _)| app).collect())
     }
 
     pub(crate) async fn all_nodes(&self) -> ApiResult<Vec<NodeRecord>> {
@@ -161,6 +238,26 @@ impl Inner {
         self.forget(actor, "kube_cluster", name.as_str(), &key::of(key::KUBE_OWNERS, &name), gone).await
     }
 
+    /// Removes a web application and frees its name and its addresses.
+    pub(crate) async fn delete_app(&self, actor: String, name: &str) -> ApiResult<()> {
+        let name = AppName::new(name).map_err(|cause| bad_request(cause.to_string()))?;
+        let (owner, mut tries) = (key::of(key::APP_OWNERS, &name), 0);
+        loop {
+            let Some((_, since)) = self.records.read_at::<HostId>(&owner).await? else {
+                return Err(not_found(format!("there is no app {name}")));
+            };
+            if tries == 0 {
+                let (user, kind) = (actor.clone(), "app".into());
+                self.record(AuditKind::ResourceDelete { user, kind, name: name.to_string() }).await?;
+            }
+            let gone = Batch::new().delete(&key::of(key::APPS, &name)).delete(&key::of(key::APP_LABELS, &name));
+            let gone = self.free_addresses(&name, gone.delete_at(&owner, since)).await?;
+            if self.took_turn(gone, &mut tries).await? {
+                return Ok(());
+            }
+        }
+    }
+
     /// Frees the name and forgets what was said under it, in one write.
     async fn forget(&self, actor: String, kind: &str, name: &str, owner: &str, gone: Batch) -> ApiResult<()> {
         if self.records.read::<HostId>(owner).await?.is_none() {
@@ -175,15 +272,13 @@ impl Inner {
         Ok(owners.into_iter().find(|(_, owner, _)| *owner == host).map(|(name, ..)| name))
     }
 
-    async fn check_owner(&self, key: &str, host: &HostIdentity, what: &str) -> ApiResult<()> {
-        match self.records.read::<HostId>(key).await? {
-            Some(owner) if owner == host.id => Ok(()),
-            Some(owner) => Err(conflict(format!("{what} belongs to host {owner}, not to {}", host.id))),
+    /// Since which revision the name is the host's.
+    async fn check_owner(&self, key: &str, host: &HostIdentity, what: &str) -> ApiResult<Revision> {
+        match self.records.read_at::<HostId>(key).await? {
+            Some((owner, since)) if owner == host.id => Ok(since),
+            Some((owner, _)) => Err(conflict(format!("{what} belongs to host {owner}, not to {}", host.id))),
             // Removed by an administrator, and still there: the name is free, and the host has a certificate for it.
-            None => {
-                self.records.create(key, &host.id, None).await?;
-                Ok(())
-            }
+            None => Ok(self.records.create(key, &host.id, None).await?),
         }
     }
 

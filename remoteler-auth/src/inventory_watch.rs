@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use remoteler_core::{
-    Change, Heartbeat, InventoryUpdate, Item, KubeRecord, Labels, MAX_PAGE, NodeRecord, PolicySource, Revision,
-    SystemRole, wire,
+    AppRecord, Change, Heartbeat, InventoryUpdate, Item, KubeRecord, Labels, MAX_PAGE, NodeRecord, PolicySource,
+    Revision, SystemRole, wire,
 };
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout_at};
@@ -60,7 +60,7 @@ impl Inner {
                 return Ok(InventoryUpdate::empty(after, self.clock.now()));
             }
             let deadline = if after < present { deadline.max(Instant::now() + PATIENCE) } else { deadline };
-            // Only what stands below these prefixes is told; the store is asked for all, so that one place in its history does for the three.
+            // Only what stands below these prefixes is told; the store is asked for all, so that one place in its history does for all of them.
             let found = tokio::select! {
                 found = timeout_at(deadline, self.records.watch("", after, MAX_PAGE)) => found,
                 () = place.wanted() => return Ok(InventoryUpdate::empty(after, self.clock.now())),
@@ -96,8 +96,9 @@ impl Inner {
         let (nodes, revision) = self.records.items_at(key::NODES).await?;
         let mut update = InventoryUpdate { whole: true, ..InventoryUpdate::empty(revision, now) };
         let kube_clusters = self.records.items(key::KUBE_CLUSTERS).await?;
+        let apps = self.records.items(key::APPS).await?;
         let proxies = self.records.items(key::PROXIES).await?;
-        for item in nodes.iter().chain(&kube_clusters).chain(&proxies) {
+        for item in nodes.iter().chain(&kube_clusters).chain(&apps).chain(&proxies) {
             put(&mut update, item)?;
         }
         let oldest = now.minus(Heartbeat::default().life());
@@ -117,8 +118,11 @@ fn put(update: &mut InventoryUpdate, item: &Item) -> Result<(), RecordError> {
     } else if item.key.starts_with(key::KUBE_CLUSTERS) {
         let kube: KubeRecord = record(item)?;
         update.kube_clusters.push(KubeRecord { labels: Labels::new(), ..kube });
+    } else if item.key.starts_with(key::APPS) {
+        let app: AppRecord = record(item)?;
+        update.apps.push(AppRecord { labels: Labels::new(), ..app });
     } else if let Some(host_id) = item.key.strip_prefix(key::PROXIES).and_then(|id| id.parse().ok()) {
-        let ProxyRecord { public_addr, announced: last_seen } = record(item)?;
+        let ProxyRecord { public_addr, announced: last_seen, name: _ } = record(item)?;
         update.proxies.push(remoteler_core::ProxyRecord { host_id, public_addr, last_seen });
     }
     Ok(())
@@ -132,6 +136,9 @@ fn delete(update: &mut InventoryUpdate, key: &str) {
     } else if let Some(name) = key.strip_prefix(key::KUBE_CLUSTERS).and_then(|name| name.parse().ok()) {
         update.kube_clusters.retain(|kube| kube.name != name);
         update.gone_kube_clusters.push(name);
+    } else if let Some(name) = key.strip_prefix(key::APPS).and_then(|name| name.parse().ok()) {
+        update.apps.retain(|app| app.name != name);
+        update.gone_apps.push(name);
     } else if let Some(id) = key.strip_prefix(key::PROXIES).and_then(|id| id.parse().ok()) {
         update.proxies.retain(|proxy| proxy.host_id != id);
         update.gone_proxies.push(id);

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuditKind, HostCerts, HostId, HostIdentity, InstanceId, JoinRequest, KubeClusterName,
-    Labels, LockContext, NodeName, RevocationTarget, SourceNet, SystemRole, TokenScope,
+    ApiError, ApiErrorKind, AppName, AuditKind, HostCerts, HostId, HostIdentity, InstanceId, JoinRequest,
+    KubeClusterName, Labels, LockContext, NodeName, RevocationTarget, SourceNet, SystemRole, TokenScope,
 };
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +28,8 @@ pub struct LocalHost {
     pub roles: BTreeSet<SystemRole>,
     /// Kubernetes clusters it will announce.
     pub kube_clusters: BTreeSet<KubeClusterName>,
+    /// Web applications it will announce.
+    pub apps: BTreeSet<AppName>,
     /// Public key to be certified for SSH, OpenSSH's one-line form.
     pub ssh_public_key: String,
     /// Public key to be certified for TLS: PEM of a SubjectPublicKeyInfo.
@@ -240,10 +242,10 @@ impl Inner {
                 format!("the join token is for host {host} to join again: run remoteler rejoin there"),
             ));
         }
-        let JoinRequest { node_name: name, roles, kube_clusters, ssh_public_key, tls_public_key, .. } = request;
-        pass.scope.admits(&roles, &name, &kube_clusters).map_err(|cause| refused(&cause))?;
+        let JoinRequest { node_name: name, roles, kube_clusters, apps, ssh_public_key, tls_public_key, .. } = request;
+        pass.scope.admits(&roles, &name, &kube_clusters, &apps).map_err(|cause| refused(&cause))?;
         let labels = pass.scope.labels.clone();
-        let mut host = LocalHost { name, roles, kube_clusters, ssh_public_key, tls_public_key, host_id: None };
+        let mut host = LocalHost { name, roles, kube_clusters, apps, ssh_public_key, tls_public_key, host_id: None };
         host.host_id = self.asked_before(&host, &labels, &pass).await?;
         self.admit_new(Admission { host, labels, pass: Some(pass), again: false }, event).await
     }
@@ -259,7 +261,8 @@ impl Inner {
         let same = pass.hash.is_some()
             && record.joined_with == pass.hash
             && (&record.ssh_public_key, &record.tls_public_key) == (&host.ssh_public_key, &host.tls_public_key)
-            && (&record.identity.roles, &record.identity.kube_clusters) == (&host.roles, &host.kube_clusters)
+            && (&record.identity.roles, &record.identity.kube_clusters, &record.identity.apps)
+                == (&host.roles, &host.kube_clusters, &host.apps)
             && record.identity.labels == *labels;
         if !same {
             return Ok(None);

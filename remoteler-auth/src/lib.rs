@@ -5,6 +5,9 @@
 mod account;
 mod admission;
 mod api;
+mod app_addresses;
+mod app_launch;
+mod app_sessions;
 mod authorities;
 mod backups;
 mod blocking;

@@ -164,6 +164,7 @@ impl Inner {
             ResourceKind::Token
             | ResourceKind::Node
             | ResourceKind::KubeCluster
+            | ResourceKind::App
             | ResourceKind::Lock
             | ResourceKind::ClusterAuthPreference
             | ResourceKind::ClusterNetworkingConfig

@@ -148,6 +148,7 @@ impl Inner {
             users: users.into_iter().map(|(_, user, _)| (user.name, (user.roles, user.traits))).collect(),
             nodes: self.known_nodes().await?,
             kube_clusters: self.known_kube_clusters().await?,
+            apps: self.known_apps().await?,
         })
     }
 }

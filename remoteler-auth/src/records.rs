@@ -59,10 +59,18 @@ pub(crate) mod key {
     pub(crate) const NODE_OWNERS: &str = "nodes-owner/";
     /// `kube-owner/<name>`, likewise.
     pub(crate) const KUBE_OWNERS: &str = "kube-owner/";
+    /// `app-owner/<name>`, likewise.
+    pub(crate) const APP_OWNERS: &str = "app-owner/";
+    /// `app-addr-owner/<host name>` holds the name of the one application whose public address that is.
+    pub(crate) const APP_ADDR_OWNERS: &str = "app-addr-owner/";
+    /// The host name that was claimed last: of two claims at the same moment one sees the other.
+    pub(crate) const APP_ADDR_TURN: &str = "app-addr-turn";
     /// `nodes/<name>`: the last heartbeat.
     pub(crate) const NODES: &str = "nodes/";
     /// `kube/<name>`: the last heartbeat.
     pub(crate) const KUBE_CLUSTERS: &str = "kube/";
+    /// `apps/<name>`: the last heartbeat.
+    pub(crate) const APPS: &str = "apps/";
     /// `hosts/<host id>`: what the host was let in as, and the keys it joined with.
     pub(crate) const HOSTS: &str = "hosts/";
     /// `standings/<host id>`: which machine the host is, and what was issued to it.
@@ -96,6 +104,8 @@ pub(crate) mod key {
     pub(crate) const NODE_LABELS: &str = "known-labels/node/";
     /// `known-labels/kube/<name>`, likewise.
     pub(crate) const KUBE_LABELS: &str = "known-labels/kube/";
+    /// `known-labels/app/<name>`, likewise.
+    pub(crate) const APP_LABELS: &str = "known-labels/app/";
     /// `leases/<id>`: counted connections.
     pub(crate) const LEASES: &str = "leases/";
 
@@ -117,6 +127,13 @@ pub(crate) mod key {
     pub(crate) const WEB_SESSIONS: &str = "web-sessions/";
     /// `user-web-sessions/<user>/<hash of id>`: browsers that are logged in.
     pub(crate) const USER_WEB_SESSIONS: &str = "user-web-sessions/";
+
+    /// `app-codes/<hash of code>`: ways to web applications that were opened a moment ago.
+    pub(crate) const APP_CODES: &str = "app-codes/";
+    /// `app-sessions/<hash of secret>`: sessions of browsers with web applications.
+    pub(crate) const APP_SESSIONS: &str = "app-sessions/";
+    /// `app-session-names/<session>` holds the hash of that session's secret.
+    pub(crate) const APP_SESSION_NAMES: &str = "app-session-names/";
 
     pub(crate) fn of(prefix: &str, name: impl std::fmt::Display) -> String {
         format!("{prefix}{name}")
@@ -174,6 +191,11 @@ impl Batch {
         expires: Timestamp,
     ) -> Result<Self, RecordError> {
         Self(self.0.expect(key, Expected::At(revision))).write(key, record, Some(expires))
+    }
+
+    /// Nothing else is done unless what stands there is still that of `revision`.
+    pub(crate) fn given(self, key: &str, revision: Revision) -> Self {
+        Self(self.0.expect(key, Expected::At(revision)))
     }
 
     /// Whether the store takes so much at once.

@@ -3,8 +3,8 @@
 //! more. Owns the proof's check; the rest is as in joining.
 
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuditKind, HostCerts, HostId, JoinRequest, LockContext, PolicySource, RejoinStatement,
-    RevocationTarget,
+    ApiError, ApiErrorKind, AuditKind, HostCerts, HostId, HostIdentity, JoinRequest, LockContext, PolicySource,
+    RejoinStatement, RevocationTarget,
 };
 use ssh_key::PublicKey;
 
@@ -57,15 +57,16 @@ impl Inner {
         statement
             .verify(&proof.signature, &recorded, self.clock.now())
             .map_err(|cause| ApiError::new(ApiErrorKind::Denied, format!("host {id} is not taken back: {cause}")))?;
-        if (&request.node_name, &request.roles, &request.kube_clusters)
-            != (&identity.name, &identity.roles, &identity.kube_clusters)
+        if (&request.node_name, &request.roles, &request.kube_clusters, &request.apps)
+            != (&identity.name, &identity.roles, &identity.kube_clusters, &identity.apps)
         {
             return Err(bad_request(format!(
                 "host {id} is {} with other services than it asks for; a rejoin changes neither name nor services",
                 identity.name
             )));
         }
-        pass.scope.admits(&identity.roles, &identity.name, &identity.kube_clusters).map_err(|cause| refused(&cause))?;
+        let HostIdentity { roles, name, kube_clusters, apps, .. } = &identity;
+        pass.scope.admits(roles, name, kube_clusters, apps).map_err(|cause| refused(&cause))?;
         self.check_spent(id, &pass, joined_with.as_deref()).await?;
         let JoinRequest { ssh_public_key, tls_public_key, .. } = request;
         let host_name = identity.name.clone();
@@ -73,6 +74,7 @@ impl Inner {
             name: identity.name,
             roles: identity.roles,
             kube_clusters: identity.kube_clusters,
+            apps: identity.apps,
             ssh_public_key,
             tls_public_key,
             host_id: Some(id),

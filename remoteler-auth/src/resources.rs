@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use remoteler_core::{
-    JoinMethod, KubeRecord, KubernetesAllow, KubernetesRules, Metadata, NewUser, NodeRecord, Resource, ResourceKind,
-    RoleName, Secret, TokenChecker, TokenSpec, TokenSummary, Traits, UserName, Verb,
+    AppRecord, JoinMethod, KubeRecord, KubernetesAllow, KubernetesRules, Metadata, NewUser, NodeRecord, Resource,
+    ResourceKind, RoleName, Secret, TokenChecker, TokenSpec, TokenSummary, Traits, UserName, Verb,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -47,6 +47,7 @@ impl Inner {
             ResourceKind::Token => self.token_summaries().await?.into_iter().map(token_document).collect(),
             ResourceKind::Node => self.all_nodes().await?.into_iter().map(node_document).collect(),
             ResourceKind::KubeCluster => self.all_kube_clusters().await?.into_iter().map(kube_document).collect(),
+            ResourceKind::App => self.all_apps().await?.into_iter().map(app_document).collect(),
             ResourceKind::PolicyTest => {
                 self.records.list::<Resource>(key::POLICY_TESTS).await?.into_iter().map(|(_, test, _)| test).collect()
             }
@@ -90,7 +91,8 @@ impl Inner {
             | ResourceKind::Github
             | ResourceKind::Saml
             | ResourceKind::Node
-            | ResourceKind::KubeCluster => {
+            | ResourceKind::KubeCluster
+            | ResourceKind::App => {
                 let how = kind.made_elsewhere().unwrap_or_default();
                 let kind = kind.as_str();
                 Err(bad_request(format!(
@@ -116,6 +118,7 @@ impl Inner {
             ResourceKind::Role
             | ResourceKind::Node
             | ResourceKind::KubeCluster
+            | ResourceKind::App
             | ResourceKind::PolicyTest
             | ResourceKind::Lock
             | ResourceKind::ClusterAuthPreference
@@ -129,6 +132,7 @@ impl Inner {
                 match kind {
                     ResourceKind::Role => self.delete_role(actor, &name).await,
                     ResourceKind::Node => self.delete_node(actor, &name).await,
+                    ResourceKind::App => self.delete_app(actor, &name).await,
                     ResourceKind::PolicyTest => self.delete_policy_test(actor, &name).await,
                     ResourceKind::Lock => self.delete_lock(actor, &name).await,
                     ResourceKind::ClusterAuthPreference
@@ -205,4 +209,12 @@ fn kube_document(kube: KubeRecord) -> Resource {
     let KubeRecord { host_id, name, labels, addr, version, last_seen, heartbeat: _ } = kube;
     let spec = json!({ "host_id": host_id, "addr": addr, "version": version, "last_seen": last_seen });
     document(ResourceKind::KubeCluster, "v3", Metadata { labels, ..named(name) }, spec)
+}
+
+fn app_document(app: AppRecord) -> Resource {
+    let AppRecord { host_id, name, public_addr, labels, version, addr, last_seen, heartbeat: _ } = app;
+    let spec = json!({
+        "host_id": host_id, "public_addr": public_addr, "addr": addr, "version": version, "last_seen": last_seen
+    });
+    document(ResourceKind::App, "v3", Metadata { labels, ..named(name) }, spec)
 }

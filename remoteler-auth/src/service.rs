@@ -184,6 +184,10 @@ pub(crate) struct Limits {
     pub(crate) session_user: Limiter,
     /// Pages of one user that one caller has open for sessions.
     pub(crate) session_pages: Limiter,
+    /// Ways to web applications that one user opens.
+    pub(crate) app_launches: Limiter,
+    /// Names that hosts are refused in the same words.
+    pub(crate) refused_names: Limiter,
     /// Renewals of one host.
     pub(crate) renewals: Limiter,
     /// Failed joins from one address.
@@ -304,6 +308,8 @@ impl AuthService {
             login_address: Limiter::new(30, WINDOW),
             session_user: Limiter::new(10, WINDOW),
             session_pages: Limiter::new(PAGES, PAGES_WINDOW),
+            app_launches: Limiter::new(60, WINDOW),
+            refused_names: Limiter::new(1, Duration::from_secs(3600)),
             renewals: Limiter::new(60, WINDOW),
             join: Limiter::new(10, WINDOW),
             guess: Mutex::new(()),

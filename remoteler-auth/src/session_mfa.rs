@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use remoteler_ca::{KubeProfile, PreparedX509};
+use remoteler_ca::{AppProfile, KubeProfile, PreparedX509};
 use remoteler_core::{
     ApiError, ApiErrorKind, AuditKind, CaKind, FactorKind, LockContext, PolicySource, SSH_PROOF_LIFE, SecondFactor,
     Secret, SessionId, SessionProof, SessionProofRequest, SessionProven, SessionPurpose, SessionTarget, SystemRole,
@@ -26,7 +26,7 @@ use crate::{
 /// Proofs of one user at the same moment that are told apart; more ask again.
 const TURNS: usize = 8;
 const NOT_TOUCHED: &str = "no security key was touched for this session yet; touch it on the page, then press Enter";
-const WRONG: &str =
+pub(crate) const WRONG: &str =
     "the code is wrong or was used; each counts once, so wait for the next one (recovery codes open no sessions)";
 
 /// What is to be proven, once it is known who asks.
@@ -180,8 +180,40 @@ impl Inner {
                 let place = format!("Kubernetes cluster {name}");
                 Ok(Asked { user, target, place, remote, expires, certificate: Some((issue, about)), tls_key })
             }
+            (SessionPurpose::App { app, tls_public_key }, Caller::User { user, .. }) => {
+                let identity = self.current(user).await?;
+                self.check_locks(&LockContext::of_user(user))?;
+                // For as long as what is begun with it may last, and not for `mfa_verification_interval`: a session with an application is one thing from its opening to
+                // its end, as a shell is, and has many connections where that has one; to ask again for each would be to ask in the middle of the work. A program on the
+                // user's own machine holds the key, in memory.
+                let expires = Timestamp::from_unix_seconds(user.expires().unix_seconds());
+                let target = SessionTarget::App { name: app.clone() };
+                let profile = AppProfile {
+                    // I10: what the login's certificate says, for one place.
+                    identity: identity.clone(),
+                    app: app.clone(),
+                    session,
+                    tls_key: self.issuer.tls_key(&tls_public_key)?,
+                    not_after: expires,
+                    proof: Some(SessionProof::new(session, identity.user.clone(), target.clone(), expires)),
+                    login_expires: user.expires(),
+                    proxy: None,
+                };
+                let issue = self
+                    .issuer
+                    .prepare_single(CaKind::User, |authority, now, entropy| profile.prepare(authority, now, entropy))?;
+                let about = About {
+                    user: identity.user.to_string(),
+                    roles: identity.roles.iter().map(ToString::to_string).collect(),
+                    ..About::default()
+                };
+                let (user, remote) = (identity.user.clone(), remote(caller, None));
+                let place = format!("application {app}");
+                let (certificate, tls_key) = (Some((issue, about)), Some(tls_public_key));
+                Ok(Asked { user, target, place, remote, expires, certificate, tls_key })
+            }
             (
-                SessionPurpose::Kubernetes { .. },
+                SessionPurpose::Kubernetes { .. } | SessionPurpose::App { .. },
                 Caller::Anonymous { .. } | Caller::Host { .. } | Caller::LocalAdmin,
             ) => Err(self.refuse(caller, "show a second factor for a session").await),
         }
@@ -194,7 +226,7 @@ impl Inner {
 
     /// The name of the factor whose code this is. It is used up before the answer, also when several show it at once (I48). Wrong ones are counted by user,
     /// apart from those of logins: whoever holds a node may keep a user from sessions, and not from logging in.
-    async fn take_session_code(&self, user: &UserName, code: &Secret) -> ApiResult<Option<String>> {
+    pub(crate) async fn take_session_code(&self, user: &UserName, code: &Secret) -> ApiResult<Option<String>> {
         let (limit, name) = (&self.limits.session_user, user.as_str());
         match limit.enter(name, self.clock.now()) {
             Turn::Now => {}
@@ -210,7 +242,7 @@ impl Inner {
     }
 
     /// Whether codes of apps are second factors here; without a second factor at logins, any kind is one for sessions.
-    fn codes_count(&self) -> bool {
+    pub(crate) fn codes_count(&self) -> bool {
         let wanted = self.second_factor();
         wanted == SecondFactor::Off || wanted.takes(FactorKind::Totp)
     }

@@ -343,5 +343,6 @@ pub(crate) fn names(target: &SessionTarget) -> (String, Option<String>) {
     match target {
         SessionTarget::Node { host_id, login } => (host_id.to_string(), Some(login.to_string())),
         SessionTarget::KubeCluster { name } => (name.to_string(), None),
+        SessionTarget::App { name } => (name.to_string(), None),
     }
 }

@@ -166,6 +166,7 @@ impl Inner {
 #[expect(clippy::wildcard_enum_match_arm, reason = "a kind that is not named here must be refused, also when new")]
 fn may_report(host: &HostIdentity, kind: &AuditKind) -> bool {
     let is = |role| host.roles.contains(&role);
+    let is_app = |name: &String| is(SystemRole::App) && host.apps.iter().any(|app| app.as_str() == name);
     let own = |session: &SessionFields| is(SystemRole::Node) && session.server_id == host.id.to_string();
     match kind {
         AuditKind::SessionStart { session, .. }
@@ -176,6 +177,7 @@ fn may_report(host: &HostIdentity, kind: &AuditKind) -> bool {
         AuditKind::KubeRequest { kubernetes_cluster, .. } => {
             is(SystemRole::Kube) && host.kube_clusters.iter().any(|kube| kube.as_str() == kubernetes_cluster)
         }
+        AuditKind::AppSessionRequest { app_name, .. } => is_app(app_name),
         AuditKind::AuditDropped { server_id, .. } => *server_id == host.id.to_string(),
         AuditKind::TunnelConnect { .. } => is(SystemRole::Proxy),
         AuditKind::ServiceConnect { server_id, .. } => is(SystemRole::Node) && *server_id == host.id.to_string(),
@@ -184,6 +186,7 @@ fn may_report(host: &HostIdentity, kind: &AuditKind) -> bool {
             is(SystemRole::Proxy)
                 || (is(SystemRole::Node) && host.name.as_str() == server_hostname)
                 || (is(SystemRole::Kube) && host.kube_clusters.iter().any(|kube| kube.as_str() == server_hostname))
+                || is_app(server_hostname)
         }
         AuditKind::AuthAttempt { service, .. } => service.parse().is_ok_and(is),
         AuditKind::SessionRejected { service, server_hostname, .. } => match service.parse() {
@@ -191,6 +194,7 @@ fn may_report(host: &HostIdentity, kind: &AuditKind) -> bool {
             Ok(SystemRole::Kube) => {
                 is(SystemRole::Kube) && host.kube_clusters.iter().any(|kube| kube.as_str() == server_hostname)
             }
+            Ok(SystemRole::App) => is_app(server_hostname),
             _ => false,
         },
         // The rest only the auth service sees.

@@ -5,6 +5,7 @@
 mod account_pages;
 mod invite;
 mod jwks;
+mod launch_pages;
 mod login_pages;
 mod logout_pages;
 mod pages;
@@ -66,6 +67,8 @@ fn shown() -> Router<ApiForAddress> {
         .merge(login_pages::router())
         .merge(account_pages::router())
         .merge(session_pages::router())
+        .merge(launch_pages::router())
+        .layer(middleware::from_fn(launch_pages::lead_back))
 }
 
 /// The X.509 revocation lists and nothing else, for a listener without TLS: they are signed, and who reads them by a URL in a certificate often

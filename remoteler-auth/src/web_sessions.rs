@@ -65,6 +65,11 @@ impl WebSessionRecord {
         self.proven.is_some_and(|shown| shown.plus(FRESH) > now)
     }
 
+    /// When it ends, however much it is used.
+    pub(crate) const fn ends_at_last(&self) -> Timestamp {
+        self.expires
+    }
+
     fn ends(&self) -> Timestamp {
         self.expires.min(self.seen.plus(IDLE))
     }
@@ -108,7 +113,11 @@ impl Inner {
     /// The session of this secret, if it is one, and its user is there and is let in.
     pub(crate) async fn web_session(&self, secret: Option<&Secret>) -> ApiResult<Option<Shown>> {
         let Some(secret) = secret.filter(|secret| secret_hash::is_drawn(secret.reveal())) else { return Ok(None) };
-        let hash = secret_hash::hash(secret);
+        self.web_session_of(secret_hash::hash(secret), true).await
+    }
+
+    /// The session whose secret has this hash: what was begun in it goes on with it, and its use, where it is `in_use`, is use of the session.
+    pub(crate) async fn web_session_of(&self, hash: String, in_use: bool) -> ApiResult<Option<Shown>> {
         let Some(name) = self.records.read::<UserName>(&pointer_key(&hash)).await? else { return Ok(None) };
         let key = session_key(&name, &hash);
         let Some(mut record) = self.records.read::<WebSessionRecord>(&key).await? else { return Ok(None) };
@@ -134,7 +143,7 @@ impl Inner {
             self.end_web_session(&hash, &record, "").await?;
             return Ok(None);
         }
-        if record.seen.plus(SEEN) <= now {
+        if in_use && record.seen.plus(SEEN) <= now {
             // Never one that was ended meanwhile: it is replaced, not written.
             if let Some((stored, revision)) = self.records.read_at::<WebSessionRecord>(&key).await? {
                 record = WebSessionRecord { seen: now, ..stored };

@@ -39,8 +39,8 @@ pub use lint::LintError;
 pub use pkcs11::{Pkcs11Config, Pkcs11Signer, Pkcs11Token, TokenChoice};
 pub use prepared::{PreparedHost, PreparedSsh, PreparedUser, PreparedX509};
 pub use profile::{
-    DatabaseProfile, HostProfile, KubeProfile, MAX_USER_TTL, OpensshHostProfile, OpensshUserProfile, ProfileError,
-    ServerProfile, SmartCardProfile, SshPermits, UserProfile,
+    AppProfile, DatabaseProfile, HostProfile, KubeProfile, MAX_USER_TTL, OpensshHostProfile, OpensshUserProfile,
+    ProfileError, ServerProfile, SmartCardProfile, SshPermits, UserProfile,
 };
 pub use purpose::Purpose;
 pub use rotation::{CONTACT, KeyMove, MAX_GRACE, MIN_GRACE, Rotation, RotationError, Step};

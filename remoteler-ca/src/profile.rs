@@ -1,6 +1,7 @@
 //! What is wanted, raw ([`UserProfile`] and its siblings), and the one way from there to something that may be signed: `prepare`, which
 //! checks, draws the serials, builds and lints. Owns every rule about the content of certificates. Never signs.
 
+mod app;
 mod cluster;
 mod database;
 mod kube;
@@ -10,6 +11,7 @@ mod smart_card;
 
 use std::time::Duration;
 
+pub use app::AppProfile;
 pub use cluster::{HostProfile, UserProfile};
 pub use database::DatabaseProfile;
 pub use kube::KubeProfile;
@@ -96,7 +98,7 @@ pub enum ProfileError {
         name: String,
     },
     /// A host that is no service.
-    #[error("host {subject} has no role; name at least one of auth, proxy, node and kube")]
+    #[error("host {subject} has no role; name at least one of auth, proxy, node, kube and app")]
     NoRole {
         /// Which host.
         subject: String,

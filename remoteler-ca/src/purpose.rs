@@ -12,6 +12,8 @@ pub enum Purpose {
     Host,
     /// A user, for one Kubernetes cluster and nothing else.
     KubeClient,
+    /// A user, for one web application and nothing else.
+    AppClient,
     /// A client of a database.
     DatabaseClient,
     /// A smart-card logon at a Windows desktop.
@@ -26,10 +28,11 @@ pub enum Purpose {
 
 impl Purpose {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::User,
         Self::Host,
         Self::KubeClient,
+        Self::AppClient,
         Self::DatabaseClient,
         Self::SmartCard,
         Self::Server,
@@ -41,7 +44,12 @@ impl Purpose {
     #[must_use]
     pub const fn authority(self) -> CaKind {
         match self {
-            Self::User | Self::KubeClient | Self::DatabaseClient | Self::SmartCard | Self::OpensshUser => CaKind::User,
+            Self::User
+            | Self::KubeClient
+            | Self::AppClient
+            | Self::DatabaseClient
+            | Self::SmartCard
+            | Self::OpensshUser => CaKind::User,
             Self::Host | Self::Server | Self::OpensshHost => CaKind::Host,
         }
     }
@@ -53,6 +61,7 @@ impl Purpose {
             Self::User => "user",
             Self::Host => "host",
             Self::KubeClient => "kubernetes client",
+            Self::AppClient => "application client",
             Self::DatabaseClient => "database client",
             Self::SmartCard => "smart card",
             Self::Server => "server",
@@ -66,7 +75,7 @@ impl Purpose {
     #[must_use]
     pub const fn has_identity(self) -> bool {
         match self {
-            Self::User | Self::Host | Self::KubeClient => true,
+            Self::User | Self::Host | Self::KubeClient | Self::AppClient => true,
             Self::DatabaseClient | Self::SmartCard | Self::Server | Self::OpensshUser | Self::OpensshHost => false,
         }
     }
@@ -80,7 +89,7 @@ impl Purpose {
     /// Object identifiers of the extended key usages, in the order in which they are written.
     pub(crate) const fn usages(self) -> &'static [&'static [u64]] {
         match self {
-            Self::User | Self::KubeClient | Self::DatabaseClient => &[CLIENT_AUTH],
+            Self::User | Self::KubeClient | Self::AppClient | Self::DatabaseClient => &[CLIENT_AUTH],
             Self::Host => &[SERVER_AUTH, CLIENT_AUTH],
             Self::Server => &[SERVER_AUTH],
             Self::SmartCard => &[CLIENT_AUTH, SMART_CARD_LOGON],

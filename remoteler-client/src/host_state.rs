@@ -7,9 +7,9 @@ use std::{
 };
 
 use remoteler_core::{
-    ClusterName, HostCerts, HostId, HostIdentity, Identity, KubeClusterName, NodeName, Secret, SshCertificatePurpose,
-    SystemRole, Timestamp, TrustBundle, VerifyError, X509Purpose, ssh_identity, verify_ssh_certificate,
-    verify_x509_chain,
+    AppName, ClusterName, HostCerts, HostId, HostIdentity, Identity, KubeClusterName, NodeName, Secret,
+    SshCertificatePurpose, SystemRole, Timestamp, TrustBundle, VerifyError, X509Purpose, ssh_identity,
+    verify_ssh_certificate, verify_x509_chain,
 };
 use remoteler_tunnel::{TlsIdentity, TlsIdentityError};
 use serde::{Deserialize, Serialize};
@@ -76,6 +76,8 @@ pub struct HostState {
     roles: BTreeSet<SystemRole>,
     #[serde(default)]
     kube_clusters: BTreeSet<KubeClusterName>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    apps: BTreeSet<AppName>,
     ssh_private_key: Secret,
     ssh_certificate: String,
     tls_private_key: Secret,
@@ -129,6 +131,7 @@ impl HostState {
             node_name: host.name,
             roles: host.roles,
             kube_clusters: host.kube_clusters,
+            apps: host.apps,
             ssh_private_key: keys.ssh_private,
             ssh_certificate: certs.ssh_certificate,
             tls_private_key: keys.tls_private,
@@ -157,6 +160,7 @@ impl HostState {
                 state.cluster_name.clone(),
                 state.roles.clone(),
                 state.kube_clusters.clone(),
+                state.apps.clone(),
                 state.identity().map(|identity| identity.labels).ok(),
             )
         };
@@ -288,6 +292,12 @@ impl HostState {
         &self.kube_clusters
     }
 
+    /// The web applications it may announce.
+    #[must_use]
+    pub const fn apps(&self) -> &BTreeSet<AppName> {
+        &self.apps
+    }
+
     /// When this was written: no earlier than that is it now.
     #[must_use]
     pub const fn written(&self) -> Option<Timestamp> {
@@ -301,7 +311,7 @@ impl HostState {
     pub fn identity(&self) -> Result<HostIdentity, HostStateError> {
         match ssh_identity(&self.ssh_certificate()?) {
             Ok(Identity::Host(host)) => Ok(host),
-            Ok(Identity::User(_) | Identity::KubeUser(_) | Identity::ProvenUser(_)) | Err(_) => {
+            Ok(Identity::User(_) | Identity::KubeUser(_) | Identity::ProvenUser(_) | Identity::AppUser(_)) | Err(_) => {
                 Err(HostStateError::Mismatch("the SSH certificate is not a host's"))
             }
         }

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuthApi, Clock, HostCerts, JoinRequest, KubeClusterName, NodeName, RejoinError,
+    ApiError, ApiErrorKind, AppName, AuthApi, Clock, HostCerts, JoinRequest, KubeClusterName, NodeName, RejoinError,
     RejoinStatement, Secret, SystemRole,
 };
 
@@ -79,6 +79,8 @@ pub struct JoinParams {
     pub roles: BTreeSet<SystemRole>,
     /// Kubernetes clusters to be announced.
     pub kube_clusters: BTreeSet<KubeClusterName>,
+    /// Web applications to be announced.
+    pub apps: BTreeSet<AppName>,
     /// Token of the pod's service account; then `token` is the name of the resource that lets it in.
     pub service_account: Option<Secret>,
     /// Keys of an attempt before, whose answer may have been lost; absent: new ones.
@@ -94,8 +96,19 @@ pub struct JoinParams {
 /// [`JoinError`]. The token may have been used all the same when the answer was lost or not good: asking again with the same keys gets the
 /// same answer.
 pub async fn join(params: JoinParams, clock: &HostClock) -> Result<HostState, JoinError> {
-    let JoinParams { addr, token, ca_pins, insecure, node_name, roles, kube_clusters, service_account, keys, ways } =
-        params;
+    let JoinParams {
+        addr,
+        token,
+        ca_pins,
+        insecure,
+        node_name,
+        roles,
+        kube_clusters,
+        apps,
+        service_account,
+        keys,
+        ways,
+    } = params;
     let trust = first_trust(&addr, &ca_pins, insecure)?;
     let keys = match keys {
         Some(keys) => keys,
@@ -107,6 +120,7 @@ pub async fn join(params: JoinParams, clock: &HostClock) -> Result<HostState, Jo
         node_name,
         roles,
         kube_clusters,
+        apps,
         ssh_public_key: keys.ssh_public.clone(),
         tls_public_key: keys.tls_public.clone(),
         without_pin: ca_pins.is_empty(),
@@ -173,6 +187,7 @@ pub async fn rejoin(state: &HostState, params: RejoinParams, clock: &HostClock) 
             node_name: state.node_name().clone(),
             roles: state.roles().clone(),
             kube_clusters: state.kube_clusters().clone(),
+            apps: state.apps().clone(),
             ssh_public_key: keys.ssh_public.clone(),
             tls_public_key: keys.tls_public.clone(),
             without_pin: ca_pins.is_empty(),

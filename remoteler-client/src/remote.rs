@@ -498,6 +498,40 @@ impl AuthApi for RemoteAuth {
     ) -> Result<remoteler_core::SessionProven, ApiError> {
         self.call(send(Method::POST, wire::SESSION_PROOFS, &request)).await
     }
+
+    async fn announce_app(&self, record: remoteler_core::AppRecord) -> Result<(), ApiError> {
+        let path = wire::path(wire::APP, record.name.as_str());
+        self.run(send(Method::PUT, path, &record)).await
+    }
+
+    async fn apps(&self) -> Result<Vec<remoteler_core::AppRecord>, ApiError> {
+        self.call(get(wire::APPS)).await
+    }
+
+    async fn redeem_app_code(
+        &self,
+        request: remoteler_core::AppCodeRequest,
+    ) -> Result<remoteler_core::AppSessionOpened, ApiError> {
+        self.call(send(Method::POST, wire::APP_SESSIONS, &request)).await
+    }
+
+    async fn app_certificate(
+        &self,
+        request: remoteler_core::AppCertificateRequest,
+    ) -> Result<remoteler_core::AppCertified, ApiError> {
+        self.call(send(Method::POST, wire::APP_CERTIFICATES, &request)).await
+    }
+
+    async fn ended_app_sessions(
+        &self,
+        request: remoteler_core::AppSessionsRequest,
+    ) -> Result<remoteler_core::AppSessionsEnded, ApiError> {
+        self.call(send(Method::POST, wire::APP_SESSIONS_ENDED, &request)).await
+    }
+
+    async fn app_token(&self, request: remoteler_core::AppTokenRequest) -> Result<remoteler_core::AppToken, ApiError> {
+        self.call(send(Method::POST, wire::APP_TOKENS, &request)).await
+    }
 }
 
 #[cfg(test)]

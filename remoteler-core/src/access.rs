@@ -7,10 +7,10 @@ mod tests;
 use std::fmt;
 
 use crate::{
-    Finding, KubeClusterName, KubeRecord, KubeRequest, LockContext, Locked, Login, NodeName, NodeRecord, Policy,
-    ProofMismatch, RoleName, RoleOptions, SessionId, SessionProof, SessionTarget, Timestamp, VerifiedUser,
-    WantedSession, check_principal,
-    decision::{Granted, KubeNames, decide_kube, decide_ssh},
+    AppName, AppRecord, Finding, KubeClusterName, KubeRecord, KubeRequest, LockContext, Locked, Login, NodeName,
+    NodeRecord, OnlyAt, Policy, ProofMismatch, RoleName, RoleOptions, SessionId, SessionProof, SessionTarget,
+    Timestamp, UserIdentity, VerifiedUser, WantedSession, check_principal,
+    decision::{Granted, KubeNames, decide_app, decide_kube, decide_ssh},
 };
 
 /// Why access was refused. The full reason is for the audit log; [`AccessDenied::public`] is what the user may see.
@@ -47,10 +47,10 @@ impl AccessDenied {
             }
             DenyReason::UnknownRole(_) => "a role of yours is gone; log in again",
             DenyReason::SessionMfaNeeded => {
-                "each session there needs a second factor; 'tsh ssh' and kubectl after 'tsh kube login' ask for the code, and 'tsh mfa add' sets a factor up"
+                "each session there needs a second factor; 'tsh ssh', 'tsh proxy app' and kubectl after 'tsh kube login' ask for the code, and 'tsh mfa add' sets a factor up"
             }
             DenyReason::OtherSession(_) => "the second factor was shown for something else; try again",
-            DenyReason::CertificateFor(_) => "this certificate is for one Kubernetes cluster only; log in again",
+            DenyReason::CertificateFor(_) => "this certificate is for one place only; log in again",
             DenyReason::DeniedBy(_)
             | DenyReason::NoRoleAllows
             | DenyReason::SeveralKubernetesUsers(_)
@@ -101,8 +101,8 @@ pub enum DenyReason {
     SeveralKubernetesUsers(Vec<String>),
     /// A role denies the Kubernetes user that would be sent.
     KubernetesUserDenied(String),
-    /// The certificate counts at another Kubernetes cluster only.
-    CertificateFor(KubeClusterName),
+    /// The certificate counts at another place only.
+    CertificateFor(OnlyAt),
     /// A Kubernetes user or group of this role cannot be an HTTP header's value.
     UnusableKubernetesName(String),
     /// A lock, or that locks are not known.
@@ -143,7 +143,7 @@ impl fmt::Display for DenyReason {
                 write!(f, "the roles give several Kubernetes users: {}", users.join(", "))
             }
             Self::KubernetesUserDenied(user) => write!(f, "a role denies the Kubernetes user {user:?}"),
-            Self::CertificateFor(kube) => write!(f, "the certificate is for Kubernetes cluster {kube} only"),
+            Self::CertificateFor(place) => write!(f, "the certificate is for {place} only"),
             Self::UnusableKubernetesName(name) => write!(f, "the Kubernetes name {name:?} cannot be sent as a header"),
             Self::Locked(locked) => locked.fmt(f),
             Self::SessionMfaNeeded => f.write_str("a second factor for this session is needed (require_session_mfa)"),
@@ -365,7 +365,8 @@ fn kube_access(
 ) -> Result<KubeAccess, AccessDenied> {
     let identity = user.identity();
     let locks = policy.check_locks(&LockContext::of_user(user).kube(&kube.name).host(None, Some(kube.host_id)));
-    let decided = match (locks, user.only_at().filter(|only| **only != kube.name)) {
+    let elsewhere = |only: &&OnlyAt| !matches!(only, OnlyAt::KubeCluster(name) if *name == kube.name);
+    let decided = match (locks, user.only_at().filter(elsewhere)) {
         (Err(locked), _) => Err(DenyReason::Locked(locked)),
         (Ok(()), Some(only)) => Err(DenyReason::CertificateFor(only.clone())),
         (Ok(()), None) => decide_kube(identity, policy, &kube.labels, request, &mut ()),
@@ -374,7 +375,7 @@ fn kube_access(
         // Its time is the certificate's, whose end is looked at with each request.
         let proven = user.proof().map(|proof| match proof.target() {
             SessionTarget::KubeCluster { name } if *name == kube.name => Ok(proof.session()),
-            other @ (SessionTarget::KubeCluster { .. } | SessionTarget::Node { .. }) => {
+            other @ (SessionTarget::KubeCluster { .. } | SessionTarget::Node { .. } | SessionTarget::App { .. }) => {
                 Err(ProofMismatch::Target(other.clone()))
             }
         });
@@ -409,6 +410,125 @@ fn kube_access(
             Err(AccessDenied { user: identity.user.to_string(), action, target, reason, findings: findings.into() })
         }
     }
+}
+
+/// Proof that a user may use a web application.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppAccess {
+    user: VerifiedUser,
+    app: AppName,
+    role: RoleName,
+    options: RoleOptions,
+    with_mfa: Option<SessionId>,
+}
+
+impl AppAccess {
+    /// Who.
+    #[must_use]
+    pub const fn user(&self) -> &VerifiedUser {
+        &self.user
+    }
+
+    /// Which.
+    #[must_use]
+    pub const fn app(&self) -> &AppName {
+        &self.app
+    }
+
+    /// The reason: the first role that allows it.
+    #[must_use]
+    pub const fn role(&self) -> &RoleName {
+        &self.role
+    }
+
+    /// See [`SshAccess::options`].
+    #[must_use]
+    pub const fn options(&self) -> &RoleOptions {
+        &self.options
+    }
+
+    /// See [`SshAccess::with_mfa`].
+    #[must_use]
+    pub const fn with_mfa(&self) -> Option<SessionId> {
+        self.with_mfa
+    }
+}
+
+/// Decides whether `user` may use `app`: some role's `app_labels` fit, and no role's deny it.
+///
+/// # Errors
+/// [`AccessDenied`] with the reason; deny beats allow, and a certificate for another place, or with a second factor for one, is refused.
+pub fn authorize_app(user: &VerifiedUser, policy: &Policy, app: &AppRecord) -> Result<AppAccess, AccessDenied> {
+    let identity = user.identity();
+    let locks = policy.check_locks(&LockContext::of_user(user).host(None, Some(app.host_id)));
+    let elsewhere = |only: &&OnlyAt| !matches!(only, OnlyAt::App(name) if *name == app.name);
+    let decided = match (locks, user.only_at().filter(elsewhere)) {
+        (Err(locked), _) => Err(DenyReason::Locked(locked)),
+        (Ok(()), Some(only)) => Err(DenyReason::CertificateFor(only.clone())),
+        (Ok(()), None) => decide_app(identity, policy, &app.labels, &mut ()),
+    };
+    let decided = decided.and_then(|granted| {
+        // Its time is the certificate's, whose end is looked at with each request.
+        let proven = user.proof().map(|proof| match proof.target() {
+            SessionTarget::App { name } if *name == app.name => Ok(proof.session()),
+            other @ (SessionTarget::App { .. } | SessionTarget::KubeCluster { .. } | SessionTarget::Node { .. }) => {
+                Err(ProofMismatch::Target(other.clone()))
+            }
+        });
+        let with_mfa = second_factor(policy, &granted.options, proven)?;
+        Ok((granted, with_mfa))
+    });
+    let (Granted { role, options }, with_mfa) =
+        decided.map_err(|reason| app_denied((identity, policy), app, reason))?;
+    Ok(AppAccess { user: user.clone(), app: app.name.clone(), role: role.name().clone(), options, with_mfa })
+}
+
+/// What roles and locks give a user at a web application, before there is a certificate: opens nothing by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppGrant {
+    role: RoleName,
+    options: RoleOptions,
+    needs_session_mfa: bool,
+}
+
+impl AppGrant {
+    /// See [`AppAccess::role`].
+    #[must_use]
+    pub const fn role(&self) -> &RoleName {
+        &self.role
+    }
+
+    /// See [`AppAccess::options`].
+    #[must_use]
+    pub const fn options(&self) -> &RoleOptions {
+        &self.options
+    }
+
+    /// Whether a session there needs a second factor of its own.
+    #[must_use]
+    pub const fn needs_session_mfa(&self) -> bool {
+        self.needs_session_mfa
+    }
+}
+
+/// Decides what `identity` may be given at `app`: as [`authorize_app`], but for a second factor.
+///
+/// # Errors
+/// As [`authorize_app`].
+pub fn grant_app(identity: &UserIdentity, policy: &Policy, app: &AppRecord) -> Result<AppGrant, AccessDenied> {
+    let locks = policy.check_locks(&LockContext::of_identity(identity).host(None, Some(app.host_id)));
+    let decided = locks.map_err(DenyReason::Locked).and_then(|()| decide_app(identity, policy, &app.labels, &mut ()));
+    let Granted { role, options } = decided.map_err(|reason| app_denied((identity, policy), app, reason))?;
+    Ok(AppGrant { role: role.name().clone(), options, needs_session_mfa: policy.needs_session_mfa(&options) })
+}
+
+fn app_denied((identity, policy): (&UserIdentity, &Policy), app: &AppRecord, reason: DenyReason) -> AccessDenied {
+    let mut findings = Vec::new();
+    if reason.is_of_roles() {
+        let _same = decide_app(identity, policy, &app.labels, &mut findings);
+    }
+    let (user, target) = (identity.user.to_string(), app.name.to_string());
+    AccessDenied { user, action: "use application".to_owned(), target, reason, findings: findings.into() }
 }
 
 /// I49: whether a second factor that a session needs was shown for it. One that was shown for something else is refused also where none is needed.

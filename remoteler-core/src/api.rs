@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AuditEvent, ClusterName, ExplainRequest, Explanation, HostId, InstanceId, InventoryUpdate, JoinMethod,
+    AppName, AuditEvent, ClusterName, ExplainRequest, Explanation, HostId, InstanceId, InventoryUpdate, JoinMethod,
     KubeClusterName, KubeRecord, Labels, LeaseAnswer, LeaseReport, LeaseRequest, NewRevocation, NodeName, NodeRecord,
     PolicyUpdate, PolicyVersion, RecordingInfo, Resource, ResourceKind, Revision, Revocation, RevocationList,
     RevocationListName, RevocationTarget, RoleName, RotateRequest, RotationStatus, Secret, ServiceAccount, SessionId,
@@ -137,6 +137,9 @@ pub struct JoinRequest {
     /// Kubernetes clusters it will announce.
     #[serde(default)]
     pub kube_clusters: BTreeSet<KubeClusterName>,
+    /// Web applications it will announce.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub apps: BTreeSet<AppName>,
     /// Public key to be certified for SSH, OpenSSH's one-line form.
     pub ssh_public_key: String,
     /// Public key to be certified for TLS: PEM of a SubjectPublicKeyInfo.
@@ -511,4 +514,19 @@ pub trait AuthApi: Send + Sync {
     /// Takes a user's second factor for one session. Nodes, for sessions there; users, for themselves. [`ApiErrorKind::SecondFactorNeeded`] without a
     /// code, [`ApiErrorKind::Unauthenticated`] for a wrong or used one, [`ApiErrorKind::Denied`] when the user has no factor.
     async fn prove_session(&self, request: crate::SessionProofRequest) -> Result<crate::SessionProven, ApiError>;
+    /// A web application's heartbeat. Its service. Conflict when its address is that of another application, or of a proxy.
+    async fn announce_app(&self, record: crate::AppRecord) -> Result<(), ApiError>;
+    /// Web applications: all for proxies and administrators, for users those they may see.
+    async fn apps(&self) -> Result<Vec<crate::AppRecord>, ApiError>;
+    /// Turns the one-time code of a launch into a session, once. Proxies. Not found when there is no such code of this browser for this application.
+    async fn redeem_app_code(&self, request: crate::AppCodeRequest) -> Result<crate::AppSessionOpened, ApiError>;
+    /// Looks whether a session with a web application goes on, and issues a certificate in it. Proxies. [`ApiErrorKind::Unauthenticated`] when there is no
+    /// such session for this application, or none any more; [`ApiErrorKind::Denied`] when its user may not use the application any more.
+    async fn app_certificate(&self, request: crate::AppCertificateRequest) -> Result<crate::AppCertified, ApiError>;
+    /// Which of these sessions with web applications have ended, or are none of the service's own applications. App services.
+    async fn ended_app_sessions(&self, request: crate::AppSessionsRequest)
+    -> Result<crate::AppSessionsEnded, ApiError>;
+    /// An identity token for who showed a certificate at a web application. Its service. [`ApiErrorKind::Unauthenticated`] when the certificate is not
+    /// believed or its session has ended, [`ApiErrorKind::Denied`] when its holder may not use the application.
+    async fn app_token(&self, request: crate::AppTokenRequest) -> Result<crate::AppToken, ApiError>;
 }

@@ -139,6 +139,7 @@ impl Document {
             | ResourceKind::Token
             | ResourceKind::Node
             | ResourceKind::KubeCluster
+            | ResourceKind::App
             | ResourceKind::PolicyTest
             | ResourceKind::Lock
             | ResourceKind::Oidc

@@ -7,7 +7,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DenyReason, KubeRecord, KubeRequest, Labels, Login, NodeRecord, Policy, Role, RoleName, RoleOptions, UserIdentity,
+    AppRecord, DenyReason, KubeRecord, KubeRequest, Labels, Login, NodeRecord, Policy, Role, RoleName, RoleOptions,
+    UserIdentity,
     access::header_safe,
     label::{LabelRule, LabelView},
     predicate::Scope,
@@ -122,7 +123,7 @@ pub(crate) fn decide_ssh<'a, W: Witness>(
             let logins = W::WHOLE || nodes.is_none();
             [nodes, (logins && !names(&allow.logins, login, &scope, false)).then_some("allow.logins")]
         };
-        tally.take(role, denied, lacking, ["allow.node_labels", "allow.logins"], witness);
+        tally.take(role, denied, lacking, [Some("allow.node_labels"), Some("allow.logins")], witness);
         if tally.denied.is_some() && !W::WHOLE {
             break;
         }
@@ -156,7 +157,7 @@ pub(crate) fn decide_kube<'a, W: Witness>(
             let resources = W::WHOLE || labels.is_none();
             [labels, (resources && !request.is_none_or(covered)).then_some("allow.kubernetes_resources")]
         };
-        let fields = ["allow.kubernetes_labels", "allow.kubernetes_resources"];
+        let fields = [Some("allow.kubernetes_labels"), Some("allow.kubernetes_resources")];
         if tally.take(role, denied, lacking, fields, witness) {
             allowing.push(role);
         }
@@ -166,6 +167,28 @@ pub(crate) fn decide_kube<'a, W: Witness>(
     }
     let granted = tally.decided()?;
     Ok((granted, kube_names(user, &roles, &allowing, &scope)?))
+}
+
+/// Whether `user` may use the web application where `labels` are.
+pub(crate) fn decide_app<'a, W: Witness>(
+    user: &UserIdentity,
+    policy: &'a Policy,
+    labels: &Labels,
+    witness: &mut W,
+) -> Result<Granted<'a>, DenyReason> {
+    let roles = policy.held(user).map_err(DenyReason::UnknownRole)?;
+    let labels = &LabelView::of(labels, roles.len());
+    let scope = Scope { user: user.user.as_str(), traits: &user.traits, labels };
+    let mut tally = Tally::default();
+    for role in roles {
+        let denied = [role.deny().apps.denies(&scope).then_some("deny.app_labels"), None];
+        let lacking = || [(!role.allow().apps.allows(&scope)).then_some("allow.app_labels"), None];
+        tally.take(role, denied, lacking, [Some("allow.app_labels"), None], witness);
+        if tally.denied.is_some() && !W::WHOLE {
+            break;
+        }
+    }
+    tally.decided()
 }
 
 /// What has been heard of the roles so far.
@@ -183,7 +206,7 @@ impl<'a> Tally<'a> {
         role: &'a Role,
         denied: [Option<&'static str>; 2],
         lacking: impl FnOnce() -> [Option<&'static str>; 2],
-        fields: [&'static str; 2],
+        fields: [Option<&'static str>; 2],
         witness: &mut W,
     ) -> bool {
         let options = *role.options();
@@ -202,7 +225,7 @@ impl<'a> Tally<'a> {
             witness.note(role, RoleOutcome::Lacks, lacking);
             return false;
         }
-        witness.note(role, RoleOutcome::Allows, fields.map(Some));
+        witness.note(role, RoleOutcome::Allows, fields);
         match &mut self.granted {
             Some(granted) if granted.options != options => granted.options = granted.options.merge(options),
             Some(_) => {}
@@ -251,6 +274,12 @@ impl<'a> Visibility<'a> {
     #[must_use]
     pub fn kube_cluster(&self, kube: &KubeRecord) -> bool {
         self.sees(&kube.labels, |conditions| &conditions.kubernetes)
+    }
+
+    /// Whether they may know of a web application.
+    #[must_use]
+    pub fn app(&self, app: &AppRecord) -> bool {
+        self.sees(&app.labels, |conditions| &conditions.apps)
     }
 
     fn sees(&self, labels: &Labels, rule: fn(&RoleConditions) -> &LabelRule) -> bool {

@@ -4,9 +4,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DenyReason, Finding, KubeClusterName, KubeRequest, Labels, Locked, Login, NodeName, Policy, RoleName, RoleOptions,
-    UserIdentity, UserName,
-    decision::{Granted, decide_kube, decide_ssh},
+    AppName, DenyReason, Finding, KubeClusterName, KubeRequest, Labels, Locked, Login, NodeName, Policy, RoleName,
+    RoleOptions, UserIdentity, UserName,
+    decision::{Granted, decide_app, decide_kube, decide_ssh},
 };
 
 /// What is to be explained.
@@ -19,12 +19,33 @@ pub struct ExplainRequest {
     /// One node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeName>,
-    /// One Kubernetes cluster. With neither: whatever may be done anywhere.
+    /// One Kubernetes cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kube_cluster: Option<KubeClusterName>,
+    /// One web application. With none of the three: whatever may be done anywhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub app: Option<AppName>,
     /// One account on nodes; absent: those that the roles give.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub login: Option<Login>,
+}
+
+/// What an explanation is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExplainedKind {
+    /// A node or, where no account is named, a Kubernetes cluster.
+    #[default]
+    Infrastructure,
+    /// A web application.
+    App,
+}
+
+impl ExplainedKind {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Whether a user may do one thing, and why.
@@ -32,7 +53,10 @@ pub struct ExplainRequest {
 pub struct Explanation {
     /// Who.
     pub user: UserName,
-    /// Name of the node or Kubernetes cluster.
+    /// What it is about.
+    #[serde(default, skip_serializing_if = "ExplainedKind::is_default")]
+    pub kind: ExplainedKind,
+    /// Name of the node, Kubernetes cluster or web application.
     pub target: String,
     /// As which account, on nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -125,6 +149,14 @@ pub fn explain_kube(
     made((user, policy), name.to_string(), None, decided, findings)
 }
 
+/// Explains whether `user` may use the web application `name` with `labels`.
+#[must_use]
+pub fn explain_app(user: &UserIdentity, policy: &Policy, (name, labels): (&AppName, &Labels)) -> Explanation {
+    let mut findings = Vec::new();
+    let decided = decide_app(user, policy, labels, &mut findings);
+    Explanation { kind: ExplainedKind::App, ..made((user, policy), name.to_string(), None, decided, findings) }
+}
+
 fn made(
     (user, policy): (&UserIdentity, &Policy),
     target: String,
@@ -141,7 +173,8 @@ fn made(
         }
         Err(reason) => (reason.to_string(), None),
     };
-    Explanation { user: user.user.clone(), target, login, allowed: decided.is_ok(), reason, findings, options }
+    let kind = ExplainedKind::Infrastructure;
+    Explanation { user: user.user.clone(), kind, target, login, allowed: decided.is_ok(), reason, findings, options }
 }
 
 impl Explanation {
@@ -169,9 +202,10 @@ impl Explanation {
     /// `ann may log in as root to gw-17: role access allows it`
     #[must_use]
     pub fn sentence(&self) -> String {
-        let Self { user, target, login, allowed, reason, .. } = self;
+        let Self { user, kind, target, login, allowed, reason, .. } = self;
         let may = if *allowed { "may" } else { "may not" };
         match login {
+            _ if *kind == ExplainedKind::App => format!("{user} {may} use application {target}: {reason}"),
             Some(login) => format!("{user} {may} log in as {login} to {target}: {reason}"),
             None => format!("{user} {may} use Kubernetes cluster {target}: {reason}"),
         }

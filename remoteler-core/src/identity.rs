@@ -10,8 +10,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ClusterName, HostId, KubeClusterName, Labels, Login, NameError, NodeName, RoleName, SessionProof, Timestamp,
-    UserName,
+    AppName, ClusterName, HostId, KubeClusterName, Labels, Login, NameError, NodeName, RoleName, SessionId,
+    SessionProof, SessionTarget, Timestamp, UserName,
 };
 
 /// A user's attributes, from the user's record or the identity provider: name to values.
@@ -44,8 +44,9 @@ pub enum IdentityError {
 }
 
 /// The newest format; a reader refuses a newer one. Format 2 has the labels and the generation of hosts, format 3 users with a second factor for
-/// one session. Who has none of it is written in format 1, so that programs which know only that still read them.
-const FORMAT: u32 = 3;
+/// one session, format 4 web applications. Who has none of it is written in format 1, so that programs which know only that still read them.
+const FORMAT: u32 = 4;
+const PROVEN_FORMAT: u32 = 3;
 const HOST_FORMAT: u32 = 2;
 /// What is read at the most.
 const MAX_OCTETS: usize = 32 * 1024;
@@ -80,6 +81,8 @@ pub enum SystemRole {
     Node,
     /// Stands before a Kubernetes API server.
     Kube,
+    /// Stands before web applications.
+    App,
 }
 
 impl SystemRole {
@@ -91,6 +94,7 @@ impl SystemRole {
             Self::Proxy => "proxy",
             Self::Node => "node",
             Self::Kube => "kube",
+            Self::App => "app",
         }
     }
 }
@@ -110,6 +114,7 @@ impl FromStr for SystemRole {
             "proxy" => Ok(Self::Proxy),
             "node" => Ok(Self::Node),
             "kube" => Ok(Self::Kube),
+            "app" => Ok(Self::App),
             _ => Err(UnknownSystemRole(text.chars().take(40).collect())),
         }
     }
@@ -117,7 +122,7 @@ impl FromStr for SystemRole {
 
 /// A service kind this product does not have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no service; known are auth, proxy, node and kube")]
+#[error("{0:?} is no service; known are auth, proxy, node, kube and app")]
 pub struct UnknownSystemRole(String);
 
 /// A host of one cluster, as its certificate describes it.
@@ -135,6 +140,9 @@ pub struct HostIdentity {
     /// The Kubernetes clusters it may announce.
     #[serde(default)]
     pub kube_clusters: BTreeSet<KubeClusterName>,
+    /// The web applications it may announce.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub apps: BTreeSet<AppName>,
     /// Labels that its join token gave it. They win over those it gives itself.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
@@ -165,7 +173,16 @@ impl HostIdentity {
 
     /// The format that a reader must know at least.
     fn format(&self) -> u32 {
-        if self.labels.is_empty() && self.generation == 0 { 1 } else { HOST_FORMAT }
+        match (self.is_of_apps(), self.labels.is_empty() && self.generation == 0) {
+            (true, _) => FORMAT,
+            (false, true) => 1,
+            (false, false) => HOST_FORMAT,
+        }
+    }
+
+    /// Whether programs that know no web applications would stumble over it.
+    fn is_of_apps(&self) -> bool {
+        !self.apps.is_empty() || self.roles.contains(&SystemRole::App)
     }
 
     /// Names that the SSH host certificate is valid for: `name`, `name.cluster`, `id`, `id.cluster`.
@@ -176,12 +193,13 @@ impl HostIdentity {
     }
 
     /// DNS names that the X.509 certificate is valid for: `id.cluster`, `name.cluster`, and a server name for each
-    /// Kubernetes cluster.
+    /// Kubernetes cluster and each web application.
     #[must_use]
     pub fn dns_names(&self) -> Vec<String> {
         let Self { id, name, cluster, .. } = self;
         let mut names = vec![format!("{id}.{cluster}"), format!("{name}.{cluster}")];
         names.extend(self.kube_clusters.iter().map(|kube| kube.server_name(cluster)));
+        names.extend(self.apps.iter().map(|app| app.server_name(cluster)));
         names
     }
 }
@@ -208,6 +226,51 @@ pub struct ProvenUserIdentity {
     pub login_expires: Timestamp,
 }
 
+/// A user of one cluster, in one session with one web application and nowhere else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AppUserIdentity {
+    /// Who.
+    pub user: UserIdentity,
+    /// The one place where the certificate counts.
+    pub app: AppName,
+    /// The session, as it stands in the audit log. No credential.
+    pub session: SessionId,
+    /// The second factor that was shown for the session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<SessionProof>,
+    /// When the login or the browser's session ends that stands behind it: what is begun now may last so long.
+    pub login_expires: Timestamp,
+    /// The proxy that holds its key for a browser; a lock of that shuts it out. Absent: a program of the user's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<AppProxy>,
+}
+
+/// A proxy that is the client in a browser's place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AppProxy {
+    /// Its host.
+    pub id: HostId,
+    /// What that is called.
+    pub name: NodeName,
+}
+
+impl AppUserIdentity {
+    /// That a proof in it is of this user for this session there.
+    fn check(&self) -> Result<(), &'static str> {
+        let Some(proof) = &self.proof else { return Ok(()) };
+        if proof.user() != &self.user.user {
+            return Err("the second factor is another user's");
+        }
+        let there = matches!(proof.target(), SessionTarget::App { name } if *name == self.app);
+        if !there || proof.session() != self.session {
+            return Err("the second factor is for another session");
+        }
+        Ok(())
+    }
+}
+
 /// A user or a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identity {
@@ -219,6 +282,8 @@ pub enum Identity {
     KubeUser(KubeUserIdentity),
     /// Signed by a user authority; a variant for the same reason.
     ProvenUser(ProvenUserIdentity),
+    /// Signed by a user authority; a variant for the same reason.
+    AppUser(AppUserIdentity),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -235,6 +300,7 @@ enum Body {
     Host(HostIdentity),
     KubeUser(KubeUserIdentity),
     ProvenUser(ProvenUserIdentity),
+    AppUser(AppUserIdentity),
 }
 
 impl Identity {
@@ -246,6 +312,7 @@ impl Identity {
             Self::Host(host) => &host.cluster,
             Self::KubeUser(restricted) => &restricted.user.cluster,
             Self::ProvenUser(proven) => &proven.user.cluster,
+            Self::AppUser(restricted) => &restricted.user.cluster,
         }
     }
 
@@ -257,18 +324,20 @@ impl Identity {
             Self::Host(host) => host.id.to_string(),
             Self::KubeUser(restricted) => restricted.user.user.to_string(),
             Self::ProvenUser(proven) => proven.user.user.to_string(),
+            Self::AppUser(restricted) => restricted.user.user.to_string(),
         }
     }
 
-    /// The one serialised form: JSON `{"v":1,"user":{…}}`, `{"v":1,"host":{…}}`, `{"v":1,"kube_user":{…}}` or `{"v":3,"proven_user":{…}}`; a host with
-    /// labels or a generation has `"v":2`.
+    /// The one serialised form: JSON `{"v":1,"user":{…}}`, `{"v":1,"host":{…}}`, `{"v":1,"kube_user":{…}}`, `{"v":3,"proven_user":{…}}` or
+    /// `{"v":4,"app_user":{…}}`; a host with labels or a generation has `"v":2`, one of web applications `"v":4`.
     #[must_use]
     pub fn encode(&self) -> String {
         let (v, body) = match self {
             Self::User(user) => (1, Body::User(user.clone())),
             Self::Host(host) => (host.format(), Body::Host(host.clone())),
             Self::KubeUser(restricted) => (1, Body::KubeUser(restricted.clone())),
-            Self::ProvenUser(proven) => (FORMAT, Body::ProvenUser(proven.clone())),
+            Self::ProvenUser(proven) => (PROVEN_FORMAT, Body::ProvenUser(proven.clone())),
+            Self::AppUser(restricted) => (FORMAT, Body::AppUser(restricted.clone())),
         };
         serde_json::to_string(&Envelope { v, body })
             .expect("an identity holds only strings, lists and maps with string keys")
@@ -298,7 +367,11 @@ impl Identity {
             Body::ProvenUser(proven) if proven.proof.user() != &proven.user.user => {
                 return Err(IdentityError::Malformed("the second factor is another user's".into()));
             }
-            Body::ProvenUser(proven) => (FORMAT, Self::ProvenUser(proven)),
+            Body::ProvenUser(proven) => (PROVEN_FORMAT, Self::ProvenUser(proven)),
+            Body::AppUser(restricted) => {
+                restricted.check().map_err(|cause| IdentityError::Malformed(cause.into()))?;
+                (FORMAT, Self::AppUser(restricted))
+            }
         };
         if v != least {
             return Err(IdentityError::Malformed(format!("it says format {v} and is of format {least}")));
@@ -366,7 +439,7 @@ mod tests {
         let text = proven("ann").encode();
         assert!(text.starts_with(r#"{"v":3,"proven_user":"#), "{text}");
         assert_eq!(Identity::decode(&text), Ok(proven("ann")));
-        for version in ["1", "2"] {
+        for version in ["1", "2", "4"] {
             let disguised = text.replacen(r#""v":3"#, &format!(r#""v":{version}"#), 1);
             assert!(matches!(Identity::decode(&disguised), Err(IdentityError::Malformed(_))));
         }
@@ -380,6 +453,7 @@ mod tests {
             cluster: ClusterName::new("root").unwrap(),
             roles: [SystemRole::Node].into(),
             kube_clusters: BTreeSet::new(),
+            apps: BTreeSet::new(),
             labels: labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             generation,
         }
@@ -409,6 +483,56 @@ mod tests {
     }
 
     #[test]
+    fn a_host_of_applications_is_written_so_that_older_programs_say_they_are_too_old() {
+        let mut of_apps = host(&[], 0);
+        of_apps.roles = [SystemRole::App].into();
+        of_apps.apps = [AppName::new("billing").unwrap()].into();
+        let text = Identity::Host(of_apps.clone()).encode();
+        assert!(text.starts_with(r#"{"v":4,"host":"#), "{text}");
+        assert_eq!(Identity::decode(&text), Ok(Identity::Host(of_apps.clone())));
+        let server_name = AppName::new("billing").unwrap().server_name(&of_apps.cluster);
+        assert!(of_apps.dns_names().contains(&server_name));
+    }
+
+    // I51
+    #[test]
+    fn a_user_at_one_application_is_not_written_as_a_user_and_brings_only_a_factor_of_that_session() {
+        let session = |number| SessionId::from_uuid(uuid::Uuid::from_u128(number));
+        let end = Timestamp::from_unix_seconds(60);
+        let at_app = |proof: Option<(&str, &str, u128)>| {
+            let user = UserIdentity {
+                user: UserName::new("ann").unwrap(),
+                cluster: ClusterName::new("root").unwrap(),
+                roles: [RoleName::new("access").unwrap()].into(),
+                traits: Traits::new(),
+                logins: Vec::new(),
+            };
+            let proof = proof.map(|(by, app, number)| {
+                let target = SessionTarget::App { name: AppName::new(app).unwrap() };
+                SessionProof::new(session(number), UserName::new(by).unwrap(), target, end)
+            });
+            let app = AppName::new("billing").unwrap();
+            let session = session(1);
+            Identity::AppUser(AppUserIdentity { user, app, session, proof, login_expires: end, proxy: None })
+        };
+        let proxy = AppProxy { id: HostId::from_uuid(Default::default()), name: NodeName::new("p1").unwrap() };
+        let Identity::AppUser(of_browser) = at_app(None) else { unreachable!("it is one") };
+        let of_browser = Identity::AppUser(AppUserIdentity { proxy: Some(proxy), ..of_browser });
+        for good in [at_app(None), at_app(Some(("ann", "billing", 1))), of_browser] {
+            let text = good.encode();
+            assert!(text.starts_with(r#"{"v":4,"app_user":"#), "{text}");
+            assert_eq!(Identity::decode(&text), Ok(good));
+            assert!(Identity::decode(&text.replacen(r#""v":4"#, r#""v":1"#, 1)).is_err());
+        }
+        for bad in [("eve", "billing", 1), ("ann", "wiki", 1), ("ann", "billing", 2)] {
+            assert!(
+                matches!(Identity::decode(&at_app(Some(bad)).encode()), Err(IdentityError::Malformed(_))),
+                "{bad:?}"
+            );
+        }
+    }
+
+    #[test]
     fn labels_of_the_token_win_over_those_a_host_gives_itself() {
         let own = Labels::from([("site".to_owned(), "8".to_owned()), ("env".to_owned(), "dev".to_owned())]);
         let labels = host(&[("site", "7")], 0).labelled(own);
@@ -417,7 +541,7 @@ mod tests {
 
     #[test]
     fn a_newer_format_and_unknown_fields_are_refused() {
-        assert_eq!(Identity::decode(r#"{"v":4,"robot":{}}"#), Err(IdentityError::Format(4)));
+        assert_eq!(Identity::decode(r#"{"v":5,"robot":{}}"#), Err(IdentityError::Format(5)));
         assert_eq!(Identity::decode(r#"{"v":0,"robot":{}}"#), Err(IdentityError::Format(0)));
         let extra = r#"{"v":1,"user":{"user":"a","cluster":"c","roles":[],"root":true}}"#;
         assert!(matches!(Identity::decode(extra), Err(IdentityError::Malformed(_))));

@@ -32,6 +32,7 @@ pub fn x509_naming(identity: &Identity) -> X509Naming {
         Identity::User(user) => user.roles.iter().map(ToString::to_string).collect(),
         Identity::Host(host) => host.roles.iter().map(ToString::to_string).collect(),
         Identity::KubeUser(restricted) => restricted.user.roles.iter().map(ToString::to_string).collect(),
+        Identity::AppUser(restricted) => restricted.user.roles.iter().map(ToString::to_string).collect(),
         Identity::ProvenUser(proven) => proven.user.roles.iter().map(ToString::to_string).collect(),
     };
     let text = identity.encode();

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Heartbeat, HostId, KubeClusterName, Labels, NodeName, Policy, Revision, Timestamp, UserIdentity, Visibility,
+    AppName, AppRecord, Heartbeat, HostId, KubeClusterName, Labels, NodeName, Policy, Revision, Timestamp,
+    UserIdentity, Visibility,
 };
 
 /// An SSH server of the cluster.
@@ -98,6 +99,12 @@ pub struct InventoryUpdate {
     /// Kubernetes clusters that were removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gone_kube_clusters: Vec<KubeClusterName>,
+    /// Web applications that were announced, and heartbeats; without labels.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub apps: Vec<AppRecord>,
+    /// Web applications that were removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone_apps: Vec<AppName>,
     /// Proxies that were announced, and heartbeats.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub proxies: Vec<ProxyRecord>,
@@ -118,6 +125,8 @@ impl InventoryUpdate {
             gone_nodes: Vec::new(),
             kube_clusters: Vec::new(),
             gone_kube_clusters: Vec::new(),
+            apps: Vec::new(),
+            gone_apps: Vec::new(),
             proxies: Vec::new(),
             gone_proxies: Vec::new(),
         }
@@ -131,6 +140,8 @@ impl InventoryUpdate {
             && self.gone_nodes.is_empty()
             && self.kube_clusters.is_empty()
             && self.gone_kube_clusters.is_empty()
+            && self.apps.is_empty()
+            && self.gone_apps.is_empty()
             && self.proxies.is_empty()
             && self.gone_proxies.is_empty()
     }

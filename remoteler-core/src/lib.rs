@@ -8,6 +8,7 @@
 mod access;
 mod account;
 mod api;
+mod app;
 mod audit;
 mod audit_bound;
 #[cfg(test)]
@@ -69,14 +70,18 @@ mod verify_x509;
 pub mod wire;
 
 pub use access::{
-    AccessDenied, DenyReason, KubeAccess, SshAccess, authorize_kube, authorize_kube_request, authorize_ssh,
-    authorize_ssh_proven,
+    AccessDenied, AppAccess, AppGrant, DenyReason, KubeAccess, SshAccess, authorize_app, authorize_kube,
+    authorize_kube_request, authorize_ssh, authorize_ssh_proven, grant_app,
 };
 pub use account::{Account, AccountWish, OwnCertificate, WebSession};
 pub use api::{
     ApiError, ApiErrorKind, AuthApi, EventOutcome, EventQuery, HostCerts, Invite, JoinRequest, LEAST_LOGIN_TTL,
     LoginRequest, NewToken, NewUser, Ping, RecordingChunk, SignUpRequest, TokenCreated, TokenSummary, UserCerts,
     UserSummary,
+};
+pub use app::{
+    AppAddress, AppCertificateRequest, AppCertified, AppCodeRequest, AppRecord, AppSessionOpened, AppSessionsEnded,
+    AppSessionsRequest, AppToken, AppTokenRequest, MAX_APP_SESSIONS_ASKED, app_state_hash,
 };
 pub use audit::{AuditEvent, AuditKind, ConnectionFields, SessionFields};
 pub use audit_bound::BoundedRefusals;
@@ -100,12 +105,15 @@ pub use connector::{
 };
 pub use decision::{Finding, RoleOutcome, Visibility};
 pub use entropy::{Entropy, OsEntropy, fill_random, random_uuid};
-pub use explain::{ExplainRequest, Explanation, ShownOptions, explain_kube, explain_ssh, prospective_identity};
+pub use explain::{
+    ExplainRequest, ExplainedKind, Explanation, ShownOptions, explain_app, explain_kube, explain_ssh,
+    prospective_identity,
+};
 pub use forward::ForwardDirection;
 pub use heartbeat::Heartbeat;
 pub use identity::{
-    HostIdentity, Identity, IdentityError, KubeUserIdentity, ProvenUserIdentity, SystemRole, Traits, UnknownSystemRole,
-    UserIdentity,
+    AppProxy, AppUserIdentity, HostIdentity, Identity, IdentityError, KubeUserIdentity, ProvenUserIdentity, SystemRole,
+    Traits, UnknownSystemRole, UserIdentity,
 };
 pub use identity_ssh::{SSH_IDENTITY_EXTENSION, ssh_identity, ssh_identity_value};
 pub use identity_x509::{X509_IDENTITY_OID, X509Naming, x509_identity, x509_naming};
@@ -120,8 +128,8 @@ pub use live::{
 pub use lock::{Lock, LockContext, LockSpec, LockTarget, Locked, Locks};
 pub use mfa::{Factor, FactorAdded, FactorKind, FactorRemoval, FreshProof, Invited, NewFactor, OfferedTotp, SignedUp};
 pub use name::{
-    ClusterName, HostId, InstanceId, KubeClusterName, Login, NameError, NodeName, RoleName, SessionId, UserName,
-    check_principal,
+    AppName, ClusterName, HostId, InstanceId, KubeClusterName, Login, NameError, NodeName, RoleName, SessionId,
+    UserName, check_principal,
 };
 pub use pattern::{Expression, Pattern, PatternError};
 pub use policy::{Knowledge, Policy, PolicySource, SharedPolicy};
@@ -168,6 +176,6 @@ pub use token::{
     TokenScopeError, TokenSpec,
 };
 pub use trust::{CaKind, CaSet, TrustBundle, TrustError, spki_pin};
-pub use verify::{Verified, VerifiedHost, VerifiedUser, VerifyError};
+pub use verify::{OnlyAt, Verified, VerifiedHost, VerifiedUser, VerifyError};
 pub use verify_ssh::{SSH_PARSER_STACK, SshCertificatePurpose, check_ssh_key, verify_ssh_certificate};
 pub use verify_x509::{X509Purpose, verify_x509_chain};

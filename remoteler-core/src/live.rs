@@ -8,7 +8,7 @@ mod subject;
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -25,7 +25,7 @@ pub use count::{
 };
 pub use subject::Subject;
 
-use crate::{Clock, LockMode, Locked, Policy, PolicySource, RevocationTarget, RoleName, Timestamp};
+use crate::{Clock, LockMode, Locked, Policy, PolicySource, RevocationTarget, RoleName, SessionId, Timestamp};
 
 /// Why work that was allowed has to end. The text is for the user.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +51,12 @@ pub enum EndReason {
         "your roles limit how many connections you have, and the auth service that counts them does not answer; try again later"
     )]
     Uncounted,
+    /// It was done in a session with a web application, which has ended.
+    #[error("the session with the application has ended; open the application again")]
+    SessionEnded,
+    /// The same where nobody has said for long whether that goes on.
+    #[error("whether the session with the application goes on is not known: the auth service does not answer")]
+    SessionUnknown,
     /// Nothing happened in it.
     #[error("nothing happened for {} s", .0.as_secs())]
     Idle(Duration),
@@ -91,6 +97,8 @@ struct Slot {
     active: Timestamp,
     /// Has to end since then, and why.
     condemned: Option<(Timestamp, EndReason)>,
+    /// Why its session ends it ([`LiveWork::end_session`]).
+    over: Option<EndReason>,
 }
 
 struct Entry {
@@ -146,7 +154,7 @@ impl LiveWork {
             table.room_for(&entry.subject, &terms)?;
             table.next += 1;
             let id = table.next;
-            table.slots.insert(id, Slot { entry: entry.clone(), active, condemned: None });
+            table.slots.insert(id, Slot { entry: entry.clone(), active, condemned: None, over: None });
             id
         };
         let guard = LiveGuard { work: self.clone(), id, entry, place: None };
@@ -187,7 +195,7 @@ impl LiveWork {
         Ok(guard)
     }
 
-    /// Waits until something was put in that may have to end by time alone, and sooner than what was there.
+    /// Waits until something was put in that may have to end by time alone, and sooner than what was there; or a session has ended.
     ///
     /// # Cancel safety
     /// Nothing is lost with a dropped future.
@@ -203,6 +211,25 @@ impl LiveWork {
             slot.look(&policy, now, &mut looked);
         }
         looked
+    }
+
+    /// The sessions with web applications in which there is work.
+    #[must_use]
+    pub fn sessions(&self) -> BTreeSet<SessionId> {
+        self.lock().slots.values().filter_map(|slot| slot.entry.subject.session()).collect()
+    }
+
+    /// Ends what is there of a session with a web application, with the next look, which is wanted at once. What is put in later is not ended by it: whoever
+    /// does that looks afterwards whether the session goes on.
+    pub fn end_session(&self, session: SessionId, reason: &EndReason) {
+        let mut found = false;
+        for slot in self.lock().slots.values_mut().filter(|slot| slot.entry.subject.session() == Some(session)) {
+            slot.over = Some(reason.clone());
+            found = true;
+        }
+        if found {
+            self.arrived.notify_one();
+        }
     }
 
     /// How much there is.
@@ -267,7 +294,7 @@ impl Slot {
             .subject
             .expires()
             .filter(|_| terms.ends_with_certificate || policy.settings.disconnect_expired_cert);
-        let reason = match self.entry.subject.ends_by(policy) {
+        let reason = match self.over.clone().or_else(|| self.entry.subject.ends_by(policy)) {
             Some(reason) => Some(reason),
             None if expires.is_some_and(|end| end <= now) => expires.map(EndReason::Expired),
             None => match terms.idle {

@@ -10,8 +10,8 @@ use std::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
-    ClusterName, HostId, HostIdentity, KubeClusterName, Login, NodeName, NodeRecord, RevocationTarget, RoleName,
-    ShownCertificate, Timestamp, UserIdentity, UserName, VerifiedHost, VerifiedUser,
+    AppProxy, ClusterName, HostId, HostIdentity, KubeClusterName, Login, NodeName, NodeRecord, RevocationTarget,
+    RoleName, ShownCertificate, Timestamp, UserIdentity, UserName, VerifiedHost, VerifiedUser,
 };
 
 /// What a lock shuts out. Fields that are there must all fit; a lock without any concerns nobody.
@@ -111,6 +111,8 @@ pub struct LockContext<'a> {
     login: Option<&'a Login>,
     node: (Option<&'a str>, Option<HostId>),
     kube_cluster: Option<&'a KubeClusterName>,
+    /// Whose certificate is held by a proxy.
+    proxy: Option<&'a AppProxy>,
     /// Of somebody who has no certificate yet.
     keys: [Option<RevocationTarget>; 2],
 }
@@ -138,7 +140,8 @@ impl<'a> LockContext<'a> {
     #[must_use]
     pub fn of_user(user: &'a VerifiedUser) -> Self {
         let identity = user.identity();
-        Self::of_holder(&identity.user, &identity.roles, &identity.cluster, Some(user.shown()))
+        let holder = Self::of_holder(&identity.user, &identity.roles, &identity.cluster, Some(user.shown()));
+        holder.through(user.app_proxy())
     }
 
     pub(crate) fn of_holder(
@@ -186,6 +189,12 @@ impl<'a> LockContext<'a> {
         Self { node: (name, id), ..self }
     }
 
+    /// By way of a proxy that holds the certificate's key.
+    #[must_use]
+    pub const fn through(self, proxy: Option<&'a AppProxy>) -> Self {
+        Self { proxy, ..self }
+    }
+
     /// In this Kubernetes cluster.
     #[must_use]
     pub const fn kube(self, kube_cluster: &'a KubeClusterName) -> Self {
@@ -202,7 +211,8 @@ impl<'a> LockContext<'a> {
 
     fn is_at(&self, node: &str) -> bool {
         let (name, id) = self.node;
-        name == Some(node) || id.is_some_and(|id| id.to_string() == node)
+        let through = |proxy: &AppProxy| proxy.name.as_str() == node || proxy.id.to_string() == node;
+        name == Some(node) || id.is_some_and(|id| id.to_string() == node) || self.proxy.is_some_and(through)
     }
 }
 
@@ -364,6 +374,7 @@ mod tests {
             cluster: ClusterName::new("root").unwrap(),
             roles: Default::default(),
             kube_clusters: Default::default(),
+            apps: Default::default(),
             labels: Default::default(),
             generation: 0,
         }

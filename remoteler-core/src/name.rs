@@ -123,7 +123,20 @@ name_type!(
     check_kube_cluster_name
 );
 
+name_type!(
+    /// A web application as we name it: a lower-case DNS label, for by default it is the first one of the application's address.
+    AppName,
+    "web application name",
+    check_app_name
+);
+
 impl ClusterName {
+    /// The suffix below which this cluster's web applications are named in SNI: `app.<cluster>`.
+    #[must_use]
+    pub fn app_suffix(&self) -> String {
+        format!("app.{self}")
+    }
+
     /// The suffix below which this cluster's Kubernetes services are named in SNI: `kube.<cluster>`.
     #[must_use]
     pub fn kube_suffix(&self) -> String {
@@ -136,14 +149,27 @@ impl KubeClusterName {
     /// 16 octets of the SHA-256 of the name. A digest, because a name may have characters and a length that a DNS label cannot have.
     #[must_use]
     pub fn server_name(&self, cluster: &ClusterName) -> String {
-        let digest = ring::digest::digest(&ring::digest::SHA256, self.0.as_bytes());
-        let mut label = String::with_capacity(33);
-        label.push('k');
-        for octet in digest.as_ref().iter().take(16) {
-            label.push_str(&format!("{octet:02x}"));
-        }
-        format!("{label}.{}", cluster.kube_suffix())
+        format!("{}.{}", label_of('k', &self.0), cluster.kube_suffix())
     }
+}
+
+impl AppName {
+    /// The TLS server name of this application's service: `a<32 hex>.app.<cluster>`, made as [`KubeClusterName::server_name`] is.
+    #[must_use]
+    pub fn server_name(&self, cluster: &ClusterName) -> String {
+        format!("{}.{}", label_of('a', &self.0), cluster.app_suffix())
+    }
+}
+
+/// `first` and the first 16 octets of the SHA-256 of `name` in hex.
+fn label_of(first: char, name: &str) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, name.as_bytes());
+    let mut label = String::with_capacity(33);
+    label.push(first);
+    for octet in digest.as_ref().iter().take(16) {
+        label.push_str(&format!("{octet:02x}"));
+    }
+    label
 }
 
 macro_rules! id_type {
@@ -196,7 +222,7 @@ id_type!(
     "host id"
 );
 id_type!(
-    /// One session of a user on a node or Kubernetes cluster.
+    /// One session of a user on a node, in a Kubernetes cluster or in a web application.
     SessionId,
     "session id"
 );
@@ -276,6 +302,14 @@ fn check_kube_cluster_name(value: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
+fn check_app_name(value: &str) -> Result<(), &'static str> {
+    let fits = |octet: u8| octet.is_ascii_lowercase() || octet.is_ascii_digit() || octet == b'-';
+    if !(1..=63).contains(&value.len()) || !value.bytes().all(fits) || value.starts_with('-') || value.ends_with('-') {
+        return Err("one DNS label is expected: 1 to 63 of a-z, 0-9 and '-', with no '-' at its ends");
+    }
+    Ok(())
+}
+
 fn charset(value: &str, punctuation: &[u8], rule: &'static str) -> Result<(), &'static str> {
     if value.is_empty() || value.len() > 128 {
         return Err("1 to 128 characters are allowed");
@@ -319,6 +353,17 @@ mod tests {
         let name = KubeClusterName::new("arn:aws:eks:eu-1:123:cluster").unwrap().server_name(&cluster);
         let (label, rest) = name.split_once('.').unwrap();
         assert_eq!((label.len(), rest), (33, "kube.root.example.com"));
+    }
+
+    #[test]
+    fn an_app_name_is_one_dns_label_and_its_server_name_is_not_that_of_a_kubernetes_cluster() {
+        for bad in ["", "Billing", "a.b", "a_b", "-a", "a-", "a b", "..", &"a".repeat(64)] {
+            assert!(AppName::new(bad).is_err(), "{bad:?}");
+        }
+        let cluster = ClusterName::new("root").unwrap();
+        let name = AppName::new("billing").unwrap().server_name(&cluster);
+        assert!(name.starts_with('a') && name.ends_with(".app.root") && name.len() == 33 + ".app.root".len(), "{name}");
+        assert_ne!(name, KubeClusterName::new("billing").unwrap().server_name(&cluster));
     }
 
     #[test]

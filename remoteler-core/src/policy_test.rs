@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Explanation, KubeClusterName, KubeRequest, Labels, Login, NameError, NodeName, Policy, Resource, RoleName, Traits,
-    UserName, explain_kube, explain_ssh, prospective_identity,
+    AppName, Explanation, KubeClusterName, KubeRequest, Labels, Login, NameError, NodeName, Policy, Resource, RoleName,
+    Traits, UserName, explain_app, explain_kube, explain_ssh, prospective_identity,
 };
 
 /// The `spec` of a document of kind `policy_test`.
@@ -43,7 +43,7 @@ pub struct GivenSpec {
     pub traits: Traits,
 }
 
-/// What for: exactly one of the four; with a Kubernetes cluster, an object there besides.
+/// What for: exactly one of the six; with a Kubernetes cluster, an object there besides.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TargetSpec {
@@ -59,6 +59,12 @@ pub struct TargetSpec {
     /// Any Kubernetes cluster with exactly these labels.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kubernetes_labels: Option<Labels>,
+    /// A web application of the inventory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub app: Option<AppName>,
+    /// Any web application with exactly these labels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub app_labels: Option<Labels>,
     /// What is asked there; absent: anything at all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kubernetes_resource: Option<KubeObjectSpec>,
@@ -133,6 +139,7 @@ pub struct PolicyTest {
 enum Target {
     Node(Named<NodeName>, Login),
     Kube(Named<KubeClusterName>, Option<KubeRequest>),
+    App(Named<AppName>),
 }
 
 #[derive(Clone, Debug)]
@@ -150,6 +157,8 @@ pub struct TestWorld {
     pub nodes: BTreeMap<NodeName, Labels>,
     /// Labels of Kubernetes clusters.
     pub kube_clusters: BTreeMap<KubeClusterName, Labels>,
+    /// Labels of web applications.
+    pub apps: BTreeMap<AppName, Labels>,
 }
 
 /// How a test came out.
@@ -243,6 +252,10 @@ impl PolicyTest {
                     kube.labelled(|name| world.kube_clusters.get(name).cloned(), "Kubernetes cluster")?;
                 Ok(explain_kube(&identity, policy, (name, &labels), request.as_ref()))
             }
+            Target::App(app) => {
+                let (name, labels) = app.labelled(|name| world.apps.get(name).cloned(), "application")?;
+                Ok(explain_app(&identity, policy, (name, &labels)))
+            }
         }
     }
 }
@@ -260,16 +273,21 @@ impl<T: std::fmt::Display> Named<T> {
 }
 
 fn target(spec: &PolicyTestSpec) -> Result<Target, String> {
-    let TargetSpec { node, node_labels, kube_cluster, kubernetes_labels, kubernetes_resource } = &spec.target;
-    let named = [node.is_some(), node_labels.is_some(), kube_cluster.is_some(), kubernetes_labels.is_some()];
-    if named.iter().filter(|given| **given).count() != 1 {
-        return Err("target needs exactly one of node, node_labels, kube_cluster and kubernetes_labels".into());
+    let TargetSpec { node, node_labels, kube_cluster, kubernetes_labels, app, app_labels, kubernetes_resource } =
+        &spec.target;
+    let of_node = [node.is_some(), node_labels.is_some()];
+    let of_kube = [kube_cluster.is_some(), kubernetes_labels.is_some()];
+    let of_app = [app.is_some(), app_labels.is_some()];
+    if [of_node, of_kube, of_app].as_flattened().iter().filter(|given| **given).count() != 1 {
+        return Err(
+            "target needs exactly one of node, node_labels, kube_cluster, kubernetes_labels, app and app_labels".into(),
+        );
     }
     let wrong = |cause: NameError| cause.to_string();
-    if named[0] || named[1] {
-        if kubernetes_resource.is_some() {
-            return Err("target.kubernetes_resource goes with a Kubernetes cluster only".into());
-        }
+    if kubernetes_resource.is_some() && of_kube == [false; 2] {
+        return Err("target.kubernetes_resource goes with a Kubernetes cluster only".into());
+    }
+    if of_node != [false; 2] {
         let login = spec.login.clone().ok_or("login is missing: the account on the node")?;
         let node = match (node, node_labels) {
             (Some(name), _) => Named::Known(name.clone()),
@@ -281,6 +299,14 @@ fn target(spec: &PolicyTestSpec) -> Result<Target, String> {
     }
     if spec.login.is_some() {
         return Err("login goes with a node only".into());
+    }
+    match (app, app_labels) {
+        (Some(name), _) => return Ok(Target::App(Named::Known(name.clone()))),
+        (None, Some(labels)) => {
+            let name = AppName::new("any-such-app").map_err(wrong)?;
+            return Ok(Target::App(Named::Made(name, labels.clone())));
+        }
+        (None, None) => {}
     }
     let request = match kubernetes_resource {
         None => None,

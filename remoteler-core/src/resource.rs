@@ -9,7 +9,7 @@ use crate::RoleSpec;
 pub enum ResourceError {
     /// A kind this product does not have.
     #[error(
-        "{0:?} is no kind of resource; known are role, user, token, node, kube_cluster, policy_test, lock, cluster_auth_preference, cluster_networking_config, session_recording_config, oidc, github and saml"
+        "{0:?} is no kind of resource; known are role, user, token, node, kube_cluster, app, policy_test, lock, cluster_auth_preference, cluster_networking_config, session_recording_config, oidc, github and saml"
     )]
     UnknownKind(String),
     /// A version of that kind it does not read.
@@ -38,6 +38,8 @@ pub enum ResourceKind {
     Node,
     /// A Kubernetes cluster.
     KubeCluster,
+    /// A web application.
+    App,
     /// What must come out of the roles.
     PolicyTest,
     /// Who or what is shut out.
@@ -66,6 +68,7 @@ impl ResourceKind {
             Self::Token => "token",
             Self::Node => "node",
             Self::KubeCluster => "kube_cluster",
+            Self::App => "app",
             Self::PolicyTest => "policy_test",
             Self::Lock => "lock",
             Self::ClusterAuthPreference => "cluster_auth_preference",
@@ -83,7 +86,7 @@ impl ResourceKind {
         match self {
             Self::Role => &["v5", "v6", "v7"],
             Self::User | Self::Token | Self::Node | Self::Lock | Self::Saml => &["v2"],
-            Self::KubeCluster | Self::Oidc | Self::Github => &["v3"],
+            Self::KubeCluster | Self::App | Self::Oidc | Self::Github => &["v3"],
             Self::PolicyTest => &["v1"],
             Self::ClusterAuthPreference | Self::ClusterNetworkingConfig | Self::SessionRecordingConfig => &["v2"],
         }
@@ -104,7 +107,7 @@ impl ResourceKind {
             | Self::ClusterNetworkingConfig
             | Self::SessionRecordingConfig
             | Self::Saml => None,
-            Self::Node | Self::KubeCluster => Some("they are written by the services themselves"),
+            Self::Node | Self::KubeCluster | Self::App => Some("they are written by the services themselves"),
         }
     }
 
@@ -119,6 +122,7 @@ impl ResourceKind {
             "token" | "tokens" => Self::Token,
             "node" | "nodes" => Self::Node,
             "kube_cluster" | "kube_clusters" | "kube" => Self::KubeCluster,
+            "app" | "apps" => Self::App,
             "policy_test" | "policy_tests" => Self::PolicyTest,
             "lock" | "locks" => Self::Lock,
             "cluster_auth_preference" | "cap" => Self::ClusterAuthPreference,

@@ -256,6 +256,8 @@ pub(crate) struct RoleConditions {
     pub(crate) kubernetes: LabelRule,
     /// Objects in them.
     pub(crate) kubernetes_resources: Vec<KubeResourceRule>,
+    /// Web applications.
+    pub(crate) apps: LabelRule,
     /// Own resources.
     pub(crate) rules: Vec<(Vec<String>, Vec<Verb>)>,
 }
@@ -439,7 +441,6 @@ fn conditions(
         rules.push((rule.resources.clone(), verbs));
     }
     // Nothing decides by these yet; a role that loads here must not turn out to be none later.
-    labels("app_labels", &spec.app_labels, &spec.app_labels_expression)?;
     labels("cluster_labels", &spec.cluster_labels, &spec.cluster_labels_expression)?;
     Ok(RoleConditions {
         logins: templates("logins", &spec.logins)?,
@@ -452,6 +453,7 @@ fn conditions(
             field: field("kubernetes_resources"),
             source,
         })?,
+        apps: labels("app_labels", &spec.app_labels, &spec.app_labels_expression)?,
         rules,
     })
 }
@@ -470,11 +472,12 @@ pub fn preset_roles() -> Vec<(RoleName, RoleSpec)> {
         kubernetes_groups: vec!["{{internal.kubernetes_groups}}".into()],
         kubernetes_users: vec!["{{internal.kubernetes_users}}".into()],
         kubernetes_labels: everything(),
+        app_labels: everything(),
         ..ConditionsSpec::default()
     };
     let editor = ConditionsSpec {
         rules: vec![
-            rule(&["role", "user", "token", "node", "kube_cluster", "cert_authority", "policy_test"], &["*"]),
+            rule(&["role", "user", "token", "node", "kube_cluster", "app", "cert_authority", "policy_test"], &["*"]),
             rule(&["cluster_auth_preference", "cluster_networking_config", "session_recording_config"], &["*"]),
         ],
         ..ConditionsSpec::default()

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{HostId, KubeClusterName, Login, Secret, SessionId, Timestamp, UserName};
+use crate::{AppName, HostId, KubeClusterName, Login, Secret, SessionId, Timestamp, UserName};
 
 /// How long a proof lasts at a node. What began with it goes on afterwards (I49).
 pub const SSH_PROOF_LIFE: Duration = Duration::from_secs(60);
@@ -26,6 +26,11 @@ pub enum SessionTarget {
         /// Which.
         name: KubeClusterName,
     },
+    /// With a web application.
+    App {
+        /// Which.
+        name: AppName,
+    },
 }
 
 impl fmt::Display for SessionTarget {
@@ -33,6 +38,7 @@ impl fmt::Display for SessionTarget {
         match self {
             Self::Node { host_id, login } => write!(f, "{login} on node {host_id}"),
             Self::KubeCluster { name } => write!(f, "Kubernetes cluster {name}"),
+            Self::App { name } => write!(f, "application {name}"),
         }
     }
 }
@@ -152,6 +158,13 @@ pub enum SessionPurpose {
         /// The key to be certified: PEM of a SubjectPublicKeyInfo.
         tls_public_key: String,
     },
+    /// A user, for a web application. The proof comes inside a certificate that counts there alone, for as long as the login.
+    App {
+        /// Which.
+        app: AppName,
+        /// The key to be certified: PEM of a SubjectPublicKeyInfo.
+        tls_public_key: String,
+    },
 }
 
 /// Shows a second factor for one session.
@@ -195,6 +208,7 @@ mod tests {
             1 => SessionTarget::Node { host_id: host_id(2), login: Login::new("root").unwrap() },
             2 => SessionTarget::Node { host_id: host_id(1), login: Login::new("ann").unwrap() },
             3 => SessionTarget::KubeCluster { name: KubeClusterName::new("staging").unwrap() },
+            4 => SessionTarget::App { name: AppName::new("staging").unwrap() },
             _ => SessionTarget::KubeCluster { name: KubeClusterName::new("prod").unwrap() },
         }
     }
@@ -203,8 +217,8 @@ mod tests {
         // I49
         #[test]
         fn a_proof_is_for_one_user_one_target_one_session_and_its_time(
-            of in ("[ab]", 0_u8..5, 0_u128..2, 0_i64..4),
-            wanted in ("[ab]", 0_u8..5, prop::option::of(0_u128..2), 0_i64..4),
+            of in ("[ab]", 0_u8..6, 0_u128..2, 0_i64..4),
+            wanted in ("[ab]", 0_u8..6, prop::option::of(0_u128..2), 0_i64..4),
         ) {
             let name = |name: &str| UserName::new(name).unwrap();
             let moment = Timestamp::from_unix_seconds;

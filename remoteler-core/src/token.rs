@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::{KubeClusterName, Labels, NodeName, Pattern, SystemRole};
+use crate::{AppName, KubeClusterName, Labels, NodeName, Pattern, SystemRole};
 
 /// How a host shows that it may join.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +40,7 @@ impl fmt::Display for JoinMethod {
 pub struct TokenScope {
     /// Services that may join.
     pub roles: BTreeSet<SystemRole>,
-    /// What the names of the host and of its Kubernetes clusters must fit: exact, a glob, or `^regex$`. Absent: any.
+    /// What the names of the host, of its Kubernetes clusters and of its web applications must fit: exact, a glob, or `^regex$`. Absent: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub names: Option<String>,
     /// Labels that the host gets; they stand in its certificates and win over those it gives itself.
@@ -53,10 +53,10 @@ pub struct TokenScope {
 #[non_exhaustive]
 pub enum TokenScopeError {
     /// It would let nobody in.
-    #[error("a token is for at least one kind of service: node, kube or proxy")]
+    #[error("a token is for at least one kind of service: node, kube, app or proxy")]
     NoRoles,
     /// It would let in what holds the authorities.
-    #[error("an auth service cannot join with a token; give node, kube or proxy")]
+    #[error("an auth service cannot join with a token; give node, kube, app or proxy")]
     Auth,
     /// The pattern is none.
     #[error("name pattern {pattern:?} is refused: {reason}")]
@@ -72,7 +72,7 @@ pub enum TokenScopeError {
     )]
     Labels,
     /// The host wants no service.
-    #[error("a host joins with at least one service: node, kube or proxy")]
+    #[error("a host joins with at least one service: node, kube, app or proxy")]
     Nothing,
     /// The host wants a service that the token is not for.
     #[error("the join token is not for service {0}; make one with tctl tokens add --type {0}")]
@@ -82,7 +82,7 @@ pub enum TokenScopeError {
         "the join token is for names that fit {pattern}, and {name} does not; choose another name or make another token"
     )]
     Name {
-        /// Name of the host or of one of its Kubernetes clusters.
+        /// Name of the host, of one of its Kubernetes clusters or of one of its web applications.
         name: String,
         /// As the token has it.
         pattern: String,
@@ -131,6 +131,7 @@ impl TokenScope {
         roles: &BTreeSet<SystemRole>,
         name: &NodeName,
         kube_clusters: &BTreeSet<KubeClusterName>,
+        apps: &BTreeSet<AppName>,
     ) -> Result<(), TokenScopeError> {
         if roles.is_empty() {
             return Err(TokenScopeError::Nothing);
@@ -140,7 +141,8 @@ impl TokenScope {
             return Err(TokenScopeError::Role(*role));
         }
         let Some(pattern) = self.pattern()? else { return Ok(()) };
-        let mut names = std::iter::once(name.as_str()).chain(kube_clusters.iter().map(KubeClusterName::as_str));
+        let of_services = kube_clusters.iter().map(KubeClusterName::as_str).chain(apps.iter().map(AppName::as_str));
+        let mut names = std::iter::once(name.as_str()).chain(of_services);
         match names.find(|name| !pattern.matches(name)) {
             Some(name) => {
                 Err(TokenScopeError::Name { name: name.to_owned(), pattern: self.names.clone().unwrap_or_default() })
@@ -293,7 +295,7 @@ mod tests {
 
     fn admits(scope: &TokenScope, roles: &[SystemRole], name: &str, kube: &[&str]) -> Result<(), TokenScopeError> {
         let kube = kube.iter().map(|name| name.parse().unwrap()).collect();
-        scope.admits(&roles.iter().copied().collect(), &NodeName::new(name).unwrap(), &kube)
+        scope.admits(&roles.iter().copied().collect(), &NodeName::new(name).unwrap(), &kube, &BTreeSet::new())
     }
 
     // I35
@@ -310,6 +312,17 @@ mod tests {
         assert_eq!(admits(&scope(&[Node], Some("^gw-[0-9]+$")), &[Node], "gw-17", &[]), Ok(()));
         assert!(admits(&scope(&[Node], Some("^gw-[0-9]+$")), &[Node], "gw-x", &[]).is_err());
         assert!(admits(&scope(&[Node], Some("gw-17")), &[Node], "gw-170", &[]).is_err());
+        let app = |name: &str| {
+            let apps = [AppName::new(name).unwrap()].into();
+            scope(&[SystemRole::App], Some("gw-*")).admits(
+                &[SystemRole::App].into(),
+                &NodeName::new("gw-17").unwrap(),
+                &BTreeSet::new(),
+                &apps,
+            )
+        };
+        assert_eq!(app("gw-billing"), Ok(()));
+        assert!(matches!(app("billing"), Err(TokenScopeError::Name { .. })));
         assert_eq!(admits(&scope(&[Auth, Node], None), &[Auth], "gw-17", &[]), Err(TokenScopeError::Role(Auth)));
     }
 

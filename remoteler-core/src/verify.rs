@@ -1,12 +1,43 @@
 //! What verification of a certificate yields: values that only the two verification functions can make, and the
 //! reasons for refusing.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use crate::{
-    ClusterName, HostIdentity, IdentityError, KubeClusterName, NameError, RevocationTarget, SessionProof,
-    SessionTarget, ShownCertificate, SystemRole, Timestamp, UserIdentity,
+    AppName, AppProxy, ClusterName, HostIdentity, IdentityError, KubeClusterName, NameError, RevocationTarget,
+    SessionId, SessionProof, SessionTarget, ShownCertificate, SystemRole, Timestamp, UserIdentity,
 };
+
+/// The one place where a restricted certificate counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OnlyAt {
+    /// A Kubernetes cluster.
+    KubeCluster(KubeClusterName),
+    /// A web application.
+    App(AppName),
+}
+
+impl fmt::Display for OnlyAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::KubeCluster(name) => write!(f, "Kubernetes cluster {name}"),
+            Self::App(name) => write!(f, "application {name}"),
+        }
+    }
+}
+
+/// What stands behind a certificate that lasts for less than it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Behind {
+    /// A second factor for one place.
+    pub(crate) proof: Option<SessionProof>,
+    /// The session with a web application.
+    pub(crate) app_session: Option<SessionId>,
+    /// The proxy that holds the key of that.
+    pub(crate) app_proxy: Option<AppProxy>,
+    /// When the login ends, or the browser's session.
+    pub(crate) login_expires: Timestamp,
+}
 
 /// Proof that a certificate of a user authority was verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,9 +46,9 @@ pub struct VerifiedUser {
     identity: Arc<UserIdentity>,
     expires: Timestamp,
     serial: String,
-    only_at: Option<KubeClusterName>,
-    /// A second factor for one place, and when the login ends with which it was shown.
-    proven: Option<Box<(SessionProof, Timestamp)>>,
+    /// Apart, for proofs travel by value.
+    only_at: Option<Box<OnlyAt>>,
+    behind: Option<Box<Behind>>,
     /// Apart, for proofs travel by value.
     shown: Box<ShownCertificate>,
 }
@@ -25,7 +56,7 @@ pub struct VerifiedUser {
 impl VerifiedUser {
     pub(crate) fn new(identity: UserIdentity, expires: Timestamp, serial: String, shown: ShownCertificate) -> Self {
         let identity = Arc::new(identity);
-        Self { identity, expires, serial, only_at: None, proven: None, shown: Box::new(shown) }
+        Self { identity, expires, serial, only_at: None, behind: None, shown: Box::new(shown) }
     }
 
     /// By what the certificate can be revoked.
@@ -34,30 +65,50 @@ impl VerifiedUser {
         &self.shown
     }
 
-    pub(crate) fn restricted(self, only_at: KubeClusterName) -> Self {
-        Self { only_at: Some(only_at), ..self }
+    pub(crate) fn restricted(self, only_at: OnlyAt) -> Self {
+        Self { only_at: Some(Box::new(only_at)), ..self }
     }
 
-    pub(crate) fn proven(self, proof: SessionProof, login_expires: Timestamp) -> Self {
-        Self { proven: Some(Box::new((proof, login_expires))), ..self }
+    pub(crate) fn with(self, behind: Behind) -> Self {
+        Self { behind: Some(Box::new(behind)), ..self }
     }
 
     /// The second factor that stands in the certificate.
     #[must_use]
     pub fn proof(&self) -> Option<&SessionProof> {
-        self.proven.as_ref().map(|proven| &proven.0)
+        self.behind.as_ref()?.proof.as_ref()
     }
 
-    /// Until when something that began may last: the certificate's end or, where that is short because of a second factor, the login's.
+    /// The session with a web application that the certificate is of.
+    #[must_use]
+    pub fn app_session(&self) -> Option<SessionId> {
+        self.behind.as_ref()?.app_session
+    }
+
+    /// The same where a browser has that session, by a proxy: it is one that the auth service keeps, and that may end before the certificate. A program of the user
+    /// draws the name of its own, which nobody keeps.
+    #[must_use]
+    pub fn browser_session(&self) -> Option<SessionId> {
+        self.app_session().filter(|_| self.app_proxy().is_some())
+    }
+
+    /// The proxy that holds the certificate's key, for a browser that has a session with a web application.
+    #[must_use]
+    pub fn app_proxy(&self) -> Option<&AppProxy> {
+        self.behind.as_ref()?.app_proxy.as_ref()
+    }
+
+    /// Until when something that began may last: the certificate's end or, where that is short because of a second factor or of a browser's session,
+    /// the end of the login or of that session.
     #[must_use]
     pub fn login_expires(&self) -> Timestamp {
-        self.proven.as_ref().map_or(self.expires, |proven| proven.1)
+        self.behind.as_ref().map_or(self.expires, |behind| behind.login_expires)
     }
 
-    /// The one Kubernetes cluster where the certificate counts; `None`: everywhere. Decisions about anything else refuse where there is one.
+    /// The one place where the certificate counts; `None`: everywhere. Decisions about anything else refuse where there is one.
     #[must_use]
-    pub const fn only_at(&self) -> Option<&KubeClusterName> {
-        self.only_at.as_ref()
+    pub fn only_at(&self) -> Option<&OnlyAt> {
+        self.only_at.as_deref()
     }
 
     /// Who it is.
@@ -163,9 +214,9 @@ pub enum VerifyError {
         /// What was shown.
         found: &'static str,
     },
-    /// The certificate counts at one Kubernetes cluster only.
-    #[error("this certificate is for Kubernetes cluster {0} and nothing else; log in for more")]
-    Restricted(KubeClusterName),
+    /// The certificate counts at one place only.
+    #[error("this certificate is for {0} and nothing else; log in for more")]
+    Restricted(OnlyAt),
     /// The certificate brings a second factor for one place and counts there only.
     #[error("this certificate is for a session with {0} and nothing else; show that of the login")]
     OneSession(SessionTarget),

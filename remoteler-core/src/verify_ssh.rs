@@ -9,8 +9,8 @@ use ssh_key::{
 };
 
 use crate::{
-    CaKind, Identity, RevocationTarget, ShownCertificate, Timestamp, TrustBundle, Verified, VerifiedHost, VerifiedUser,
-    VerifyError, check_principal, ssh_identity,
+    CaKind, Identity, OnlyAt, RevocationTarget, ShownCertificate, Timestamp, TrustBundle, Verified, VerifiedHost,
+    VerifiedUser, VerifyError, check_principal, ssh_identity,
 };
 
 /// What the certificate is shown for.
@@ -101,7 +101,10 @@ pub fn verify_ssh_certificate(
             Ok(Verified::Host(VerifiedHost::new(host, shown)))
         }
         (Identity::KubeUser(restricted), SshCertificatePurpose::User | SshCertificatePurpose::Host(_)) => {
-            Err(VerifyError::Restricted(restricted.kube_cluster))
+            Err(VerifyError::Restricted(OnlyAt::KubeCluster(restricted.kube_cluster)))
+        }
+        (Identity::AppUser(restricted), SshCertificatePurpose::User | SshCertificatePurpose::Host(_)) => {
+            Err(VerifyError::Restricted(OnlyAt::App(restricted.app)))
         }
         (Identity::ProvenUser(proven), SshCertificatePurpose::User | SshCertificatePurpose::Host(_)) => {
             Err(VerifyError::OneSession(proven.proof.target().clone()))

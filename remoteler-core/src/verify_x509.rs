@@ -8,9 +8,9 @@ use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert, ring as algorith
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{
-    CaKind, Identity, KubeUserIdentity, ProvenUserIdentity, RevocationTarget, SessionTarget, ShownCertificate,
-    Timestamp, TlsSerial, TrustBundle, Verified, VerifiedHost, VerifiedUser, VerifyError, trust::authority_key,
-    x509_identity,
+    AppUserIdentity, CaKind, Identity, KubeUserIdentity, OnlyAt, ProvenUserIdentity, RevocationTarget, SessionTarget,
+    ShownCertificate, Timestamp, TlsSerial, TrustBundle, Verified, VerifiedHost, VerifiedUser, VerifyError,
+    trust::authority_key, verify::Behind, x509_identity,
 };
 
 /// In which place of a TLS handshake the certificate stands.
@@ -21,6 +21,9 @@ pub enum X509Purpose {
     /// The peer is a client of a Kubernetes API server: whoever [`X509Purpose::Client`] takes, and users restricted to one Kubernetes
     /// cluster. Which one, [`crate::authorize_kube`] compares.
     KubeClient,
+    /// The peer is a client of a web application: whoever [`X509Purpose::Client`] takes, and users restricted to one application. Which one,
+    /// [`crate::authorize_app`] compares.
+    AppClient,
     /// The peer is a TLS server: only hosts may be.
     Server,
 }
@@ -45,7 +48,7 @@ pub fn verify_x509_chain(
         return Err(VerifyError::Malformed("octets follow the certificate".into()));
     }
     let kinds: &[CaKind] = match purpose {
-        X509Purpose::Client | X509Purpose::KubeClient => &[CaKind::User, CaKind::Host],
+        X509Purpose::Client | X509Purpose::KubeClient | X509Purpose::AppClient => &[CaKind::User, CaKind::Host],
         X509Purpose::Server => &[CaKind::Host],
     };
     let mut failure = None;
@@ -63,7 +66,7 @@ pub fn verify_x509_chain(
     });
     let Some((kind, authority)) = signed_by else {
         let purpose = match purpose {
-            X509Purpose::Client | X509Purpose::KubeClient => "user or host",
+            X509Purpose::Client | X509Purpose::KubeClient | X509Purpose::AppClient => "user or host",
             X509Purpose::Server => "host",
         };
         return Err(
@@ -95,20 +98,36 @@ pub fn verify_x509_chain(
     match (kind, identity) {
         (CaKind::User, Identity::User(user)) => Ok(Verified::User(verified_user(user)?)),
         (CaKind::User, Identity::KubeUser(KubeUserIdentity { user, kube_cluster })) => match purpose {
-            X509Purpose::KubeClient => Ok(Verified::User(verified_user(user)?.restricted(kube_cluster))),
-            X509Purpose::Client | X509Purpose::Server => Err(VerifyError::Restricted(kube_cluster)),
+            X509Purpose::KubeClient => {
+                Ok(Verified::User(verified_user(user)?.restricted(OnlyAt::KubeCluster(kube_cluster))))
+            }
+            X509Purpose::Client | X509Purpose::AppClient | X509Purpose::Server => {
+                Err(VerifyError::Restricted(OnlyAt::KubeCluster(kube_cluster)))
+            }
         },
+        (CaKind::User, Identity::AppUser(AppUserIdentity { user, app, session, proof, login_expires, proxy })) => {
+            match purpose {
+                X509Purpose::AppClient => {
+                    let behind = Behind { proof, app_session: Some(session), app_proxy: proxy, login_expires };
+                    Ok(Verified::User(verified_user(user)?.restricted(OnlyAt::App(app)).with(behind)))
+                }
+                X509Purpose::Client | X509Purpose::KubeClient | X509Purpose::Server => {
+                    Err(VerifyError::Restricted(OnlyAt::App(app)))
+                }
+            }
+        }
         (CaKind::User, Identity::ProvenUser(ProvenUserIdentity { user, proof, login_expires })) => {
             match (purpose, proof.target().clone()) {
                 (X509Purpose::KubeClient, SessionTarget::KubeCluster { name }) => {
-                    Ok(Verified::User(verified_user(user)?.restricted(name).proven(proof, login_expires)))
+                    let behind = Behind { proof: Some(proof), app_session: None, app_proxy: None, login_expires };
+                    Ok(Verified::User(verified_user(user)?.restricted(OnlyAt::KubeCluster(name)).with(behind)))
                 }
                 (_, target) => Err(VerifyError::OneSession(target)),
             }
         }
         (CaKind::Host, Identity::Host(host)) => Ok(Verified::Host(VerifiedHost::new(host, shown))),
         (CaKind::User, Identity::Host(_)) => Err(VerifyError::WrongType { expected: "user", found: "host" }),
-        (CaKind::Host, Identity::User(_) | Identity::KubeUser(_) | Identity::ProvenUser(_)) => {
+        (CaKind::Host, Identity::User(_) | Identity::KubeUser(_) | Identity::ProvenUser(_) | Identity::AppUser(_)) => {
             Err(VerifyError::WrongType { expected: "host", found: "user" })
         }
     }
@@ -144,7 +163,9 @@ fn usage(purpose: X509Purpose) -> KeyUsage {
     // DER of 1.3.6.1.5.5.7.3.1 (serverAuth) and 1.3.6.1.5.5.7.3.2 (clientAuth), without tag and length.
     match purpose {
         X509Purpose::Server => KeyUsage::required(&[0x2b, 6, 1, 5, 5, 7, 3, 1]),
-        X509Purpose::Client | X509Purpose::KubeClient => KeyUsage::required(&[0x2b, 6, 1, 5, 5, 7, 3, 2]),
+        X509Purpose::Client | X509Purpose::KubeClient | X509Purpose::AppClient => {
+            KeyUsage::required(&[0x2b, 6, 1, 5, 5, 7, 3, 2])
+        }
     }
 }
 

@@ -71,6 +71,10 @@ pub const NODE: &str = "/v1/nodes/{host_id}";
 pub const KUBE_CLUSTERS: &str = "/v1/kube_clusters";
 /// `PUT` [`crate::KubeRecord`] → nothing. `{name}` is that of the record.
 pub const KUBE_CLUSTER: &str = "/v1/kube_clusters/{name}";
+/// `GET` → `[`[`crate::AppRecord`]`]`.
+pub const APPS: &str = "/v1/apps";
+/// `PUT` [`crate::AppRecord`] → nothing. `{name}` is that of the record.
+pub const APP: &str = "/v1/apps/{name}";
 /// `PUT` [`ProxyAnnouncement`] → nothing.
 pub const PROXY: &str = "/v1/proxy";
 /// `GET` with [`InventoryQuery`] as query → [`crate::InventoryUpdate`].
@@ -150,6 +154,15 @@ pub const LEASES: &str = "/v1/leases";
 /// `POST` [`crate::SessionProofRequest`] → [`crate::SessionProven`].
 pub const SESSION_PROOFS: &str = "/v1/session_proofs";
 
+/// `POST` [`crate::AppCodeRequest`] → [`crate::AppSessionOpened`].
+pub const APP_SESSIONS: &str = "/v1/app_sessions";
+/// `POST` [`crate::AppCertificateRequest`] → [`crate::AppCertified`].
+pub const APP_CERTIFICATES: &str = "/v1/app_sessions/certificates";
+/// `POST` [`crate::AppSessionsRequest`] → [`crate::AppSessionsEnded`].
+pub const APP_SESSIONS_ENDED: &str = "/v1/app_sessions/ended";
+/// `POST` [`crate::AppTokenRequest`] → [`crate::AppToken`].
+pub const APP_TOKENS: &str = "/v1/app_tokens";
+
 /// `GET` → the OpenAPI document of all of the above.
 pub const OPENAPI: &str = "/v1/openapi.json";
 
@@ -202,6 +215,11 @@ pub const WEB_ACCOUNT: &str = "/web/account";
 pub const WEB_ACCOUNT_FORM: &str = "/web/account/{form}";
 /// Page of the proxy on which a security key is touched for one session: `GET` and `POST`, HTML.
 pub const WEB_SESSION: &str = "/web/session/{id}";
+/// Page of the proxy through which a browser comes to a web application: `GET` and `POST`, HTML or a redirect. Its part is the application's name; the
+/// query's `state` is [`crate::app_state_hash`] of the state cookie at the application, `path` where the browser wants to go there.
+pub const WEB_LAUNCH: &str = "/web/launch/{app}";
+/// Path at an application to which [`WEB_LAUNCH`] sends the browser back, with the one-time code as the query's `code`.
+pub const APP_SESSION_PATH: &str = "/.remoteler/session";
 
 /// Body of [`INVITED_USER`].
 #[derive(Clone, Debug, Serialize, Deserialize)]

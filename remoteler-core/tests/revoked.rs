@@ -181,9 +181,11 @@ fn ssh(signer: u8, subject: u8, kind: CertType, identity: &Identity, principals:
         Identity::Host(host) => host.principals().iter().for_each(|name| {
             builder.valid_principal(name.as_str()).unwrap();
         }),
-        Identity::User(_) | Identity::KubeUser(_) | Identity::ProvenUser(_) => principals.iter().for_each(|name| {
-            builder.valid_principal(*name).unwrap();
-        }),
+        Identity::User(_) | Identity::KubeUser(_) | Identity::ProvenUser(_) | Identity::AppUser(_) => {
+            principals.iter().for_each(|name| {
+                builder.valid_principal(*name).unwrap();
+            })
+        }
     }
     builder.extension(SSH_IDENTITY_EXTENSION, ssh_identity_value(identity)).unwrap();
     builder.sign(&key(signer)).unwrap()
@@ -232,6 +234,7 @@ fn web() -> Identity {
         cluster: ClusterName::new("root").unwrap(),
         roles: [SystemRole::Node].into(),
         kube_clusters: Default::default(),
+        apps: Default::default(),
         labels: Default::default(),
         generation: 0,
     })

@@ -266,6 +266,7 @@ fn host() -> HostIdentity {
         cluster: ClusterName::new("root").unwrap(),
         roles: [SystemRole::Node].into(),
         kube_clusters: Default::default(),
+        apps: Default::default(),
         labels: Default::default(),
         generation: 0,
     }

@@ -54,6 +54,33 @@ impl AuthApi for Store {
     ) -> Result<remoteler_core::SessionProven, ApiError> {
         absent()
     }
+    async fn announce_app(&self, _: remoteler_core::AppRecord) -> Result<(), ApiError> {
+        absent()
+    }
+    async fn apps(&self) -> Result<Vec<remoteler_core::AppRecord>, ApiError> {
+        absent()
+    }
+    async fn redeem_app_code(
+        &self,
+        _: remoteler_core::AppCodeRequest,
+    ) -> Result<remoteler_core::AppSessionOpened, ApiError> {
+        absent()
+    }
+    async fn app_certificate(
+        &self,
+        _: remoteler_core::AppCertificateRequest,
+    ) -> Result<remoteler_core::AppCertified, ApiError> {
+        absent()
+    }
+    async fn ended_app_sessions(
+        &self,
+        _: remoteler_core::AppSessionsRequest,
+    ) -> Result<remoteler_core::AppSessionsEnded, ApiError> {
+        absent()
+    }
+    async fn app_token(&self, _: remoteler_core::AppTokenRequest) -> Result<remoteler_core::AppToken, ApiError> {
+        absent()
+    }
     async fn factors(&self) -> Result<Vec<remoteler_core::Factor>, ApiError> {
         absent()
     }

@@ -23,6 +23,8 @@ pub enum TargetKind {
     Ssh,
     /// A Kubernetes service.
     Kube,
+    /// The service of a web application.
+    App,
     /// A named service of an agent: `service@host`.
     Service,
 }
@@ -32,6 +34,7 @@ impl fmt::Display for TargetKind {
         f.write_str(match self {
             Self::Ssh => "node",
             Self::Kube => "Kubernetes cluster",
+            Self::App => "application",
             Self::Service => "service",
         })
     }
@@ -44,7 +47,7 @@ pub struct Target {
     pub cluster: ClusterName,
     /// Its protocol.
     pub kind: TargetKind,
-    /// Its name in the cluster: of a node or its host id, of a Kubernetes cluster.
+    /// Its name in the cluster: of a node or its host id, of a Kubernetes cluster, of a web application.
     pub name: TargetName,
     /// The port that the user gave, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]

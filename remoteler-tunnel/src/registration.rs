@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use remoteler_core::{HostIdentity, KubeClusterName, NodeName, SystemRole};
+use remoteler_core::{AppName, HostIdentity, KubeClusterName, NodeName, SystemRole};
 use serde::{Deserialize, Serialize};
 
 use crate::dial::{DIAL_VERSION, Target, TargetKind};
@@ -27,6 +27,9 @@ pub struct Offer {
     /// The Kubernetes clusters that are served.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub kube: BTreeSet<KubeClusterName>,
+    /// The web applications that are served.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub apps: BTreeSet<AppName>,
     /// Whether named services are served under the host's own name.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub services: bool,
@@ -43,6 +46,7 @@ impl Offer {
                     self.ssh.as_ref().is_some_and(|node| node.as_str() == name || host.id.to_string() == name)
                 }
                 TargetKind::Kube => self.kube.iter().any(|cluster| cluster.as_str() == name),
+                TargetKind::App => self.apps.iter().any(|app| app.as_str() == name),
                 TargetKind::Service => {
                     self.services && name.parse::<ServiceAddress>().is_ok_and(|address| address.is_at(host))
                 }
@@ -64,8 +68,12 @@ impl Offer {
             return Err(claim("services of its own".into()));
         }
         let kube = host.roles.contains(&SystemRole::Kube);
-        match self.kube.iter().find(|cluster| !kube || !host.kube_clusters.contains(*cluster)) {
-            Some(cluster) => Err(claim(format!("Kubernetes cluster {cluster}"))),
+        if let Some(cluster) = self.kube.iter().find(|cluster| !kube || !host.kube_clusters.contains(*cluster)) {
+            return Err(claim(format!("Kubernetes cluster {cluster}")));
+        }
+        let apps = host.roles.contains(&SystemRole::App);
+        match self.apps.iter().find(|app| !apps || !host.apps.contains(*app)) {
+            Some(app) => Err(claim(format!("application {app}"))),
             None => Ok(()),
         }
     }
@@ -109,6 +117,7 @@ mod tests {
             cluster: ClusterName::new("root").unwrap(),
             roles: roles.iter().copied().collect(),
             kube_clusters: kube.iter().map(|name| KubeClusterName::new(name).unwrap()).collect(),
+            apps: Default::default(),
             labels: Default::default(),
             generation: 0,
         }
@@ -118,6 +127,7 @@ mod tests {
         Offer {
             ssh: ssh.map(|name| NodeName::new(name).unwrap()),
             kube: kube.iter().map(|name| KubeClusterName::new(name).unwrap()).collect(),
+            apps: BTreeSet::new(),
             services: false,
         }
     }

@@ -249,11 +249,13 @@ impl Router {
         let dialling = async {
             let host = match header.target.kind {
                 TargetKind::Service => self.host_of_service(&header.target),
-                TargetKind::Ssh | TargetKind::Kube => match self.inventory.locate(&header.target).await {
-                    Ok(Some(Place::Agent(host))) => Some(host),
-                    Ok(Some(Place::Address(_) | Place::Local) | None) => None,
-                    Err(reason) => return Err(DialError::Lookup { target: header.target.clone(), reason }),
-                },
+                TargetKind::Ssh | TargetKind::Kube | TargetKind::App => {
+                    match self.inventory.locate(&header.target).await {
+                        Ok(Some(Place::Agent(host))) => Some(host),
+                        Ok(Some(Place::Address(_) | Place::Local) | None) => None,
+                        Err(reason) => return Err(DialError::Lookup { target: header.target.clone(), reason }),
+                    }
+                }
             };
             match self.dial_agent(host.ok_or_else(not_here)?, header, Silence::Ends).await {
                 Err(DialError::TunnelDown { .. }) => Err(not_here()),

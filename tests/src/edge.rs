@@ -29,7 +29,7 @@ impl Edge {
     #[must_use]
     #[track_caller]
     pub fn launch(cluster: &Cluster, name: &str, proxy: &str, extra: &[&str], wrapper: &[&str]) -> Self {
-        let (token, pin) = cluster.token("node,kube");
+        let (token, pin) = cluster.token("node,kube,app");
         let data_dir = cluster.dir().join(name);
         let token_file = cluster.dir().join(format!("{name}.token"));
         std::fs::write(&token_file, token).expect("the token can be written");

@@ -227,6 +227,7 @@ impl KubeFixture {
             cluster: cluster.clone(),
             roles: [SystemRole::Kube].into(),
             kube_clusters: names.into_iter().collect(),
+            apps: Default::default(),
             labels: Default::default(),
             generation: 0,
         });
@@ -290,6 +291,7 @@ impl KubeFixture {
             cluster: self.cluster.clone(),
             roles: [SystemRole::Node].into(),
             kube_clusters: std::collections::BTreeSet::new(),
+            apps: Default::default(),
             labels: Default::default(),
             generation: 0,
         });
@@ -491,7 +493,7 @@ fn issue(authority: &Authority, what: &Issue) -> anyhow::Result<Certificate> {
     let naming = x509_naming(&what.identity);
     let names = match &what.identity {
         Identity::Host(host) => host.dns_names(),
-        Identity::User(_) | Identity::KubeUser(_) | Identity::ProvenUser(_) => Vec::new(),
+        Identity::User(_) | Identity::KubeUser(_) | Identity::ProvenUser(_) | Identity::AppUser(_) => Vec::new(),
     };
     let mut params = CertificateParams::new(names)?;
     params.distinguished_name.push(DnType::CommonName, naming.common_name);

@@ -2,11 +2,13 @@
 //! of other projects, and waiting for things to become true.
 
 mod apiserver;
+mod app_cluster;
 mod bins;
 mod chromium;
 mod clients;
 mod cluster;
 mod draw;
+mod echo_app;
 mod echo_session;
 mod edge;
 mod faketime;
@@ -16,22 +18,26 @@ mod oidc_provider;
 mod path;
 mod process;
 mod proxy;
+mod raw_http;
 mod real_apiserver;
 mod rotation;
 mod saml;
 mod screen;
 mod second_factor;
 mod small_disk;
+mod smuggling;
 mod token;
 mod user;
 mod wait;
 
 pub use apiserver::{ApiServer, Expected, Seen};
+pub use app_cluster::{AppCluster, LocalApp, claims, curl, told};
 pub use bins::binary;
 pub use chromium::Chromium;
 pub use clients::{Client, client, need};
 pub use cluster::{Cluster, ClusterOptions};
 pub use draw::Draw;
+pub use echo_app::EchoApp;
 pub use echo_session::EchoSession;
 pub use edge::Edge;
 pub use faketime::{FakeClock, faketime_library};
@@ -41,11 +47,13 @@ pub use oidc_provider::{Browser, OidcProvider, ProviderFiles, attribute, need_oi
 pub use path::Path;
 pub use process::{Outcome, Process, run, run_with_input};
 pub use proxy::Proxy;
+pub use raw_http::{RawAnswer, RawHttp, tls_client};
 pub use real_apiserver::RealApiServer;
 pub use saml::{SamlClients, SamlProvider, form_field};
 pub use screen::Screen;
 pub use second_factor::{AuthenticatorApp, answer_code, ends, on_terminal};
 pub use small_disk::SmallDisk;
+pub use smuggling::smuggled;
 pub use token::SoftHsm;
 pub use user::{User, os_login};
 pub use wait::{eventually, eventually_within};

@@ -190,6 +190,19 @@ impl Browser {
         (page.to_owned(), head.lines().find_map(location))
     }
 
+    /// The value of a cookie that `host` has set for itself, and when it ends, in seconds since 1970.
+    #[must_use]
+    pub fn cookie(&self, host: &str, name: &str) -> Option<(String, u64)> {
+        let jar = fs::read_to_string(&self.jar).ok()?;
+        let mut cookies = jar.lines().map(|line| line.split('\t').collect::<Vec<_>>());
+        cookies.find_map(|cookie| match *cookie.as_slice() {
+            [of, _, _, _, ends, named, value] if of.trim_start_matches("#HttpOnly_") == host && named == name => {
+                Some((value.to_owned(), ends.parse().ok()?))
+            }
+            _ => None,
+        })
+    }
+
     fn curl(&self, args: &[&str]) -> Outcome {
         let mut command = Command::new(client("curl").expect("was asked for").path());
         command.args(["--silent", "--show-error", "--insecure", "--max-time", "60", "--cookie-jar"]).arg(&self.jar);

@@ -30,6 +30,16 @@ impl Proxy {
     #[must_use]
     #[track_caller]
     pub fn join(cluster: &Cluster, name: &str) -> Self {
+        Self::join_with(cluster, name, "")
+    }
+
+    /// The same with more in its section, behind a comma each.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[must_use]
+    #[track_caller]
+    pub fn join_with(cluster: &Cluster, name: &str, more: &str) -> Self {
         let (token, pin) = cluster.token("proxy");
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = listener.local_addr().expect("it is bound").to_string();
@@ -38,7 +48,7 @@ impl Proxy {
         let data_dir = cluster.dir().join(name);
         let text = format!(
             "remoteler: {{ nodename: {name}, data_dir: {}, auth_server: \"{}\", ca_pin: \"{pin}\", join_params: {{ token_name: \"{token}\" }} }}\n\
-             proxy_service: {{ listen_addr: \"{address}\" }}\n",
+             proxy_service: {{ listen_addr: \"{address}\"{more} }}\n",
             data_dir.display(),
             cluster.auth()
         );

@@ -16,6 +16,7 @@ const FREE: &[&str] = &[
     "labels",
     "node_labels",
     "kubernetes_labels",
+    "app_labels",
     "traits",
     "listeners",
     "tunnels",

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode};
-use remoteler_tests::KubeFixture;
+use remoteler_tests::{KubeFixture, smuggled};
 
 const NONE: Vec<String> = Vec::new();
 
@@ -162,21 +162,11 @@ async fn requests_that_two_servers_could_read_differently_are_not_passed_on_as_t
     let prefix = fixture.prefix("staging");
     let start = format!("POST {prefix}/apis/authentication.k8s.io/v1/selfsubjectreviews HTTP/1.1\r\nHost: p\r\n");
     let inner = format!("GET {prefix}/smuggled HTTP/1.1\r\nHost: p\r\n\r\n");
-    let cases = [
-        ("two lengths", format!("{start}Content-Length: 0\r\nContent-Length: {}\r\n\r\n{inner}", inner.len())),
-        ("a length with a sign", format!("{start}Content-Length: +0\r\n\r\n{inner}")),
-        ("chunked not last", format!("{start}Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n{inner}")),
-        ("space before colon", format!("{start}Content-Length : 0\r\n\r\n{inner}")),
-        ("NUL in a value", format!("{start}X-A: a\0b\r\nContent-Length: 0\r\n\r\n{inner}")),
-        ("bare CR", format!("{start}X-A: a\rContent-Length: 5\r\nContent-Length: 0\r\n\r\n{inner}")),
-        ("chunk size overflow", format!("{start}Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n{inner}")),
-        (
-            "HTTP/1.0 with chunks",
-            start.replace("HTTP/1.1", "HTTP/1.0") + &format!("Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n{inner}"),
-        ),
+    let mut cases = smuggled(&start, &inner);
+    cases.extend([
         ("two hosts", format!("GET {prefix}/version HTTP/1.1\r\nHost: p\r\nHost: q\r\n\r\n")),
         ("no host", format!("GET {prefix}/version HTTP/1.1\r\n\r\n")),
-    ];
+    ]);
     for (what, octets) in &cases {
         let answer = fixture.raw(&ann, octets, "\r\n\r\n").await.unwrap();
         assert!(

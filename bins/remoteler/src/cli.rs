@@ -12,7 +12,7 @@ const AFTER_HELP: &str = "Example: remoteler start --data-dir ./data
 REMOTELER_LOG says what is logged in place of the config file's log.level: a level (error, warn, info, debug, trace, off), or several
 TARGET=LEVEL with commas between, such as info,remoteler_tunnel=debug.";
 
-/// The Remoteler daemon: auth, proxy, node and kube services, any set of them in one process.
+/// The Remoteler daemon: auth, proxy, node, kube and app services, any set of them in one process.
 #[derive(Debug, Parser)]
 #[command(name = "remoteler", version = crate::VERSION, about, after_help = AFTER_HELP)]
 pub struct Cli {
@@ -57,7 +57,7 @@ pub struct StartArgs {
     /// Config file; /etc/remoteler.yaml is read when it exists and no other is named
     #[arg(short = 'c', long = "config", env = "REMOTELER_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Services to run: auth, proxy, node, kube
+    /// Services to run: auth, proxy, node, kube, app
     #[arg(long, env = "REMOTELER_ROLES", value_delimiter = ',', value_name = "ROLES")]
     pub roles: Option<Vec<SystemRole>>,
     /// Where keys and state are kept
@@ -173,7 +173,7 @@ pub struct DemoArgs {
 /// Flags of `configure`.
 #[derive(Debug, Args)]
 pub struct ConfigureArgs {
-    /// Services that the file turns on: auth, proxy, node, kube
+    /// Services that the file turns on: auth, proxy, node, kube, app
     #[arg(long, value_delimiter = ',', default_value = "auth,proxy,node", value_name = "ROLES")]
     pub roles: Vec<SystemRole>,
     /// Write there instead of to standard output; an existing file is left alone

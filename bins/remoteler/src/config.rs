@@ -15,15 +15,16 @@ mod yaml;
 
 pub use audit::{Audit, AuditSettings, AuditSpool, Ship, ShipPlace, SyslogPlace, WitnessPlace};
 pub use file::{
-    AuthService, Authentication, Common, ConfigFile, IdentityProviders, JoinParams, KeyPairFiles, KubernetesJoin,
-    KubernetesService, LabelCommand, Log, LogFormatConfig, OneOrMany, ProxyService, SshService, StorageConfig,
+    AppEntry, AppServiceConfig, AuthService, Authentication, Common, ConfigFile, IdentityProviders, JoinParams,
+    KeyPairFiles, KubernetesJoin, KubernetesService, LabelCommand, Log, LogFormatConfig, OneOrMany, ProxyService,
+    SshService, StorageConfig,
 };
 pub use join::{JoinSettings, JoinToken};
 pub use keys::{CaKeyParams, KeySettings, Pkcs11, SuiteName, TokenName, TokenSettings};
 pub use labels::parse_labels;
 pub use settings::{
-    AuthSettings, CommandLabel, ConfigError, Flags, KubeSettings, LogFormat, LogSettings, NodeSettings, ProxySettings,
-    Settings, WebCertificate,
+    App, AppSettings, AuthSettings, CommandLabel, ConfigError, Flags, KubeSettings, LogFormat, LogSettings,
+    NodeSettings, ProxySettings, Settings, WebCertificate,
 };
 pub use sign_on::SignOnSettings;
 pub use template::commented_config;

@@ -13,6 +13,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "app")]
+use remoteler_app::AppService;
 use remoteler_client::{HostKeeper, ShutOut, SshHostKey};
 use remoteler_core::{
     BoundedRefusals, Heartbeat, HostIdentity, Labels, LockContext, Locked, NodeRecord, PolicySource, SystemRole,
@@ -30,6 +32,8 @@ use self::{
     handing_over::Estate,
     listeners::{Listeners, bind},
 };
+#[cfg(feature = "app")]
+use crate::services::app::{self, AppStreams};
 #[cfg(feature = "kube")]
 use crate::services::kube::{self, KubeStreams};
 use crate::{
@@ -62,6 +66,8 @@ pub struct Daemon {
     node: Option<(Arc<Node>, Arc<LiveLabels>)>,
     #[cfg(feature = "kube")]
     kube: Option<KubeService>,
+    #[cfg(feature = "app")]
+    app: Option<AppService>,
     #[cfg(feature = "server")]
     servers: server::Servers,
     agent: Option<Agent>,
@@ -123,6 +129,8 @@ impl Daemon {
             node: None,
             #[cfg(feature = "kube")]
             kube: None,
+            #[cfg(feature = "app")]
+            app: None,
             #[cfg(feature = "server")]
             servers: server::Servers::default(),
             agent: None,
@@ -183,6 +191,23 @@ impl Daemon {
             announced.kube = Some(service.clone());
             self.kube = Some(service);
         }
+        #[cfg(not(feature = "app"))]
+        anyhow::ensure!(settings.app.is_none(), "this program was built without the app service");
+        #[cfg(feature = "app")]
+        if let Some(app_settings) = &settings.app {
+            anyhow::ensure!(
+                settings.proxy.is_some() || !matches!(base.place, Place::Direct(_)),
+                "an app service is reached through a proxy: give the proxy's address as auth_server, or run the proxy here"
+            );
+            let (identity, tls, live) = (&base.keys.identity, base.server_tls(), base.live.clone());
+            let (audit, clock) = (base.audit.clone(), base.clock.clone());
+            let service = app::make(app_settings, identity, &tls, live, (audit, clock), base.api.clone())?;
+            services.insert(TargetKind::App, Arc::new(AppStreams(service.clone())));
+            let watching = service.clone();
+            tokio::spawn(until(self.stop.clone(), async move { watching.watch_sessions().await }));
+            announced.apps = Some(service.clone());
+            self.app = Some(service);
+        }
         #[cfg(feature = "server")]
         {
             announced.proxy = self.start_servers(settings, base, listeners, &services)?;
@@ -205,7 +230,7 @@ impl Daemon {
         // The first heartbeat is waited for, so that what says it is ready can be found; auth being away is no reason not to start.
         let mut pulse = Pulse::default();
         let first = Heartbeat::default();
-        let wait = pulse.observe(&heartbeat::announce(&*base.api, &announced, first).await, first);
+        let wait = pulse.observe(heartbeat::announce(&*base.api, &announced, first).await, first);
         self.senders.spawn(heartbeat::run(base.api.clone(), announced, pulse, wait, heartbeats, self.closing.clone()));
         Ok(())
     }
@@ -295,6 +320,10 @@ impl Daemon {
         #[cfg(feature = "kube")]
         if let Some(kube) = &self.kube {
             kube.drain();
+        }
+        #[cfg(feature = "app")]
+        if let Some(app) = &self.app {
+            app.drain();
         }
         if let Some((node, _)) = &self.node {
             node.drain(end).await;

@@ -1,9 +1,11 @@
 //! Tells the auth service again and again what this process serves, so that it is found and soon forgotten when it is gone. Who is gone in order
 //! says so: its last word counts as long as that of those who speak often.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use remoteler_core::{ApiError, AuthApi, Heartbeat, NodeRecord};
+#[cfg(feature = "app")]
+use remoteler_app::AppService;
+use remoteler_core::{ApiError, ApiErrorKind, AuthApi, Heartbeat, NodeRecord};
 #[cfg(feature = "kube")]
 use remoteler_kube::KubeService;
 use tokio::sync::watch;
@@ -19,6 +21,9 @@ pub(crate) struct Announced {
     /// The Kubernetes clusters.
     #[cfg(feature = "kube")]
     pub(crate) kube: Option<KubeService>,
+    /// The web apps.
+    #[cfg(feature = "app")]
+    pub(crate) apps: Option<AppService>,
     /// The proxy's public address.
     pub(crate) proxy: Option<String>,
 }
@@ -29,11 +34,19 @@ const RETRY: Duration = Duration::from_secs(2);
 /// How long the last word may take.
 const FAREWELL: Duration = Duration::from_secs(3);
 
+/// What the auth service does not take for what it says, and why: an address that is another app's, a name that a proxy cannot have. The host is heard all the same.
+type Refused = BTreeMap<String, String>;
+
 /// Announces once, and says when it will again.
 ///
 /// # Errors
-/// The first announcement that was not taken.
-pub(crate) async fn announce(api: &dyn AuthApi, announced: &Announced, heartbeat: Heartbeat) -> Result<(), ApiError> {
+/// The first announcement that was not taken, but for those that are refused for what they say.
+pub(crate) async fn announce(
+    api: &dyn AuthApi,
+    announced: &Announced,
+    heartbeat: Heartbeat,
+) -> Result<Refused, ApiError> {
+    let mut refused = Refused::new();
     if let Some((record, labels)) = &announced.node {
         api.announce_node(NodeRecord { labels: labels.read(), heartbeat, ..record.clone() }).await?;
     }
@@ -42,16 +55,40 @@ pub(crate) async fn announce(api: &dyn AuthApi, announced: &Announced, heartbeat
         api.announce_kube(remoteler_core::KubeRecord { heartbeat, ..record }).await?;
     }
     if let Some(addr) = &announced.proxy {
-        api.announce_proxy(addr.clone()).await?;
+        let taken = api.announce_proxy(addr.clone()).await;
+        unless_refused(taken, || format!("proxy {addr}"), &mut refused)?;
     }
-    Ok(())
+    // After the proxy, whose address apps may not take.
+    #[cfg(feature = "app")]
+    for record in announced.apps.iter().flat_map(AppService::records) {
+        let name = record.name.clone();
+        let taken = api.announce_app(remoteler_core::AppRecord { heartbeat, ..record }).await;
+        unless_refused(taken, || format!("app {name}"), &mut refused)?;
+    }
+    Ok(refused)
+}
+
+/// Keeps what is refused for what it says apart from what failed.
+fn unless_refused(
+    taken: Result<(), ApiError>,
+    what: impl FnOnce() -> String,
+    refused: &mut Refused,
+) -> Result<(), ApiError> {
+    match taken {
+        Err(cause) if matches!(cause.kind, ApiErrorKind::Conflict | ApiErrorKind::BadRequest) => {
+            refused.insert(what(), cause.message);
+            Ok(())
+        }
+        taken => taken,
+    }
 }
 
 /// When to announce next, and whether the log should hear of it: once when the auth service stops taking heartbeats, once when it does
-/// again. A pure machine.
+/// again, and once of each that it refuses. A pure machine.
 #[derive(Debug, Default)]
 pub(crate) struct Pulse {
     failures: u32,
+    refused: Refused,
 }
 
 /// What the log is told.
@@ -78,10 +115,27 @@ impl Pulse {
         (wait, if before == 0 { Change::Lost } else { Change::None })
     }
 
-    /// The same, and says so in the log.
-    pub(crate) fn observe(&mut self, result: &Result<(), ApiError>, heartbeat: Heartbeat) -> Duration {
+    /// Of what is refused that which was not before, or for another reason; and what was, and is not any more.
+    fn refusals(&mut self, refused: Refused) -> (Refused, Vec<String>) {
+        let before = std::mem::replace(&mut self.refused, refused);
+        let new = self.refused.iter().filter(|(what, because)| before.get(*what) != Some(because));
+        let new = new.map(|(what, because)| (what.clone(), because.clone())).collect();
+        (new, before.into_keys().filter(|what| !self.refused.contains_key(what)).collect())
+    }
+
+    /// The same as [`Pulse::beat`], and says so in the log.
+    pub(crate) fn observe(&mut self, result: Result<Refused, ApiError>, heartbeat: Heartbeat) -> Duration {
         let (wait, change) = self.beat(result.is_ok(), heartbeat);
-        match (change, result) {
+        let result = result.map(|refused| {
+            let (new, taken) = self.refusals(refused);
+            for (what, cause) in new {
+                tracing::warn!(what, cause, "the auth service refuses what this host announces; the rest is announced");
+            }
+            for what in taken {
+                tracing::info!(what, "the auth service takes what it refused before");
+            }
+        });
+        match (change, &result) {
             (Change::Lost, Err(cause)) => {
                 tracing::warn!(%cause, "the auth service does not take heartbeats; they are tried again, less and less often");
             }
@@ -122,7 +176,7 @@ async fn say_again<L, F>(
     (mut labels, mut heartbeats): (Option<watch::Receiver<L>>, Option<watch::Receiver<Heartbeat>>),
     stop: CancellationToken,
 ) where
-    F: Future<Output = Result<(), ApiError>>,
+    F: Future<Output = Result<Refused, ApiError>>,
 {
     let mut said = Heartbeat::default();
     loop {
@@ -137,7 +191,7 @@ async fn say_again<L, F>(
         if taken.is_ok() {
             said = heartbeat;
         }
-        wait = pulse.observe(&taken, heartbeat);
+        wait = pulse.observe(taken, heartbeat);
     }
     if said > Heartbeat::default() {
         // When it is not heard, the one before counts.
@@ -162,7 +216,6 @@ mod tests {
         atomic::{AtomicU32, Ordering::SeqCst},
     };
 
-    use remoteler_core::ApiErrorKind;
     use tokio::time::{Instant, sleep};
 
     use super::*;
@@ -180,6 +233,37 @@ mod tests {
         assert_eq!(pulse.beat(true, seldom), (seldom.period(), Change::Back));
         assert_eq!(pulse.beat(true, Heartbeat::default()), (MOST, Change::None));
         assert_eq!(pulse.beat(false, seldom), (RETRY, Change::Lost), "a new failure begins anew");
+    }
+
+    #[test]
+    fn what_is_refused_is_named_once_and_the_host_is_heard() {
+        let mut refused = Refused::new();
+        let taken = |kind| Err(ApiError::new(kind, "that is another's"));
+        for kind in [ApiErrorKind::Conflict, ApiErrorKind::BadRequest] {
+            unless_refused(taken(kind), || "app wiki".into(), &mut refused).unwrap();
+        }
+        for kind in [ApiErrorKind::Unavailable, ApiErrorKind::Denied, ApiErrorKind::Copied] {
+            assert_eq!(unless_refused(taken(kind), || "app lost".into(), &mut refused).unwrap_err().kind, kind);
+        }
+        assert_eq!(refused.keys().collect::<Vec<_>>(), ["app wiki"]);
+
+        let mut pulse = Pulse::default();
+        let seldom = Heartbeat::every(Duration::from_secs(300));
+        assert_eq!(pulse.observe(Ok(refused.clone()), seldom), seldom.period(), "it speaks as seldom as others");
+        assert_eq!(pulse.beat(false, seldom).1, Change::Lost, "a loss is told all the same");
+        let mut now = |texts: &[(&str, &str)]| {
+            let texts = texts.iter().map(|(what, because)| ((*what).into(), (*because).into()));
+            let (new, taken) = pulse.refusals(texts.collect());
+            (new.into_keys().collect::<Vec<_>>(), taken)
+        };
+        let none = Vec::<String>::new;
+        assert_eq!(now(&[("app wiki", "that is another's")]), (none(), none()));
+        assert_eq!(
+            now(&[("app wiki", "another reason"), ("app b", "x")]),
+            (vec!["app b".into(), "app wiki".into()], none())
+        );
+        assert_eq!(now(&[("app b", "x")]), (none(), vec!["app wiki".into()]));
+        assert_eq!(now(&[("app b", "x"), ("app wiki", "another reason")]).0, ["app wiki"]);
     }
 
     /// Records what is said, and when; as many are not taken as `lost` says.
@@ -202,7 +286,7 @@ mod tests {
                 async move {
                     let lost = said.lost.fetch_update(SeqCst, SeqCst, |lost| lost.checked_sub(1)).is_ok();
                     said.words.lock().unwrap().push((began.elapsed().as_secs(), heartbeat.period().as_secs()));
-                    if lost { Err(ApiError::new(ApiErrorKind::Unavailable, "away")) } else { Ok(()) }
+                    if lost { Err(ApiError::new(ApiErrorKind::Unavailable, "away")) } else { Ok(Refused::new()) }
                 }
             };
             let follows = (Some(labels.subscribe()), Some(period.subscribe()));

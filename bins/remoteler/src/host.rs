@@ -8,9 +8,9 @@ use remoteler_auth::{AuthService, LocalHost};
 #[cfg(feature = "server")]
 use remoteler_client::KeyPairs;
 use remoteler_client::{HostClock, HostIdentities, HostState, JoinParams, PendingKeys, join};
+use remoteler_core::{AppName, HostIdentity, KubeClusterName, Secret, SystemRole};
 #[cfg(feature = "server")]
 use remoteler_core::{Clock, RevocationTarget, TrustBundle};
-use remoteler_core::{HostIdentity, KubeClusterName, Secret, SystemRole};
 
 use crate::{
     config::{JoinSettings, Settings},
@@ -31,6 +31,10 @@ impl HostKeys {
 
 fn kube_clusters(settings: &Settings) -> BTreeSet<KubeClusterName> {
     settings.kube.iter().map(|kube| kube.name.clone()).collect()
+}
+
+fn apps(settings: &Settings) -> BTreeSet<AppName> {
+    settings.app.iter().flat_map(|service| &service.apps).map(|app| app.name.clone()).collect()
 }
 
 #[cfg(feature = "server")]
@@ -55,6 +59,7 @@ pub(crate) async fn local(
         let same = *state.node_name() == settings.nodename
             && *state.roles() == roles
             && *state.kube_clusters() == kube_clusters
+            && *state.apps() == apps(settings)
             && state.fits(&auth.trust_bundle(), clock.now());
         if same {
             return Ok(stored.expect("it was just looked at"));
@@ -74,6 +79,7 @@ pub(crate) async fn local(
             name: settings.nodename.clone(),
             roles,
             kube_clusters,
+            apps: apps(settings),
             ssh_public_key: keys.ssh_public.clone(),
             tls_public_key: keys.tls_public.clone(),
             host_id: stored.map(|state| state.host_id()),
@@ -105,6 +111,7 @@ pub(crate) async fn joined(
         let (wanted, kube) = (settings.roles(), kube_clusters(settings));
         if !wanted.is_subset(state.roles())
             || !kube.is_subset(state.kube_clusters())
+            || !apps(settings).is_subset(state.apps())
             || *state.node_name() != settings.nodename
         {
             bail!(
@@ -138,6 +145,7 @@ pub(crate) async fn joined(
         node_name: settings.nodename.clone(),
         roles: settings.roles(),
         kube_clusters: kube_clusters(settings),
+        apps: apps(settings),
         service_account,
         keys: Some(PendingKeys::load_or_make(data_dir.path(), settings.nodename.as_str())?),
         ways: settings.ways(),

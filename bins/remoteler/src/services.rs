@@ -1,6 +1,10 @@
 //! The services that one process runs, each started by its own module and stopped by the daemon.
 
 pub(crate) mod agent;
+#[cfg(feature = "app")]
+pub(crate) mod app;
+#[cfg(feature = "server")]
+pub(crate) mod apps;
 #[cfg(feature = "server")]
 pub(crate) mod audit_log;
 #[cfg(feature = "server")]

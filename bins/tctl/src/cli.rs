@@ -116,17 +116,17 @@ pub(crate) enum Command {
     /// Add, list and remove join tokens
     #[command(subcommand, after_help = "Example: tctl tokens add --type node --ttl 1h")]
     Tokens(TokensCommand),
-    /// Print resources as documents; `create` reads all but nodes and Kubernetes clusters
+    /// Print resources as documents; `create` reads all but nodes, Kubernetes clusters and applications
     #[command(after_help = "Example: tctl get role/access")]
     Get {
-        /// KIND or KIND/NAME; kinds: role, user, token, node, kube_cluster, policy_test, lock, oidc, saml, github,
+        /// KIND or KIND/NAME; kinds: role, user, token, node, kube_cluster, app, policy_test, lock, oidc, saml, github,
         /// cluster_auth_preference (cap), cluster_networking_config (netconfig), session_recording_config (recconfig)
         resource: ResourceRef,
         /// With the secrets of connectors (oidc, github), so that `create` takes them elsewhere; needs to read and update them, and is audited
         #[arg(long, env = "REMOTELER_WITH_SECRETS", value_parser = BoolishValueParser::new())]
         with_secrets: bool,
     },
-    /// Write resources from YAML documents of all kinds but node and kube_cluster (tokens without a secret). Roles, users and policy tests
+    /// Write resources from YAML documents of all kinds but node, kube_cluster and app (tokens without a secret). Roles, users and policy tests
     /// that follow each other in the file are one change: all of them or none
     #[command(after_help = "Example: tctl create -f developer.yaml")]
     Create {
@@ -148,6 +148,9 @@ pub(crate) enum Command {
     /// List the Kubernetes clusters
     #[command(subcommand, after_help = "Example: tctl kube ls")]
     Kube(ListCommand),
+    /// List the web applications
+    #[command(subcommand, after_help = "Example: tctl apps ls")]
+    Apps(ListCommand),
     /// Show and export the certificate authorities
     #[command(subcommand, after_help = "Example: tctl auth export --type user > /etc/ssh/remoteler_user_ca.pub")]
     Auth(AuthCommand),
@@ -188,6 +191,7 @@ impl Command {
             | Self::Rm { .. }
             | Self::Nodes(_)
             | Self::Kube(_)
+            | Self::Apps(_)
             | Self::Auth(_)
             | Self::Audit(_)
             | Self::Explain(_)
@@ -245,7 +249,7 @@ pub(crate) enum TokensCommand {
     /// Make a join token
     #[command(after_help = "Example: tctl tokens add --type node,kube --ttl 30m --format json")]
     Add {
-        /// What may join with it: node, kube, proxy
+        /// What may join with it: node, kube, app, proxy
         #[arg(
             long = "type",
             env = "REMOTELER_TOKEN_TYPE",
@@ -266,7 +270,7 @@ pub(crate) enum TokensCommand {
         /// The same as --uses 1
         #[arg(long, env = "REMOTELER_TOKEN_SINGLE_USE", conflicts_with = "uses", value_parser = BoolishValueParser::new())]
         single_use: bool,
-        /// What the names of hosts and of their Kubernetes clusters must fit: a name, a pattern with * and ?, or ^regex$
+        /// What the names of hosts, and of their Kubernetes clusters and applications, must fit: a name, a pattern with * and ?, or ^regex$
         #[arg(long = "name", env = "REMOTELER_TOKEN_NAME", value_name = "PATTERN")]
         names: Option<String>,
         /// Labels that hosts get with it, and cannot change
@@ -461,7 +465,7 @@ pub(crate) enum AuditCommand {
         /// At most so many, the newest
         #[arg(long, env = "REMOTELER_AUDIT_LIMIT", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=10_000), value_name = "NUMBER")]
         limit: u16,
-        /// At this node, or in this Kubernetes cluster
+        /// At this node, in this Kubernetes cluster or application
         #[arg(long, env = "REMOTELER_AUDIT_TARGET", value_name = "NAME")]
         target: Option<String>,
         /// Of what succeeded or failed

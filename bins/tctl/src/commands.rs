@@ -88,6 +88,7 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<Report> {
         Command::Nodes(NodesCommand::Ls) => inventory::nodes(api).await,
         Command::Nodes(NodesCommand::Rejoin { node }) => tokens::rejoin(api, node).await,
         Command::Kube(ListCommand::Ls) => inventory::kube_clusters(api).await,
+        Command::Apps(ListCommand::Ls) => inventory::apps(api).await,
         Command::Auth(AuthCommand::Export { kind, hosts }) => authorities::export(api, *kind, hosts).await,
         Command::Auth(AuthCommand::Sign(_)) => sign::sign(api, order.context("no order was made")?).await,
         Command::Auth(AuthCommand::Status) => authorities::status(api).await,

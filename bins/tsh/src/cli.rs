@@ -6,13 +6,13 @@ use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, builder::BoolishValueParser};
 use remoteler_client::ProxyAddr;
-use remoteler_core::{ClusterName, KubeClusterName, Secret, UserName, parse_duration};
+use remoteler_core::{AppName, ClusterName, KubeClusterName, Secret, UserName, parse_duration};
 use remoteler_ssh::Speed;
 
 pub(crate) use self::login::{FileFormat, Login};
 use crate::output::Format;
 
-/// Identity-based access to servers and Kubernetes clusters, without long-lived keys.
+/// Identity-based access to servers, Kubernetes clusters and web apps, without long-lived keys.
 #[derive(Debug, Parser)]
 #[command(
     name = "tsh",
@@ -115,6 +115,12 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Kube,
     },
+    /// Access to web apps.
+    #[command(after_help = "Example:\n  tsh apps ls && tsh apps login grafana")]
+    Apps {
+        #[command(subcommand)]
+        command: Apps,
+    },
     /// Shows what you may do: everywhere, or on one server.
     #[command(after_help = "Example:\n  tsh explain --login root gw-17")]
     Explain(Explain),
@@ -141,11 +147,14 @@ pub(crate) enum Command {
 #[derive(Args, Debug)]
 pub(crate) struct Explain {
     /// One account; default: those that your certificate holds.
-    #[arg(long, env = "TSH_LOGIN", value_name = "LOGIN", conflicts_with = "kube")]
+    #[arg(long, env = "TSH_LOGIN", value_name = "LOGIN", conflicts_with_all = ["kube", "app"])]
     pub(crate) login: Option<remoteler_core::Login>,
     /// One Kubernetes cluster.
-    #[arg(long, env = "TSH_KUBE_CLUSTER", value_name = "NAME", conflicts_with = "node")]
+    #[arg(long, env = "TSH_KUBE_CLUSTER", value_name = "NAME", conflicts_with_all = ["node", "app"])]
     pub(crate) kube: Option<KubeClusterName>,
+    /// One web application.
+    #[arg(long, env = "TSH_APP", value_name = "NAME", conflicts_with = "node")]
+    pub(crate) app: Option<remoteler_core::AppName>,
     /// One server; default: all that you may see.
     pub(crate) node: Option<remoteler_core::NodeName>,
     #[command(flatten)]
@@ -243,6 +252,28 @@ pub(crate) enum ProxyTarget {
     Ssh {
         #[arg(help = "User and port are of no meaning here and may be left out", value_name = "USER@HOST:PORT")]
         target: String,
+    },
+    /// A web app, for programs of this machine: listens on 127.0.0.1 until it is stopped.
+    #[command(after_help = "Example:\n  tsh proxy app grafana --port 8080")]
+    App {
+        /// As `tsh apps ls` shows it.
+        name: AppName,
+        /// Where to listen; default: a port that is free.
+        #[arg(long, env = "TSH_PORT", value_name = "PORT", default_value_t = 0)]
+        port: u16,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Apps {
+    /// Lists web apps.
+    #[command(after_help = "Example:\n  tsh apps ls")]
+    Ls(Formatted),
+    /// Says how an app is reached, by browsers and by programs.
+    #[command(after_help = "Example:\n  tsh apps login grafana")]
+    Login {
+        /// As `tsh apps ls` shows it.
+        name: AppName,
     },
 }
 

@@ -1,5 +1,6 @@
 //! One module for each command.
 
+pub(crate) mod apps;
 pub(crate) mod browser_login;
 pub(crate) mod clusters;
 pub(crate) mod config;

@@ -73,6 +73,7 @@ impl Context {
             | Command::Scp(_)
             | Command::Proxy { .. }
             | Command::Kube { command: Kube::Ls(_) | Kube::Credentials { .. } }
+            | Command::Apps { .. }
             | Command::Explain(_)
             | Command::Mfa { .. }
             | Command::Recordings { .. }

@@ -24,7 +24,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use cli::{Cli, Command, FactorType, Kube, Mfa, ProxyTarget, Recordings};
+use cli::{Apps, Cli, Command, FactorType, Kube, Mfa, ProxyTarget, Recordings};
 use commands::ssh::CalledAs;
 use context::Context;
 use remoteler_client::on_parser_stack;
@@ -86,6 +86,11 @@ fn run(command: Command, common: cli::Common) -> u8 {
         Command::Scp(scp) => commands::scp::run(&context, &scp),
         Command::Config(config) => commands::config::run(&context, &config),
         Command::Proxy { target: ProxyTarget::Ssh { target } } => commands::proxy::run(&context, &target),
+        Command::Proxy { target: ProxyTarget::App { name, port } } => commands::apps::proxy(&context, &name, port),
+        Command::Apps { command } => match command {
+            Apps::Ls(formatted) => commands::apps::list(&context, formatted.format),
+            Apps::Login { name } => commands::apps::login(&context, &name),
+        },
         Command::Kube { command } => match command {
             Kube::Ls(formatted) => commands::kube::list(&context, formatted.format),
             Kube::Login { name } => commands::kube::login(&context, &name),

@@ -2,6 +2,7 @@
 //! when nobody is asked, because a proof is still good or none is wanted; codes are judged by the auth service.
 
 use std::{
+    fmt,
     fs::File,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     sync::Arc,
@@ -11,7 +12,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use remoteler_client::{KeyPairs, KubeCredential, KubeSession, StoredLogin};
 use remoteler_core::{
-    ApiErrorKind, AuthApi, Clock as _, ExplainRequest, KubeClusterName, OsEntropy, Secret, SessionId,
+    ApiErrorKind, AppName, AuthApi, Clock as _, ExplainRequest, KubeClusterName, OsEntropy, Secret, SessionId,
     SessionProofRequest, SessionProven, SessionPurpose, SystemClock, Timestamp, random_uuid, wire,
 };
 use remoteler_ssh::{Answerer, Question};
@@ -99,26 +100,77 @@ pub(crate) async fn kube(
         keep(KubeSession::Plain { asked: now })?;
         return Ok(None);
     }
-    let credential = prove(login, name).await?;
+    let credential = prove(login, &Place::KubeCluster(name)).await?;
     keep(KubeSession::Proven(credential.clone()))?;
     Ok(Some(credential))
 }
 
+/// The same for a web app, for as long as the login or as the auth service says; nothing is kept.
+pub(crate) async fn app(
+    context: &Context,
+    login: &StoredLogin,
+    name: &AppName,
+) -> anyhow::Result<Option<KubeCredential>> {
+    // An identity file is for programs, which have no second factor.
+    if context.identity.is_some() {
+        return Ok(None);
+    }
+    let request = ExplainRequest { app: Some(name.clone()), ..ExplainRequest::default() };
+    match tokio::time::timeout(LIMIT, wants_factor(login, request)).await {
+        Ok(Ok(true)) => prove(login, &Place::App(name)).await.map(Some),
+        Ok(Ok(false)) => Ok(None),
+        Ok(Err(cause)) => Err(cause.context(format!("whether app {name} wants a second factor is not known"))),
+        Err(_) => anyhow::bail!("whether app {name} wants a second factor was not answered in time; try again"),
+    }
+}
+
 async fn is_wanted(login: &StoredLogin, name: &KubeClusterName) -> anyhow::Result<bool> {
-    let request = ExplainRequest { kube_cluster: Some(name.clone()), ..ExplainRequest::default() };
+    wants_factor(login, ExplainRequest { kube_cluster: Some(name.clone()), ..ExplainRequest::default() }).await
+}
+
+async fn wants_factor(login: &StoredLogin, request: ExplainRequest) -> anyhow::Result<bool> {
     let explained = remote_auth(login)?.explain(request).await?;
     Ok(explained.iter().any(|one| one.options.as_ref().is_some_and(|options| options.require_session_mfa)))
 }
 
-async fn prove(login: &StoredLogin, name: &KubeClusterName) -> anyhow::Result<KubeCredential> {
+/// Where a second factor is shown for.
+enum Place<'a> {
+    KubeCluster(&'a KubeClusterName),
+    App(&'a AppName),
+}
+
+impl Place<'_> {
+    /// With the key to be certified.
+    fn purpose(&self, tls_public_key: String) -> SessionPurpose {
+        match *self {
+            Self::KubeCluster(name) => SessionPurpose::Kubernetes { kube_cluster: name.clone(), tls_public_key },
+            Self::App(name) => SessionPurpose::App { app: name.clone(), tls_public_key },
+        }
+    }
+
+    /// What would ask on a terminal.
+    const fn command(&self) -> &'static str {
+        match self {
+            Self::KubeCluster(_) => "kubectl",
+            Self::App(_) => "tsh proxy app",
+        }
+    }
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::KubeCluster(name) => write!(f, "Kubernetes cluster {name}"),
+            Self::App(name) => write!(f, "app {name}"),
+        }
+    }
+}
+
+async fn prove(login: &StoredLogin, place: &Place<'_>) -> anyhow::Result<KubeCredential> {
     let keys = KeyPairs::generate("")?;
     let auth = remote_auth(login)?;
     let session = SessionId::from_uuid(random_uuid(&OsEntropy));
-    let request = |code| SessionProofRequest {
-        session,
-        purpose: SessionPurpose::Kubernetes { kube_cluster: name.clone(), tls_public_key: keys.tls_public.clone() },
-        code,
-    };
+    let request = |code| SessionProofRequest { session, purpose: place.purpose(keys.tls_public.clone()), code };
     // Without a code it says which factor is wanted, or that there is none.
     let mut answer = auth.prove_session(request(None)).await;
     let by_touch = matches!(&answer, Err(refusal) if names_page(&refusal.message));
@@ -131,10 +183,11 @@ async fn prove(login: &StoredLogin, name: &KubeClusterName) -> anyhow::Result<Ku
             }
             Err(_) | Ok(_) => break,
         };
-        let code = ask(format!("Kubernetes cluster {name}: {said}\nOne-time code: "), true).await;
+        let code = ask(format!("{place}: {said}\nOne-time code: "), true).await;
         let Some(code) = code.filter(|code| by_touch || !code.reveal().is_empty()) else {
             bail!(
-                "a session in Kubernetes cluster {name} needs a second factor, and no code was typed; run kubectl on a terminal"
+                "a session in {place} needs a second factor, and no code was typed; run {} on a terminal",
+                place.command()
             );
         };
         answer = auth.prove_session(request(Some(code))).await;

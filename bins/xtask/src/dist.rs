@@ -74,9 +74,9 @@ pub(crate) fn dist(args: &DistArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The daemon as an agent: a node and a Kubernetes service, without auth service, proxy and database.
+/// The daemon as an agent: a node, a Kubernetes service and an app service, without auth service, proxy and database.
 fn build_agent(project: &Project, arch: Arch) -> anyhow::Result<PathBuf> {
-    build(project, arch, &["-p", "remoteler", "--no-default-features", "--features", "kube"])?;
+    build(project, arch, &["-p", "remoteler", "--no-default-features", "--features", "kube,app"])?;
     static_program(project, arch, "remoteler")
 }
 

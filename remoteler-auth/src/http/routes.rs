@@ -19,9 +19,10 @@ use axum::{
 };
 use http::{HeaderValue, Method, header::CONTENT_TYPE};
 use remoteler_core::{
-    ApiError, AuditEvent, EventQuery, HostId, JoinRequest, KubeClusterName, KubeRecord, LoginRequest, NewRevocation,
-    NewToken, NewUser, NodeRecord, RecordingChunk, Resource, ResourceKind, RevocationListName, RevocationTarget,
-    RotateRequest, SessionId, SignRequest, SignUpRequest, TrustAck, UserName,
+    ApiError, AppCertificateRequest, AppCodeRequest, AppName, AppRecord, AppSessionsRequest, AppTokenRequest,
+    AuditEvent, EventQuery, HostId, JoinRequest, KubeClusterName, KubeRecord, LoginRequest, NewRevocation, NewToken,
+    NewUser, NodeRecord, RecordingChunk, Resource, ResourceKind, RevocationListName, RevocationTarget, RotateRequest,
+    SessionId, SignRequest, SignUpRequest, TrustAck, UserName,
     wire::{
         self, ChunkQuery, ConnectorSecretsRequest, InviteQuery, OffsetQuery, PasswordChange, ProxyAnnouncement,
         RejoinTokenRequest, RenewQuery, ReplaceQuery, TokenRevocation,
@@ -237,6 +238,62 @@ fn cluster() -> Vec<Route> {
             }),
         )
         .takes("KubeRecord"),
+        Route::new(
+            "Web applications the caller may see",
+            wire::APPS,
+            Method::GET,
+            Many("AppRecord"),
+            get(async |Api(api): Api| json(api.apps().await)),
+        ),
+        Route::new(
+            "A web application's heartbeat",
+            wire::APP,
+            Method::PUT,
+            Nothing,
+            put(async |Api(api): Api, Path(name): Path<AppName>, Input(record): Input<AppRecord>| {
+                done(match same("name", &name, &record.name) {
+                    Ok(()) => api.announce_app(record).await,
+                    Err(cause) => Err(cause),
+                })
+            }),
+        )
+        .takes("AppRecord"),
+        Route::new(
+            "Turn the one-time code of a launch into a session with a web application",
+            wire::APP_SESSIONS,
+            Method::POST,
+            One("AppSessionOpened"),
+            post(async |Api(api): Api, Input(request): Input<AppCodeRequest>| json(api.redeem_app_code(request).await)),
+        )
+        .takes("AppCodeRequest"),
+        Route::new(
+            "Whether a session with a web application goes on, and a certificate in it",
+            wire::APP_CERTIFICATES,
+            Method::POST,
+            One("AppCertified"),
+            post(async |Api(api): Api, Input(request): Input<AppCertificateRequest>| {
+                json(api.app_certificate(request).await)
+            }),
+        )
+        .takes("AppCertificateRequest"),
+        Route::new(
+            "Which sessions with a service's web applications have ended",
+            wire::APP_SESSIONS_ENDED,
+            Method::POST,
+            One("AppSessionsEnded"),
+            post(async |Api(api): Api, Input(request): Input<AppSessionsRequest>| {
+                json(api.ended_app_sessions(request).await)
+            }),
+        )
+        .takes("AppSessionsRequest"),
+        Route::new(
+            "An identity token for who showed a certificate at a web application",
+            wire::APP_TOKENS,
+            Method::POST,
+            One("AppToken"),
+            post(async |Api(api): Api, Input(request): Input<AppTokenRequest>| json(api.app_token(request).await)),
+        )
+        .takes("AppTokenRequest"),
         Route::new(
             "A proxy's public address",
             wire::PROXY,

@@ -2,6 +2,7 @@
 //! or here and not there, fails it.
 
 mod account;
+mod apps;
 mod evidence;
 mod explain;
 mod leases;
@@ -69,6 +70,7 @@ pub(super) fn schemas() -> Map<String, Value> {
             ],
             &[
                 ("kube_clusters", list(text())),
+                ("apps", list(text())),
                 ("without_pin", boolean()),
                 ("rejoin", to("RejoinProof")),
                 ("service_account", secret()),
@@ -113,6 +115,7 @@ pub(super) fn schemas() -> Map<String, Value> {
     mfa::add(&mut all);
     account::add(&mut all);
     session_mfa::add(&mut all);
+    apps::add(&mut all);
     all
 }
 

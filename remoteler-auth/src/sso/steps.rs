@@ -8,6 +8,7 @@ use remoteler_core::{
 use super::records::{Asked, GONE, LoginRecord, Stage};
 use crate::{
     Caller,
+    app_launch::{Launch, ShownFactor},
     ceremonies::Asker,
     failure::{ApiResult, bad_request, denied, not_found, rate_limited},
     local_login::{KeyProof, LocalProof},
@@ -60,6 +61,12 @@ impl Inner {
                 let by_key = ByKey { asker, token, answer, from };
                 let signed_up = self.sign_up_by_key(caller, invite, password, by_key).await?;
                 Ok(shown(BrowserView::SignedUp(signed_up)))
+            }
+            BrowserAction::LaunchApp { app, state, path, session, code, token, answer } => {
+                let asker = Asker { browser: known(browser.as_ref())?, origin: &origin };
+                let shown_factor = ShownFactor { code, token, answer };
+                let launch = Launch { app, state, path, session, shown: shown_factor };
+                self.launch_app(launch, asker, from).await.map(shown)
             }
             BrowserAction::OpenSession { id } => self.open_session_page(&id, browser, &origin, from).await,
             BrowserAction::TouchSession { id, token, answer } => {

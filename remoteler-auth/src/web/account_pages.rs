@@ -31,7 +31,7 @@ const COOKIE_NAME: &str = "__Host-remoteler-session";
 /// Longer than any session.
 const MAX_AGE: u64 = 24 * 3600;
 /// Form that begins a login: there is no session it could belong to.
-const LOGIN_FORM: &str = "account login";
+pub(super) const LOGIN_FORM: &str = "account login";
 /// Most that is kept of what a browser says it is.
 const MAX_AGENT: usize = 120;
 
@@ -44,7 +44,18 @@ pub(super) fn begun(session: &Secret) -> Response {
     if !secret_hash::is_drawn(session.reveal()) {
         return message(StatusCode::BAD_GATEWAY, ENGLISH.account_title, ENGLISH.login_nowhere);
     }
-    set_cookie(to_account(None), COOKIE_NAME, session.reveal(), MAX_AGE)
+    let mut answer = set_cookie(to_account(None), COOKIE_NAME, session.reveal(), MAX_AGE);
+    answer.extensions_mut().insert(Begun);
+    answer
+}
+
+/// Marks the answer that begins a session: whoever came to go elsewhere is led there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Begun;
+
+/// `answer`, with the cookie of a session taken away that counts nowhere any more (I50).
+pub(super) fn forget_session(answer: Response) -> Response {
+    set_cookie(answer, COOKIE_NAME, "", 0)
 }
 
 /// What forms send; each uses some of it.
@@ -73,7 +84,7 @@ struct Fields {
 }
 
 /// The session that a browser shows.
-fn session(headers: &HeaderMap) -> Option<Secret> {
+pub(super) fn session(headers: &HeaderMap) -> Option<Secret> {
     cookie(headers, COOKIE_NAME).map(Secret::new)
 }
 
@@ -189,7 +200,7 @@ fn answer(visit: &Visit, session: Option<&Secret>, view: BrowserView, done: Opti
             let gate = AccountGatePage { t: &ENGLISH, token: &browser.form_token(LOGIN_FORM) };
             // I50: what the browser has counts nowhere any more.
             let gate = page(StatusCode::OK, &gate, &Allowed::default());
-            browser.keep(if session.is_some() { set_cookie(gate, COOKIE_NAME, "", 0) } else { gate })
+            browser.keep(if session.is_some() { forget_session(gate) } else { gate })
         }
         BrowserView::Account(_) => to_account(done),
         BrowserView::Codes(added) if added.recovery_codes.is_empty() => to_account(done),

@@ -256,6 +256,8 @@ pub(super) fn shown(answer: BrowserAnswer) -> Response {
         | BrowserView::Account(_)
         | BrowserView::TotpOffer(_)
         | BrowserView::SessionTouch { .. }
+        | BrowserView::AppLaunched { .. }
+        | BrowserView::AppFactor { .. }
         | BrowserView::Codes(_) => message(StatusCode::BAD_GATEWAY, ENGLISH.login_title, ENGLISH.login_nowhere),
         BrowserView::Finished { success: true, message: text } => message(StatusCode::OK, ENGLISH.close_title, &text),
         BrowserView::Finished { success: false, message: text } => {

@@ -5,6 +5,7 @@ mod account;
 mod assets;
 mod browser;
 mod hosts;
+mod launch;
 mod session;
 
 use askama::Template;
@@ -23,6 +24,7 @@ pub(crate) use self::{
     assets::{ICON_PATH, SCRIPT_PATH, STYLE_PATH, SUBMIT_PATH, icon, script, style, submit},
     browser::{Browser, cookie, from_own_page, set_cookie},
     hosts::{guard, on_record},
+    launch::{AppFactorPage, LaunchGatePage},
     session::SessionPage,
 };
 use super::texts::{ENGLISH, Texts, fill};

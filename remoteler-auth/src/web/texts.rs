@@ -54,6 +54,14 @@ texts! {
     submit_text = "You are on your way to {provider}.";
     submit_button = "Continue";
 
+    launch_gate_title = "Log in to go to {app}";
+    launch_gate_text = "The application is behind this login. You are brought to it afterwards.";
+    launch_title = "Go to {app}";
+    launch_text = "Each session with this application needs a second factor. If it is you who goes there just now, show yours.";
+    launch_code_hint = "From your authenticator app. Recovery codes do not count here.";
+    launch_button = "Go to the application";
+    launch_broken = "The form was not complete. Open the application's address again.";
+
     session_title = "Begin this session?";
     session_text = "Somebody asks for it in your name. If it is you who goes there just now, and the code is that in your terminal, touch your security key.";
     session_place = "Goes to";

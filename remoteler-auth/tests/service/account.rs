@@ -26,28 +26,28 @@ const ACCOUNT: &str = "/web/account";
 const NEW: &str = "another horse battery staple";
 
 /// What a page answers.
-struct Page {
-    status: StatusCode,
-    location: String,
-    set: Vec<String>,
-    text: String,
+pub(crate) struct Page {
+    pub(crate) status: StatusCode,
+    pub(crate) location: String,
+    pub(crate) set: Vec<String>,
+    pub(crate) text: String,
 }
 
 /// A browser with its cookies.
-struct Browser {
+pub(crate) struct Browser {
     router: Router,
-    jar: Mutex<BTreeMap<String, String>>,
+    pub(crate) jar: Mutex<BTreeMap<String, String>>,
 }
 
 impl Browser {
-    fn new(cluster: &Cluster) -> Self {
+    pub(crate) fn new(cluster: &Cluster) -> Self {
         let service = cluster.service.clone();
         let names = WebNames::new(Some("proxy.example.com:443"), []);
         let router = web_router(Arc::new(move |addr| service.as_caller(Caller::Anonymous { addr })), names);
         Self { router, jar: Mutex::default() }
     }
 
-    async fn send(&self, request: http::request::Builder, body: String) -> Page {
+    pub(crate) async fn send(&self, request: http::request::Builder, body: String) -> Page {
         let jar = self.jar.lock().unwrap().clone();
         let cookies: Vec<String> = jar.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let request = request.header("host", "proxy.example.com").header("user-agent", "Mozilla/5.0 (Test)");
@@ -65,17 +65,17 @@ impl Browser {
         Page { status: head.status, location, set, text }
     }
 
-    async fn get(&self, path: &str) -> Page {
+    pub(crate) async fn get(&self, path: &str) -> Page {
         self.send(Request::get(path), String::new()).await
     }
 
-    async fn post(&self, path: &str, fields: &str) -> Page {
+    pub(crate) async fn post(&self, path: &str, fields: &str) -> Page {
         let request = Request::post(path).header("content-type", "application/x-www-form-urlencoded");
         self.send(request, fields.to_owned()).await
     }
 
     /// Sends a form of the account page.
-    async fn form(&self, form: &str, fields: &str) -> Page {
+    pub(crate) async fn form(&self, form: &str, fields: &str) -> Page {
         let shown = self.get(ACCOUNT).await;
         self.post(&format!("{ACCOUNT}/{form}"), &format!("csrf={}&{fields}", csrf(&shown.text, form))).await
     }
@@ -89,7 +89,7 @@ impl Browser {
         (login, page)
     }
 
-    async fn log_in(&self, user: &str, password: &str) -> Page {
+    pub(crate) async fn log_in(&self, user: &str, password: &str) -> Page {
         let (login, page) = self.begin().await;
         let token = field(&page.text, "token");
         let password = password.replace(' ', "+");
@@ -107,7 +107,7 @@ impl Browser {
     }
 }
 
-fn field(page: &str, name: &str) -> String {
+pub(crate) fn field(page: &str, name: &str) -> String {
     page.split(&format!("name=\"{name}\" value=\"")).nth(1).unwrap().split('"').next().unwrap().to_owned()
 }
 

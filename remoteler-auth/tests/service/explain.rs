@@ -53,6 +53,7 @@ async fn cluster() -> Cluster {
 
 fn about(user: Option<&str>, node: Option<&str>, login: Option<&str>) -> ExplainRequest {
     ExplainRequest {
+        app: None,
         user: user.map(|name| name.parse().unwrap()),
         node: node.map(|name| name.parse().unwrap()),
         kube_cluster: None,

@@ -168,6 +168,7 @@ async fn a_local_service_keeps_its_id_and_name_over_restarts() {
             name: NodeName::new(name).unwrap(),
             roles: [Auth, Proxy, Node].into(),
             kube_clusters: Default::default(),
+            apps: Default::default(),
             ssh_public_key: ssh,
             tls_public_key: tls,
             host_id,

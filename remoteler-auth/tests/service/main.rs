@@ -2,6 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests that fails should panic where it is")]
 
 mod account;
+mod app_addresses;
+mod app_ends;
+mod apps;
 mod audit;
 mod backup;
 mod browser_login;

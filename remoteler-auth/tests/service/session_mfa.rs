@@ -133,7 +133,7 @@ async fn a_proof_for_a_kubernetes_cluster_is_a_certificate_that_counts_there_for
     let verify = |purpose, now| verify_x509_chain(std::slice::from_ref(&leaf), &trust, purpose, now);
     let user = verify(X509Purpose::KubeClient, world.now()).unwrap().user().unwrap();
     assert_eq!(user.proof(), Some(&proven.proof));
-    assert_eq!(user.only_at().unwrap().as_str(), "staging");
+    assert_eq!(user.only_at().unwrap().to_string(), "Kubernetes cluster staging");
     assert_eq!(user.expires(), world.now().plus(Duration::from_secs(60)));
     assert!(user.login_expires() > world.now().plus(Duration::from_secs(3600)));
     assert!(verify(X509Purpose::Client, world.now()).is_err(), "it opens nothing else, the auth service neither");

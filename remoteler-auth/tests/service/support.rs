@@ -178,6 +178,7 @@ pub(crate) fn join_request(token: &Secret, name: &str, roles: &[SystemRole], kub
         node_name: NodeName::new(name).unwrap(),
         roles: roles.iter().copied().collect(),
         kube_clusters: kube.iter().map(|name| name.parse().unwrap()).collect(),
+        apps: Default::default(),
         ssh_public_key: ssh,
         tls_public_key: tls,
         without_pin: false,

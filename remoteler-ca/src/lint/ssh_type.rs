@@ -11,7 +11,7 @@ fn check(draft: &SshDraft<'_>) -> Finding {
     let expected = match draft.purpose {
         Purpose::User | Purpose::OpensshUser => CertType::User,
         Purpose::Host | Purpose::OpensshHost => CertType::Host,
-        Purpose::KubeClient | Purpose::DatabaseClient | Purpose::SmartCard | Purpose::Server => {
+        Purpose::KubeClient | Purpose::AppClient | Purpose::DatabaseClient | Purpose::SmartCard | Purpose::Server => {
             return Err(format!("an SSH certificate for a {}", draft.purpose));
         }
     };

@@ -24,6 +24,7 @@ fn check(draft: &X509Draft<'_>) -> Finding {
     let right = match identity {
         Identity::User(_) => draft.purpose == Purpose::User,
         Identity::Host(_) => draft.purpose == Purpose::Host,
+        Identity::AppUser(_) => draft.purpose == Purpose::AppClient,
         Identity::KubeUser(_) | Identity::ProvenUser(_) => draft.purpose == Purpose::KubeClient,
     };
     demand(right, || format!("the identity of something else in a certificate for a {}", draft.purpose))

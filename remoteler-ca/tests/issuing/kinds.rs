@@ -3,12 +3,12 @@
 use std::{fs, time::Duration};
 
 use remoteler_ca::{
-    DatabaseProfile, KubeProfile, OpensshHostProfile, OpensshUserProfile, PreparedX509, ProfileError, Purpose,
-    ServerProfile, SmartCardProfile, SshPermits,
+    AppProfile, DatabaseProfile, KubeProfile, OpensshHostProfile, OpensshUserProfile, PreparedX509, ProfileError,
+    Purpose, ServerProfile, SmartCardProfile, SshPermits,
 };
 use remoteler_core::{
-    KubeClusterName, OsEntropy, SessionId, SessionProof, SessionTarget, SshCertificatePurpose, Timestamp, UserName,
-    VerifyError, X509Purpose, random_uuid,
+    AppName, KubeClusterName, OnlyAt, OsEntropy, SessionId, SessionProof, SessionTarget, SshCertificatePurpose,
+    Timestamp, UserName, VerifyError, X509Purpose, random_uuid,
 };
 use ssh_key::Certificate;
 use x509_parser::{extensions::GeneralName, pem::parse_x509_pem};
@@ -152,7 +152,7 @@ fn a_user_for_one_kubernetes_cluster_is_taken_where_kubernetes_is_meant_and_nowh
     let pem = issue(&root, kube(&root).prepare(&root.user, now(), &OsEntropy));
     let trust = root.trust();
     let verified = verify_x509(&pem, &trust, X509Purpose::KubeClient, now()).unwrap().user().unwrap();
-    assert_eq!(verified.only_at(), Some(&KubeClusterName::new("staging").unwrap()));
+    assert_eq!(verified.only_at(), Some(&OnlyAt::KubeCluster(KubeClusterName::new("staging").unwrap())));
     assert_eq!(verified.identity(), &user_profile(&root.name).identity); // I9
     let refused = verify_x509(&pem, &trust, X509Purpose::Client, now());
     assert!(matches!(refused, Err(VerifyError::Restricted(_))), "{refused:?}"); // I1
@@ -162,6 +162,56 @@ fn a_user_for_one_kubernetes_cluster_is_taken_where_kubernetes_is_meant_and_nowh
     let user = root.issue_user().tls_certificate_pem;
     let verified = verify_x509(&user, &trust, X509Purpose::KubeClient, now()).unwrap().user().unwrap();
     assert_eq!(verified.only_at(), None);
+}
+
+fn app(root: &Cluster) -> AppProfile {
+    let KubeProfile { identity, tls_key, not_after, .. } = kube(root);
+    AppProfile {
+        identity,
+        app: AppName::new("billing").unwrap(),
+        session: SessionId::from_uuid(random_uuid(&OsEntropy)),
+        tls_key,
+        not_after,
+        proof: None,
+        login_expires: hour(),
+        proxy: None,
+    }
+}
+
+// I1, I49, I51
+#[test]
+fn a_user_at_one_application_is_taken_where_applications_are_meant_and_nowhere_else() {
+    let root = Cluster::new("root");
+    let profile = app(&root);
+    let proof = |name: &str, expires| {
+        let target = SessionTarget::App { name: AppName::new(name).unwrap() };
+        SessionProof::new(profile.session, UserName::new("ann").unwrap(), target, expires)
+    };
+    let soon = now().plus(std::time::Duration::from_secs(60));
+    let with = |proof, login_expires| AppProfile { not_after: soon, proof, login_expires, ..profile.clone() };
+    let trust = root.trust();
+    for good in [None, Some(proof("billing", hour()))] {
+        let pem = issue(&root, with(good.clone(), hour()).prepare(&root.user, now(), &OsEntropy));
+        let verified = verify_x509(&pem, &trust, X509Purpose::AppClient, now()).unwrap().user().unwrap();
+        assert_eq!(verified.only_at(), Some(&OnlyAt::App(AppName::new("billing").unwrap())));
+        assert_eq!((verified.app_session(), verified.proof()), (Some(profile.session), good.as_ref()));
+        assert_eq!((verified.expires(), verified.login_expires()), (soon, hour()));
+        for elsewhere in [X509Purpose::Client, X509Purpose::KubeClient, X509Purpose::Server] {
+            assert!(verify_x509(&pem, &trust, elsewhere, now()).is_err(), "{elsewhere:?}");
+        }
+    }
+    let earlier = soon.minus(std::time::Duration::from_secs(1));
+    for (proof, login) in
+        [(Some(proof("wiki", hour())), hour()), (Some(proof("billing", earlier)), hour()), (None, earlier)]
+    {
+        let outcome = with(proof, login).prepare(&root.user, now(), &OsEntropy);
+        assert!(matches!(outcome, Err(ProfileError::OtherProof { .. })), "{outcome:?}");
+    }
+    // An ordinary user is taken at applications too, one for a Kubernetes cluster is not.
+    let user = root.issue_user().tls_certificate_pem;
+    assert_eq!(verify_x509(&user, &trust, X509Purpose::AppClient, now()).unwrap().user().unwrap().only_at(), None);
+    let elsewhere = issue(&root, kube(&root).prepare(&root.user, now(), &OsEntropy));
+    assert!(verify_x509(&elsewhere, &trust, X509Purpose::AppClient, now()).is_err());
 }
 
 // I49
@@ -179,7 +229,7 @@ fn a_second_factor_in_a_certificate_counts_in_its_cluster_alone_and_is_certified
     let pem = issue(&root, profile(proof("staging", soon)).prepare(&root.user, now(), &OsEntropy));
     let trust = root.trust();
     let verified = verify_x509(&pem, &trust, X509Purpose::KubeClient, now()).unwrap().user().unwrap();
-    assert_eq!(verified.only_at(), Some(&KubeClusterName::new("staging").unwrap()));
+    assert_eq!(verified.only_at(), Some(&OnlyAt::KubeCluster(KubeClusterName::new("staging").unwrap())));
     assert_eq!(verified.proof(), Some(&proof("staging", soon)));
     assert_eq!((verified.expires(), verified.login_expires()), (soon, login_expires));
     for purpose in [X509Purpose::Client, X509Purpose::Server] {
@@ -294,6 +344,8 @@ fn every_kind_is_refused_by_the_authority_of_the_other_kind_and_beyond_its_time(
     assert!(too_long(profile.prepare(&root.user, now(), &OsEntropy).err())); // I6
     let profile = SmartCardProfile { not_after: late, ..smart_card() };
     assert!(too_long(profile.prepare(&root.user, now(), &OsEntropy).err())); // I6
+    let profile = AppProfile { not_after: late, login_expires: late, ..app(&root) };
+    assert!(too_long(profile.prepare(&root.user, now(), &OsEntropy).err())); // I6
     let profile = KubeProfile { not_after: late, ..kube(&root) };
     assert!(too_long(profile.prepare(&root.user, now(), &OsEntropy).err())); // I6
     let profile = OpensshUserProfile { not_after: late, ..openssh_user(&["a"]) };
@@ -312,7 +364,7 @@ fn issue_by(authority: &remoteler_ca::Authority, prepared: Result<PreparedX509, 
 
 /// I1
 fn refused_everywhere(root: &Cluster, pem: &str) {
-    for purpose in [X509Purpose::Client, X509Purpose::KubeClient, X509Purpose::Server] {
+    for purpose in [X509Purpose::Client, X509Purpose::KubeClient, X509Purpose::AppClient, X509Purpose::Server] {
         assert!(verify_x509(pem, &root.trust(), purpose, now()).is_err(), "{purpose:?}");
     }
 }

@@ -70,6 +70,7 @@ pub(crate) fn host_profile(cluster: &ClusterName) -> HostProfile {
             cluster: cluster.clone(),
             roles: [SystemRole::Node, SystemRole::Kube].into(),
             kube_clusters: [KubeClusterName::new("staging").unwrap()].into(),
+            apps: Default::default(),
             labels: Default::default(),
             generation: 0,
         },

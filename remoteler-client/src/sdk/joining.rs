@@ -148,6 +148,7 @@ impl Joining<'_> {
             node_name: self.name.clone(),
             roles: BTreeSet::from([SystemRole::Node]),
             kube_clusters: BTreeSet::new(),
+            apps: Default::default(),
             service_account: None,
             keys: Some(PendingKeys::load_or_make_in(self.store, self.name.as_str())?),
             ways: self.ways.clone(),

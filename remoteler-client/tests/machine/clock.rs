@@ -20,6 +20,7 @@ fn params(service: &Service, pins: Vec<String>) -> JoinParams {
         node_name: NodeName::new("gw-17").unwrap(),
         roles: [SystemRole::Node].into(),
         kube_clusters: Default::default(),
+        apps: Default::default(),
         service_account: None,
         keys: None,
         ways: Default::default(),

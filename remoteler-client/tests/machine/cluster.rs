@@ -122,6 +122,7 @@ impl Cluster {
             cluster: self.name.clone(),
             roles: roles.iter().copied().collect(),
             kube_clusters: Default::default(),
+            apps: Default::default(),
             labels: Default::default(),
             generation: 0,
         };

@@ -241,7 +241,7 @@ impl RouteHandler for Proxy {
                 admission.authenticated();
                 self.auth.clone().serve_stream(Box::new(stream)).await;
             }
-            Routed::Ssh { .. } | Routed::Kube { .. } | Routed::Web(_) => {}
+            Routed::Ssh { .. } | Routed::Kube { .. } | Routed::App { .. } | Routed::Web(_) => {}
         }
     }
 

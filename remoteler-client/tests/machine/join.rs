@@ -22,6 +22,7 @@ fn params(addr: &str, pins: &[String]) -> JoinParams {
         node_name: NodeName::new("gw-17").unwrap(),
         roles: [SystemRole::Node].into(),
         kube_clusters: Default::default(),
+        apps: Default::default(),
         service_account: None,
         keys: None,
         ways: Default::default(),

@@ -7,7 +7,7 @@ use proptest::{collection::vec, prelude::*, sample::subsequence};
 use super::*;
 use crate::{
     CaSet, ClusterName, ConditionsSpec, HostId, Labels, OneOrMany, OptionsSpec, PortForwardingSpec, Role, RoleSpec,
-    RuleSpec, TrustBundle, UserIdentity, UserName, Verb, authorize_rule,
+    RuleSpec, TrustBundle, UserIdentity, UserName, Verb, authorize_rule, verify::Behind,
 };
 
 const LOGINS: &[&str] = &["root", "ubuntu", "deploy"];
@@ -27,7 +27,7 @@ proptest! {
 
     #[test]
     fn a_certificate_for_one_kubernetes_cluster_opens_that_one_as_a_login_does_and_nothing_else(case in cases()) {
-        let at = |name: &str| case.user().restricted(KubeClusterName::new(name).unwrap());
+        let at = |name: &str| case.user().restricted(OnlyAt::KubeCluster(KubeClusterName::new(name).unwrap()));
         prop_assert!(case.ssh_by(&at("staging")).is_err()); // I1
         prop_assert!(case.kube_by(&at("production")).is_err()); // I1
         prop_assert_eq!(case.kube_by(&at("staging")).is_ok(), case.kube().is_ok());
@@ -140,7 +140,8 @@ proptest! {
             let target = SessionTarget::KubeCluster { name: name.clone() };
             let (session, end) = (SessionId::from_uuid(uuid::Uuid::from_u128(1)), Timestamp::from_unix_seconds(60));
             let proof = SessionProof::new(session, UserName::new("ann").unwrap(), target, end);
-            wanting.user().restricted(name).proven(proof, end)
+            let behind = Behind { proof: Some(proof), app_session: None, app_proxy: None, login_expires: end };
+            wanting.user().restricted(OnlyAt::KubeCluster(name)).with(behind)
         };
         prop_assert!(wanting.kube().is_err());
         prop_assert!(wanting.kube_by(&proven("production")).is_err());
@@ -148,6 +149,61 @@ proptest! {
         prop_assert!(wanting.ssh_by(&proven("staging")).is_err());
         if case.kube().is_ok() {
             prop_assert_eq!(wanting.kube().unwrap_err().reason, DenyReason::SessionMfaNeeded);
+        }
+    }
+
+    #[test]
+    fn an_allowed_application_is_denied_by_no_role_and_allowed_by_one(mut case in cases()) {
+        // The labels that roles have for nodes, for applications.
+        for role in &mut case.roles {
+            (role.allow.app_labels, role.deny.app_labels) = (role.allow.node_labels.clone(), role.deny.node_labels.clone());
+        }
+        let env = case.env.as_str();
+        let denied = case.roles.iter().any(|role| covers(&role.deny.node_labels, env));
+        let allowed = case.roles.iter().any(|role| covers(&role.allow.node_labels, env));
+        let decision = case.app_by(&case.user());
+        prop_assert_eq!(decision.is_ok(), allowed && !denied && !case.missing_role);
+        let granted = grant_app(case.user().identity(), &case.policy(), &AppRecord { labels: case.node_labels.clone(), ..app("billing") });
+        prop_assert_eq!(granted.is_ok(), decision.is_ok());
+        if let (Ok(granted), Ok(access)) = (granted, decision) {
+            prop_assert_eq!((granted.role(), granted.options()), (access.role(), access.options()));
+        }
+    }
+
+    #[test]
+    fn a_certificate_for_one_application_opens_that_one_as_a_login_does_and_nothing_else(mut case in cases()) {
+        case.roles.iter_mut().for_each(|role| role.allow.app_labels = role.allow.node_labels.clone());
+        let at = |name: &str| case.user().restricted(OnlyAt::App(AppName::new(name).unwrap()));
+        prop_assert!(case.ssh_by(&at("billing")).is_err()); // I1
+        prop_assert!(case.kube_by(&at("billing")).is_err()); // I1
+        prop_assert!(case.app_by(&at("wiki")).is_err()); // I51
+        prop_assert_eq!(case.app_by(&at("billing")).is_ok(), case.app_by(&case.user()).is_ok());
+        let kube = case.user().restricted(OnlyAt::KubeCluster(KubeClusterName::new("billing").unwrap()));
+        prop_assert!(case.app_by(&kube).is_err()); // I1
+    }
+
+    // I49
+    #[test]
+    fn a_second_factor_for_one_application_opens_that_one_and_a_login_does_not(mut case in cases()) {
+        case.roles.iter_mut().for_each(|role| role.allow.app_labels = role.allow.node_labels.clone());
+        let mut wanting = case.clone();
+        wanting.roles.iter_mut().for_each(|role| role.options.require_session_mfa = Some("yes".into()));
+        let proven = |name: &str| {
+            let name = AppName::new(name).unwrap();
+            let target = SessionTarget::App { name: name.clone() };
+            let (session, end) = (SessionId::from_uuid(uuid::Uuid::from_u128(1)), Timestamp::from_unix_seconds(60));
+            let proof = SessionProof::new(session, UserName::new("ann").unwrap(), target, end);
+            let behind = Behind { proof: Some(proof), app_session: Some(session), app_proxy: None, login_expires: end };
+            wanting.user().restricted(OnlyAt::App(name)).with(behind)
+        };
+        let open = case.app_by(&case.user()).is_ok();
+        prop_assert!(wanting.app_by(&proven("wiki")).is_err());
+        prop_assert_eq!(wanting.app_by(&proven("billing")).is_ok(), open);
+        if open {
+            prop_assert_eq!(wanting.app_by(&wanting.user()).unwrap_err().reason, DenyReason::SessionMfaNeeded);
+            let record = AppRecord { labels: case.node_labels.clone(), ..app("billing") };
+            let granted = grant_app(wanting.user().identity(), &wanting.policy(), &record).unwrap();
+            prop_assert!(granted.needs_session_mfa());
         }
     }
 
@@ -211,6 +267,19 @@ struct Case {
     traits: crate::Traits,
 }
 
+fn app(name: &str) -> AppRecord {
+    AppRecord {
+        host_id: host_id(),
+        name: AppName::new(name).unwrap(),
+        public_addr: None,
+        labels: labels("dev"),
+        version: "1".into(),
+        addr: None,
+        last_seen: Timestamp::default(),
+        heartbeat: Default::default(),
+    }
+}
+
 impl Case {
     /// One role that allows everything to `root`.
     fn plain() -> Self {
@@ -251,6 +320,12 @@ impl Case {
 
     fn ssh_by(&self, user: &VerifiedUser) -> Result<SshAccess, AccessDenied> {
         authorize_ssh(user, &self.policy(), &self.node(), &Login::new(&self.login).unwrap())
+    }
+
+    /// With the labels of its node.
+    fn app_by(&self, user: &VerifiedUser) -> Result<AppAccess, AccessDenied> {
+        let record = AppRecord { labels: self.node_labels.clone(), ..app("billing") };
+        authorize_app(user, &self.policy(), &record)
     }
 
     fn kube(&self) -> Result<KubeAccess, AccessDenied> {

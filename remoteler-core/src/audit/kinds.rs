@@ -299,7 +299,7 @@ audit_kinds! {
     AuthAttempt = "auth", "T3007W" {
         /// Who it claimed to be, as far as that can be told.
         user: String,
-        /// Where: `node`, `proxy`, `kube`, `auth`.
+        /// Where: `node`, `proxy`, `kube`, `app`, `auth`.
         service: String,
         /// What was asked for.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -423,6 +423,51 @@ audit_kinds! {
         /// HTTP status of the answer, or what we answered ourselves; absent in the event before.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         response_code: Option<u16>,
+        /// Connection.
+        #[serde(flatten)]
+        connection: ConnectionFields,
+        /// The session for which a second factor was shown, as in `session.start`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        with_mfa: Option<String>,
+    }
+    /// A browser is about to be given a session with a web application.
+    AppSessionStart = "app.session.start", "T2007I" {
+        /// User of the cluster.
+        user: String,
+        /// Names the session, and is no credential.
+        sid: String,
+        /// Web application.
+        app_name: String,
+        /// Where browsers reach it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        app_public_addr: Option<String>,
+        /// Host id of its service.
+        server_id: String,
+        /// The session for which a second factor was shown, as in `session.start`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        with_mfa: Option<String>,
+        /// When it ends at the latest.
+        expires: Timestamp,
+        /// Connection.
+        #[serde(flatten)]
+        connection: ConnectionFields,
+    }
+    /// A request is about to go to a web application, or was refused.
+    AppSessionRequest = "app.session.request", "T2009I" {
+        /// User of the cluster.
+        user: String,
+        /// The session, as `app.session.start` names it; absent for requests of programs, which show a certificate of their own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sid: Option<String>,
+        /// Web application.
+        app_name: String,
+        /// HTTP method.
+        method: String,
+        /// Path at the application, without the query.
+        path: String,
+        /// HTTP status of the answer, or what we answered ourselves; absent in the event before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        status_code: Option<u16>,
         /// Connection.
         #[serde(flatten)]
         connection: ConnectionFields,
@@ -649,7 +694,7 @@ audit_kinds! {
         /// The session it is for, where it is for one, as `with_mfa` names it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         session: Option<String>,
-        /// Where that is: a host id or a Kubernetes cluster.
+        /// Where that is: a host id, a Kubernetes cluster or a web application.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         target: Option<String>,
         /// As which account, on nodes.

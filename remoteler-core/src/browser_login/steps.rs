@@ -130,6 +130,27 @@ pub enum BrowserAction {
         /// The connector.
         connector: String,
     },
+    /// Wants to go to a web application.
+    LaunchApp {
+        /// Its name.
+        app: String,
+        /// [`crate::app_state_hash`] of the state cookie that the browser has there.
+        state: String,
+        /// Where it wants to go there.
+        path: String,
+        /// Value of the cookie of the web session.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        session: Option<Secret>,
+        /// As typed, where a session there needs a second factor.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        code: Option<Secret>,
+        /// What was asked ([`BrowserView::AppFactor`]), where a key answered.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        token: Option<Secret>,
+        /// What the key answered: JSON of a `PublicKeyCredential` (WebAuthn Level 2).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        answer: Option<Secret>,
+    },
     /// Opens the page on which a security key is touched for one session.
     OpenSession {
         /// The session.
@@ -284,6 +305,33 @@ pub enum BrowserView {
         to: String,
         /// Its fields, all hidden.
         fields: BTreeMap<String, String>,
+    },
+    /// Goes back to a web application with a code that begins a session there, once and within a minute.
+    AppLaunched {
+        /// `https://` and the name and port of the application.
+        origin: String,
+        /// The code.
+        code: Secret,
+    },
+    /// Asks for a second factor for a session with a web application (I49).
+    AppFactor {
+        /// The application.
+        app: String,
+        /// Its origin.
+        origin: String,
+        /// Who.
+        user: UserName,
+        /// Whether a code may be typed.
+        codes: bool,
+        /// Stands for the question to a security key; its answer brings it back, once.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        token: Option<Secret>,
+        /// JSON of a `CredentialRequestOptions` (WebAuthn Level 2), binary values in base64url.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        options: Option<String>,
+        /// What was wrong before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
     },
     /// Shows who begins which session, and asks for a security key (I49).
     SessionTouch {

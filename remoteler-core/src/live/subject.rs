@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::EndReason;
 use crate::{
-    ClusterName, HostId, KubeClusterName, LockContext, Locked, Login, NodeRecord, Policy, RoleName, ShownCertificate,
-    Timestamp, UserName, VerifiedHost, VerifiedUser,
+    AppName, AppProxy, ClusterName, HostId, KubeClusterName, LockContext, Locked, Login, NodeRecord, Policy, RoleName,
+    SessionId, ShownCertificate, Timestamp, UserName, VerifiedHost, VerifiedUser,
 };
 
 /// Whose work it is, and where, as the rule sees it.
@@ -16,6 +16,9 @@ pub struct Subject {
     login: Option<Login>,
     node: (Option<Box<str>>, Option<HostId>),
     kube_cluster: Option<KubeClusterName>,
+    app: Option<AppName>,
+    proxy: Option<Box<AppProxy>>,
+    session: Option<SessionId>,
 }
 
 #[derive(Clone, Debug)]
@@ -31,7 +34,9 @@ impl Subject {
         let identity = user.identity();
         let (name, roles, cluster) = (identity.user.clone(), identity.roles.clone(), identity.cluster.clone());
         let who = Who::User { name, roles, cluster, expires: user.login_expires() };
-        Self { who, shown: *user.shown(), login: None, node: (None, None), kube_cluster: None }
+        let proxy = user.app_proxy().cloned().map(Box::new);
+        let (shown, session) = (*user.shown(), user.browser_session());
+        Self { who, shown, login: None, node: (None, None), kube_cluster: None, app: None, proxy, session }
     }
 
     /// The work of a host.
@@ -40,7 +45,8 @@ impl Subject {
         let identity = host.identity();
         let node = (Some(identity.name.as_str().into()), Some(identity.id));
         let who = Who::Host { cluster: identity.cluster.clone() };
-        Self { who, shown: *host.shown(), login: None, node, kube_cluster: None }
+        let shown = *host.shown();
+        Self { who, shown, login: None, node, kube_cluster: None, app: None, proxy: None, session: None }
     }
 
     /// As this account.
@@ -67,6 +73,12 @@ impl Subject {
         Self { kube_cluster: Some(kube_cluster), ..self }
     }
 
+    /// With this web application.
+    #[must_use]
+    pub fn app(self, app: AppName) -> Self {
+        Self { app: Some(app), ..self }
+    }
+
     /// The user's name; `None` for the work of a host.
     #[must_use]
     pub const fn user_name(&self) -> Option<&UserName> {
@@ -82,12 +94,17 @@ impl Subject {
         self.login.as_ref()
     }
 
-    /// Where: a node's or Kubernetes cluster's name, or a host id; empty when that is not known.
+    /// Where: the name of a node, Kubernetes cluster or web application, or a host id; empty when that is not known.
     #[must_use]
     pub fn place(&self) -> String {
         let kube = self.kube_cluster.as_ref().map(ToString::to_string);
         let name = || self.node.0.as_ref().map(ToString::to_string);
-        kube.or_else(name).or_else(|| self.node.1.map(|id| id.to_string())).unwrap_or_default()
+        let app = self.app.as_ref().map(ToString::to_string);
+        kube.or(app).or_else(name).or_else(|| self.node.1.map(|id| id.to_string())).unwrap_or_default()
+    }
+
+    pub(super) const fn session(&self) -> Option<SessionId> {
+        self.session
     }
 
     fn context(&self) -> LockContext<'_> {
@@ -98,7 +115,7 @@ impl Subject {
             }
             Who::Host { cluster } => LockContext::of_certificate(cluster, &self.shown),
         };
-        let context = context.host(name, id);
+        let context = context.host(name, id).through(self.proxy.as_deref());
         let context = match &self.login {
             Some(login) => context.login(login),
             None => context,

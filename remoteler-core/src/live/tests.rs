@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::{
-    CaKind, CaSet, ClusterName, ClusterSettings, Lock, LockTarget, Locks, Login, ManualClock, Revocations, Role,
-    RoleSpec, SharedPolicy, ShownCertificate, TrustBundle, UserIdentity, UserName, VerifiedUser,
+    AppProxy, CaKind, CaSet, ClusterName, ClusterSettings, Lock, LockTarget, Locks, Login, ManualClock, NodeName,
+    Revocations, Role, RoleSpec, SharedPolicy, ShownCertificate, TrustBundle, UserIdentity, UserName, VerifiedUser,
+    verify::Behind,
 };
 
 struct World {
@@ -28,6 +29,14 @@ fn world() -> World {
 }
 
 fn work(user: &str) -> Subject {
+    work_by(user, None)
+}
+
+fn work_by(user: &str, app_proxy: Option<AppProxy>) -> Subject {
+    work_in(user, app_proxy, None)
+}
+
+fn work_in(user: &str, app_proxy: Option<AppProxy>, app_session: Option<SessionId>) -> Subject {
     let identity = UserIdentity {
         user: UserName::new(user).unwrap(),
         cluster: ClusterName::new("root").unwrap(),
@@ -41,9 +50,10 @@ fn work(user: &str) -> Subject {
         serial: Some("ssh-user-7".parse().unwrap()),
         key: RevocationTarget::SshKey([2; 32]),
     };
-    Subject::user(&VerifiedUser::new(identity, Timestamp::from_unix_seconds(END), "7".into(), shown))
-        .login(Login::new("root").unwrap())
-        .at(Some("edge"), None)
+    let end = Timestamp::from_unix_seconds(END);
+    let user = VerifiedUser::new(identity, end, "7".into(), shown);
+    let behind = Behind { proof: None, app_session, app_proxy, login_expires: end };
+    Subject::user(&user.with(behind)).login(Login::new("root").unwrap()).at(Some("edge"), None)
 }
 
 fn locking(target: LockTarget) -> Locks {
@@ -53,6 +63,11 @@ fn locking(target: LockTarget) -> Locks {
 
 fn ann() -> LockTarget {
     LockTarget { user: Some(UserName::new("ann").unwrap()), ..LockTarget::default() }
+}
+
+fn is_ready(waiting: impl Future<Output = ()>) -> bool {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    std::pin::pin!(waiting).poll(&mut context).is_ready()
 }
 
 fn reasons(looked: &Looked) -> Vec<String> {
@@ -73,6 +88,48 @@ fn a_lock_ends_what_it_concerns_and_nothing_else_and_nothing_of_it_begins() {
     assert!(matches!(live.enter(work("ann"), Terms::default()), Err(EndReason::Locked(_))));
     drop((first, other));
     assert!(live.is_empty());
+}
+
+// I79
+#[test]
+fn a_lock_of_a_proxy_ends_what_it_does_for_browsers_and_not_what_users_do_themselves() {
+    for target in [r#"{"node":"p1"}"#, r#"{"server_id":"67e55044-10b1-426f-9247-bb680e5fe0c8"}"#] {
+        let World { policy, live, .. } = world();
+        let id = "67e55044-10b1-426f-9247-bb680e5fe0c8".parse().unwrap();
+        let by_proxy = Some(AppProxy { id, name: NodeName::new("p1").unwrap() });
+        let proxied = live.enter(work_by("ann", by_proxy), Terms::default()).unwrap();
+        let own = live.enter(work("ann"), Terms::default()).unwrap();
+        policy.replace(Policy { locks: locking(serde_json::from_str(target).unwrap()), ..rules() });
+        live.look();
+        assert!(proxied.signal().reason().is_some() && own.signal().reason().is_none(), "{target}");
+    }
+}
+
+// I50
+#[tokio::test]
+async fn the_end_of_a_session_with_an_application_ends_all_work_in_it_and_nothing_else() {
+    let World { live, .. } = world();
+    let id = |number| SessionId::from_uuid(uuid::Uuid::from_u128(number));
+    let host = "67e55044-10b1-426f-9247-bb680e5fe0c8".parse().unwrap();
+    let proxy = AppProxy { id: host, name: NodeName::new("p1").unwrap() };
+    let enter = |subject| live.enter(subject, Terms::default()).unwrap();
+    let begin = |number| enter(work_in("ann", Some(proxy.clone()), Some(id(number))));
+    let (first, second, other) = (begin(1), begin(1), begin(2));
+    // The name of a program's own session is drawn by the program, and may be that of another.
+    let own = enter(work_in("ann", None, Some(id(1))));
+    assert_eq!(live.sessions(), [id(1), id(2)].into());
+    live.arrived().await;
+    live.end_session(id(1), &EndReason::SessionEnded);
+    assert!(is_ready(live.arrived()), "a look is wanted at once");
+    let said = "ann: the session with the application has ended; open the application again";
+    assert_eq!(reasons(&live.look()), [said, said]);
+    assert!(live.look().ended.is_empty(), "each is told once");
+    assert!([&first, &second].iter().all(|guard| guard.reason() == Some(&EndReason::SessionEnded)));
+    assert!([&other, &own].iter().all(|guard| guard.reason().is_none()));
+    drop((first, second));
+    assert_eq!(live.sessions(), [id(2)].into());
+    live.end_session(id(1), &EndReason::SessionEnded);
+    assert!(!is_ready(live.arrived()), "there is nothing to look at");
 }
 
 #[test]

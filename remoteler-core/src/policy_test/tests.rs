@@ -13,6 +13,7 @@ fn world() -> TestWorld {
         users: [(UserName::new("ann").unwrap(), ([RoleName::new("dev").unwrap()].into(), traits))].into(),
         nodes: [(NodeName::new("gw-17").unwrap(), [("env".to_owned(), "dev".to_owned())].into())].into(),
         kube_clusters: [(KubeClusterName::new("staging").unwrap(), Labels::new())].into(),
+        apps: [(AppName::new("billing").unwrap(), [("env".to_owned(), "dev".to_owned())].into())].into(),
     }
 }
 
@@ -25,7 +26,7 @@ fn policy() -> Policy {
     };
     let dev = json!({ "allow": {
         "logins": ["{{internal.logins}}"], "node_labels": { "env": "dev" },
-        "kubernetes_groups": ["dev"], "kubernetes_labels": { "*": "*" },
+        "kubernetes_groups": ["dev"], "kubernetes_labels": { "*": "*" }, "app_labels": { "env": "dev" },
         "kubernetes_resources": [{ "kind": "pod", "namespace": "dev", "name": "*", "verbs": ["get"] }],
     } });
     let no_root = json!({ "deny": { "logins": ["root"] } });
@@ -66,6 +67,8 @@ fn a_test_decides_as_an_access_would_be_decided() {
             "allow",
         ),
         (json!({ "user": "ann" }), json!({ "kubernetes_labels": {} }), None, "allow"),
+        (json!({ "user": "ann" }), json!({ "app": "billing" }), None, "allow"),
+        (json!({ "user": "ann" }), json!({ "app_labels": { "env": "prod" } }), None, "deny"),
         (json!({ "user": "ann" }), pod("dev", "get"), None, "allow"),
         (json!({ "user": "ann" }), pod("dev", "delete"), None, "deny"),
         (json!({ "user": "ann" }), pod("prod", "get"), None, "deny"),
@@ -102,6 +105,8 @@ fn a_test_that_says_too_little_or_too_much_is_refused() {
         ),
         (json!({ "given": given, "target": {}, "login": "root", "expect": "deny" }), "exactly one of"),
         (json!({ "given": given, "target": { "node": "a", "kube_cluster": "b" }, "expect": "deny" }), "exactly one of"),
+        (json!({ "given": given, "target": { "app": "a", "app_labels": {} }, "expect": "deny" }), "exactly one of"),
+        (json!({ "given": given, "target": { "app": "a" }, "login": "root", "expect": "deny" }), "with a node only"),
         (json!({ "given": given, "target": { "node": "a" }, "expect": "deny" }), "login is missing"),
         (
             json!({ "given": given, "target": { "kube_cluster": "a" }, "login": "root", "expect": "deny" }),

@@ -181,6 +181,7 @@ pub(crate) fn host_identity() -> HostIdentity {
         cluster: ClusterName::new(CLUSTER).unwrap(),
         roles: BTreeSet::from([SystemRole::Node]),
         kube_clusters: BTreeSet::new(),
+        apps: Default::default(),
         labels: Default::default(),
         generation: 0,
     }

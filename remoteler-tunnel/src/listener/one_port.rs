@@ -53,7 +53,14 @@ pub enum Routed {
         /// With the ClientHello first.
         stream: Socket,
     },
-    /// For the web API. The peer is nobody.
+    /// For the app service of that server name, undecrypted, ClientHello first.
+    App {
+        /// The SNI, in lower case.
+        server_name: String,
+        /// With the ClientHello first.
+        stream: Socket,
+    },
+    /// For the web API, and for browsers that come to an app. The peer is nobody.
     Web(Box<TlsStream<ReadAhead<Socket>>>),
 }
 
@@ -163,6 +170,7 @@ impl<H: RouteHandler> OnePort<H> {
                 Routed::Auth(stream)
             }
             Route::Kube { server_name } => Routed::Kube { server_name, stream },
+            Route::App { server_name } => Routed::App { server_name, stream },
             Route::Web => Routed::Web(handshake(&self.web, stream).await?),
         })
     }

@@ -27,6 +27,11 @@ pub enum Route {
         /// The SNI, in lower case.
         server_name: String,
     },
+    /// The app service with this server name: passed on without decrypting. Browsers come by [`Self::Web`].
+    App {
+        /// The SNI, in lower case.
+        server_name: String,
+    },
     /// The web API: TLS ends here, no client certificate.
     Web,
 }
@@ -67,19 +72,21 @@ pub fn route(alpn: &[Vec<u8>], server_name: Option<&str>, cluster: &ClusterName)
         return Err(RouteError::Protocol { offered: readable(alpn) });
     }
     let server_name = server_name.map(str::to_ascii_lowercase);
-    Ok(match server_name.filter(|name| is_kube(name, cluster)) {
-        Some(server_name) => Route::Kube { server_name },
-        None => Route::Web,
+    Ok(match server_name {
+        Some(server_name) if is_below(&server_name, 'k', &cluster.kube_suffix()) => Route::Kube { server_name },
+        Some(server_name) if is_below(&server_name, 'a', &cluster.app_suffix()) => Route::App { server_name },
+        Some(_) | None => Route::Web,
     })
 }
 
 const HTTP: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
-/// `k<32 hex digits>.kube.<cluster>`, see [`remoteler_core::KubeClusterName::server_name`].
-fn is_kube(name: &str, cluster: &ClusterName) -> bool {
+/// `k<32 hex digits>.kube.<cluster>`, see [`remoteler_core::KubeClusterName::server_name`]; `a<32 hex digits>.app.<cluster>`, see
+/// [`remoteler_core::AppName::server_name`].
+fn is_below(name: &str, first: char, suffix: &str) -> bool {
     let Some((label, rest)) = name.split_once('.') else { return false };
-    let Some(digits) = label.strip_prefix('k') else { return false };
-    rest == cluster.kube_suffix() && digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+    let Some(digits) = label.strip_prefix(first) else { return false };
+    rest == suffix && digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
 }
 
 fn readable(alpn: &[Vec<u8>]) -> String {
@@ -96,12 +103,14 @@ mod tests {
         route(&alpn, server_name, &ClusterName::new("root.example.com").unwrap())
     }
 
+    const APP: &str = "a0123456789abcdef0123456789abcdef.app.root.example.com";
     const KUBE: &str = "k0123456789abcdef0123456789abcdef.kube.root.example.com";
 
     // I13
     #[test]
     fn every_client_hello_has_one_route_or_a_reason() {
         let kube = Route::Kube { server_name: KUBE.to_owned() };
+        let app = Route::App { server_name: APP.to_owned() };
         for (alpn, server_name, expected) in [
             (&["remoteler-ssh"][..], None, Route::Ssh),
             (&["remoteler-ssh"], Some(KUBE), Route::Ssh),
@@ -111,6 +120,11 @@ mod tests {
             (&["http/1.1"], None, Route::Web),
             (&[], None, Route::Web),
             (&["h2"], Some(KUBE), kube.clone()),
+            (&["http/1.1"], Some(APP), app.clone()),
+            (&[], Some("A0123456789abcdef0123456789abcdef.APP.root.example.com"), app),
+            (&["h2"], Some("a0123456789abcdef0123456789abcdef.kube.root.example.com"), Route::Web),
+            (&["h2"], Some("k0123456789abcdef0123456789abcdef.app.root.example.com"), Route::Web),
+            (&["h2"], Some("a.app.root.example.com"), Route::Web),
             (&[], Some(KUBE), kube.clone()),
             (&["http/1.1"], Some("K0123456789ABCDEF0123456789abcdef.Kube.root.example.com"), kube),
             (&["h2"], Some("k0123456789abcdef0123456789abcdef.kube.other.example.com"), Route::Web),

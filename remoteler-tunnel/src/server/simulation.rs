@@ -262,6 +262,7 @@ fn host() -> HostIdentity {
         cluster: ClusterName::new("example.com").unwrap(),
         roles: [SystemRole::Node].into(),
         kube_clusters: Default::default(),
+        apps: Default::default(),
         labels: Default::default(),
         generation: 0,
     }

@@ -403,7 +403,7 @@ impl RouteHandler for Handler {
                     }
                 }
             }
-            Routed::Auth(_) | Routed::Kube { .. } | Routed::Web(_) => {}
+            Routed::Auth(_) | Routed::Kube { .. } | Routed::App { .. } | Routed::Web(_) => {}
         }
     }
 

@@ -72,6 +72,7 @@ impl Authorities {
             cluster: self.cluster.clone(),
             roles: roles.iter().copied().collect(),
             kube_clusters: BTreeSet::new(),
+            apps: Default::default(),
             labels: Default::default(),
             generation: 0,
         }

@@ -63,6 +63,7 @@ impl Authorities {
             cluster: self.cluster.clone(),
             roles: roles.iter().copied().collect(),
             kube_clusters: kube.iter().map(|name| KubeClusterName::new(name).unwrap()).collect(),
+            apps: Default::default(),
             labels: Default::default(),
             generation: 0,
         }
@@ -460,7 +461,9 @@ impl RouteHandler for Handler {
                 }
             }
             Routed::Auth(mut stream) => self.note_raw("auth", &mut stream).await,
-            Routed::Kube { server_name, mut stream } => self.note_raw(&server_name, &mut stream).await,
+            Routed::Kube { server_name, mut stream } | Routed::App { server_name, mut stream } => {
+                self.note_raw(&server_name, &mut stream).await;
+            }
             Routed::Web(mut stream) => {
                 let _ = stream.write_all(b"web").await;
                 let _ = stream.shutdown().await;

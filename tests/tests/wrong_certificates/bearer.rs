@@ -118,6 +118,9 @@ fn forge_ssh(
         Identity::KubeUser(restricted) => {
             (CertType::User, restricted.user.logins.iter().map(ToString::to_string).collect())
         }
+        Identity::AppUser(restricted) => {
+            (CertType::User, restricted.user.logins.iter().map(ToString::to_string).collect())
+        }
         Identity::ProvenUser(proven) => (CertType::User, proven.user.logins.iter().map(ToString::to_string).collect()),
     };
     let subject = key.public_key().key_data().clone();
@@ -181,6 +184,7 @@ pub(crate) fn host_identity(cluster: &Cluster, named: &str, kube: &str) -> Ident
         cluster: ClusterName::new(named).unwrap(),
         roles: [SystemRole::Auth, SystemRole::Proxy, SystemRole::Node, SystemRole::Kube].into(),
         kube_clusters: [KubeClusterName::new(kube).unwrap()].into(),
+        apps: Default::default(),
         labels: Default::default(),
         generation: 0,
     })

@@ -59,6 +59,7 @@ pub(crate) async fn joining(proxy: &str, ca_pin: &str, which: Range<usize>, api:
             node_name: NodeName::new(format!("held-{index}")).expect("letters, a hyphen and digits are a name"),
             roles: [SystemRole::Node].into(),
             kube_clusters: [].into(),
+            apps: Default::default(),
             service_account: None,
             keys: None,
             ways: ways.clone(),

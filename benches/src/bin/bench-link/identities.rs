@@ -34,6 +34,7 @@ pub(crate) fn identity(state: &HostState) -> HostIdentity {
         cluster: state.cluster_name().clone(),
         roles: state.roles().clone(),
         kube_clusters: state.kube_clusters().clone(),
+        apps: state.apps().clone(),
         labels: Default::default(),
         generation: 0,
     }

@@ -25,6 +25,8 @@ pub struct ConfigFile {
     pub ssh_service: Option<SshService>,
     /// The Kubernetes service.
     pub kubernetes_service: Option<KubernetesService>,
+    /// The app service.
+    pub app_service: Option<AppServiceConfig>,
 }
 
 impl ConfigFile {
@@ -35,6 +37,7 @@ impl ConfigFile {
             || self.proxy_service.is_some()
             || self.ssh_service.is_some()
             || self.kubernetes_service.is_some()
+            || self.app_service.is_some()
     }
 }
 
@@ -243,6 +246,32 @@ pub struct KubernetesService {
     /// Name of the cluster.
     pub kube_cluster_name: Option<String>,
     /// What roles match against.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// `app_service:`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AppServiceConfig {
+    /// Whether it runs.
+    pub enabled: Option<bool>,
+    /// The apps.
+    pub apps: Vec<AppEntry>,
+}
+
+/// One of `apps`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AppEntry {
+    /// What it is called.
+    pub name: String,
+    /// `http://host:port` or `https://host:port`, as this host reaches it.
+    pub uri: String,
+    /// `host[:port]` under which browsers reach it.
+    #[serde(default)]
+    pub public_addr: Option<String>,
+    /// What roles match against.
+    #[serde(default)]
     pub labels: BTreeMap<String, String>,
 }
 

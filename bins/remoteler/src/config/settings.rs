@@ -8,13 +8,16 @@ use std::{
 
 use remoteler_client::SpoolLimits;
 use remoteler_core::{
-    ClusterConfig, ClusterName, KubeClusterName, Labels, NameError, NodeName, SystemRole, parse_duration,
+    AppAddress, AppName, ClusterConfig, ClusterName, KubeClusterName, Labels, NameError, NodeName, SystemRole,
+    parse_duration,
 };
 
 use super::{
     AuditSettings, ConfigFile, JoinSettings, KeySettings, SignOnSettings, audit,
     cluster::cluster_config,
-    file::{AuthService, Common, KubernetesService, LabelCommand, ProxyService, SshService},
+    file::{
+        AppEntry, AppServiceConfig, AuthService, Common, KubernetesService, LabelCommand, ProxyService, SshService,
+    },
     join,
     labels::check_label,
     tunnel::TunnelSettings,
@@ -97,6 +100,8 @@ pub struct Settings {
     pub node: Option<NodeSettings>,
     /// The Kubernetes service, if it runs here.
     pub kube: Option<KubeSettings>,
+    /// The app service.
+    pub app: Option<AppSettings>,
     /// Where the auth service is, when it is not here.
     pub join: Option<JoinSettings>,
     /// How long live sessions get at the end.
@@ -189,6 +194,26 @@ pub struct KubeSettings {
     pub labels: Labels,
 }
 
+/// The app service.
+#[derive(Clone, Debug)]
+pub struct AppSettings {
+    /// The apps; at least one.
+    pub apps: Vec<App>,
+}
+
+/// One app.
+#[derive(Clone, Debug)]
+pub struct App {
+    /// What it is called.
+    pub name: AppName,
+    /// Where it is, as this host reaches it.
+    pub uri: String,
+    /// Where browsers reach it; absent: its name in front of the proxy's own.
+    pub public_addr: Option<String>,
+    /// What roles match against.
+    pub labels: Labels,
+}
+
 /// Form of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -236,6 +261,7 @@ impl Settings {
             proxy: runs(SystemRole::Proxy).then(|| proxy(file.proxy_service, listen_ip)).transpose()?,
             node: runs(SystemRole::Node).then(|| node(file.ssh_service, &flags, listen_ip)).transpose()?,
             kube: runs(SystemRole::Kube).then(|| kube(file.kubernetes_service, &nodename)).transpose()?,
+            app: runs(SystemRole::App).then(|| apps(file.app_service)).transpose()?,
             log: log(&common, &flags)?,
             spool: audit::spool(common.audit_spool.clone())?,
             data_dir: data_dir(&common, &flags)?,
@@ -260,6 +286,7 @@ impl Settings {
             self.proxy.as_ref().map(|_| SystemRole::Proxy),
             self.node.as_ref().map(|_| SystemRole::Node),
             self.kube.as_ref().map(|_| SystemRole::Kube),
+            self.app.as_ref().map(|_| SystemRole::App),
         ]
         .into_iter()
         .flatten()
@@ -298,6 +325,9 @@ fn roles(file: &ConfigFile, flags: &Flags) -> Vec<SystemRole> {
     }
     if default(file.kubernetes_service.as_ref().map(|s| s.enabled), false) {
         roles.push(SystemRole::Kube);
+    }
+    if default(file.app_service.as_ref().map(|s| s.enabled), false) {
+        roles.push(SystemRole::App);
     }
     roles
 }
@@ -412,6 +442,36 @@ fn kube(service: Option<KubernetesService>, nodename: &NodeName) -> Result<KubeS
     })
 }
 
+fn apps(service: Option<AppServiceConfig>) -> Result<AppSettings, ConfigError> {
+    const FIELD: &str = "app_service.apps";
+    let mut apps: Vec<App> = Vec::new();
+    for AppEntry { name, uri, public_addr, labels } in service.unwrap_or_default().apps {
+        let name = named(FIELD, AppName::new(name))?;
+        if apps.iter().any(|other| other.name == name) {
+            return Err(value(FIELD, format!("app {name} is there twice")));
+        }
+        if let Some(addr) = public_addr.as_deref()
+            && AppAddress::parse(addr).is_none()
+        {
+            return Err(value(
+                FIELD,
+                format!("public_addr {addr:?} of app {name} is no HOST[:PORT] with a name for a host"),
+            ));
+        }
+        // Before the host joins and its token is used up.
+        #[cfg(feature = "app")]
+        remoteler_app::AppUri::parse(&uri).map_err(|cause| value(FIELD, format!("app {name}: {cause}")))?;
+        for (label, text) in &labels {
+            check_label(label, text).map_err(|reason| value(FIELD, reason))?;
+        }
+        apps.push(App { name, uri, public_addr, labels });
+    }
+    if apps.is_empty() {
+        return Err(value(FIELD, "an app service needs at least one app: { name: …, uri: \"http://127.0.0.1:…\" }"));
+    }
+    Ok(AppSettings { apps })
+}
+
 fn log(common: &Common, flags: &Flags) -> Result<LogSettings, ConfigError> {
     let log = common.log.clone().unwrap_or_default();
     if let Some(output) = log.output.as_deref()
@@ -450,6 +510,26 @@ mod tests {
         assert!(settings.auth.is_some() && settings.proxy.is_some() && settings.node.is_some());
         assert!(settings.kube.is_none() && settings.join.is_none());
         assert_eq!(settings.proxy.unwrap().listen.port(), 3080);
+    }
+
+    #[test]
+    fn an_app_service_has_apps_of_different_names() {
+        let of = |apps: &str| settings(&format!("remoteler: {{ auth_server: a }}\napp_service: {{ apps: [{apps}] }}"));
+        let settings = of("{ name: grafana, uri: 'http://127.0.0.1:3000', labels: { env: prod } }, { name: wiki, uri: 'http://w', public_addr: wiki.example.com }").unwrap();
+        assert_eq!(settings.roles(), [SystemRole::App].into());
+        let apps = settings.app.unwrap().apps;
+        assert_eq!((apps[0].name.as_str(), apps[1].public_addr.as_deref()), ("grafana", Some("wiki.example.com")));
+        for (bad, said) in [
+            ("", "at least one"),
+            ("{ name: a, uri: 'http://x' }, { name: a, uri: 'http://y' }", "twice"),
+            ("{ name: A.b, uri: 'http://x' }", "label"),
+            ("{ name: a, uri: 'http://x', public_addr: 10.0.0.1 }", "public_addr"),
+            #[cfg(feature = "app")]
+            ("{ name: a, uri: 'ftp://x' }", "app a: \"ftp://x\" is no address"),
+        ] {
+            let cause = of(bad).unwrap_err().to_string();
+            assert!(cause.contains(said), "{cause}");
+        }
     }
 
     #[test]

@@ -29,6 +29,10 @@ pub fn commented_config(roles: &BTreeSet<SystemRole>) -> String {
     if has(SystemRole::Kube) {
         text.push_str(KUBE);
     }
+    text.push_str(&format!("\napp_service:\n  enabled: {}\n", switch(has(SystemRole::App))));
+    if has(SystemRole::App) {
+        text.push_str(APP);
+    }
     text
 }
 
@@ -128,6 +132,15 @@ const KUBE: &str = "  # Credentials of the API server. Default: the pod's servic
   labels: { env: dev }
 ";
 
+const APP: &str = "  # Web apps that this host reaches. Names are unique in the cluster; browsers come in at the proxy, under public_addr or, without one, the
+  # app's name in front of the proxy's own (grafana.proxy.example.com), for which the proxy needs a DNS name and a certificate.
+  apps:
+    - name: grafana
+      uri: \"http://127.0.0.1:3000\"
+      # public_addr: grafana.example.com
+      labels: { env: dev }
+";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,6 +151,7 @@ mod tests {
         for roles in [
             vec![SystemRole::Auth, SystemRole::Proxy, SystemRole::Node],
             vec![SystemRole::Node, SystemRole::Kube],
+            vec![SystemRole::App],
             vec![SystemRole::Auth, SystemRole::Proxy, SystemRole::Node, SystemRole::Kube],
         ] {
             let mut roles: BTreeSet<_> = roles.into_iter().collect();

@@ -84,8 +84,8 @@ mod tests {
 
     #[test]
     fn a_service_that_this_version_does_not_have_is_refused() {
-        let cause = ConfigFile::parse("app_service:\n  enabled: yes\n").unwrap_err();
-        assert!(cause.starts_with("line 1: unknown key \"app_service\""), "{cause}");
+        let cause = ConfigFile::parse("discovery_service:\n  enabled: yes\n").unwrap_err();
+        assert!(cause.starts_with("line 1: unknown key \"discovery_service\""), "{cause}");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use anyhow::bail;
 use remoteler_auth::AuthService;
 use remoteler_client::{HostKeeper, LateLinks};
 use remoteler_core::{AuthApi, BoundedRefusals, Clock, Entropy, LiveWork, PolicySource};
-#[cfg(any(feature = "server", feature = "kube"))]
+#[cfg(any(feature = "server", feature = "kube", feature = "app"))]
 use remoteler_tunnel::ServerTls;
 use remoteler_tunnel::{ClientTls, PolicyTrust};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -80,7 +80,7 @@ impl Base {
     }
 
     /// How this process is a TLS server of the cluster.
-    #[cfg(any(feature = "server", feature = "kube"))]
+    #[cfg(any(feature = "server", feature = "kube", feature = "app"))]
     pub(crate) fn server_tls(&self) -> ServerTls {
         ServerTls {
             identity: self.keys.shown.server.clone(),

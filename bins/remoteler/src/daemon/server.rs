@@ -20,6 +20,7 @@ use super::{
 use crate::{
     config::{ProxySettings, Settings, TunnelSettings},
     services::{
+        apps::{AppDoor, Guesses, Sessions},
         audit_log,
         auth::{AuthDoor, AuthServer, LinkDoor},
         carrier::Carrier,
@@ -127,10 +128,18 @@ impl Daemon {
     ) -> anyhow::Result<Option<String>> {
         let identity = &base.keys.identity;
         let web = SharedTlsIdentity::new(web_certificate::load(settings, &self.data_dir)?);
+        let listening = listener.local_addr().context("the proxy's port has no address")?;
+        let public = settings.public_addr.clone().unwrap_or_else(|| {
+            if listening.ip().is_unspecified() {
+                format!("{}:{}", identity.name, listening.port())
+            } else {
+                listening.to_string()
+            }
+        });
         let inventory = CachedInventory::new(
             base.api.clone(),
             identity.cluster.clone(),
-            identity.id,
+            (identity.id, public.clone()),
             settings.listen.ip().is_loopback(),
         );
         tokio::spawn(inventory.clone().run(self.stop.clone()));
@@ -150,6 +159,27 @@ impl Daemon {
             .after(earlier, self.servers.relays.clone());
         let tunnels = Arc::new(tunnels);
         self.servers.tunnels = Some((tunnels.clone(), base.server_tls()));
+        let apps = AppDoor {
+            cluster: identity.cluster.clone(),
+            proxy_origin: format!("https://{}", public.strip_suffix(":443").unwrap_or(&public)),
+            router: router.clone(),
+            tls: base.client_tls(),
+            sessions: Sessions::new(base.api.clone(), base.clock.clone()),
+            codes: Guesses::default(),
+            entropy: base.entropy.clone(),
+            // A whole office may sit behind one address, with a connection to each app.
+            places: Admissions::new(AdmissionLimits {
+                total: 4096,
+                per_source: 2048,
+                per_customer: 2048,
+                ..AdmissionLimits::default()
+            }),
+            api: base.api.clone(),
+            audit: base.audit.clone(),
+            stop: self.closing.clone(),
+        };
+        let known = inventory.clone();
+        let is_app = move |host: &str| known.front(host).is_some();
         let handler = ProxyHandler {
             cluster: identity.cluster.clone(),
             router: router.clone(),
@@ -157,29 +187,22 @@ impl Daemon {
             tunnels,
             live: base.live.clone(),
             auth: door,
-            web: WebApi::new(anonymous_api(base), names, self.closing.clone()).carrying(&carrier),
+            web: WebApi::new(anonymous_api(base), names, self.closing.clone()).carrying(&carrier).sparing(is_app),
             audit: base.audit.clone(),
             relays: self.servers.relays.clone(),
-            kube_relays: Admissions::new(AdmissionLimits { total: 4096, ..AdmissionLimits::default() }),
+            apps: Arc::new(apps),
+            blind_relays: Admissions::new(AdmissionLimits { total: 4096, ..AdmissionLimits::default() }),
         };
         let port = Arc::new(OnePort::new(identity.cluster.clone(), base.server_tls(), &web, handler)?);
         carrier.open(&port);
         self.keep_port("proxy", &listener)?;
         self.listening("proxy", &listener);
-        let public = settings.public_addr.clone().or_else(|| {
-            let addr = listener.local_addr().ok()?;
-            Some(if addr.ip().is_unspecified() {
-                format!("{}:{}", identity.name, addr.port())
-            } else {
-                addr.to_string()
-            })
-        });
         self.serve_port(listener, move |connection| {
             let port = port.clone();
             async move { port.handle(connection).await }
         });
         self.servers.proxy = Some((router, web));
-        Ok(public)
+        Ok(Some(public))
     }
 
     fn show_crls(&self, base: &Base, listener: TcpListener) {

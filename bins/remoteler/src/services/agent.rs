@@ -57,6 +57,7 @@ pub(crate) fn start(
     let TunnelParts { proxy, host, services, tls, connections, ways, limits, replay } = parts;
     let offer = Offer {
         ssh: services.contains_key(&TargetKind::Ssh).then(|| host.name.clone()),
+        apps: if services.contains_key(&TargetKind::App) { host.apps.clone() } else { Default::default() },
         kube: if services.contains_key(&TargetKind::Kube) { host.kube_clusters.clone() } else { Default::default() },
         services: false,
     };

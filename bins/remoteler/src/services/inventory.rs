@@ -1,5 +1,6 @@
-//! What the proxy knows of nodes, Kubernetes clusters and other proxies: a copy of the auth service's inventory that is told each change, and stays when auth is away.
+//! What the proxy knows of nodes, Kubernetes clusters, web apps and other proxies: a copy of the auth service's inventory that is told each change, and stays when auth is away.
 
+mod apps;
 mod copy;
 
 use std::{
@@ -8,15 +9,27 @@ use std::{
     time::Duration,
 };
 
+use apps::Known;
 use async_trait::async_trait;
 use copy::{Copy, MAX_RECORDS};
-use remoteler_core::{ApiError, AuthApi, ClusterName, HostId, wire};
+use remoteler_core::{ApiError, AppAddress, AuthApi, ClusterName, HostId, wire};
 use remoteler_tunnel::{Inventory, Place, ProxyAddress, Target, TargetKind};
 use tokio::{
     sync::{Mutex, watch},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
+
+use super::apps::FrontApp;
+
+/// What is at a host that is not the proxy's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Front {
+    /// An app.
+    App(FrontApp),
+    /// One that is away.
+    Away(AppAddress),
+}
 
 /// The copy, fed in the background. For a name that is not in it the auth service is asked at once what is new, at most each [`MISS`].
 pub(crate) struct CachedInventory {
@@ -38,11 +51,16 @@ const AGAIN: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl CachedInventory {
-    /// `on_loopback` says that the proxy itself listens on loopback only.
-    pub(crate) fn new(api: Arc<dyn AuthApi>, cluster: ClusterName, own_host: HostId, on_loopback: bool) -> Arc<Self> {
+    /// For the proxy on `own_host`, which users reach at `public_addr`. `on_loopback` says that the proxy itself listens on loopback only.
+    pub(crate) fn new(
+        api: Arc<dyn AuthApi>,
+        cluster: ClusterName,
+        (own_host, public_addr): (HostId, String),
+        on_loopback: bool,
+    ) -> Arc<Self> {
         Arc::new(Self {
             api,
-            known: RwLock::new(Copy::new(cluster.clone(), MAX_RECORDS)),
+            known: RwLock::new(Copy::new(cluster.clone(), public_addr, MAX_RECORDS)),
             cluster,
             own_host,
             on_loopback,
@@ -83,7 +101,7 @@ impl CachedInventory {
         if known.refused() > refused {
             tracing::warn!(
                 most = MAX_RECORDS,
-                "the cluster has more nodes or Kubernetes clusters than a proxy knows; the others are not reached through it"
+                "the cluster has more nodes, Kubernetes clusters or apps than a proxy knows; the others are not reached through it"
             );
         }
         let mut proxies: Vec<_> =
@@ -129,11 +147,8 @@ impl CachedInventory {
         match target.kind {
             TargetKind::Ssh => of_host(self.node_name(name)),
             TargetKind::Service => of_host(name.split_once('@').map_or(name, |(_, host)| host)),
-            TargetKind::Kube => self.read(|known| {
-                let host = known.kube(name);
-                let node = host.and_then(|host| known.node_of(host));
-                (node.map(|node| node.name.to_string()), host)
-            }),
+            TargetKind::Kube => self.read(|known| known.with_node(known.kube(name))),
+            TargetKind::App => self.read(|known| known.with_node(known.apps.host_of(name))),
         }
     }
 
@@ -150,6 +165,30 @@ impl CachedInventory {
         }
         self.catch_up_after_miss().await.ok()?;
         found()
+    }
+
+    /// The app whose service has this TLS server name.
+    pub(crate) async fn app_by_server_name(&self, server_name: &str) -> Option<String> {
+        let found = || self.read(|known| known.apps.by_server_name(server_name).map(ToString::to_string));
+        if let Some(name) = found() {
+            return Some(name);
+        }
+        self.catch_up_after_miss().await.ok()?;
+        found()
+    }
+
+    /// What browsers find under this host; `None`: what is the proxy's own. Nobody is asked about a host that is no app's: anybody may come with any.
+    pub(crate) fn front(&self, host: &str) -> Option<Front> {
+        let host = host.to_ascii_lowercase();
+        let found = self.read(|known| match known.revision() {
+            Some(_) => known.apps.by_host(&host),
+            // Until the auth service has said which apps there are, each name is one's that could be.
+            None => known.apps.by_name_alone(&host),
+        });
+        Some(match found? {
+            Known::There(name, address) => Front::App(FrontApp { name, address }),
+            Known::Away(address) => Front::Away(address),
+        })
     }
 
     /// A host says itself where it listens. Addresses that mean another thing on this machine than on that one, and those of the
@@ -178,6 +217,14 @@ impl CachedInventory {
                     return Some(Place::Local);
                 }
                 // Kubernetes services listen on nothing: what else a record says is not believed.
+                (host, None)
+            }
+            TargetKind::App => {
+                let host = self.read(|known| known.apps.host_of(name))?;
+                if host == self.own_host {
+                    return Some(Place::Local);
+                }
+                // App services listen on nothing either.
                 (host, None)
             }
             // The router finds them by their host's link.

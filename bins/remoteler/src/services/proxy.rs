@@ -1,5 +1,5 @@
-//! The proxy: what happens to a connection to the one port once its route is known. Copies bytes; never decrypts SSH or
-//! Kubernetes, and never decides what a user may do at a target.
+//! The proxy: what happens to a connection to the one port once its route is known. Copies bytes; never decrypts SSH,
+//! Kubernetes or what `tsh` sends to apps, and never decides what a user may do at a target.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -9,14 +9,20 @@ use remoteler_core::{
     VerifiedHost, with_causes,
 };
 use remoteler_tunnel::{
-    Admission, Admissions, AgentEvents, AgentSession, CloseReason, DialCode, DialHeader, DialReply, Refusal,
-    RegistrationError, Route, RouteHandler, Routed, Router, Target, TargetKind, TargetName, TunnelServer,
+    Admission, Admissions, AgentEvents, AgentSession, CloseReason, DialCode, DialHeader, DialReply, ReadAhead, Refusal,
+    RegistrationError, Route, RouteHandler, Routed, Router, Socket, Target, TargetKind, TargetName, TunnelServer,
     handshake_failure, is_certificate_failure, read_dial, relay, write_dial_reply,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::server::TlsStream;
 use tokio_util::task::TaskTracker;
 
-use super::{auth::AuthDoor, inventory::CachedInventory, web::WebApi};
+use super::{
+    apps::AppDoor,
+    auth::AuthDoor,
+    inventory::{CachedInventory, Front},
+    web::WebApi,
+};
 
 /// Serves the routes of the one port.
 pub(crate) struct ProxyHandler {
@@ -31,8 +37,10 @@ pub(crate) struct ProxyHandler {
     pub(crate) live: Arc<LiveWork>,
     /// What is being copied now; a proxy that drains waits for it.
     pub(crate) relays: TaskTracker,
-    /// Bounds the copying for people who have proved nothing to the proxy: the Kubernetes service asks them.
-    pub(crate) kube_relays: Arc<Admissions>,
+    /// Bounds the copying for people who have proved nothing to the proxy: the Kubernetes service, or the app service, asks them.
+    pub(crate) blind_relays: Arc<Admissions>,
+    /// Where browsers come to web apps.
+    pub(crate) apps: Arc<AppDoor>,
 }
 
 #[async_trait]
@@ -43,8 +51,15 @@ impl RouteHandler for ProxyHandler {
             Routed::Ssh { stream, peer } => Box::pin(self.ssh(stream, peer, source, admission)).await,
             Routed::Tunnel { stream, peer } => Box::pin(self.tunnels.serve(stream, peer, source, admission)).await,
             Routed::Auth(stream) => Box::pin(self.auth.serve(stream, source, admission)).await,
-            Routed::Kube { server_name, stream } => Box::pin(self.kube(&server_name, stream, source, admission)).await,
-            Routed::Web(stream) => Box::pin(self.web.serve(*stream, source)).await,
+            Routed::Kube { server_name, stream } => {
+                let name = self.inventory.kube_by_server_name(&server_name).await;
+                Box::pin(self.pass_blindly((TargetKind::Kube, name), stream, source, admission)).await;
+            }
+            Routed::App { server_name, stream } => {
+                let name = self.inventory.app_by_server_name(&server_name).await;
+                Box::pin(self.pass_blindly((TargetKind::App, name), stream, source, admission)).await;
+            }
+            Routed::Web(stream) => Box::pin(self.web(*stream, source, admission)).await,
         }
     }
 
@@ -188,16 +203,33 @@ impl ProxyHandler {
         }
     }
 
-    async fn kube<S>(&self, server_name: &str, mut stream: S, source: SocketAddr, admission: Admission)
-    where
+    /// A browser, or a program that is no client of ours. Under the name of an app there is that app, or that it is away, and nothing of the proxy's own.
+    async fn web(&self, stream: TlsStream<ReadAhead<Socket>>, source: SocketAddr, admission: Admission) {
+        match stream.get_ref().1.server_name().and_then(|name| self.inventory.front(name)) {
+            Some(Front::App(app)) => {
+                self.relays.track_future(self.apps.serve(stream, app, source, admission)).await;
+            }
+            Some(Front::Away(address)) => self.apps.say_away(stream, address, source).await,
+            None => self.web.serve(stream, source).await,
+        }
+    }
+
+    /// Copies between a user and the service of a Kubernetes cluster or an app, undecrypted.
+    async fn pass_blindly<S>(
+        &self,
+        (kind, name): (TargetKind, Option<String>),
+        mut stream: S,
+        source: SocketAddr,
+        admission: Admission,
+    ) where
         S: AsyncRead + AsyncWrite + Send + Unpin,
     {
-        let Some(name) = self.inventory.kube_by_server_name(server_name).await else {
-            tracing::debug!(%source, server_name, "no Kubernetes cluster has this server name");
+        let Some(name) = name else {
+            tracing::debug!(%source, %kind, "nothing has the server name of a connection");
             return;
         };
         let Ok(name) = TargetName::new(name) else { return };
-        let target = Target { cluster: self.cluster.clone(), kind: TargetKind::Kube, name, port: None };
+        let target = Target { cluster: self.cluster.clone(), kind, name, port: None };
         let header = DialHeader::new(target, Some(source));
         let (host, id) = self.inventory.host_of(&header.target);
         // Who the user is, the service will ask; here only whether anybody may go there.
@@ -207,11 +239,11 @@ impl ProxyHandler {
         }
         match self.router.dial(&header).await {
             Ok(mut service) => {
-                let Some(_place) = self.kube_relays.admit(source.ip()) else {
-                    tracing::debug!(%source, "too many Kubernetes connections, one was turned away");
+                let Some(_place) = self.blind_relays.admit(source.ip()) else {
+                    tracing::debug!(%source, "too many connections that are passed on blindly, one was turned away");
                     return;
                 };
-                // From here on the Kubernetes service's own deadlines hold.
+                // From here on the service's own deadlines hold.
                 admission.authenticated();
                 self.relays.track_future(relay(&mut stream, &mut service)).await;
             }

@@ -2,7 +2,13 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Extension, Router};
+use axum::{
+    Extension, Router,
+    extract::Request,
+    http::{StatusCode, header::HOST},
+    middleware::{self, Next},
+    response::IntoResponse,
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
@@ -35,6 +41,19 @@ impl WebApi {
     /// Also takes connections to the one port inside of WebSockets.
     pub(crate) fn carrying(self, carrier: &Arc<Carrier>) -> Self {
         Self { router: self.router.merge(carrier.route()), ..self }
+    }
+
+    /// Answers no request for a host that is an app's: a browser takes one connection for several names if one certificate covers them, and makes another when
+    /// it is told to (RFC 9110 section 15.5.20).
+    pub(crate) fn sparing(self, is_app: impl Fn(&str) -> bool + Clone + Send + Sync + 'static) -> Self {
+        let spare = middleware::from_fn(move |request: Request, next: Next| {
+            let is_app = is_app.clone();
+            async move {
+                let of_app = named_hosts(&request).any(&is_app);
+                if of_app { StatusCode::MISDIRECTED_REQUEST.into_response() } else { next.run(request).await }
+            }
+        });
+        Self { router: self.router.layer(spare), ..self }
     }
 
     /// Serves the X.509 revocation lists and nothing else.
@@ -70,6 +89,13 @@ impl WebApi {
     }
 }
 
+/// The hosts that a request is addressed to, without their ports.
+fn named_hosts(request: &Request) -> impl Iterator<Item = &str> {
+    let in_headers = request.headers().get_all(HOST).iter().filter_map(|host| host.to_str().ok());
+    let named = request.uri().authority().map(|authority| authority.as_str()).into_iter().chain(in_headers);
+    named.map(|host| host.rsplit_once(':').map_or(host, |(host, _)| host))
+}
+
 #[cfg(test)]
 mod tests {
     use axum::routing::get;
@@ -92,6 +118,26 @@ mod tests {
         assert_eq!(&answer, b"HTTP/1.1 404");
         stop.cancel();
         tokio::time::timeout(Duration::from_secs(5), serving).await.expect("it ends at once").unwrap();
+    }
+
+    // I51
+    #[tokio::test]
+    async fn under_the_name_of_an_app_the_proxys_own_api_and_pages_are_not_there() {
+        let router = Router::new().route("/", get(async || "pages"));
+        let web = WebApi { router, stop: CancellationToken::new() }.sparing(|host| host.eq_ignore_ascii_case("app.p"));
+        for (host, status) in [("p:1", "200"), ("app.p:1", "421"), ("APP.p", "421"), ("x.app.p", "200")] {
+            let (mut client, server) = duplex(64 * 1024);
+            let web = web.clone();
+            let serving = tokio::spawn(async move { web.serve(server, "192.0.2.1:1".parse().unwrap()).await });
+            client
+                .write_all(format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes())
+                .await
+                .unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{host}: {answer}");
+            serving.await.unwrap();
+        }
     }
 
     #[tokio::test(start_paused = true)]

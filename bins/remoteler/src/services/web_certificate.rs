@@ -4,6 +4,7 @@ use std::{fs, path::Path};
 
 use anyhow::Context;
 use rcgen::{CertificateParams, DnType, KeyPair};
+use remoteler_core::AppAddress;
 use remoteler_tunnel::TlsIdentity;
 
 use crate::{config::ProxySettings, paths::DataDir};
@@ -32,7 +33,12 @@ fn make(settings: &ProxySettings, data_dir: &DataDir, certificate: &Path, key: &
         names.push(settings.listen.ip().to_string());
     }
     if let Some(public) = settings.public_addr.as_ref().and_then(|addr| addr.rsplit_once(':')) {
-        names.push(public.0.trim_start_matches('[').trim_end_matches(']').to_owned());
+        let host = public.0.trim_start_matches('[').trim_end_matches(']').to_owned();
+        // Apps that have no address of their own are reached one label below.
+        if AppAddress::parse(&host).is_some() {
+            names.push(format!("*.{host}"));
+        }
+        names.push(host);
     }
     names.dedup();
     let pair = KeyPair::generate()?;

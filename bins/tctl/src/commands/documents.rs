@@ -27,7 +27,7 @@ pub(super) fn parse(text: &str) -> anyhow::Result<Vec<Resource>> {
 /// # Errors
 /// As [`parse`].
 pub(super) fn parse_for_tests(text: &str) -> anyhow::Result<Vec<Resource>> {
-    checked(text, |kind| matches!(kind, ResourceKind::Node | ResourceKind::KubeCluster))
+    checked(text, |kind| matches!(kind, ResourceKind::Node | ResourceKind::KubeCluster | ResourceKind::App))
 }
 
 fn checked(text: &str, besides: fn(ResourceKind) -> bool) -> anyhow::Result<Vec<Resource>> {
@@ -72,7 +72,7 @@ fn check(document: &Resource, lines: Option<&Lines>) -> anyhow::Result<()> {
         ResourceKind::Oidc => connectors::faults_in_oidc(&document.spec),
         ResourceKind::Github => connectors::faults_in_github(&document.spec),
         ResourceKind::Saml => connectors::faults_in_saml(&document.spec),
-        ResourceKind::Node | ResourceKind::KubeCluster => (Vec::new(), Vec::new()),
+        ResourceKind::Node | ResourceKind::KubeCluster | ResourceKind::App => (Vec::new(), Vec::new()),
     };
     if !unsupported.is_empty() {
         let named: Vec<_> = unsupported.iter().map(|path| with_line(path, lines)).collect();
@@ -95,7 +95,7 @@ fn check(document: &Resource, lines: Option<&Lines>) -> anyhow::Result<()> {
         ResourceKind::Oidc => connectors::check_oidc(document).with_context(this),
         ResourceKind::Github => connectors::check_github(document).with_context(this),
         ResourceKind::Saml => connectors::check_saml(document).with_context(this),
-        ResourceKind::Node | ResourceKind::KubeCluster => Ok(()),
+        ResourceKind::Node | ResourceKind::KubeCluster | ResourceKind::App => Ok(()),
     }
 }
 

@@ -6,8 +6,9 @@ use crate::{cli::ExplainArgs, output::Report};
 
 /// Asks the auth service, which decides as a node or Kubernetes service would.
 pub(crate) async fn explain(api: &dyn AuthApi, args: &ExplainArgs) -> anyhow::Result<Report> {
-    let ExplainArgs { user, login, node, kube } = args;
+    let ExplainArgs { user, login, node, kube, app } = args;
     let request = ExplainRequest {
+        app: app.clone(),
         user: Some(user.clone()),
         node: node.clone(),
         kube_cluster: kube.clone(),
@@ -19,7 +20,7 @@ pub(crate) async fn explain(api: &dyn AuthApi, args: &ExplainArgs) -> anyhow::Re
 
 fn text(explanations: &[Explanation]) -> String {
     if explanations.is_empty() {
-        return "There is no node and no Kubernetes cluster yet.\n".into();
+        return "There is no node, no Kubernetes cluster and no application yet.\n".into();
     }
     explanations.iter().map(one).collect::<Vec<_>>().join("\n")
 }
@@ -83,6 +84,7 @@ mod tests {
             fields: fields.iter().map(|field| (*field).to_owned()).collect(),
         };
         let denied = Explanation {
+            kind: Default::default(),
             user: UserName::new("ann").unwrap(),
             target: "gw-17".into(),
             login: Some(Login::new("root").unwrap()),

@@ -1,4 +1,4 @@
-//! `tctl nodes` and `tctl kube`: what has announced itself.
+//! `tctl nodes`, `tctl kube` and `tctl apps`: what has announced itself.
 
 use remoteler_core::{AuthApi, Labels, NodeRecord};
 
@@ -32,6 +32,19 @@ pub(crate) async fn kube_clusters(api: &dyn AuthApi) -> anyhow::Result<Report> {
         ]);
     }
     Report::new(table.render(), &clusters)
+}
+
+/// Lists web applications.
+pub(crate) async fn apps(api: &dyn AuthApi) -> anyhow::Result<Report> {
+    let apps = api.apps().await?;
+    let mut table = Table::new(["APPLICATION", "PUBLIC ADDRESS", "LABELS", "VERSION", "LAST SEEN", "HOST ID"]);
+    for app in &apps {
+        let own = app.public_addr.clone().unwrap_or_else(|| format!("{}.<proxy>", app.name));
+        let cells = [labels(&app.labels), app.version.clone(), app.last_seen.to_string(), app.host_id.to_string()];
+        let [labels, version, last_seen, host_id] = cells;
+        table.row([app.name.to_string(), own, labels, version, last_seen, host_id]);
+    }
+    Report::new(table.render(), &apps)
 }
 
 fn address(addr: Option<&str>) -> String {

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use remoteler_core::{
-    CaSet, ClusterName, KubeClusterName, NodeName, Policy, PolicyTest, Resource, ResourceKind, Role, RoleName,
+    AppName, CaSet, ClusterName, KubeClusterName, NodeName, Policy, PolicyTest, Resource, ResourceKind, Role, RoleName,
     TestOutcome, TestWorld, Traits, TrustBundle, UserName, preset_roles, printable,
 };
 use serde::{Deserialize, Serialize};
@@ -105,6 +105,9 @@ fn world(documents: &[Resource]) -> anyhow::Result<(Policy, TestWorld, Vec<Polic
             }
             ResourceKind::KubeCluster => {
                 world.kube_clusters.insert(KubeClusterName::new(name)?, document.metadata.labels.clone());
+            }
+            ResourceKind::App => {
+                world.apps.insert(AppName::new(name)?, document.metadata.labels.clone());
             }
             ResourceKind::PolicyTest => tests.push(PolicyTest::from_document(document)?),
             ResourceKind::Token

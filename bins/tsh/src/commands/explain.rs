@@ -1,6 +1,6 @@
 //! `tsh explain`: what may I do here. Owns the wording; the auth service decides, and says of others nothing.
 
-use remoteler_core::{AuthApi, ExplainRequest, Explanation};
+use remoteler_core::{AuthApi, ExplainRequest, ExplainedKind, Explanation};
 
 use crate::{
     cli,
@@ -12,6 +12,7 @@ use crate::{
 pub(crate) fn run(context: &Context, options: &cli::Explain) -> anyhow::Result<()> {
     let login = context.login()?;
     let request = ExplainRequest {
+        app: options.app.clone(),
         user: None,
         node: options.node.clone(),
         kube_cluster: options.kube.clone(),
@@ -21,7 +22,7 @@ pub(crate) fn run(context: &Context, options: &cli::Explain) -> anyhow::Result<(
         trust::refresh_when_old(context, &login).await;
         anyhow::Ok(remote_auth(&login)?.explain(request).await?)
     })??;
-    let one = options.node.is_some() || options.kube.is_some();
+    let one = options.node.is_some() || options.kube.is_some() || options.app.is_some();
     output::print(options.formatted.format, &explanations[..], |explanations| text(explanations, one))
 }
 
@@ -33,8 +34,9 @@ fn text(explanations: &[Explanation], one: bool) -> String {
         return "Your roles allow nothing here; ask an administrator.\n".into();
     }
     let mut table = Table::new(&["TARGET", "LOGIN", "ALLOWED"]);
-    for Explanation { target, login, allowed, .. } in explanations {
-        let login = login.as_ref().map_or_else(|| "(kubernetes)".to_owned(), ToString::to_string);
+    for Explanation { kind, target, login, allowed, .. } in explanations {
+        let of_target = if *kind == ExplainedKind::App { "(application)" } else { "(kubernetes)" };
+        let login = login.as_ref().map_or_else(|| of_target.to_owned(), ToString::to_string);
         table.row([target.clone(), login, if *allowed { "yes" } else { "no" }.to_owned()]);
     }
     table.into_text()
@@ -49,6 +51,7 @@ mod tests {
     #[test]
     fn one_target_is_a_sentence_and_all_are_a_table() {
         let explanation = |target: &str, login: Option<&str>| Explanation {
+            kind: Default::default(),
             user: UserName::new("ann").unwrap(),
             target: target.into(),
             login: login.map(|login| Login::new(login).unwrap()),

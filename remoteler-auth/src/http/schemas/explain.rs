@@ -6,13 +6,13 @@ use super::{boolean, integer, list, object, text, to};
 
 pub(super) fn add(all: &mut Map<String, Value>) {
     let mut add = |name: &str, schema: Value| all.insert(name.to_owned(), schema);
-    let optional = ["user", "node", "kube_cluster", "login"].map(|field| (field, text()));
+    let optional = ["user", "node", "kube_cluster", "app", "login"].map(|field| (field, text()));
     add("ExplainRequest", object(&[], &optional));
     add(
         "Explanation",
         object(
             &[("user", text()), ("target", text()), ("allowed", boolean()), ("reason", text())],
-            &[("login", text()), ("findings", list(to("Finding"))), ("options", to("ShownOptions"))],
+            &[("kind", text()), ("login", text()), ("findings", list(to("Finding"))), ("options", to("ShownOptions"))],
         ),
     );
     add("Finding", object(&[("role", text()), ("outcome", text()), ("fields", list(text()))], &[]));
@@ -34,8 +34,8 @@ pub(super) fn add(all: &mut Map<String, Value>) {
 #[cfg(test)]
 pub(super) mod tests {
     use remoteler_core::{
-        ExplainRequest, Explanation, Finding, KubeClusterName, Login, NodeName, RoleName, RoleOptions, RoleOutcome,
-        ShownOptions, UserName,
+        AppName, ExplainRequest, ExplainedKind, Explanation, Finding, KubeClusterName, Login, NodeName, RoleName,
+        RoleOptions, RoleOutcome, ShownOptions, UserName,
     };
     use serde_json::Value;
 
@@ -60,10 +60,12 @@ pub(super) mod tests {
             user: Some(user.clone()),
             node: Some(NodeName::new("n").unwrap()),
             kube_cluster: Some(KubeClusterName::new("k").unwrap()),
+            app: Some(AppName::new("a").unwrap()),
             login: Some(login.clone()),
         };
         let explanation = Explanation {
             user,
+            kind: ExplainedKind::App,
             target: "n".into(),
             login: Some(login),
             allowed: true,

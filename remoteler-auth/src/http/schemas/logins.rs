@@ -61,6 +61,12 @@ fn variants(choice: &str) -> Vec<Variant> {
                 vec![("wish", to("AccountWish"))],
                 vec![("session", secret()), ("agent", text())],
             ),
+            (
+                "BrowserLaunchApp",
+                "launch_app",
+                vec![("app", text()), ("state", text()), ("path", text())],
+                vec![("session", secret()), ("code", secret()), ("token", secret()), ("answer", secret())],
+            ),
             ("BrowserOpenSession", "open_session", vec![("id", text())], vec![]),
             (
                 "BrowserTouchSession",
@@ -109,6 +115,13 @@ fn variants(choice: &str) -> Vec<Variant> {
             ("ViewTotpOffer", "totp_offer", vec![("secret", text()), ("uri", text())], vec![]),
             ("ViewCodes", "codes", vec![], vec![("recovery_codes", list(text()))]),
             ("ViewSubmit", "submit", vec![("to", text()), ("fields", map(text()))], vec![]),
+            ("ViewAppLaunched", "app_launched", vec![("origin", text()), ("code", secret())], vec![]),
+            (
+                "ViewAppFactor",
+                "app_factor",
+                vec![("app", text()), ("origin", text()), ("user", text()), ("codes", super::boolean())],
+                vec![("token", secret()), ("options", text()), ("error", text())],
+            ),
             (
                 "ViewSessionTouch",
                 "session_touch",
@@ -279,6 +292,31 @@ pub(super) mod tests {
             ("ViewSamlMetadata", value(BrowserView::SamlMetadata { document: text() })),
             ("ViewDeliver", value(BrowserView::Deliver { redirect: loopback.clone(), answer: some() })),
             ("ViewFinished", value(BrowserView::Finished { success: true, message: text() })),
+            (
+                "BrowserLaunchApp",
+                value(BrowserAction::LaunchApp {
+                    app: text(),
+                    state: text(),
+                    path: text(),
+                    session: Some(secret()),
+                    code: Some(secret()),
+                    token: Some(secret()),
+                    answer: Some(secret()),
+                }),
+            ),
+            ("ViewAppLaunched", value(BrowserView::AppLaunched { origin: text(), code: secret() })),
+            (
+                "ViewAppFactor",
+                value(BrowserView::AppFactor {
+                    app: text(),
+                    origin: text(),
+                    user: UserName::new("ann").unwrap(),
+                    codes: true,
+                    token: Some(secret()),
+                    options: some(),
+                    error: some(),
+                }),
+            ),
             ("BrowserOpenSession", value(BrowserAction::OpenSession { id: text() })),
             (
                 "BrowserTouchSession",

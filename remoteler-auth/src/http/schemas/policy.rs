@@ -16,6 +16,8 @@ pub(super) fn add(all: &mut Map<String, Value>) {
                 ("gone_nodes", list(text())),
                 ("kube_clusters", list(to("KubeRecord"))),
                 ("gone_kube_clusters", list(text())),
+                ("apps", list(to("AppRecord"))),
+                ("gone_apps", list(text())),
                 ("proxies", list(to("ProxyRecord"))),
                 ("gone_proxies", list(text())),
             ],
@@ -88,6 +90,8 @@ pub(super) mod tests {
         let gone = InventoryUpdate {
             gone_nodes: vec!["n".parse().unwrap()],
             gone_kube_clusters: vec!["k".parse().unwrap()],
+            gone_apps: vec!["a".parse().unwrap()],
+            apps: vec![super::super::apps::tests::record()],
             gone_proxies: vec![host_id],
             proxies: vec![remoteler_core::ProxyRecord {
                 host_id,

@@ -12,15 +12,20 @@ pub(super) fn add(all: &mut Map<String, Value>) {
     };
     let purpose = ("purpose", to("SessionPurpose"));
     add("SessionProofRequest", object(&[("session", text()), purpose], &[("code", secret())]));
-    add("SessionPurpose", one_of(&[("ssh", "SshSession"), ("kubernetes", "KubernetesSession")]));
+    add("SessionPurpose", one_of(&[("ssh", "SshSession"), ("kubernetes", "KubernetesSession"), ("app", "AppSession")]));
     add("SshSession", object(&[("user", text()), ("login", text())], &[("remote", text())]));
     add("KubernetesSession", object(&[("kube_cluster", text()), ("tls_public_key", text())], &[]));
+    add("AppSession", object(&[("app", text()), ("tls_public_key", text())], &[]));
     add("SessionProven", object(&[("proof", to("SessionProof"))], &[("tls_certificate", text())]));
     let target = ("target", to("SessionTarget"));
     add("SessionProof", object(&[("session", text()), ("user", text()), target, ("expires", time())], &[]));
-    add("SessionTarget", one_of(&[("node", "NodeTarget"), ("kube_cluster", "KubeClusterTarget")]));
+    add(
+        "SessionTarget",
+        one_of(&[("node", "NodeTarget"), ("kube_cluster", "KubeClusterTarget"), ("app", "AppTarget")]),
+    );
     add("NodeTarget", object(&[("host_id", text()), ("login", text())], &[]));
     add("KubeClusterTarget", object(&[("name", text())], &[]));
+    add("AppTarget", object(&[("name", text())], &[]));
 }
 
 #[cfg(test)]
@@ -48,7 +53,11 @@ pub(super) mod tests {
         let proof = SessionProof::new(session, user(), node.clone(), Timestamp::default());
         let request = SessionProofRequest { session, purpose, code: Some(Secret::new("c")) };
         let cluster = value(SessionTarget::KubeCluster { name: "k".parse().unwrap() });
+        let at_app = value(SessionPurpose::App { app: "a".parse().unwrap(), tls_public_key: "k".into() });
+        let app = value(SessionTarget::App { name: "a".parse().unwrap() });
         vec![
+            ("AppSession", at_app["app"].clone()),
+            ("AppTarget", app["app"].clone()),
             ("SessionProofRequest", value(request)),
             ("SshSession", ssh["ssh"].clone()),
             ("KubernetesSession", kube["kubernetes"].clone()),

@@ -91,6 +91,7 @@ fn samples() -> Vec<(&'static str, Value)> {
                 node_name: NodeName::new("n").unwrap(),
                 roles: roles(),
                 kube_clusters: Default::default(),
+                apps: ["a".parse().unwrap()].into(),
                 ssh_public_key: "k".into(),
                 tls_public_key: "k".into(),
                 without_pin: true,
@@ -298,6 +299,7 @@ fn samples() -> Vec<(&'static str, Value)> {
     .chain(logins::tests::samples())
     .chain(account::tests::samples())
     .chain(session_mfa::tests::samples())
+    .chain(apps::tests::samples())
     .collect()
 }
 

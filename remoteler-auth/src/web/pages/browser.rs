@@ -73,13 +73,13 @@ pub(crate) fn set_cookie(mut answer: Response, name: &str, value: &str, max_age:
     answer
 }
 
-/// The value of a cookie that was sent once. Sent twice, one of them is not ours.
+/// The value of a cookie that was sent once. Sent twice, one of them is not ours. Others stand beside it in whatever octets pages of hosts below ours have set.
 pub(crate) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
-    let pairs = lines.flat_map(|line| line.split(';')).take(MAX_COOKIES).filter_map(|pair| pair.trim().split_once('='));
-    let mut found = pairs.filter(|(key, _)| *key == name).map(|(_, value)| value);
+    let pairs = headers.get_all(COOKIE).iter().flat_map(|line| line.as_bytes().split(|octet| *octet == b';'));
+    let pairs = pairs.take(MAX_COOKIES).map(<[u8]>::trim_ascii);
+    let mut found = pairs.filter_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
     match (found.next(), found.next()) {
-        (Some(value), None) => Some(value),
+        (Some(value), None) => std::str::from_utf8(value).ok(),
         _ => None,
     }
 }
@@ -136,6 +136,8 @@ mod tests {
         let one = "a".repeat(64);
         let pair = format!("__Host-remoteler-browser={one}");
         assert!(Browser::of(&headers(&[("cookie", &format!("x=1; {pair}"))])).is_some());
+        let beside = HeaderValue::from_bytes(format!("name=J\u{f6}rg; {pair}; x=\u{fc}").as_bytes()).unwrap();
+        assert!(Browser::of(&HeaderMap::from_iter([(COOKIE, beside)])).is_some(), "others' octets shut nobody out");
         assert!(Browser::of(&headers(&[("cookie", &format!("{pair}; {pair}"))])).is_none());
         assert!(Browser::of(&headers(&[("cookie", "__Host-remoteler-browser=short")])).is_none());
         assert!(Browser::of(&headers(&[("cookie", &format!("x{pair}"))])).is_none());

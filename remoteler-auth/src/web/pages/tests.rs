@@ -209,6 +209,25 @@ fn the_gallery_shows_each_page_as_it_is_rendered() {
             )
             .render(),
         ),
+        (
+            "launch-gate",
+            LaunchGatePage { t: &ENGLISH, title: &ENGLISH.launch_gate_title.replace("{app}", "grafana"), token }
+                .render(),
+        ),
+        (
+            "launch-factor",
+            AppFactorPage {
+                t: &ENGLISH,
+                title: &ENGLISH.launch_title.replace("{app}", "grafana"),
+                error: Some("The code is wrong, or was used already."),
+                user: "ann@example.com",
+                action: "/web/launch/grafana?state=5a",
+                csrf: token,
+                codes: true,
+                key: Some((token, "{\"publicKey\":{}}")),
+            }
+            .render(),
+        ),
         ("account-gate", AccountGatePage { t: &ENGLISH, token }.render()),
         ("account-onward", OnwardPage { t: &ENGLISH, url: "/web/login/1" }.render()),
         ("account-app", AddAppPage { t: &ENGLISH, token, factor: factor() }.render()),

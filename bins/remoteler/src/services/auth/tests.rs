@@ -84,6 +84,7 @@ async fn identity(service: &AuthService, name: &str, role: SystemRole) -> Arc<Sh
         name: NodeName::new(name).unwrap(),
         roles: [role].into(),
         kube_clusters: [].into(),
+        apps: Default::default(),
         ssh_public_key: keys.ssh_public.clone(),
         tls_public_key: keys.tls_public.clone(),
         host_id: None,

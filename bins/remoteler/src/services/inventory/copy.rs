@@ -7,7 +7,9 @@ use remoteler_core::{
     Revision, Timestamp,
 };
 
-/// Most nodes, and most Kubernetes clusters, that a proxy knows: some 300 octets each. Those that come later are not reached through it, and it says so in its log.
+use super::apps::KnownApps;
+
+/// Most nodes, Kubernetes clusters and apps, of each, that a proxy knows: some 300 octets each. Those that come later are not reached through it, and it says so in its log.
 pub(super) const MAX_RECORDS: usize = 100_000;
 
 /// What a proxy needs to know of a node.
@@ -38,15 +40,23 @@ pub(super) struct Copy {
     by_host: HashMap<HostId, Arc<KnownNode>>,
     kube: HashMap<KubeClusterName, KnownKube>,
     by_server_name: HashMap<String, KubeClusterName>,
+    pub(super) apps: KnownApps,
     proxies: HashMap<HostId, ProxyRecord>,
     /// Records that found no room since the last whole list.
     refused: u64,
 }
 
 impl Copy {
-    pub(super) fn new(cluster: ClusterName, most: usize) -> Self {
+    /// `public_addr` is the proxy's own, `host:port`.
+    pub(super) fn new(cluster: ClusterName, public_addr: String, most: usize) -> Self {
+        let apps = KnownApps::new(cluster.clone(), public_addr, most);
+        Self::with(cluster, apps, most)
+    }
+
+    fn with(cluster: ClusterName, apps: KnownApps, most: usize) -> Self {
         Self {
             cluster,
+            apps,
             most,
             revision: None,
             nodes: HashMap::new(),
@@ -74,16 +84,23 @@ impl Copy {
             return;
         }
         if update.whole {
-            *self = Self::new(self.cluster.clone(), self.most);
+            let apps = self.apps.emptied();
+            *self = Self::with(self.cluster.clone(), apps, self.most);
         }
         self.revision = Some(update.revision);
         update.gone_nodes.iter().for_each(|name| self.forget_node(name));
         update.gone_kube_clusters.iter().for_each(|name| self.forget_kube(name));
+        update.gone_apps.iter().for_each(|name| self.apps.forget(name));
         for id in &update.gone_proxies {
             self.proxies.remove(id);
         }
         update.nodes.into_iter().for_each(|node| self.add_node(node));
         update.kube_clusters.into_iter().for_each(|kube| self.add_kube(kube));
+        for app in update.apps {
+            if !self.apps.add(app) {
+                self.refused += 1;
+            }
+        }
         for proxy in update.proxies {
             if self.proxies.len() < self.most || self.proxies.contains_key(&proxy.host_id) {
                 self.proxies.insert(proxy.host_id, proxy);
@@ -136,6 +153,7 @@ impl Copy {
         let gone: Vec<_> =
             self.kube.iter().filter(|(_, kube)| kube.over <= now).map(|(name, _)| name.clone()).collect();
         gone.iter().for_each(|name| self.forget_kube(name));
+        self.apps.expire(now);
         self.proxies.retain(|_, proxy| proxy.last_seen.plus(Heartbeat::default().life()) > now);
     }
 
@@ -148,6 +166,12 @@ impl Copy {
     /// The node of a host.
     pub(super) fn node_of(&self, host: HostId) -> Option<&Arc<KnownNode>> {
         self.by_host.get(&host)
+    }
+
+    /// Name, if it is a node too, and id of a host.
+    pub(super) fn with_node(&self, host: Option<HostId>) -> (Option<String>, Option<HostId>) {
+        let node = host.and_then(|host| self.node_of(host));
+        (node.map(|node| node.name.to_string()), host)
     }
 
     /// The host of the service of a Kubernetes cluster.
@@ -203,7 +227,7 @@ mod tests {
     }
 
     fn copy(most: usize) -> Copy {
-        Copy::new("example.com".parse().unwrap(), most)
+        Copy::new("example.com".parse().unwrap(), "proxy.example.com:443".into(), most)
     }
 
     fn whole(revision: u64, now: i64) -> InventoryUpdate {
