@@ -126,7 +126,8 @@ async fn streams_live_through_lost_packets_another_address_and_a_proxy_that_stan
     }
     println!("another address: {moved}");
 
-    // The proxy stands still, and so long that the agent gives its connection up.
+    // The proxy stands still, and so long that the agent gives its connection up, and a node whoever has not logged in.
+    let logins = streams.nobody_logs_in().await;
     cluster.daemon().signal(Signal::SIGSTOP);
     tokio::time::sleep(stopped).await; // this is the time that it stands still
     let since = Instant::now();
@@ -134,6 +135,7 @@ async fn streams_live_through_lost_packets_another_address_and_a_proxy_that_stan
     cluster.daemon().signal(Signal::SIGCONT);
     let mut stood = Waits::default();
     course.all_back(&mut back, total, &mut stood).await;
+    drop(logins);
     println!("the proxy stood still for {stopped:?}; {:?} after it goes on all streams do: {stood}", since.elapsed());
 
     let ended = streams.finish().await;

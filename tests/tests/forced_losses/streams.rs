@@ -4,6 +4,7 @@ use std::{
     convert::Infallible,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,9 +19,10 @@ use remoteler_client::{
 };
 use remoteler_tests::{User, run};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
     net::{TcpListener, UnixStream},
     process,
+    sync::{Mutex, OwnedMutexGuard},
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
@@ -43,6 +45,8 @@ pub(crate) struct Streams {
     copying: Vec<JoinHandle<(usize, u64)>>,
     forwards: Vec<process::Child>,
     kept: Vec<AbortOnDropHandle<()>>,
+    /// Held by whoever logs in, for a node gives nobody much time for that.
+    logins: Arc<Mutex<()>>,
 }
 
 /// What there was in the end.
@@ -54,8 +58,8 @@ pub(crate) struct Ended {
 
 impl Streams {
     pub(crate) fn new(course: &Shared, dir: &Path) -> Self {
-        let (running, copying, forwards, kept) = Default::default();
-        Self { course: course.clone(), dir: dir.to_owned(), running, copying, forwards, kept }
+        let (running, copying, forwards, kept, logins) = Default::default();
+        Self { course: course.clone(), dir: dir.to_owned(), running, copying, forwards, kept, logins }
     }
 
     /// How many report their lines.
@@ -158,14 +162,23 @@ impl Streams {
         let make = format!("head -c {mebibytes}M /dev/urandom > {}", source.display());
         run(Command::new("sh").args(["-c", &make])).ok();
         let mut scp = user.openssh("scp");
-        scp.args(["-q", "-o", "BatchMode=yes"]).arg(&source).arg(format!("edge-1:{}", copy.display()));
-        let (mut scp, stop) = (process::Command::from(scp), self.course.stop.clone());
-        scp.kill_on_drop(true);
+        scp.args(["-o", "LogLevel=VERBOSE", "-o", "BatchMode=yes"])
+            .arg(&source)
+            .arg(format!("edge-1:{}", copy.display()));
+        let (mut scp, stop, logins) = (process::Command::from(scp), self.course.stop.clone(), self.logins.clone());
+        scp.stderr(Stdio::piped()).kill_on_drop(true);
         self.copying.push(tokio::spawn(async move {
             let mut copies = 0;
             while copies == 0 || !stop.is_cancelled() {
-                let status = scp.status().await.unwrap();
-                assert!(status.success(), "copy {copies}: {status}");
+                let login = logins.lock().await;
+                let mut scp = scp.spawn().unwrap();
+                let mut said = BufReader::new(scp.stderr.take().unwrap());
+                let mut words = String::new();
+                while !words.contains("Authenticated to") && said.read_line(&mut words).await.unwrap() > 0 {}
+                drop(login);
+                said.read_to_string(&mut words).await.unwrap();
+                let status = scp.wait().await.unwrap();
+                assert!(status.success(), "copy {copies}: {status}: {words}");
                 let same = Command::new("cmp").arg(&source).arg(&copy).status().unwrap();
                 assert!(same.success(), "copy {copies} differs");
                 std::fs::remove_file(&copy).unwrap();
@@ -173,6 +186,11 @@ impl Streams {
             }
             (copies, (copies * mebibytes) as u64 * 1024 * 1024)
         }));
+    }
+
+    /// Waits until nobody is on the way to a node, and lets nobody begin, until it is dropped.
+    pub(crate) async fn nobody_logs_in(&self) -> OwnedMutexGuard<()> {
+        self.logins.clone().lock_owned().await
     }
 
     /// Lets every stream come to its end, and looks whether it did.
