@@ -109,7 +109,7 @@ impl Notes {
 
     fn hear(&mut self, stream: u32, sequence: u32, payload: Payload) -> bool {
         let mut input = BytesMut::new();
-        Header { kind: payload.kind(), length: payload.wire_len(), stream, sequence }.put(&mut input);
+        Header { kind: payload.kind(), length: payload.wire_len(), stream, sequence, prompt: false }.put(&mut input);
         payload.put(&mut input);
         self.mux.handle_input(&mut input, self.now).is_ok()
     }

@@ -126,7 +126,7 @@ pub fn mux_peer(script: &[u8]) {
         };
         let length = payload.wire_len();
         let number = if kind.is_sequenced() { sequence } else { 0 };
-        Header { kind, length, stream, sequence: number }.put(&mut input);
+        Header { kind, length, stream, sequence: number, prompt: false }.put(&mut input);
         payload.put(&mut input);
         if kind.is_sequenced() {
             sequence = sequence.wrapping_add((12 + length) as u32);

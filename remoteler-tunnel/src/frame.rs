@@ -132,6 +132,8 @@ pub struct Header {
     /// Low 32 bits of the number of sequenced octets (headers included) sent before this frame. 0 in frames
     /// that are not sequenced.
     pub sequence: u32,
+    /// Whether a DATA frame wants to be acknowledged at once. Only for peers whose hello has [`PROMPT`](crate::PROMPT).
+    pub prompt: bool,
 }
 
 impl Header {
@@ -148,7 +150,8 @@ impl Header {
         let stream = octets.get_u32();
         let sequence = octets.get_u32();
         let Some(kind) = FrameType::from_octet(octet) else { return Err(FrameError::UnknownType { octet }) };
-        if reserved != 0 {
+        let prompt = kind == FrameType::Data && reserved == 1;
+        if reserved != 0 && !prompt {
             return Err(FrameError::Reserved { kind: kind.name(), octet: reserved });
         }
         let (least, most, scope) = kind.shape();
@@ -166,13 +169,13 @@ impl Header {
         if !kind.is_sequenced() && sequence != 0 {
             return Err(FrameError::Sequenced { kind: kind.name() });
         }
-        Ok(Some(Self { kind, length, stream, sequence }))
+        Ok(Some(Self { kind, length, stream, sequence, prompt }))
     }
 
     /// Writes the twelve octets.
     pub fn put(&self, out: &mut BytesMut) {
         out.put_u8(self.kind as u8);
-        out.put_u8(0);
+        out.put_u8(u8::from(self.prompt));
         out.put_u16(
             u16::try_from(self.length).expect("payloads are bounded by MAX_PAYLOAD_LEN, which fits in 16 bits"),
         );
@@ -376,7 +379,7 @@ mod tests {
             let kind = payload.kind();
             let stream = u32::from(kind.shape().2 == Scope::Stream) * 7;
             let sequence = if kind.is_sequenced() { sequence } else { 0 };
-            let header = Header { kind, length: payload.wire_len(), stream, sequence };
+            let header = Header { kind, length: payload.wire_len(), stream, sequence, prompt: false };
             let mut wire = BytesMut::new();
             header.put(&mut wire);
             payload.put(&mut wire);

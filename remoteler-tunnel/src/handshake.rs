@@ -21,6 +21,8 @@ pub const RESUME: u64 = 1;
 /// Feature: an idle link is asked after every five minutes instead of every half, for networks that are paid for by the octet. A client says
 /// it when it wants that, a server always.
 pub const METERED: u64 = 2;
+/// Feature: a DATA frame may ask to be acknowledged at once.
+pub const PROMPT: u64 = 4;
 /// Octets of the body in this version; the fewest a peer may send.
 pub const BODY_LEN: usize = 28;
 /// Most octets a body of a later minor version may have.
@@ -33,7 +35,7 @@ const PREFIX_LEN: usize = 8;
 pub struct Hello {
     /// Minor version spoken; both use the lower of the two.
     pub minor: u8,
-    /// Bit set of optional abilities, of which [`RESUME`] and [`METERED`] are known; others are ignored. One counts when both sides have it.
+    /// Bit set of optional abilities, of which [`RESUME`], [`METERED`] and [`PROMPT`] are known; others are ignored. One counts when both sides have it.
     pub features: u64,
     /// Streams the peer may have open towards this side at once.
     pub max_streams: u32,

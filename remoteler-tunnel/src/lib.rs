@@ -51,9 +51,12 @@ pub use dial::{
 };
 pub use dialer::{Dialer, DirectDialer};
 pub use frame::{DATA_LEN, FrameError, FrameType, HEADER_LEN, Header, MAX_PAYLOAD_LEN, MAX_REASON_LEN, Payload, Scope};
-pub use handshake::{BODY_LEN, HandshakeError, Hello, MAGIC, MAJOR, MAX_BODY_LEN, METERED, MINOR, RESUME};
+pub use handshake::{BODY_LEN, HandshakeError, Hello, MAGIC, MAJOR, MAX_BODY_LEN, METERED, MINOR, PROMPT, RESUME};
 pub use http_proxy::{HttpProxyError, ProxyDialer};
-pub use link::{ACK_EVERY, ACK_WITHIN, ASK_WITHIN, DOUBT_AFTER, Keepalive, LinkError, SOONEST, Sequence};
+pub use link::{
+    ACK_EVERY, ACK_WITHIN, ASK_WITHIN, DOUBT_AFTER, Keepalive, LEAST_UNDER_WAY, LinkError, PROMPT_EVERY, SOONEST,
+    Sequence,
+};
 pub use listener::{
     ALPN_AUTH, ALPN_AUTH_RELAY, ALPN_SSH, ALPN_TUNNEL, Admission, AdmissionLimits, Admissions, Connection, Greeting,
     HelloError, MAX_CLIENT_HELLO, OnePort, Refusal, Route, RouteError, RouteHandler, Routed, Serve, Socket,

@@ -5,6 +5,7 @@
 //! Like TCP, the sequence counts octets: a frame's number is how many sequenced octets (headers included) went
 //! before it. So an acknowledgement is one number, and what a later resumption has to send again is a range.
 
+mod brisk;
 #[cfg(test)]
 mod pace;
 mod path;
@@ -13,6 +14,8 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
+use self::brisk::Brisk;
+pub use self::brisk::{LEAST_UNDER_WAY, PROMPT_EVERY};
 use self::path::{Behind, Drain, RoundTrip, UNQUEUED};
 use crate::frame::{HEADER_LEN, Header, Payload};
 
@@ -91,6 +94,7 @@ pub struct Sequence {
     pong_due: Option<u64>,
     round_trip: RoundTrip,
     drain: Drain,
+    brisk: Brisk,
 }
 
 /// Where the one PING in flight is.
@@ -143,6 +147,7 @@ impl Sequence {
             pong_due: None,
             round_trip: RoundTrip::default(),
             drain: Drain::default(),
+            brisk: Brisk::default(),
         }
     }
 
@@ -176,6 +181,9 @@ impl Sequence {
             self.ack_due = Some(self.heard + ACK_WITHIN);
         }
         self.received += (HEADER_LEN + header.length) as u64;
+        if header.prompt {
+            self.ack_due = None;
+        }
         self.stirred = true;
         Ok(())
     }
@@ -267,6 +275,34 @@ impl Sequence {
     /// Octets, headers included, that may still be sent before the peer acknowledges some.
     pub fn room(&self) -> usize {
         usize::try_from(self.max_unacked.saturating_sub(self.sent - self.acked)).unwrap_or(usize::MAX)
+    }
+
+    /// The peer acknowledges at once what asks for it.
+    pub fn agree_on_prompt(&mut self) {
+        self.brisk.agree();
+    }
+
+    /// A stream that had been quiet said little: for a second no more bulk data is sent ahead of the next such octets than the path needs.
+    pub fn typed(&mut self, now: Instant) {
+        self.brisk.typed(now);
+    }
+
+    /// What was said was the beginning of much.
+    pub fn typed_nothing(&mut self) {
+        self.brisk.rest();
+    }
+
+    /// Octets, headers included, that bulk data may add now.
+    pub fn bulk_room(&self, now: Instant) -> usize {
+        let room = self.room();
+        let Some(round_trip) = self.round_trip.least().filter(|_| self.brisk.holds(now)) else { return room };
+        let most = self.brisk.room(self.acked, self.sent, self.drain.taken_in(round_trip));
+        room.min(usize::try_from(most).unwrap_or(usize::MAX))
+    }
+
+    /// Whether the next frame, with a payload of `length` octets, asks for an acknowledgement.
+    pub fn asks(&mut self, length: usize, now: Instant) -> bool {
+        self.brisk.asks(self.sent + (HEADER_LEN + length) as u64, now)
     }
 
     /// Takes the number of the next sequenced frame, whose payload has `length` octets.

@@ -144,6 +144,8 @@ struct Outbound {
     schedule: Schedule,
     /// Streams whose writers wait for room in the link's send buffer.
     crowd: VecDeque<u32>,
+    /// The stream on which somebody last typed, as it seems.
+    typist: Option<u32>,
 }
 
 /// Who takes no new streams, and why.

@@ -173,7 +173,7 @@ mod tests {
 
     fn keep(replay: &mut Replay, length: usize, sequence: u32) -> BytesMut {
         let payload = Payload::Data(vec![length as u8; length].into());
-        let header = Header { kind: FrameType::Data, length, stream: 1, sequence };
+        let header = Header { kind: FrameType::Data, length, stream: 1, sequence, prompt: false };
         replay.keep(&header, &payload);
         let mut wire = BytesMut::new();
         header.put(&mut wire);

@@ -40,7 +40,7 @@ impl Machine {
         let mut wire = BytesMut::new();
         let kind = payload.kind();
         let sequence = if kind.is_sequenced() { self.sequence } else { 0 };
-        Header { kind, length: payload.wire_len(), stream, sequence }.put(&mut wire);
+        Header { kind, length: payload.wire_len(), stream, sequence, prompt: false }.put(&mut wire);
         payload.put(&mut wire);
         if kind.is_sequenced() {
             self.sequence += wire.len() as u32;
@@ -214,18 +214,23 @@ fn shows(lines: &[String]) {
 fn the_octets_of_each_other_frame_are_the_codes() {
     let frame = |name: &str, stream, sequence, payload: Payload| {
         let mut wire = BytesMut::new();
-        Header { kind: payload.kind(), length: payload.wire_len(), stream, sequence }.put(&mut wire);
+        Header { kind: payload.kind(), length: payload.wire_len(), stream, sequence, prompt: false }.put(&mut wire);
         payload.put(&mut wire);
         let mut read = wire.clone().split_off(12).freeze();
         assert_eq!(Payload::decode(payload.kind(), read.split_to(payload.wire_len())).unwrap(), payload);
         said(name, &wire)
     };
+    let (mut prompt, data) = (BytesMut::new(), Payload::Data(Bytes::from_static(b"y")));
+    Header { kind: data.kind(), length: data.wire_len(), stream: 1, sequence: 72, prompt: true }.put(&mut prompt);
+    data.put(&mut prompt);
+    assert!(Header::peek(&prompt).unwrap().unwrap().prompt);
     shows(&[
         frame("REJECT", 1, 0, Payload::Reject(Code::NotOffered.number(), "no".into())),
         frame("WINDOW", 1, 16, Payload::Window(65_536)),
         frame("WINDOW", 0, 32, Payload::Window(1_048_576)),
         frame("RESET", 3, 48, Payload::Reset(Code::Cancelled.number())),
         frame("ACK", 0, 0, Payload::Ack(62)),
+        said("DATA that asks to be acknowledged", &prompt),
     ]);
 }
 

@@ -207,7 +207,8 @@ fn malformed(at: usize, wire: &mut BytesMut) {
 fn sequenced(wire: &mut BytesMut, sequence: &mut u32, frames: impl IntoIterator<Item = (u32, Payload)>) {
     for (stream, payload) in frames {
         let before = wire.len();
-        Header { kind: payload.kind(), length: payload.wire_len(), stream, sequence: *sequence }.put(wire);
+        Header { kind: payload.kind(), length: payload.wire_len(), stream, sequence: *sequence, prompt: false }
+            .put(wire);
         payload.put(wire);
         *sequence += (wire.len() - before) as u32;
     }
@@ -234,7 +235,7 @@ fn acknowledges(arrived: &mut BytesMut, greeted: &mut bool, sent: u32) -> bool {
 
 fn unsequenced(wire: &mut BytesMut, payload: Payload) {
     assert!(!FrameType::is_sequenced(payload.kind()));
-    Header { kind: payload.kind(), length: payload.wire_len(), stream: 0, sequence: 0 }.put(wire);
+    Header { kind: payload.kind(), length: payload.wire_len(), stream: 0, sequence: 0, prompt: false }.put(wire);
     payload.put(wire);
 }
 

@@ -38,7 +38,7 @@ impl Course {
 
     async fn say(&mut self, payload: Payload) {
         let (mut wire, kind) = (BytesMut::new(), payload.kind());
-        Header { kind, length: payload.wire_len(), stream: 0, sequence: self.sent }.put(&mut wire);
+        Header { kind, length: payload.wire_len(), stream: 0, sequence: self.sent, prompt: false }.put(&mut wire);
         payload.put(&mut wire);
         self.sent += if kind.is_sequenced() { wire.len() as u32 } else { 0 };
         self.peer.write_all(&wire).await.unwrap();

@@ -83,7 +83,7 @@ impl Path {
     fn fill_the_way_back(&mut self) {
         while self.leaves_back.saturating_duration_since(self.now) < takes(256 * 1024, self.rate_back) {
             let sequence = self.server.next(DATA_LEN);
-            let header = Header { kind: FrameType::Data, length: DATA_LEN, stream: 1, sequence };
+            let header = Header { kind: FrameType::Data, length: DATA_LEN, stream: 1, sequence, prompt: false };
             self.send_back(HEADER_LEN + DATA_LEN, Frame::Data(header));
         }
         self.server.transmitted(self.now);
@@ -97,7 +97,7 @@ impl Path {
             let length = left.min(DATA_LEN);
             left -= length;
             let sequence = self.client.next(length);
-            let header = Header { kind: FrameType::Data, length, stream: 1, sequence };
+            let header = Header { kind: FrameType::Data, length, stream: 1, sequence, prompt: false };
             self.kept.push_back(header);
             self.send(HEADER_LEN + length, Frame::Data(header));
         }

@@ -178,6 +178,12 @@ impl Drain {
         if known { clears.clamp(asked, most) } else { most }
     }
 
+    /// Octets that the path takes in so long, by what this connection has shown of late.
+    pub(super) fn taken_in(&self, time: Duration) -> u64 {
+        let octets = u128::from(self.here.octets) * time.as_nanos();
+        u64::try_from(octets.checked_div(self.here.time.as_nanos()).unwrap_or_default()).unwrap_or(u64::MAX)
+    }
+
     fn is_known(&self) -> bool {
         self.here.is_known() || self.before.is_some()
     }
@@ -214,7 +220,7 @@ pub(super) const UNQUEUED: u64 = 4 * 1024;
 /// The path of another connection is waited for as one that is ten times slower than the one before, TLS and TCP besides.
 const SLOWER: u32 = 12;
 /// The longest frame.
-const FRAME: u64 = (HEADER_LEN + DATA_LEN) as u64;
+pub(super) const FRAME: u64 = (HEADER_LEN + DATA_LEN) as u64;
 /// No answer is waited for longer than that, so nothing is learnt from how much longer one took.
 const LONGEST: Duration = DOUBT_AFTER.saturating_sub(ASK_WITHIN);
 /// Answers that are as far apart are those of a link that rests.

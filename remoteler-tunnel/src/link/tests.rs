@@ -8,7 +8,7 @@ fn sequence(now: Instant) -> Sequence {
 }
 
 fn data(sequence: u32, length: usize) -> Header {
-    Header { kind: FrameType::Data, length, stream: 1, sequence }
+    Header { kind: FrameType::Data, length, stream: 1, sequence, prompt: false }
 }
 
 #[test]

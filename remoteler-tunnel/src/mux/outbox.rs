@@ -98,7 +98,7 @@ mod tests {
         let mut outbox = Outbox::default();
         for length in [1, 5000, 7, 2048, 3] {
             let payload = Payload::Data(vec![length as u8; length].into());
-            let header = Header { kind: FrameType::Data, length, stream: 1, sequence: 0 };
+            let header = Header { kind: FrameType::Data, length, stream: 1, sequence: 0, prompt: false };
             header.put(&mut expected);
             payload.put(&mut expected);
             outbox.push(&header, payload);

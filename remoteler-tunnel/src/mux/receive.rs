@@ -9,7 +9,7 @@ use super::error::{Code, ProtocolError};
 use super::stream::{Opening, SendEnd, Stream, StreamError};
 use super::{CHECK_EVERY, Mux, MuxEvent, Phase, Side};
 use crate::frame::{DATA_LEN, FrameType, HEADER_LEN, Header, Payload};
-use crate::handshake::{Hello, METERED, RESUME};
+use crate::handshake::{Hello, METERED, PROMPT, RESUME};
 use crate::link::Keepalive;
 
 impl Mux {
@@ -59,6 +59,9 @@ impl Mux {
                 Side::Client => Keepalive::METERED_CLIENT,
                 Side::Server => Keepalive::METERED_SERVER,
             });
+        }
+        if peer.features & PROMPT != 0 {
+            self.link.agree_on_prompt();
         }
         if peer.features & RESUME == 0 {
             self.replay = None;

@@ -37,6 +37,7 @@ impl Schedule {
         if let Some(id) = self.take_first() {
             send.turn = Turn::Bulk;
             send.quantum = QUANTUM;
+            send.said_little = false;
             self.bulk.push_back(id);
         }
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::error::Code;
+use super::schedule::QUANTUM;
 use crate::frame::DATA_LEN;
 use crate::pool::Pool;
 
@@ -214,6 +215,8 @@ pub(crate) struct SendHalf {
     pub(crate) turn: Turn,
     /// Octets the stream may send before it is another's turn.
     pub(crate) quantum: usize,
+    /// Whether that was little when it last was its turn.
+    pub(crate) said_little: bool,
 }
 
 impl SendHalf {
@@ -227,7 +230,18 @@ impl SendHalf {
             crowded: false,
             turn: Turn::Idle,
             quantum: 0,
+            said_little: false,
         }
+    }
+
+    /// The stream's turn is over, for it has nothing more to send: whether it said little, as it did before. Once alone may be the end of much.
+    pub(crate) fn has_typed(&mut self) -> bool {
+        let said = QUANTUM.saturating_sub(self.quantum);
+        if said == 0 {
+            return false;
+        }
+        let little = said <= LITTLE_SAID;
+        std::mem::replace(&mut self.said_little, little) && little
     }
 
     /// Whether the stream has something to send: octets or its end.
@@ -235,6 +249,9 @@ impl SendHalf {
         !self.buffer.is_empty() || self.end == SendEnd::FinDue || self.cut.is_some()
     }
 }
+
+/// Octets that somebody may have typed, or what is shown of them.
+const LITTLE_SAID: usize = 2048;
 
 /// One stream.
 #[derive(Debug)]

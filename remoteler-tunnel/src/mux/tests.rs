@@ -1,6 +1,7 @@
 //! Two machines, joined by wires that cut their octets anywhere.
 
 mod again;
+mod brisk;
 mod properties;
 mod silence;
 mod stalled;
@@ -127,7 +128,7 @@ fn pair() -> Pair {
 /// A frame as a peer might forge it.
 fn frame(stream: u32, sequence: u32, payload: &Payload) -> BytesMut {
     let mut wire = BytesMut::new();
-    Header { kind: payload.kind(), length: payload.wire_len(), stream, sequence }.put(&mut wire);
+    Header { kind: payload.kind(), length: payload.wire_len(), stream, sequence, prompt: false }.put(&mut wire);
     payload.put(&mut wire);
     wire
 }

@@ -4,10 +4,10 @@
 use std::time::{Duration, Instant};
 
 use super::outbox::Outbox;
-use super::stream::{ReceiveHalf, SendEnd};
+use super::stream::{ReceiveHalf, SendEnd, Turn};
 use super::{Mux, MuxEvent, Phase};
 use crate::frame::{DATA_LEN, HEADER_LEN, Header, Payload};
-use crate::handshake::{METERED, RESUME};
+use crate::handshake::{METERED, PROMPT, RESUME};
 use crate::link::Sequence;
 use crate::replay::Replay;
 
@@ -21,7 +21,7 @@ impl Mux {
         // Before everything else, also when the peer's was here first.
         if !std::mem::replace(&mut self.hello_sent, true) {
             let resume = if self.replay.is_some() { RESUME } else { 0 };
-            let hello = self.limits.hello(resume | if self.limits.metered { METERED } else { 0 });
+            let hello = self.limits.hello(PROMPT | resume | if self.limits.metered { METERED } else { 0 });
             out.push_raw(|octets| hello.put(octets));
         }
         if matches!(self.phase, Phase::Handshaking { .. }) {
@@ -36,7 +36,7 @@ impl Mux {
             } else if !self.outbound.control.is_empty() {
                 self.transmit_control(out) // never passed by data: an OPEN must not come after its stream's octets
             } else {
-                self.transmit_window(out, now) || self.transmit_stream(out, enough)
+                self.transmit_window(out, now) || self.transmit_stream(out, enough, now)
             };
             if !sent {
                 break;
@@ -126,10 +126,10 @@ impl Mux {
     }
 
     /// Sends a frame of the stream whose turn it is; false when no stream may send anything now.
-    fn transmit_stream(&mut self, out: &mut Outbox, enough: usize) -> bool {
+    fn transmit_stream(&mut self, out: &mut Outbox, enough: usize, now: Instant) -> bool {
         let Phase::Up { peer } = &self.phase else { return false };
         let most = DATA_LEN.min(peer.max_data as usize).min(enough.max(1));
-        let room = self.room();
+        let (room, bulk_room) = (self.room(), self.link.bulk_room(now));
         let Some(id) = self.outbound.schedule.first() else { return false };
         let Some(stream) = self.streams.map.get_mut(&id) else {
             self.outbound.schedule.forget_first();
@@ -137,11 +137,16 @@ impl Mux {
         };
         let send = &mut stream.send;
         if !send.has_output() {
+            if send.has_typed() {
+                self.link.typed(now);
+                self.outbound.typist = Some(id);
+            }
             self.outbound.schedule.drained(send);
             return true;
         }
         if !send.buffer.is_empty() {
             let credit = usize::try_from(self.outbound.credit).unwrap_or(usize::MAX);
+            let room = if send.turn == Turn::Bulk { room.min(bulk_room) } else { room };
             let length = most.min(credit).min(room.saturating_sub(HEADER_LEN));
             if length == 0 {
                 return false;
@@ -152,13 +157,17 @@ impl Mux {
             send.quantum = send.quantum.saturating_sub(length);
             self.outbound.credit -= length as u64;
             self.outbound.buffered -= length;
-            push_sequenced(out, &mut self.link, self.replay.as_deref_mut(), id, Payload::Data(octets));
+            let prompt = self.link.asks(length, now);
+            push(out, &mut self.link, self.replay.as_deref_mut(), id, Payload::Data(octets), prompt);
             if send.awaited && send.buffer.len() <= self.limits.send_buffer / 2 {
                 send.awaited = false;
                 self.events.push_back(MuxEvent::Writable(id));
             }
             if send.quantum == 0 {
                 self.outbound.schedule.rotate(send);
+                if self.outbound.typist.take_if(|typist| *typist == id).is_some() {
+                    self.link.typed_nothing();
+                }
             }
             self.uncrowd();
             return true;
@@ -215,8 +224,20 @@ const SHORTEST_TRIP: Duration = Duration::from_micros(500);
 const SHRINK_AFTER: Duration = Duration::from_secs(10);
 
 fn push_sequenced(out: &mut Outbox, link: &mut Sequence, replay: Option<&mut Replay>, stream: u32, payload: Payload) {
+    push(out, link, replay, stream, payload, false);
+}
+
+/// Adds a frame, which asks for an acknowledgement if it is `prompt`.
+fn push(
+    out: &mut Outbox,
+    link: &mut Sequence,
+    replay: Option<&mut Replay>,
+    stream: u32,
+    payload: Payload,
+    prompt: bool,
+) {
     let length = payload.wire_len();
-    let header = Header { kind: payload.kind(), length, stream, sequence: link.next(length) };
+    let header = Header { kind: payload.kind(), length, stream, sequence: link.next(length), prompt };
     if let Some(replay) = replay {
         replay.keep(&header, &payload);
     }
@@ -224,6 +245,6 @@ fn push_sequenced(out: &mut Outbox, link: &mut Sequence, replay: Option<&mut Rep
 }
 
 fn push_unsequenced(out: &mut Outbox, payload: Payload) {
-    let header = Header { kind: payload.kind(), length: payload.wire_len(), stream: 0, sequence: 0 };
+    let header = Header { kind: payload.kind(), length: payload.wire_len(), stream: 0, sequence: 0, prompt: false };
     out.push(&header, payload);
 }
