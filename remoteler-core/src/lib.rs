@@ -32,6 +32,7 @@ mod identity;
 mod identity_ssh;
 mod identity_x509;
 mod inventory;
+mod inward;
 mod jwk;
 mod kube_resources;
 mod label;
@@ -118,6 +119,7 @@ pub use identity::{
 pub use identity_ssh::{SSH_IDENTITY_EXTENSION, ssh_identity, ssh_identity_value};
 pub use identity_x509::{X509_IDENTITY_OID, X509Naming, x509_identity, x509_naming};
 pub use inventory::{InventoryUpdate, KubeRecord, NodeRecord, ProxyRecord};
+pub use inward::may_lead_to;
 pub use jwk::{Jwk, JwkSet};
 pub use kube_resources::{KubeRequest, KubeResourceError, KubeResourceSpec, KubeTarget, KubeVerb};
 pub use label::{LabelError, Labels, OneOrMany};

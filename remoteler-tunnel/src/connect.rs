@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use remoteler_core::may_lead_to;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -29,6 +30,16 @@ pub enum ConnectError {
         address: String,
         /// What the resolver says.
         source: io::Error,
+    },
+    /// The name leads into this machine or onto its link alone.
+    #[error(
+        "{address} leads to {found}, an address of this machine or its link; where that is meant, configure the address instead of the name"
+    )]
+    Inward {
+        /// `host:port` that was asked for.
+        address: String,
+        /// The first address that was found.
+        found: SocketAddr,
     },
     /// All addresses refused.
     #[error("{address} cannot be reached, {tried} address(es) tried")]
@@ -83,7 +94,7 @@ impl ConnectError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Resolve { .. } | Self::Connect { .. } | Self::Timeout { .. } => true,
+            Self::Resolve { .. } | Self::Inward { .. } | Self::Connect { .. } | Self::Timeout { .. } => true,
             Self::HttpProxy { .. } | Self::WebSocket { .. } => true,
             Self::Handshake { source, .. } => !crate::tls::is_certificate_failure(source),
         }
@@ -93,7 +104,8 @@ impl ConnectError {
     pub(crate) fn is_between(&self) -> bool {
         match self {
             Self::Handshake { .. } | Self::Timeout { .. } => true,
-            Self::Resolve { .. } | Self::Connect { .. } | Self::HttpProxy { .. } | Self::WebSocket { .. } => false,
+            Self::Resolve { .. } | Self::Inward { .. } | Self::Connect { .. } => false,
+            Self::HttpProxy { .. } | Self::WebSocket { .. } => false,
         }
     }
 }
@@ -141,12 +153,40 @@ fn server_name(address: &str) -> ServerName<'static> {
 /// # Errors
 /// [`ConnectError`] when the name has no address or none of them answers in time.
 pub async fn connect_tcp(address: &str, within: Duration) -> Result<TcpStream, ConnectError> {
+    connect_resolved(address, within, |_, found| Ok(found)).await
+}
+
+/// The same for a destination of this side's own configuration that others ask for: where that is a name, it leads nowhere into this machine or onto its
+/// link, whoever answers for it ([`may_lead_to`], I29).
+///
+/// # Errors
+/// [`ConnectError`]; [`ConnectError::Inward`] when no other address is left.
+pub(crate) async fn connect_configured(address: &str, within: Duration) -> Result<TcpStream, ConnectError> {
+    connect_resolved(address, within, outward).await
+}
+
+fn outward(address: &str, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, ConnectError> {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let first = found.first().copied();
+    let left: Vec<SocketAddr> = found.into_iter().filter(|address| may_lead_to(host, address.ip())).collect();
+    match first {
+        Some(found) if left.is_empty() => Err(ConnectError::Inward { address: address.to_owned(), found }),
+        Some(_) | None => Ok(left),
+    }
+}
+
+async fn connect_resolved(
+    address: &str,
+    within: Duration,
+    judge: fn(&str, Vec<SocketAddr>) -> Result<Vec<SocketAddr>, ConnectError>,
+) -> Result<TcpStream, ConnectError> {
     let deadline = Instant::now() + within;
     let resolve_error = |source| ConnectError::Resolve { address: address.to_owned(), source };
     let addresses: Vec<SocketAddr> = match timeout_at(deadline, lookup_host(address)).await {
         Ok(found) => found.map_err(resolve_error)?.take(MOST_ADDRESSES).collect(),
         Err(_) => return Err(resolve_error(io::ErrorKind::TimedOut.into())),
     };
+    let addresses = judge(address, addresses)?;
     let tried = addresses.len();
     let failed = |source| ConnectError::Connect { address: address.to_owned(), tried, source };
     let stream = race(alternating(addresses), deadline).await.map_err(failed)?;
@@ -246,6 +286,21 @@ mod tests {
         ] {
             assert_eq!(server_name(address).to_str(), name);
         }
+    }
+
+    // I29
+    #[test]
+    fn a_configured_name_that_comes_to_lead_into_this_machine_is_not_followed_and_the_message_says_what_to_do() {
+        let found = |text: &[&str]| -> Vec<SocketAddr> { text.iter().map(|one| one.parse().unwrap()).collect() };
+        let rebound = found(&["127.0.0.1:5432", "192.0.2.7:5432", "[::ffff:169.254.169.254]:5432"]);
+        assert_eq!(outward("db.example.com:5432", rebound).unwrap(), found(&["192.0.2.7:5432"]));
+        assert_eq!(outward("[fe80::1%2]:80", found(&["[fe80::1%2]:80"])).unwrap(), found(&["[fe80::1%2]:80"]));
+        assert_eq!(outward("localhost:80", found(&["127.0.0.1:80"])).unwrap(), found(&["127.0.0.1:80"]));
+
+        let refused = outward("db.example.com:5432", found(&["127.0.0.1:5432"])).unwrap_err();
+
+        assert!(refused.is_transient(), "the name may lead elsewhere tomorrow");
+        assert!(refused.to_string().ends_with("configure the address instead of the name"), "{refused}");
     }
 
     #[test]

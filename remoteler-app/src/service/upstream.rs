@@ -2,6 +2,7 @@
 
 use std::{
     fmt, io,
+    net::SocketAddr,
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -13,8 +14,12 @@ use hyper::{
     client::conn::{TrySendError, http1, http1::SendRequest},
 };
 use hyper_util::rt::TokioIo;
+use remoteler_core::may_lead_to;
 use rustls::{ClientConfig, pki_types::ServerName};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::{TcpStream, lookup_host},
+    time::timeout,
+};
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -141,7 +146,7 @@ impl AppUri {
         let address = self.address();
         let connect = |source| UpstreamError::Connect { address: self.address(), source };
         let dialled = timeout(DIAL_DEADLINE, async {
-            let tcp = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(connect)?;
+            let tcp = TcpStream::connect(&self.resolve().await.map_err(connect)?[..]).await.map_err(connect)?;
             tcp.set_nodelay(true).map_err(connect)?;
             match &self.tls {
                 None => handshake(tcp).await,
@@ -153,6 +158,19 @@ impl AppUri {
             .map_err(|source| self.broke_off(source))
         });
         dialled.await.unwrap_or_else(|_| Err(UpstreamError::Timeout { address }))
+    }
+
+    /// Where the name leads now, but for addresses of this machine and its link that nobody configured (I29).
+    async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
+        let found: Vec<SocketAddr> = lookup_host((self.host.as_str(), self.port)).await?.collect();
+        let left: Vec<SocketAddr> =
+            found.iter().copied().filter(|address| may_lead_to(&self.host, address.ip())).collect();
+        match found.first() {
+            Some(inward) if left.is_empty() => Err(io::Error::other(format!(
+                "the name leads to {inward}, an address of this machine or its link; where that is meant, configure the address instead of the name"
+            ))),
+            Some(_) | None => Ok(left),
+        }
     }
 
     pub(super) fn broke_off(&self, source: hyper::Error) -> UpstreamError {

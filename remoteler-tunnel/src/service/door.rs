@@ -24,7 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::{ADMITTED, ALPN_SERVICE, ServiceAddress, ServiceName, ServiceNameError};
-use crate::connect::connect_tcp;
+use crate::connect::connect_configured;
 use crate::dial::DialHeader;
 use crate::relay::relay;
 use crate::router::StreamService;
@@ -237,7 +237,7 @@ impl Services {
     }
 
     /// Listens under `name` and passes each connection on to `host:port`, until the future is dropped. Nobody but whoever configured this
-    /// agent names that address (I29).
+    /// agent names that address, and a name leads into this machine or onto its link for nobody but `localhost` (I29).
     ///
     /// # Errors
     /// [`ListenError`], before anything is passed on.
@@ -346,7 +346,7 @@ impl fmt::Debug for Services {
 }
 
 async fn pass_on(mut connection: ServiceConnection, to: String) {
-    match connect_tcp(&to, CONNECT).await {
+    match connect_configured(&to, CONNECT).await {
         Ok(mut socket) => drop(relay(&mut connection, &mut socket).await),
         Err(cause) => tracing::warn!(%cause, "what a service passes its connections on to cannot be reached"),
     }
