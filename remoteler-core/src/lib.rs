@@ -75,9 +75,9 @@ pub use access::{
 };
 pub use account::{Account, AccountWish, OwnCertificate, WebSession};
 pub use api::{
-    ApiError, ApiErrorKind, AuthApi, EventOutcome, EventQuery, HostCerts, Invite, JoinRequest, LEAST_LOGIN_TTL,
-    LoginRequest, NewToken, NewUser, Ping, RecordingChunk, SignUpRequest, TokenCreated, TokenSummary, UserCerts,
-    UserSummary,
+    ApiError, ApiErrorKind, AuthApi, EventOutcome, EventQuery, HostApi, HostCerts, Invite, JoinRequest,
+    LEAST_LOGIN_TTL, LoginRequest, NewToken, NewUser, Ping, RecordingChunk, SignUpRequest, TokenCreated, TokenSummary,
+    UserCerts, UserSummary,
 };
 pub use app::{
     AppAddress, AppCertificateRequest, AppCertified, AppCodeRequest, AppRecord, AppSessionOpened, AppSessionsEnded,

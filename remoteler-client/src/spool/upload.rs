@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
-use remoteler_core::{ApiError, ApiErrorKind, AuditEvent, AuthApi, OsEntropy, wire};
+use remoteler_core::{ApiError, ApiErrorKind, AuditEvent, HostApi, OsEntropy, wire};
 use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -42,7 +42,7 @@ impl Uploader {
         &self,
         requests: &mpsc::Sender<Request>,
         fresh: &Notify,
-        auth: &dyn AuthApi,
+        auth: &dyn HostApi,
         stop: CancellationToken,
     ) {
         let mut held_back = self.held_back.lock().await;
@@ -91,7 +91,7 @@ impl Uploader {
     async fn flush(
         &self,
         requests: &mpsc::Sender<Request>,
-        auth: &dyn AuthApi,
+        auth: &dyn HostApi,
         held_back: &mut BTreeSet<u64>,
     ) -> Result<(), UploadError> {
         let (done, closed) = oneshot::channel();
@@ -125,7 +125,7 @@ impl Uploader {
     }
 
     /// `false`: something in it is refused, and there was no room to set it aside. All the rest has arrived.
-    async fn upload_segment(&self, number: u64, auth: &dyn AuthApi) -> Result<bool, UploadError> {
+    async fn upload_segment(&self, number: u64, auth: &dyn HostApi) -> Result<bool, UploadError> {
         let content = self.read(number).await?;
         let mut settled = true;
         let mut batch = Vec::new();
@@ -155,7 +155,7 @@ impl Uploader {
 
     /// Sends a batch. When the service refuses it, the events go one by one, and those that it still refuses are set aside: one of them
     /// must not hold up all that follow. `false`: there was no room to set one aside.
-    async fn send(&self, batch: Vec<AuditEvent>, auth: &dyn AuthApi) -> Result<bool, UploadError> {
+    async fn send(&self, batch: Vec<AuditEvent>, auth: &dyn HostApi) -> Result<bool, UploadError> {
         if batch.is_empty() {
             return Ok(true);
         }
