@@ -24,6 +24,7 @@ mod cluster_settings;
 mod connector;
 mod decision;
 mod entropy;
+mod erased;
 pub mod evidence;
 mod explain;
 mod forward;
@@ -105,6 +106,7 @@ pub use connector::{
 };
 pub use decision::{Finding, RoleOutcome, Visibility};
 pub use entropy::{Entropy, OsEntropy, fill_random, random_uuid};
+pub use erased::Erased;
 pub use explain::{
     ExplainRequest, ExplainedKind, Explanation, ShownOptions, explain_app, explain_kube, explain_ssh,
     prospective_identity,
