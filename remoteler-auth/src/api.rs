@@ -14,7 +14,11 @@ use remoteler_core::{
     evidence::{ExportQuery, ExportStart, ExportTile, ExportTileQuery},
 };
 
-use crate::{Caller, failure::ApiResult, service::Inner};
+use crate::{
+    Caller,
+    failure::{ApiResult, bad_request},
+    service::Inner,
+};
 
 /// A caller at the service.
 #[derive(Clone)]
@@ -75,6 +79,11 @@ impl HostApi for Handle {
 
     async fn record_events(&self, events: Vec<AuditEvent>) -> Result<(), ApiError> {
         change!(self, record_events(events))
+    }
+
+    async fn record_texts(&self, texts: Vec<String>) -> Result<(), ApiError> {
+        let events = texts.iter().map(|text| serde_json::from_str(text)).collect::<Result<_, _>>();
+        self.record_events(events.map_err(|_| bad_request("a text is no event"))?).await
     }
 
     async fn append_recording(&self, chunk: RecordingChunk) -> Result<(), ApiError> {

@@ -234,6 +234,12 @@ impl HostApi for RemoteAuth {
         self.run(send(Method::POST, wire::EVENTS, &events)).await
     }
 
+    async fn record_texts(&self, texts: Vec<String>) -> Result<(), ApiError> {
+        let (body, path) = (format!("[{}]", texts.join(",")).into(), wire::EVENTS.into());
+        let content_type = Some(wire::JSON);
+        self.run(Call { method: Method::POST, path, content_type, body, waits: Duration::ZERO }).await
+    }
+
     async fn append_recording(&self, chunk: RecordingChunk) -> Result<(), ApiError> {
         let path = wire::path(wire::RECORDING, &chunk.session_id.to_string());
         let path = with_query(&path, &wire::ChunkQuery { offset: chunk.offset, last: chunk.last });

@@ -383,6 +383,9 @@ pub trait HostApi: Send + Sync {
     /// Stores events of a service; one with a `uid` that is there already is passed over. Hosts. At most 1,000 at once.
     /// On [`ApiErrorKind::RateLimited`] nothing was stored: keep them and send them again.
     async fn record_events(&self, events: Vec<AuditEvent>) -> Result<(), ApiError>;
+    /// The same of events that are texts already ([`AuditEvent::to_text`]): who only passes them on does not read them.
+    /// [`ApiErrorKind::BadRequest`] when one of them is no event; nothing was stored then.
+    async fn record_texts(&self, texts: Vec<String>) -> Result<(), ApiError>;
     /// Stores a part of a recording. The node whose session it is. On [`ApiErrorKind::Conflict`] ask [`HostApi::recording_size`];
     /// on [`ApiErrorKind::RateLimited`] send it again later.
     async fn append_recording(&self, chunk: RecordingChunk) -> Result<(), ApiError>;

@@ -118,6 +118,10 @@ impl HostApi for Store {
         absent()
     }
 
+    async fn record_texts(&self, _: Vec<String>) -> Result<(), ApiError> {
+        absent()
+    }
+
     async fn take_lease(&self, _: LeaseRequest) -> Result<LeaseAnswer, ApiError> {
         absent()
     }
