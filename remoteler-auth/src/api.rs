@@ -5,8 +5,8 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, ExplainRequest, Explanation, HostCerts, InstanceId,
-    InventoryUpdate, Invite, JoinRequest, KubeRecord, LeaseAnswer, LeaseReport, LeaseRequest, LoginRequest,
+    ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, ExplainRequest, Explanation, HostApi, HostCerts,
+    InstanceId, InventoryUpdate, Invite, JoinRequest, KubeRecord, LeaseAnswer, LeaseReport, LeaseRequest, LoginRequest,
     NewRevocation, NewToken, NewUser, NodeRecord, Ping, PolicyUpdate, PolicyVersion, RecordingChunk, RecordingInfo,
     Resource, ResourceKind, Revision, Revocation, RevocationList, RevocationListName, RevocationTarget, RotateRequest,
     RotationStatus, Secret, SessionId, SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary,
@@ -14,7 +14,11 @@ use remoteler_core::{
     evidence::{ExportQuery, ExportStart, ExportTile, ExportTileQuery},
 };
 
-use crate::{Caller, failure::ApiResult, service::Inner};
+use crate::{
+    Caller,
+    failure::{ApiResult, bad_request},
+    service::Inner,
+};
 
 /// A caller at the service.
 #[derive(Clone)]
@@ -48,6 +52,80 @@ macro_rules! change {
 }
 
 #[async_trait]
+impl HostApi for Handle {
+    async fn renew_host(&self, instance: Option<InstanceId>) -> Result<HostCerts, ApiError> {
+        change!(self, renew_host(instance))
+    }
+
+    async fn acknowledge_trust(&self, ack: TrustAck) -> Result<TrustAcked, ApiError> {
+        change!(self, acknowledge_trust(ack))
+    }
+
+    async fn policy(&self, known: Option<PolicyVersion>, wait: Duration) -> Result<Option<PolicyUpdate>, ApiError> {
+        self.inner.watch_policy(&self.caller, known, wait).await
+    }
+
+    async fn announce_node(&self, record: NodeRecord) -> Result<(), ApiError> {
+        change!(self, announce_node(record))
+    }
+
+    async fn announce_kube(&self, record: KubeRecord) -> Result<(), ApiError> {
+        change!(self, announce_kube(record))
+    }
+
+    async fn announce_proxy(&self, public_addr: String) -> Result<(), ApiError> {
+        change!(self, announce_proxy(public_addr))
+    }
+
+    async fn record_events(&self, events: Vec<AuditEvent>) -> Result<(), ApiError> {
+        change!(self, record_events(events))
+    }
+
+    async fn record_texts(&self, texts: Vec<String>) -> Result<(), ApiError> {
+        let events = texts.iter().map(|text| serde_json::from_str(text)).collect::<Result<_, _>>();
+        self.record_events(events.map_err(|_| bad_request("a text is no event"))?).await
+    }
+
+    async fn append_recording(&self, chunk: RecordingChunk) -> Result<(), ApiError> {
+        change!(self, append_recording(chunk))
+    }
+
+    async fn recording_size(&self, session: SessionId) -> Result<u64, ApiError> {
+        self.inner.recording_size(&self.caller, session).await
+    }
+
+    async fn take_lease(&self, request: LeaseRequest) -> Result<LeaseAnswer, ApiError> {
+        change!(self, take_lease(request))
+    }
+
+    async fn report_leases(&self, report: LeaseReport) -> Result<(), ApiError> {
+        change!(self, report_leases(report))
+    }
+
+    async fn prove_session(
+        &self,
+        request: remoteler_core::SessionProofRequest,
+    ) -> Result<remoteler_core::SessionProven, ApiError> {
+        change!(self, prove_session(request))
+    }
+
+    async fn announce_app(&self, record: remoteler_core::AppRecord) -> Result<(), ApiError> {
+        change!(self, announce_app(record))
+    }
+
+    async fn ended_app_sessions(
+        &self,
+        request: remoteler_core::AppSessionsRequest,
+    ) -> Result<remoteler_core::AppSessionsEnded, ApiError> {
+        change!(self, ended_app_sessions(request))
+    }
+
+    async fn app_token(&self, request: remoteler_core::AppTokenRequest) -> Result<remoteler_core::AppToken, ApiError> {
+        change!(self, app_token(request))
+    }
+}
+
+#[async_trait]
 impl AuthApi for Handle {
     async fn ping(&self) -> Result<Ping, ApiError> {
         Ok(Ping {
@@ -75,14 +153,6 @@ impl AuthApi for Handle {
 
     async fn join(&self, request: JoinRequest) -> Result<HostCerts, ApiError> {
         change!(self, join(request))
-    }
-
-    async fn renew_host(&self, instance: Option<InstanceId>) -> Result<HostCerts, ApiError> {
-        change!(self, renew_host(instance))
-    }
-
-    async fn acknowledge_trust(&self, ack: TrustAck) -> Result<TrustAcked, ApiError> {
-        change!(self, acknowledge_trust(ack))
     }
 
     async fn rotations(&self) -> Result<Vec<RotationStatus>, ApiError> {
@@ -114,24 +184,8 @@ impl AuthApi for Handle {
         inner.revocation_list(name).await
     }
 
-    async fn policy(&self, known: Option<PolicyVersion>, wait: Duration) -> Result<Option<PolicyUpdate>, ApiError> {
-        self.inner.watch_policy(&self.caller, known, wait).await
-    }
-
     async fn roles(&self) -> Result<Vec<Resource>, ApiError> {
         self.inner.role_documents(&self.caller).await
-    }
-
-    async fn announce_node(&self, record: NodeRecord) -> Result<(), ApiError> {
-        change!(self, announce_node(record))
-    }
-
-    async fn announce_kube(&self, record: KubeRecord) -> Result<(), ApiError> {
-        change!(self, announce_kube(record))
-    }
-
-    async fn announce_proxy(&self, public_addr: String) -> Result<(), ApiError> {
-        change!(self, announce_proxy(public_addr))
     }
 
     async fn nodes(&self) -> Result<Vec<Arc<NodeRecord>>, ApiError> {
@@ -142,20 +196,8 @@ impl AuthApi for Handle {
         self.inner.kube_clusters(&self.caller).await
     }
 
-    async fn record_events(&self, events: Vec<AuditEvent>) -> Result<(), ApiError> {
-        change!(self, record_events(events))
-    }
-
     async fn events(&self, query: EventQuery) -> Result<Vec<AuditEvent>, ApiError> {
         self.inner.events(&self.caller, query).await
-    }
-
-    async fn append_recording(&self, chunk: RecordingChunk) -> Result<(), ApiError> {
-        change!(self, append_recording(chunk))
-    }
-
-    async fn recording_size(&self, session: SessionId) -> Result<u64, ApiError> {
-        self.inner.recording_size(&self.caller, session).await
     }
 
     async fn recordings(&self) -> Result<Vec<RecordingInfo>, ApiError> {
@@ -301,25 +343,6 @@ impl AuthApi for Handle {
         self.inner.watch_inventory(&self.caller, after, wait).await
     }
 
-    async fn take_lease(&self, request: LeaseRequest) -> Result<LeaseAnswer, ApiError> {
-        change!(self, take_lease(request))
-    }
-
-    async fn report_leases(&self, report: LeaseReport) -> Result<(), ApiError> {
-        change!(self, report_leases(report))
-    }
-
-    async fn prove_session(
-        &self,
-        request: remoteler_core::SessionProofRequest,
-    ) -> Result<remoteler_core::SessionProven, ApiError> {
-        change!(self, prove_session(request))
-    }
-
-    async fn announce_app(&self, record: remoteler_core::AppRecord) -> Result<(), ApiError> {
-        change!(self, announce_app(record))
-    }
-
     async fn apps(&self) -> Result<Vec<remoteler_core::AppRecord>, ApiError> {
         self.inner.apps(&self.caller).await
     }
@@ -336,16 +359,5 @@ impl AuthApi for Handle {
         request: remoteler_core::AppCertificateRequest,
     ) -> Result<remoteler_core::AppCertified, ApiError> {
         change!(self, app_certificate(request))
-    }
-
-    async fn ended_app_sessions(
-        &self,
-        request: remoteler_core::AppSessionsRequest,
-    ) -> Result<remoteler_core::AppSessionsEnded, ApiError> {
-        change!(self, ended_app_sessions(request))
-    }
-
-    async fn app_token(&self, request: remoteler_core::AppTokenRequest) -> Result<remoteler_core::AppToken, ApiError> {
-        change!(self, app_token(request))
     }
 }

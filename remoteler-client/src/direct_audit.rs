@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use remoteler_core::{
-    AuditError, AuditEvent, AuditKind, AuditSink, AuthApi, Clock, ClusterName, OsEntropy, random_uuid,
+    AuditError, AuditEvent, AuditKind, AuditSink, Clock, ClusterName, HostApi, OsEntropy, random_uuid,
 };
 
 /// Sends each event at once.
 pub struct DirectAudit {
-    api: Arc<dyn AuthApi>,
+    api: Arc<dyn HostApi>,
     cluster: ClusterName,
     clock: Arc<dyn Clock>,
 }
@@ -18,7 +18,7 @@ pub struct DirectAudit {
 impl DirectAudit {
     /// To the auth service of `cluster`, as the host that `api` shows.
     #[must_use]
-    pub fn new(api: Arc<dyn AuthApi>, cluster: ClusterName, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(api: Arc<dyn HostApi>, cluster: ClusterName, clock: Arc<dyn Clock>) -> Self {
         Self { api, cluster, clock }
     }
 }

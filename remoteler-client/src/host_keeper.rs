@@ -5,7 +5,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuthApi, Clock, Heartbeat, InstanceId, OsEntropy, Policy, PolicySource, SharedPolicy,
+    ApiError, ApiErrorKind, Clock, Heartbeat, HostApi, InstanceId, OsEntropy, Policy, PolicySource, SharedPolicy,
     TrustAck, TrustAcked, random_uuid,
 };
 use remoteler_tunnel::{SharedTlsIdentity, Ways};
@@ -218,7 +218,7 @@ impl HostKeeper {
     ///
     /// # Cancel safety
     /// A dropped future leaves the old certificates or the new ones in use, on disk and in memory alike; calling again goes on.
-    pub async fn follow(&mut self, auth: &dyn AuthApi) -> Result<u64, KeeperError> {
+    pub async fn follow(&mut self, auth: &dyn HostApi) -> Result<u64, KeeperError> {
         let trust = self.policy.policy().trust.clone();
         let generation = trust.rotation.generation;
         if !self.state.fits(&trust, self.clock.now()) {
@@ -237,7 +237,7 @@ impl HostKeeper {
         Ok(generation)
     }
 
-    async fn renew(&mut self, auth: &dyn AuthApi) -> Result<(), KeeperError> {
+    async fn renew(&mut self, auth: &dyn HostApi) -> Result<(), KeeperError> {
         let certs = auth
             .renew_host(self.instance())
             .await
@@ -246,7 +246,7 @@ impl HostKeeper {
         Ok(self.show(renewed)?)
     }
 
-    async fn acknowledge(&mut self, auth: &dyn AuthApi, generation: u64) -> Result<TrustAcked, KeeperError> {
+    async fn acknowledge(&mut self, auth: &dyn HostApi, generation: u64) -> Result<TrustAcked, KeeperError> {
         // One that fails may be answered by another auth service the next time, of a version that knows of no heartbeats.
         let heartbeat = self.longest.take().map(|longest| self.wanted_heartbeat().min(longest));
         let acked = auth
@@ -274,13 +274,13 @@ impl HostKeeper {
     /// Follows every change until `stop`, and says as often as it has told that this host is there. A failure is logged once, and once more
     /// when it is over. A host that is shut out asks every 30 s only, and takes over what a rejoin writes within 2 s; any other
     /// within 30 s and before its next word. After `stop` it says its last word.
-    pub async fn run(mut self, auth: Arc<dyn AuthApi>, stop: CancellationToken) {
+    pub async fn run(mut self, auth: Arc<dyn HostApi>, stop: CancellationToken) {
         self.run_until(&auth, &stop).await;
         self.say_farewell(&*auth).await;
     }
 
     /// For a host that is gone in order and spoke seldom: its next run may speak for it as soon as that of others. Takes 3 s at the most.
-    pub async fn say_farewell(&mut self, auth: &dyn AuthApi) {
+    pub async fn say_farewell(&mut self, auth: &dyn HostApi) {
         let seldom = !self.heartbeat.borrow().is_default();
         let Some(generation) = self.acknowledged.filter(|_| seldom && self.standing.borrow().is_none()) else { return };
         if let Some(elsewhere) = &mut self.elsewhere {
@@ -291,7 +291,7 @@ impl HostKeeper {
     }
 
     /// The same for a keeper that rests after `stop` and may be run again.
-    pub async fn run_until(&mut self, auth: &Arc<dyn AuthApi>, stop: &CancellationToken) {
+    pub async fn run_until(&mut self, auth: &Arc<dyn HostApi>, stop: &CancellationToken) {
         let mut acknowledged = None;
         let mut failing = false;
         let mut next = Instant::now();

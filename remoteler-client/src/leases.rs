@@ -9,7 +9,7 @@ use std::{
 
 use async_trait::async_trait;
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuthApi, ConnectionCount, ConnectionKind, ConnectionLease, EndReason, LEASE_LIFE,
+    ApiError, ApiErrorKind, ConnectionCount, ConnectionKind, ConnectionLease, EndReason, HostApi, LEASE_LIFE,
     LeaseReport, LeaseRequest, LockMode, MAX_LEASES_IN_REPORT, OsEntropy, Place, UserName, random_uuid,
 };
 use tokio::{
@@ -23,7 +23,7 @@ use crate::policy::jittered;
 
 /// Counts connections at the auth service. Somebody calls [`LeaseKeeper::run`] for as long as there are any.
 pub struct LeaseKeeper {
-    api: Arc<dyn AuthApi>,
+    api: Arc<dyn HostApi>,
     list: Arc<List>,
 }
 
@@ -68,7 +68,7 @@ struct Held {
 impl LeaseKeeper {
     /// That asks `api`, as the host that this is.
     #[must_use]
-    pub fn new(api: Arc<dyn AuthApi>) -> Arc<Self> {
+    pub fn new(api: Arc<dyn HostApi>) -> Arc<Self> {
         Arc::new(Self { api, list: Arc::default() })
     }
 

@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use remoteler_core::{
-    ApiError, AuthApi, Clock, ClusterName, Entropy, Knowledge, LOCKS_HOLD, OsEntropy, Policy, PolicyLimits,
+    ApiError, Clock, ClusterName, Entropy, HostApi, Knowledge, LOCKS_HOLD, OsEntropy, Policy, PolicyLimits,
     PolicySource, PolicyUpdate, PolicyVersion, PolicyView, Resource, ResourceKind, Role, SharedPolicy, SystemClock,
     TrustBundle, fill_random, wire,
 };
@@ -129,7 +129,7 @@ impl PolicyRefresher {
     ///
     /// # Errors
     /// [`PolicyError`]; the view is as it was then. When only the copy on disk fails, the view is the new one.
-    pub async fn refresh(&mut self, auth: &dyn AuthApi) -> Result<bool, PolicyError> {
+    pub async fn refresh(&mut self, auth: &dyn HostApi) -> Result<bool, PolicyError> {
         let answer = auth.policy(self.kept.version, Duration::ZERO).await;
         self.take(answer)
     }
@@ -168,7 +168,7 @@ impl PolicyRefresher {
 
     /// Follows the rules until `stop`: one request waits at the auth service for them to change. Failures are logged once, and once more when
     /// they are over; only after a failure there is a pause, of random length, so that an auth service that comes back is not stormed.
-    pub async fn run(mut self, auth: Arc<dyn AuthApi>, stop: CancellationToken) {
+    pub async fn run(mut self, auth: Arc<dyn HostApi>, stop: CancellationToken) {
         let mut failures = 0_u32;
         loop {
             let asked_at = Instant::now();

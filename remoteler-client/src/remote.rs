@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuditEvent, AuthApi, Clock, EventQuery, ExplainRequest, Explanation, HostCerts, InstanceId,
-    InventoryUpdate, Invite, JoinRequest, KubeRecord, LeaseAnswer, LeaseReport, LeaseRequest, LoginRequest,
+    ApiError, ApiErrorKind, AuditEvent, AuthApi, Clock, EventQuery, ExplainRequest, Explanation, HostApi, HostCerts,
+    InstanceId, InventoryUpdate, Invite, JoinRequest, KubeRecord, LeaseAnswer, LeaseReport, LeaseRequest, LoginRequest,
     NewRevocation, NewToken, NewUser, NodeRecord, Ping, PolicyUpdate, PolicyVersion, RecordingChunk, RecordingInfo,
     Resource, ResourceKind, Revision, Revocation, RevocationList, RevocationListName, RevocationTarget, RotateRequest,
     RotationStatus, Secret, SessionId, SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary,
@@ -187,6 +187,104 @@ fn with_query(path: &str, query: &impl Serialize) -> String {
 }
 
 #[async_trait]
+impl HostApi for RemoteAuth {
+    async fn renew_host(&self, instance: Option<InstanceId>) -> Result<HostCerts, ApiError> {
+        let path = with_query(wire::RENEW_HOST, &wire::RenewQuery { instance });
+        self.call(Call { method: Method::POST, path, content_type: None, body: Bytes::new(), waits: Duration::ZERO })
+            .await
+    }
+
+    async fn acknowledge_trust(&self, ack: TrustAck) -> Result<TrustAcked, ApiError> {
+        let answer = self.exchange(&send(Method::PUT, wire::TRUST_ACK, &ack)).await?;
+        // An auth service of an earlier version answers nothing.
+        Ok(serde_json::from_slice(&answer.body).unwrap_or_default())
+    }
+
+    async fn policy(&self, known: Option<PolicyVersion>, wait: Duration) -> Result<Option<PolicyUpdate>, ApiError> {
+        let asking = |most: Duration| {
+            let wait = wait.min(most);
+            let call = get(with_query(wire::POLICY, &wire::PolicyQuery { known, wait_seconds: wait.as_secs() }));
+            // What waits no longer than others has their time.
+            Call { waits: wait.saturating_sub(wire::MAX_WAIT), ..call }
+        };
+        let call = asking(wire::MAX_WAIT);
+        let answer = match self.exchange_linked(&asking(wire::LONGEST_WAIT)).await {
+            Some(answer) => answer?,
+            // A connection of its own may be lost without a word.
+            None => self.judge(self.http.call(&call).await)?,
+        };
+        if answer.status == StatusCode::NO_CONTENT { Ok(None) } else { self.read(&call, &answer).map(Some) }
+    }
+
+    async fn announce_node(&self, record: NodeRecord) -> Result<(), ApiError> {
+        let path = wire::path(wire::NODE, &record.host_id.to_string());
+        self.run(send(Method::PUT, path, &record)).await
+    }
+
+    async fn announce_kube(&self, record: KubeRecord) -> Result<(), ApiError> {
+        let path = wire::path(wire::KUBE_CLUSTER, record.name.as_str());
+        self.run(send(Method::PUT, path, &record)).await
+    }
+
+    async fn announce_proxy(&self, public_addr: String) -> Result<(), ApiError> {
+        self.run(send(Method::PUT, wire::PROXY, &wire::ProxyAnnouncement { public_addr })).await
+    }
+
+    async fn record_events(&self, events: Vec<AuditEvent>) -> Result<(), ApiError> {
+        self.run(send(Method::POST, wire::EVENTS, &events)).await
+    }
+
+    async fn record_texts(&self, texts: Vec<String>) -> Result<(), ApiError> {
+        let (body, path) = (format!("[{}]", texts.join(",")).into(), wire::EVENTS.into());
+        let content_type = Some(wire::JSON);
+        self.run(Call { method: Method::POST, path, content_type, body, waits: Duration::ZERO }).await
+    }
+
+    async fn append_recording(&self, chunk: RecordingChunk) -> Result<(), ApiError> {
+        let path = wire::path(wire::RECORDING, &chunk.session_id.to_string());
+        let path = with_query(&path, &wire::ChunkQuery { offset: chunk.offset, last: chunk.last });
+        let body = chunk.octets.into();
+        self.run(Call { method: Method::PUT, path, content_type: Some(wire::OCTETS), body, waits: Duration::ZERO })
+            .await
+    }
+
+    async fn recording_size(&self, session: SessionId) -> Result<u64, ApiError> {
+        self.call(get(wire::path(wire::RECORDING_SIZE, &session.to_string()))).await
+    }
+
+    async fn take_lease(&self, request: LeaseRequest) -> Result<LeaseAnswer, ApiError> {
+        self.call(send(Method::POST, wire::LEASES, &request)).await
+    }
+
+    async fn report_leases(&self, report: LeaseReport) -> Result<(), ApiError> {
+        self.run(send(Method::PUT, wire::LEASES, &report)).await
+    }
+
+    async fn prove_session(
+        &self,
+        request: remoteler_core::SessionProofRequest,
+    ) -> Result<remoteler_core::SessionProven, ApiError> {
+        self.call(send(Method::POST, wire::SESSION_PROOFS, &request)).await
+    }
+
+    async fn announce_app(&self, record: remoteler_core::AppRecord) -> Result<(), ApiError> {
+        let path = wire::path(wire::APP, record.name.as_str());
+        self.run(send(Method::PUT, path, &record)).await
+    }
+
+    async fn ended_app_sessions(
+        &self,
+        request: remoteler_core::AppSessionsRequest,
+    ) -> Result<remoteler_core::AppSessionsEnded, ApiError> {
+        self.call(send(Method::POST, wire::APP_SESSIONS_ENDED, &request)).await
+    }
+
+    async fn app_token(&self, request: remoteler_core::AppTokenRequest) -> Result<remoteler_core::AppToken, ApiError> {
+        self.call(send(Method::POST, wire::APP_TOKENS, &request)).await
+    }
+}
+
+#[async_trait]
 impl AuthApi for RemoteAuth {
     async fn ping(&self) -> Result<Ping, ApiError> {
         self.call(get(wire::PING)).await
@@ -210,18 +308,6 @@ impl AuthApi for RemoteAuth {
 
     async fn join(&self, request: JoinRequest) -> Result<HostCerts, ApiError> {
         self.call(send(Method::POST, wire::JOIN, &request)).await
-    }
-
-    async fn renew_host(&self, instance: Option<InstanceId>) -> Result<HostCerts, ApiError> {
-        let path = with_query(wire::RENEW_HOST, &wire::RenewQuery { instance });
-        self.call(Call { method: Method::POST, path, content_type: None, body: Bytes::new(), waits: Duration::ZERO })
-            .await
-    }
-
-    async fn acknowledge_trust(&self, ack: TrustAck) -> Result<TrustAcked, ApiError> {
-        let answer = self.exchange(&send(Method::PUT, wire::TRUST_ACK, &ack)).await?;
-        // An auth service of an earlier version answers nothing.
-        Ok(serde_json::from_slice(&answer.body).unwrap_or_default())
     }
 
     async fn rotations(&self) -> Result<Vec<RotationStatus>, ApiError> {
@@ -252,38 +338,8 @@ impl AuthApi for RemoteAuth {
         self.call(get(wire::path(wire::REVOCATION_LIST, &name.to_string()))).await
     }
 
-    async fn policy(&self, known: Option<PolicyVersion>, wait: Duration) -> Result<Option<PolicyUpdate>, ApiError> {
-        let asking = |most: Duration| {
-            let wait = wait.min(most);
-            let call = get(with_query(wire::POLICY, &wire::PolicyQuery { known, wait_seconds: wait.as_secs() }));
-            // What waits no longer than others has their time.
-            Call { waits: wait.saturating_sub(wire::MAX_WAIT), ..call }
-        };
-        let call = asking(wire::MAX_WAIT);
-        let answer = match self.exchange_linked(&asking(wire::LONGEST_WAIT)).await {
-            Some(answer) => answer?,
-            // A connection of its own may be lost without a word.
-            None => self.judge(self.http.call(&call).await)?,
-        };
-        if answer.status == StatusCode::NO_CONTENT { Ok(None) } else { self.read(&call, &answer).map(Some) }
-    }
-
     async fn roles(&self) -> Result<Vec<Resource>, ApiError> {
         self.call(get(wire::ROLES)).await
-    }
-
-    async fn announce_node(&self, record: NodeRecord) -> Result<(), ApiError> {
-        let path = wire::path(wire::NODE, &record.host_id.to_string());
-        self.run(send(Method::PUT, path, &record)).await
-    }
-
-    async fn announce_kube(&self, record: KubeRecord) -> Result<(), ApiError> {
-        let path = wire::path(wire::KUBE_CLUSTER, record.name.as_str());
-        self.run(send(Method::PUT, path, &record)).await
-    }
-
-    async fn announce_proxy(&self, public_addr: String) -> Result<(), ApiError> {
-        self.run(send(Method::PUT, wire::PROXY, &wire::ProxyAnnouncement { public_addr })).await
     }
 
     async fn nodes(&self) -> Result<Vec<Arc<NodeRecord>>, ApiError> {
@@ -295,24 +351,8 @@ impl AuthApi for RemoteAuth {
         self.call(get(wire::KUBE_CLUSTERS)).await
     }
 
-    async fn record_events(&self, events: Vec<AuditEvent>) -> Result<(), ApiError> {
-        self.run(send(Method::POST, wire::EVENTS, &events)).await
-    }
-
     async fn events(&self, query: EventQuery) -> Result<Vec<AuditEvent>, ApiError> {
         self.call(get(with_query(wire::EVENTS, &query))).await
-    }
-
-    async fn append_recording(&self, chunk: RecordingChunk) -> Result<(), ApiError> {
-        let path = wire::path(wire::RECORDING, &chunk.session_id.to_string());
-        let path = with_query(&path, &wire::ChunkQuery { offset: chunk.offset, last: chunk.last });
-        let body = chunk.octets.into();
-        self.run(Call { method: Method::PUT, path, content_type: Some(wire::OCTETS), body, waits: Duration::ZERO })
-            .await
-    }
-
-    async fn recording_size(&self, session: SessionId) -> Result<u64, ApiError> {
-        self.call(get(wire::path(wire::RECORDING_SIZE, &session.to_string()))).await
     }
 
     async fn recordings(&self) -> Result<Vec<RecordingInfo>, ApiError> {
@@ -484,26 +524,6 @@ impl AuthApi for RemoteAuth {
         self.call(get(with_query(wire::INVENTORY, &wire::InventoryQuery { after, wait_seconds }))).await
     }
 
-    async fn take_lease(&self, request: LeaseRequest) -> Result<LeaseAnswer, ApiError> {
-        self.call(send(Method::POST, wire::LEASES, &request)).await
-    }
-
-    async fn report_leases(&self, report: LeaseReport) -> Result<(), ApiError> {
-        self.run(send(Method::PUT, wire::LEASES, &report)).await
-    }
-
-    async fn prove_session(
-        &self,
-        request: remoteler_core::SessionProofRequest,
-    ) -> Result<remoteler_core::SessionProven, ApiError> {
-        self.call(send(Method::POST, wire::SESSION_PROOFS, &request)).await
-    }
-
-    async fn announce_app(&self, record: remoteler_core::AppRecord) -> Result<(), ApiError> {
-        let path = wire::path(wire::APP, record.name.as_str());
-        self.run(send(Method::PUT, path, &record)).await
-    }
-
     async fn apps(&self) -> Result<Vec<remoteler_core::AppRecord>, ApiError> {
         self.call(get(wire::APPS)).await
     }
@@ -520,17 +540,6 @@ impl AuthApi for RemoteAuth {
         request: remoteler_core::AppCertificateRequest,
     ) -> Result<remoteler_core::AppCertified, ApiError> {
         self.call(send(Method::POST, wire::APP_CERTIFICATES, &request)).await
-    }
-
-    async fn ended_app_sessions(
-        &self,
-        request: remoteler_core::AppSessionsRequest,
-    ) -> Result<remoteler_core::AppSessionsEnded, ApiError> {
-        self.call(send(Method::POST, wire::APP_SESSIONS_ENDED, &request)).await
-    }
-
-    async fn app_token(&self, request: remoteler_core::AppTokenRequest) -> Result<remoteler_core::AppToken, ApiError> {
-        self.call(send(Method::POST, wire::APP_TOKENS, &request)).await
     }
 }
 

@@ -11,7 +11,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use remoteler_core::{
-    AuditError, AuditEvent, AuditKind, AuditSink, AuthApi, Clock, ClusterName, HostId, OsEntropy, random_uuid,
+    AuditError, AuditEvent, AuditKind, AuditSink, Clock, ClusterName, HostApi, HostId, OsEntropy, random_uuid,
 };
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -98,7 +98,7 @@ impl SpooledAudit {
     /// Uploads until `stop`, then once more for at most 5 s. At least once: an event may be sent twice, its `uid` tells.
     ///
     /// While the auth service is away it is tried again after 0.5 s at first and 30 s at last. One upload runs at a time.
-    pub async fn upload(&self, auth: Arc<dyn AuthApi>, stop: CancellationToken) {
+    pub async fn upload(&self, auth: Arc<dyn HostApi>, stop: CancellationToken) {
         self.uploader.run(&self.requests, &self.fresh, &*auth, stop).await;
     }
 }

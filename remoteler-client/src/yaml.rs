@@ -1,5 +1,6 @@
 //! YAML in and out, by one library that may change. Owns its options and the one-line form of its mistakes.
 
+use remoteler_core::Erased;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_saphyr::{DuplicateKeyPolicy, SnippetMode};
 
@@ -18,7 +19,8 @@ pub(crate) fn read<T: DeserializeOwned>(text: &str) -> Result<T, YamlError> {
         duplicate_keys: DuplicateKeyPolicy::Error,
         with_snippet: false,
     };
-    serde_saphyr::from_str_with_options(text, options).map_err(|cause| {
+    let read = serde_saphyr::from_str_with_options(text, options).map(|Erased(value)| value);
+    read.map_err(|cause| {
         let line = cause.location().map(|location| location.line()).filter(|line| *line > 0);
         let plain = cause.without_snippet().render_with_options(serde_saphyr::render_options! {
             snippets: SnippetMode::Off,

@@ -356,12 +356,65 @@ pub struct RecordingChunk {
     pub last: bool,
 }
 
+/// What a host asks for itself, whatever it runs: certificates, rules, its heartbeats, audit events, recordings and connections that are counted.
+///
+/// It is apart from [`AuthApi`] so that the program of a device holds these calls, and none of those of people and of proxies for them.
+/// What is said there of errors and cancel safety holds here.
+#[async_trait]
+pub trait HostApi: Send + Sync {
+    /// New certificates for the calling host, for the keys it joined with: same id, name, services and labels (I10); of the next generation
+    /// when `instance` is the run that speaks for the host. Hosts. [`ApiErrorKind::Copied`] when another machine does.
+    async fn renew_host(&self, instance: Option<InstanceId>) -> Result<HostCerts, ApiError>;
+    /// Says which generation of the trust bundle the calling host acts by. Hosts, at each change and as often as it says.
+    /// [`ApiErrorKind::Copied`] when another machine is that host.
+    async fn acknowledge_trust(&self, ack: TrustAck) -> Result<TrustAcked, ApiError>;
+
+    /// What of the rules differs from `known`, as soon as anything does, or `None` after `wait` (at most an hour): trust bundle, roles, locks and
+    /// settings. Hosts. A host that is locked is told that, and no roles.
+    async fn policy(&self, known: Option<PolicyVersion>, wait: Duration) -> Result<Option<PolicyUpdate>, ApiError>;
+
+    /// A node's heartbeat. That node.
+    async fn announce_node(&self, record: NodeRecord) -> Result<(), ApiError>;
+    /// A Kubernetes service's heartbeat. That service.
+    async fn announce_kube(&self, record: KubeRecord) -> Result<(), ApiError>;
+    /// A proxy's public address, for links and hints. Proxies.
+    async fn announce_proxy(&self, public_addr: String) -> Result<(), ApiError>;
+
+    /// Stores events of a service; one with a `uid` that is there already is passed over. Hosts. At most 1,000 at once.
+    /// On [`ApiErrorKind::RateLimited`] nothing was stored: keep them and send them again.
+    async fn record_events(&self, events: Vec<AuditEvent>) -> Result<(), ApiError>;
+    /// The same of events that are texts already ([`AuditEvent::to_text`]): who only passes them on does not read them.
+    /// [`ApiErrorKind::BadRequest`] when one of them is no event; nothing was stored then.
+    async fn record_texts(&self, texts: Vec<String>) -> Result<(), ApiError>;
+    /// Stores a part of a recording. The node whose session it is. On [`ApiErrorKind::Conflict`] ask [`HostApi::recording_size`];
+    /// on [`ApiErrorKind::RateLimited`] send it again later.
+    async fn append_recording(&self, chunk: RecordingChunk) -> Result<(), ApiError>;
+    /// Octets stored so far, 0 when none. The node whose session it is.
+    async fn recording_size(&self, session: SessionId) -> Result<u64, ApiError>;
+
+    /// Counts a connection of a user whose roles limit how many there may be, if there is room for it. Nodes and Kubernetes services.
+    async fn take_lease(&self, request: LeaseRequest) -> Result<LeaseAnswer, ApiError>;
+    /// Which counted connections the calling host holds, and which have ended. Nodes and Kubernetes services.
+    async fn report_leases(&self, report: LeaseReport) -> Result<(), ApiError>;
+    /// Takes a user's second factor for one session. Nodes, for sessions there; users, for themselves. [`ApiErrorKind::SecondFactorNeeded`] without a
+    /// code, [`ApiErrorKind::Unauthenticated`] for a wrong or used one, [`ApiErrorKind::Denied`] when the user has no factor.
+    async fn prove_session(&self, request: crate::SessionProofRequest) -> Result<crate::SessionProven, ApiError>;
+    /// A web application's heartbeat. Its service. Conflict when its address is that of another application, or of a proxy.
+    async fn announce_app(&self, record: crate::AppRecord) -> Result<(), ApiError>;
+    /// Which of these sessions with web applications have ended, or are none of the service's own applications. App services.
+    async fn ended_app_sessions(&self, request: crate::AppSessionsRequest)
+    -> Result<crate::AppSessionsEnded, ApiError>;
+    /// An identity token for who showed a certificate at a web application. Its service. [`ApiErrorKind::Unauthenticated`] when the certificate is not
+    /// believed or its session has ended, [`ApiErrorKind::Denied`] when its holder may not use the application.
+    async fn app_token(&self, request: crate::AppTokenRequest) -> Result<crate::AppToken, ApiError>;
+}
+
 /// The auth service, as one caller sees it. All methods are cancel safe: a dropped future has done all or nothing.
 ///
 /// Errors: [`ApiErrorKind::Denied`] when the caller may not, [`ApiErrorKind::Unavailable`] when the service does not answer;
 /// others are said where they matter.
 #[async_trait]
-pub trait AuthApi: Send + Sync {
+pub trait AuthApi: HostApi {
     /// Who the service is. Anybody.
     async fn ping(&self) -> Result<Ping, ApiError>;
     /// The authorities believed now. Anybody.
@@ -377,12 +430,6 @@ pub trait AuthApi: Send + Sync {
     /// before proves itself to be by [`JoinRequest::rejoin`].
     async fn join(&self, request: JoinRequest) -> Result<HostCerts, ApiError>;
 
-    /// New certificates for the calling host, for the keys it joined with: same id, name, services and labels (I10); of the next generation
-    /// when `instance` is the run that speaks for the host. Hosts. [`ApiErrorKind::Copied`] when another machine does.
-    async fn renew_host(&self, instance: Option<InstanceId>) -> Result<HostCerts, ApiError>;
-    /// Says which generation of the trust bundle the calling host acts by. Hosts, at each change and as often as it says.
-    /// [`ApiErrorKind::Copied`] when another machine is that host.
-    async fn acknowledge_trust(&self, ack: TrustAck) -> Result<TrustAcked, ApiError>;
     /// Where the rotations stand. Users who may read `cert_authority`.
     async fn rotations(&self) -> Result<Vec<RotationStatus>, ApiError>;
     /// Takes a step in a rotation. Users who may update `cert_authority`. Conflict when the phase cannot follow the present one, or
@@ -401,32 +448,15 @@ pub trait AuthApi: Send + Sync {
     /// The list of what is revoked, for programs that are not ours. Anybody.
     async fn revocation_list(&self, name: RevocationListName) -> Result<RevocationList, ApiError>;
 
-    /// What of the rules differs from `known`, as soon as anything does, or `None` after `wait` (at most an hour): trust bundle, roles, locks and
-    /// settings. Hosts. A host that is locked is told that, and no roles.
-    async fn policy(&self, known: Option<PolicyVersion>, wait: Duration) -> Result<Option<PolicyUpdate>, ApiError>;
     /// All role documents. Hosts, and users who may read roles.
     async fn roles(&self) -> Result<Vec<Resource>, ApiError>;
-    /// A node's heartbeat. That node.
-    async fn announce_node(&self, record: NodeRecord) -> Result<(), ApiError>;
-    /// A Kubernetes service's heartbeat. That service.
-    async fn announce_kube(&self, record: KubeRecord) -> Result<(), ApiError>;
-    /// A proxy's public address, for links and hints. Proxies.
-    async fn announce_proxy(&self, public_addr: String) -> Result<(), ApiError>;
     /// Nodes: all for proxies and administrators, for users those they may see.
     async fn nodes(&self) -> Result<Vec<Arc<NodeRecord>>, ApiError>;
     /// Kubernetes clusters: all for proxies and administrators, for users those they may see.
     async fn kube_clusters(&self) -> Result<Vec<KubeRecord>, ApiError>;
 
-    /// Stores events of a service; one with a `uid` that is there already is passed over. Hosts. At most 1,000 at once.
-    /// On [`ApiErrorKind::RateLimited`] nothing was stored: keep them and send them again.
-    async fn record_events(&self, events: Vec<AuditEvent>) -> Result<(), ApiError>;
     /// Events that fit `query`. Users who may list events.
     async fn events(&self, query: EventQuery) -> Result<Vec<AuditEvent>, ApiError>;
-    /// Stores a part of a recording. The node whose session it is. On [`ApiErrorKind::Conflict`] ask [`AuthApi::recording_size`];
-    /// on [`ApiErrorKind::RateLimited`] send it again later.
-    async fn append_recording(&self, chunk: RecordingChunk) -> Result<(), ApiError>;
-    /// Octets stored so far, 0 when none. The node whose session it is.
-    async fn recording_size(&self, session: SessionId) -> Result<u64, ApiError>;
     /// Recordings. Users who may list sessions see all, others their own.
     async fn recordings(&self) -> Result<Vec<RecordingInfo>, ApiError>;
     /// At most 1 MiB of a recording from `offset`; empty at the end. Users who may read sessions, others their own.
@@ -504,18 +534,10 @@ pub trait AuthApi: Send + Sync {
     async fn add_factor(&self, factor: crate::NewFactor) -> Result<crate::FactorAdded, ApiError>;
     /// Removes a factor of the calling user. Users, with a fresh proof. Conflict when it is the last one and everybody needs one.
     async fn remove_factor(&self, removal: crate::FactorRemoval) -> Result<(), ApiError>;
-    /// Counts a connection of a user whose roles limit how many there may be, if there is room for it. Nodes and Kubernetes services.
-    async fn take_lease(&self, request: LeaseRequest) -> Result<LeaseAnswer, ApiError>;
-    /// Which counted connections the calling host holds, and which have ended. Nodes and Kubernetes services.
-    async fn report_leases(&self, report: LeaseReport) -> Result<(), ApiError>;
+
     /// What has changed in the inventory after the revision `after`, as soon as anything has; after `wait` (at most 25 s) that nothing has. All there is,
     /// at once, when `after` is none or too long ago. Proxies and administrators.
     async fn inventory(&self, after: Option<Revision>, wait: Duration) -> Result<InventoryUpdate, ApiError>;
-    /// Takes a user's second factor for one session. Nodes, for sessions there; users, for themselves. [`ApiErrorKind::SecondFactorNeeded`] without a
-    /// code, [`ApiErrorKind::Unauthenticated`] for a wrong or used one, [`ApiErrorKind::Denied`] when the user has no factor.
-    async fn prove_session(&self, request: crate::SessionProofRequest) -> Result<crate::SessionProven, ApiError>;
-    /// A web application's heartbeat. Its service. Conflict when its address is that of another application, or of a proxy.
-    async fn announce_app(&self, record: crate::AppRecord) -> Result<(), ApiError>;
     /// Web applications: all for proxies and administrators, for users those they may see.
     async fn apps(&self) -> Result<Vec<crate::AppRecord>, ApiError>;
     /// Turns the one-time code of a launch into a session, once. Proxies. Not found when there is no such code of this browser for this application.
@@ -523,10 +545,4 @@ pub trait AuthApi: Send + Sync {
     /// Looks whether a session with a web application goes on, and issues a certificate in it. Proxies. [`ApiErrorKind::Unauthenticated`] when there is no
     /// such session for this application, or none any more; [`ApiErrorKind::Denied`] when its user may not use the application any more.
     async fn app_certificate(&self, request: crate::AppCertificateRequest) -> Result<crate::AppCertified, ApiError>;
-    /// Which of these sessions with web applications have ended, or are none of the service's own applications. App services.
-    async fn ended_app_sessions(&self, request: crate::AppSessionsRequest)
-    -> Result<crate::AppSessionsEnded, ApiError>;
-    /// An identity token for who showed a certificate at a web application. Its service. [`ApiErrorKind::Unauthenticated`] when the certificate is not
-    /// believed or its session has ended, [`ApiErrorKind::Denied`] when its holder may not use the application.
-    async fn app_token(&self, request: crate::AppTokenRequest) -> Result<crate::AppToken, ApiError>;
 }

@@ -24,6 +24,7 @@ mod cluster_settings;
 mod connector;
 mod decision;
 mod entropy;
+mod erased;
 pub mod evidence;
 mod explain;
 mod forward;
@@ -76,9 +77,9 @@ pub use access::{
 };
 pub use account::{Account, AccountWish, OwnCertificate, WebSession};
 pub use api::{
-    ApiError, ApiErrorKind, AuthApi, EventOutcome, EventQuery, HostCerts, Invite, JoinRequest, LEAST_LOGIN_TTL,
-    LoginRequest, NewToken, NewUser, Ping, RecordingChunk, SignUpRequest, TokenCreated, TokenSummary, UserCerts,
-    UserSummary,
+    ApiError, ApiErrorKind, AuthApi, EventOutcome, EventQuery, HostApi, HostCerts, Invite, JoinRequest,
+    LEAST_LOGIN_TTL, LoginRequest, NewToken, NewUser, Ping, RecordingChunk, SignUpRequest, TokenCreated, TokenSummary,
+    UserCerts, UserSummary,
 };
 pub use app::{
     AppAddress, AppCertificateRequest, AppCertified, AppCodeRequest, AppRecord, AppSessionOpened, AppSessionsEnded,
@@ -106,6 +107,7 @@ pub use connector::{
 };
 pub use decision::{Finding, RoleOutcome, Visibility};
 pub use entropy::{Entropy, OsEntropy, fill_random, random_uuid};
+pub use erased::Erased;
 pub use explain::{
     ExplainRequest, ExplainedKind, Explanation, ShownOptions, explain_app, explain_kube, explain_ssh,
     prospective_identity,

@@ -9,6 +9,7 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderValue, Uri};
+use remoteler_core::Erased;
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -108,7 +109,7 @@ impl Upstream {
     pub fn from_kubeconfig(path: &Path, context: Option<&str>) -> Result<Self, KubeconfigError> {
         let text = read(path)?;
         let text = String::from_utf8_lossy(&text);
-        let config: Kubeconfig = serde_saphyr::from_str(&text).map_err(|cause| {
+        let Erased(config): Erased<Kubeconfig> = serde_saphyr::from_str(&text).map_err(|cause| {
             // Without the lines around it: there may be keys and tokens in them.
             let reason = cause.without_snippet().to_string().lines().next().unwrap_or_default().to_owned();
             KubeconfigError::Parse { path: path.into(), reason }

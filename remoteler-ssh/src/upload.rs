@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use remoteler_core::{ApiError, ApiErrorKind, AuthApi, Entropy, RecordingChunk, SessionId, fill_random};
+use remoteler_core::{ApiError, ApiErrorKind, Entropy, HostApi, RecordingChunk, SessionId, fill_random};
 use rustix::fs::{FlockOperation, flock};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +19,7 @@ use crate::recorder::{CLOSED, PART, sync_parent};
 /// Uploads what lies in a directory of recordings. One for each directory.
 pub struct Uploader {
     dir: PathBuf,
-    api: Arc<dyn AuthApi>,
+    api: Arc<dyn HostApi>,
     entropy: Arc<dyn Entropy>,
     finished: Arc<Notify>,
 }
@@ -39,7 +39,7 @@ pub enum UploadError {
 impl Uploader {
     /// Makes one for `dir`; `finished` is what [`crate::Node::recording_finished`] gives.
     #[must_use]
-    pub fn new(dir: PathBuf, api: Arc<dyn AuthApi>, entropy: Arc<dyn Entropy>, finished: Arc<Notify>) -> Self {
+    pub fn new(dir: PathBuf, api: Arc<dyn HostApi>, entropy: Arc<dyn Entropy>, finished: Arc<Notify>) -> Self {
         Self { dir, api, entropy, finished }
     }
 

@@ -10,12 +10,8 @@ use std::{
 
 use async_trait::async_trait;
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuditEvent, AuthApi, EventQuery, HostCerts, InstanceId, InventoryUpdate, Invite,
-    JoinRequest, KubeRecord, LeaseAnswer, LeaseReport, LeaseRequest, LoginRequest, NewRevocation, NewToken, NewUser,
-    NodeRecord, OsEntropy, Ping, PolicyUpdate, PolicyVersion, RecordingChunk, RecordingInfo, Resource, ResourceKind,
-    Revision, Revocation, RevocationList, RevocationListName, RevocationTarget, RotateRequest, RotationStatus, Secret,
-    SessionId, SignRequest, SignUpRequest, SignedCertificates, TokenCreated, TokenSummary, TrustAck, TrustAcked,
-    TrustBundle, UserCerts, UserName, UserSummary, evidence,
+    ApiError, ApiErrorKind, AuditEvent, HostApi, HostCerts, InstanceId, KubeRecord, LeaseAnswer, LeaseReport,
+    LeaseRequest, NodeRecord, OsEntropy, PolicyUpdate, PolicyVersion, RecordingChunk, SessionId, TrustAck, TrustAcked,
 };
 use remoteler_ssh::Uploader;
 use tokio::sync::Notify;
@@ -47,52 +43,29 @@ fn absent<T>() -> Result<T, ApiError> {
 }
 
 #[async_trait]
-impl AuthApi for Store {
+impl HostApi for Store {
     async fn prove_session(
         &self,
         _: remoteler_core::SessionProofRequest,
     ) -> Result<remoteler_core::SessionProven, ApiError> {
         absent()
     }
+
     async fn announce_app(&self, _: remoteler_core::AppRecord) -> Result<(), ApiError> {
         absent()
     }
-    async fn apps(&self) -> Result<Vec<remoteler_core::AppRecord>, ApiError> {
-        absent()
-    }
-    async fn redeem_app_code(
-        &self,
-        _: remoteler_core::AppCodeRequest,
-    ) -> Result<remoteler_core::AppSessionOpened, ApiError> {
-        absent()
-    }
-    async fn app_certificate(
-        &self,
-        _: remoteler_core::AppCertificateRequest,
-    ) -> Result<remoteler_core::AppCertified, ApiError> {
-        absent()
-    }
+
     async fn ended_app_sessions(
         &self,
         _: remoteler_core::AppSessionsRequest,
     ) -> Result<remoteler_core::AppSessionsEnded, ApiError> {
         absent()
     }
+
     async fn app_token(&self, _: remoteler_core::AppTokenRequest) -> Result<remoteler_core::AppToken, ApiError> {
         absent()
     }
-    async fn factors(&self) -> Result<Vec<remoteler_core::Factor>, ApiError> {
-        absent()
-    }
-    async fn offer_factor(&self, _: remoteler_core::FreshProof) -> Result<remoteler_core::OfferedTotp, ApiError> {
-        absent()
-    }
-    async fn add_factor(&self, _: remoteler_core::NewFactor) -> Result<remoteler_core::FactorAdded, ApiError> {
-        absent()
-    }
-    async fn remove_factor(&self, _: remoteler_core::FactorRemoval) -> Result<(), ApiError> {
-        absent()
-    }
+
     async fn append_recording(&self, chunk: RecordingChunk) -> Result<(), ApiError> {
         assert!(chunk.octets.len() <= 1024 * 1024);
         {
@@ -117,187 +90,42 @@ impl AuthApi for Store {
         Ok(self.stored.lock().unwrap().get(&session).map_or(0, |(octets, _)| octets.len() as u64))
     }
 
-    async fn start_backup(&self) -> Result<remoteler_core::BackupStatus, ApiError> {
-        absent()
-    }
-
-    async fn backup(&self, _: String) -> Result<remoteler_core::BackupStatus, ApiError> {
-        absent()
-    }
-
-    async fn read_backup(&self, _: String, _: u64) -> Result<Vec<u8>, ApiError> {
-        absent()
-    }
-
-    async fn ping(&self) -> Result<Ping, ApiError> {
-        absent()
-    }
-    async fn trust_bundle(&self) -> Result<TrustBundle, ApiError> {
-        absent()
-    }
-    async fn login(&self, _: LoginRequest) -> Result<UserCerts, ApiError> {
-        absent()
-    }
-    async fn sign_up(&self, _: SignUpRequest) -> Result<remoteler_core::SignedUp, ApiError> {
-        absent()
-    }
-    async fn invited_user(&self, _: Secret) -> Result<remoteler_core::Invited, ApiError> {
-        absent()
-    }
-    async fn join(&self, _: JoinRequest) -> Result<HostCerts, ApiError> {
-        absent()
-    }
     async fn renew_host(&self, _: Option<InstanceId>) -> Result<HostCerts, ApiError> {
         absent()
     }
+
     async fn acknowledge_trust(&self, _: TrustAck) -> Result<TrustAcked, ApiError> {
         absent()
     }
-    async fn rotations(&self) -> Result<Vec<RotationStatus>, ApiError> {
-        absent()
-    }
-    async fn rotate(&self, _: RotateRequest) -> Result<RotationStatus, ApiError> {
-        absent()
-    }
-    async fn sign_certificates(&self, _: SignRequest) -> Result<SignedCertificates, ApiError> {
-        absent()
-    }
-    async fn revoke(&self, _: NewRevocation) -> Result<Revocation, ApiError> {
-        absent()
-    }
-    async fn revocations(&self) -> Result<Vec<Revocation>, ApiError> {
-        absent()
-    }
-    async fn unrevoke(&self, _: RevocationTarget) -> Result<(), ApiError> {
-        absent()
-    }
-    async fn revocation_list(&self, _: RevocationListName) -> Result<RevocationList, ApiError> {
-        absent()
-    }
+
     async fn policy(&self, _: Option<PolicyVersion>, _: Duration) -> Result<Option<PolicyUpdate>, ApiError> {
         absent()
     }
-    async fn roles(&self) -> Result<Vec<Resource>, ApiError> {
-        absent()
-    }
+
     async fn announce_node(&self, _: NodeRecord) -> Result<(), ApiError> {
         absent()
     }
+
     async fn announce_kube(&self, _: KubeRecord) -> Result<(), ApiError> {
         absent()
     }
+
     async fn announce_proxy(&self, _: String) -> Result<(), ApiError> {
         absent()
     }
-    async fn nodes(&self) -> Result<Vec<Arc<NodeRecord>>, ApiError> {
-        absent()
-    }
-    async fn kube_clusters(&self) -> Result<Vec<KubeRecord>, ApiError> {
-        absent()
-    }
+
     async fn record_events(&self, _: Vec<AuditEvent>) -> Result<(), ApiError> {
         absent()
     }
-    async fn events(&self, _: EventQuery) -> Result<Vec<AuditEvent>, ApiError> {
-        absent()
-    }
-    async fn recordings(&self) -> Result<Vec<RecordingInfo>, ApiError> {
-        absent()
-    }
-    async fn read_recording(&self, _: SessionId, _: u64) -> Result<Vec<u8>, ApiError> {
-        absent()
-    }
-    async fn create_user(&self, _: NewUser) -> Result<Invite, ApiError> {
-        absent()
-    }
-    async fn update_user(&self, _: NewUser) -> Result<(), ApiError> {
-        absent()
-    }
-    async fn users(&self) -> Result<Vec<UserSummary>, ApiError> {
-        absent()
-    }
-    async fn delete_user(&self, _: UserName) -> Result<(), ApiError> {
-        absent()
-    }
-    async fn reset_user(&self, _: UserName) -> Result<Invite, ApiError> {
-        absent()
-    }
-    async fn set_password(&self, _: UserName, _: Secret) -> Result<(), ApiError> {
-        absent()
-    }
-    async fn create_token(&self, _: NewToken) -> Result<TokenCreated, ApiError> {
-        absent()
-    }
-    async fn tokens(&self) -> Result<Vec<TokenSummary>, ApiError> {
-        absent()
-    }
-    async fn delete_token(&self, _: Secret) -> Result<(), ApiError> {
-        absent()
-    }
-    async fn resources(&self, _: ResourceKind, _: Option<String>) -> Result<Vec<Resource>, ApiError> {
-        absent()
-    }
-    async fn put_resource(&self, _: Resource, _: bool) -> Result<(), ApiError> {
-        absent()
-    }
-    async fn put_policy(&self, _: Vec<Resource>, _: bool) -> Result<(), ApiError> {
-        absent()
-    }
-    async fn explain(&self, _: remoteler_core::ExplainRequest) -> Result<Vec<remoteler_core::Explanation>, ApiError> {
-        absent()
-    }
-    async fn delete_resource(&self, _: ResourceKind, _: String) -> Result<(), ApiError> {
-        absent()
-    }
-    async fn connector_secrets(&self, _: ResourceKind, _: Option<String>) -> Result<Vec<Resource>, ApiError> {
-        absent()
-    }
-    async fn create_rejoin_token(&self, _: String) -> Result<TokenCreated, ApiError> {
+
+    async fn record_texts(&self, _: Vec<String>) -> Result<(), ApiError> {
         absent()
     }
 
-    async fn audit_checkpoint(&self) -> Result<evidence::ExportStart, ApiError> {
-        absent()
-    }
-
-    async fn start_export(&self, _: evidence::ExportQuery) -> Result<evidence::ExportStart, ApiError> {
-        absent()
-    }
-
-    async fn export_tile(&self, _: evidence::ExportTileQuery) -> Result<evidence::ExportTile, ApiError> {
-        absent()
-    }
-
-    async fn login_methods(&self) -> Result<remoteler_core::LoginMethods, ApiError> {
-        absent()
-    }
-
-    async fn begin_login(&self, _: remoteler_core::BeginLogin) -> Result<remoteler_core::LoginBegun, ApiError> {
-        absent()
-    }
-
-    async fn browser_step(&self, _: remoteler_core::BrowserStep) -> Result<remoteler_core::BrowserAnswer, ApiError> {
-        absent()
-    }
-
-    async fn poll_login(&self, _: remoteler_core::LoginPoll) -> Result<remoteler_core::LoginProgress, ApiError> {
-        absent()
-    }
-
-    async fn redeem_login(&self, _: remoteler_core::RedeemLogin) -> Result<remoteler_core::SealedCerts, ApiError> {
-        absent()
-    }
-
-    async fn test_connector(&self, _: remoteler_core::Resource) -> Result<remoteler_core::LoginBegun, ApiError> {
-        absent()
-    }
-
-    async fn inventory(&self, _: Option<Revision>, _: Duration) -> Result<InventoryUpdate, ApiError> {
-        absent()
-    }
     async fn take_lease(&self, _: LeaseRequest) -> Result<LeaseAnswer, ApiError> {
         absent()
     }
+
     async fn report_leases(&self, _: LeaseReport) -> Result<(), ApiError> {
         absent()
     }

@@ -15,8 +15,8 @@ use std::{
 use remoteler_auth::{Database, EventLog};
 use remoteler_client::{AuthTrust, HostState, KeyPairs, RemoteAuth};
 use remoteler_core::{
-    AuditEvent, AuditKind, AuthApi, Clock, ClusterName, ConnectionFields, LoginRequest, NewUser, SessionFields,
-    SystemClock,
+    AuditEvent, AuditKind, AuthApi, Clock, ClusterName, ConnectionFields, HostApi, LoginRequest, NewUser,
+    SessionFields, SystemClock,
 };
 use remoteler_tests::{Cluster, ClusterOptions, Draw, eventually_within};
 use remoteler_tunnel::SharedTlsIdentity;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 #[cfg(feature = "app")]
 use remoteler_app::AppService;
-use remoteler_core::{ApiError, ApiErrorKind, AuthApi, Heartbeat, NodeRecord};
+use remoteler_core::{ApiError, ApiErrorKind, Heartbeat, HostApi, NodeRecord};
 #[cfg(feature = "kube")]
 use remoteler_kube::KubeService;
 use tokio::sync::watch;
@@ -42,7 +42,7 @@ type Refused = BTreeMap<String, String>;
 /// # Errors
 /// The first announcement that was not taken, but for those that are refused for what they say.
 pub(crate) async fn announce(
-    api: &dyn AuthApi,
+    api: &dyn HostApi,
     announced: &Announced,
     heartbeat: Heartbeat,
 ) -> Result<Refused, ApiError> {
@@ -152,7 +152,7 @@ impl Pulse {
 /// Announces again and again until `stop`, first after `wait`, then as often as the host says that it is there; at once when that or the labels
 /// change, and sooner after a failure.
 pub(crate) async fn run(
-    api: Arc<dyn AuthApi>,
+    api: Arc<dyn HostApi>,
     announced: Announced,
     pulse: Pulse,
     wait: Duration,

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use remoteler_client::{KeyPairs, KubeCredential, KubeSession, StoredLogin};
 use remoteler_core::{
-    ApiErrorKind, AppName, AuthApi, Clock as _, ExplainRequest, KubeClusterName, OsEntropy, Secret, SessionId,
+    ApiErrorKind, AppName, AuthApi, Clock as _, ExplainRequest, HostApi, KubeClusterName, OsEntropy, Secret, SessionId,
     SessionProofRequest, SessionProven, SessionPurpose, SystemClock, Timestamp, random_uuid, wire,
 };
 use remoteler_ssh::{Answerer, Question};

@@ -34,6 +34,21 @@ async fn a_hosts_events_are_kept_once_however_often_they_come() {
 }
 
 #[tokio::test]
+async fn an_events_text_is_kept_as_the_event_and_what_is_no_event_takes_the_others_along() {
+    let cluster = Cluster::start().await;
+    let certs = cluster.join("edge", &[SystemRole::Node], &[]).await;
+    let api = cluster.as_host(&certs);
+    let sent = event(&cluster, exec(&certs.host_id.to_string()));
+    let text = sent.to_text().unwrap();
+    let unknown = text.replace("\"exec\"", "\"no.such.event\"");
+    assert_ne!(unknown, text);
+    assert_eq!(kind(api.record_texts(vec![text.clone(), unknown]).await), ApiErrorKind::BadRequest);
+    assert!(cluster.events("exec").await.is_empty());
+    api.record_texts(vec![text]).await.unwrap();
+    assert_eq!(cluster.events("exec").await, [sent]);
+}
+
+#[tokio::test]
 async fn a_host_cannot_forge_the_events_of_others() {
     let cluster = Cluster::start().await;
     let edge = cluster.join("edge", &[SystemRole::Node], &[]).await;

@@ -3,7 +3,7 @@
 use std::{num::NonZeroUsize, path::PathBuf, sync::Arc};
 
 use remoteler_core::{
-    ApiError, ApiErrorKind, AuditSink, AuthApi, Clock, Entropy, LiveWork, NodeName, OsEntropy, SystemClock,
+    ApiError, ApiErrorKind, AuditSink, Clock, Entropy, HostApi, LiveWork, NodeName, OsEntropy, SystemClock,
 };
 use remoteler_tunnel::{
     AgentConfig, ClientTls, Limits, Offer, PolicyTrust, ReplayBudget, ServerTls, Services, TargetKind, TlsConfigError,
@@ -242,7 +242,7 @@ impl AgentBuilder {
         let shown = keeper.identities();
         let trust = AuthTrust::Policy(policy.clone());
         let remote = RemoteAuth::tls_by_clock(&self.proxy, Some(shown.client.clone()), trust, shared_clock.clone())?;
-        let api: Arc<dyn AuthApi> = Arc::new(remote.by(&ways).or_through(&links));
+        let api: Arc<dyn HostApi> = Arc::new(remote.by(&ways).or_through(&links));
         if let Err(cause) = refresher.refresh(&*api).await {
             tracing::warn!(%cause, "the cluster's rules were not fetched; the last known ones are in force");
         }

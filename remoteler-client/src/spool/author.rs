@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use remoteler_core::{
-    AuditError, AuditEvent, AuditKind, Clock, ClusterName, HostId, OsEntropy, Timestamp, evidence::ChainHead,
+    AuditError, AuditEvent, AuditKind, Clock, ClusterName, HostId, OsEntropy, Timestamp,
+    evidence::{ChainHead, ChainLink},
     random_uuid,
 };
+
+use serde::Deserialize;
 
 use super::segments::Segments;
 use crate::files::FileError;
@@ -21,6 +24,12 @@ pub(super) struct Author {
     head: ChainHead,
 }
 
+/// What is read of an event.
+#[derive(Deserialize)]
+struct Linked {
+    chain: Option<ChainLink>,
+}
+
 impl Author {
     /// The writer whose events are in `segments`, or were there.
     pub(super) fn new(
@@ -32,7 +41,7 @@ impl Author {
         let kept = segments.read_head()?.and_then(|text| serde_json::from_slice::<ChainHead>(&text).ok());
         let written = segments.last_line(|line| {
             let text = std::str::from_utf8(line).ok()?;
-            let event: AuditEvent = serde_json::from_str(text).ok()?;
+            let event: Linked = serde_json::from_str(text).ok()?;
             let link = event.chain.filter(|link| link.writer == host.to_string())?;
             Some(ChainHead::at(&link, text))
         })?;

@@ -3,9 +3,11 @@
 
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
-use remoteler_core::{ApiError, ApiErrorKind, AuditEvent, AuthApi, OsEntropy, wire};
+use remoteler_core::{ApiError, ApiErrorKind, HostApi, OsEntropy, wire};
+use serde::Deserialize;
 use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::{
     segments::{MAX_READ, name_of},
@@ -15,6 +17,28 @@ use crate::{
     files::{FileError, Privacy, PrivateDir},
     policy::jittered,
 };
+
+/// An event as it is carried: its text, whatever it says. The service reads the rest, which an agent's program has no code for.
+#[derive(Clone)]
+struct Carried {
+    head: Head,
+    text: String,
+}
+
+/// What every event has.
+#[derive(Clone, Deserialize)]
+struct Head {
+    event: String,
+    uid: Uuid,
+}
+
+impl Carried {
+    /// A line of a segment, if it is an event.
+    fn read(line: &[u8]) -> Result<Self, serde_json::Error> {
+        let text = std::str::from_utf8(line).map_err(serde::de::Error::custom)?;
+        Ok(Self { head: serde_json::from_str(text)?, text: text.trim_end().to_owned() })
+    }
+}
 
 pub(super) struct Uploader {
     path: PathBuf,
@@ -42,7 +66,7 @@ impl Uploader {
         &self,
         requests: &mpsc::Sender<Request>,
         fresh: &Notify,
-        auth: &dyn AuthApi,
+        auth: &dyn HostApi,
         stop: CancellationToken,
     ) {
         let mut held_back = self.held_back.lock().await;
@@ -91,7 +115,7 @@ impl Uploader {
     async fn flush(
         &self,
         requests: &mpsc::Sender<Request>,
-        auth: &dyn AuthApi,
+        auth: &dyn HostApi,
         held_back: &mut BTreeSet<u64>,
     ) -> Result<(), UploadError> {
         let (done, closed) = oneshot::channel();
@@ -125,13 +149,13 @@ impl Uploader {
     }
 
     /// `false`: something in it is refused, and there was no room to set it aside. All the rest has arrived.
-    async fn upload_segment(&self, number: u64, auth: &dyn AuthApi) -> Result<bool, UploadError> {
+    async fn upload_segment(&self, number: u64, auth: &dyn HostApi) -> Result<bool, UploadError> {
         let content = self.read(number).await?;
         let mut settled = true;
         let mut batch = Vec::new();
         let mut octets = 0;
         for line in content.split_inclusive(|octet| *octet == b'\n') {
-            let event = match serde_json::from_slice::<AuditEvent>(line) {
+            let event = match Carried::read(line) {
                 Ok(event) => event,
                 Err(_) if !line.ends_with(b"\n") => {
                     tracing::info!(segment = number, "the last line was torn by a crash; it was never acknowledged");
@@ -155,21 +179,20 @@ impl Uploader {
 
     /// Sends a batch. When the service refuses it, the events go one by one, and those that it still refuses are set aside: one of them
     /// must not hold up all that follow. `false`: there was no room to set one aside.
-    async fn send(&self, batch: Vec<AuditEvent>, auth: &dyn AuthApi) -> Result<bool, UploadError> {
+    async fn send(&self, batch: Vec<Carried>, auth: &dyn HostApi) -> Result<bool, UploadError> {
         if batch.is_empty() {
             return Ok(true);
         }
-        match auth.record_events(batch.clone()).await {
+        match auth.record_texts(batch.iter().map(|event| event.text.clone()).collect()).await {
             Err(error) if is_about_an_event(&error) => {}
             outcome => return Ok(outcome.map(|()| true)?),
         }
         let mut settled = true;
         for event in batch {
-            match auth.record_events(vec![event.clone()]).await {
+            match auth.record_texts(vec![event.text.clone()]).await {
                 Err(error) if is_about_an_event(&error) => {
-                    tracing::warn!(uid = %event.uid, event = event.name(), %error, "an event is refused; it is set aside");
-                    let line = serde_json::to_vec(&event).expect("an event that was read can be written");
-                    settled &= self.set_aside(&event.uid.to_string(), &line).await?;
+                    tracing::warn!(uid = %event.head.uid, event = event.head.event, %error, "an event is refused; it is set aside");
+                    settled &= self.set_aside(&event.head.uid.to_string(), event.text.as_bytes()).await?;
                 }
                 outcome => outcome?,
             }

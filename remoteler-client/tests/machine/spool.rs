@@ -80,7 +80,9 @@ impl Store {
             self.refusals.fetch_add(1, Ordering::SeqCst);
             return refused(&ApiError::new(ApiErrorKind::RateLimited, "wait"));
         }
-        let batch: Vec<AuditEvent> = serde_json::from_slice(body).unwrap();
+        let Ok(batch) = serde_json::from_slice::<Vec<AuditEvent>>(body) else {
+            return refused(&ApiError::new(ApiErrorKind::BadRequest, "no event"));
+        };
         assert!(!batch.is_empty() && batch.len() <= 1000);
         if batch.iter().any(|event| name_of(event) == "poison") {
             self.refusals.fetch_add(1, Ordering::SeqCst);
@@ -207,6 +209,33 @@ async fn an_event_that_is_never_taken_does_not_hold_up_the_others() {
     assert_eq!(store.names(), ["after".into(), "before".into(), "between".into()].into());
     let kept = files(dir.path());
     assert_eq!(kept.iter().filter(|name| name.starts_with("refused-")).count(), 2, "{kept:?}"); // I75
+    task.abort();
+}
+
+#[tokio::test]
+async fn lines_that_are_no_events_here_or_there_are_set_aside_and_all_others_arrive_as_they_were_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, remote, task) = Store::start(&dir.path().join("sock"));
+    let (spool, stop) = (open(dir.path()), CancellationToken::new());
+    spool.record(event("before")).await.unwrap();
+    let segment = files(dir.path()).into_iter().find(|name| name.ends_with(".jsonl")).unwrap();
+    let segment = dir.path().join("spool").join(segment);
+    let mut file = std::fs::OpenOptions::new().append(true).open(&segment).unwrap();
+    let unknown = r#"{"event":"of.another.version","uid":"67e55044-10b1-426f-9247-bb680e5fe0c9"}"#;
+    for line in [unknown.as_bytes(), br#"{"event":"x"}"#, b"],[", b"\xff"] {
+        file.write_all(&[line, b"\n"].concat()).unwrap();
+    }
+    let uploader = upload(&spool, remote, &stop);
+    store.wait_for(1).await;
+    until("the segment is done", || !segment.exists()).await;
+    stop.cancel();
+    uploader.await.unwrap();
+    assert_eq!(store.names(), ["before".into()].into());
+    assert!(store.breaks.lock().unwrap().is_empty(), "its text is the one that was chained");
+    let aside: Vec<String> = files(dir.path()).into_iter().filter(|name| name.starts_with("refused-")).collect();
+    assert_eq!(aside.len(), 4, "{aside:?}");
+    let kept = dir.path().join("spool").join("refused-67e55044-10b1-426f-9247-bb680e5fe0c9.json");
+    assert_eq!(std::fs::read_to_string(kept).unwrap(), unknown);
     task.abort();
 }
 

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use remoteler_core::Erased;
+
 use super::{ConfigError, ConfigFile};
 
 impl ConfigFile {
@@ -23,7 +25,7 @@ impl ConfigFile {
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
-        let config: Self = serde_saphyr::from_str(text).map_err(|cause| explain(&cause))?;
+        let Erased(config): Erased<Self> = serde_saphyr::from_str(text).map_err(|cause| explain(&cause))?;
         match config.version.as_deref() {
             None | Some("v1") => Ok(config),
             Some(other) => Err(format!("version {other:?} is not read; this program reads v1")),

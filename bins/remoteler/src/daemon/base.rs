@@ -16,7 +16,11 @@ use anyhow::bail;
 #[cfg(feature = "server")]
 use remoteler_auth::AuthService;
 use remoteler_client::{HostKeeper, LateLinks};
-use remoteler_core::{AuthApi, BoundedRefusals, Clock, Entropy, LiveWork, PolicySource};
+#[cfg(feature = "server")]
+use remoteler_core::AuthApi;
+#[cfg(not(feature = "server"))]
+use remoteler_core::HostApi;
+use remoteler_core::{BoundedRefusals, Clock, Entropy, LiveWork, PolicySource};
 #[cfg(any(feature = "server", feature = "kube", feature = "app"))]
 use remoteler_tunnel::ServerTls;
 use remoteler_tunnel::{ClientTls, PolicyTrust};
@@ -33,7 +37,7 @@ pub(crate) struct Base {
     pub(crate) live: Arc<LiveWork>,
     /// All events of this process; refusals within their budget.
     pub(crate) audit: Arc<BoundedRefusals>,
-    pub(crate) api: Arc<dyn AuthApi>,
+    pub(crate) api: Arc<Api>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) place: Place,
@@ -44,6 +48,12 @@ pub(crate) struct Base {
     /// The spool, where the auth service is elsewhere.
     pub(crate) spool: Option<Arc<LentSpool>>,
 }
+
+/// What this process may ask of the auth service: everything, or as an agent alone what a host asks, which leaves the rest out of its program.
+#[cfg(feature = "server")]
+pub(crate) type Api = dyn AuthApi;
+#[cfg(not(feature = "server"))]
+pub(crate) type Api = dyn HostApi;
 
 /// Where the auth service is.
 pub(crate) enum Place {

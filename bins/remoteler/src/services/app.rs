@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use async_trait::async_trait;
 use remoteler_app::{AppConfig, AppService, AppServiceConfig, AppUri, Assertions, AuthQuestions, EndedSessions};
-use remoteler_core::{AuditSink, AuthApi, Clock, HostIdentity, LiveWork};
+use remoteler_core::{AuditSink, Clock, HostApi, HostIdentity, LiveWork};
 use remoteler_tunnel::{BoxedStream, DialHeader, ServerTls, StreamService, judged_later};
 
 use crate::{VERSION, config::AppSettings};
@@ -17,7 +17,7 @@ pub(crate) fn make(
     tls: &ServerTls,
     live: Arc<LiveWork>,
     (audit, clock): (Arc<dyn AuditSink>, Arc<dyn Clock>),
-    api: Arc<dyn AuthApi>,
+    api: Arc<dyn HostApi>,
 ) -> anyhow::Result<AppService> {
     let mut apps = Vec::new();
     for app in &settings.apps {

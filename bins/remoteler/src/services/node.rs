@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Context;
 use async_trait::async_trait;
-use remoteler_core::{AuditSink, AuthApi, Clock, ClusterName, Entropy, LiveWork, NodeRecord};
+use remoteler_core::{AuditSink, Clock, ClusterName, Entropy, HostApi, LiveWork, NodeRecord};
 use remoteler_ssh::{Node, NodeConfig, NodeLimits, SecondFactors};
 use remoteler_tunnel::{BoxedStream, DialHeader, StreamService};
 
@@ -45,7 +45,7 @@ pub(crate) fn make(
 }
 
 /// Second factors go to the auth service.
-pub(crate) fn second_factors(api: Arc<dyn AuthApi>) -> SecondFactors {
+pub(crate) fn second_factors(api: Arc<dyn HostApi>) -> SecondFactors {
     Arc::new(move |request| {
         let api = api.clone();
         Box::pin(async move { api.prove_session(request).await })

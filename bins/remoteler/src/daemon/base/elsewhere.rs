@@ -7,11 +7,11 @@ use remoteler_client::{
     AuthTrust, HostClock, HostKeeper, HostState, LateLinks, LeaseKeeper, Peer, PolicyRefresher, RemoteAuth,
     align_clock, probe_by,
 };
-use remoteler_core::{AuthApi, BoundedRefusals, Clock, Entropy, LiveWork, OsEntropy};
+use remoteler_core::{BoundedRefusals, Clock, Entropy, LiveWork, OsEntropy};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Base, Place,
+    Api, Base, Place,
     loan::{LentSpool, SpoolPlace},
 };
 use crate::{
@@ -55,7 +55,7 @@ pub(super) async fn base(
     if let Err(cause) = align_clock(&host_clock, &remote, &join.addr, trust.clone()).await {
         tracing::debug!(%cause, "this machine's clock was not compared with the cluster's");
     }
-    let api: Arc<dyn AuthApi> = Arc::new(remote);
+    let api: Arc<Api> = Arc::new(remote);
     let place = SpoolPlace {
         data_dir: data_dir.path().to_owned(),
         host: state.host_id(),

@@ -11,7 +11,7 @@ use anyhow::Context;
 use async_trait::async_trait;
 use remoteler_client::{FileError, HostKeeper, SpoolLimits, SpooledAudit};
 use remoteler_core::{
-    AuditError, AuditEvent, AuditKind, AuditSink, AuthApi, Clock, ClusterName, HostId, InstanceId, OsEntropy,
+    AuditError, AuditEvent, AuditKind, AuditSink, Clock, ClusterName, HostApi, HostId, InstanceId, OsEntropy,
     random_uuid,
 };
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
@@ -42,7 +42,7 @@ impl SpoolPlace {
 /// Events go to the spool, or past it while that is lent.
 pub(crate) struct LentSpool {
     place: SpoolPlace,
-    api: Arc<dyn AuthApi>,
+    api: Arc<dyn HostApi>,
     present: RwLock<Option<Arc<SpooledAudit>>>,
     uploading: Mutex<Option<Uploading>>,
     stop: CancellationToken,
@@ -58,7 +58,7 @@ impl LentSpool {
     /// Opens the spool and uploads what comes into it until `stop`.
     pub(crate) async fn open(
         place: SpoolPlace,
-        api: Arc<dyn AuthApi>,
+        api: Arc<dyn HostApi>,
         stop: CancellationToken,
         senders: TaskTracker,
     ) -> Result<Arc<Self>, FileError> {
@@ -129,12 +129,12 @@ pub(crate) struct LentKeeper {
     instance: Option<InstanceId>,
     turn: Mutex<CancellationToken>,
     keeper: Mutex<HostKeeper>,
-    api: Arc<dyn AuthApi>,
+    api: Arc<dyn HostApi>,
     stop: CancellationToken,
 }
 
 impl LentKeeper {
-    pub(crate) fn new(keeper: HostKeeper, api: Arc<dyn AuthApi>, stop: CancellationToken) -> Arc<Self> {
+    pub(crate) fn new(keeper: HostKeeper, api: Arc<dyn HostApi>, stop: CancellationToken) -> Arc<Self> {
         let (instance, turn) = (keeper.instance(), Mutex::new(stop.child_token()));
         Arc::new(Self { instance, turn, keeper: Mutex::new(keeper), api, stop })
     }
