@@ -342,7 +342,9 @@ pub(crate) fn failure(error: TunnelError, hint: &str) -> ConnectError {
             ConnectError::Refused { addr: address, reason: format!("{reason}{hint}") }
         }
         TunnelError::Timeout { address, within } => ConnectError::Timeout { addr: address, within },
-        TunnelError::Resolve { ref address, .. } | TunnelError::Connect { ref address, .. } => {
+        TunnelError::Resolve { ref address, .. }
+        | TunnelError::Inward { ref address, .. }
+        | TunnelError::Connect { ref address, .. } => {
             ConnectError::Unreachable { addr: address.clone(), reason: innermost(&error) }
         }
         TunnelError::HttpProxy { address, proxy, reason } => ConnectError::Unreachable {

@@ -1,6 +1,8 @@
 //! Reading values of many types with one copy of a format's code. A parser of serde is made anew for each type that is read with it, which is
 //! most of a program that reads a large configuration; behind [`Erased`] it is made once. Owns nothing of any format, and changes no value and
 //! no error: what goes wrong in the format's code passes through as it is, and what a type says of its value is said to the format again.
+//!
+//! The crate `erased-serde` does this too, and says what is wrong without its place: the lines of a configuration file would be gone.
 
 mod access;
 mod mistake;
