@@ -54,8 +54,8 @@ pub use frame::{DATA_LEN, FrameError, FrameType, HEADER_LEN, Header, MAX_PAYLOAD
 pub use handshake::{BODY_LEN, HandshakeError, Hello, MAGIC, MAJOR, MAX_BODY_LEN, METERED, MINOR, PROMPT, RESUME};
 pub use http_proxy::{HttpProxyError, ProxyDialer};
 pub use link::{
-    ACK_EVERY, ACK_WITHIN, ASK_WITHIN, DOUBT_AFTER, Keepalive, LEAST_UNDER_WAY, LinkError, PROMPT_EVERY, SOONEST,
-    Sequence,
+    ACK_EVERY, ACK_WITHIN, ASK_WITHIN, DOUBT_AFTER, Keepalive, LEAST_UNDER_WAY, LinkError, PROMPT_EVERY, PROMPT_LEAST,
+    SOONEST, Sequence,
 };
 pub use listener::{
     ALPN_AUTH, ALPN_AUTH_RELAY, ALPN_SSH, ALPN_TUNNEL, Admission, AdmissionLimits, Admissions, Connection, Greeting,

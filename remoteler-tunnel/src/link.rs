@@ -15,7 +15,7 @@ mod tests;
 use std::time::{Duration, Instant};
 
 use self::brisk::Brisk;
-pub use self::brisk::{LEAST_UNDER_WAY, PROMPT_EVERY};
+pub use self::brisk::{LEAST_UNDER_WAY, PROMPT_EVERY, PROMPT_LEAST};
 use self::path::{Behind, Drain, RoundTrip, UNQUEUED};
 use crate::frame::{HEADER_LEN, Header, Payload};
 
@@ -181,7 +181,7 @@ impl Sequence {
             self.ack_due = Some(self.heard + ACK_WITHIN);
         }
         self.received += (HEADER_LEN + header.length) as u64;
-        if header.prompt {
+        if header.prompt && self.received - self.ack_sent >= PROMPT_LEAST {
             self.ack_due = None;
         }
         self.stirred = true;
@@ -295,7 +295,7 @@ impl Sequence {
     /// Octets, headers included, that bulk data may add now.
     pub fn bulk_room(&self, now: Instant) -> usize {
         let room = self.room();
-        let Some(round_trip) = self.round_trip.least().filter(|_| self.brisk.holds(now)) else { return room };
+        let Some(round_trip) = self.round_trip.usual().filter(|_| self.brisk.holds(now)) else { return room };
         let most = self.brisk.room(self.acked, self.sent, self.drain.taken_in(round_trip));
         room.min(usize::try_from(most).unwrap_or(usize::MAX))
     }
@@ -424,6 +424,7 @@ impl Sequence {
             let (ack, acked, sent) = (peer_received as u32, self.acked as u32, self.sent as u32);
             return Err(LinkError::Ack { ack, acked, sent });
         }
+        self.round_trip.elsewhere();
         let advance = peer_received - self.acked;
         self.acked = peer_received;
         if advance > 0 || self.sent == self.acked {

@@ -7,8 +7,8 @@ use remoteler_tunnel::{
     AdmissionLimits, BODY_LEN, CARRIER_PATH, Code, DATA_LEN, DOUBT_AFTER, EXPORT_CHANNEL, EXPORT_KEYS, FrameType,
     HEADER_LEN, Keepalive, LEAST_UNDER_WAY, Limits, MAGIC, MAJOR, MAX_BODY_LEN, MAX_CLIENT_HELLO, MAX_DIAL_LEN,
     MAX_NOTICE_LEN, MAX_ORIGIN_LEN, MAX_PROXIES, MAX_REGISTRATION_LEN, MAX_RESUME_BODY_LEN, METERED, MINOR,
-    PEER_BUDGETS, PROMPT, PROMPT_EVERY, REGISTRATION_METADATA, RESUME_BODY_LEN, RESUME_MAGIC, ResumeKeys, SOONEST,
-    Scope,
+    PEER_BUDGETS, PROMPT, PROMPT_EVERY, PROMPT_LEAST, REGISTRATION_METADATA, RESUME_BODY_LEN, RESUME_MAGIC, ResumeKeys,
+    SOONEST, Scope,
 };
 
 fn document() -> String {
@@ -143,7 +143,8 @@ fn the_numbers_in_the_text_are_the_code_s() {
     says(&format!("{METERED}: an idle link is asked after seldom"));
     says(&format!("{PROMPT}: a DATA frame may ask to be acknowledged"));
     says(&format!("bulk data waits when {LEAST_UNDER_WAY} octets are under way, or"));
-    says(&format!("one of its frames asks after every {PROMPT_EVERY} octets"));
+    says(&format!("a frame asks after every {PROMPT_EVERY} octets"));
+    says(&format!("asked with fewer than {PROMPT_LEAST} octets unacknowledged"));
     says(&format!("with ALPN `{ALPN_AUTH_RELAY}`"));
     says(&format!("An ACK is due after {ACK_EVERY} octets"));
     says(&format!(

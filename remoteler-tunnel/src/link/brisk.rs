@@ -63,6 +63,8 @@ pub const LEAST_UNDER_WAY: u64 = 128 * 1024;
 const SPARE: u64 = 64 * 1024;
 /// Octets between two frames that ask to be acknowledged then.
 pub const PROMPT_EVERY: u64 = 32 * 1024;
+/// With fewer octets unacknowledged who is asked answers in its own time: questions cost more than answers.
+pub const PROMPT_LEAST: u64 = 8 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -11,6 +11,8 @@ use crate::frame::{DATA_LEN, HEADER_LEN};
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct RoundTrip {
     least: Option<(Duration, Instant)>,
+    /// The same of this connection alone.
+    here: Option<(Duration, Instant)>,
     /// The last one, queues included: what an answer takes as things are.
     last: Option<Duration>,
     /// Whether a good part of that was spent behind octets of our own.
@@ -39,11 +41,25 @@ impl RoundTrip {
         }
         // A queue of ours that stands for longer than that is no distance either.
         let own = self.smoothed.filter(|_| behind == Behind::Ours).map_or(sample.min(LONGEST), |(time, _)| time);
-        match self.least {
-            Some((least, _)) if sample <= least => self.least = Some((sample, now)),
-            Some((_, at)) if now.saturating_duration_since(at) < LEAST_HOLDS => {}
-            Some(_) | None => self.least = Some((own, now)),
+        for kept in [&mut self.least, &mut self.here] {
+            match *kept {
+                Some((least, _)) if sample <= least => *kept = Some((sample, now)),
+                Some((_, at)) if now.saturating_duration_since(at) < LEAST_HOLDS => {}
+                Some(_) | None => *kept = Some((own, now)),
+            }
         }
+    }
+
+    /// What follows is another connection's.
+    pub(super) fn elsewhere(&mut self) {
+        self.here = None;
+    }
+
+    /// A round trip over this connection with no queue of its own: as it usually is of late, if it is not twice the least. Nothing while none was measured.
+    pub(super) fn usual(&self) -> Option<Duration> {
+        let (least, _) = self.here?;
+        let smoothed = self.smoothed.map_or(least, |(time, _)| time);
+        Some(smoothed.clamp(least, 2 * least))
     }
 
     fn learn(&mut self, own: Duration, rare: bool) {

@@ -342,6 +342,20 @@ fn an_acknowledgement_of_a_keystroke_shows_no_pace() {
     assert!(doubted_at <= after(900) + 2 * ACK_WITHIN + SOONEST, "{:?} after the question", doubted_at - after(900));
 }
 
+// I26
+#[test]
+fn who_asks_to_be_acknowledged_at_each_octet_is_answered_once_in_8192() {
+    let now = Instant::now();
+    let mut path = sequence(now);
+    let (mut sent, mut answers) = (0, 0);
+    for _ in 0..10_000 {
+        path.received(&Header { prompt: true, ..data(sent, 1) }).unwrap();
+        sent += 13;
+        answers += u64::from(path.poll_output(now).is_some());
+    }
+    assert_eq!(answers, u64::from(sent) / (PROMPT_LEAST + 5), "{sent} octets");
+}
+
 #[test]
 fn an_acknowledgement_that_is_due_stays_due_while_more_arrives() {
     let start = Instant::now();

@@ -42,6 +42,18 @@ impl Schedule {
         }
     }
 
+    /// The first stream may send nothing now, and those behind it may: to the end of its list, and what it may send then stays as it is.
+    pub(crate) fn pass_over(&mut self) {
+        if let Some(id) = self.bulk.pop_front() {
+            self.bulk.push_back(id);
+        }
+    }
+
+    /// How many keep sending.
+    pub(crate) fn bulk_count(&self) -> usize {
+        self.bulk.len()
+    }
+
     /// The first stream has nothing more to send. A fresh one goes through the bulk list once before it counts as
     /// fresh again; one of the bulk list leaves.
     pub(crate) fn drained(&mut self, send: &mut SendHalf) {

@@ -234,6 +234,11 @@ impl SendHalf {
         }
     }
 
+    /// Whether it keeps sending much.
+    pub(crate) fn is_bulk(&self) -> bool {
+        self.turn == Turn::Bulk && !self.said_little
+    }
+
     /// The stream's turn is over, for it has nothing more to send: whether it said little, as it did before. Once alone may be the end of much.
     pub(crate) fn has_typed(&mut self) -> bool {
         let said = QUANTUM.saturating_sub(self.quantum);

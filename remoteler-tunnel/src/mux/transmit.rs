@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::outbox::Outbox;
-use super::stream::{ReceiveHalf, SendEnd, Turn};
+use super::stream::{ReceiveHalf, SendEnd};
 use super::{Mux, MuxEvent, Phase};
 use crate::frame::{DATA_LEN, HEADER_LEN, Header, Payload};
 use crate::handshake::{METERED, PROMPT, RESUME};
@@ -130,6 +130,9 @@ impl Mux {
         let Phase::Up { peer } = &self.phase else { return false };
         let most = DATA_LEN.min(peer.max_data as usize).min(enough.max(1));
         let (room, bulk_room) = (self.room(), self.link.bulk_room(now));
+        if bulk_room < HEADER_LEN + 1 {
+            self.pass_over_bulk();
+        }
         let Some(id) = self.outbound.schedule.first() else { return false };
         let Some(stream) = self.streams.map.get_mut(&id) else {
             self.outbound.schedule.forget_first();
@@ -146,7 +149,7 @@ impl Mux {
         }
         if !send.buffer.is_empty() {
             let credit = usize::try_from(self.outbound.credit).unwrap_or(usize::MAX);
-            let room = if send.turn == Turn::Bulk { room.min(bulk_room) } else { room };
+            let room = if send.is_bulk() { room.min(bulk_room) } else { room };
             let length = most.min(credit).min(room.saturating_sub(HEADER_LEN));
             if length == 0 {
                 return false;
@@ -192,6 +195,18 @@ impl Mux {
         true
     }
 
+    /// Bulk data waits: whoever has little to say, or nothing but its end, does not wait behind it. Looks at a few, and at others the next time.
+    fn pass_over_bulk(&mut self) {
+        for _ in 0..self.outbound.schedule.bulk_count().min(MOST_PASSED_OVER) {
+            let first = self.outbound.schedule.first();
+            let Some(stream) = first.and_then(|id| self.streams.map.get(&id)) else { return };
+            if !stream.send.is_bulk() || stream.send.buffer.is_empty() {
+                return;
+            }
+            self.outbound.schedule.pass_over();
+        }
+    }
+
     /// Calls the writers that wait for the link's send buffer once it is half empty.
     pub(super) fn uncrowd(&mut self) {
         if self.outbound.buffered > self.limits.link_send_buffer / 2 {
@@ -219,6 +234,7 @@ fn resize(receive: &mut ReceiveHalf, least: u32, most: u32, round_trip: Option<D
     }
 }
 
+const MOST_PASSED_OVER: usize = 64;
 /// Below this, scheduling and not distance is what a round trip measures.
 const SHORTEST_TRIP: Duration = Duration::from_micros(500);
 const SHRINK_AFTER: Duration = Duration::from_secs(10);
