@@ -124,3 +124,29 @@ async fn a_machine_that_says_its_network_changed_is_connected_anew_at_once_and_s
     says_back(&mut live, "after").await;
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_first_connection_that_hangs_is_begun_anew_when_the_network_changes_however_often_that_is_said() {
+    let cluster = TestCluster::new(6);
+    let one = cluster.start_proxy("p1");
+    let machine = cluster.net().machine("192.0.2.7");
+    machine.silence(true);
+    let agent = cluster.start_agent("edge", one.address(), &machine, Arc::new(Echo));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    machine.silence(false);
+    let started = tokio::time::Instant::now();
+    let saying = async {
+        loop {
+            agent.network_changed();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+
+    let proxies = [&one];
+    tokio::select! {
+        () = linked(&agent, &proxies) => {}
+        () = saying => {}
+    }
+
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+}

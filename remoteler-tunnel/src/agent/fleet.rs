@@ -145,17 +145,23 @@ impl Fleet {
     /// Keeps one link until the agent stops or the link is one too many.
     async fn run(self: Arc<Self>, slot: Slot) {
         let mut backoff = Backoff::for_agents();
-        let mut at_once = self.at_once.subscribe();
+        let (mut at_once, mut cuts) = (self.at_once.subscribe(), 0);
         // Why the last attempt failed: said once, not at each.
         let mut last: Option<Arc<str>> = None;
         while !self.stop.is_cancelled() {
             let Some(address) = self.plan().choose(slot, self.random()) else { break };
             self.post(slot, &address, None, AgentState::Connecting, None);
             let claim = |proxy| self.plan().claim(slot, proxy);
+            at_once.mark_unchanged();
             let attempt = tokio::select! {
                 attempt = Box::pin(connect(&self.config, &address, claim)) => attempt,
+                () = resume::begun_anew(&at_once, &mut cuts) => {
+                    backoff.reset();
+                    continue;
+                }
                 () = self.stop.cancelled() => break,
             };
+            cuts = 0;
             let reason: Arc<str> = match attempt {
                 Ok(registered) => {
                     last = None;
@@ -183,7 +189,6 @@ impl Fleet {
             last = Some(reason.clone());
             let until = self.config.clock.now().plus(wait);
             self.post(slot, &address, None, AgentState::Waiting { until, reason }, None);
-            at_once.mark_unchanged();
             tokio::select! {
                 () = sleep(wait) => {}
                 _ = at_once.changed() => backoff.reset(),

@@ -8,7 +8,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use remoteler_core::{HostId, fill_random};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::AgentConfig;
 use super::connect::connect_proxy;
@@ -76,6 +76,7 @@ pub(crate) async fn keep_going(place: impl Place, mut at_once: watch::Receiver<u
     let mut rest = LEAST_REST;
     let mut needless_at: Option<Instant> = None;
     let mut taken_up_at: Option<Instant> = None;
+    let mut cuts = 0;
     while let Some(trouble) = trouble(&link).await {
         match trouble {
             Trouble::Doubted { since } => {
@@ -84,9 +85,9 @@ pub(crate) async fn keep_going(place: impl Place, mut at_once: watch::Receiver<u
                 let asked = tokio::select! {
                     biased;
                     asked = Box::pin(attempts.beside(since)) => asked,
-                    // Without an agent nobody calls, and the wait goes on.
-                    Ok(()) = at_once.changed() => continue,
+                    () = begun_anew(&at_once, &mut cuts) => continue,
                 };
+                cuts = 0;
                 if let Beside::GoesOn { held } = asked {
                     link.taken_up_since(before).await;
                     drop(held);
@@ -111,7 +112,10 @@ pub(crate) async fn keep_going(place: impl Place, mut at_once: watch::Receiver<u
                 if taken_up_at.is_some_and(|at| at.elapsed() < OF_USE)
                     && !at_once.has_changed().unwrap_or_default() =>
             {
-                sleep(backoff.next(attempts.place.random())).await;
+                tokio::select! {
+                    () = sleep(backoff.next(attempts.place.random())) => {}
+                    Ok(()) = at_once.changed() => backoff.reset(),
+                }
             }
             Trouble::Suspended => backoff.reset(),
         }
@@ -120,15 +124,16 @@ pub(crate) async fn keep_going(place: impl Place, mut at_once: watch::Receiver<u
             let before = link.resumptions();
             let ended = tokio::select! {
                 biased;
-                ended = timeout(ATTEMPT, Box::pin(attempts.take_up())) => ended,
-                Ok(()) = at_once.changed() => {
+                ended = Box::pin(attempts.take_up()) => ended,
+                () = begun_anew(&at_once, &mut cuts) => {
                     backoff.reset();
                     continue;
                 }
             };
+            cuts = 0;
             let (proxy, attempt) = (attempts.place.address(), attempts.number);
             match ended {
-                Ok(Ok(())) => {
+                Ok(()) => {
                     tracing::info!(proxy, attempt, "tunnel goes on over another connection");
                     // It may be lost again already: then the state has nothing to show of it.
                     link.taken_up_since(before).await;
@@ -137,15 +142,14 @@ pub(crate) async fn keep_going(place: impl Place, mut at_once: watch::Receiver<u
                     let_go_if_changed(&link, &at_once).await;
                     break;
                 }
-                Ok(Err(Failure::Lost(reason))) => {
+                Err(Failure::Lost(reason)) => {
                     link.give_up(&reason);
                     link.closed().await;
                     return;
                 }
-                Ok(Err(Failure::Again(reason))) => {
+                Err(Failure::Again(reason)) => {
                     tracing::debug!(proxy, attempt, reason, "the tunnel has no other connection yet");
                 }
-                Err(_) => tracing::debug!(proxy, attempt, "no other connection in time"),
             }
             tokio::select! {
                 biased;
@@ -154,6 +158,17 @@ pub(crate) async fn keep_going(place: impl Place, mut at_once: watch::Receiver<u
             }
         }
     }
+}
+
+/// Waits until an attempt that begins now is to begin anew. One that is young goes on for a moment, longer after each that did: who is told of each event of
+/// its system would else never finish one. Without an agent nobody calls, and the wait goes on.
+pub(super) async fn begun_anew(at_once: &watch::Receiver<u64>, cuts: &mut u32) {
+    let young = Instant::now() + YOUNG * 2_u32.pow((*cuts).min(MOST_DOUBLINGS));
+    if at_once.clone().changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    sleep_until(young).await;
+    *cuts += 1;
 }
 
 /// A connection that was taken up while the network changed is one of the network before, and may have stood too late to be let go with the others.
@@ -217,14 +232,13 @@ impl<P: Place> Attempts<P> {
     /// only when that says yes: who answers may be another process of the proxy, which does not reach the link. When the present one was given up
     /// meanwhile, nothing is held.
     async fn beside(&mut self, since: std::time::Instant) -> Beside {
-        let connection = match timeout(ATTEMPT, self.reach()).await {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(Failure::Again(cause) | Failure::Lost(cause))) => {
+        let connection = match self.reach().await {
+            Ok(connection) => connection,
+            Err(Failure::Again(cause) | Failure::Lost(cause)) => {
                 let proxy = self.place.address();
                 tracing::debug!(proxy, cause, "a tunnel's connection is silent, and there is no other");
                 return Beside::Keeps;
             }
-            Err(_) => return Beside::Keeps,
         };
         let held = if self.link.suspended_since().is_some() { None } else { self.link.hold(since) };
         if held.is_none() && self.link.suspended_since().is_none() {
@@ -245,13 +259,25 @@ impl<P: Place> Attempts<P> {
     }
 
     async fn take_up(&mut self) -> Result<(), Failure> {
+        let began = Instant::now();
         let connection = self.reach().await?;
-        self.ask(connection, ATTEMPT).await
+        self.ask(connection, ATTEMPT.saturating_sub(began.elapsed()).max(LEAST_SLOW)).await
     }
 
     /// The first connection that stands. One that takes much longer than another should has one beside it: of a handshake that is lost with its path
     /// nothing is heard for long.
-    async fn reach(&self) -> Result<Reached, Failure> {
+    async fn reach(&mut self) -> Result<Reached, Failure> {
+        let began = Instant::now();
+        let reached = timeout(ATTEMPT, self.reach_one()).await;
+        let reached = reached.unwrap_or_else(|_| Err(Failure::Again("no connection in time".to_owned())));
+        if reached.is_err() {
+            // A proxy that is slow is not asked twice as often.
+            self.took = self.took.max(began.elapsed().min(MOST_LEARNT));
+        }
+        reached
+    }
+
+    async fn reach_one(&self) -> Result<Reached, Failure> {
         let mut connections = FuturesUnordered::new();
         connections.push(self.connect());
         let mut late = pin!(sleep(self.slow(self.took)));
@@ -304,6 +330,10 @@ impl<P: Place> Attempts<P> {
 
 /// For one attempt, from the name's resolution to the proxy's answer.
 const ATTEMPT: Duration = Duration::from_secs(10);
+/// What an attempt that failed may say of how long one takes.
+const MOST_LEARNT: Duration = Duration::from_millis(2500);
+/// An attempt that is younger is not begun anew.
+const YOUNG: Duration = Duration::from_millis(100);
 /// A connection that was lost sooner is not made anew without a pause.
 const OF_USE: Duration = Duration::from_millis(20);
 /// For the proxy's answer while a connection is held: well before the other side doubts it.
