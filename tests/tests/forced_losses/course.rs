@@ -86,6 +86,12 @@ impl Course {
 #[derive(Default)]
 pub(crate) struct Waits(Vec<Duration>);
 
+impl FromIterator<Waits> for Waits {
+    fn from_iter<I: IntoIterator<Item = Self>>(parts: I) -> Self {
+        Self(parts.into_iter().flat_map(|part| part.0).collect())
+    }
+}
+
 impl fmt::Display for Waits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut sorted = self.0.clone();

@@ -77,9 +77,11 @@ async fn no_stream_of_stock_clients_is_lost_and_no_octet_wrong_however_often_the
         "{losses} losses over {} streams and {} copies: {} octets compared",
         ended.streams, ended.copies, ended.octets
     );
+    println!("from the loss to the first line that was sent after it and came back:");
     for (loss, of_kind) in &waits {
-        println!("{loss:?}: from the loss to the first line that was sent after it and came back, {of_kind}");
+        println!("{loss:?}: {of_kind}");
     }
+    println!("all: {}", waits.into_iter().map(|(_, of_kind)| of_kind).collect::<Waits>());
     let links = cluster.events("tunnel.connect");
     assert_eq!(links.len(), 2, "the links are those of the beginning: {links:?}");
     assert!(relay.lost() >= losses, "only {} connections were lost", relay.lost());
