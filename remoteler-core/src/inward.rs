@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Whether what is configured as `host` may lead to `ip`. An address, with its zone or without, is what somebody wrote down and leads where it says, and
 /// `localhost` (RFC 6761 section 6.3) to loopback; any other name leads to no loopback, link-local or unspecified address, nor to one of these in the clothes
-/// of IPv6 (mapped, compatible, 6to4, NAT64).
+/// of IPv6 (mapped, compatible, translated, 6to4, NAT64).
 #[must_use]
 pub fn may_lead_to(host: &str, ip: IpAddr) -> bool {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
@@ -38,11 +38,11 @@ fn is_inward_v4(ip: Ipv4Addr) -> bool {
     ip.is_loopback() || ip.is_link_local() || ip.octets()[0] == 0
 }
 
-/// The IPv4 address in one of IPv6: RFC 4291 section 2.5.5, RFC 3056 section 2, RFC 6052 section 2.1.
+/// The IPv4 address in one of IPv6: RFC 4291 section 2.5.5, RFC 3056 section 2, RFC 6052 section 2.1, RFC 8215, RFC 7915.
 fn carried_v4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
     let [a, b, c, d, e, f, g, h] = ip.segments();
     let (high, low) = match [a, b, c, d, e, f] {
-        [0, 0, 0, 0, 0, 0 | 0xffff] | [0x64, 0xff9b, 0, 0, 0, 0] => (g, h),
+        [0, 0, 0, 0, 0, 0 | 0xffff] | [0x64, 0xff9b, 0 | 1, _, _, _] | [0, 0, 0, 0, 0xffff, 0] => (g, h),
         [0x2002, high, low, ..] => (high, low),
         _ => return None,
     };
@@ -73,6 +73,8 @@ mod tests {
             "2002:a9fe:a9fe::1",
             "64:ff9b::7f00:1",
             "64:ff9b::169.254.169.254",
+            "64:ff9b:1::7f00:1",
+            "::ffff:0:127.0.0.1",
         ] {
             let ip = inward.parse().unwrap();
             assert!(!may_lead_to("db.example.com", ip), "{inward}");

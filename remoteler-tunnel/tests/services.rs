@@ -117,6 +117,30 @@ async fn a_forward_leads_where_the_agents_own_configuration_says() {
     forward.abort();
 }
 
+// I29
+#[tokio::test]
+async fn a_forward_to_a_name_leads_nowhere_when_that_comes_to_lead_into_the_agents_machine() {
+    let cluster = TestCluster::new(6);
+    let proxy = cluster.start_proxy("p1");
+    let (agent, services) = cluster.start_services("edge", proxy.address(), &cluster.net().machine("192.0.2.7"));
+    let inside = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // To a resolver, and to nobody else, that is 127.0.0.1.
+    let forward = services.forward("pg", &format!("127.1:{}", inside.local_addr().unwrap().port())).unwrap();
+    let forward = tokio::spawn(forward);
+    cluster.connected(&agent).await;
+    let dialer = cluster.dialer("ann", proxy.address(), &cluster.net().machine("203.0.113.5"));
+
+    let mut stream = dialer.dial("pg@edge").await.unwrap();
+    let mut answer = Vec::new();
+    let ended = tokio::select! {
+        _ = inside.accept() => panic!("the agent has connected"),
+        ended = stream.read_to_end(&mut answer) => ended,
+    };
+
+    assert!(ended.map_or(true, |count| count == 0));
+    forward.abort();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_caller_who_is_locked_is_turned_away() {
     let cluster = TestCluster::new(5);

@@ -280,6 +280,22 @@ impl Idle {
 mod tests {
     use super::*;
 
+    // I29
+    #[tokio::test]
+    async fn an_app_that_comes_to_lead_into_this_machine_by_its_name_is_not_dialled() {
+        let inside = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = inside.local_addr().unwrap().port();
+        // To a resolver, and to nobody else, that is 127.0.0.1.
+        let app = AppUri::parse(&format!("http://127.1:{port}")).unwrap();
+        let refused = tokio::select! {
+            _ = inside.accept() => panic!("it was dialled"),
+            refused = app.dial() => refused.err().unwrap(),
+        };
+
+        let UpstreamError::Connect { source, .. } = refused else { panic!("{refused}") };
+        assert!(source.to_string().ends_with("configure the address instead of the name"), "{source}");
+    }
+
     #[test]
     fn an_address_is_a_scheme_a_host_and_a_port() {
         let http = AppUri::parse("http://127.0.0.1:3000").unwrap();
