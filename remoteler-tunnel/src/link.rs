@@ -5,10 +5,12 @@
 //! Like TCP, the sequence counts octets: a frame's number is how many sequenced octets (headers included) went
 //! before it. So an acknowledgement is one number, and what a later resumption has to send again is a range.
 
+mod another;
 mod brisk;
 #[cfg(test)]
 mod pace;
 mod path;
+mod silence;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +19,7 @@ use std::time::{Duration, Instant};
 use self::brisk::Brisk;
 pub use self::brisk::{LEAST_UNDER_WAY, PROMPT_EVERY, PROMPT_LEAST};
 use self::path::{Behind, Drain, RoundTrip, UNQUEUED};
+pub(crate) use self::silence::STOOD_STILL;
 use crate::frame::{HEADER_LEN, Header, Payload};
 
 /// Received sequenced octets after which an ACK is due at the latest.
@@ -402,71 +405,6 @@ impl Sequence {
         self.received
     }
 
-    /// Forgets what belonged to a connection that is lost: questions and answers under way.
-    pub fn suspend(&mut self) {
-        self.ping = match self.ping {
-            Ping::Due { nonce, .. } | Ping::Sent { nonce, .. } => Ping::None { next: nonce + 1 },
-            Ping::None { next } => Ping::None { next },
-        };
-        self.pong_due = None;
-        self.let_go_doubted |= self.doubted;
-        self.doubt_ends();
-        self.drain = self.drain.carried_over();
-    }
-
-    /// Goes on over another connection, whose peer has received so many octets; returns how many of them are news. What this side has
-    /// received, the peer was told as well.
-    ///
-    /// # Errors
-    /// The peer has less than it acknowledged before, or more than was sent.
-    pub fn resume(&mut self, peer_received: u64, now: Instant) -> Result<u64, LinkError> {
-        if !(self.acked..=self.sent).contains(&peer_received) {
-            let (ack, acked, sent) = (peer_received as u32, self.acked as u32, self.sent as u32);
-            return Err(LinkError::Ack { ack, acked, sent });
-        }
-        self.round_trip.elsewhere();
-        let advance = peer_received - self.acked;
-        self.acked = peer_received;
-        if advance > 0 || self.sent == self.acked {
-            self.futile = 0;
-        } else {
-            self.futile = (self.futile + 1).min(MOST_FUTILE);
-            self.drain = Drain::default(); // it may have been let go because the path is slower by more than was thought
-        }
-        if now.saturating_duration_since(self.heard) > STALE {
-            self.drain = Drain::default();
-        }
-        if self.is_replaced_often(now) {
-            self.drain = Drain::distrusted_until(now + YOUNG);
-        }
-        self.ack_sent = self.received;
-        self.ack_due = None;
-        self.heard = now;
-        self.unacked_since = (self.sent > self.acked).then_some(now);
-        (self.clears, self.timed) = (now, self.acked);
-        if self.watchful
-            && let Ping::None { next } = self.ping
-        {
-            self.ping = Ping::Due { nonce: next, since: now }; // what the path is like now
-        }
-        Ok(advance)
-    }
-
-    /// Whether this is the third connection within little time that follows one that was doubted: its first octets then say little of those after them.
-    fn is_replaced_often(&mut self, now: Instant) -> bool {
-        if !std::mem::take(&mut self.let_go_doubted) {
-            return false;
-        }
-        let [before, last] = self.replaced;
-        self.replaced = [last, Some(now)];
-        before.is_some_and(|at| now.saturating_duration_since(at) <= OFTEN)
-    }
-
-    /// The connection that was taken up took so long to be made.
-    pub fn made_within(&mut self, took: Duration) {
-        self.round_trip.made_within(took);
-    }
-
     /// What an answer may take before this side doubts the connection.
     pub fn patience(&self) -> Duration {
         self.round_trip.patience()
@@ -476,134 +414,9 @@ impl Sequence {
     pub fn has_output(&self) -> bool {
         self.pong_due.is_some() || matches!(self.ping, Ping::Due { .. }) || self.wants_ack()
     }
-
-    /// When [`handle_timeout`](Self::handle_timeout) wants to be called.
-    pub fn poll_timeout(&self) -> Instant {
-        let ends = self.given_up_at().unwrap_or_else(|| {
-            let quiet = self.heard + self.ping_after();
-            self.unanswered_since().map_or(quiet, |since| quiet.min(since + self.ask_within()))
-        });
-        [self.doubt_at(), self.ack_due].into_iter().flatten().fold(ends, Instant::min)
-    }
-
-    /// When the peer is given up that was asked. Nobody is unasked, nor before an answer has had its time: when that comes late, it was this process
-    /// that stood still.
-    fn given_up_at(&self) -> Option<Instant> {
-        let quiet = self.heard + self.keepalive.dead_after;
-        let ends =
-            self.unanswered_since().map_or(quiet, |since| quiet.min(since + DOUBT_AFTER * 2_u32.pow(self.futile)));
-        Some(ends.max(self.waits_since()? + self.round_trip.patience()))
-    }
-
-    /// Since when a question waits to be sent, or to be answered.
-    fn asked_at(&self) -> Option<Instant> {
-        match self.ping {
-            Ping::None { .. } => None,
-            Ping::Due { since: at, .. } | Ping::Sent { at, .. } => Some(at),
-        }
-    }
-
-    /// The same, and while this process runs.
-    fn waits_since(&self) -> Option<Instant> {
-        self.asked_at().map(|at| at.max(self.awake_since))
-    }
-
-    /// Since when something of ours has had no sign of the peer, if that is a reason for doubt. Where this side watches, that what moved has
-    /// come to rest is one too: it may be the peer's octets that are lost.
-    fn unanswered_since(&self) -> Option<Instant> {
-        if self.watchful && self.stirred {
-            return Some(self.heard);
-        }
-        self.unacked_since.filter(|_| self.resumable).map(|since| since.max(self.heard))
-    }
-
-    /// When a question that is out will have taken too long, if that is to be acted on and was not found yet.
-    fn doubt_at(&self) -> Option<Instant> {
-        if self.watchful && !self.doubted { self.answer_due() } else { None }
-    }
-
-    /// Whether a question that is out has taken too long, and nothing else is heard of the peer either: also where nothing follows for the connection,
-    /// since this side can make no other one.
-    pub fn is_silent(&self, now: Instant) -> bool {
-        self.resumable && self.answer_due().is_some_and(|at| now >= at)
-    }
-
-    /// When a question that is out will have taken too long.
-    fn answer_due(&self) -> Option<Instant> {
-        let waits = self.waits_since()?;
-        // What was written behind the question delays no answer.
-        let (asked, up_to, left) = match self.ping {
-            Ping::Sent { sent, left, .. } => (waits.max(self.heard), sent, left),
-            // What is full of our own octets takes no question either.
-            Ping::Due { .. } => (waits.max(self.unanswered_since()? + self.ask_within()), self.sent, self.clears),
-            Ping::None { .. } => return None,
-        };
-        let left = self.drain.left_by(up_to.saturating_sub(self.acked), left, asked);
-        Some(left + self.round_trip.patience() * 2_u32.pow(self.futile))
-    }
-
-    /// A deadline that is long past was slept through. Noticed once for each question, so that nobody is waited for without end.
-    fn notice_standstill(&mut self, now: Instant) {
-        let late = now.saturating_duration_since(self.poll_timeout());
-        if late > STOOD_STILL && self.awake_since <= self.asked_at().unwrap_or(now) {
-            self.awake_since = now;
-        }
-    }
-
-    /// When the peer was last heard.
-    pub fn heard_at(&self) -> Instant {
-        self.heard
-    }
-
-    /// Silence after which the peer is asked in any case: so soon that an answer has its time before the connection is dead. Who made it asks first
-    /// then, and early enough for the other side to hear of it before that asks as well.
-    fn ping_after(&self) -> Duration {
-        let Keepalive { ping_after, dead_after } = self.keepalive;
-        let ahead = self.round_trip.least().filter(|_| self.watchful).map_or(Duration::ZERO, |least| least + least / 2);
-        ping_after.min(dead_after.saturating_sub(self.round_trip.patience() + ahead))
-    }
-
-    fn ask_within(&self) -> Duration {
-        if self.watchful { self.round_trip.rest() } else { ASK_WITHIN }
-    }
-
-    /// Asks a silent peer, or gives it up.
-    ///
-    /// # Errors
-    /// Nothing was heard for the whole of [`Keepalive::dead_after`], or of [`DOUBT_AFTER`] with something unacknowledged, and not in answer to a question.
-    pub fn handle_timeout(&mut self, now: Instant) -> Result<(), LinkError> {
-        self.notice_standstill(now);
-        if self.ack_due.is_some_and(|due| now >= due) {
-            self.ack_due = None;
-        }
-        let silence = now.saturating_duration_since(self.heard);
-        let unanswered = self.unanswered_since().map(|since| now.saturating_duration_since(since)).unwrap_or_default();
-        if self.given_up_at().is_some_and(|at| now >= at) {
-            return Err(LinkError::Silent { silence });
-        }
-        if self.doubt_at().is_some_and(|at| now >= at) {
-            self.doubted = true;
-        }
-        let asks = self.unanswered_since().is_some() && unanswered >= self.ask_within();
-        if let Ping::None { next } = self.ping
-            && (silence >= self.ping_after() || asks)
-        {
-            self.ping = Ping::Due { nonce: next, since: now };
-        }
-        Ok(())
-    }
 }
 
-/// A deadline that is found so late was slept through.
-pub(crate) const STOOD_STILL: Duration = Duration::from_secs(1);
 const PROBE_EVERY: Duration = Duration::from_secs(1);
-const MOST_FUTILE: u32 = 2;
-/// Silence after which nothing is known any more of how fast a path is.
-const STALE: Duration = Duration::from_secs(30);
-/// Three connections in a row that are doubted within that time are no accident.
-const OFTEN: Duration = Duration::from_secs(10);
-/// A connection of that age has shown what it carries.
-const YOUNG: Duration = Duration::from_secs(3);
 
 /// What ends a link from below.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
+use super::another::MOST_FUTILE;
 use super::*;
 use crate::frame::{DATA_LEN, FrameType};
 
