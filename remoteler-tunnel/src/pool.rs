@@ -18,14 +18,15 @@ impl Pool {
         Self { spent: VecDeque::new(), most, largest }
     }
 
-    /// An empty buffer with room for `size` octets: one of which nobody holds a part any more, or a new one.
+    /// An empty buffer with room for `size` octets: of those of which nobody holds a part any more the one that was used last, for the processor has it
+    /// near; or a new one.
     pub(crate) fn take(&mut self, size: usize) -> BytesMut {
-        for _ in 0..self.spent.len() {
-            let Some(mut buffer) = self.spent.pop_front() else { break };
-            if buffer.try_reclaim(size) {
-                return buffer;
+        for at in (0..self.spent.len()).rev() {
+            if let Some(buffer) = self.spent.get_mut(at)
+                && buffer.try_reclaim(size)
+            {
+                return self.spent.remove(at).unwrap_or_default();
             }
-            self.spent.push_back(buffer);
         }
         BytesMut::with_capacity(size)
     }
@@ -75,6 +76,21 @@ mod tests {
 
         let again = pool.take(1000);
         assert_eq!((again.as_ptr(), again.len()), (place, 0));
+    }
+
+    #[test]
+    fn the_buffer_that_was_used_last_is_used_next_unless_somebody_holds_a_part_of_it() {
+        let mut pool = Pool::new(3, 2000);
+        let mut buffers = [pool.take(1000), pool.take(1000), pool.take(1000)];
+        let places = buffers.each_ref().map(|buffer| buffer.as_ptr());
+        buffers[2].extend_from_slice(&[7; 10]);
+        let part = buffers[2].split_to(10);
+        buffers.into_iter().for_each(|buffer| pool.give(buffer));
+
+        assert_eq!(pool.take(1000).as_ptr(), places[1]);
+        drop(part);
+        assert_eq!(pool.take(1000).as_ptr(), places[2]);
+        assert_eq!(pool.take(1000).as_ptr(), places[0]);
     }
 
     #[test]
