@@ -4,6 +4,7 @@
 mod driver;
 mod handle;
 mod resumable;
+mod state;
 #[cfg(test)]
 mod states;
 
@@ -16,12 +17,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::mux::error::{Code, OpenError, ProtocolError};
 use crate::mux::limits::Limits;
 use crate::mux::{Mux, MuxEvent, Side};
 use crate::stream::BoxedStream;
+
+use state::State;
 
 pub use handle::{IncomingStream, MuxStream};
 pub use resumable::LinkCounters;
@@ -94,15 +97,15 @@ impl Link {
     /// Starts a link over `io` on the current runtime.
     ///
     /// TCP sockets below must have `TCP_NODELAY` set: frames are small and wait for nothing.
-    pub fn start<S>(io: S, side: Side, limits: Limits) -> Self
+    pub fn start<S>(io: S, side: Side, limits: impl Into<Arc<Limits>>) -> Self
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        Self::over(Box::new(io), Mux::new(side, limits, now()), limits)
+        Self::over(Box::new(io), Mux::new(side, limits, now()))
     }
 
-    fn over(io: BoxedStream, mux: Mux, limits: Limits) -> Self {
-        let (state, _) = watch::channel(LinkState::Handshaking);
+    fn over(io: BoxedStream, mux: Mux) -> Self {
+        let resume_within = mux.limits().resume_within;
         let shared = Arc::new(Shared {
             core: Mutex::new(Core {
                 mux,
@@ -119,9 +122,9 @@ impl Link {
             driver: AtomicWaker::new(),
             incoming: Notify::new(),
             doubt: Notify::new(),
-            state,
+            state: State::new(LinkState::Handshaking),
         });
-        tokio::spawn(Box::new(driver::Driver::new(io, shared.clone(), limits.resume_within, now())).run());
+        tokio::spawn(Box::new(driver::Driver::new(io, shared.clone(), resume_within, now())).run());
         Self { owner: Arc::new(Owner { shared }) }
     }
 
@@ -130,15 +133,12 @@ impl Link {
     /// # Errors
     /// The link ended before.
     pub async fn ready(&self) -> Result<(), CloseReason> {
-        let mut state = self.shared().state.subscribe();
-        let settled = state.wait_for(|state| !matches!(state, LinkState::Handshaking)).await;
-        match settled.as_deref() {
-            Ok(LinkState::Closed(reason)) => Err(reason.clone()),
-            Ok(LinkState::Up | LinkState::Suspended { .. } | LinkState::GoingAway { .. } | LinkState::Handshaking) => {
-                Ok(())
-            }
-            Err(_) => unreachable!("the sender lives in the link that is borrowed here"),
-        }
+        let settled = |state: &LinkState| match state {
+            LinkState::Closed(reason) => Some(Err(reason.clone())),
+            LinkState::Up | LinkState::Suspended { .. } | LinkState::GoingAway { .. } => Some(Ok(())),
+            LinkState::Handshaking => None,
+        };
+        self.shared().state.wait_for(settled).await
     }
 
     /// Opens a stream that the peer is told of by `metadata`. Octets may be written at once;
@@ -171,7 +171,7 @@ impl Link {
             if let Some((id, metadata)) = next {
                 return Some(IncomingStream::new(shared.clone(), id, metadata));
             }
-            if matches!(*shared.state.borrow(), LinkState::Closed(_)) {
+            if matches!(*shared.state.lock(), LinkState::Closed(_)) {
                 shared.incoming.notify_one(); // whoever else waits here
                 return None;
             }
@@ -181,21 +181,17 @@ impl Link {
 
     /// Waits for the end.
     pub async fn closed(&self) -> CloseReason {
-        let mut state = self.shared().state.subscribe();
-        let closed = state.wait_for(|state| matches!(state, LinkState::Closed(_))).await;
-        match closed.as_deref() {
-            Ok(LinkState::Closed(reason)) => reason.clone(),
-            Ok(LinkState::Up | LinkState::Suspended { .. } | LinkState::GoingAway { .. } | LinkState::Handshaking)
-            | Err(_) => {
-                unreachable!("waited for the end, and the sender lives in the link that is borrowed here")
-            }
-        }
+        let closed = |state: &LinkState| match state {
+            LinkState::Closed(reason) => Some(reason.clone()),
+            LinkState::Up | LinkState::Suspended { .. } | LinkState::GoingAway { .. } | LinkState::Handshaking => None,
+        };
+        self.shared().state.wait_for(closed).await
     }
 
     /// How the link stands now.
     #[must_use]
     pub fn state(&self) -> LinkState {
-        self.shared().state.borrow().clone()
+        self.shared().state.lock().clone()
     }
 
     /// Whether streams may be opened: up, and neither side is going away.
@@ -208,9 +204,9 @@ impl Link {
     /// Waits until the peer takes no new streams or the link has ended. Says whether the peer had announced it: `false` for a link
     /// that ended without a word of that.
     pub async fn going_away(&self) -> bool {
-        let mut state = self.shared().state.subscribe();
-        // Fails only when the sender is gone, which lives in the link that is borrowed here.
-        let _ = state.wait_for(|state| matches!(state, LinkState::Closed(_) | LinkState::GoingAway { .. })).await;
+        let ending =
+            |state: &LinkState| matches!(state, LinkState::Closed(_) | LinkState::GoingAway { .. }).then_some(());
+        self.shared().state.wait_for(ending).await;
         self.shared().lock().mux.peer_going_away().is_some()
     }
 
@@ -280,7 +276,7 @@ struct Shared {
     incoming: Notify,
     /// Told when the connection has been silent for longer than it should.
     doubt: Notify,
-    state: watch::Sender<LinkState>,
+    state: State,
 }
 
 #[derive(Debug)]
@@ -353,7 +349,7 @@ impl Core {
         while let Some(event) = self.mux.poll_event() {
             let (id, slot): (u32, fn(&mut Wakers) -> &mut Option<Waker>) = match event {
                 MuxEvent::Up => {
-                    shared.state.send_if_modified(|state| {
+                    shared.state.change(|state| {
                         let handshaking = matches!(state, LinkState::Handshaking);
                         if handshaking {
                             *state = LinkState::Up;
@@ -368,7 +364,7 @@ impl Core {
                 }
                 MuxEvent::GoingAway => {
                     let reason = self.mux.peer_going_away().cloned().unwrap_or_default();
-                    shared.state.send_if_modified(|state| {
+                    shared.state.change(|state| {
                         let open = !matches!(state, LinkState::Closed(_));
                         if open {
                             *state = LinkState::GoingAway { reason };

@@ -76,7 +76,8 @@ pub enum ReadOutcome {
 #[derive(Debug)]
 pub struct Mux {
     side: Side,
-    limits: Limits,
+    /// Of all links alike, mostly.
+    limits: Arc<Limits>,
     phase: Phase,
     hello_sent: bool,
     link: Sequence,
@@ -158,7 +159,8 @@ struct Away {
 impl Mux {
     /// A machine over which nothing went yet.
     #[must_use]
-    pub fn new(side: Side, limits: Limits, now: Instant) -> Self {
+    pub fn new(side: Side, limits: impl Into<Arc<Limits>>, now: Instant) -> Self {
+        let limits = limits.into();
         Self {
             side,
             phase: Phase::Handshaking { deadline: now + limits.handshake },
@@ -181,6 +183,10 @@ impl Mux {
             pool: Pool::new(MOST_POOLED, 2 * DATA_LEN),
             limits,
         }
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// Opens a stream; its metadata goes out at once and octets may be written right away, within the peer's first

@@ -127,7 +127,7 @@ pub trait AuthStreams: Send + Sync {
 pub struct TunnelServer {
     router: Arc<Router>,
     events: Arc<dyn AgentEvents>,
-    limits: Limits,
+    limits: Arc<Limits>,
     live: Option<Arc<LiveWork>>,
     replay: ReplayBudget,
     resumable: Arc<Resumable>,
@@ -142,6 +142,7 @@ impl TunnelServer {
     pub fn new(router: Arc<Router>, events: Arc<dyn AgentEvents>, limits: Limits) -> Self {
         let (_, proxies) = watch::channel(Vec::new());
         let (replay, resumable) = (ReplayBudget::default(), Arc::default());
+        let limits = Arc::new(limits);
         Self { router, events, limits, live: None, replay, resumable, proxies, earlier: Earlier::default(), auth: None }
     }
 
@@ -269,8 +270,8 @@ impl TunnelServer {
         let stream: BoxedStream = Box::new(Replayed::new(Bytes::copy_from_slice(&prefix), stream));
         let keys = keys.map(|exported| ResumeKeys::new(&exported));
         let link = match keys {
-            Some(_) => Link::start_resumable(stream, Side::Server, self.limits, self.replay.clone()),
-            None => Link::start(stream, Side::Server, self.limits),
+            Some(_) => Link::start_resumable(stream, Side::Server, self.limits.clone(), self.replay.clone()),
+            None => Link::start(stream, Side::Server, self.limits.clone()),
         };
         let registered = timeout(REGISTRATION_DEADLINE, self.register(&link, &host, source)).await;
         let (agent, control, live) = match registered.unwrap_or(Err(RegistrationError::Timeout)) {

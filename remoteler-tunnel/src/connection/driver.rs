@@ -129,18 +129,17 @@ impl Driver {
             core.held = false;
             core.lost = None;
             core.resumptions += 1;
-            if let LinkState::Suspended { since } = &*self.shared.state.borrow() {
+            if let LinkState::Suspended { since } = &*self.shared.state.lock() {
                 core.waited += since.elapsed();
             }
             core.mux.resume(peer_received, now())?;
             core.mux.made_within(took);
             let away = core.mux.peer_going_away().cloned();
-            // Also who waits for that, where nothing was suspended, is called.
-            self.shared.state.send_modify(|state| {
-                if matches!(state, LinkState::Suspended { .. }) {
-                    *state = away.map_or(LinkState::Up, |reason| LinkState::GoingAway { reason });
-                }
-            });
+            if let state @ LinkState::Suspended { .. } = &mut *self.shared.state.lock() {
+                *state = away.map_or(LinkState::Up, |reason| LinkState::GoingAway { reason });
+            }
+            // Also who waits for that, where nothing was suspended.
+            self.shared.state.call();
         }
         if self.io.is_none()
             && let Some(reason) = core.lost.take()
@@ -171,7 +170,7 @@ impl Driver {
         let since = now();
         self.given_up_at = Some(since + self.resume_within);
         self.shared.lock().mux.suspend();
-        self.shared.state.send_if_modified(|state| {
+        self.shared.state.change(|state| {
             let open = !matches!(state, LinkState::Closed(_));
             if open {
                 *state = LinkState::Suspended { since };
@@ -426,7 +425,7 @@ impl Driver {
             self.woken.extend([wakers.read, wakers.write, wakers.answer].into_iter().flatten());
         }
         drop(core);
-        self.shared.state.send_if_modified(|state| {
+        self.shared.state.change(|state| {
             let first = !matches!(state, LinkState::Closed(_));
             if first {
                 *state = LinkState::Closed(reason.clone());

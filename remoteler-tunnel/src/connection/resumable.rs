@@ -45,10 +45,10 @@ pub struct LinkCounters {
 impl Link {
     /// Like [`Link::start`], for a link that [`Limits::resume_within`] keeps when its connection is lost, if its peer does so too.
     #[must_use]
-    pub fn start_resumable(io: BoxedStream, side: Side, limits: Limits, budget: ReplayBudget) -> Self {
+    pub fn start_resumable(io: BoxedStream, side: Side, limits: impl Into<Arc<Limits>>, budget: ReplayBudget) -> Self {
         let mut mux = Mux::new(side, limits, now());
         mux.make_resumable(budget);
-        Self::over(io, mux, limits)
+        Self::over(io, mux)
     }
 
     /// Since when its connection is lost, and another one awaited.
@@ -70,9 +70,12 @@ impl Link {
 
     /// Waits until its connection is lost and another one awaited; false when the link has ended.
     pub async fn suspended(&self) -> bool {
-        let mut state = self.shared().state.subscribe();
-        let settled = state.wait_for(|state| matches!(state, LinkState::Suspended { .. } | LinkState::Closed(_))).await;
-        settled.is_ok_and(|state| matches!(*state, LinkState::Suspended { .. }))
+        let settled = |state: &LinkState| match state {
+            LinkState::Suspended { .. } => Some(true),
+            LinkState::Closed(_) => Some(false),
+            LinkState::Handshaking | LinkState::Up | LinkState::GoingAway { .. } => None,
+        };
+        self.shared().state.wait_for(settled).await
     }
 
     /// Since when its connection, which it still has, has been silent, if that is longer than it should be.
@@ -97,9 +100,8 @@ impl Link {
 
     /// Waits until it has a connection, or has ended.
     pub async fn resumed(&self) {
-        let mut state = self.shared().state.subscribe();
-        // Fails only when the sender is gone, which lives in the link that is borrowed here.
-        let _ = state.wait_for(|state| !matches!(state, LinkState::Suspended { .. })).await;
+        let settled = |state: &LinkState| (!matches!(state, LinkState::Suspended { .. })).then_some(());
+        self.shared().state.wait_for(settled).await;
     }
 
     /// How often another connection has taken the place of one that was lost.
@@ -125,11 +127,9 @@ impl Link {
 
     /// Waits until another connection has taken its place more often than `before`, or it has ended. That one may be lost again by then.
     pub(crate) async fn taken_up_since(&self, before: u64) {
-        let mut state = self.shared().state.subscribe();
-        while self.resumptions() == before && !matches!(&*state.borrow_and_update(), LinkState::Closed(_)) {
-            // Fails only when the sender is gone, which lives in the link that is borrowed here.
-            let _ = state.changed().await;
-        }
+        let state = &self.shared().state;
+        let settled = || (self.resumptions() != before || matches!(*state.lock(), LinkState::Closed(_))).then_some(());
+        state.until(settled).await;
     }
 
     /// Lets its connection go, if it has one, and waits until that is done; false when the link has ended or cannot go on without.

@@ -35,23 +35,70 @@ impl Budget {
     }
 }
 
-/// One bucket for each nuisance (I26).
+/// What a peer may make too much of (I26).
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Nuisance {
+    /// RESET frames of the peer.
+    Reset,
+    /// PING frames, and PONGs that were not asked for.
+    Ping,
+    /// OPEN frames that were refused.
+    Rejected,
+    /// Frames without effect: for streams that are over, acknowledgements of nothing.
+    Idle,
+}
+
+/// One bucket for each nuisance. Those for what a quiet link never sees are there once there was any.
 #[derive(Debug)]
 pub(crate) struct Budgets {
-    /// RESET frames of the peer.
-    pub(crate) resets: Budget,
-    /// PING frames, and PONGs that were not asked for.
-    pub(crate) pings: Budget,
-    /// OPEN frames that were refused.
-    pub(crate) rejected: Budget,
-    /// Frames without effect: for streams that are over, acknowledgements of nothing.
-    pub(crate) idle: Budget,
+    pings: Budget,
+    others: Option<Box<Others>>,
+}
+
+#[derive(Debug)]
+struct Others {
+    resets: Budget,
+    rejected: Budget,
+    idle: Budget,
 }
 
 impl Budgets {
     pub(crate) fn new(now: Instant) -> Self {
-        let [resets, pings, rejected, idle] = TABLE.map(|(_, burst, per_second)| Budget::new(burst, per_second, now));
-        Self { resets, pings, rejected, idle }
+        Self { pings: Nuisance::Ping.budget(now), others: None }
+    }
+
+    /// Takes a token; false if there is none.
+    pub(crate) fn spend(&mut self, nuisance: Nuisance, now: Instant) -> bool {
+        let others = || {
+            let [resets, rejected, idle] =
+                [Nuisance::Reset, Nuisance::Rejected, Nuisance::Idle].map(|nuisance| nuisance.budget(now));
+            Box::new(Others { resets, rejected, idle })
+        };
+        let budget = match nuisance {
+            Nuisance::Ping => &mut self.pings,
+            Nuisance::Reset => &mut self.others.get_or_insert_with(others).resets,
+            Nuisance::Rejected => &mut self.others.get_or_insert_with(others).rejected,
+            Nuisance::Idle => &mut self.others.get_or_insert_with(others).idle,
+        };
+        budget.spend(now)
+    }
+
+    /// Puts a token for a PING back; no more than the burst.
+    pub(crate) fn give_back_ping(&mut self) {
+        self.pings.give_back();
+    }
+}
+
+impl Nuisance {
+    fn budget(self, now: Instant) -> Budget {
+        let [resets, pings, rejected, idle] = TABLE;
+        let (_, burst, per_second) = match self {
+            Self::Reset => resets,
+            Self::Ping => pings,
+            Self::Rejected => rejected,
+            Self::Idle => idle,
+        };
+        Budget::new(burst, per_second, now)
     }
 }
 
@@ -84,5 +131,23 @@ mod tests {
         assert!(budget.spend(later) && !budget.spend(later));
         (0..5).for_each(|_| budget.give_back());
         assert!(budget.spend(later) && budget.spend(later) && !budget.spend(later));
+    }
+
+    // I26
+    #[test]
+    fn of_each_nuisance_there_is_its_burst_and_none_uses_up_anothers() {
+        let now = Instant::now();
+        let mut budgets = Budgets::new(now);
+        for (name, burst, _) in TABLE {
+            let nuisance = match name {
+                "RESET frames" => Nuisance::Reset,
+                "PING frames and unasked PONG frames" => Nuisance::Ping,
+                "refused OPEN frames" => Nuisance::Rejected,
+                "frames without effect" => Nuisance::Idle,
+                other => panic!("a nuisance that is not known here: {other}"),
+            };
+            let granted = (0..=burst).filter(|_| budgets.spend(nuisance, now)).count();
+            assert_eq!(granted, burst as usize, "{name}");
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use super::budget::Nuisance;
 use super::error::{Code, ProtocolError};
 use super::stream::{Opening, SendEnd, Stream, StreamError};
 use super::{CHECK_EVERY, Mux, MuxEvent, Phase, Side};
@@ -128,7 +129,7 @@ impl Mux {
                 return if self.link.ponged(nonce, now) { Ok(()) } else { self.spend_ping(now) };
             }
             Payload::Reset(code) => {
-                if !self.budgets.resets.spend(now) {
+                if !self.budgets.spend(Nuisance::Reset, now) {
                     return Err(ProtocolError::Flood { what: "RESET frames" });
                 }
                 self.known(id, kind)?;
@@ -202,7 +203,7 @@ impl Mux {
             None
         };
         if let Some((code, reason)) = refusal {
-            if !self.budgets.rejected.spend(now) || self.outbound.control.len() > self.limits.max_control() {
+            if !self.budgets.spend(Nuisance::Rejected, now) || self.outbound.control.len() > self.limits.max_control() {
                 return Err(ProtocolError::Flood { what: "OPEN frames" });
             }
             self.outbound.control.push_back((id, Payload::Reject(code.number(), reason)));
@@ -266,11 +267,19 @@ impl Mux {
     }
 
     fn without_effect(&mut self, now: Instant) -> Result<(), ProtocolError> {
-        if self.budgets.idle.spend(now) { Ok(()) } else { Err(ProtocolError::Flood { what: "frames without effect" }) }
+        if self.budgets.spend(Nuisance::Idle, now) {
+            Ok(())
+        } else {
+            Err(ProtocolError::Flood { what: "frames without effect" })
+        }
     }
 
     fn spend_ping(&mut self, now: Instant) -> Result<(), ProtocolError> {
-        if self.budgets.pings.spend(now) { Ok(()) } else { Err(ProtocolError::Flood { what: "PING or PONG frames" }) }
+        if self.budgets.spend(Nuisance::Ping, now) {
+            Ok(())
+        } else {
+            Err(ProtocolError::Flood { what: "PING or PONG frames" })
+        }
     }
 }
 

@@ -59,7 +59,7 @@ impl Mux {
             replay.acknowledged(news, &mut self.pool);
             self.link.goes_again(replay.rewind() as u64);
         }
-        self.budgets.pings.give_back(); // for the question that begins each connection
+        self.budgets.give_back_ping(); // for the question that begins each connection
         Ok(())
     }
 
