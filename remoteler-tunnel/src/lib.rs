@@ -82,6 +82,7 @@ pub use resume::{
     Channel, EXPORT_CHANNEL, EXPORT_KEYS, LinkId, MAX_RESUME_BODY_LEN, RESUME_BODY_LEN, RESUME_MAGIC, ResumeError,
     ResumeKeys, ResumeRequest,
 };
+pub use router::dialling::Dialled;
 pub use router::{AttachedAgent, Attachment, DialError, Inventory, Place, Router, StreamService};
 pub use server::{AgentEvents, AgentSession, AuthStreams, EarlierProcess, RegistrationError, TunnelServer};
 pub use service::{

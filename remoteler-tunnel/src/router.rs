@@ -2,6 +2,7 @@
 //! process. Owns the table of links. Never decides who may dial what: the target's own service does, with the user's
 //! certificate.
 
+pub(crate) mod dialling;
 #[cfg(test)]
 mod tests;
 
@@ -13,9 +14,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use remoteler_core::{Clock, HostId, HostIdentity, Timestamp};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::Instant;
 
-use crate::connect::{ConnectError, connect_tcp};
+use crate::connect::ConnectError;
 use crate::connection::Link;
 use crate::dial::{DialCode, DialHeader, Target, TargetKind};
 use crate::mux::error::{Code, OpenError};
@@ -184,15 +185,6 @@ pub struct Router {
     attached: watch::Sender<u64>,
 }
 
-/// What becomes of a dial into a link whose connection owes an answer for longer than one takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Silence {
-    /// It ends: others may have a connection that is not silent.
-    Ends,
-    /// It waits, as long as a dial may take.
-    IsWaitedOut,
-}
-
 #[derive(Default)]
 struct Agents {
     up: BTreeMap<HostId, Attached>,
@@ -216,7 +208,7 @@ impl Router {
         clock: Arc<dyn Clock>,
         local: HashMap<TargetKind, Arc<dyn StreamService>>,
     ) -> Self {
-        let (dial_deadline, others) = (DIAL_DEADLINE, Arc::new(NoOthers));
+        let (dial_deadline, others) = (dialling::DIAL_DEADLINE, Arc::new(NoOthers));
         let (agents, attached) = (Mutex::default(), watch::Sender::new(0));
         Self { inventory, clock, local, agents, dial_deadline, others, started: Instant::now(), attached }
     }
@@ -225,150 +217,6 @@ impl Router {
     #[must_use]
     pub fn beside(self, others: Arc<dyn OtherProxies>) -> Self {
         Self { others, ..self }
-    }
-
-    /// Opens a byte stream to the header's target.
-    ///
-    /// # Errors
-    /// [`DialError`], whose text may be shown to the user.
-    pub async fn dial(&self, header: &DialHeader) -> Result<BoxedStream, DialError> {
-        let within = self.dial_deadline;
-        match timeout(within, self.dial_now(header)).await {
-            Ok(result) => result,
-            Err(_) => Err(DialError::Timeout { target: header.target.clone(), within }),
-        }
-    }
-
-    /// Opens a byte stream to the header's target for another proxy, which has no link of its agent: through a link that is here, and no other way.
-    ///
-    /// # Errors
-    /// [`DialError`]; [`DialError::NotFound`] also when the target's agent has no link here.
-    pub async fn dial_linked(&self, header: &DialHeader) -> Result<BoxedStream, DialError> {
-        let not_here = || DialError::NotFound { target: header.target.clone() };
-        let within = self.dial_deadline;
-        let dialling = async {
-            let host = match header.target.kind {
-                TargetKind::Service => self.host_of_service(&header.target),
-                TargetKind::Ssh | TargetKind::Kube | TargetKind::App => {
-                    match self.inventory.locate(&header.target).await {
-                        Ok(Some(Place::Agent(host))) => Some(host),
-                        Ok(Some(Place::Address(_) | Place::Local) | None) => None,
-                        Err(reason) => return Err(DialError::Lookup { target: header.target.clone(), reason }),
-                    }
-                }
-            };
-            match self.dial_agent(host.ok_or_else(not_here)?, header, Silence::Ends).await {
-                Err(DialError::TunnelDown { .. }) => Err(not_here()),
-                dialled => dialled,
-            }
-        };
-        timeout(within, dialling)
-            .await
-            .unwrap_or_else(|_| Err(DialError::Timeout { target: header.target.clone(), within }))
-    }
-
-    /// Through the link of the agent here, or through another proxy that has one. A proxy that has just started waits a little for its agents:
-    /// they are on their way.
-    async fn dial_anywhere(
-        &self,
-        header: &DialHeader,
-        host: impl Fn() -> Option<HostId> + Send + Sync,
-    ) -> Result<BoxedStream, DialError> {
-        let mut attached = self.attached.subscribe();
-        let until = Instant::now() + PATIENCE;
-        let here = |silence| {
-            let host = host().ok_or_else(|| DialError::NotFound { target: header.target.clone() });
-            async move { self.dial_agent(host?, header, silence).await }
-        };
-        let missing = match here(Silence::Ends).await {
-            Err(error @ (DialError::TunnelDown { .. } | DialError::NotFound { .. })) => error,
-            dialled => return dialled,
-        };
-        if let Some(stream) = self.others.dial(header).await? {
-            return Ok(stream);
-        }
-        // Nobody else has it: what is silent may yet speak, and what was lost may be back.
-        if host().is_some_and(|host| self.has_connection(host)) {
-            return here(Silence::IsWaitedOut).await;
-        }
-        let awaited =
-            self.started.elapsed() < YOUNG && !matches!(missing, DialError::TunnelDown { down_since: Some(_), .. });
-        while awaited && matches!(timeout_at(until, attached.changed()).await, Ok(Ok(()))) {
-            match here(Silence::IsWaitedOut).await {
-                Err(DialError::TunnelDown { .. } | DialError::NotFound { .. }) => {}
-                dialled => return dialled,
-            }
-        }
-        Err(missing)
-    }
-
-    async fn dial_now(&self, header: &DialHeader) -> Result<BoxedStream, DialError> {
-        let target = || header.target.clone();
-        if header.target.kind == TargetKind::Service {
-            return self.dial_anywhere(header, || self.host_of_service(&header.target)).await;
-        }
-        let place = self.inventory.locate(&header.target).await;
-        match place.map_err(|reason| DialError::Lookup { target: target(), reason })? {
-            None => Err(DialError::NotFound { target: target() }),
-            Some(Place::Address(address)) => {
-                let stream = connect_tcp(&address, self.dial_deadline).await;
-                let stream = stream.map_err(|source| DialError::Connect { target: target(), source })?;
-                Ok(Box::new(stream))
-            }
-            Some(Place::Agent(host)) => self.dial_anywhere(header, || Some(host)).await,
-            Some(Place::Local) => {
-                let Some(service) = self.local.get(&header.target.kind).cloned() else {
-                    return Err(DialError::NotHere { target: target() });
-                };
-                let (near, far) = tokio::io::duplex(LOCAL_BUFFER);
-                let header = header.clone();
-                // Ends with the stream: the service is given nothing else to wait for.
-                tokio::spawn(async move { service.serve(Box::new(far), header).await });
-                Ok(Box::new(near))
-            }
-        }
-    }
-
-    /// Whether the agent has a link that has a connection.
-    fn has_connection(&self, host: HostId) -> bool {
-        self.lock().up.get(&host).is_some_and(|attached| attached.link.suspended_since().is_none())
-    }
-
-    async fn dial_agent(&self, host: HostId, header: &DialHeader, silence: Silence) -> Result<BoxedStream, DialError> {
-        let target = || header.target.clone();
-        let link = {
-            let agents = self.lock();
-            match agents.up.get(&host) {
-                Some(attached) => attached.link.clone(),
-                None => {
-                    let down_since = agents.down.get(&host).copied();
-                    return Err(DialError::TunnelDown { target: target(), down_since });
-                }
-            }
-        };
-        let down = |since: std::time::Instant| {
-            let down_since = Some(self.clock.now().minus(Instant::from_std(since).elapsed()));
-            DialError::TunnelDown { target: target(), down_since }
-        };
-        if let Some(lost) = link.suspended_since()
-            && timeout(PATIENCE, link.resumed()).await.is_err()
-        {
-            return Err(down(lost));
-        }
-        let mut stream = link.open(header.to_json()).map_err(|source| DialError::Open { target: target(), source })?;
-        let accepted = loop {
-            match timeout(LOOKS_EVERY, stream.accepted()).await {
-                Ok(accepted) => break accepted,
-                Err(_) if silence == Silence::IsWaitedOut => {}
-                Err(_) => {
-                    if let Some(since) = link.silent_since() {
-                        return Err(down(since));
-                    }
-                }
-            }
-        };
-        accepted.map_err(|source| DialError::Refused { target: target(), source })?;
-        Ok(Box::new(stream))
     }
 
     /// Services are where their host's link is: no inventory knows them.
@@ -476,13 +324,5 @@ fn since(down_since: &Option<Timestamp>) -> String {
     down_since.map(|moment| format!(" since {moment}")).unwrap_or_default()
 }
 
-/// How long a dial waits for a link that has lost its connection.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// How often a dial that waits for its agent looks whether the link has fallen silent.
-const LOOKS_EVERY: Duration = Duration::from_millis(250);
-/// How long after its start a proxy waits for agents that are dialled and not there yet.
-const YOUNG: Duration = Duration::from_secs(15);
-const DIAL_DEADLINE: Duration = Duration::from_secs(10);
-const LOCAL_BUFFER: usize = 64 * 1024;
 /// Agents of which is remembered since when they are down.
 const MOST_REMEMBERED: usize = 20_000;

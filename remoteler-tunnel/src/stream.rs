@@ -34,6 +34,19 @@ impl<S> Replayed<S> {
         Self { first, io }
     }
 
+    /// What is read again.
+    pub fn first(&self) -> &[u8] {
+        &self.first
+    }
+
+    /// Forgets the first `count` octets of what is read again: they were dealt with. All of it, if that is less.
+    pub fn skip(&mut self, count: usize) {
+        self.first.advance(count.min(self.first.len()));
+        if self.first.is_empty() {
+            self.first = Bytes::new(); // the buffer behind it is not needed any more
+        }
+    }
+
     /// The stream below, which does not see what is read again.
     pub fn io(&self) -> &S {
         &self.io

@@ -1,13 +1,17 @@
 //! Dials into links that are silent, under paused time.
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, copy_bidirectional, duplex};
-use tokio::time::sleep;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, copy_bidirectional, duplex};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, sleep_until, timeout};
 
 use remoteler_core::{ManualClock, Timestamp};
 
+use super::dialling::{DIAL_DEADLINE, Dialled};
 use super::*;
+use crate::connection::IncomingStream;
 use crate::dial::TargetName;
 use crate::mux::Side;
+use crate::mux::error::Code;
 use crate::mux::limits::Limits;
 use crate::replay::ReplayBudget;
 
@@ -72,18 +76,22 @@ impl Course {
 
     /// Who answers, after how long.
     async fn dial(self, speaks_after: Duration) -> (Result<u8, DialError>, Duration) {
+        let (dialled, took) = self.dial_saying(b"", speaks_after).await;
+        match dialled {
+            Ok(mut dialled) => (Ok(dialled.stream.read_u8().await.unwrap()), took),
+            Err(error) => (Err(error), took),
+        }
+    }
+
+    async fn dial_saying(self, first: &[u8], speaks_after: Duration) -> (Result<Dialled, DialError>, Duration) {
         let Self { router, wires: [mut near, mut far], _links } = self;
         tokio::spawn(async move {
             sleep(speaks_after).await;
             copy_bidirectional(&mut near, &mut far).await
         });
         let since = Instant::now();
-        let dialled = router.dial(&DialHeader::new(target(), None)).await;
-        let took = since.elapsed();
-        match dialled {
-            Ok(mut stream) => (Ok(stream.read_u8().await.unwrap()), took),
-            Err(error) => (Err(error), took),
-        }
+        let dialled = router.dial_saying(&DialHeader::new(target(), None), first).await;
+        (dialled, since.elapsed())
     }
 }
 
@@ -109,4 +117,94 @@ async fn a_silent_link_is_waited_for_where_no_other_proxy_has_the_agent() {
     let (failed, took) = Course::start(false).await.dial(NEVER).await;
     let failed = failed.unwrap_err();
     assert!(matches!(failed, DialError::Timeout { .. }) && took == DIAL_DEADLINE, "{failed} after {took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_said_into_a_link_that_has_fallen_silent_was_not_said_to_another_proxy() {
+    let (dialled, _) = Course::start(true).await.dial_saying(b"hello", NEVER).await;
+    let mut dialled = dialled.unwrap();
+    assert_eq!((dialled.said, dialled.stream.read_u8().await.unwrap()), (0, b'o'));
+}
+
+/// A router with one agent whose link has just come up, on a path that takes a while each way; `answer` gets each stream.
+async fn young(answer: impl Fn(IncomingStream) + Send + 'static) -> (Router, [Link; 2]) {
+    let host = HostId::from_uuid(uuid::Uuid::from_u128(7));
+    let clock = Arc::new(ManualClock::new(Timestamp::parse("2026-06-01T00:01:00Z").unwrap()));
+    let router = Router::new(Arc::new(Behind(host)), clock, HashMap::new());
+    let [(near, near_wire), (far, far_wire)] = [duplex(64 * 1024), duplex(64 * 1024)];
+    let (near_wire, far_wire) = (tokio::io::split(near_wire), tokio::io::split(far_wire));
+    tokio::spawn(carry(near_wire.0, far_wire.1));
+    tokio::spawn(carry(far_wire.0, near_wire.1));
+    let start = |io, side, limits| Link::start_resumable(Box::new(io), side, limits, ReplayBudget::default());
+    let (proxy, agent) = (start(near, Side::Server, Limits::server()), start(far, Side::Client, Limits::client()));
+    let answering = agent.clone();
+    tokio::spawn(async move {
+        while let Some(incoming) = answering.accept().await {
+            answer(incoming);
+        }
+    });
+    proxy.ready().await.unwrap();
+    router.attach(host, proxy.clone());
+    (router, [proxy, agent])
+}
+
+async fn carry(mut from: ReadHalf<DuplexStream>, mut to: WriteHalf<DuplexStream>) {
+    let (under_way, mut arriving) = mpsc::unbounded_channel();
+    let carrying = async {
+        let mut octets = vec![0; 4096];
+        while let Ok(count @ 1..) = from.read(&mut octets).await {
+            let piece = octets.get(..count).unwrap_or_default().to_vec();
+            let _ = under_way.send((Instant::now() + WAY, piece)); // fails when the test is over
+        }
+    };
+    let delivering = async {
+        while let Some((at, piece)) = arriving.recv().await {
+            sleep_until(at).await;
+            if to.write_all(&piece).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::join!(carrying, delivering);
+}
+
+const WAY: Duration = Duration::from_millis(100);
+
+#[tokio::test(start_paused = true)]
+async fn what_is_said_first_costs_no_round_trip_of_its_own() {
+    let echo = |incoming: IncomingStream| {
+        let mut stream = incoming.accept().unwrap();
+        tokio::spawn(async move {
+            let mut said = [0; 5];
+            stream.read_exact(&mut said).await.unwrap();
+            stream.write_all(&said).await.unwrap();
+            stream.read_u8().await.unwrap_err(); // its end
+        });
+    };
+    let (router, _links) = young(echo).await;
+    let header = DialHeader::new(target(), None);
+    for (first, round_trips) in [(&b"hello"[..], 1), (&b""[..], 2)] {
+        let since = Instant::now();
+        let Dialled { mut stream, said } = router.dial_saying(&header, first).await.unwrap();
+        assert_eq!(said, first.len());
+        stream.write_all(&b"hello"[said..]).await.unwrap();
+        let mut heard = [0; 5];
+        stream.read_exact(&mut heard).await.unwrap();
+        assert_eq!((&heard, since.elapsed()), (b"hello", round_trips * 2 * WAY));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_finds_no_room_with_the_question_is_left_to_who_dials() {
+    let (router, _links) = young(|incoming| drop(incoming.accept())).await;
+    let first = vec![7; 100_000];
+    let Dialled { said, .. } = router.dial_saying(&DialHeader::new(target(), None), &first).await.unwrap();
+    assert_eq!(said, Limits::client().stream_window as usize);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dial_that_said_something_is_refused_like_any_other() {
+    let (router, _links) = young(|incoming| incoming.reject(Code::NotOffered, "not here")).await;
+    let refused = router.dial_saying(&DialHeader::new(target(), None), b"hello").await.unwrap_err();
+    assert!(matches!(&refused, DialError::Refused { .. }), "{refused}");
 }

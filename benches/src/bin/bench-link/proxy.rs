@@ -12,11 +12,11 @@ use std::{
 use async_trait::async_trait;
 use remoteler_core::{HostId, HostIdentity, SystemClock};
 use remoteler_tunnel::{
-    Admission, AdmissionLimits, Admissions, AgentEvents, AgentSession, CloseReason, DialHeader, Inventory, Limits,
-    OnePort, Place, Refusal, RegistrationError, Route, RouteHandler, Routed, Router, Serve, ServerTls,
-    SharedTlsIdentity, Target, TargetKind, TargetName, TunnelServer, relay, serve,
+    Admission, AdmissionLimits, Admissions, AgentEvents, AgentSession, CloseReason, DialHeader, Dialled, Inventory,
+    Limits, OnePort, Place, Refusal, RegistrationError, Replayed, Route, RouteHandler, Routed, Router, Serve,
+    ServerTls, SharedTlsIdentity, Target, TargetKind, TargetName, TunnelServer, relay, serve,
 };
-use tokio::net::TcpListener;
+use tokio::{io::AsyncReadExt, net::TcpListener};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::identities;
@@ -53,8 +53,15 @@ pub(crate) async fn run(dir: &Path, listen: SocketAddr, entry: SocketAddr) -> an
         stream.set_nodelay(true)?;
         let (router, header) = (router.clone(), DialHeader::new(target.clone(), Some(source)));
         tokio::spawn(async move {
-            match router.dial(&header).await {
-                Ok(mut far) => drop(relay(&mut stream, &mut far).await),
+            // The proxy has the hello of a connection that it passes on before it dials: whoever measures speaks first too.
+            let mut first = vec![0; MOST_FIRST];
+            let Ok(count) = stream.read(&mut first).await else { return };
+            first.truncate(count);
+            match router.dial_saying(&header, &first).await {
+                Ok(Dialled { stream: mut far, said }) => {
+                    let mut stream = Replayed::new(first.split_off(said).into(), stream);
+                    drop(relay(&mut stream, &mut far).await);
+                }
                 Err(cause) => eprintln!("{cause}"),
             }
         });
@@ -111,3 +118,6 @@ impl AgentEvents for Counted {
         eprintln!("the agent at {source} was refused: {error}");
     }
 }
+
+/// Octets that are said with the question.
+const MOST_FIRST: usize = 4096;

@@ -9,9 +9,9 @@ use remoteler_core::{
     VerifiedHost, with_causes,
 };
 use remoteler_tunnel::{
-    Admission, Admissions, AgentEvents, AgentSession, CloseReason, DialCode, DialHeader, DialReply, ReadAhead, Refusal,
-    RegistrationError, Route, RouteHandler, Routed, Router, Socket, Target, TargetKind, TargetName, TunnelServer,
-    handshake_failure, is_certificate_failure, read_dial, relay, write_dial_reply,
+    Admission, Admissions, AgentEvents, AgentSession, CloseReason, DialCode, DialHeader, DialReply, Dialled, ReadAhead,
+    Refusal, RegistrationError, Route, RouteHandler, Routed, Router, Socket, Target, TargetKind, TargetName,
+    TunnelServer, handshake_failure, is_certificate_failure, read_dial, relay, write_dial_reply,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::server::TlsStream;
@@ -215,15 +215,13 @@ impl ProxyHandler {
     }
 
     /// Copies between a user and the service of a Kubernetes cluster or an app, undecrypted.
-    async fn pass_blindly<S>(
+    async fn pass_blindly(
         &self,
         (kind, name): (TargetKind, Option<String>),
-        mut stream: S,
+        mut stream: Socket,
         source: SocketAddr,
         admission: Admission,
-    ) where
-        S: AsyncRead + AsyncWrite + Send + Unpin,
-    {
+    ) {
         let Some(name) = name else {
             tracing::debug!(%source, %kind, "nothing has the server name of a connection");
             return;
@@ -237,15 +235,20 @@ impl ProxyHandler {
             tracing::debug!(target = %header.target, "a connection to a locked host was turned away");
             return;
         }
-        match self.router.dial(&header).await {
-            Ok(mut service) => {
+        // The hello is here already, and one that nobody answers may be said again.
+        match self.router.dial_saying(&header, stream.first()).await {
+            Ok(Dialled { stream: mut service, said }) => {
+                stream.skip(said);
                 let Some(_place) = self.blind_relays.admit(source.ip()) else {
                     tracing::debug!(%source, "too many connections that are passed on blindly, one was turned away");
                     return;
                 };
                 // From here on the service's own deadlines hold.
                 admission.authenticated();
-                self.relays.track_future(relay(&mut stream, &mut service)).await;
+                let relayed = self.relays.track_future(relay(&mut stream, &mut service)).await;
+                if let Some(cause) = relayed.error {
+                    tracing::debug!(target = %header.target, %cause, "a connection that was passed on blindly broke");
+                }
             }
             Err(cause) => tracing::debug!(target = %header.target, %cause, "dial failed"),
         }
