@@ -129,4 +129,22 @@ mod tests {
 
         assert_eq!(rest, "irst this and then this");
     }
+
+    #[tokio::test]
+    async fn what_was_dealt_with_does_not_come_again() {
+        let (mut far, near) = tokio::io::duplex(100);
+        far.write_all(b" and then this").await.unwrap();
+        drop(far);
+        let mut stream = Replayed::new(Bytes::from_static(b"first this"), near);
+
+        stream.skip(6);
+        assert_eq!(stream.first(), b"this");
+        let mut two = [0; 2];
+        stream.read_exact(&mut two).await.unwrap();
+        stream.skip(100);
+        let mut rest = String::new();
+        stream.read_to_string(&mut rest).await.unwrap();
+
+        assert_eq!((&two, rest.as_str()), (b"th", " and then this"));
+    }
 }

@@ -1,16 +1,18 @@
-//! The dials of a router: to an address, through the link of an agent that is here, or through another proxy that has one; and for how long each
-//! of them is waited for.
+//! The dials of a router: to an address, through the link of an agent that is here, or through another proxy that has one. Owns for how long each
+//! of them is waited for. Never decides who may dial, and keeps nothing of what was said.
 
 use std::time::Duration;
 
 use futures::FutureExt;
 use remoteler_core::HostId;
+use scopeguard::ScopeGuard;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{DialError, Place, Router};
 use crate::connect::connect_tcp;
 use crate::dial::{DialHeader, TargetKind};
+use crate::mux::error::Code;
 use crate::stream::BoxedStream;
 
 /// What becomes of a dial into a link whose connection owes an answer for longer than one takes.
@@ -32,7 +34,7 @@ pub struct Dialled {
 }
 
 impl Dialled {
-    fn silent(stream: BoxedStream) -> Self {
+    fn unsaid(stream: BoxedStream) -> Self {
         Self { stream, said: 0 }
     }
 }
@@ -46,8 +48,9 @@ impl Router {
         Ok(self.dial_saying(header, &[]).await?.stream)
     }
 
-    /// Like [`dial`](Self::dial), and says `first` to an agent with the question, as far as there is room at once (64 KiB and less): so that costs no
-    /// round trip. Only for octets that may be said twice, for another way may be tried when the first brings no answer.
+    /// Like [`dial`](Self::dial), and says `first` to an agent whose link is here with the question, as far as its first credit goes
+    /// ([`Limits::stream_window`](crate::Limits)): so that costs no round trip. Only for octets that may arrive more than once, also after the dial has
+    /// failed or was dropped: another way is tried when the first brings no answer.
     ///
     /// # Errors
     /// [`DialError`], whose text may be shown to the user.
@@ -106,7 +109,7 @@ impl Router {
             dialled => return dialled,
         };
         if let Some(stream) = self.others.dial(header).await? {
-            return Ok(Dialled::silent(stream));
+            return Ok(Dialled::unsaid(stream));
         }
         // Nobody else has it: what is silent may yet speak, and what was lost may be back.
         if host().is_some_and(|host| self.has_connection(host)) {
@@ -134,7 +137,7 @@ impl Router {
             Some(Place::Address(address)) => {
                 let stream = connect_tcp(&address, self.dial_deadline).await;
                 let stream = stream.map_err(|source| DialError::Connect { target: target(), source })?;
-                Ok(Dialled::silent(Box::new(stream)))
+                Ok(Dialled::unsaid(Box::new(stream)))
             }
             Some(Place::Agent(host)) => self.dial_anywhere(header, first, || Some(host)).await,
             Some(Place::Local) => {
@@ -145,7 +148,7 @@ impl Router {
                 let header = header.clone();
                 // Ends with the stream: the service is given nothing else to wait for.
                 tokio::spawn(async move { service.serve(Box::new(far), header).await });
-                Ok(Dialled::silent(Box::new(near)))
+                Ok(Dialled::unsaid(Box::new(near)))
             }
         }
     }
@@ -182,7 +185,9 @@ impl Router {
         {
             return Err(down(lost));
         }
-        let mut stream = link.open(header.to_json()).map_err(|source| DialError::Open { target: target(), source })?;
+        let opened = link.open(header.to_json()).map_err(|source| DialError::Open { target: target(), source })?;
+        // With a dial that is given up ends what it said and has not left: nobody waits for it, and others do.
+        let mut stream = scopeguard::guard(opened, |stream| stream.reset(Code::Cancelled.number()));
         // An error of the stream is what its answer says.
         let said = match first {
             [] => 0,
@@ -200,7 +205,7 @@ impl Router {
             }
         };
         accepted.map_err(|source| DialError::Refused { target: target(), source })?;
-        Ok(Dialled { stream: Box::new(stream), said })
+        Ok(Dialled { stream: Box::new(ScopeGuard::into_inner(stream)), said })
     }
 }
 

@@ -62,7 +62,12 @@ impl Course {
             while let Some(incoming) = answering.accept().await {
                 // Who gave up meanwhile needs none.
                 let Ok(mut stream) = incoming.accept() else { continue };
-                tokio::spawn(async move { stream.write_all(b"h").await });
+                // And whatever it is told.
+                tokio::spawn(async move {
+                    stream.write_all(b"h").await?;
+                    let (mut heard, mut said) = tokio::io::split(stream);
+                    tokio::io::copy(&mut heard, &mut said).await
+                });
             }
         });
         let mut wires = [near_wire, far_wire];
@@ -195,11 +200,45 @@ async fn what_is_said_first_costs_no_round_trip_of_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_finds_no_room_with_the_question_is_left_to_who_dials() {
-    let (router, _links) = young(|incoming| drop(incoming.accept())).await;
-    let first = vec![7; 100_000];
-    let Dialled { said, .. } = router.dial_saying(&DialHeader::new(target(), None), &first).await.unwrap();
+async fn what_finds_no_room_with_the_question_is_left_to_who_dials_and_arrives_behind_what_did() {
+    let first: Vec<u8> = (0..100_000u32).map(|at| at as u8).collect();
+    let expected = first.clone();
+    let (router, _links) = young(move |incoming| {
+        let (mut stream, expected) = (incoming.accept().unwrap(), expected.clone());
+        tokio::spawn(async move {
+            let mut heard = vec![0; expected.len()];
+            stream.read_exact(&mut heard).await.unwrap();
+            stream.write_u8(u8::from(heard == expected)).await.unwrap();
+            stream.read_u8().await.unwrap_err(); // its end
+        });
+    })
+    .await;
+    let Dialled { mut stream, said } = router.dial_saying(&DialHeader::new(target(), None), &first).await.unwrap();
     assert_eq!(said, Limits::client().stream_window as usize);
+    stream.write_all(&first[said..]).await.unwrap();
+    assert_eq!(stream.read_u8().await.unwrap(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_said_again_on_the_same_link_arrives_once_in_the_stream_that_is_taken() {
+    let (dialled, took) = Course::start(false).await.dial_saying(b"hello", Duration::from_secs(6)).await;
+    let Dialled { mut stream, said } = dialled.unwrap();
+    let mut heard = [0; 6];
+    stream.read_exact(&mut heard).await.unwrap();
+    assert_eq!((&heard, said, took.as_secs()), (b"hhello", 5, 6));
+    timeout(Duration::from_secs(1), stream.read_u8()).await.unwrap_err();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_dial_said_that_was_given_up_is_not_sent_any_more() {
+    let Course { router, wires: _wires, _links: links } = Course::start(false).await;
+    let header = DialHeader::new(target(), None);
+    // Nothing gets through, and more is said than the path takes.
+    for _ in 0..10 {
+        let dialling = router.dial_saying(&header, &[7; 16 * 1024]);
+        timeout(Duration::from_millis(10), dialling).await.unwrap_err();
+    }
+    assert_eq!(links[0].stream_count(), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -235,14 +235,15 @@ impl ProxyHandler {
             tracing::debug!(target = %header.target, "a connection to a locked host was turned away");
             return;
         }
+        // Before the service hears of it: what it does for a hello is worth more than a place here.
+        let Some(_place) = self.blind_relays.admit(source.ip()) else {
+            tracing::debug!(%source, "too many connections that are passed on blindly, one was turned away");
+            return;
+        };
         // The hello is here already, and one that nobody answers may be said again.
         match self.router.dial_saying(&header, stream.first()).await {
             Ok(Dialled { stream: mut service, said }) => {
                 stream.skip(said);
-                let Some(_place) = self.blind_relays.admit(source.ip()) else {
-                    tracing::debug!(%source, "too many connections that are passed on blindly, one was turned away");
-                    return;
-                };
                 // From here on the service's own deadlines hold.
                 admission.authenticated();
                 let relayed = self.relays.track_future(relay(&mut stream, &mut service)).await;
