@@ -29,17 +29,20 @@ fn text(nodes: &[NodeRecord], now: Timestamp) -> String {
     let mut table = Table::new(&["NODE", "ADDRESS", "SEEN", "LABELS"]);
     for node in nodes {
         let address = node.addr.clone().unwrap_or_else(|| "<- tunnel".into());
-        table.row([node.name.to_string(), address, seen(node.last_seen, now), labels_text(&node.labels)]);
+        table.row([node.name.to_string(), address, seen(node, now), labels_text(&node.labels)]);
     }
     table.into_text()
 }
 
-/// When a node was last heard of. It tells of itself twice a minute; one that has missed that twice is named as silent.
-fn seen(last: Timestamp, now: Timestamp) -> String {
-    let age = now.since(last);
-    let silent = if age > Duration::from_secs(65) { " (silent)" } else { "" };
+/// When a node was last heard of. One that has missed twice when it would have told of itself is named as silent.
+fn seen(node: &NodeRecord, now: Timestamp) -> String {
+    let age = now.since(node.last_seen);
+    let silent = if age > 2 * node.heartbeat.period() + LATE { " (silent)" } else { "" };
     format!("{}s ago{silent}", age.as_secs())
 }
+
+/// For one on its way.
+const LATE: Duration = Duration::from_secs(5);
 
 /// `env=prod,zone=a`
 pub(crate) fn labels_text(labels: &Labels) -> String {
@@ -48,7 +51,7 @@ pub(crate) fn labels_text(labels: &Labels) -> String {
 
 #[cfg(test)]
 mod tests {
-    use remoteler_core::{HostId, NodeName};
+    use remoteler_core::{Heartbeat, HostId, NodeName};
 
     use super::*;
 
@@ -64,12 +67,18 @@ mod tests {
             last_seen: Timestamp::from_unix_seconds(if addr.is_none() { 25 } else { 88 }),
             heartbeat: Default::default(),
         };
-        let nodes =
-            [node("gw-17", None, &[]), node("node-a", Some("10.0.0.7:3022"), &[("env", "prod"), ("zone", "a")])];
+        // Behind a tunnel it need not say so often that it is there.
+        let seldom = NodeRecord { heartbeat: Heartbeat::every(Duration::from_secs(300)), ..node("gw-18", None, &[]) };
+        let nodes = [
+            node("gw-17", None, &[]),
+            seldom,
+            node("node-a", Some("10.0.0.7:3022"), &[("env", "prod"), ("zone", "a")]),
+        ];
         assert_eq!(
             text(&nodes, Timestamp::from_unix_seconds(100)),
             "NODE    ADDRESS        SEEN              LABELS\n\
              gw-17   <- tunnel      75s ago (silent)  -\n\
+             gw-18   <- tunnel      75s ago           -\n\
              node-a  10.0.0.7:3022  12s ago           env=prod,zone=a\n"
         );
     }
