@@ -76,7 +76,7 @@ pub enum ReadOutcome {
 #[derive(Debug)]
 pub struct Mux {
     side: Side,
-    /// Of all links alike, mostly.
+    /// A server's links share theirs.
     limits: Arc<Limits>,
     phase: Phase,
     hello_sent: bool,

@@ -112,17 +112,20 @@ writes_pass_through!(Replayed);
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
     use super::*;
 
-    #[tokio::test]
-    async fn what_was_read_before_comes_first_and_once() {
+    /// Reads "first this and then this".
+    async fn replayed() -> Replayed<DuplexStream> {
         let (mut far, near) = tokio::io::duplex(100);
         far.write_all(b" and then this").await.unwrap();
-        drop(far);
-        let mut stream = Replayed::new(Bytes::from_static(b"first this"), near);
+        Replayed::new(Bytes::from_static(b"first this"), near)
+    }
 
+    #[tokio::test]
+    async fn what_was_read_before_comes_first_and_once() {
+        let mut stream = replayed().await;
         assert_eq!(stream.read_u8().await.unwrap(), b'f');
         let mut rest = String::new();
         stream.read_to_string(&mut rest).await.unwrap();
@@ -132,11 +135,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_dealt_with_does_not_come_again() {
-        let (mut far, near) = tokio::io::duplex(100);
-        far.write_all(b" and then this").await.unwrap();
-        drop(far);
-        let mut stream = Replayed::new(Bytes::from_static(b"first this"), near);
-
+        let mut stream = replayed().await;
         stream.skip(6);
         assert_eq!(stream.first(), b"this");
         let mut two = [0; 2];
