@@ -21,6 +21,7 @@ mod capture;
 mod clock;
 mod cluster_config;
 mod cluster_settings;
+mod connected_user;
 mod connector;
 mod decision;
 mod entropy;
@@ -102,6 +103,7 @@ pub use cluster_config::{
     VerificationIntervalError, singleton_name,
 };
 pub use cluster_settings::{ClusterSettings, LOCKS_HOLD};
+pub use connected_user::ConnectedUser;
 pub use connector::{
     ClaimMapping, ConnectorError, DEFAULT_OIDC_SCOPES, GithubSpec, OidcSpec, TeamMapping, check_connector_name,
 };

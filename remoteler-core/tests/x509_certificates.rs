@@ -6,11 +6,12 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, CustomExtension, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ED25519,
 };
-use std::slice;
+use std::{collections::BTreeMap, slice, sync::Arc};
 
 use remoteler_core::{
-    CaSet, ClusterName, HostIdentity, Identity, NodeName, RoleName, SystemRole, Timestamp, TrustBundle, UserIdentity,
-    UserName, Verified, VerifyError, X509_IDENTITY_OID, X509Purpose, spki_pin, verify_x509_chain, x509_naming,
+    CaSet, ClusterName, ConnectedUser, HostIdentity, Identity, ManualClock, NodeName, Policy, RoleName, SharedPolicy,
+    SystemRole, Timestamp, TrustBundle, UserIdentity, UserName, Verified, VerifyError, X509_IDENTITY_OID, X509Purpose,
+    spki_pin, verify_x509_chain, x509_naming,
 };
 use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
@@ -128,6 +129,37 @@ fn a_user_certificate_must_have_begun_must_not_have_ended_and_must_end() {
     assert!(matches!(within(NOW + 1, NOW + 60), Err(VerifyError::NotYetValid(_))));
     assert!(within(NOW + 60, NOW - 60).is_err());
     assert_eq!(within(NOW, 253_402_300_799), Err(VerifyError::ForEver));
+}
+
+// I6
+#[test]
+fn a_connected_user_is_verified_again_by_each_new_view_and_has_an_end() {
+    let root = Root::new();
+    let view = Arc::new(SharedPolicy::new(Policy::new(root.trust(), BTreeMap::new())));
+    let clock = Arc::new(ManualClock::new(Timestamp::from_unix_seconds(NOW)));
+    let connected = |leaf| ConnectedUser::new(vec![leaf], X509Purpose::AppClient, view.clone(), clock.clone());
+    let peer = connected(root.user_leaf(|_| {}));
+    let name = || peer.user().map(|user| user.identity().user.clone());
+    assert_eq!((name(), name()), (Ok(ann().user), Ok(ann().user)));
+
+    view.replace(Policy::new(Root::new().trust(), BTreeMap::new()));
+    assert!(matches!(name(), Err(VerifyError::UnknownAuthority { .. })), "{:?}", name());
+    view.replace(Policy::new(root.trust(), BTreeMap::new()));
+    assert_eq!(name(), Ok(ann().user));
+
+    clock.set(Timestamp::from_unix_millis((NOW + 3600) * 1000 - 1));
+    assert_eq!(name(), Ok(ann().user));
+    clock.set(Timestamp::from_unix_seconds(NOW + 3600));
+    assert!(matches!(name(), Err(VerifyError::Expired(_))), "{:?}", name());
+}
+
+#[test]
+fn a_connected_host_is_no_user() {
+    let root = Root::new();
+    let view = Arc::new(SharedPolicy::new(Policy::new(root.trust(), BTreeMap::new())));
+    let clock = Arc::new(ManualClock::new(Timestamp::from_unix_seconds(NOW)));
+    let peer = ConnectedUser::new(vec![root.host_leaf(|_| {})], X509Purpose::KubeClient, view, clock);
+    assert_eq!(peer.user().unwrap_err(), VerifyError::WrongType { expected: "user", found: "host" });
 }
 
 #[test]

@@ -1,9 +1,9 @@
-//! Who is at the other end of a TLS connection. The certificate is verified once for a connection, again whenever roles or
-//! authorities were replaced, and its end is looked at on every request. Never decides what a user may do.
+//! Who is at the other end of a TLS connection, looked at on every request, and that it was refused, which is recorded once. Never
+//! decides what a user may do.
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
@@ -12,8 +12,7 @@ use std::{
 use futures::{FutureExt, future::BoxFuture};
 use http::{Request, Response};
 use remoteler_core::{
-    AuditKind, AuditSink, Clock, Policy, PolicySource, Verified, VerifiedUser, VerifyError, X509Purpose,
-    verify_x509_chain,
+    AuditKind, AuditSink, Clock, ConnectedUser, PolicySource, VerifiedUser, VerifyError, X509Purpose,
 };
 use rustls::pki_types::CertificateDer;
 use tower::{Layer, Service, ServiceExt, layer::layer_fn};
@@ -31,11 +30,8 @@ pub(crate) struct Authenticated {
 
 /// The certificates a client showed in its handshake, where it proved to hold the key of the first.
 pub(crate) struct Peer {
-    chain: Vec<CertificateDer<'static>>,
+    user: ConnectedUser,
     remote: Option<String>,
-    policy: Arc<dyn PolicySource>,
-    clock: Arc<dyn Clock>,
-    verified: Mutex<Option<(Arc<Policy>, VerifiedUser)>>,
     refusal_recorded: AtomicBool,
 }
 
@@ -47,7 +43,8 @@ impl Peer {
         policy: Arc<dyn PolicySource>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { chain, remote, policy, clock, verified: Mutex::new(None), refusal_recorded: AtomicBool::new(false) }
+        let user = ConnectedUser::new(chain, X509Purpose::KubeClient, policy, clock);
+        Self { user, remote, refusal_recorded: AtomicBool::new(false) }
     }
 
     /// The user, by the trust of this moment.
@@ -55,24 +52,7 @@ impl Peer {
     /// # Errors
     /// [`VerifyError`] when the certificate is not, or no longer, one of a user.
     pub(crate) fn user(&self) -> Result<VerifiedUser, VerifyError> {
-        let now = self.clock.now();
-        let policy = self.policy.policy();
-        let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((by, user)) = verified.as_ref()
-            && Arc::ptr_eq(by, &policy)
-            && now < user.expires()
-        {
-            return Ok(user.clone());
-        }
-        *verified = None;
-        match verify_x509_chain(&self.chain, &policy.trust, X509Purpose::KubeClient, now)? {
-            Verified::User(user) if user.expires() <= now => Err(VerifyError::Expired(user.expires())),
-            Verified::User(user) => {
-                *verified = Some((policy, user.clone()));
-                Ok(user)
-            }
-            Verified::Host(_) => Err(VerifyError::WrongType { expected: "user", found: "host" }),
-        }
+        self.user.user()
     }
 
     /// Records that the certificate was refused: once for a connection, however many requests it sends.
@@ -80,7 +60,7 @@ impl Peer {
         if self.refusal_recorded.swap(true, Ordering::Relaxed) {
             return;
         }
-        let user = claimed_subject(&self.chain);
+        let user = claimed_subject(self.user.chain());
         record_attempt(audit, user, cause.to_string(), self.remote.clone()).await;
     }
 }

@@ -202,7 +202,7 @@ impl Door {
             self.shared.sessions.check(session).await?;
         }
         let now = self.shared.clock.now();
-        let (app, chain) = (&site.record.name, &self.peer.chain);
+        let (app, chain) = (&site.record.name, self.peer.chain());
         let kept = match chain.first() {
             Some(certificate) => self.shared.kept.of(app, certificate, user.expires(), now),
             None => return Err(Refusal::Unknown), // who showed none is no user

@@ -1,24 +1,19 @@
-//! Who is at the other end of a TLS connection. The certificate is verified once for a connection, again whenever roles or authorities were replaced, and its
-//! end is looked at on every request. Never decides what a user may do.
+//! Who is at the other end of a TLS connection, and that it was refused, which is recorded once. Never decides what a user may do.
 
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc,
     atomic::{AtomicBool, Ordering},
 };
 
 use remoteler_core::{
-    AuditKind, AuditSink, Clock, Policy, PolicySource, Verified, VerifiedUser, VerifyError, X509Purpose,
-    verify_x509_chain,
+    AuditKind, AuditSink, Clock, ConnectedUser, PolicySource, VerifiedUser, VerifyError, X509Purpose,
 };
 use rustls::pki_types::CertificateDer;
 
 /// The certificates a client showed in its handshake, where it proved to hold the key of the first.
 pub(super) struct Peer {
-    pub(super) chain: Vec<CertificateDer<'static>>,
+    user: ConnectedUser,
     pub(super) remote: Option<String>,
-    policy: Arc<dyn PolicySource>,
-    clock: Arc<dyn Clock>,
-    verified: Mutex<Option<(Arc<Policy>, VerifiedUser)>>,
     refusal_recorded: AtomicBool,
 }
 
@@ -30,7 +25,13 @@ impl Peer {
         policy: Arc<dyn PolicySource>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { chain, remote, policy, clock, verified: Mutex::new(None), refusal_recorded: AtomicBool::new(false) }
+        let user = ConnectedUser::new(chain, X509Purpose::AppClient, policy, clock);
+        Self { user, remote, refusal_recorded: AtomicBool::new(false) }
+    }
+
+    /// As the client showed them, not verified.
+    pub(super) fn chain(&self) -> &[CertificateDer<'static>] {
+        self.user.chain()
     }
 
     /// The user, by the trust of this moment.
@@ -38,24 +39,7 @@ impl Peer {
     /// # Errors
     /// [`VerifyError`] when the certificate is not, or no longer, one of a user.
     pub(super) fn user(&self) -> Result<VerifiedUser, VerifyError> {
-        let now = self.clock.now();
-        let policy = self.policy.policy();
-        let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((by, user)) = verified.as_ref()
-            && Arc::ptr_eq(by, &policy)
-            && now < user.expires()
-        {
-            return Ok(user.clone());
-        }
-        *verified = None;
-        match verify_x509_chain(&self.chain, &policy.trust, X509Purpose::AppClient, now)? {
-            Verified::User(user) if user.expires() <= now => Err(VerifyError::Expired(user.expires())),
-            Verified::User(user) => {
-                *verified = Some((policy, user.clone()));
-                Ok(user)
-            }
-            Verified::Host(_) => Err(VerifyError::WrongType { expected: "user", found: "host" }),
-        }
+        self.user.user()
     }
 
     /// Records that the certificate was refused: once for a connection, however many requests it sends.
