@@ -1,6 +1,6 @@
 //! The link that is taken up again, with one input: against a peer that lies about what it has, and over a path that loses connections.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
@@ -38,14 +38,48 @@ fn transmit(mux: &mut Mux, now: Instant) -> Vec<u8> {
     octets
 }
 
-/// A frame without a number among octets that go out again, where these stop being `same`: how many of them are before it, and how long it is.
-fn between(octets: &[u8], same: usize) -> Option<(usize, usize)> {
-    (0..=same).rev().find_map(|at| {
-        let header = Header::peek(octets.get(at..)?).ok()??;
-        let length = HEADER_LEN + header.length;
-        let reaches = (same + 1..=octets.len()).contains(&(at + length));
-        (!header.kind.is_sequenced() && reaches).then_some((at, length))
-    })
+/// The length of a frame without a number that begins here.
+fn unnumbered(octets: &[u8]) -> Option<usize> {
+    let header = Header::peek(octets).ok()??;
+    let length = HEADER_LEN + header.length;
+    (!header.kind.is_sequenced() && length <= octets.len()).then_some(length)
+}
+
+/// What has a number among `frames`, if they are nothing but frames, the first number being `next`.
+fn numbered(mut frames: &[u8], next: usize) -> Option<Vec<u8>> {
+    let mut numbered = Vec::new();
+    while !frames.is_empty() {
+        let header = Header::peek(frames).ok()??;
+        let (frame, behind) = frames.split_at_checked(HEADER_LEN + header.length)?;
+        if header.kind.is_sequenced() {
+            if header.sequence as usize != next + numbered.len() {
+                return None;
+            }
+            numbered.extend_from_slice(frame);
+        }
+        frames = behind;
+    }
+    Some(numbered)
+}
+
+/// All ways to read `sent` as octets of `log` from one of these places on with frames without a number among them, which may begin with the octets
+/// that they stand before: how many octets were read when the log or `sent` was used up, and up to where in the log.
+fn readings(sent: &[u8], log: &[u8], from: &BTreeSet<usize>) -> BTreeSet<(usize, usize)> {
+    let (mut ways, mut ends) = (BTreeSet::from_iter(from.iter().map(|from| (0, *from))), BTreeSet::new());
+    while let Some((used, at)) = ways.pop_first() {
+        let (rest, then) = (&sent[used..], &log[at..]);
+        if rest.is_empty() || then.is_empty() {
+            ends.insert((used, at));
+            continue;
+        }
+        ways.extend(unnumbered(rest).map(|length| (used + length, at)));
+        let same = rest.iter().zip(then).take_while(|(now, then)| now == then).count();
+        let fork = (1..=same).find(|count| unnumbered(&rest[*count..]).is_some());
+        ways.extend(
+            fork.or((same == rest.len().min(then.len())).then_some(same)).map(|count| (used + count, at + count)),
+        );
+    }
+    ends
 }
 
 /// What a machine sends in order, as one who takes notes sees it.
@@ -56,8 +90,8 @@ struct Notes {
     /// Every sequenced octet that was sent, once.
     log: Vec<u8>,
     acked: usize,
-    /// From where it sends again.
-    again: Option<usize>,
+    /// How far what goes out again has come, by each reading of what was sent; all of it is out where that is the end.
+    again: BTreeSet<usize>,
     greeted: bool,
 }
 
@@ -68,23 +102,19 @@ impl Notes {
         if !std::mem::replace(&mut self.greeted, true) {
             rest = &rest[8 + BODY_LEN..];
         }
-        while let Some(from) = self.again.filter(|_| !rest.is_empty()) {
-            let same = rest.iter().zip(&self.log[from..]).take_while(|(now, then)| now == then).count();
-            let is_all = same == rest.len().min(self.log.len() - from);
-            let (count, other) =
-                if is_all { (same, 0) } else { between(rest, same).expect("other octets go out than the first time") };
-            rest = &rest[count + other..];
-            self.again = Some(from + count).filter(|to| *to < self.log.len());
-        }
-        while let Ok(Some(header)) = Header::peek(rest) {
-            let (frame, behind) = rest.split_at(HEADER_LEN + header.length);
-            if header.kind.is_sequenced() {
-                assert_eq!(header.sequence as usize, self.log.len(), "a frame has another number");
-                self.log.extend_from_slice(frame);
+        let new = self.mux.sent_octets() as usize - self.log.len();
+        let readings = readings(rest, &self.log, &self.again);
+        let sent = readings.iter().filter_map(|(used, at)| {
+            if *at < self.log.len() {
+                return (*used == rest.len()).then_some((*at, Vec::new()));
             }
-            rest = behind;
-        }
-        assert!(rest.is_empty(), "a batch holds frames and nothing else");
+            let frames = numbered(&rest[*used..], self.log.len())?;
+            Some((self.log.len() + frames.len(), frames))
+        });
+        let sent: Vec<_> = sent.filter(|(_, frames)| frames.len() == new).collect();
+        let (_, frames) = sent.first().expect("a batch holds octets that went out before, and frames in order");
+        self.log.extend_from_slice(frames);
+        self.again = sent.iter().map(|(at, _)| *at).collect();
     }
 
     /// Something between what was acknowledged and what was sent.
@@ -122,7 +152,7 @@ pub fn link_peer(script: &[u8]) {
     let now = Instant::now();
     let (side, theirs) = if first.is_multiple_of(2) { (Side::Server, 1) } else { (Side::Client, 2) };
     let (mux, budget) = resumable(side, now);
-    let mut link = Notes { mux, budget, now, log: Vec::new(), acked: 0, again: None, greeted: false };
+    let mut link = Notes { mux, budget, now, log: Vec::new(), acked: 0, again: BTreeSet::from([0]), greeted: false };
     let mut input = BytesMut::new();
     let hello = Hello {
         minor: MINOR,
@@ -195,7 +225,7 @@ pub fn link_peer(script: &[u8]) {
                 assert_eq!(lives, can_be, "{claims} of {} to {}", link.acked, link.log.len());
                 if lives {
                     link.acked = claims as usize;
-                    link.again = Some(link.acked).filter(|from| *from < link.log.len());
+                    link.again = BTreeSet::from([link.acked]);
                     suspended = false;
                 }
                 lives
