@@ -157,6 +157,27 @@ fn a_start_without_a_word_about_services_says_what_it_starts() {
 }
 
 #[test]
+fn however_the_demo_is_ended_its_edge_node_ends_too_and_its_directory_goes() {
+    for how in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        let dir = tempfile::tempdir().unwrap();
+        let (temporary, log) = (dir.path().join("t"), dir.path().join("log"));
+        std::fs::create_dir(&temporary).unwrap();
+        let mut demo = Process::start(Command::new(binary("remoteler")).arg("demo").env("TMPDIR", &temporary), &log);
+        let edge = eventually("the demo tells its story to the end", || {
+            let said = demo.log();
+            let edge = said.lines().find_map(|line| line.trim().strip_prefix("kill -9 ")?.split(' ').next());
+            edge.map(|id| format!("/proc/{id}/cmdline")).ok_or(said)
+        });
+        let lives = || std::fs::read(&edge).is_ok_and(|words| !words.is_empty());
+        assert!(lives(), "the story names the edge node's process");
+        demo.signal(how);
+        assert_eq!(demo.wait(Duration::from_secs(20)), Some(0), "{how}");
+        eventually("the edge node is gone", || if lives() { Err(format!("{how}: {edge} is there")) } else { Ok(()) });
+        assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0, "{how}");
+    }
+}
+
+#[test]
 fn a_start_that_fails_says_why_and_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (token, data_dir) = (dir.path().join("token"), dir.path().join("data"));

@@ -11,7 +11,10 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use remoteler_core::{AuditEvent, AuthApi, EventQuery, SSH_PARSER_STACK, SessionId};
-use tokio::time::{Instant, sleep};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{Instant, sleep},
+};
 
 use self::{cluster::DemoCluster, edge::EdgeProcess, story::Story, visitor::Visitor};
 use crate::cli::DemoArgs;
@@ -36,9 +39,14 @@ pub fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
 async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let place = Place::new(args.data_dir.clone())?;
     let mut story = Story::new(&place.dir);
+    let [mut interrupt, mut terminate, mut hang_up] =
+        [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?];
+    // However it is ended, the edge node ends with it and the directory goes.
     tokio::select! {
         told = tell(&args, &place, &mut story) => told?,
-        _ = tokio::signal::ctrl_c() => {}
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        _ = hang_up.recv() => {}
     }
     Ok(ExitCode::SUCCESS)
 }
