@@ -43,7 +43,7 @@ impl Heartbeat {
         Duration::from_secs(2 * self.0 + 60)
     }
 
-    /// After which silence another run may speak for the host: one and a half periods, and half a minute.
+    /// After which silence a host is missed, and another run may speak for it: one and a half periods, and half a minute.
     #[must_use]
     pub const fn silence(self) -> Duration {
         Duration::from_secs(self.0 + self.0 / 2 + 30)

@@ -1,6 +1,6 @@
 //! `tsh ls`: the servers that the user may see.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use remoteler_core::{AuthApi, Labels, NodeRecord, Timestamp};
 
@@ -34,15 +34,12 @@ fn text(nodes: &[NodeRecord], now: Timestamp) -> String {
     table.into_text()
 }
 
-/// When a node was last heard of. One that has missed twice when it would have told of itself is named as silent.
+/// When a node was last heard of, and whether that is too long ago by what it says of itself.
 fn seen(node: &NodeRecord, now: Timestamp) -> String {
     let age = now.since(node.last_seen);
-    let silent = if age > 2 * node.heartbeat.period() + LATE { " (silent)" } else { "" };
+    let silent = if age > node.heartbeat.silence() { " (silent)" } else { "" };
     format!("{}s ago{silent}", age.as_secs())
 }
-
-/// For one on its way.
-const LATE: Duration = Duration::from_secs(5);
 
 /// `env=prod,zone=a`
 pub(crate) fn labels_text(labels: &Labels) -> String {
@@ -51,6 +48,8 @@ pub(crate) fn labels_text(labels: &Labels) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use remoteler_core::{Heartbeat, HostId, NodeName};
 
     use super::*;
@@ -64,7 +63,7 @@ mod tests {
             labels: labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
             addr: addr.map(Into::into),
             version: "0.1.0".into(),
-            last_seen: Timestamp::from_unix_seconds(if addr.is_none() { 25 } else { 88 }),
+            last_seen: Timestamp::from_unix_seconds(if addr.is_none() { 24 } else { 88 }),
             heartbeat: Default::default(),
         };
         // Behind a tunnel it need not say so often that it is there.
@@ -77,8 +76,8 @@ mod tests {
         assert_eq!(
             text(&nodes, Timestamp::from_unix_seconds(100)),
             "NODE    ADDRESS        SEEN              LABELS\n\
-             gw-17   <- tunnel      75s ago (silent)  -\n\
-             gw-18   <- tunnel      75s ago           -\n\
+             gw-17   <- tunnel      76s ago (silent)  -\n\
+             gw-18   <- tunnel      76s ago           -\n\
              node-a  10.0.0.7:3022  12s ago           env=prod,zone=a\n"
         );
     }
